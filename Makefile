@@ -1,0 +1,66 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+BENCH_READY := $(VENV)-bench/.ready
+JARS := build/jars/.ready
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: $(RUN_READY) $(JARS) ## set up what is missing, then run the job on the speeches the repository carries
+	$(BIN)/python jobs/extract_entities.py --config conf/demo.yaml --show-entities
+
+.PHONY: test
+test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, run unit and integration tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.PHONY: bench
+bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, in one run (half an hour)
+	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py
+	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
+
+.PHONY: jars
+jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars
+
+.PHONY: lock
+lock: $(DEV_READY) ## pin every dependency anew, with hashes
+	$(BIN)/python -m pip install --quiet uv
+	for kind in run dev bench; do \
+	  case $$kind in run) groups="";; dev) groups="--group test --group lint";; bench) groups="--group bench --group recipe";; esac; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built; the virtual environments stay
+	rm -rf build
+
+$(RUN_READY): requirements-run.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(DEV_READY): requirements-dev.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@ $(RUN_READY)
+
+$(BENCH_READY): requirements-bench.lock
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(JARS): jars/pom.xml
+	@rm -rf build/jars
+	mvn --quiet --batch-mode --file jars/pom.xml dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/build/jars"
+	@touch $@

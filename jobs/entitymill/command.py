@@ -1,0 +1,122 @@
+"""The command line: settings in, a run, a summary, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from entitymill import errors as errors_module
+from entitymill import settings as settings_module
+from entitymill.errors import EntityMillError, SourceError
+
+log = logging.getLogger("entitymill")
+_FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
+_UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of jobs/extract_entities.py."""
+    built = argparse.ArgumentParser(
+        prog="extract_entities.py",
+        description="Read a text table, recognise entities, write entity tables.",
+        epilog="Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, 1 anything else.",
+    )
+    built.add_argument("--config", type=Path, help="YAML file of settings; base.yaml beside it is read first")
+    built.add_argument(
+        "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
+    )
+    built.add_argument("--dry-run", action="store_true", help="check everything, count the rows, write nothing")
+    built.add_argument("--print-config", action="store_true", help="print the settings in force, secrets masked, and stop")
+    built.add_argument(
+        "--show-entities", action="store_true", help="at the end print frequent entities and sentences: this shows text"
+    )
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit code. Errors are one sentence on stderr, their stack traces go to the log."""
+    options = parser().parse_args(arguments)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    trace_file: Path | None = None
+    try:
+        settings = settings_module.load(options.config, options.overrides)
+        if options.print_config:
+            print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
+            return 0
+        trace_file = _log_to(settings.log)
+        _run(settings, options)
+    except KeyboardInterrupt:
+        errors.print("[bold]error:[/bold] interrupted; nothing more was published.")
+        return 130
+    except Exception as error:
+        known = _known(error)
+        errors.print("[bold red]error:[/bold red]", end=" ")
+        errors.print(str(known), markup=False)
+        if trace_file is not None:
+            log.exception("the run failed")
+            errors.print(f"       stack trace: {trace_file}", markup=False)
+        return known.exit_code
+    return 0
+
+
+def _run(settings: settings_module.Settings, options: argparse.Namespace) -> None:
+    # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
+    from entitymill import report
+    from entitymill.extraction import extract
+    from entitymill.session import open_session
+    from entitymill.tables import Tables
+
+    spark = open_session(settings.spark, "entitymill")
+    summary = extract(spark, settings, dry_run=options.dry_run)
+    console = Console()
+    if options.dry_run:
+        console.print(
+            f"dry run: {summary.documents:,} documents, {sum(summary.rejects.values()):,} rows would be rejected "
+            f"{summary.rejects or ''}; nothing was written.",
+            highlight=False,
+        )
+        return
+    tables = Tables(spark, settings.output)
+    if options.show_entities:
+        report.print_entities(console, spark, settings, tables)
+    report.print_summary(console, summary, settings, tables)
+
+
+def _known(error: Exception) -> EntityMillError:
+    """The error as this program's own kind."""
+    if isinstance(error, EntityMillError):
+        return error
+    text = str(error)
+    raised = _FROM_WORKER.search(text)
+    if raised:
+        kind: type[EntityMillError] = getattr(errors_module, raised[1], EntityMillError)
+        return kind(raised[2])
+    damaged = _UNREADABLE.search(text)
+    if damaged:
+        return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")
+    return EntityMillError(f"{type(error).__name__}; the log has the details.")
+
+
+def _log_to(path: str | None) -> Path:
+    """Send this program's log to a file."""
+    file = Path(path) if path else Path(tempfile.mkdtemp(prefix="entitymill-log-")) / "entitymill.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file, encoding="utf8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return file
+
+
+def entry() -> None:
+    """For a wheel's console script."""
+    sys.exit(main())

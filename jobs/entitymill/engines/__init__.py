@@ -1,0 +1,1 @@
+"""Engines that tag tokens. Each takes segmented documents and returns `schemas.RECOGNISED`."""

@@ -1,0 +1,203 @@
+"""Arrow batches of segmented blocks to the tagger's flat arrays, and its findings back to documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from entitymill.mentions import Spans, TagScheme
+from entitymill.offsets import code_points
+from entitymill.tagger.inference import Tagger
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Sentences and tokens of a batch of blocks, flat, in code points.
+
+    tokens: the text of every token.
+    token_begin, token_end: [tokens] int32, in the token's own block; end exclusive.
+    sentence_of: [tokens] int64, index of the token's sentence among all sentences of the batch.
+    sentence_begin, sentence_end: [sentences] int32, in their own block, white space trimmed; end exclusive.
+    sentence_tokens: [sentences] int64.
+    sentence_starts: [blocks + 1] int64; block b has sentences sentence_starts[b]..sentence_starts[b + 1] - 1.
+    """
+
+    tokens: list[str]
+    token_begin: NDArray[np.int32]
+    token_end: NDArray[np.int32]
+    sentence_of: NDArray[np.int64]
+    sentence_begin: NDArray[np.int32]
+    sentence_end: NDArray[np.int32]
+    sentence_tokens: NDArray[np.int64]
+    sentence_starts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was recognised in a batch of blocks; `texts` are theirs."""
+
+    segments: Segments
+    spans: Spans
+    kinds: list[str]
+    split: NDArray[np.bool_]
+    texts: list[str]
+
+
+def recognise(batch: pa.RecordBatch, tagger: Tagger, scheme: TagScheme) -> Found:
+    """Tag the blocks of a batch and join the tags to spans.
+
+    Args:
+        batch: text, sentence_begin, sentence_end, token_begin, token_end as `segmentation` gives them.
+        tagger: the model.
+        scheme: what its labels mean.
+    """
+    texts = batch.column("text").to_pylist()
+    segments = read_segments(batch, texts)
+    tags = tagger.tag(segments.tokens, segments.sentence_tokens)
+    spans = scheme.spans(tags.tags, tags.confidences, segments.sentence_of)
+    return Found(segments, spans, scheme.kinds, tags.split, texts)
+
+
+def read_segments(batch: pa.RecordBatch, texts: list[str]) -> Segments:
+    """Turn a batch's offsets (UTF-16, inclusive) into segments (code points, exclusive, sentences trimmed)."""
+    sentence_rows, token_rows = _starts(batch.column("sentence_begin")), _starts(batch.column("token_begin"))
+    sb, se, tb, te = (
+        batch.column(name).flatten().to_numpy() for name in ("sentence_begin", "sentence_end", "token_begin", "token_end")
+    )
+    tokens: list[str] = []
+    begins, ends, lengths, sentence_of = [], [], [], []
+    trimmed: list[tuple[int, int]] = []
+    kept = np.zeros(len(texts) + 1, np.int64)
+    for row, text in enumerate(texts):
+        mine = slice(token_rows[row], token_rows[row + 1])
+        own = slice(sentence_rows[row], sentence_rows[row + 1])
+        of = np.searchsorted(sb[own], tb[mine], side="right") - 1
+        begin, end = code_points(text, tb[mine]), code_points(text, te[mine] + 1)
+        tokens += [text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+        counts = np.bincount(of, minlength=own.stop - own.start)
+        full = np.flatnonzero(counts)
+        units = _utf16_length(text)
+        first = code_points(text, np.minimum(sb[own], units)[full]).tolist()
+        last = code_points(text, np.minimum(se[own] + 1, units)[full]).tolist()
+        trimmed += [_trim(text, b, e) for b, e in zip(first, last, strict=True)]
+        renumbered = np.cumsum(counts > 0) - 1 + kept[row]
+        sentence_of.append(renumbered[of])
+        lengths.append(counts[full])
+        begins.append(begin)
+        ends.append(end)
+        kept[row + 1] = kept[row] + len(full)
+    edges = np.array(trimmed, np.int32).reshape(-1, 2)
+    token_begin, token_end, counts = _joined(begins, np.int32), _joined(ends, np.int32), _joined(lengths, np.int64)
+    after = np.cumsum(counts)
+    return Segments(
+        tokens,
+        token_begin,
+        token_end,
+        _joined(sentence_of, np.int64),
+        # Java and Python differ on what white space is; a sentence always holds its tokens.
+        np.minimum(edges[:, 0], token_begin[after - counts]),
+        np.maximum(edges[:, 1], token_end[after - 1]),
+        counts,
+        kept,
+    )
+
+
+def output(batch: pa.RecordBatch, found: Found, seconds: tuple[float, float], carried: tuple[str, ...]) -> pa.RecordBatch:
+    """The batch that goes back to Spark: schemas.RECOGNISED, and the carried columns untouched.
+
+    Args:
+        batch: as it came.
+        found: in it.
+        seconds: spent on it, encoding and inference.
+        carried: names of columns to pass on.
+    """
+    # A document's blocks are next to each other, so its first ones cut the batch into documents.
+    first = np.flatnonzero(batch.column("block").to_numpy() == 0)
+    starts = np.append(found.segments.sentence_starts[first], found.segments.sentence_starts[-1])
+    timing = np.zeros((2, len(first)))
+    timing[:, :1] = np.array(seconds)[:, None]
+    documents = batch.take(pa.array(first))
+    columns = [
+        documents.column("doc_id"),
+        documents.column("text_hash"),
+        documents.column("chars"),
+        pa.array(np.diff(starts), pa.int32()),
+        pa.array(_summed(found.segments.sentence_tokens, starts), pa.int32()),
+        pa.array(_summed(found.split.astype(np.int64), starts), pa.int32()),
+        _mentions(batch, found, first, starts),
+        *(pa.array(values, pa.float64()) for values in timing),
+        *(documents.column(name) for name in carried),
+    ]
+    names = ["doc_id", "text_hash", "chars", "sentences", "tokens", "split_sentences", "mentions"]
+    names += ["encoding_seconds", "inference_seconds", *carried]
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _mentions(batch: pa.RecordBatch, found: Found, first: NDArray[np.int64], starts: NDArray[np.int64]) -> pa.ListArray:
+    """Per document its mentions, in order.
+
+    Args:
+        batch: of blocks.
+        found: in it.
+        first: [documents] the row of each document's first block.
+        starts: [documents + 1] where each document's sentences start.
+    """
+    segments, spans = found.segments, found.spans
+    lengths = np.array([len(text) for text in found.texts], np.int64)
+    before = np.cumsum(lengths) - lengths
+    document_of = np.cumsum(batch.column("block").to_numpy() == 0) - 1
+    base = before - before[first][document_of]  # code points of a document before each of its blocks
+    sentence = segments.sentence_of[spans.first]
+    block = np.searchsorted(segments.sentence_starts, sentence, side="right") - 1
+    document, shift = document_of[block], base[block]
+    begin, end = segments.token_begin[spans.first], segments.token_end[spans.last - 1]
+    doc_ids = batch.column("doc_id").take(pa.array(first)).to_pylist()
+    named = zip(document.tolist(), (begin + shift).tolist(), (end + shift).tolist(), strict=True)
+    written = zip(block.tolist(), begin.tolist(), end.tolist(), strict=True)
+    fields = {
+        "mention_id": pa.array([f"{doc_ids[d]}:{b}-{e}" for d, b, e in named], pa.string()),
+        "sentence_id": pa.array(sentence - starts[document], pa.int32()),
+        "sentence_begin": pa.array(segments.sentence_begin[sentence] + shift, pa.int32()),
+        "sentence_end": pa.array(segments.sentence_end[sentence] + shift, pa.int32()),
+        "begin": pa.array(begin + shift, pa.int32()),
+        "end": pa.array(end + shift, pa.int32()),
+        "entity": pa.array([found.texts[row][b:e] for row, b, e in written], pa.string()),
+        "label": pa.array([found.kinds[kind] for kind in spans.kinds.tolist()], pa.string()),
+        "confidence": pa.array(spans.confidences, pa.float32()),
+        "token_count": pa.array(spans.last - spans.first, pa.int32()),
+    }
+    structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    offsets = np.searchsorted(document, np.arange(len(first) + 1))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
+
+
+def _starts(column: pa.ListArray) -> NDArray[np.int64]:
+    """[rows + 1] where each row's values start in the flattened column."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0]
+
+
+def _summed(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[rows] sum of values[starts[i]:starts[i + 1]]."""
+    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+    return sums[starts[1:]] - sums[starts[:-1]]
+
+
+def _joined(parts: list[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, kind), *parts])
+
+
+def _utf16_length(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+def _trim(text: str, begin: int, end: int) -> tuple[int, int]:
+    """The span without white space at its ends."""
+    inner = text[begin:end]
+    stripped = inner.strip()
+    begin += len(inner) - len(inner.lstrip())
+    return begin, begin + len(stripped)

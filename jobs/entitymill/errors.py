@@ -1,0 +1,45 @@
+"""What can go wrong, each kind with the exit code its user sees.
+
+A message is one sentence that names the setting, path, column or row id at fault and says what to do. It never holds
+document text, entity text or a secret.
+"""
+
+from __future__ import annotations
+
+
+class EntityMillError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class SettingsError(EntityMillError):
+    """A setting is unknown, missing, ill-typed, or contradicts another one."""
+
+    exit_code = 2
+
+
+class SourceError(EntityMillError):
+    """The source cannot be read, or lacks a column, or has one of the wrong type."""
+
+    exit_code = 3
+
+
+class RejectedError(EntityMillError):
+    """More rows than `limits.max_reject_ratio` allows were refused; nothing was published."""
+
+    exit_code = 4
+
+
+class ModelError(EntityMillError):
+    """A model is missing, incomplete, altered, or does not fit the machine or the settings."""
+
+    exit_code = 5
+
+
+class OutputError(EntityMillError):
+    """The output cannot be written, or belongs to somebody else."""
+
+
+class SessionError(EntityMillError):
+    """Spark cannot run this job as it is set up."""

@@ -1,0 +1,100 @@
+"""What a person sees at the end of a run."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from entitymill import source
+from entitymill.extraction import Summary
+from entitymill.settings import Settings
+from entitymill.tables import NAMES, Tables
+
+TOP_ENTITIES = 8
+SHOWN_SENTENCES = 6
+MAX_SHOWN_CHARS = 400
+COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
+OTHER_COLOUR = "bold black on plum2"
+
+
+def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
+    """Counts, seconds and places; no text."""
+    counts = Table(title=f"Run {summary.run_id}", title_justify="left", show_header=False)
+    counts.add_column(style="bold")
+    counts.add_column(justify="right")
+    counts.add_row("documents", f"{summary.documents:,}")
+    counts.add_row("sentences", f"{summary.sentences:,}")
+    counts.add_row("tokens", f"{summary.tokens:,}")
+    counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
+    for label, rows in sorted(summary.by_label.items()):
+        counts.add_row(Text(f" {label} ", style=COLOURS.get(label, OTHER_COLOUR)), f"{rows:,}")
+    counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
+    for code, rows in sorted(summary.rejects.items()):
+        counts.add_row(f"  {code}", f"{rows:,}")
+    counts.add_row("sentences/s, set-up included", f"{summary.sentences_per_second:,.0f}")
+    recognition = summary.seconds.get("recognition")
+    if recognition:
+        counts.add_row("sentences/s, recognition alone", f"{summary.sentences / recognition:,.0f}")
+    console.print(counts)
+
+    seconds = Table(title="Seconds", title_justify="left")
+    for heading in ("stage", "seconds"):
+        seconds.add_column(heading, justify="right" if heading == "seconds" else "left")
+    wall = ("preparation", "source", "recognition", "writing", "total")
+    inner = ("segmentation", "encoding", "inference")
+    for stage in wall:
+        seconds.add_row(stage, f"{summary.seconds.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
+        if stage == "recognition":
+            for part in inner:
+                seconds.add_row(
+                    f"  {part}{' and waiting' * (part == 'segmentation')}, all cores",
+                    f"{summary.seconds.get(part, 0):.1f}",
+                    style="dim",
+                )
+    console.print(seconds)
+    console.print(f"precision {settings.recognition.precision}, model {settings.model.path}", highlight=False)
+    for name in NAMES:
+        console.print(f"{name:10}", tables.address(name), highlight=False, soft_wrap=True)
+
+
+def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
+    """The most frequent entities of each label, and a few sentences with theirs marked. This shows text."""
+    entities = tables.read("entities")
+    counted = entities.groupBy("label", "entity").count()
+    top = Table(title="Most frequent entities", title_justify="left", show_lines=True)
+    top.add_column("label")
+    top.add_column("entity (mentions)")
+    for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
+        rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
+        names = ", ".join(f"{' '.join(row.entity.split())} ({row['count']})" for row in rows)
+        top.add_row(Text(f" {label} ", style=COLOURS.get(label, OTHER_COLOUR)), Text(names))
+    console.print(top)
+    _print_sentences(console, spark, settings, tables)
+
+
+def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
+    """Sentences rich in different labels, one a document."""
+    entities = tables.read("entities")
+    sentence = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
+    rich = entities.groupBy(*sentence).agg(
+        F.countDistinct("label").alias("labels"),
+        F.sort_array(F.collect_list(F.struct("begin", "end", "label"))).alias("mentions"),
+    )
+    short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SHOWN_CHARS)
+    best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
+    chosen = list({row.doc_id: row for row in reversed(best)}.values())[::-1][:SHOWN_SENTENCES]
+    texts = source.texts(spark, settings.source, [row.doc_id for row in chosen])
+    for row in chosen:
+        line = Text(f"{row.doc_id}  ", style="dim")
+        at = row.sentence_begin
+        text = texts[row.doc_id]
+        for mention in row.mentions:
+            line.append(text[at : mention.begin], style="not dim")
+            line.append(text[mention.begin : mention.end], style=COLOURS.get(mention.label, OTHER_COLOUR))
+            at = mention.end
+        line.append(text[at : row.sentence_end], style="not dim")
+        console.print(line)
+        console.print()

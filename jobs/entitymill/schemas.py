@@ -1,0 +1,120 @@
+"""The schemas of every table this product writes, each column with its comment. They live here and nowhere else."""
+
+from __future__ import annotations
+
+from pyspark.sql import types as T
+
+VERSION = "1"
+"""Of these schemas; kept as a property of each table."""
+
+
+def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
+    return T.StructField(name, kind, nullable, {"comment": comment})
+
+
+def _key(name: str, kind: T.DataType, comment: str) -> T.StructField:
+    return _column(name, kind, comment, nullable=False)
+
+
+_STRING, _INT, _LONG, _TIME = T.StringType(), T.IntegerType(), T.LongType(), T.TimestampType()
+
+_MENTION = [
+    _key("mention_id", _STRING, "doc_id:begin-end, unique in the table"),
+    _column("sentence_id", _INT, "number of the sentence in its document, from 0"),
+    _column("sentence_begin", _INT, "first code point of the sentence in the source text"),
+    _column("sentence_end", _INT, "code point after the sentence's last"),
+    _column("begin", _INT, "first code point of the mention in the source text, from 0"),
+    _column("end", _INT, "code point after the mention's last"),
+    _column("entity", _STRING, "the mention as written: substring(text, begin + 1, end - begin)"),
+    _key("label", _STRING, "PER, ORG, LOC, MISC, or what else the model knows"),
+    _column("confidence", T.FloatType(), "mean probability of the mention's tokens for their own tags"),
+    _column("token_count", _INT, "tokens in the mention"),
+]
+_ORIGIN = [
+    _column("model", _STRING, "name of the model"),
+    _column("run_id", _STRING, "run that wrote the row"),
+    _column("processed_at", _TIME, "start of that run"),
+]
+
+_DOC_ID = _key("doc_id", _STRING, "id of the document in the source, as a string")
+
+
+def entities(passthrough: list[T.StructField]) -> T.StructType:
+    """One row per mention; partitioned by label.
+
+    Args:
+        passthrough: source columns to carry, in the order the settings name them.
+    """
+    carried = [T.StructField(field.name, field.dataType, True, field.metadata) for field in passthrough]
+    return T.StructType([_DOC_ID, *_MENTION, *carried, *_ORIGIN])
+
+
+ENTITY_COLUMNS = tuple(entities([]).names)
+
+MENTIONS = T.ArrayType(T.StructType([T.StructField(f.name, f.dataType, False) for f in _MENTION]), False)
+
+DOCUMENTS = T.StructType(
+    [
+        _DOC_ID,
+        _column("text_hash", _STRING, "SHA-256 of the text's UTF-8 bytes, hex"),
+        _column("status", _STRING, "done; or blank: nothing but white space"),
+        _column("chars", _INT, "code points of the text"),
+        _column("sentences", _INT, "sentences with at least one token"),
+        _column("tokens", _INT, "tokens"),
+        _column("split_sentences", _INT, "sentences longer than the model's limit, tagged in overlapping windows"),
+        _column("entities", _INT, "rows of this document in entities"),
+        _column("fingerprint", _STRING, "of everything but the text that decides the result: models, precision, settings"),
+        _column("source_version", _STRING, "version of the source table that was read"),
+        _column("run_id", _STRING, "run that wrote the row"),
+        _column("processed_at", _TIME, "start of that run"),
+    ]
+)
+
+REJECTS = T.StructType(
+    [
+        _column("doc_id", _STRING, "id of the refused row; null where that is the reason"),
+        _column("stage", _STRING, "where it was refused"),
+        _column("code", _STRING, "why, one word"),
+        _column("detail", _STRING, "why, with numbers; never text"),
+        _column("run_id", _STRING, "run that refused it"),
+        _column("at", _TIME, "start of that run"),
+    ]
+)
+
+RUNS = T.StructType(
+    [
+        _key("run_id", _STRING, "id of the run"),
+        _column("started_at", _TIME, "start"),
+        _column("ended_at", _TIME, "end"),
+        _column("status", _STRING, "done or failed"),
+        _column("settings", _STRING, "all settings as JSON, secrets masked"),
+        _column("source", _STRING, "what was read"),
+        _column("source_version", _STRING, "which version of it"),
+        _column("model", _STRING, "name of the model"),
+        _column("fingerprint", _STRING, "of everything but the texts that decides the result"),
+        _column("entities_by_label", T.MapType(_STRING, _LONG), "label -> mentions"),
+        _column("documents", _LONG, "documents processed"),
+        _column("sentences", _LONG, "sentences tagged"),
+        _column("rejects", _LONG, "rows refused"),
+        _column("seconds", T.MapType(_STRING, T.DoubleType()), "stage -> seconds"),
+        _column("sentences_per_second", T.DoubleType(), "sentences over the wall seconds of the whole run"),
+    ]
+)
+
+OFFSETS = ("sentence_begin", "sentence_end", "token_begin", "token_end")
+"""Array columns of int that segmentation adds to documents: Spark NLP's offsets, in UTF-16 units, both ends inclusive. A
+sentence may have white space at either end, and its end may lie one past the text (Spark NLP's DL detector does both)."""
+
+RECOGNISED = [
+    T.StructField("doc_id", _STRING, False),
+    T.StructField("text_hash", _STRING, False),
+    T.StructField("chars", _INT, False),
+    T.StructField("sentences", _INT, False),
+    T.StructField("tokens", _INT, False),
+    T.StructField("split_sentences", _INT, False),
+    T.StructField("mentions", MENTIONS, False),
+    # Seconds a worker spent, on the first row of each window of work; 0 on the others, so that they add up.
+    T.StructField("encoding_seconds", T.DoubleType(), False),
+    T.StructField("inference_seconds", T.DoubleType(), False),
+]
+"""What every engine returns, one row per document, with a struct column `passthrough` after these where one is carried."""

@@ -1,0 +1,107 @@
+"""2  documents -> sentences -> tokens, by Spark NLP's own annotators in the JVM.
+
+What leaves this module is offsets alone: whatever segments next (Spark Connect, Spark 4) has to give the same columns.
+
+Spark NLP's annotators take time that grows with the square of a text's length (measured: 0.1 MB 4 s, 1 MB 106 s), so a long
+text goes through them in blocks, cut where a sentence most likely ends. Where the cuts lie depends on the text alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from py4j.protocol import Py4JJavaError
+from pyspark.ml import Pipeline
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokenizer
+from sparknlp.base import DocumentAssembler
+
+from entitymill import storage
+from entitymill.errors import ModelError
+from entitymill.settings import SegmentationSettings
+from entitymill.tagger import bundle
+
+BLOCK_CHARS = 32_000
+"""A text of at most this many code points is one block; a longer one gets blocks of at most twice as many."""
+
+_TAIL = """
+  CASE WHEN instr(reverse(chunk), '\n') > 0 THEN instr(reverse(chunk), '\n') - 1
+       WHEN instr(reverse(chunk), ' .') > 0 THEN instr(reverse(chunk), ' .') - 1
+       WHEN instr(reverse(chunk), ' ') > 0 THEN instr(reverse(chunk), ' ') - 1
+       ELSE 0 END"""
+_BLOCKS = f"""
+  CASE WHEN char_length(text) <= {BLOCK_CHARS} THEN array(text)
+  ELSE aggregate(
+    transform(sequence(0, (char_length(text) - 1) div {BLOCK_CHARS}),
+              at -> substring(text, at * {BLOCK_CHARS} + 1, {BLOCK_CHARS})),
+    named_struct('blocks', cast(array() AS array<string>), 'carry', ''),
+    (done, chunk) -> named_struct(
+      'blocks', concat(done.blocks, array(concat(done.carry, left(chunk, char_length(chunk) - {_TAIL})))),
+      'carry', right(chunk, {_TAIL})),
+    done -> concat(slice(done.blocks, 1, size(done.blocks) - 1),
+                   array(concat(element_at(done.blocks, -1), done.carry))))
+  END"""
+"""Chunks of BLOCK_CHARS, each cut after its last line break, else its last full stop, else its last blank; what is
+behind the cut goes to the next block. Joined in order, the blocks are the text."""
+
+
+def blocks(documents: DataFrame) -> DataFrame:
+    """One row per block, a document's in order and next to each other.
+
+    `text` becomes the block's own; `block` is its number from 0, `blocks` how many its document has.
+    """
+    others = [column for column in documents.columns if column != "text"]
+    cut = documents.select(*others, F.expr(_BLOCKS).alias("_blocks"))
+    # Without "outer" Spark would filter on the blocks' size first, and compute them three times.
+    counted = [F.size("_blocks").alias("blocks"), F.posexplode_outer("_blocks").alias("block", "text")]
+    return cut.select(*others, *counted)
+
+
+def segment(documents: DataFrame, detector: SentenceDetector | SentenceDetectorDLModel) -> DataFrame:
+    """Documents (doc_id, text, …) to blocks with schemas.OFFSETS, which count in their own block."""
+    stages = [
+        DocumentAssembler().setInputCol("text").setOutputCol("_document"),
+        detector.setInputCols(["_document"]).setOutputCol("_sentence"),
+        Tokenizer().setInputCols(["_sentence"]).setOutputCol("_token"),
+    ]
+    # Fitting learns nothing: Tokenizer turns its rules into a model.
+    cut = blocks(documents)
+    annotated = Pipeline(stages=stages).fit(cut.limit(0)).transform(cut)
+    offsets = [
+        F.col(f"_{what}.{edge}").alias(f"{what}_{edge}") for what in ("sentence", "token") for edge in ("begin", "end")
+    ]
+    return annotated.select(*cut.columns, *offsets)
+
+
+def load_detector(spark: SparkSession, settings: SegmentationSettings) -> SentenceDetector | SentenceDetectorDLModel:
+    """The sentence detector the settings name.
+
+    Raises:
+        ModelError: its model is missing or is not one.
+    """
+    if settings.detector == "rules":
+        return SentenceDetector()
+    path = settings.model
+    try:
+        if not storage.exists(spark, path):
+            raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
+        # Spark NLP's reader takes a relative path for one on the default file system.
+        address = Path(path).resolve().as_uri() if Path(path).exists() else path
+        return SentenceDetectorDLModel.load(address)
+    except (Py4JJavaError, OSError) as error:
+        raise ModelError(f"segmentation.model: {path} is not a saved SentenceDetectorDLModel.") from error
+
+
+def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
+    """What decides the sentences: the detector's name, and a digest of its model's files."""
+    if settings.detector == "rules":
+        return "rules"
+    with tempfile.TemporaryDirectory() as scratch:
+        digests = []
+        for address, _, _ in storage.files(spark, settings.model):
+            copy = Path(scratch) / "copy"
+            storage.fetch(spark, address, copy)
+            digests.append(bundle.sha256(copy))
+    return f"dl {' '.join(sorted(digests))}"

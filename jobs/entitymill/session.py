@@ -1,0 +1,125 @@
+"""The SparkSession: one of its own under plain `python`, otherwise the one that is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+from py4j.java_gateway import JavaClass
+from pyspark.sql import SparkSession
+
+from entitymill import shipping
+from entitymill.errors import SessionError
+from entitymill.settings import SparkSettings
+
+DEFAULTS = "conf/spark-defaults.conf"
+_PACKAGE = Path(__file__).parent
+
+
+def open_session(settings: SparkSettings, name: str) -> SparkSession:
+    """The active session, or one started by spark-submit's settings, or a local one.
+
+    Args:
+        settings: used only where this program starts Spark itself.
+        name: of the application.
+
+    Raises:
+        SessionError: Spark cannot start, or lacks Spark NLP or Delta.
+    """
+    spark = SparkSession.getActiveSession()
+    if spark is None:
+        submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+        spark = SparkSession.builder.getOrCreate() if submitted else _start(settings, name)
+    check(spark)
+    ship_package(spark)
+    return spark
+
+
+def _start(settings: SparkSettings, name: str) -> SparkSession:
+    jars = sorted(str(jar.resolve()) for jar in Path(settings.jars).glob("*.jar"))
+    if not jars:
+        raise SessionError(
+            f"spark.jars: no jar in {settings.jars}: run `make jars`, or name the directory that holds Spark NLP and Delta."
+        )
+    # The workers must be this very interpreter, not whichever python3 is first on the path.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # TensorFlow, in the sentence detector, tells of its instruction sets otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    builder = SparkSession.builder.appName(name).master(settings.master)
+    for key, value in {**_defaults(), **_local(settings.master), "spark.jars": ",".join(jars), **settings.conf}.items():
+        builder = builder.config(key, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        raise SessionError(f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}.") from error
+
+
+def _defaults() -> dict[str, str]:
+    """spark-defaults.conf as spark-submit would read it, if it lies where the repository keeps it."""
+    path = _PACKAGE.parent.parent / DEFAULTS
+    if not path.is_file():
+        return {}
+    lines = (line.strip() for line in path.read_text(encoding="utf8").splitlines())
+    pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
+    return {key: value.strip() for key, value in pairs}
+
+
+def _local(master: str) -> dict[str, str]:
+    """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
+    logging = _PACKAGE.parent.parent / "conf" / "log4j2.properties"
+    options = (
+        {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()}"} if logging.is_file() else {}
+    )
+    if master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        options["spark.driver.host"] = "127.0.0.1"
+        # Sized for a cluster by default; here each task of next to nothing costs more than its work.
+        options["spark.sql.shuffle.partitions"] = "16"
+        options["spark.databricks.delta.snapshotPartitions"] = "2"
+    return options
+
+
+def check(spark: SparkSession) -> None:
+    """Find out now, and say clearly, what would fail in the middle of a run.
+
+    Raises:
+        SessionError: the Spark version, Spark NLP or Delta is missing or does not fit.
+    """
+    if not spark.version.startswith("3.5."):
+        raise SessionError(f"Spark {spark.version} is not supported: this program runs on Spark 3.5.")
+    for what, name, artifact in (
+        ("Spark NLP", "com.johnsnowlabs.nlp.DocumentAssembler", "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3"),
+        ("Delta", "io.delta.tables.DeltaTable", "io.delta:delta-spark_2.12:3.3"),
+    ):
+        if not _has_class(spark, name):
+            raise SessionError(
+                f"{what} is not on Spark's class path: add {artifact} with --jars or --packages (local runs: `make jars`)."
+            )
+    extensions = spark.conf.get("spark.sql.extensions", "") or ""
+    if "DeltaSparkSessionExtension" not in extensions and "databricks" not in spark.version:
+        raise SessionError(
+            f"spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension: submit with --properties-file {DEFAULTS}."
+        )
+
+
+def _has_class(spark: SparkSession, name: str) -> bool:
+    found: object = spark.sparkContext._jvm
+    for part in name.split("."):
+        found = getattr(found, part)
+    return isinstance(found, JavaClass)  # a JavaPackage otherwise
+
+
+def ship_package(spark: SparkSession) -> None:
+    """Send this package to the executors, so that they run the driver's very code."""
+    if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
+        return
+    sources = sorted(_PACKAGE.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    archive = shipping.scratch("entitymill-code-") / f"entitymill-{digest}.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for source in sources:
+            zipped.write(source, source.relative_to(_PACKAGE.parent))
+    shipping.send(spark, archive, code=True)

@@ -1,0 +1,215 @@
+"""Everything that can be set, typed and checked; an unknown key is refused.
+
+Layers, later ones win: `base.yaml` beside the named file, the named file, `ENTITYMILL__KEY__PATH` environment variables,
+`--set key.path=value`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from entitymill.errors import SettingsError
+from entitymill.tagger.network import Precision
+
+ENVIRONMENT_PREFIX = "ENTITYMILL__"
+MASK = "***"
+_SECRET_KEY = re.compile(r"secret|password|passwd|token|credential|access\.?key|account\.key|sas\.", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(://[^/@:\s]+):[^/@\s]+@")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class SourceSettings(_Section):
+    """The text table."""
+
+    format: Literal["delta", "parquet", "table"] = "delta"
+    path: str = Field(min_length=1, description="a path, or with format table a table's name")
+    id_column: str = Field("id", min_length=1)
+    text_column: str = Field("text", min_length=1)
+    where: str | None = Field(None, description="a Spark SQL condition; rows that fail it do not exist for this run")
+    passthrough: tuple[str, ...] = Field((), description="columns copied to every entity row")
+    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
+
+
+class OutputSettings(_Section):
+    """Where the four tables go: a directory, or a catalog schema."""
+
+    path: str | None = Field(None, min_length=1)
+    schema_: str | None = Field(None, min_length=1, alias="schema")
+    format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
+    target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> OutputSettings:
+        if (self.path is None) == (self.schema_ is None):
+            raise ValueError("set either output.path or output.schema")
+        if self.schema_ is not None and self.format == "parquet":
+            raise ValueError("output.format parquet needs output.path: a catalog table is always Delta")
+        return self
+
+
+class SegmentationSettings(_Section):
+    """How documents become sentences and tokens."""
+
+    detector: Literal["dl", "rules"] = "dl"
+    model: str = Field("models/sentence_detector", description="a saved SentenceDetectorDLModel, for detector dl")
+
+
+class ModelSettings(_Section):
+    """The token classifier."""
+
+    path: str = Field("models/demo", min_length=1, description="a model bundle")
+
+
+class RecognitionSettings(_Section):
+    """How the model is run."""
+
+    precision: Precision = "f32"
+
+
+class LimitSettings(_Section):
+    """When a run refuses to go on."""
+
+    max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of refused rows above which nothing is published")
+
+
+class SparkSettings(_Section):
+    """The Spark session, where this program starts one; ignored under spark-submit and in a notebook."""
+
+    master: str = "local[*]"
+    jars: str = Field("build/jars", description="directory of the jars that `make jars` fetches")
+    conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
+    partitions: int | None = Field(None, ge=1, description="tasks that documents are spread over; empty: four per core")
+
+
+class Settings(_Section):
+    """All settings of one run."""
+
+    source: SourceSettings
+    output: OutputSettings
+    segmentation: SegmentationSettings = SegmentationSettings()
+    model: ModelSettings = ModelSettings()
+    recognition: RecognitionSettings = RecognitionSettings()
+    limits: LimitSettings = LimitSettings()
+    spark: SparkSettings = SparkSettings()
+    log: str | None = Field(None, description="file for the log and stack traces; empty: one per run in the temp directory")
+
+    def masked(self) -> dict[str, Any]:
+        """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""
+        return _mask(self.model_dump(by_alias=True, mode="json"))
+
+
+def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the layers and check them.
+
+    Args:
+        config: a YAML file, or none for environment and overrides alone.
+        overrides: `key.path=value` each.
+        environment: instead of the process's own.
+
+    Raises:
+        SettingsError: a file cannot be read, or a setting is unknown, missing or wrong; the message names it.
+    """
+    merged: dict[str, Any] = {}
+    if config is not None:
+        base = config.with_name("base.yaml")
+        for path in [base, config] if base.is_file() and base != config else [config]:
+            _merge(merged, _read_yaml(path))
+    for name, text in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            _assign(merged, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), text)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(f"--set {override!r} is not of the form key.path=value.")
+        _assign(merged, key.strip().split("."), text)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"--config {path} is not YAML{where}.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"--config {path} holds no settings: expected keys such as source and output.")
+    return content
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _assign(into: dict[str, Any], path: list[str], text: str) -> None:
+    """Set one key; lists, mappings and null are YAML, everything else is text for its field to parse."""
+    if path[:2] == ["spark", "conf"] and len(path) > 2:
+        path = ["spark", "conf", ".".join(path[2:])]
+    try:
+        value = yaml.safe_load(text) if text.strip()[:1] in ("[", "{") or text in ("null", "~") else text
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{'.'.join(path)}: {text!r} is not a YAML list or mapping.") from error
+    for key in path[:-1]:
+        inner = into.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"{'.'.join(path)}: {key} is a single value, not a section.")
+        into = inner
+    into[path[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """Every fault of the settings in one sentence each."""
+    sentences = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            siblings = [key for key in known_keys() if key.count(".") == path.count(".")]
+            near = get_close_matches(path, siblings, n=1, cutoff=0.72)
+            hint = f"; did you mean {near[0]}?" if near else "; see conf/base.yaml for those that exist."
+            sentences.append(f"{path} is not a setting{hint}")
+        elif fault["type"] == "missing":
+            sentences.append(f"{path} is not set, and has no default.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            sentences.append(f"{path}: {message[0].lower()}{message[1:]}.")
+    return " ".join(sentences)
+
+
+def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Every key path there is, sections included."""
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from known_keys(kind, f"{key}.")
+
+
+def _mask(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: _mask(v, k) for k, v in value.items()}
+    if isinstance(value, str):
+        return MASK if _SECRET_KEY.search(key) else _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+    return value

@@ -1,0 +1,112 @@
+"""Files on any file system Spark's Hadoop client knows: local, s3a, abfss, dbfs, Volumes, hdfs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+
+def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """(FileSystem, Path) of an address, both py4j proxies of Hadoop's classes.
+
+    Raises:
+        OSError: the scheme is unknown or its client is not set up; the message is Hadoop's.
+    """
+    gateway, session = _java(spark)
+    try:
+        java_path = gateway.org.apache.hadoop.fs.Path(path)
+        system = java_path.getFileSystem(session.sessionState().newHadoopConf())
+        return system, system.makeQualified(java_path)
+    except Py4JJavaError as error:
+        raise OSError(java_message(error)) from error
+
+
+def qualify(spark: SparkSession, path: str) -> str:
+    """The address in full: scheme, and for a relative path the directory it is relative to.
+
+    Raises:
+        OSError: the scheme is unknown or its client is not set up.
+    """
+    return str(hadoop_path(spark, path)[1].toString())
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether anything is at a path.
+
+    Raises:
+        OSError: the file system cannot be asked.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        return bool(system.exists(java_path))
+    except Py4JJavaError as error:
+        raise OSError(java_message(error)) from error
+
+
+def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
+    """(address, bytes, modification time in ms) of every file below a directory, in order of address.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        listing = system.listFiles(java_path, True)
+        found = []
+        while listing.hasNext():
+            status = listing.next()
+            found.append((str(status.getPath().toString()), int(status.getLen()), int(status.getModificationTime())))
+    except Py4JJavaError as error:
+        raise OSError(java_message(error)) from error
+    yield from sorted(found)
+
+
+def fetch(spark: SparkSession, path: str, into: Path) -> None:
+    """Copy one file to a local path.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+    """
+    gateway, _ = _java(spark)
+    system, java_path = hadoop_path(spark, path)
+    try:
+        # False, True: keep the source; write no .crc beside the copy.
+        system.copyToLocalFile(False, java_path, gateway.org.apache.hadoop.fs.Path(into.as_uri()), True)
+    except Py4JJavaError as error:
+        raise OSError(java_message(error)) from error
+
+
+def check_writable(spark: SparkSession, directory: str) -> None:
+    """Create a directory, and an empty file in it that is removed again.
+
+    Raises:
+        OSError: either fails; the message is the file system's.
+    """
+    gateway, _ = _java(spark)
+    system, java_path = hadoop_path(spark, directory)
+    probe = gateway.org.apache.hadoop.fs.Path(java_path, ".entitymill-probe")
+    try:
+        if not system.mkdirs(java_path):
+            raise OSError("the directory cannot be created")
+        system.create(probe, True).close()
+        system.delete(probe, False)
+    except Py4JJavaError as error:
+        raise OSError(java_message(error)) from error
+
+
+def java_message(error: Py4JJavaError) -> str:
+    """First line of the innermost Java exception."""
+    cause = error.java_exception
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    lines = str(cause.getMessage() or cause.getClass().getSimpleName()).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _java(spark: SparkSession) -> tuple[Any, Any]:
+    """The JVM gateway and the Java session."""
+    return spark.sparkContext._jvm, spark._jsparkSession

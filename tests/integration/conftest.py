@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from entitymill import settings
+from entitymill.extraction import Summary, extract
+from entitymill.session import open_session
+from entitymill.tables import Tables
+
+ROOT = Path(__file__).parents[2]
+MODELS = [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
+Row = tuple[str | None, str | None]
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    conf = {
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
+        "spark.driver.memory": "3g",
+    }
+    chosen = settings.SparkSettings(master="local[2]", jars=str(ROOT / "build" / "jars"), conf=conf)
+    session = open_session(chosen, "entitymill tests")
+    yield session
+    session.stop()
+
+
+@dataclass
+class Job:
+    """One output directory, and runs into it."""
+
+    spark: SparkSession
+    directory: Path
+
+    @property
+    def output(self) -> Path:
+        return self.directory / "out"
+
+    def options(self, *overrides: str) -> list[str]:
+        source = ["source.format=parquet", f"source.path={self.directory}/texts.parquet"]
+        return [*source, f"output.path={self.output}", *MODELS, "spark.partitions=2", *overrides]
+
+    def run(self, *overrides: str) -> Summary:
+        return extract(self.spark, settings.load(None, self.options(*overrides), {}))
+
+    def texts(self, rows: list[Row] | pa.Table) -> Job:
+        if not isinstance(rows, pa.Table):
+            ids, texts = zip(*rows, strict=True) if rows else ((), ())
+            rows = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.string())})
+        pq.write_table(rows, self.directory / "texts.parquet")
+        return self
+
+    def read(self, name: str, *overrides: str) -> DataFrame:
+        return Tables(self.spark, settings.load(None, self.options(*overrides), {}).output).read(name)
+
+    def mentions(self) -> list[tuple[str, str, str]]:
+        rows = self.read("entities").orderBy("doc_id", "begin").collect()
+        return [(row.doc_id, row.entity, row.label) for row in rows]
+
+    def rejects(self) -> list[tuple[str | None, str]]:
+        return sorted(((row.doc_id, row.code) for row in self.read("rejects").collect()), key=str)
+
+
+@pytest.fixture
+def job(spark: SparkSession, tmp_path: Path) -> Job:
+    return Job(spark, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_job(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return Job(spark, tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture
+def main(job: Job, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """The command line, in this process and session: exit code and what it wrote to stderr."""
+    from entitymill import command  # noqa: PLC0415
+
+    def call(*overrides: str, flags: tuple[str, ...] = ()) -> tuple[int, str]:
+        arguments = [item for option in job.options(*overrides) for item in ("--set", option)]
+        code = command.main([*arguments, "--set", f"log={job.directory}/run.log", *flags])
+        return code, capfd.readouterr().err
+
+    return call

@@ -1,0 +1,121 @@
+"""Where tables go, and what is never overwritten."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from delta.tables import DeltaTable
+from deltalake import DeltaTable as DeltaReader
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from entitymill import settings
+from entitymill.errors import OutputError
+from entitymill.extraction import extract
+from entitymill.tables import Tables
+
+from .conftest import Job
+
+TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody came.")]
+EXPECTED = [("a", "Angela Merkel", "PER"), ("a", "Emmanuel Macron", "PER"), ("a", "Paris", "LOC")]
+
+
+def test_parquet_is_written_by_label_and_replaced_as_a_whole(job: Job) -> None:
+    job.texts(TEXTS).run("output.format=parquet")
+    job.texts(TEXTS[:1]).run("output.format=parquet")
+
+    directory = job.output / "entities"
+    assert {path.name for path in directory.glob("label=*")} == {"label=PER", "label=LOC"}
+    assert pq.read_table(directory, partitioning="hive").num_rows == 3
+    assert sorted(path.name for path in job.output.iterdir()) == ["documents", "entities", "rejects", "runs"]
+
+
+def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) -> None:
+    job.texts(TEXTS).run("output.format=parquet")
+    # As a run killed between its two renames leaves it.
+    (job.output / "entities").rename(job.output / "_replaced")
+    (job.output / "_staged").mkdir()
+    (job.output / "_staged" / "half.parquet").write_bytes(b"half")
+
+    loaded = settings.load(None, job.options("output.format=parquet"), {})
+    Tables(job.spark, loaded.output).prepare()
+
+    assert pq.read_table(job.output / "entities").num_rows == 3
+    assert not (job.output / "_staged").exists()
+
+
+def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> None:
+    job.texts(TEXTS)
+    spark.sql("CREATE SCHEMA IF NOT EXISTS entity_tables")
+    options = [option for option in job.options() if not option.startswith("output.path")]
+    for _ in range(2):
+        extract(spark, settings.load(None, [*options, "output.schema=entity_tables"], {}))
+
+    rows = spark.read.table("entity_tables.entities").orderBy("begin").collect()
+    assert [(row.doc_id, row.entity, row.label) for row in rows] == EXPECTED
+    assert spark.read.table("entity_tables.runs").count() == 2
+    detail = DeltaTable.forName(spark, "entity_tables.entities").detail().collect()[0]
+    assert (detail.partitionColumns, detail.properties["entitymill.schema"]) == (["label"], "1")
+    written = DeltaReader(detail.location.removeprefix("file:")).schema().to_json()
+    assert {f["name"] for f in json.loads(written)["fields"] if not f["nullable"]} == {"doc_id", "mention_id", "label"}
+
+
+def test_a_catalog_table_is_read_at_one_version(job: Job, spark: SparkSession) -> None:
+    spark.createDataFrame(TEXTS, "key string, body string").write.format("delta").saveAsTable("texts_of_test")
+    columns = ["source.id_column=key", "source.text_column=body"]
+    job.run("source.format=table", "source.path=texts_of_test", *columns)
+    assert job.mentions() == EXPECTED
+    assert {row.source_version for row in job.read("documents").collect()} == {"0"}
+
+
+def test_a_delta_path_is_read_and_its_version_recorded(job: Job, spark: SparkSession) -> None:
+    path = f"{job.directory}/delta"
+    spark.createDataFrame([("gone", "x")], "id string, text string").write.format("delta").save(path)
+    frame = spark.createDataFrame(TEXTS, "id string, text string")
+    frame.write.format("delta").mode("overwrite").save(path)
+    job.run("source.format=delta", f"source.path={path}")
+    assert job.mentions() == EXPECTED
+    assert job.read("runs").collect()[0].source_version == "1"
+
+
+def test_ids_of_any_single_valued_type_become_strings(job: Job) -> None:
+    days = pa.array([0, 1], pa.date32())
+    job.texts(pa.table({"id": days, "text": [text for _, text in TEXTS]})).run()
+    assert {row.doc_id for row in job.read("documents").collect()} == {"1970-01-01", "1970-01-02"}
+
+
+def test_passthrough_columns_follow_each_entity_and_may_come_and_go(job: Job) -> None:
+    table = pa.table({"id": ["a"], "text": [TEXTS[0][1]], "n": [7], "nested": [{"x": 1.5}]})
+    job.texts(table).run("source.passthrough=[n]")
+    job.run("source.passthrough=[n, nested]")
+    rows = job.read("entities").collect()
+    assert [(row.n, row.nested.x) for row in rows] == [(7, 1.5)] * 3
+    job.run()
+    assert job.read("entities").where(F.col("n").isNotNull()).count() == 0
+    assert len(job.mentions()) == 3
+
+
+@pytest.mark.parametrize("format_", ["delta", "parquet"])
+def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, format_: str) -> None:
+    foreign = str(job.output / "entities")
+    spark.range(3).write.format(format_).save(foreign)
+    with pytest.raises(OutputError, match="exists and was not written by"):
+        job.texts(TEXTS).run(f"output.format={format_}")
+    assert spark.read.format(format_).load(foreign).count() == 3
+
+
+def test_a_table_of_another_schema_version_is_refused(job: Job, spark: SparkSession) -> None:
+    job.texts(TEXTS).run()
+    spark.sql(f"ALTER TABLE delta.`{job.output}/entities` SET TBLPROPERTIES ('entitymill.schema' = '99')")
+    with pytest.raises(OutputError, match="has schema 99, this program writes 1"):
+        job.run()
+
+
+def test_a_dry_run_counts_and_writes_nothing(job: Job) -> None:
+    job.texts([*TEXTS, ("c", None)])
+    summary = extract(job.spark, settings.load(None, job.options(), {}), dry_run=True)
+    assert (summary.documents, summary.rejects) == (2, {"null_text": 1})
+    assert not job.output.exists()

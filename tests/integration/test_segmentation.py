@@ -1,0 +1,66 @@
+"""Documents to blocks to sentences and tokens."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from entitymill import segmentation
+from entitymill.segmentation import BLOCK_CHARS, blocks
+
+from .conftest import Job
+
+TEXTS = {
+    "short": "One. Two.",
+    "empty": "",
+    "lines": ("x" * 90 + "\n") * 1500,
+    "stops": ("😀 word. " * 11 + "End of it. ") * 500,
+    "blanks": "word " * 30_000,
+    "solid": "𝒳" * (2 * BLOCK_CHARS + 7),
+    "just": "y" * BLOCK_CHARS,
+}
+
+
+@pytest.fixture(scope="module")
+def cut(spark: SparkSession) -> dict[str, list[str]]:
+    rows = blocks(spark.createDataFrame(list(TEXTS.items()), "doc_id string, text string")).collect()
+    for row in rows:
+        assert row.blocks == sum(other.doc_id == row.doc_id for other in rows)
+    assert [row.block for row in rows] == [i for key in TEXTS for i in range(sum(row.doc_id == key for row in rows))]
+    return {key: [row.text for row in rows if row.doc_id == key] for key in TEXTS}
+
+
+@pytest.mark.parametrize("key", TEXTS)
+def test_blocks_joined_are_the_text_and_none_is_long(cut: dict[str, list[str]], key: str) -> None:
+    assert "".join(cut[key]) == TEXTS[key]
+    assert max(map(len, cut[key])) <= 2 * BLOCK_CHARS
+    assert len(cut[key]) == 1 if len(TEXTS[key]) <= BLOCK_CHARS else len(cut[key]) > 1
+
+
+@pytest.mark.parametrize(("key", "end"), [("lines", "\n"), ("stops", ". "), ("blanks", " ")])
+def test_blocks_end_where_a_sentence_most_likely_does(cut: dict[str, list[str]], key: str, end: str) -> None:
+    assert all(block.endswith(end) for block in cut[key])
+
+
+def test_a_long_document_has_the_sentences_of_its_paragraphs(job: Job) -> None:
+    paragraph = "Angela Merkel met Emmanuel Macron in Paris. They discussed Ukraine.\n\n"
+    text = paragraph * (3 * BLOCK_CHARS // len(paragraph))
+    job.texts([("long", text), ("one", paragraph)]).run()
+    per_paragraph = job.read("entities").where("doc_id = 'one'").count()
+    found = job.read("entities").where("doc_id = 'long'")
+    assert found.count() == per_paragraph * text.count("Angela")
+    assert found.select(F.max("sentence_id")).collect()[0][0] == 2 * text.count("Angela") - 1
+    assert all(text[row.begin : row.end] == row.entity for row in found.collect())
+
+
+def test_only_offsets_and_text_leave_the_segmentation(spark: SparkSession) -> None:
+    documents = spark.createDataFrame([("a", "One. Two.")], "doc_id string, text string")
+    found = segmentation.segment(documents, segmentation.SentenceDetector())
+    assert dict(found.dtypes) == {
+        "doc_id": "string",
+        "blocks": "int",
+        "block": "int",
+        "text": "string",
+        **dict.fromkeys(("sentence_begin", "sentence_end", "token_begin", "token_end"), "array<int>"),
+    }

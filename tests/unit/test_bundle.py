@@ -1,0 +1,114 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from entitymill.errors import ModelError
+from entitymill.tagger import bundle
+from entitymill.tagger.inference import Tagger
+from entitymill.tagger.network import Precision
+
+
+@pytest.fixture
+def copied(demo_files: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    return {name: Path(shutil.copy(path, tmp_path / name)) for name, path in demo_files.items()}
+
+
+def load(files: dict[str, Path], manifest: bundle.Manifest, precision: Precision = "f32") -> Tagger:
+    return Tagger.load(files, manifest, precision, where="s3a://models/mine")
+
+
+def test_the_carried_model_is_what_its_manifest_says_and_stays_small(
+    demo_files: dict[str, Path], demo_manifest: bundle.Manifest
+) -> None:
+    bundle.check_files(demo_files, demo_manifest, "models/demo")
+    assert sum(path.stat().st_size for path in demo_files.values()) < 40 * 2**20
+    assert (demo_manifest.casing, demo_manifest.precision) == ("cased", "int8")
+
+
+@pytest.mark.parametrize("name", [bundle.WEIGHTS, bundle.NETWORK, bundle.TOKENIZER, bundle.LABELS])
+def test_one_flipped_bit_in_any_file_keeps_the_model_from_running(
+    copied: dict[str, Path], demo_manifest: bundle.Manifest, name: str
+) -> None:
+    content = bytearray(copied[name].read_bytes())
+    content[len(content) // 2] ^= 1
+    copied[name].write_bytes(content)
+
+    with pytest.raises(ModelError, match=rf"{name} of the model at s3a://models/mine has SHA-256 .* altered"):
+        load(copied, demo_manifest)
+
+
+def test_a_missing_file_is_named(copied: dict[str, Path], demo_manifest: bundle.Manifest) -> None:
+    copied[bundle.WEIGHTS].unlink()
+    with pytest.raises(ModelError, match=r"has no openvino_model\.bin"):
+        load(copied, demo_manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"files": {}}, "incomplete"),
+        ({"max_length": 2}, "max_length"),
+        ({"casing": "CASED"}, "casing"),
+        ({"surprise": 1}, "surprise"),
+        (
+            {"files": {"../../etc/passwd": "0", **dict.fromkeys(bundle.REQUIRED, "0"), bundle.VOCABULARY: "0"}},
+            "outside",
+        ),
+    ],
+)
+def test_a_manifest_that_is_wrong_says_where(
+    demo_manifest: bundle.Manifest, change: dict[str, object], message: str
+) -> None:
+    text = json.dumps({**demo_manifest.model_dump(), **change})
+    with pytest.raises(ModelError, match=message):
+        bundle.read_manifest(text, "models/mine")
+
+
+def test_a_manifest_that_is_not_json_is_refused() -> None:
+    with pytest.raises(ModelError, match="not a model manifest"):
+        bundle.read_manifest("{", "models/mine")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '["O", "PER"]', '["O", "B-PER", "B-PER"]', '{"O": 0}'])
+def test_labels_must_be_iob2_tags(tmp_path: Path, content: str) -> None:
+    path = tmp_path / bundle.LABELS
+    path.write_text(content)
+    with pytest.raises(ModelError, match=r"labels\.json"):
+        bundle.read_labels(path)
+
+
+def resigned(copied: dict[str, Path], manifest: bundle.Manifest) -> bundle.Manifest:
+    """A manifest that vouches for changed files: what is left to find is that they do not fit each other."""
+    directory = copied[bundle.LABELS].parent
+    return bundle.write_manifest(directory, manifest.model_dump(exclude={"files"}))
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(copied: dict[str, Path], demo_manifest: bundle.Manifest) -> None:
+    tokenizer = json.loads(copied[bundle.TOKENIZER].read_text(encoding="utf8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["entirelynewpiece"] = len(vocabulary)
+    copied[bundle.TOKENIZER].write_text(json.dumps(tokenizer), encoding="utf8")
+
+    with pytest.raises(ModelError, match="they belong to different models"):
+        load(copied, resigned(copied, demo_manifest))
+
+
+def test_labels_of_another_number_than_the_network_scores_are_refused(
+    copied: dict[str, Path], demo_manifest: bundle.Manifest
+) -> None:
+    copied[bundle.LABELS].write_text('["O", "B-PER", "I-PER"]')
+    with pytest.raises(ModelError, match=r"scores 9 tags, its labels\.json lists 3"):
+        load(copied, resigned(copied, demo_manifest))
+
+
+def test_a_file_that_is_no_network_is_refused(copied: dict[str, Path], demo_manifest: bundle.Manifest) -> None:
+    copied[bundle.NETWORK].write_text("<net/>")
+    with pytest.raises(ModelError, match="not an OpenVINO network"):
+        load(copied, resigned(copied, demo_manifest))
+
+
+def test_int8_needs_8_bit_weights(copied: dict[str, Path], demo_manifest: bundle.Manifest) -> None:
+    with pytest.raises(ModelError, match="prepare it with int8 weights"):
+        load(copied, demo_manifest.model_copy(update={"precision": "f32"}), "int8")

@@ -1,0 +1,56 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entitymill import errors
+from entitymill.command import _known, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_bad_setting_is_one_sentence_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["--config", str(ROOT / "conf" / "demo.yaml"), "--set", "source.zzz=red"])
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert said.err == "error: source.zzz is not a setting; see conf/base.yaml for those that exist.\n"
+
+
+def test_print_config_masks_and_starts_no_spark() -> None:
+    overrides = ["--set", "spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2"]
+    command = [sys.executable, "jobs/extract_entities.py", "--config", "conf/demo.yaml", "--print-config", *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert "path: data/state_union.parquet" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "PythonException: ...\n  File x\nentitymill.errors.ModelError: it was altered\n",
+            errors.ModelError,
+            "it was altered",
+        ),
+        (
+            "Job aborted.\nEncountered error while reading file file:///x/part-0.parquet. Details:",
+            errors.SourceError,
+            "x/part-0.parquet is",
+        ),
+        ("anything: secret document text", errors.EntityMillError, "RuntimeError; the log has the details."),
+    ],
+)
+def test_what_workers_and_spark_raise_gets_its_exit_code(
+    text: str, kind: type[errors.EntityMillError], message: str
+) -> None:
+    known = _known(RuntimeError(text))
+    assert type(known) is kind
+    assert message in str(known)
+    assert "secret document text" not in str(known)
+
+
+def test_exit_codes_are_the_documented_ones() -> None:
+    kinds = (errors.SettingsError, errors.SourceError, errors.RejectedError, errors.ModelError, errors.OutputError)
+    assert [kind.exit_code for kind in kinds] == [2, 3, 4, 5, 1]

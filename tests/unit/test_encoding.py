@@ -1,0 +1,82 @@
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from entitymill.errors import ModelError
+from entitymill.tagger import encoding
+from entitymill.tagger.encoding import Encoder, gather, wordpiece_tokenizer
+
+words = st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12), max_size=30)
+
+
+def pieces_of(encoder: Encoder, tokens: list[str]) -> list[list[int]]:
+    found = encoder.encode(tokens)
+    return [found.ids[a:b].tolist() for a, b in pairwise(found.starts)]
+
+
+@given(words)
+def test_word_by_word_is_what_the_whole_sentence_encodes_to(encoder: Encoder, tokens: list[str]) -> None:
+    tokenizer: Tokenizer = encoder._tokenizer
+    whole = tokenizer.encode(tokens, is_pretokenized=True, add_special_tokens=False)
+    expected: list[list[int]] = [[] for _ in tokens]
+    for piece, word in zip(whole.ids, whole.word_ids, strict=True):
+        expected[word].append(piece)
+
+    unknown = tokenizer.token_to_id("[UNK]")
+    assert pieces_of(encoder, tokens) == [pieces or [unknown] for pieces in expected]
+
+
+def test_a_token_that_normalization_empties_still_has_a_piece(encoder: Encoder) -> None:
+    assert pieces_of(encoder, ["\u0301", "Paris", "\x00"])[0] == pieces_of(encoder, ["\x00"])[0]
+    assert all(len(pieces) == 1 for pieces in pieces_of(encoder, ["\u0301", "\x00"]))
+
+
+def test_a_monstrous_token_keeps_its_first_pieces(encoder: Encoder) -> None:
+    url = "a." * 2000
+    assert len(pieces_of(encoder, [url])[0]) == 510
+
+
+def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "CACHED_WORDS", 3)
+    first = pieces_of(encoder, ["Angela", "Merkel", "met"])
+    pieces_of(encoder, ["Emmanuel", "Macron"])
+    assert pieces_of(encoder, ["Angela", "Merkel", "met"]) == first
+    assert len(encoder._known) <= 3
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=8), st.data())
+def test_gather_picks_rows_of_a_ragged_array(ragged: list[list[int]], data: st.DataObject) -> None:
+    values = np.array([value for row in ragged for value in row], np.int32)
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in ragged])]).astype(np.int64)
+    rows = data.draw(st.lists(st.integers(0, len(ragged) - 1), max_size=10))
+
+    found, ends = gather(values, starts, np.array(rows, np.int64))
+
+    assert [found[a:b].tolist() for a, b in pairwise(ends)] == [ragged[row] for row in rows]
+
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "paris", "Paris", "zoe", "Zoe", "Zo", "##ë"]
+
+
+@pytest.mark.parametrize(
+    ("lowercase", "expected"), [(True, ["paris", "zoe"]), (False, ["Paris", "Zo", "##ë"])], ids=["uncased", "cased"]
+)
+def test_a_bare_vocabulary_is_read_in_either_casing(tmp_path: Path, lowercase: bool, expected: list[str]) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf8")
+
+    encoder = Encoder(wordpiece_tokenizer(path, lowercase=lowercase), 10)
+
+    assert [VOCABULARY[i] for i in encoder.encode(["Paris", "Zoë"]).ids] == expected
+
+
+def test_a_vocabulary_without_special_pieces_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("a\nb\n")
+    with pytest.raises(ModelError, match=r"no \[CLS\]"):
+        Encoder(wordpiece_tokenizer(path, lowercase=True), 10)

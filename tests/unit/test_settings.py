@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from entitymill import settings
+from entitymill.errors import SettingsError
+from entitymill.settings import Settings, load
+
+CONF = Path(__file__).parents[2] / "conf"
+MINIMAL = ["source.path=texts", "output.path=out"]
+
+
+def test_base_yaml_lists_every_setting_with_its_default() -> None:
+    listed = yaml.safe_load((CONF / "base.yaml").read_text(encoding="utf8"))
+    defaults = load(None, MINIMAL, {}).model_dump(by_alias=True, mode="json")
+    del defaults["source"]["path"]
+    defaults["output"]["path"] = None
+    assert listed == defaults
+
+
+def test_layers_later_ones_win(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("source: {path: base, id_column: a, text_column: a, max_chars: 1}")
+    named = tmp_path / "mine.yaml"
+    named.write_text("source: {path: file, text_column: b, max_chars: 2}\noutput: {path: out}")
+    environment = {"ENTITYMILL__SOURCE__PATH": "environment", "ENTITYMILL__SOURCE__MAX_CHARS": "3", "OTHER": "x"}
+
+    found = load(named, ["source.max_chars=4"], environment).source
+
+    assert (found.id_column, found.text_column, found.path, found.max_chars) == ("a", "b", "environment", 4)
+
+
+def test_values_are_typed_by_their_setting() -> None:
+    found = load(None, [*MINIMAL, "source.path=007", "source.passthrough=[a, b]", "source.where=null",
+                        "limits.max_reject_ratio=0.5", "spark.conf.spark.sql.shuffle.partitions=8"], {})  # fmt: skip
+    assert found.source.path == "007"
+    assert found.source.passthrough == ("a", "b")
+    assert found.source.where is None
+    assert found.limits.max_reject_ratio == 0.5
+    assert found.spark.conf == {"spark.sql.shuffle.partitions": "8"}
+
+
+def test_a_condition_is_taken_as_written() -> None:
+    found = load(None, [*MINIMAL, "source.where=event_date = '2026-11-01' and kind: x # y"], {})
+    assert found.source.where == "event_date = '2026-11-01' and kind: x # y"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["source.pth=x"], r"source\.pth is not a setting; did you mean source\.path\?"),
+        (["colour=red"], "colour is not a setting"),
+        (["source.max_chars=many"], r"source\.max_chars: .*integer"),
+        (["source.format=csv"], r"source\.format: .*'delta', 'parquet' or 'table'"),
+        (["limits.max_reject_ratio=2"], r"limits\.max_reject_ratio: .*less than or equal to 1"),
+        (["output.schema=main.entities"], "set either"),
+        (["source=x", "source.path=y"], "source is a single value"),
+        (["source.passthrough=[a"], "not a YAML list"),
+        (["nonsense"], "not of the form"),
+        (["recognition.precision=fp4"], r"recognition\.precision"),
+    ],
+)
+def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(None, [*MINIMAL, *overrides], {})
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"source\.path is not set"):
+        load(None, ["source.id_column=id", "output.path=out"], {})
+
+
+def test_parquet_cannot_be_a_catalog_table() -> None:
+    with pytest.raises(SettingsError, match=r"parquet needs output\.path"):
+        load(None, ["source.path=x", "output.schema=main.entities", "output.format=parquet"], {})
+
+
+def test_an_unknown_environment_variable_of_ours_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"source\.paht"):
+        load(None, MINIMAL, {"ENTITYMILL__SOURCE__PAHT": "x"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "not YAML at line"), ("- a", "holds no settings"), (None, "No such file")]
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match=f"mine.yaml.*{message}"):
+        load(path, MINIMAL, {})
+
+
+def test_secrets_are_masked_wherever_settings_are_shown() -> None:
+    found = load(None, [*MINIMAL, "spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2",
+                        "source.path=jdbc://reader:hunter2@host/db"], {})  # fmt: skip
+    shown = str(found.masked())
+    assert "hunter2" not in shown
+    assert found.masked()["source"]["path"] == f"jdbc://reader:{settings.MASK}@host/db"
+
+
+def test_settings_do_not_change_after_they_are_checked() -> None:
+    found: Settings = load(None, MINIMAL, {})
+    with pytest.raises(ValueError, match="frozen"):
+        found.source.path = "other"  # type: ignore[misc]
