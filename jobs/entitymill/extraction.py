@@ -21,7 +21,9 @@ from entitymill.source import Source, open_source
 from entitymill.tables import Stamp, Tables
 
 log = logging.getLogger(__name__)
-PARTITIONS_PER_CORE = 4
+CHARS_PER_TASK = 250_000
+"""Some 2,000 sentences: two windows of the tagger, and short enough that no core waits long for the last task."""
+FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass
@@ -119,9 +121,9 @@ def _recognise_and_publish(
     summary: Summary,
     clock: _Clock,
 ) -> None:
-    spread = _spread(spark, source.documents, settings.spark.partitions)
+    documents = spread(spark, source, settings.spark.partitions)
     # Kept: both tables and the counts read it, and the model must run once.
-    recognised = recogniser.recognise(spread).persist(StorageLevel.MEMORY_AND_DISK)
+    recognised = recogniser.recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         _count(recognised, summary)
         clock.lap("recognition")
@@ -133,10 +135,11 @@ def _recognise_and_publish(
         recognised.unpersist()
 
 
-def _spread(spark: SparkSession, documents: DataFrame, partitions: int | None) -> DataFrame:
+def spread(spark: SparkSession, source: Source, partitions: int | None) -> DataFrame:
     """Spread documents over tasks by a hash of their id: the same on every try."""
-    count = partitions or PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
-    return documents.repartition(count, "doc_id")
+    cores = spark.sparkContext.defaultParallelism
+    wanted = min(source.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    return source.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
 
 
 def _count(recognised: DataFrame, summary: Summary) -> None:

@@ -50,7 +50,7 @@ def open_recogniser(spark: SparkSession, settings: Settings) -> Recogniser:
         "detector": segmentation.identity(spark, settings.segmentation),
         "model": model.manifest.digest(),
         "max_length": model.manifest.max_length,
-        "precision": settings.recognition.precision,
+        "recognition": settings.recognition.model_dump(),
         "results": RESULTS_VERSION,
         "schema": schemas.VERSION,
     }

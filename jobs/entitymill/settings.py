@@ -74,6 +74,8 @@ class ModelSettings(_Section):
 class RecognitionSettings(_Section):
     """How the model is run."""
 
+    engine: Literal["openvino"] = "openvino"
+    encoding: Literal["complete"] = Field("complete", description="every piece of a token, the model's own normalization")
     precision: Precision = "f32"
 
 
@@ -89,7 +91,7 @@ class SparkSettings(_Section):
     master: str = "local[*]"
     jars: str = Field("build/jars", description="directory of the jars that `make jars` fetches")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
-    partitions: int | None = Field(None, ge=1, description="tasks that documents are spread over; empty: four per core")
+    partitions: int | None = Field(None, ge=1, description="tasks that documents are spread over; empty: by their volume")
 
 
 class Settings(_Section):

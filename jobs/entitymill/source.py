@@ -28,6 +28,7 @@ class Source:
     documents: doc_id, text, text_hash, chars, and a struct `passthrough` where columns are carried.
     rejects: doc_id, stage, code, detail.
     counts: reject code -> rows, and "" -> rows that are documents.
+    chars: code points of all documents.
     passthrough: fields carried to the entities.
     version: of the table read.
     """
@@ -35,6 +36,7 @@ class Source:
     documents: DataFrame
     rejects: DataFrame
     counts: dict[str, int]
+    chars: int
     passthrough: list[T.StructField]
     version: str
 
@@ -63,7 +65,9 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         except PySparkException as error:
             raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}.") from error
     rows = _judge(_with_counts_of_ids(_rows(table, settings)), settings.max_chars)
-    counts = {row[_CODE] or "": row["count"] for row in rows.groupBy(_CODE).count().collect()}
+    sums = rows.groupBy(_CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
+    counts = {row[_CODE] or "": row["rows"] for row in sums}
+    chars = sum(row["chars"] or 0 for row in sums if row[_CODE] is None)
     carried = [F.col("passthrough")] if passthrough else []
     documents = rows.where(F.col(_CODE).isNull()).select(
         "doc_id", "text", F.sha2("text", 256).alias("text_hash"), "chars", *carried
@@ -74,7 +78,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         F.col(_CODE).alias("code"),
         _detail(settings.max_chars).alias("detail"),
     )
-    return Source(documents, rejects, counts, passthrough, version)
+    return Source(documents, rejects, counts, chars, passthrough, version)
 
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:

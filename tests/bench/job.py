@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
 from entitymill.engines.documents import read_segments
-from entitymill.extraction import extract
+from entitymill.extraction import extract, spread
 from entitymill.segmentation import load_detector, segment
 from entitymill.session import open_session
 from entitymill.source import open_source
@@ -37,10 +37,12 @@ TO_MEET = 0.80
 Sentences = tuple[list[str], "np.ndarray"]
 
 
-def write_texts(path: Path, texts: Path | None, rows: int) -> None:
-    """The source table: paragraphs of a JSON Lines file, or the speeches of the repository."""
+def write_texts(path: Path, texts: Path | None, rows: int, copies: int) -> None:
+    """The source table: texts of a JSON Lines file, or the repository's speeches, some copies of them."""
     if texts is None:
-        table = pq.read_table(ROOT / "data" / "state_union.parquet").select(["id", "text"])
+        speeches = pq.read_table(ROOT / "data" / "state_union.parquet")
+        texts_of_all = speeches["text"].to_pylist() * copies
+        table = pa.table({"id": [str(i) for i in range(len(texts_of_all))], "text": texts_of_all})
     else:
         found = [json.loads(line)["text"] for line in texts.open(encoding="utf8")][:rows]
         table = pa.table({"id": [str(i) for i in range(len(found))], "text": found})
@@ -56,9 +58,8 @@ def tokens_in(table: pa.Table) -> Sentences:
 
 def segmented(spark: SparkSession, loaded: settings.Settings) -> DataFrame:
     """The job's segmentation, on its own."""
-    documents = open_source(spark, loaded.source).documents
-    count = 4 * spark.sparkContext.defaultParallelism
-    return segment(documents.repartition(count, "doc_id"), load_detector(spark, loaded.segmentation))
+    source = open_source(spark, loaded.source)
+    return segment(spread(spark, source, None), load_detector(spark, loaded.segmentation))
 
 
 _tagger: Tagger | None = None
@@ -97,13 +98,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=Path, help="JSON Lines with a text each; the repository's speeches otherwise")
     parser.add_argument("--rows", type=int, default=12_000, help="at most so many of them")
+    parser.add_argument("--copies", type=int, default=3, help="of the speeches, so that set-up weighs little")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["f32", "int8"], choices=["f32", "bf16", "int8"])
     options = parser.parse_args()
     cores = os.cpu_count() or 1
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
-        write_texts(Path(scratch) / "texts.parquet", options.texts, options.rows)
+        write_texts(Path(scratch) / "texts.parquet", options.texts, options.rows, options.copies)
         common = ["source.format=parquet", f"source.path={scratch}/texts.parquet", f"output.path={scratch}/out"]
         common += [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
         loaded = settings.load(None, common, {})

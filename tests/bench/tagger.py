@@ -166,7 +166,7 @@ def ways(texts: list[list[str]], scratch: Path) -> tuple[dict[str, Callable[[], 
 def main() -> None:
     """Print times, ratios and shares of the peak."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sentences", type=int, default=768)
+    parser.add_argument("--sentences", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     texts = sentences(options.sentences)

@@ -7,18 +7,21 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import segmentation
-from entitymill.segmentation import BLOCK_CHARS, blocks
+from entitymill.segmentation import BLOCK_CHARS, CHUNK_CHARS, blocks
 
 from .conftest import Job
 
 TEXTS = {
     "short": "One. Two.",
     "empty": "",
+    "paragraphs": ("x" * 90 + "\n \n") * 1500,
+    "sentences": ("😀 word. " * 11 + "The Mr. Smith of it. And ") * 500,
+    "wrapped": ("Some words of a long line\nthat goes on. " * 3 + "Then\nnothing.\n") * 200,
     "lines": ("x" * 90 + "\n") * 1500,
-    "stops": ("😀 word. " * 11 + "End of it. ") * 500,
     "blanks": "word " * 30_000,
+    "stretch": "word " * 5_000,
     "solid": "𝒳" * (2 * BLOCK_CHARS + 7),
-    "just": "y" * BLOCK_CHARS,
+    "just": "y" * CHUNK_CHARS,
 }
 
 
@@ -34,18 +37,31 @@ def cut(spark: SparkSession) -> dict[str, list[str]]:
 @pytest.mark.parametrize("key", TEXTS)
 def test_blocks_joined_are_the_text_and_none_is_long(cut: dict[str, list[str]], key: str) -> None:
     assert "".join(cut[key]) == TEXTS[key]
-    assert max(map(len, cut[key])) <= 2 * BLOCK_CHARS
-    assert len(cut[key]) == 1 if len(TEXTS[key]) <= BLOCK_CHARS else len(cut[key]) > 1
+    assert max(map(len, cut[key])) <= BLOCK_CHARS + CHUNK_CHARS
+    assert (len(cut[key]) == 1) == (len(TEXTS[key]) <= CHUNK_CHARS or key == "stretch")
+    assert all(cut[key]) or key == "empty"
 
 
-@pytest.mark.parametrize(("key", "end"), [("lines", "\n"), ("stops", ". "), ("blanks", " ")])
-def test_blocks_end_where_a_sentence_most_likely_does(cut: dict[str, list[str]], key: str, end: str) -> None:
-    assert all(block.endswith(end) for block in cut[key])
+@pytest.mark.parametrize(
+    ("key", "end", "chars"),
+    [
+        ("paragraphs", "\n \n", 2 * CHUNK_CHARS),
+        ("sentences", ("of it. ", "word. "), 2 * CHUNK_CHARS),
+        ("wrapped", ("goes on. ", "nothing.\n"), 2 * CHUNK_CHARS),
+        ("lines", "\n", BLOCK_CHARS + CHUNK_CHARS),
+        ("blanks", " ", BLOCK_CHARS + CHUNK_CHARS),
+    ],
+)
+def test_blocks_end_where_a_sentence_does(
+    cut: dict[str, list[str]], key: str, end: str | tuple[str, ...], chars: int
+) -> None:
+    assert all(block.endswith(end) for block in cut[key][:-1])
+    assert max(map(len, cut[key])) <= chars
 
 
 def test_a_long_document_has_the_sentences_of_its_paragraphs(job: Job) -> None:
     paragraph = "Angela Merkel met Emmanuel Macron in Paris. They discussed Ukraine.\n\n"
-    text = paragraph * (3 * BLOCK_CHARS // len(paragraph))
+    text = paragraph * (5 * CHUNK_CHARS // len(paragraph))
     job.texts([("long", text), ("one", paragraph)]).run()
     per_paragraph = job.read("entities").where("doc_id = 'one'").count()
     found = job.read("entities").where("doc_id = 'long'")

@@ -12,7 +12,7 @@ from entitymill.errors import ModelError
 Precision = Literal["f32", "bf16", "int8"]
 
 INPUTS = ("input_ids", "attention_mask")
-CACHED_SHAPES = 512
+CACHED_SHAPES = 256
 """Primitives OpenVINO keeps per compiled model; enough for the shapes `batching` can produce in a window."""
 
 
