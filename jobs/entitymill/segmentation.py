@@ -50,8 +50,7 @@ _TAIL = f"""
 _BLOCKS = f"""
   CASE WHEN char_length(text) <= {CHUNK_CHARS} THEN array(text)
   ELSE filter(aggregate(
-    transform(sequence(0, (char_length(text) - 1) div {CHUNK_CHARS}),
-              at -> substring(text, at * {CHUNK_CHARS} + 1, {CHUNK_CHARS})),
+    regexp_extract_all(text, '(?s).{{1,{CHUNK_CHARS}}}', 0),
     named_struct('blocks', cast(array() AS array<string>), 'carry', ''),
     (done, chunk) -> transform(array({_TAIL}), tail -> named_struct(
       'blocks', IF(tail = char_length(chunk), done.blocks,
@@ -59,7 +58,8 @@ _BLOCKS = f"""
       'carry', IF(tail = char_length(chunk), concat(done.carry, chunk), right(chunk, tail))))[0],
     done -> concat(done.blocks, array(done.carry))), block -> block != '')
   END"""
-"""Joined in order, the blocks are the text."""
+"""Joined in order, the blocks are the text. (The chunks come from a regular expression, which reads the text once; substring
+would count from the text's start for each.)"""
 
 
 def blocks(documents: DataFrame) -> DataFrame:

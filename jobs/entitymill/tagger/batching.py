@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 OVERHEAD_PIECES = 10
 """What one call costs beside its pieces, in pieces (measured with DistilBERT-base on OpenVINO)."""
 MAX_BATCH_PIECES = 768
-"""Beyond it a batch's activations leave the core's cache and each piece gets dearer."""
+"""Beyond some 1,000 a batch's activations leave the core's cache and each piece gets dearer."""
 LENGTH_STEP = 2
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 """Allowed row counts. With lengths in steps of LENGTH_STEP they bound the distinct shapes, each of which costs OpenVINO
-memory for good (DESIGN: about 4 MB a shape)."""
+memory for good (192 shapes of a DistilBERT-base in int8: 150 MB)."""
 
 
 @dataclass(frozen=True)
