@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
     )
-    built.add_argument("--dry-run", action="store_true", help="check everything, count the rows, write nothing")
+    built.add_argument(
+        "--dry-run", action="store_true", help="check settings, source and model, count the rows, write nothing"
+    )
     built.add_argument("--print-config", action="store_true", help="print the settings in force, secrets masked, and stop")
     built.add_argument(
         "--show-entities", action="store_true", help="at the end print frequent entities and sentences: this shows text"

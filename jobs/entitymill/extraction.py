@@ -58,7 +58,7 @@ def extract(spark: SparkSession, settings: Settings, *, dry_run: bool = False) -
     Args:
         spark: a session that `session.check` found fit.
         settings: of this run.
-        dry_run: check source, model and output, count, and write nothing.
+        dry_run: check source and model, count, and write nothing; whether the output can be written is not tried.
 
     Raises:
         EntityMillError: of the kind that says what is wrong; nothing is published then.
