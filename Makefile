@@ -30,7 +30,7 @@ bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
 
 .PHONY: jars
-jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars
+jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and build OpenVINO for the JVM
 
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
@@ -60,7 +60,7 @@ $(BENCH_READY): requirements-bench.lock
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(JARS): jars/pom.xml
+$(JARS): jars/pom.xml $(wildcard jars/src/main/java/org/intel/openvino/*.java)
 	@rm -rf build/jars
-	mvn --quiet --batch-mode --file jars/pom.xml dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/build/jars"
+	mvn --quiet --batch-mode --file jars/pom.xml package dependency:copy-dependencies
 	@touch $@
