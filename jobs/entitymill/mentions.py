@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans over a list of tokens, in order; all arrays are [spans].
+    """Spans over a list of tagged tokens, in order; all arrays are [spans].
 
-    first, last: int64; the span's tokens are first..last - 1.
+    first, last: int64; the span's tokens are first..last - 1 of that list.
     kinds: int64, index into the entity labels.
     confidences: float64, mean over the span's tokens of each one's probability for its own tag.
     """
@@ -45,9 +45,9 @@ class TagScheme:
         or O, so an I- of another label goes on with it. It never crosses a sentence. (Spark NLP 5.5.3, NerTagsEncoding.)
 
         Args:
-            tags: [tokens] indices into the labels.
-            confidences: [tokens] each token's probability for its own tag.
-            sentence_of: [tokens] anything that differs between neighbouring sentences.
+            tags: [tagged] indices into the labels.
+            confidences: [tagged] each token's probability for its own tag.
+            sentence_of: [tagged] anything that differs between neighbouring sentences.
         """
         kind = self._kind[tags]
         inside = kind >= 0

@@ -61,7 +61,11 @@ DOCUMENTS = T.StructType(
         _column("chars", _INT, "code points of the text"),
         _column("sentences", _INT, "sentences with at least one token"),
         _column("tokens", _INT, "tokens"),
-        _column("split_sentences", _INT, "sentences longer than the model's limit, tagged in overlapping windows"),
+        _column(
+            "split_sentences",
+            _INT,
+            "sentences longer than the model's limit: tagged in overlapping windows, or cut short by the encoding sparknlp",
+        ),
         _column("entities", _INT, "rows of this document in entities"),
         _column("fingerprint", _STRING, "of everything but the text that decides the result: models, precision, settings"),
         _column("source_version", _STRING, "version of the source table that was read"),
@@ -100,6 +104,28 @@ RUNS = T.StructType(
         _column("sentences_per_second", T.DoubleType(), "sentences over the wall seconds of the whole run"),
     ]
 )
+
+_ANNOTATION = T.StructType(
+    [
+        T.StructField("annotatorType", _STRING),
+        T.StructField("begin", _INT),
+        T.StructField("end", _INT),
+        T.StructField("result", _STRING),
+        T.StructField("metadata", T.MapType(_STRING, _STRING)),
+        T.StructField("embeddings", T.ArrayType(T.FloatType())),
+    ]
+)
+ANNOTATIONS = [
+    T.StructField("ner", T.ArrayType(_ANNOTATION), True, {"annotatorType": "named_entity"}),
+    T.StructField("ner_chunk", T.ArrayType(_ANNOTATION), True, {"annotatorType": "chunk"}),
+]
+"""Spark NLP's own columns as they are once read back from a table, where nothing nested is required any more; an engine adds
+them on request."""
+
+ANNOTATION_TABLE = T.StructType(
+    [_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")],
+)
+"""One row per document, where `output.annotations` is set."""
 
 OFFSETS = ("sentence_begin", "sentence_end", "token_begin", "token_end")
 """Array columns of int that segmentation adds to documents: Spark NLP's offsets, in UTF-16 units, both ends inclusive. A

@@ -9,11 +9,12 @@ depends on the text alone.
 
 from __future__ import annotations
 
-import tempfile
+import re
 from pathlib import Path
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.ml import Pipeline
+from pyspark.ml import Pipeline, PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokenizer
@@ -22,7 +23,8 @@ from sparknlp.base import DocumentAssembler
 from entitymill import storage
 from entitymill.errors import ModelError
 from entitymill.settings import SegmentationSettings
-from entitymill.tagger import bundle
+
+_PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 
 CHUNK_CHARS = 2_000
 BLOCK_CHARS = 32_000
@@ -76,18 +78,23 @@ def blocks(documents: DataFrame) -> DataFrame:
 
 def segment(documents: DataFrame, detector: SentenceDetector | SentenceDetectorDLModel) -> DataFrame:
     """Documents (doc_id, text, …) to blocks with schemas.OFFSETS, which count in their own block."""
-    stages = [
+    cut = blocks(documents)
+    annotated = PipelineModel(stages(detector, cut)).transform(cut)
+    offsets = [
+        F.col(f"_{what}.{edge}").alias(f"{what}_{edge}") for what in ("sentence", "token") for edge in ("begin", "end")
+    ]
+    return annotated.select(*cut.columns, *offsets)
+
+
+def stages(detector: SentenceDetector | SentenceDetectorDLModel, texts: DataFrame) -> list[Any]:
+    """Transformers of `text` to `_document`, `_sentence` and `_token`."""
+    pipeline = [
         DocumentAssembler().setInputCol("text").setOutputCol("_document"),
         detector.setInputCols(["_document"]).setOutputCol("_sentence"),
         Tokenizer().setInputCols(["_sentence"]).setOutputCol("_token"),
     ]
     # Fitting learns nothing: Tokenizer turns its rules into a model.
-    cut = blocks(documents)
-    annotated = Pipeline(stages=stages).fit(cut.limit(0)).transform(cut)
-    offsets = [
-        F.col(f"_{what}.{edge}").alias(f"{what}_{edge}") for what in ("sentence", "token") for edge in ("begin", "end")
-    ]
-    return annotated.select(*cut.columns, *offsets)
+    return Pipeline(stages=pipeline).fit(texts.limit(0)).stages
 
 
 def load_detector(spark: SparkSession, settings: SegmentationSettings) -> SentenceDetector | SentenceDetectorDLModel:
@@ -99,24 +106,24 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
     if settings.detector == "rules":
         return SentenceDetector()
     path = settings.model
+    named = _PRETRAINED.fullmatch(path)
     try:
+        if named:
+            return SentenceDetectorDLModel.pretrained(named[1], named[2])
         if not storage.exists(spark, path):
             raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
         # Spark NLP's reader takes a relative path for one on the default file system.
         address = Path(path).resolve().as_uri() if Path(path).exists() else path
         return SentenceDetectorDLModel.load(address)
-    except (Py4JJavaError, OSError) as error:
-        raise ModelError(f"segmentation.model: {path} is not a saved SentenceDetectorDLModel.") from error
+    except (Py4JJavaError, OSError, TypeError) as error:
+        what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"
+        raise ModelError(f"segmentation.model: {path} {what}.") from error
 
 
 def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
     """What decides the sentences: the detector's name, and a digest of its model's files."""
     if settings.detector == "rules":
         return "rules"
-    with tempfile.TemporaryDirectory() as scratch:
-        digests = []
-        for address, _, _ in storage.files(spark, settings.model):
-            copy = Path(scratch) / "copy"
-            storage.fetch(spark, address, copy)
-            digests.append(bundle.sha256(copy))
-    return f"dl {' '.join(sorted(digests))}"
+    if _PRETRAINED.fullmatch(settings.model):
+        return settings.model
+    return f"dl {storage.digest(spark, settings.model)}"

@@ -7,8 +7,8 @@ import os
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from py4j.java_gateway import JavaClass
 from pyspark.sql import SparkSession
 
 from entitymill import shipping
@@ -90,11 +90,13 @@ def check(spark: SparkSession) -> None:
     """
     if not spark.version.startswith("3.5."):
         raise SessionError(f"Spark {spark.version} is not supported: this program runs on Spark 3.5.")
+    virtual_machine: Any = spark.sparkContext._jvm
+    check_scala(str(virtual_machine.scala.util.Properties.versionNumberString()))
     for what, name, artifact in (
         ("Spark NLP", "com.johnsnowlabs.nlp.DocumentAssembler", "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3"),
         ("Delta", "io.delta.tables.DeltaTable", "io.delta:delta-spark_2.12:3.3"),
     ):
-        if not _has_class(spark, name):
+        if not has_class(spark, name):
             raise SessionError(
                 f"{what} is not on Spark's class path: add {artifact} with --jars or --packages (local runs: `make jars`)."
             )
@@ -105,11 +107,23 @@ def check(spark: SparkSession) -> None:
         )
 
 
-def _has_class(spark: SparkSession, name: str) -> bool:
-    found: object = spark.sparkContext._jvm
-    for part in name.split("."):
-        found = getattr(found, part)
-    return isinstance(found, JavaClass)  # a JavaPackage otherwise
+def check_scala(version: str) -> None:
+    """Spark NLP and Delta are built for one Scala; with another they fail with NoSuchMethodError, anywhere.
+
+    Raises:
+        SessionError: Spark was built for another one.
+    """
+    if not version.startswith("2.12."):
+        raise SessionError(
+            f"This Spark is built for Scala {version}, Spark NLP and Delta here for 2.12: use a Scala 2.12 build."
+        )
+
+
+def has_class(spark: SparkSession, name: str) -> bool:
+    """Whether the driver's class path holds a class; it is not loaded, since loading may start native libraries."""
+    virtual_machine: Any = spark.sparkContext._jvm
+    loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
+    return loader.getResource(name.replace(".", "/") + ".class") is not None
 
 
 def ship_package(spark: SparkSession) -> None:

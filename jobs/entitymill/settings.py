@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from entitymill.errors import SettingsError
 from entitymill.tagger.network import Precision
+from entitymill.tagger.rows import Encoding
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 MASK = "***"
@@ -47,6 +48,7 @@ class OutputSettings(_Section):
     path: str | None = Field(None, min_length=1)
     schema_: str | None = Field(None, min_length=1, alias="schema")
     format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
+    annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
 
     @model_validator(mode="after")
@@ -74,9 +76,26 @@ class ModelSettings(_Section):
 class RecognitionSettings(_Section):
     """How the model is run."""
 
-    engine: Literal["openvino"] = "openvino"
-    encoding: Literal["complete"] = Field("complete", description="every piece of a token, the model's own normalization")
+    engine: Literal["openvino", "sparknlp"] = Field("openvino", description="in Python workers, or Spark NLP's in the JVM")
+    encoding: Encoding = Field(
+        "complete",
+        description="complete: every piece of a token, the model's own normalization; sparknlp: as Spark NLP does it, which "
+        "engine sparknlp always does",
+    )
     precision: Precision = "f32"
+    sparknlp_model: str | None = Field(
+        None,
+        min_length=1,
+        description="for engine sparknlp: a saved classifier or PipelineModel, or pretrained:NAME/LANGUAGE",
+    )
+
+    @model_validator(mode="after")
+    def _model_of_engine(self) -> RecognitionSettings:
+        if self.engine == "sparknlp" and self.sparknlp_model is None:
+            raise ValueError(
+                "engine sparknlp needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
+            )
+        return self
 
 
 class LimitSettings(_Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,22 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         system.copyToLocalFile(False, java_path, gateway.org.apache.hadoop.fs.Path(into.as_uri()), True)
     except Py4JJavaError as error:
         raise OSError(java_message(error)) from error
+
+
+def digest(spark: SparkSession, path: str) -> str:
+    """SHA-256 of the content of every file below a directory, names apart; each is fetched once.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "copy"
+        digests = []
+        for address, _, _ in files(spark, path):
+            fetch(spark, address, copy)
+            with copy.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
 
 def check_writable(spark: SparkSession, directory: str) -> None:

@@ -16,7 +16,7 @@ from entitymill import schemas, storage
 from entitymill.errors import OutputError
 from entitymill.settings import OutputSettings
 
-NAMES = ("entities", "documents", "rejects", "runs")
+NAMES = ("entities", "documents", "rejects", "runs", "annotations")
 PROPERTY = "entitymill.schema"
 _STAGED, _REPLACED = "_staged", "_replaced"
 _ADVISORY_SIZE = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
@@ -76,7 +76,7 @@ class Tables:
                 self._check_delta(name)
 
     def publish(self, recognised: DataFrame, passthrough: list[T.StructField], stamp: Stamp) -> None:
-        """Make `entities` and `documents` what `recognised` says, entities first: one commit each.
+        """Make `entities`, `annotations` where there are any, and `documents` what `recognised` says: one commit each.
 
         Args:
             recognised: schemas.RECOGNISED and perhaps `passthrough`; read twice, so cache it.
@@ -88,6 +88,8 @@ class Tables:
             self._swap_parquet(entities)
         else:
             self._overwrite("entities", entities, schemas.entities(passthrough), partition="label")
+        if "ner" in recognised.columns:
+            self._overwrite("annotations", _annotations(recognised, stamp), schemas.ANNOTATION_TABLE)
         self._overwrite("documents", _documents(recognised, stamp), schemas.DOCUMENTS)
 
     def publish_rejects(self, rejects: DataFrame, stamp: Stamp) -> None:
@@ -220,6 +222,10 @@ def _entities(recognised: DataFrame, schema: T.StructType, stamp: Stamp) -> Data
         }
     )
     return rows.select(*schema.names)
+
+
+def _annotations(recognised: DataFrame, stamp: Stamp) -> DataFrame:
+    return recognised.select("doc_id", "ner", "ner_chunk", F.lit(stamp.run_id).alias("run_id"))
 
 
 def _documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:

@@ -27,6 +27,7 @@ from entitymill.tagger import bundle, network
 from entitymill.tagger.encoding import Encoder
 from entitymill.tagger.inference import Tagger
 from entitymill.tagger.network import Precision
+from entitymill.tagger.rows import CompleteRows
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -144,7 +145,7 @@ def ways(texts: list[list[str]], scratch: Path) -> tuple[dict[str, Callable[[], 
 
     def tagger(model: ov.Model, precision: Precision, weights: str) -> Callable[[], object]:
         compiled = network.compile_model(model, precision, 1, weights)
-        built = Tagger(compiled, Encoder(tokenizer, MAX_LENGTH - 2), labels, MAX_LENGTH)
+        built = Tagger(compiled, CompleteRows(Encoder(tokenizer, MAX_LENGTH - 2), MAX_LENGTH), labels)
         return lambda: built.tag(tokens, counts)
 
     wrapped = transformers.PreTrainedTokenizerFast(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from tokenizers import Tokenizer
 
 from entitymill import settings
+from entitymill.engines import sparknlp_model
 from entitymill.extraction import Summary, extract
 from entitymill.session import open_session
 from entitymill.tables import Tables
@@ -89,3 +92,22 @@ def main(job: Job, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int
         return code, capfd.readouterr().err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def saved_demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as Spark NLP itself imports and saves it."""
+    from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
+
+    demo, directory = ROOT / "models" / "demo", tmp_path_factory.mktemp("saved")
+    (directory / "source" / "assets").mkdir(parents=True)
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (directory / "source" / name).symlink_to(demo / name)
+    vocabulary = Tokenizer.from_file(str(demo / "tokenizer.json")).get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    (directory / "source" / "assets" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")
+    (directory / "source" / "assets" / "labels.txt").write_text("\n".join(json.loads((demo / "labels.json").read_text())))
+    sparknlp_model.configure(spark, "f32")
+    model = DistilBertForTokenClassification.loadSavedModel(str(directory / "source"), spark)
+    model.setCaseSensitive(True).setMaxSentenceLength(128).write().save(str(directory / "model"))
+    return directory / "model"

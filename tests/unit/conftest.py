@@ -7,6 +7,7 @@ from entitymill.tagger import bundle
 from entitymill.tagger.encoding import Encoder
 from entitymill.tagger.inference import Tagger, read_tokenizer
 from entitymill.tagger.network import Precision
+from entitymill.tagger.rows import Encoding
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 
@@ -23,9 +24,9 @@ def demo_files(demo_manifest: bundle.Manifest) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def load_tagger(demo_files: dict[str, Path], demo_manifest: bundle.Manifest) -> Callable[..., Tagger]:
-    def load(precision: Precision = "f32", max_length: int = 0) -> Tagger:
+    def load(precision: Precision = "f32", max_length: int = 0, encoding: Encoding = "complete") -> Tagger:
         changed = demo_manifest.model_copy(update={"max_length": max_length or demo_manifest.max_length})
-        return Tagger.load(demo_files, changed, precision)
+        return Tagger.load(demo_files, changed, precision, encoding=encoding)
 
     return load
 

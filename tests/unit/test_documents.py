@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from entitymill.engines import documents
 from entitymill.engines.openvino import windows
-from entitymill.mentions import TagScheme
 from entitymill.tagger.inference import Tagger
 
 
@@ -44,7 +43,10 @@ def segmented(texts: list[str], ids: list[str] | None = None, blocks: list[tuple
 
 
 def recognised(batch: pa.RecordBatch, tagger: Tagger) -> list[dict]:
-    found = documents.recognise(batch, tagger, TagScheme(tagger.labels))
+    texts = batch.column("text").to_pylist()
+    segments = documents.read_segments(batch, texts)
+    tags = tagger.tag(segments.tokens, segments.sentence_tokens)
+    found = documents.found(texts, segments, tags, tagger.labels)
     return documents.output(batch, found, (0.0, 0.0), ()).to_pylist()
 
 

@@ -1,7 +1,8 @@
-"""Arrow batches of segmented blocks to the tagger's flat arrays, and its findings back to documents."""
+"""Arrow batches of segmented blocks to flat arrays of tokens, and what was found in these back to documents."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from entitymill import schemas
+from entitymill.engines import annotation
 from entitymill.mentions import Spans, TagScheme
 from entitymill.offsets import code_points
-from entitymill.tagger.inference import Tagger
+from entitymill.tagger.inference import Tags
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Segments:
 
     tokens: the text of every token.
     token_begin, token_end: [tokens] int32, in the token's own block; end exclusive.
+    unit_begin, unit_end: [tokens] int64, the same as Spark NLP counts: in UTF-16 units, end inclusive.
     sentence_of: [tokens] int64, index of the token's sentence among all sentences of the batch.
     sentence_begin, sentence_end: [sentences] int32, in their own block, white space trimmed; end exclusive.
     sentence_tokens: [sentences] int64.
@@ -29,6 +33,8 @@ class Segments:
     tokens: list[str]
     token_begin: NDArray[np.int32]
     token_end: NDArray[np.int32]
+    unit_begin: NDArray[np.int64]
+    unit_end: NDArray[np.int64]
     sentence_of: NDArray[np.int64]
     sentence_begin: NDArray[np.int32]
     sentence_end: NDArray[np.int32]
@@ -38,28 +44,36 @@ class Segments:
 
 @dataclass(frozen=True)
 class Found:
-    """What was recognised in a batch of blocks; `texts` are theirs."""
+    """What was recognised in a batch of blocks; `texts` are theirs.
 
-    segments: Segments
-    spans: Spans
-    kinds: list[str]
-    split: NDArray[np.bool_]
-    texts: list[str]
-
-
-def recognise(batch: pa.RecordBatch, tagger: Tagger, scheme: TagScheme) -> Found:
-    """Tag the blocks of a batch and join the tags to spans.
-
-    Args:
-        batch: text, sentence_begin, sentence_end, token_begin, token_end as `segmentation` gives them.
-        tagger: the model.
-        scheme: what its labels mean.
+    spans: over tags.tokens.
+    labels: that tags count in.
     """
-    texts = batch.column("text").to_pylist()
-    segments = read_segments(batch, texts)
-    tags = tagger.tag(segments.tokens, segments.sentence_tokens)
-    spans = scheme.spans(tags.tags, tags.confidences, segments.sentence_of)
-    return Found(segments, spans, scheme.kinds, tags.split, texts)
+
+    texts: list[str]
+    segments: Segments
+    tags: Tags
+    spans: Spans
+    labels: Sequence[str]
+    kinds: list[str]
+
+
+def found(texts: list[str], segments: Segments, tags: Tags, labels: Sequence[str]) -> Found:
+    """Join the tags of a batch's tokens to spans."""
+    scheme = TagScheme(labels)
+    spans = scheme.spans(tags.tags, tags.confidences, segments.sentence_of[tags.tokens])
+    if (np.diff(tags.tokens) <= 0).any():
+        spans = _once(spans, tags, segments)
+    return Found(texts, segments, tags, spans, labels, scheme.kinds)
+
+
+def _once(spans: Spans, tags: Tags, segments: Segments) -> Spans:
+    """Without the spans found twice or backwards: the encoding sparknlp may tag a token twice or out of order."""
+    opening, closing = tags.tokens[spans.first], tags.tokens[spans.last - 1]
+    forward = segments.token_begin[opening] < segments.token_end[closing]
+    _, first = np.unique(np.stack([opening, closing], axis=1), axis=0, return_index=True)
+    chosen = np.sort(first[forward[first]])
+    return Spans(spans.first[chosen], spans.last[chosen], spans.kinds[chosen], spans.confidences[chosen])
 
 
 def read_segments(batch: pa.RecordBatch, texts: list[str]) -> Segments:
@@ -97,6 +111,8 @@ def read_segments(batch: pa.RecordBatch, texts: list[str]) -> Segments:
         tokens,
         token_begin,
         token_end,
+        tb.astype(np.int64),
+        te.astype(np.int64),
         _joined(sentence_of, np.int64),
         # Java and Python differ on what white space is; a sentence always holds its tokens.
         np.minimum(edges[:, 0], token_begin[after - counts]),
@@ -106,35 +122,45 @@ def read_segments(batch: pa.RecordBatch, texts: list[str]) -> Segments:
     )
 
 
-def output(batch: pa.RecordBatch, found: Found, seconds: tuple[float, float], carried: tuple[str, ...]) -> pa.RecordBatch:
-    """The batch that goes back to Spark: schemas.RECOGNISED, and the carried columns untouched.
+def output(
+    batch: pa.RecordBatch,
+    found: Found,
+    seconds: tuple[float, float],
+    carried: Sequence[str],
+    *,
+    with_annotations: bool = False,
+) -> pa.RecordBatch:
+    """The batch that goes back to Spark: schemas.RECOGNISED, the carried columns untouched, annotations if wanted.
 
     Args:
         batch: as it came.
         found: in it.
         seconds: spent on it, encoding and inference.
         carried: names of columns to pass on.
+        with_annotations: whether to add those schemas.ANNOTATIONS that are not carried.
     """
     # A document's blocks are next to each other, so its first ones cut the batch into documents.
     first = np.flatnonzero(batch.column("block").to_numpy() == 0)
-    starts = np.append(found.segments.sentence_starts[first], found.segments.sentence_starts[-1])
+    segments = found.segments
+    starts = np.append(segments.sentence_starts[first], segments.sentence_starts[-1])
     timing = np.zeros((2, len(first)))
     timing[:, :1] = np.array(seconds)[:, None]
     documents = batch.take(pa.array(first))
-    columns = [
-        documents.column("doc_id"),
-        documents.column("text_hash"),
-        documents.column("chars"),
-        pa.array(np.diff(starts), pa.int32()),
-        pa.array(_summed(found.segments.sentence_tokens, starts), pa.int32()),
-        pa.array(_summed(found.split.astype(np.int64), starts), pa.int32()),
-        _mentions(batch, found, first, starts),
-        *(pa.array(values, pa.float64()) for values in timing),
-        *(documents.column(name) for name in carried),
-    ]
-    names = ["doc_id", "text_hash", "chars", "sentences", "tokens", "split_sentences", "mentions"]
-    names += ["encoding_seconds", "inference_seconds", *carried]
-    return pa.RecordBatch.from_arrays(columns, names=names)
+    columns = {name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *carried)} | {
+        "sentences": pa.array(np.diff(starts), pa.int32()),
+        "tokens": pa.array(_summed(segments.sentence_tokens, starts), pa.int32()),
+        "split_sentences": pa.array(_summed(found.tags.split.astype(np.int64), starts), pa.int32()),
+        "mentions": _mentions(batch, found, first, starts),
+        "encoding_seconds": pa.array(timing[0], pa.float64()),
+        "inference_seconds": pa.array(timing[1], pa.float64()),
+    }
+    if with_annotations:
+        made = annotation.annotate(found, batch.column("block").to_numpy() == 0, starts)
+        columns = {**made, **columns}
+    # Spark takes them by place: as schemas.RECOGNISED, what is carried, schemas.ANNOTATIONS.
+    added = [field.name for field in schemas.ANNOTATIONS if with_annotations and field.name not in carried]
+    names = [*(field.name for field in schemas.RECOGNISED), *carried, *added]
+    return pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)
 
 
 def _mentions(batch: pa.RecordBatch, found: Found, first: NDArray[np.int64], starts: NDArray[np.int64]) -> pa.ListArray:
@@ -151,10 +177,11 @@ def _mentions(batch: pa.RecordBatch, found: Found, first: NDArray[np.int64], sta
     before = np.cumsum(lengths) - lengths
     document_of = np.cumsum(batch.column("block").to_numpy() == 0) - 1
     base = before - before[first][document_of]  # code points of a document before each of its blocks
-    sentence = segments.sentence_of[spans.first]
+    opening, closing = found.tags.tokens[spans.first], found.tags.tokens[spans.last - 1]
+    sentence = segments.sentence_of[opening]
     block = np.searchsorted(segments.sentence_starts, sentence, side="right") - 1
     document, shift = document_of[block], base[block]
-    begin, end = segments.token_begin[spans.first], segments.token_end[spans.last - 1]
+    begin, end = segments.token_begin[opening], segments.token_end[closing]
     doc_ids = batch.column("doc_id").take(pa.array(first)).to_pylist()
     named = zip(document.tolist(), (begin + shift).tolist(), (end + shift).tolist(), strict=True)
     written = zip(block.tolist(), begin.tolist(), end.tolist(), strict=True)

@@ -19,10 +19,10 @@ from pyspark.sql import types as T
 from entitymill import schemas, shipping, storage
 from entitymill.engines import documents
 from entitymill.errors import ModelError
-from entitymill.mentions import TagScheme
 from entitymill.tagger import bundle, network
 from entitymill.tagger.inference import Tagger
 from entitymill.tagger.network import Precision
+from entitymill.tagger.rows import Encoding
 
 WINDOW_SENTENCES = 1024
 """Sentences a worker collects before it tags them; fewer, and like lengths no longer meet."""
@@ -89,31 +89,37 @@ def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Man
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
-def recognise(segmented: DataFrame, model: ShippedModel, precision: Precision, threads: int) -> DataFrame:
+def recognise(segmented: DataFrame, model: ShippedModel, run: Run) -> DataFrame:
     """Tag segmented documents.
 
     Args:
         segmented: doc_id, text_hash, chars, perhaps passthrough, and segmentation's block, blocks, text and OFFSETS.
         model: where the workers find the model.
-        precision: of execution.
-        threads: cores of a task.
+        run: how they run it.
 
     Returns:
-        schemas.RECOGNISED, and passthrough where it was there.
+        schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where the run wants them.
     """
     carried = [field for field in segmented.schema.fields if field.name == "passthrough"]
-    columns = [
-        "doc_id",
-        "text_hash",
-        "chars",
-        "block",
-        "blocks",
-        "text",
-        *schemas.OFFSETS,
-        *(field.name for field in carried),
-    ]
-    work = _Work(model, precision, threads, tuple(field.name for field in carried))
-    return segmented.select(*columns).mapInArrow(work, T.StructType([*schemas.RECOGNISED, *carried]))
+    names = [field.name for field in carried]
+    columns = ["doc_id", "text_hash", "chars", "block", "blocks", "text", *schemas.OFFSETS, *names]
+    annotations = schemas.ANNOTATIONS if run.annotations else []
+    returned = T.StructType([*schemas.RECOGNISED, *carried, *annotations])
+    return segmented.select(*columns).mapInArrow(_Work(model, run, tuple(names)), returned)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a model is run.
+
+    threads: cores of a task.
+    annotations: whether to return every tag as Spark NLP's annotations too.
+    """
+
+    precision: Precision
+    encoding: Encoding
+    threads: int
+    annotations: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,19 @@ class _Work:
     """What one task does with its stream of Arrow batches."""
 
     model: ShippedModel
-    precision: Precision
-    threads: int
+    run: Run
     carried: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for window in windows(batches):
-            tagger = worker_tagger(self.model, self.precision, self.threads)
+            tagger = worker_tagger(self.model, self.run)
             encoding, inference = tagger.seconds.encoding, tagger.seconds.inference
-            found = documents.recognise(window, tagger, TagScheme(tagger.labels))
+            texts = window.column("text").to_pylist()
+            segments = documents.read_segments(window, texts)
+            tags = tagger.tag(segments.tokens, segments.sentence_tokens, segments.unit_begin, scores=self.run.annotations)
+            found = documents.found(texts, segments, tags, tagger.labels)
             spent = (tagger.seconds.encoding - encoding, tagger.seconds.inference - inference)
-            yield documents.output(window, found, spent, self.carried)
+            yield documents.output(window, found, spent, self.carried, with_annotations=self.run.annotations)
 
 
 def windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -151,19 +159,19 @@ def windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(held)
 
 
-_taggers: dict[tuple[str, Precision, int], Tagger] = {}
+_taggers: dict[tuple[str, Run], Tagger] = {}
 
 
-def worker_tagger(model: ShippedModel, precision: Precision, threads: int) -> Tagger:
+def worker_tagger(model: ShippedModel, run: Run) -> Tagger:
     """This process's tagger: compiled by the first task that needs it, kept for the next ones.
 
     Raises:
         ModelError: the model that reached this machine is not the one the driver checked.
     """
-    key = (model.manifest.digest(), precision, threads)
+    key = (model.manifest.digest(), run)
     if key not in _taggers:
         _taggers.clear()
-        _taggers[key] = Tagger.load(model.files(), model.manifest, precision, threads, model.where)
+        _taggers[key] = Tagger.load(model.files(), model.manifest, run.precision, run.threads, model.where, run.encoding)
         # PySpark collects garbage after every task; the model's objects need not be walked each time.
         gc.freeze()
     return _taggers[key]

@@ -15,26 +15,30 @@ from tokenizers import Tokenizer
 from entitymill.errors import ModelError
 from entitymill.tagger import bundle, network
 from entitymill.tagger.batching import Batch, plan
-from entitymill.tagger.encoding import Encoder, Pieces, wordpiece_tokenizer
+from entitymill.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.tagger.network import Precision
-from entitymill.tagger.windows import Windows, plan_windows
+from entitymill.tagger.rows import SPECIAL_PIECES, CompleteRows, Encoding, RowMaker, Rows
+from entitymill.tagger.sparknlp_rows import SparkNlpRows
 
 PLANNED_SENTENCES = 1024
 """Sentences sorted and planned together: enough for tight batches, little enough to stay in cache."""
-SPECIAL_PIECES = 2
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What the tagger says of a list of sentences.
+    """What a model says of a list of sentences, in order.
 
-    tags: [tokens] int16, indices into the labels.
-    confidences: [tokens] float32, the probability of each token's own tag.
-    split: [sentences] bool, which sentences were longer than the model's limit.
+    tokens: [tagged] int64, which tokens got a tag: every one once, except in the encoding sparknlp.
+    tags: [tagged] int16, indices into the labels.
+    confidences: [tagged] float32, the probability of each one's own tag.
+    scores: [tagged, labels] float32, the probability of every label; none unless asked for.
+    split: [sentences] bool, which sentences were longer than the model's limit; in the encoding sparknlp, cut short by it.
     """
 
+    tokens: NDArray[np.int64]
     tags: NDArray[np.int16]
     confidences: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
     split: NDArray[np.bool_]
 
 
@@ -49,16 +53,21 @@ class Seconds:
 class Tagger:
     """A compiled model with its tokenizer; one per process, not shared between threads."""
 
-    def __init__(self, model: ov.CompiledModel, encoder: Encoder, labels: tuple[str, ...], max_length: int) -> None:
+    def __init__(self, model: ov.CompiledModel, maker: RowMaker, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.seconds = Seconds()
         self._request = model.create_infer_request()
-        self._encoder = encoder
-        self._max_length = max_length
+        self._maker = maker
 
     @classmethod
     def load(
-        cls, files: dict[str, Path], manifest: bundle.Manifest, precision: Precision, threads: int = 1, where: str = ""
+        cls,
+        files: dict[str, Path],
+        manifest: bundle.Manifest,
+        precision: Precision,
+        threads: int = 1,
+        where: str = "",
+        encoding: Encoding = "complete",
     ) -> Tagger:
         """Check a bundle's files, then compile.
 
@@ -68,6 +77,7 @@ class Tagger:
             precision: of execution; always set, since OpenVINO left alone picks one by the processor.
             threads: of inference; no more than the task has cores.
             where: the bundle's address, for messages.
+            encoding: of tokens: complete, or as Spark NLP does it.
 
         Raises:
             ModelError: a file is missing or altered, or the parts do not fit each other or the precision.
@@ -79,72 +89,92 @@ class Tagger:
         model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
         network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
         compiled = network.compile_model(model, precision, threads, manifest.precision)
-        return cls(compiled, Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), labels, manifest.max_length)
+        return cls(compiled, row_maker(tokenizer, manifest, encoding), labels)
 
-    def tag(self, tokens: Sequence[str], lengths: NDArray[np.int64]) -> Tags:
+    def tag(
+        self,
+        tokens: Sequence[str],
+        lengths: NDArray[np.int64],
+        begins: NDArray[np.int64] | None = None,
+        *,
+        scores: bool = False,
+    ) -> Tags:
         """Tag sentences.
 
         Args:
             tokens: of all sentences, one after the other.
             lengths: [sentences] tokens of each; 0 is allowed.
+            begins: [tokens] where each starts in its document, in UTF-16 units; for the encoding sparknlp, which without
+                them takes tokens to be parted by one blank.
+            scores: whether to return the probability of every label.
         """
+        if begins is None:
+            units = np.fromiter((len(token.encode("utf-16-le", "surrogatepass")) // 2 for token in tokens), np.int64)
+            begins = np.cumsum(units + 1) - units - 1
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        tags = np.zeros(len(tokens), np.int16)
-        confidences = np.zeros(len(tokens), np.float32)
         split = np.zeros(len(lengths), np.bool_)
         filled = np.flatnonzero(lengths)
+        done = [_nothing(len(self.labels))]
         for at in range(0, len(filled), PLANNED_SENTENCES):
             chosen = filled[at : at + PLANNED_SENTENCES]
             first, last = starts[chosen[0]], starts[chosen[-1] + 1]
-            part = self._tag(tokens[first:last], lengths[chosen])
-            tags[first:last], confidences[first:last], split[chosen] = part.tags, part.confidences, part.split
-        return Tags(tags, confidences, split)
+            found, probabilities, longer = self._tag(tokens[first:last], lengths[chosen], begins[first:last])
+            split[chosen[longer]] = True
+            best = probabilities.argmax(axis=1)
+            confidences = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
+            kept = probabilities if scores else probabilities[:0]
+            done.append((found + first, best.astype(np.int16), confidences, kept))
+        found, tags, confidences, kept = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        return Tags(found, tags, confidences, kept if scores else None, split)
 
-    def _tag(self, tokens: Sequence[str], lengths: NDArray[np.int64]) -> Tags:
+    def _tag(
+        self, tokens: Sequence[str], lengths: NDArray[np.int64], begins: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """([tagged] tokens, [tagged, labels] probabilities, sentences over the limit)."""
         began = perf_counter()
-        pieces = self._encoder.encode(tokens)
-        sentence_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        rows = plan_windows(pieces.starts, sentence_starts, self._max_length - SPECIAL_PIECES)
-        row_pieces = pieces.starts[rows.last] - pieces.starts[rows.first] + SPECIAL_PIECES
-        batches = plan(row_pieces, self._max_length)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        rows = self._maker.rows(tokens, starts, begins)
+        batches = plan(rows.last - rows.first + SPECIAL_PIECES, self._maker.max_length)
         encoded = perf_counter()
-        tags = np.zeros(len(tokens), np.int16)
-        confidences = np.zeros(len(tokens), np.float32)
+        logits = np.zeros((len(rows.tokens), len(self.labels)), np.float32)
         for batch in batches:
-            self._run(batch, pieces, rows, tags, confidences)
-        split = np.zeros(len(lengths), np.bool_)
-        split[rows.split_sentences] = True
+            self._run(batch, rows, logits)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         self.seconds.encoding += encoded - began
         self.seconds.inference += perf_counter() - encoded
-        return Tags(tags, confidences, split)
+        return rows.tokens, powers / powers.sum(axis=1, keepdims=True), rows.split
 
-    def _run(
-        self,
-        batch: Batch,
-        pieces: Pieces,
-        rows: Windows,
-        tags: NDArray[np.int16],
-        confidences: NDArray[np.float32],
-    ) -> None:
-        ids = np.full((len(batch.rows), batch.length), self._encoder.pad_id, np.int64)
+    def _run(self, batch: Batch, rows: Rows, logits: NDArray[np.float32]) -> None:
+        """Fill in the logits of the tokens that a batch of rows tags."""
+        ids = np.full((len(batch.rows), batch.length), self._maker.pad_id, np.int64)
         mask = np.zeros_like(ids)
-        ids[:, 0] = self._encoder.cls_id
-        owned, logits_at = [], []
+        ids[:, 0] = self._maker.cls_id
+        into, at = [], []
         for line, row in enumerate(batch.rows):
-            begin = pieces.starts[rows.first[row]]
-            count = pieces.starts[rows.last[row]] - begin
-            ids[line, 1 : count + 1] = pieces.ids[begin : begin + count]
-            ids[line, count + 1] = self._encoder.sep_id
+            count = rows.last[row] - rows.first[row]
+            ids[line, 1 : count + 1] = rows.ids[rows.first[row] : rows.last[row]]
+            ids[line, count + 1] = self._maker.sep_id
             mask[line, : count + SPECIAL_PIECES] = 1
-            own = slice(rows.own_first[row], rows.own_last[row])
-            owned.append(np.arange(own.start, own.stop))
-            # A token's tag is read off its first piece; +1 for [CLS].
-            logits_at.append(pieces.starts[own] - begin + 1 + line * batch.length)
-        logits = self._request.infer({"input_ids": ids, "attention_mask": mask}, share_inputs=True)[0]
-        at = np.concatenate(owned)
-        chosen = logits.reshape(-1, logits.shape[-1])[np.concatenate(logits_at)]
-        tags[at] = chosen.argmax(axis=1)
-        confidences[at] = 1 / np.exp(chosen - chosen.max(axis=1, keepdims=True)).sum(axis=1)
+            tagged = slice(rows.starts[row], rows.starts[row + 1])
+            into.append(np.arange(tagged.start, tagged.stop))
+            at.append(rows.positions[tagged] + line * batch.length)
+        found = self._request.infer({"input_ids": ids, "attention_mask": mask}, share_inputs=True)[0]
+        logits[np.concatenate(into)] = found.reshape(-1, found.shape[-1])[np.concatenate(at)]
+
+
+def _nothing(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
+    return np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, labels), np.float32)
+
+
+def row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
+    """The encoding of a model.
+
+    Raises:
+        ModelError: its vocabulary lacks what the encoding needs.
+    """
+    if encoding == "complete":
+        return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
+    return SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
 
 
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest) -> Tokenizer:

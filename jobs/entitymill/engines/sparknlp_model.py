@@ -1,0 +1,194 @@
+"""A model saved by Spark NLP: what it is, whether it can run here, and its stages."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+from py4j.protocol import Py4JJavaError
+from pyspark.ml import PipelineModel
+from pyspark.sql import SparkSession
+
+from entitymill import storage
+from entitymill.errors import ModelError
+from entitymill.tagger.network import Precision
+
+PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
+_PIPELINE = "org.apache.spark.ml.PipelineModel"
+_CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")
+_LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
+_DYNAMIC_GROUP = 128
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A saved Spark NLP model, looked at but not loaded.
+
+    address: its directory, or pretrained:NAME/LANGUAGE.
+    kind: the class it was saved from.
+    engine: that runs its network: openvino, onnx, tensorflow; or unknown, for one not yet downloaded.
+    """
+
+    address: str
+    kind: str
+    engine: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+        return self.address.rstrip("/").rpartition("/")[2]
+
+
+def inspect(spark: SparkSession, address: str) -> SavedModel:
+    """Find out what a saved model is, from its metadata and file names.
+
+    Raises:
+        ModelError: nothing is there, or it is no token classifier and no pipeline.
+    """
+    setting = f"recognition.sparknlp_model: {address}"
+    if address.startswith("pretrained:"):
+        named = PRETRAINED.fullmatch(address)
+        if not named:
+            raise ModelError(f"{setting} is not of the form pretrained:NAME/LANGUAGE.")
+        return SavedModel(address, "DistilBertForTokenClassification", "unknown")
+    try:
+        if not storage.exists(spark, address):
+            raise ModelError(f"{setting} does not exist; name a saved Spark NLP model.")
+        files = [path for path, _, _ in storage.files(spark, address)]
+        parts = [path for path in files if re.search(r"/metadata/part-\d+$", path)]
+        top = [path for path in parts if path.count("/") == min(part.count("/") for part in parts)]
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / "metadata"
+            storage.fetch(spark, top[0], copy)
+            kind = str(json.loads(copy.read_text(encoding="utf8"))["class"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        hint = (
+            "unpack the zip first, to where every executor can read it" if address.endswith(".zip") else "it has no metadata"
+        )
+        raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.") from error
+    classifier = _CLASSIFIER.fullmatch(kind)
+    if kind != _PIPELINE and not classifier:
+        raise ModelError(f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel.")
+    engines = {match[1] for path in files if (match := re.search(r"_classification_(openvino|onnx)$", path))}
+    return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
+
+
+def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:
+    """Refuse what cannot run, before anything is loaded.
+
+    Args:
+        model: that is to run.
+        precision: wanted.
+        classes: whether org.intel.openvino is on the class path.
+        binding: whether it is this product's own, which can set the precision.
+
+    Raises:
+        ModelError: classes are missing, or the engine cannot run in the precision.
+    """
+    if model.engine in ("openvino", "unknown") and not classes:
+        raise ModelError(
+            f"{model.address} runs on OpenVINO, but the classes org.intel.openvino are not on Spark's class path: add "
+            "entitymill-openvino-1.jar and jna (`make jars` puts both into build/jars), or on a cluster with all of Maven "
+            "Central com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12."
+        )
+    if model.engine in ("onnx", "tensorflow") and precision != "f32":
+        raise ModelError(
+            f"{model.address} runs on {model.engine}, which runs it in f32 only: recognition.precision is {precision}."
+        )
+    if model.engine == "openvino" and precision != "f32" and not binding:
+        raise ModelError(
+            f"recognition.precision is {precision}, which jsl-openvino-cpu has no way to set: use entitymill-openvino-1.jar."
+        )
+
+
+def configure(spark: SparkSession, precision: Precision) -> None:
+    """Tell the binding, on the driver and in every task, where OpenVINO is and how to run models.
+
+    (`jars/src`, Settings: a job's local properties, and on the driver system properties.)
+    """
+    context = spark.sparkContext
+    system: Any = context._jvm
+    library = Path(ov.__file__).parent / "libs"
+    local = (context.master or "").startswith("local")
+    cores = context.defaultParallelism if local else int(context.getConf().get("spark.executor.cores", "0") or 0)
+    properties = {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _DYNAMIC_GROUP if precision == "int8" else 0,
+        "ENABLE_CPU_PINNING": "NO",
+        # An executor's tasks share one compiled model: a stream and a thread for each.
+        "NUM_STREAMS": cores or "AUTO",
+        **({"INFERENCE_NUM_THREADS": cores} if cores else {}),
+    }
+    text = ";".join(f"{key}={value}" for key, value in properties.items())
+    for key, value in ((_LIBRARY, str(library)), (_PROPERTIES, text)):
+        context.setLocalProperty(key, value)
+        system.java.lang.System.setProperty(key, value)
+
+
+def load(model: SavedModel, around: Sequence[Any]) -> Pipeline:
+    """Load a model.
+
+    Args:
+        model: that was checked.
+        around: document assembler, sentence detector and tokenizer, for a classifier saved alone.
+
+    Raises:
+        ModelError: it is damaged, or cannot be downloaded.
+    """
+    import sparknlp.annotator  # noqa: PLC0415  (looks for a running JVM)
+
+    try:
+        if model.kind == "PipelineModel":
+            return Pipeline.of(PipelineModel.load(model.address).stages, model.address)
+        kind = getattr(sparknlp.annotator, model.kind)
+        named = PRETRAINED.fullmatch(model.address)
+        classifier = kind.pretrained(named[1], named[2]) if named else kind.load(model.address)
+    except (Py4JJavaError, TypeError, AttributeError) as error:
+        raise ModelError(_loading_fault(model, error)) from error
+    columns = [stage.getOutputCol() for stage in around]
+    return Pipeline.of([*around, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address)
+
+
+def _loading_fault(model: SavedModel, error: Exception) -> str:
+    reason = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
+    if "libopenvino_c" in reason or "openvino_c" in reason:
+        return f"{model.address} runs on OpenVINO, whose library libopenvino_c cannot be loaded: {reason}"
+    if model.address.startswith("pretrained:"):
+        return f"recognition.sparknlp_model: {model.address} cannot be downloaded: {reason}; name a saved model instead."
+    return f"recognition.sparknlp_model: {model.address} cannot be loaded: {reason}"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages that tag a document, and the columns they read and write."""
+
+    stages: PipelineModel
+    text: str
+    sentence: str
+    token: str
+    ner: str
+
+    @classmethod
+    def of(cls, stages: Sequence[Any], address: str) -> Pipeline:
+        """Find the stages' columns by what they are.
+
+        Raises:
+            ModelError: the first is no DocumentAssembler, or none is a token classifier.
+        """
+        classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
+        if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
+            kinds = ", ".join(type(stage).__name__ for stage in stages)
+            raise ModelError(
+                f"recognition.sparknlp_model: {address} has the stages {kinds}; expected a DocumentAssembler first, and a "
+                "token classifier."
+            )
+        last = stages[classifiers[0]]
+        sentence, token = last.getInputCols()
+        chosen = PipelineModel([*stages[: classifiers[0] + 1]])
+        return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
