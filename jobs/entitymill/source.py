@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
@@ -88,6 +89,35 @@ def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> 
         table = table.where(settings.where)
     rows = _rows(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
+
+
+def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequence[str]) -> DataFrame:
+    """A table of mentions, this program's own or gold.
+
+    Args:
+        spark: the session.
+        address: a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME.
+        setting: option that named it, for messages.
+        columns: it must have.
+
+    Raises:
+        SourceError: it cannot be read, or lacks a column.
+    """
+    try:
+        if address.startswith("table:"):
+            found = spark.read.table(address.removeprefix("table:"))
+        elif not storage.exists(spark, address):
+            raise SourceError(f"{setting}: nothing is at {address}.")
+        elif storage.exists(spark, f"{address}/_delta_log"):
+            found = spark.read.format("delta").load(address)
+        else:
+            found = spark.read.json(address) if address.endswith(".jsonl") else spark.read.parquet(address)
+    except (PySparkException, Py4JJavaError, OSError) as error:
+        raise SourceError(f"{setting}: {address} is not a table that can be read.") from error
+    missing = [column for column in columns if column not in found.columns]
+    if missing:
+        raise SourceError(f"{setting}: {address} has no column {missing[0]}; it has {', '.join(found.columns)}.")
+    return found
 
 
 def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str]:

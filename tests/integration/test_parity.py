@@ -123,7 +123,7 @@ def test_mentions_are_equal(both: dict[str, Job]) -> None:
 
 
 def test_documents_are_equal(both: dict[str, Job]) -> None:
-    a, b = (both[name].read("documents").drop("run_id", "processed_at", "fingerprint") for name in both)
+    a, b = (both[name].read("documents").drop("run_id", "processed_at", "fingerprint", "source_version") for name in both)
     assert_df_equality(a, b, ignore_row_order=True, ignore_nullable=True)
     assert a.where("split_sentences > 0").count() >= 2
 

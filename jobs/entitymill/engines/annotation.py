@@ -29,18 +29,17 @@ def annotate(found: Found, opens: NDArray[np.bool_], starts: NDArray[np.int64]) 
         opens: [blocks] whether a block is its document's first.
         starts: [documents + 1] where each document's sentences start.
     """
-    place = _Place(found, opens, starts)
-    columns = {"ner_chunk": _chunks(found, place)}
+    columns = {"ner_chunk": _chunks(found, _Place(found, found.tokens, opens, starts))}
     if found.tags.scores is not None:
-        columns["ner"] = _tags(found, place)
+        columns["ner"] = _tags(found, _Place(found, found.tags.tokens, opens, starts))
     return columns
 
 
 class _Place:
-    """Where each tagged token is; all arrays are [tagged]: document, sentence in it, begin and end in it."""
+    """Where each of some tokens is; all arrays are [tokens]: document, sentence in it, begin and end in it."""
 
-    def __init__(self, found: Found, opens: NDArray[np.bool_], starts: NDArray[np.int64]) -> None:
-        segments, tokens = found.segments, found.tags.tokens
+    def __init__(self, found: Found, tokens: NDArray[np.int64], opens: NDArray[np.bool_], starts: NDArray[np.int64]) -> None:
+        segments = found.segments
         units = np.array([len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in found.texts], np.int64)
         before = np.cumsum(units) - units
         document_of = np.cumsum(opens) - 1
@@ -66,7 +65,7 @@ def _tags(found: Found, place: _Place) -> pa.ListArray:
 
 
 def _chunks(found: Found, place: _Place) -> pa.ListArray:
-    spans, tokens, segments = found.spans, found.tags.tokens, found.segments
+    spans, tokens, segments = found.spans, found.tokens, found.segments
     opening, closing = spans.first, spans.last - 1
     block = np.searchsorted(segments.sentence_starts, segments.sentence_of[tokens[opening]], side="right") - 1
     begins, ends = segments.token_begin[tokens[opening]].tolist(), segments.token_end[tokens[closing]].tolist()

@@ -46,34 +46,28 @@ class Segments:
 class Found:
     """What was recognised in a batch of blocks; `texts` are theirs.
 
-    spans: over tags.tokens.
+    tokens: [tagged] int64, in order, each once.
+    spans: over these.
     labels: that tags count in.
     """
 
     texts: list[str]
     segments: Segments
     tags: Tags
+    tokens: NDArray[np.int64]
     spans: Spans
     labels: Sequence[str]
     kinds: list[str]
 
 
 def found(texts: list[str], segments: Segments, tags: Tags, labels: Sequence[str]) -> Found:
-    """Join the tags of a batch's tokens to spans."""
+    """Join the tags of a batch's tokens to spans. A token without a tag ends a span, as it does in NerConverter."""
     scheme = TagScheme(labels)
-    spans = scheme.spans(tags.tags, tags.confidences, segments.sentence_of[tags.tokens])
-    if (np.diff(tags.tokens) <= 0).any():
-        spans = _once(spans, tags, segments)
-    return Found(texts, segments, tags, spans, labels, scheme.kinds)
-
-
-def _once(spans: Spans, tags: Tags, segments: Segments) -> Spans:
-    """Without the spans found twice or backwards: the encoding sparknlp may tag a token twice or out of order."""
-    opening, closing = tags.tokens[spans.first], tags.tokens[spans.last - 1]
-    forward = segments.token_begin[opening] < segments.token_end[closing]
-    _, first = np.unique(np.stack([opening, closing], axis=1), axis=0, return_index=True)
-    chosen = np.sort(first[forward[first]])
-    return Spans(spans.first[chosen], spans.last[chosen], spans.kinds[chosen], spans.confidences[chosen])
+    # The encoding sparknlp may tag a token again, or out of order; the first tag counts.
+    tokens, first = np.unique(tags.tokens, return_index=True)
+    run = segments.sentence_of[tokens] + tokens - np.arange(len(tokens))  # grows at a new sentence, and at a gap
+    spans = scheme.spans(tags.tags[first], tags.confidences[first], run)
+    return Found(texts, segments, tags, tokens, spans, labels, scheme.kinds)
 
 
 def read_segments(batch: pa.RecordBatch, texts: list[str]) -> Segments:
@@ -177,7 +171,7 @@ def _mentions(batch: pa.RecordBatch, found: Found, first: NDArray[np.int64], sta
     before = np.cumsum(lengths) - lengths
     document_of = np.cumsum(batch.column("block").to_numpy() == 0) - 1
     base = before - before[first][document_of]  # code points of a document before each of its blocks
-    opening, closing = found.tags.tokens[spans.first], found.tags.tokens[spans.last - 1]
+    opening, closing = found.tokens[spans.first], found.tokens[spans.last - 1]
     sentence = segments.sentence_of[opening]
     block = np.searchsorted(segments.sentence_starts, sentence, side="right") - 1
     document, shift = document_of[block], base[block]
