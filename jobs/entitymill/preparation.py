@@ -114,8 +114,8 @@ def _make(
         manifest |= {"precision": kept, "calibrated": stored == "calibrated"}
         bundle.write_manifest(made, manifest)
         if options.sample is not None:
-            checked = sample.read(options.sample, "--sample").spread(CHECKED_SENTENCES)
-            _judge(accuracy.compare(None, made, checked), options, manifest, made, console)
+            sentences = sample.read(options.sample, "--sample").spread(CHECKED_SENTENCES)
+            _judge(accuracy.compare(None, made, sentences), options, manifest, made, console)
         return
     if kept == "int8":
         raise ModelError(f"{options.source} has 8-bit weights already, nothing can be made of them: prepare its original.")

@@ -3,7 +3,8 @@
 Run by hand, in the bench environment: `.venv-bench/bin/python tests/golden/make_tiny_models.py`. Each directory is what
 save_pretrained leaves, its weights in another type (BERT has float16, RoBERTa bfloat16) and its vocabulary learnt from
 sentences.txt; BERT comes uncased and with a bare vocab.txt. expected.json holds token lists, and for each model the
-piece ids of one padded batch, the logits of it, and the tag of every token on its first piece.
+piece ids of one padded batch, the logits of it, and the tag of every token on its first piece. bert.onnx is the BERT with
+float32 weights and all three inputs, as exporters commonly leave it.
 """
 
 import json
@@ -88,12 +89,19 @@ def randomize(model: torch.nn.Module) -> torch.nn.Module:
 def write(kind: str, model: torch.nn.Module, tokenizer: transformers.PreTrainedTokenizerFast, dtype: torch.dtype) -> dict:
     """One directory; returns what transformers makes of the sentences."""
     directory = OUT / kind
-    randomize(model).to(dtype).save_pretrained(directory)
+    batch = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
+    randomize(model)
+    with torch.no_grad():
+        # Without this one tag may win everywhere, and the tags would then show nothing.
+        seen = batch["attention_mask"].bool()
+        model.classifier.bias -= (
+            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[seen].mean(0)
+        )
+    model.to(dtype).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for extra in ("training_args.bin", "generation_config.json", "special_tokens_map.json"):
         (directory / extra).unlink(missing_ok=True)
     model.float()
-    batch = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     tags = []
@@ -106,6 +114,29 @@ def write(kind: str, model: torch.nn.Module, tokenizer: transformers.PreTrainedT
         "logits": [[[round(value, 7) for value in piece] for piece in row] for row in logits.tolist()],
         "tags": tags,
     }
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
+        """Logits alone."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+
+def write_onnx() -> None:
+    """bert.onnx."""
+    model = transformers.BertForTokenClassification.from_pretrained(OUT / "bert", attn_implementation="eager").float().eval()
+    # The exporter's last step wants the onnx package, for functions that this model does not have.
+    torch.onnx._internal.torchscript_exporter.onnx_proto_utils._add_onnxscript_fn = lambda model_bytes, _: model_bytes
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    ids = torch.ones(2, 9, dtype=torch.long)
+    torch.onnx.export(
+        _Logits(model), (ids, ids, ids * 0), OUT / "bert.onnx", input_names=names, output_names=["logits"],
+        dynamic_axes={name: {0: "batch", 1: "length"} for name in [*names, "logits"]}, dynamo=False,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -142,6 +173,7 @@ def main() -> None:
     vocabulary = uncased.get_vocab()
     (OUT / "bert" / "tokenizer.json").unlink()
     (OUT / "bert" / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)) + "\n", encoding="utf8")
+    write_onnx()
     text = json.dumps({"sentences": SENTENCES, "models": expected}, ensure_ascii=False)
     (OUT / "expected.json").write_text(text + "\n", encoding="utf8")
 
