@@ -207,7 +207,7 @@ def _try_longest(directory: Path) -> None:
     tagger = Tagger.load({name: directory / name for name in manifest.files}, manifest, accuracy.executions(manifest)[0])
     try:
         tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
-    except RuntimeError as error:
+    except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits are of another shape
         raise ModelError(
             f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
         ) from error

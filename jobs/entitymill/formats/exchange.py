@@ -11,9 +11,11 @@ from openvino import opset13 as ops
 from entitymill.errors import ModelError
 from entitymill.formats import tokenization
 from entitymill.formats.parts import Casing, Parts
-from entitymill.tagger.network import INPUTS
+from entitymill.tagger.network import INPUTS, embedding_shape
 
 SEGMENTS = "token_type_ids"
+FEWEST_POSITIONS = 8
+"""A table of fewer rows is of something else."""
 
 
 def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
@@ -30,14 +32,17 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
     labels = tokenization.read_labels(directory, where)
     words = tokenization.read(directory, where, casing)
+    network = normalise(network, len(labels), where)
+    limit = positions(network)
     return Parts(
-        network=normalise(network, len(labels), where),
+        network=network,
         labels=labels,
         tokenizer=words.tokenizer,
         vocabulary=words.vocabulary,
         casing=words.casing,
-        max_length=tokenization.max_length(directory),
+        max_length=min(tokenization.max_length(directory), limit or tokenization.LONGEST),
         source="an ONNX network" if onnx else "an OpenVINO network",
+        limit=limit,
     )
 
 
@@ -103,6 +108,25 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
     if shape.rank.get_length() != 3 or shape[0].is_static or shape[1].is_static:
         raise ModelError(f"The network of {where} does not take batches of any size: export it with dynamic axes.")
     return rebuilt
+
+
+def positions(network: ov.Model) -> int | None:
+    """Rows of the position embedding, or None if there is no such table.
+
+    OpenVINO takes positions beyond it without complaint. It is a table as wide as the word embedding, and the smallest,
+    token types apart, which are folded or at most a few.
+
+    Raises:
+        ModelError: there is no word embedding.
+    """
+    width = embedding_shape(network)[1]
+    rows = []
+    for node in network.get_ops():
+        if node.get_type_name() == "Gather":
+            table = node.input(0).get_partial_shape()
+            if table.is_static and table.rank.get_length() == 2 and table[1].get_length() == width:
+                rows.append(table[0].get_length())
+    return min((count for count in rows if count >= FEWEST_POSITIONS), default=None)
 
 
 def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:

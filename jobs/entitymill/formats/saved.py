@@ -82,14 +82,16 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
         network = exchange.read_network(_one(scratch, ".onnx", where), None, where)
     else:
         network = exchange.read_network(_one(scratch, ".xml", where), _one(scratch, ".bin", where), where)
+    network = exchange.normalise(network, len(said.labels), where)
     return Parts(
-        network=exchange.normalise(network, len(said.labels), where),
+        network=network,
         labels=said.labels,
         tokenizer=None,
         vocabulary=said.vocabulary,
         casing=casing or said.casing,
         max_length=said.max_length,
         source=f"a saved Spark NLP model, engine {said.engine}",
+        limit=exchange.positions(network),
     )
 
 
