@@ -123,6 +123,7 @@ def _make(
     original.mkdir()
     parts_module.write(found, original)
     bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
+    _try_longest(original)
     checked, feeds = _samples(options, original)
     reduced = reduction.reduce(found.network, wanted, feeds)
     parts_module.write(Parts(**{**vars(found), "network": reduced}), made)
@@ -204,7 +205,11 @@ def _try_longest(directory: Path) -> None:
         ModelError: it does not run.
     """
     manifest = accuracy.read_manifest(directory)
-    tagger = Tagger.load({name: directory / name for name in manifest.files}, manifest, accuracy.executions(manifest)[0])
+    files = {name: directory / name for name in manifest.files}
+    try:
+        tagger = Tagger.load(files, manifest, accuracy.executions(manifest)[0])
+    except RuntimeError as error:
+        raise ModelError("OpenVINO reads the network but cannot run it on this processor: export it again.") from error
     try:
         tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
     except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits are of another shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,13 @@ DEMO = ROOT / "models" / "demo"
 
 def run(*arguments: object) -> None:
     assert preparation.main([str(argument) for argument in arguments]) == 0
+
+
+def constants(network: Path) -> list[str]:
+    """A digest of every weight."""
+    operations = ov.Core().read_model(network).get_ops()
+    large = (node.data for node in operations if node.get_type_name() == "Constant" and node.data.size > 100)
+    return [hashlib.sha256(data.tobytes()).hexdigest() for data in large]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +61,9 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     assert manifest.files[bundle.LABELS] == demo.files[bundle.LABELS]
     files, demo_files = ({name: at / name for name in m.files} for at, m in ((tmp_path / "bundle", manifest), (DEMO, demo)))
     assert read_tokenizer(files, manifest).get_vocab() == read_tokenizer(demo_files, demo).get_vocab()
-    # The writer may order constants anew; as many operations and the very tags say it is the same network.
-    read = [ov.Core().read_model(path[bundle.NETWORK]).get_ops() for path in (files, demo_files)]
-    assert abs(len(read[0]) - len(read[1])) <= 4
+    # OpenVINO may write constants in another order, but these are the same ones.
+    weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
+    assert weights[0] == weights[1] and len(weights[0]) > 50
     sentences = sample.read(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
     assert accuracy.tag(tmp_path / "bundle", "f32", sentences) == accuracy.tag(DEMO, "f32", sentences)
 

@@ -9,7 +9,7 @@ from openvino import opset13 as ops
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.formats import exchange, huggingface, parts, reduction, saved
+from entitymill.formats import exchange, huggingface, parts, reduction
 from entitymill.tagger import bundle, network
 from entitymill.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.tagger.inference import Tagger
@@ -181,40 +181,6 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
 def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         exchange.normalise(given, 5, "here")
-
-
-def test_a_saved_onnx_model_is_read(tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    found = saved.read(tiny.saved_onnx(tmp_path / "saved"), scratch, "here")
-
-    assert (found.labels, found.casing, found.max_length) == (tuple(tiny.LABELS), "uncased", 48)
-    np.testing.assert_allclose(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"), **CLOSE)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"class": "org.apache.spark.ml.PipelineModel"}, "is a saved PipelineModel; readable are DistilBert"),
-        ({"paramMap": {}}, "saved with engine tensorflow"),
-        ({"paramMap": {"engine": "onnx", "maxSentenceLength": "48"}}, "lacks maxSentenceLength"),
-        ({"paramMap": {"engine": "openvino"}}, "has no bert_classification_openvino"),
-        ({"paramMap": []}, "holds no parameters"),
-    ],
-)
-def test_saved_models_that_cannot_be_read_say_why(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    directory = tiny.saved_onnx(tmp_path / "saved")
-    file = directory / "metadata" / "part-00000"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    with pytest.raises(ModelError, match=message):
-        saved.read(directory, tmp_path, "here")
-
-
-def test_a_vocabulary_with_a_part_missing_has_gaps(tmp_path: Path) -> None:
-    directory = tiny.saved_onnx(tmp_path / "saved")
-    (directory / "fields" / "vocabulary" / "part-00001").unlink()
-    with pytest.raises(ModelError, match="vocabulary of here is empty or numbered with gaps"):
-        saved.read(directory, tmp_path, "here")
 
 
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:
