@@ -36,7 +36,7 @@ jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and buil
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	for kind in run dev bench; do \
-	  case $$kind in run) groups="";; dev) groups="--group test --group lint";; bench) groups="--group bench --group recipe";; esac; \
+	  case $$kind in run) groups="";; dev) groups="--group test --group lint --group prepare";; bench) groups="--group bench --group recipe";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
 	done

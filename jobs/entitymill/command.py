@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -44,27 +44,41 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns the exit code. Errors are one sentence on stderr, their stack traces go to the log."""
+    """Run the job; returns the exit code."""
     options = parser().parse_args(arguments)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    trace_file: Path | None = None
-    try:
+
+    def work(start_log: Callable[[str | None], None]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         if options.print_config:
             print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
-            return 0
-        trace_file = _log_to(settings.log)
+            return
+        start_log(settings.log)
         _run(settings, options)
+
+    return reporting(work, "interrupted; nothing more was published.")
+
+
+def reporting(work: Callable[[Callable[[str | None], None]], None], interrupted: str) -> int:
+    """Do something; returns the exit code. Errors are one sentence on stderr, their stack traces go to the log.
+
+    Args:
+        work: is given a function that starts the log, at a path or in a temporary file.
+        interrupted: what to say after Ctrl-C.
+    """
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    traces: list[Path] = []
+    try:
+        work(lambda path: traces.append(_log_to(path)))
     except KeyboardInterrupt:
-        errors.print("[bold]error:[/bold] interrupted; nothing more was published.")
+        errors.print(f"[bold]error:[/bold] {interrupted}")
         return 130
     except Exception as error:
         known = _known(error)
         errors.print("[bold red]error:[/bold red]", end=" ")
         errors.print(str(known), markup=False)
-        if trace_file is not None:
+        if traces:
             log.exception("the run failed")
-            errors.print(f"       stack trace: {trace_file}", markup=False)
+            errors.print(f"       stack trace: {traces[0]}", markup=False)
         return known.exit_code
     return 0
 

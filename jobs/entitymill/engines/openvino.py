@@ -75,7 +75,7 @@ def check_precision(model: ShippedModel, precision: Precision) -> None:
     Raises:
         ModelError: the weights cannot be run in this precision.
     """
-    network.check_precision(precision, model.manifest.precision)
+    network.check_precision(precision, model.manifest.precision, calibrated=model.manifest.calibrated)
 
 
 def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:

@@ -34,7 +34,8 @@ class Manifest(BaseModel):
     casing: Literal["cased", "uncased"]
     max_length: int = Field(ge=8, description="pieces in one window, [CLS] and [SEP] included")
     sparknlp_max_length: int = Field(128, ge=8, description="maxSentenceLength in Spark NLP, for the encoding sparknlp")
-    precision: Literal["f32", "int8"] = Field(description="of the stored weights")
+    precision: Literal["f32", "bf16", "int8"] = Field(description="of the stored weights")
+    calibrated: bool = Field(default=False, description="activations are quantized too: it runs in int8 only")
     f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 

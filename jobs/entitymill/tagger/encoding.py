@@ -18,6 +18,10 @@ from entitymill.errors import ModelError
 
 CACHED_WORDS = 200_000
 """Distinct words kept by one worker, some 50 MB; past it the cache starts anew."""
+BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+"""What BERT and DistilBERT call begin, end, padding and unknown."""
+ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
+"""The same of RoBERTa and XLM-RoBERTa."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Encoder:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._max_pieces = max_pieces
-        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (
-            special_id(tokenizer, piece) for piece in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-        )
+        roberta = tokenizer.token_to_id("[CLS]") is None and tokenizer.token_to_id("<s>") is not None
+        special = ROBERTA_PIECES if roberta else BERT_PIECES
+        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (special_id(tokenizer, piece) for piece in special)
         self._forget()
 
     def _forget(self) -> None:
@@ -93,7 +97,7 @@ def special_id(tokenizer: Tokenizer, piece: str) -> int:
     """
     found = tokenizer.token_to_id(piece)
     if found is None:
-        raise ModelError(f"The model's vocabulary has no {piece}: it is not a DistilBERT (WordPiece) vocabulary.")
+        raise ModelError(f"The model's vocabulary has no {piece}: it is not one of BERT's kinds, nor of RoBERTa's.")
     return int(found)
 
 

@@ -88,7 +88,7 @@ class Tagger:
         tokenizer = read_tokenizer(files, manifest)
         model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
         network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
-        compiled = network.compile_model(model, precision, threads, manifest.precision)
+        compiled = network.compile_model(model, precision, threads, manifest.precision, calibrated=manifest.calibrated)
         return cls(compiled, row_maker(tokenizer, manifest, encoding), labels)
 
     def tag(

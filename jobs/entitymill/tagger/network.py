@@ -69,7 +69,9 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
     raise ModelError("The network has no word embedding that input_ids selects from.")
 
 
-def compile_model(model: ov.Model, precision: Precision, threads: int, weights: str) -> ov.CompiledModel:
+def compile_model(
+    model: ov.Model, precision: Precision, threads: int, weights: str, *, calibrated: bool = False
+) -> ov.CompiledModel:
     """Compile for one task: one stream, no more threads than the task has cores.
 
     Args:
@@ -77,29 +79,35 @@ def compile_model(model: ov.Model, precision: Precision, threads: int, weights: 
         precision: of execution. int8 quantizes activations per token as it goes, so batch neighbours do not matter.
         threads: of inference.
         weights: precision of the stored weights.
+        calibrated: whether the network itself quantizes activations, by ranges that were measured.
 
     Raises:
-        ModelError: int8 was asked of weights that are not 8-bit.
+        ModelError: the weights cannot be run in that precision.
     """
-    check_precision(precision, weights)
+    check_precision(precision, weights, calibrated=calibrated)
     options = {
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         # Pinned, every worker of a host would sit on the same first core.
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
-        # On by default for 8-bit weights, whatever the precision hint.
+        # On by default for 8-bit weights, whatever the precision hint; without effect on a calibrated network.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": embedding_shape(model)[1] if precision == "int8" else 0,
         "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
     }
     return ov.Core().compile_model(model, "CPU", options)
 
 
-def check_precision(precision: Precision, weights: str) -> None:
+def check_precision(precision: Precision, weights: str, *, calibrated: bool = False) -> None:
     """Check that weights can be run in a precision.
 
     Raises:
-        ModelError: int8 was asked of weights that are not 8-bit.
+        ModelError: int8 was asked of weights that are not 8-bit, or anything else of a calibrated network.
     """
     if precision == "int8" and weights != "int8":
         raise ModelError("recognition.precision is int8, but the model's weights are not: prepare it with int8 weights.")
+    if calibrated and precision != "int8":
+        raise ModelError(
+            f"recognition.precision is {precision}, but the model is calibrated and quantizes activations whatever the "
+            "setting: set int8, or prepare it without --calibrate."
+        )

@@ -1,0 +1,125 @@
+"""What a token classifier consists of, wherever it was read from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import openvino as ov
+
+from entitymill.errors import ModelError
+from entitymill.tagger import bundle
+
+Casing = Literal["cased", "uncased"]
+LONGEST_TEXT = 256 * 2**20
+"""Bytes of the largest text file (vocabulary, tokenizer, configuration) that is read."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One token classifier.
+
+    network: takes input_ids and attention_mask, both int64 [batch, length], returns logits, float32 [batch, length, labels].
+    labels: the tag of each logit.
+    tokenizer: the text of a tokenizer.json, or None.
+    vocabulary: the pieces in the order of their ids, where there is no tokenizer.json.
+    casing: whether the tokenizer keeps case.
+    max_length: pieces the network takes at once, special ones included.
+    source: one phrase on where it comes from, for the manifest.
+    limit: the most that max_length may be raised to, where that is known.
+    sparknlp_max_length: maxSentenceLength in Spark NLP, whose default is 128.
+    """
+
+    network: ov.Model
+    labels: tuple[str, ...]
+    tokenizer: str | None
+    vocabulary: tuple[str, ...] | None
+    casing: Casing
+    max_length: int
+    source: str
+    limit: int | None = None
+    sparknlp_max_length: int = 128
+
+
+def read_text(path: Path) -> str:
+    """A small text file.
+
+    Raises:
+        ModelError: it is missing, not UTF-8, or far too large to be one.
+    """
+    try:
+        if path.stat().st_size > LONGEST_TEXT:
+            raise ModelError(f"{path} is larger than any such file: it is not the model's.")
+        return path.read_bytes().decode("utf8")
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): copy the model again.") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not UTF-8 text: copy the model again.") from error
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object.
+
+    Raises:
+        ModelError: it is missing, or not one.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, where: str) -> dict[str, object]:
+    """A JSON object.
+
+    Raises:
+        ModelError: it is not one.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where} is not JSON: copy the model again.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{where} is not a JSON object: copy the model again.")
+    return found
+
+
+def in_order(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
+    """Names by their numbers.
+
+    Raises:
+        ModelError: the numbers are not 0, 1, 2, … without a gap.
+    """
+    ordered = sorted(numbered, key=lambda name: numbered[name])
+    if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
+        raise ModelError(f"The {what} of {where} is empty or numbered with gaps: copy the model again.")
+    return tuple(ordered)
+
+
+def vocabulary_lines(path: Path) -> tuple[str, ...]:
+    """The pieces of a vocab.txt, one a line, in the order of their ids.
+
+    Raises:
+        ModelError: it cannot be read, or names a piece twice.
+    """
+    pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
+    if len(set(pieces)) != len(pieces):
+        raise ModelError(f"{path} names a piece twice: it is not a vocabulary.")
+    return pieces
+
+
+def write(parts: Parts, directory: Path) -> None:
+    """Write everything of a bundle but its manifest.
+
+    Raises:
+        ModelError: a piece of the vocabulary holds a line break, or the labels are no IOB2 tags.
+    """
+    ov.save_model(parts.network, directory / bundle.NETWORK, compress_to_fp16=False)
+    if parts.tokenizer is not None:
+        (directory / bundle.TOKENIZER).write_text(parts.tokenizer, encoding="utf8")
+    else:
+        pieces = parts.vocabulary or ()
+        if any("\n" in piece or "\r" in piece for piece in pieces):
+            raise ModelError("The model's vocabulary has a piece with a line break in it, which vocab.txt cannot hold.")
+        (directory / bundle.VOCABULARY).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf8"))
+    (directory / bundle.LABELS).write_text(json.dumps(parts.labels) + "\n", encoding="utf8")
+    bundle.read_labels(directory / bundle.LABELS)

@@ -1,0 +1,8 @@
+"""A trained token classifier -> a model bundle, or a saved Spark NLP model: `prepare_model.py SOURCE DEST`."""
+
+import sys
+
+from entitymill.preparation import main
+
+if __name__ == "__main__":
+    sys.exit(main())

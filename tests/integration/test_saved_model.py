@@ -1,0 +1,95 @@
+"""Saved models with Spark NLP itself on the other side; its class loads with the binding of org.intel.openvino."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import openvino as ov
+import pytest
+from pyspark.ml import Pipeline
+from pyspark.sql import SparkSession
+
+from entitymill import accuracy, preparation, sample
+from entitymill.formats import saved
+from entitymill.tagger import bundle
+from entitymill.tagger.inference import read_tokenizer
+
+from .conftest import ROOT
+
+DEMO = ROOT / "models" / "demo"
+
+
+def run(*arguments: object) -> None:
+    assert preparation.main([str(argument) for argument in arguments]) == 0
+
+
+def constants(network: Path) -> list[str]:
+    """A digest of every weight."""
+    operations = ov.Core().read_model(network).get_ops()
+    large = (node.data for node in operations if node.get_type_name() == "Constant" and node.data.size > 100)
+    return [hashlib.sha256(data.tobytes()).hexdigest() for data in large]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("saved") / "demo"
+    run(DEMO, directory, "--to", "sparknlp")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def resaved(spark: SparkSession, exported: Path) -> Path:
+    """The exported model, loaded by Spark NLP and saved again by it."""
+    from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
+
+    directory = exported.with_name("resaved")
+    loaded = DistilBertForTokenClassification.load(str(exported))
+    loaded.write().overwrite().save(str(directory))
+    return directory
+
+
+@pytest.mark.parametrize("pack", [lambda path: path, lambda path: Path(shutil.make_archive(str(path), "zip", path))],
+                         ids=["directory", "zip"])  # fmt: skip
+def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Callable[[Path], Path]) -> None:
+    run(pack(resaved), tmp_path / "bundle")
+
+    manifest, demo = accuracy.read_manifest(tmp_path / "bundle"), accuracy.read_manifest(DEMO)
+    assert (manifest.precision, manifest.casing, manifest.max_length) == (demo.precision, demo.casing, demo.max_length)
+    assert manifest.files[bundle.LABELS] == demo.files[bundle.LABELS]
+    files, demo_files = ({name: at / name for name in m.files} for at, m in ((tmp_path / "bundle", manifest), (DEMO, demo)))
+    assert read_tokenizer(files, manifest).get_vocab() == read_tokenizer(demo_files, demo).get_vocab()
+    # OpenVINO may write constants in another order, but these are the same ones.
+    weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
+    assert weights[0] == weights[1] and len(weights[0]) > 50
+    sentences = sample.read(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
+    assert accuracy.tag(tmp_path / "bundle", "f32", sentences) == accuracy.tag(DEMO, "f32", sentences)
+
+
+def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSession, exported: Path) -> None:
+    from sparknlp.annotator import DistilBertForTokenClassification, NerConverter, Tokenizer  # noqa: PLC0415
+    from sparknlp.base import DocumentAssembler  # noqa: PLC0415
+
+    stages = [
+        DocumentAssembler().setInputCol("text").setOutputCol("document"),
+        Tokenizer().setInputCols(["document"]).setOutputCol("token"),
+        DistilBertForTokenClassification.load(str(exported)),
+        NerConverter().setInputCols(["document", "token", "ner"]).setOutputCol("mention"),
+    ]
+    texts = spark.createDataFrame([("Angela Merkel met Emmanuel Macron in Paris",)], ["text"])
+    row = Pipeline(stages=stages).fit(texts).transform(texts).select("mention").first()
+    assert row is not None
+    found = [(mention.result, mention.metadata["entity"]) for mention in row.mention]
+
+    tokens = texts.first().text.split()
+    expected = sorted(accuracy.tag(DEMO, "f32", [tokens]))
+    assert found == [(" ".join(tokens[first:last]), label) for _, first, last, label in expected]
+    assert found == [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")]
+
+
+def test_a_resaved_model_says_what_the_export_said(exported: Path, resaved: Path) -> None:
+    first, second = (saved.describe(path, "here") for path in (exported, resaved))
+    assert first == second
+    assert len(first.vocabulary) > 30_000
