@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from openvino import opset13 as ops
 
-from entitymill import accuracy, preparation, sample
+from entitymill import accuracy, placement, preparation, sample
+from entitymill.errors import OutputError
 from entitymill.tagger import bundle
 from entitymill.tagger.network import INPUTS
 from unit import tiny
@@ -225,3 +226,13 @@ def test_a_directory_of_nothing_known_lists_what_would_be(prepare: Prepare, tmp_
     (tmp_path / "empty").mkdir()
     code, said = prepare(tmp_path / "empty", tmp_path / "out")
     assert code == 5 and "a Hugging Face directory" in said
+
+
+def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) -> None:
+    old, scratch = tmp_path / "out", tmp_path / "scratch"
+    old.mkdir()
+    scratch.mkdir()
+    (old / bundle.MANIFEST).write_text("{}")
+    with pytest.raises(OutputError, match="cannot be written"):
+        placement.put(scratch / "never made", old, scratch)
+    assert (old / bundle.MANIFEST).read_text() == "{}"
