@@ -30,8 +30,8 @@ class TagScheme:
     def __init__(self, labels: Sequence[str]) -> None:
         """`labels` as the model orders them: O, B-PER, I-PER, …"""
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
-        self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels])
-        self._begins = np.array([label.startswith("B-") for label in labels])
+        self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels], np.int64)
+        self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
 
     def spans(
         self,

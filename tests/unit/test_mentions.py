@@ -72,3 +72,8 @@ def test_confidence_is_the_mean_over_the_spans_tokens() -> None:
         np.array([0, 1, 2, 0, 3], np.int16), np.array([0.1, 0.9, 0.7, 0.2, 0.6], np.float32), np.zeros(5, np.int64)
     )
     assert found.confidences == pytest.approx([0.8, 0.6])
+
+
+def test_nothing_has_no_spans() -> None:
+    found = TagScheme([]).spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    assert len(found.first) == 0

@@ -1,0 +1,197 @@
+"""Spark NLP's own engine: what it runs, what it refuses, and that models go between both engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from entitymill import preparation, segmentation, settings
+from entitymill.engines import sparknlp_model
+from entitymill.errors import ModelError, SessionError
+from entitymill.session import check_scala, has_class
+
+from .conftest import ROOT, Job
+
+TINY = ROOT / "tests" / "golden" / "tiny_models"
+TEXTS: list[tuple[str | None, str | None]] = [
+    ("a", "😀 Angela Merkel met Emmanuel Macron in Paris. The well-known U.N. envoy, José Pérez, came from São Paulo."),
+    ("b", ""),
+    ("c", "Nobody else came."),
+    ("d", "Apple Inc. opened a plant in Austin, Texas. " * 30),
+]
+
+
+def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
+    return ("recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", *others)
+
+
+@pytest.fixture(scope="module")
+def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The card's four stages, saved as one PipelineModel, with columns of its own."""
+    detector = segmentation.load_detector(spark, settings.SegmentationSettings(model=f"{ROOT}/models/sentence_detector"))
+    rows = spark.createDataFrame([], "text string")
+    loaded = sparknlp_model.load(sparknlp_model.inspect(spark, str(saved_demo)), segmentation.stages(detector, rows))
+    path = tmp_path_factory.mktemp("pipeline") / "saved"
+    loaded.stages.write().save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved_onnx(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT on Spark NLP's ONNX engine."""
+    from sparknlp.annotator import BertForTokenClassification  # noqa: PLC0415
+
+    directory = tmp_path_factory.mktemp("onnx")
+    (directory / "source" / "assets").mkdir(parents=True)
+    shutil.copy(TINY / "bert.onnx", directory / "source" / "model.onnx")
+    shutil.copy(TINY / "bert" / "vocab.txt", directory / "source" / "assets" / "vocab.txt")
+    labels = json.loads((TINY / "bert" / "config.json").read_text())["id2label"].values()
+    (directory / "source" / "assets" / "labels.txt").write_text("\n".join(labels) + "\n")
+    model = BertForTokenClassification.loadSavedModel(str(directory / "source"), spark)
+    model.setCaseSensitive(False).setMaxSentenceLength(64).write().save(str(directory / "model"))
+    return directory / "model"
+
+
+def mentions(job: Job, *overrides: str) -> list[tuple[str, int, int, str, str]]:
+    job.run(*overrides)
+    rows = job.read("entities").orderBy("doc_id", "begin").collect()
+    return [(row.doc_id, row.begin, row.end, row.entity, row.label) for row in rows]
+
+
+def test_a_pipeline_saved_whole_gives_the_same_as_its_classifier(job: Job, saved_demo: Path, saved_pipeline: Path) -> None:
+    job.texts(TEXTS)
+    alone = mentions(job, *engine(saved_demo))
+
+    assert mentions(job, *engine(saved_pipeline)) == alone
+    assert {"Angela Merkel", "Emmanuel Macron", "Paris"} <= {row[3] for row in alone}
+
+
+def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(job: Job, saved_demo: Path, tmp_path: Path) -> None:
+    zipped = shutil.make_archive(str(tmp_path / "distilbert_ner_en_5.5.1_3.0_1748182871053"), "zip", saved_demo)
+    assert preparation.main([zipped, str(tmp_path / "bundle")]) == 0
+    shutil.unpack_archive(zipped, tmp_path / "unpacked")
+    job.texts(TEXTS)
+
+    ours = mentions(job, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
+    assert mentions(job, *engine(tmp_path / "unpacked")) == ours != []
+
+
+def test_an_onnx_model_runs_in_either_engine(job: Job, saved_onnx: Path, tmp_path: Path) -> None:
+    assert preparation.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
+    job.texts(TEXTS)
+
+    ours = mentions(job, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
+    assert mentions(job, *engine(saved_onnx)) == ours != []
+
+
+def test_precision_reaches_openvino_in_the_jvm(job: Job, saved_demo: Path) -> None:
+    job.texts(TEXTS)
+    found = {}
+    for precision in ("f32", "bf16", "int8"):
+        job.run(*engine(saved_demo, f"recognition.precision={precision}"))
+        found[precision] = [row.confidence for row in job.read("entities").orderBy("doc_id", "begin").collect()]
+
+    assert len({tuple(confidences) for confidences in found.values()}) == 3
+    assert found["bf16"][:3] == pytest.approx(found["f32"][:3], abs=0.05)
+
+
+def test_passthrough_and_annotations_come_along(job: Job, saved_demo: Path) -> None:
+    job.texts(TEXTS).run(*engine(saved_demo, "source.passthrough=[text]", "output.annotations=true"))
+
+    assert job.read("entities").where("instr(text, entity) = 0").count() == 0
+    annotated = {row.doc_id: row for row in job.read("annotations").collect()}
+    assert set(annotated) == {"a", "b", "c", "d"}
+    assert [chunk.result for chunk in annotated["a"].ner_chunk][:2] == ["Angela Merkel", "Emmanuel Macron"]
+    assert annotated["b"].ner == []
+
+
+def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job) -> None:
+    job.texts(TEXTS)
+    code, printed = main(*engine("/nowhere/model"))
+    assert (code, "recognition.sparknlp_model: /nowhere/model does not exist" in printed) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (ROOT / "models" / "sentence_detector", "is a SentenceDetectorDLModel, neither a token classifier nor"),
+        (ROOT / "models" / "demo", "is not a saved Spark NLP model: it has no metadata"),
+        ("pretrained:no language", "not of the form pretrained:NAME/LANGUAGE"),
+    ],
+)
+def test_what_is_no_classifier_is_named(spark: SparkSession, path: Path | str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        sparknlp_model.inspect(spark, str(path))
+
+
+def test_a_zip_must_be_unpacked(spark: SparkSession, saved_demo: Path, tmp_path: Path) -> None:
+    zipped = shutil.make_archive(str(tmp_path / "model"), "zip", saved_demo)
+    with pytest.raises(ModelError, match="unpack the zip first"):
+        sparknlp_model.inspect(spark, zipped)
+
+
+def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_pipeline: Path, tmp_path: Path) -> None:
+    from pyspark.ml import PipelineModel  # noqa: PLC0415
+
+    PipelineModel(PipelineModel.load(str(saved_pipeline)).stages[:3]).write().save(str(tmp_path / "half"))
+    with pytest.raises(ModelError, match=r"has the stages DocumentAssembler, .*; expected"):
+        sparknlp_model.load(sparknlp_model.inspect(spark, str(tmp_path / "half")), [])
+
+
+def test_an_onnx_model_has_one_precision(spark: SparkSession, saved_onnx: Path) -> None:
+    saved = sparknlp_model.inspect(spark, str(saved_onnx))
+    with pytest.raises(ModelError, match="runs on onnx, which runs it in f32 only"):
+        sparknlp_model.check(saved, "bf16", classes=True, binding=True)
+
+
+def test_the_vendors_jar_cannot_set_a_precision(spark: SparkSession, saved_demo: Path) -> None:
+    saved = sparknlp_model.inspect(spark, str(saved_demo))
+    sparknlp_model.check(saved, "f32", classes=True, binding=False)
+    with pytest.raises(ModelError, match="which jsl-openvino-cpu has no way to set"):
+        sparknlp_model.check(saved, "bf16", classes=True, binding=False)
+
+
+def test_a_class_is_looked_for_without_loading_it(spark: SparkSession) -> None:
+    assert has_class(spark, "org.intel.openvino.Core")
+    assert not has_class(spark, "org.intel.openvino.Nothing")
+
+
+def test_another_scala_is_named() -> None:
+    check_scala("2.12.18")
+    with pytest.raises(SessionError, match=r"built for Scala 2\.13\.8"):
+        check_scala("2.13.8")
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        (
+            "entitymill-openvino",
+            "the classes org.intel.openvino are not on Spark's class path: add entitymill-openvino-1.jar",
+        ),
+        ("spark-nlp", "Spark NLP is not on Spark's class path: add com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3"),
+    ],
+)
+def test_a_missing_jar_is_one_sentence(job: Job, saved_demo: Path, tmp_path: Path, without: str, said: str) -> None:
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    for jar in (ROOT / "build" / "jars").glob("*.jar"):
+        if not jar.name.startswith(without):
+            (jars / jar.name).symlink_to(jar)
+    job.texts(TEXTS)
+    options = [*job.options(*engine(saved_demo)), f"spark.jars={jars}", "spark.master=local[1]", f"log={tmp_path}/log"]
+    command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *(w for o in options for w in ("--set", o))]
+
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False, timeout=180)
+
+    assert ended.returncode == (5 if without.startswith("entitymill") else 1)
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
