@@ -29,14 +29,22 @@ bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
 
+.PHONY: bench-engines
+bench-engines: $(BENCH_READY) $(JARS) ## speed of both engines on the same rows, in one run (half an hour)
+	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/engines.py
+
+.PHONY: prepare
+prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.py needs to .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-prepare.lock
+
 .PHONY: jars
 jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and build OpenVINO for the JVM
 
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	$(BIN)/python -m pip install --quiet uv
-	for kind in run dev bench; do \
-	  case $$kind in run) groups="";; dev) groups="--group test --group lint --group prepare";; bench) groups="--group bench --group recipe";; esac; \
+	for kind in run prepare dev bench; do \
+	  case $$kind in run) groups="";; prepare) groups="--group prepare";; dev) groups="--group test --group lint --group prepare";; bench) groups="--group bench --group recipe --group prepare";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
 	done
