@@ -160,7 +160,7 @@ def main() -> None:
         ),
     }  # fmt: skip
     offset = {"max_position_embeddings": 66, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
-    # What transformers needs before it takes single words; the directory keeps the published models' setting.
+    # Single words need it on; the directory keeps the published models' setting, off. (transformers 5 does not switch it.)
     splitting = byte_level()
     splitting.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     for kind, tokenizer, cls, config, dtype in (

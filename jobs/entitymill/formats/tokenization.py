@@ -55,9 +55,10 @@ def read(directory: Path, where: str, casing: Casing | None = None, *, whole: bo
 
 
 def word_by_word(text: str, where: str) -> tuple[str, Casing]:
-    """A tokenizer.json made to cut single words, as transformers does with is_split_into_words, and its casing.
+    """A tokenizer.json made to cut single words, and its casing.
 
-    Byte-level BPE marks the blank before a word on its first piece; a word that is given alone must be given that blank.
+    Byte-level BPE marks the blank before a word on its first piece; a word that is given alone must be given that blank,
+    or it becomes pieces that occur inside words only.
 
     Raises:
         ModelError: it is not a tokenizer.
