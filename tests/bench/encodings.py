@@ -1,8 +1,9 @@
 """F1 of both encodings on the same weights, whole job and evaluation: `python tests/bench/encodings.py FILE.tsv …`.
 
 FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, their tokens
-joined by blanks. The second pair of columns is of the same sentences with `;` for their last full stop, so that the five run
-on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing, the complete one goes on in windows.
+joined by blanks. The second pair of columns is of the same sentences with `;` for their last full stop, so that the five
+run on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing, the complete one goes on in
+windows.
 """
 
 from __future__ import annotations

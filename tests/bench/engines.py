@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from entitymill import preparation, settings
 from entitymill.engines import sparknlp_model
+from entitymill.extraction import FEWEST_TASKS_PER_CORE
 from entitymill.recognition import open_recogniser
 from entitymill.session import open_session
 from entitymill.tagger import bundle
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
 LAYERS, WIDTH, HIDDEN, HEADS, POSITIONS = 6, 768, 3072, 12, 512
 LONGEST_DOCUMENT = 40
+WARM_UPS = 2
+"""Rounds not counted: the JVM compiles itself meanwhile."""
 TO_MEET = {"f32": ("f32", 2.0), "bf16": ("bf16", None), "int8": ("f32", 5.0)}
 """Our precision -> the precision of Spark NLP's engine it is held against, and the ratio to meet."""
 
@@ -99,7 +102,8 @@ def documents(spark: SparkSession, sentences: int) -> DataFrame:
         at += length
     frame = spark.createDataFrame(rows, "doc_id string, text string")
     counted = frame.select("doc_id", "text", F.lit("").alias("text_hash"), F.length("text").alias("chars"))
-    return counted.repartition(8 * (os.cpu_count() or 1)).persist()
+    # As many tasks as the job makes of so few rows.
+    return counted.repartition(FEWEST_TASKS_PER_CORE * (os.cpu_count() or 1)).persist()
 
 
 def ways(spark: SparkSession, scratch: Path) -> dict[str, tuple[str, Callable[[DataFrame], DataFrame]]]:
@@ -136,11 +140,11 @@ def main() -> None:
         rows = documents(spark, options.sentences)
         print(machine.describe())
         print(f"DistilBERT-base's shape, random weights; {rows.count():,} documents, about {options.sentences:,} sentences")
-        for repeat in range(options.repeats + 1):
+        for repeat in range(-WARM_UPS, options.repeats):
             for name, (precision, recognise) in every.items():
                 sparknlp_model.configure(spark, precision)
                 once = machine.spend(lambda: recognise(rows).write.format("noop").mode("overwrite").save())  # noqa: B023
-                if repeat:
+                if repeat >= 0:
                     spent.setdefault(name, []).append(once)
     report(spent, options.sentences)
 
