@@ -160,7 +160,10 @@ def _loading_fault(model: SavedModel, error: Exception) -> str:
     if "libopenvino_c" in reason or "openvino_c" in reason:
         return f"{model.address} runs on OpenVINO, whose library libopenvino_c cannot be loaded: {reason}"
     if model.address.startswith("pretrained:"):
-        return f"recognition.sparknlp_model: {model.address} cannot be downloaded: {reason}; name a saved model instead."
+        return (
+            f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); where it is out "
+            "of reach, name a saved model."
+        )
     return f"recognition.sparknlp_model: {model.address} cannot be loaded: {reason}"
 
 
