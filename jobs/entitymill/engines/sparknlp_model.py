@@ -161,7 +161,7 @@ def _loading_fault(model: SavedModel, error: Exception) -> str:
         return f"{model.address} runs on OpenVINO, whose library libopenvino_c cannot be loaded: {reason}"
     if model.address.startswith("pretrained:"):
         return (
-            f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); where that is "
+            f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); where it is "
             "out of reach, name a saved model."
         )
     return f"recognition.sparknlp_model: {model.address} cannot be loaded: {reason}"
