@@ -55,9 +55,10 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
                     style="dim",
                 )
     console.print(seconds)
-    console.print(f"precision {settings.recognition.precision}, model {settings.model.path}", highlight=False)
-    for name in NAMES:
-        console.print(f"{name:10}", tables.address(name), highlight=False, soft_wrap=True)
+    model = settings.model.path if settings.recognition.engine == "openvino" else settings.recognition.sparknlp_model
+    console.print(f"precision {settings.recognition.precision}, model {model}", highlight=False)
+    for name in NAMES if settings.output.annotations else [name for name in NAMES if name != "annotations"]:
+        console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True)
 
 
 def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
