@@ -50,11 +50,6 @@ def executions(manifest: bundle.Manifest) -> tuple[Precision, ...]:
     return ("f32", "bf16", "int8") if manifest.precision == "int8" else ("f32", "bf16")
 
 
-def read_manifest(directory: Path) -> bundle.Manifest:
-    """The manifest of a bundle in a local directory."""
-    return bundle.read_manifest((directory / bundle.MANIFEST).read_text(encoding="utf8"), str(directory))
-
-
 def print_scores(console: Console, scores: Scores) -> None:
     """One line for each precision of execution; no text."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions in f32", highlight=False)
@@ -76,7 +71,7 @@ def compare(original: Path | None, reduced: Path, sample: Sample) -> Scores:
     Raises:
         ModelError: a bundle does not run.
     """
-    manifest = read_manifest(reduced)
+    manifest, _ = bundle.in_directory(reduced)
     found = {precision: tag(reduced, precision, sample.sentences) for precision in executions(manifest)}
     base = found.get("f32", set()) if original is None else tag(original, "f32", sample.sentences)
     gold = None if sample.gold is None else _gold(sample.gold)
@@ -95,8 +90,7 @@ def tag(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]
     Raises:
         ModelError: it does not run.
     """
-    manifest = read_manifest(directory)
-    files = {name: directory / name for name in manifest.files}
+    manifest, files = bundle.in_directory(directory)
     tagger = Tagger.load(files, manifest, precision, len(os.sched_getaffinity(0)), manifest.name)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)

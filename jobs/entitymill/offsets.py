@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def utf16_length(text: str) -> int:
+    """UTF-16 units of a text; a lone surrogate is one."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def code_points(text: str, utf16: NDArray[np.int32]) -> NDArray[np.int32]:
     """Code point offsets of UTF-16 offsets into `text`.
 

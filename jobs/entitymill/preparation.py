@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 
             written = scratch / "saved"
             written.mkdir()
-            export.write(made, accuracy.read_manifest(made), written)
+            export.write(made, written)
             made = written
         placement.put(made, options.dest, scratch)
     console.print(f"wrote {options.dest}", highlight=False, markup=False)
@@ -127,7 +128,7 @@ def _make(
     _try_longest(original)
     checked, feeds = _samples(options, original)
     reduced = reduction.reduce(found.network, wanted, feeds)
-    parts_module.write(Parts(**{**vars(found), "network": reduced}), made)
+    parts_module.write(replace(found, network=reduced), made)
     manifest |= {"precision": wanted, "calibrated": bool(feeds)}
     bundle.write_manifest(made, manifest)
     if checked is not None:
@@ -144,7 +145,8 @@ def _samples(options: argparse.Namespace, original: Path) -> tuple[sample.Sample
     everything = sample.read(table, "--sample" if options.sample else "--calibrate")
     if options.calibrate is None:
         return everything.spread(CHECKED_SENTENCES), []
-    calibration = sample.read(options.calibrate, "--calibrate").spread(CALIBRATION_SENTENCES)
+    measured = everything if table == options.calibrate else sample.read(options.calibrate, "--calibrate")
+    calibration = measured.spread(CALIBRATION_SENTENCES)
     feeds = _feeds(original, calibration)
     rest = everything.without(calibration)
     return (rest if rest.sentences else everything).spread(CHECKED_SENTENCES), feeds
@@ -152,9 +154,9 @@ def _samples(options: argparse.Namespace, original: Path) -> tuple[sample.Sample
 
 def _feeds(directory: Path, calibration: sample.Sample) -> list[dict[str, NDArray[np.int64]]]:
     """Each sentence as the network takes it, cut at the window's length."""
-    manifest = accuracy.read_manifest(directory)
+    manifest, files = bundle.in_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
-    encoder = Encoder(read_tokenizer({name: directory / name for name in manifest.files}, manifest), capacity)
+    encoder = Encoder(read_tokenizer(files, manifest), capacity)
     feeds = []
     for sentence in calibration.sentences:
         ids = np.array([[encoder.cls_id, *encoder.encode(sentence).ids[:capacity], encoder.sep_id]], np.int64)
@@ -206,8 +208,7 @@ def _try_longest(directory: Path) -> None:
     Raises:
         ModelError: it does not run.
     """
-    manifest = accuracy.read_manifest(directory)
-    files = {name: directory / name for name in manifest.files}
+    manifest, files = bundle.in_directory(directory)
     try:
         tagger = Tagger.load(files, manifest, accuracy.executions(manifest)[0])
     except RuntimeError as error:

@@ -75,10 +75,9 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Recogniser:
     detector = segmentation.load_detector(spark, settings.segmentation) if alone else None
     around = segmentation.stages(detector, spark.createDataFrame([], "text string")) if detector is not None else []
     pipeline = sparknlp_model.load(saved, around)
-    pretrained = saved.address.startswith("pretrained:")
     parts = {
         "detector": segmentation.identity(spark, settings.segmentation) if alone else "the pipeline's",
-        "model": saved.address if pretrained else storage.digest(spark, saved.address),
+        "model": saved.address if saved.pretrained else storage.digest(spark, saved.address),
         "engine": wanted.engine,
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
     }

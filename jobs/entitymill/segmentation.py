@@ -9,7 +9,6 @@ depends on the text alone.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from sparknlp.base import DocumentAssembler
 
 from entitymill import storage
 from entitymill.errors import ModelError
-from entitymill.settings import SegmentationSettings
-
-_PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
+from entitymill.settings import PRETRAINED, SegmentationSettings
 
 CHUNK_CHARS = 2_000
 BLOCK_CHARS = 32_000
@@ -106,7 +103,7 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
     if settings.detector == "rules":
         return SentenceDetector()
     path = settings.model
-    named = _PRETRAINED.fullmatch(path)
+    named = PRETRAINED.fullmatch(path)
     try:
         if named:
             return SentenceDetectorDLModel.pretrained(named[1], named[2])
@@ -124,6 +121,6 @@ def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
     """What decides the sentences: the detector's name, and a digest of its model's files."""
     if settings.detector == "rules":
         return "rules"
-    if _PRETRAINED.fullmatch(settings.model):
+    if PRETRAINED.fullmatch(settings.model):
         return settings.model
     return f"dl {storage.digest(spark, settings.model)}"

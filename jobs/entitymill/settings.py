@@ -22,6 +22,8 @@ from entitymill.tagger.rows import Encoding
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 MASK = "***"
+PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
+"""How a setting names a model of Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
 _SECRET_KEY = re.compile(r"secret|password|passwd|token|credential|access\.?key|account\.key|sas\.", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]+):[^/@\s]+@")
 

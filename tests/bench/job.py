@@ -67,8 +67,8 @@ _tagger: Tagger | None = None
 
 def _load(directory: Path, precision: Precision) -> None:
     global _tagger  # noqa: PLW0603
-    manifest = bundle.read_manifest((directory / bundle.MANIFEST).read_text(), str(directory))
-    _tagger = Tagger.load({name: directory / name for name in manifest.files}, manifest, precision)
+    manifest, files = bundle.in_directory(directory)
+    _tagger = Tagger.load(files, manifest, precision)
 
 
 def _tag(part: Sentences) -> float:

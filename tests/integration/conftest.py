@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import openvino
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,8 +28,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "4",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
         "spark.driver.memory": "3g",
-        # Where the org.intel.openvino binding finds OpenVINO's own library.
-        "spark.driver.extraJavaOptions": f"-Dentitymill.openvino.library={Path(openvino.__file__).parent / 'libs'}",
     }
     chosen = settings.SparkSettings(master="local[2]", jars=str(ROOT / "build" / "jars"), conf=conf)
     session = open_session(chosen, "entitymill tests")

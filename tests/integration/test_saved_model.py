@@ -13,6 +13,7 @@ from pyspark.ml import Pipeline
 from pyspark.sql import SparkSession
 
 from entitymill import accuracy, preparation, sample
+from entitymill.engines import sparknlp_model
 from entitymill.formats import saved
 from entitymill.tagger import bundle
 from entitymill.tagger.inference import read_tokenizer
@@ -46,6 +47,7 @@ def resaved(spark: SparkSession, exported: Path) -> Path:
     from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
 
     directory = exported.with_name("resaved")
+    sparknlp_model.configure(spark, "f32")
     loaded = DistilBertForTokenClassification.load(str(exported))
     loaded.write().overwrite().save(str(directory))
     return directory
@@ -56,10 +58,9 @@ def resaved(spark: SparkSession, exported: Path) -> Path:
 def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Callable[[Path], Path]) -> None:
     run(pack(resaved), tmp_path / "bundle")
 
-    manifest, demo = accuracy.read_manifest(tmp_path / "bundle"), accuracy.read_manifest(DEMO)
+    (manifest, files), (demo, demo_files) = (bundle.in_directory(path) for path in (tmp_path / "bundle", DEMO))
     assert (manifest.precision, manifest.casing, manifest.max_length) == (demo.precision, demo.casing, demo.max_length)
     assert manifest.files[bundle.LABELS] == demo.files[bundle.LABELS]
-    files, demo_files = ({name: at / name for name in m.files} for at, m in ((tmp_path / "bundle", manifest), (DEMO, demo)))
     assert read_tokenizer(files, manifest).get_vocab() == read_tokenizer(demo_files, demo).get_vocab()
     # OpenVINO may write constants in another order, but these are the same ones.
     weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
@@ -72,6 +73,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     from sparknlp.annotator import DistilBertForTokenClassification, NerConverter, Tokenizer  # noqa: PLC0415
     from sparknlp.base import DocumentAssembler  # noqa: PLC0415
 
+    sparknlp_model.configure(spark, "f32")
     stages = [
         DocumentAssembler().setInputCol("text").setOutputCol("document"),
         Tokenizer().setInputCols(["document"]).setOutputCol("token"),

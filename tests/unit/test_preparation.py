@@ -45,7 +45,7 @@ def left_in(directory: Path) -> set[str]:
 
 
 def manifest_of(directory: Path) -> bundle.Manifest:
-    return accuracy.read_manifest(directory)
+    return bundle.in_directory(directory)[0]
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

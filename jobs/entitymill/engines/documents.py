@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from entitymill import schemas
 from entitymill.engines import annotation
+from entitymill.engines.places import Places
 from entitymill.mentions import Spans, TagScheme
-from entitymill.offsets import code_points
+from entitymill.offsets import code_points, utf16_length
 from entitymill.tagger.inference import Tags
 
 
@@ -88,7 +89,7 @@ def read_segments(batch: pa.RecordBatch, texts: list[str]) -> Segments:
         tokens += [text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
         counts = np.bincount(of, minlength=own.stop - own.start)
         full = np.flatnonzero(counts)
-        units = _utf16_length(text)
+        units = utf16_length(text)
         first = code_points(text, np.minimum(sb[own], units)[full]).tolist()
         last = code_points(text, np.minimum(se[own] + 1, units)[full]).tolist()
         trimmed += [_trim(text, b, e) for b, e in zip(first, last, strict=True)]
@@ -134,66 +135,66 @@ def output(
         with_annotations: whether to add those schemas.ANNOTATIONS that are not carried.
     """
     # A document's blocks are next to each other, so its first ones cut the batch into documents.
-    first = np.flatnonzero(batch.column("block").to_numpy() == 0)
-    segments = found.segments
+    opens = batch.column("block").to_numpy() == 0
+    first = np.flatnonzero(opens)
+    segments, spans = found.segments, found.spans
     starts = np.append(segments.sentence_starts[first], segments.sentence_starts[-1])
     timing = np.zeros((2, len(first)))
     timing[:, :1] = np.array(seconds)[:, None]
     documents = batch.take(pa.array(first))
+    places = Places(segments.sentence_of[found.tokens[spans.first]], segments.sentence_starts, opens)
+    written = _written(found, places)
     columns = {name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *carried)} | {
         "sentences": pa.array(np.diff(starts), pa.int32()),
         "tokens": pa.array(_summed(segments.sentence_tokens, starts), pa.int32()),
         "split_sentences": pa.array(_summed(found.tags.split.astype(np.int64), starts), pa.int32()),
-        "mentions": _mentions(batch, found, first, starts),
+        "mentions": _mentions(documents.column("doc_id").to_pylist(), found, places, written),
         "encoding_seconds": pa.array(timing[0], pa.float64()),
         "inference_seconds": pa.array(timing[1], pa.float64()),
     }
     if with_annotations:
-        made = annotation.annotate(found, batch.column("block").to_numpy() == 0, starts)
-        columns = {**made, **columns}
+        columns = {**annotation.annotate(found, opens, places, written), **columns}
     # Spark takes them by place: as schemas.RECOGNISED, what is carried, schemas.ANNOTATIONS.
     added = [field.name for field in schemas.ANNOTATIONS if with_annotations and field.name not in carried]
     names = [*(field.name for field in schemas.RECOGNISED), *carried, *added]
     return pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)
 
 
-def _mentions(batch: pa.RecordBatch, found: Found, first: NDArray[np.int64], starts: NDArray[np.int64]) -> pa.ListArray:
+def _written(found: Found, places: Places) -> list[str]:
+    """The text of every span."""
+    begin = found.segments.token_begin[found.tokens[found.spans.first]].tolist()
+    end = found.segments.token_end[found.tokens[found.spans.last - 1]].tolist()
+    return [found.texts[block][b:e] for block, b, e in zip(places.block.tolist(), begin, end, strict=True)]
+
+
+def _mentions(doc_ids: list[str], found: Found, places: Places, written: list[str]) -> pa.ListArray:
     """Per document its mentions, in order.
 
     Args:
-        batch: of blocks.
+        doc_ids: of every document of the batch.
         found: in it.
-        first: [documents] the row of each document's first block.
-        starts: [documents + 1] where each document's sentences start.
+        places: of the spans.
+        written: their text.
     """
     segments, spans = found.segments, found.spans
-    lengths = np.array([len(text) for text in found.texts], np.int64)
-    before = np.cumsum(lengths) - lengths
-    document_of = np.cumsum(batch.column("block").to_numpy() == 0) - 1
-    base = before - before[first][document_of]  # code points of a document before each of its blocks
     opening, closing = found.tokens[spans.first], found.tokens[spans.last - 1]
     sentence = segments.sentence_of[opening]
-    block = np.searchsorted(segments.sentence_starts, sentence, side="right") - 1
-    document, shift = document_of[block], base[block]
-    begin, end = segments.token_begin[opening], segments.token_end[closing]
-    doc_ids = batch.column("doc_id").take(pa.array(first)).to_pylist()
-    named = zip(document.tolist(), (begin + shift).tolist(), (end + shift).tolist(), strict=True)
-    written = zip(block.tolist(), begin.tolist(), end.tolist(), strict=True)
+    shift = places.before([len(text) for text in found.texts])
+    begin, end = segments.token_begin[opening] + shift, segments.token_end[closing] + shift
+    named = zip(places.document.tolist(), begin.tolist(), end.tolist(), strict=True)
     fields = {
         "mention_id": pa.array([f"{doc_ids[d]}:{b}-{e}" for d, b, e in named], pa.string()),
-        "sentence_id": pa.array(sentence - starts[document], pa.int32()),
+        "sentence_id": pa.array(places.sentence, pa.int32()),
         "sentence_begin": pa.array(segments.sentence_begin[sentence] + shift, pa.int32()),
         "sentence_end": pa.array(segments.sentence_end[sentence] + shift, pa.int32()),
-        "begin": pa.array(begin + shift, pa.int32()),
-        "end": pa.array(end + shift, pa.int32()),
-        "entity": pa.array([found.texts[row][b:e] for row, b, e in written], pa.string()),
+        "begin": pa.array(begin, pa.int32()),
+        "end": pa.array(end, pa.int32()),
+        "entity": pa.array(written, pa.string()),
         "label": pa.array([found.kinds[kind] for kind in spans.kinds.tolist()], pa.string()),
         "confidence": pa.array(spans.confidences, pa.float32()),
         "token_count": pa.array(spans.last - spans.first, pa.int32()),
     }
-    structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
-    offsets = np.searchsorted(document, np.arange(len(first) + 1))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
+    return places.listed(fields)
 
 
 def _starts(column: pa.ListArray) -> NDArray[np.int64]:
@@ -210,10 +211,6 @@ def _summed(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.
 
 def _joined(parts: list[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:
     return np.concatenate([np.zeros(0, kind), *parts])
-
-
-def _utf16_length(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
 
 
 def _trim(text: str, begin: int, end: int) -> tuple[int, int]:

@@ -17,9 +17,9 @@ from pyspark.sql import SparkSession
 
 from entitymill import storage
 from entitymill.errors import ModelError
-from entitymill.tagger.network import Precision
+from entitymill.settings import PRETRAINED
+from entitymill.tagger.network import Precision, precision_properties
 
-PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 _PIPELINE = "org.apache.spark.ml.PipelineModel"
 _CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
@@ -44,6 +44,11 @@ class SavedModel:
         """The last part of its address."""
         return self.address.rstrip("/").rpartition("/")[2]
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether it is still on the models hub."""
+        return PRETRAINED.fullmatch(self.address) is not None
+
 
 def inspect(spark: SparkSession, address: str) -> SavedModel:
     """Find out what a saved model is, from its metadata and file names.
@@ -53,8 +58,7 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
     """
     setting = f"recognition.sparknlp_model: {address}"
     if address.startswith("pretrained:"):
-        named = PRETRAINED.fullmatch(address)
-        if not named:
+        if not PRETRAINED.fullmatch(address):
             raise ModelError(f"{setting} is not of the form pretrained:NAME/LANGUAGE.")
         return SavedModel(address, "DistilBertForTokenClassification", "unknown")
     try:
@@ -118,8 +122,7 @@ def configure(spark: SparkSession, precision: Precision) -> None:
     local = (context.master or "").startswith("local")
     cores = context.defaultParallelism if local else int(context.getConf().get("spark.executor.cores", "0") or 0)
     properties = {
-        "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _DYNAMIC_GROUP if precision == "int8" else 0,
+        **precision_properties(precision, _DYNAMIC_GROUP),
         "ENABLE_CPU_PINNING": "NO",
         # An executor's tasks share one compiled model: a stream and a thread for each.
         "NUM_STREAMS": cores or "AUTO",
@@ -159,7 +162,7 @@ def _loading_fault(model: SavedModel, error: Exception) -> str:
     reason = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     if "libopenvino_c" in reason or "openvino_c" in reason:
         return f"{model.address} runs on OpenVINO, whose library libopenvino_c cannot be loaded: {reason}"
-    if model.address.startswith("pretrained:"):
+    if model.pretrained:
         return (
             f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); where it is "
             "out of reach, name a saved model."

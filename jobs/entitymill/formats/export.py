@@ -17,32 +17,32 @@ import pyspark
 from entitymill.errors import ModelError
 from entitymill.formats import javastream, sequencefile
 from entitymill.formats.parts import parse_json
-from entitymill.formats.saved import FIELDS, METADATA, PACKAGE
+from entitymill.formats.saved import FIELDS, METADATA, NETWORKS, PACKAGE
 from entitymill.tagger import bundle
 from entitymill.tagger.encoding import BERT_PIECES
 from entitymill.tagger.inference import read_tokenizer
 
 CLASS = "DistilBertForTokenClassification"
-NETWORK = "distilbert_classification_openvino"
+NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
 LONGEST = 512
 """Of Spark NLP's maxSentenceLength for this class."""
 _PAIRS_IN_RECORD = 10
 """As many as Spark's saveAsObjectFile puts into one."""
 
 
-def write(directory: Path, manifest: bundle.Manifest, into: Path) -> None:
+def write(directory: Path, into: Path) -> None:
     """Write a saved model.
 
     Args:
-        directory: holds the bundle's files, checked.
-        manifest: the bundle's.
+        directory: a bundle, checked.
         into: an empty directory.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
     """
-    vocabulary = _vocabulary(directory, manifest)
-    labels = bundle.read_labels(directory / bundle.LABELS)
+    manifest, files = bundle.in_directory(directory)
+    vocabulary = _vocabulary(files, manifest)
+    labels = bundle.read_labels(files[bundle.LABELS])
     _write_field(into, "vocabulary", sorted(vocabulary.items(), key=lambda item: item[1]))
     _write_field(into, "labels", [(label, number) for number, label in enumerate(labels)])
     defaults = {"batchSize": 8, "caseSensitive": True, "maxSentenceLength": 128, "lazyAnnotator": False}
@@ -64,20 +64,19 @@ def write(directory: Path, manifest: bundle.Manifest, into: Path) -> None:
     _write_part(into / METADATA, (json.dumps(metadata) + "\n").encode("utf8"))
     with zipfile.ZipFile(into / NETWORK, "w", zipfile.ZIP_DEFLATED) as packed:
         for name in (bundle.WEIGHTS, bundle.NETWORK):
-            packed.write(directory / name, name)
+            packed.write(files[name], name)
 
 
-def _vocabulary(directory: Path, manifest: bundle.Manifest) -> dict[str, int]:
+def _vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:
     """Pieces and their ids."""
     if bundle.TOKENIZER in manifest.files:
-        described = parse_json((directory / bundle.TOKENIZER).read_text(encoding="utf8"), bundle.TOKENIZER)
+        described = parse_json(files[bundle.TOKENIZER].read_text(encoding="utf8"), bundle.TOKENIZER)
         model = described.get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         if kind != "WordPiece":
             raise ModelError(
                 f"{manifest.name} has a {kind} vocabulary; {CLASS} of Spark NLP needs WordPiece (BERT's kinds)."
             )
-    files = {name: directory / name for name in manifest.files}
     vocabulary: dict[str, int] = read_tokenizer(files, manifest).get_vocab()
     missing = [piece for piece in BERT_PIECES if piece not in vocabulary]
     if missing:

@@ -7,7 +7,6 @@ OpenvinoWrapper.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,5 +164,4 @@ def _one(directory: Path, suffix: str, where: str) -> Path:
 
 
 def _names() -> str:
-    shorten: Callable[[str], str] = lambda kind: kind.rsplit(".", maxsplit=1)[-1]  # noqa: E731
-    return " and ".join(shorten(kind) for kind in NETWORKS)
+    return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)

@@ -48,10 +48,9 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
 def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
     """A bundle of this program's own."""
     where = str(directory)
-    manifest = bundle.read_manifest((directory / bundle.MANIFEST).read_text(encoding="utf8"), where)
+    manifest, files = bundle.in_directory(directory)
     if casing not in (None, manifest.casing):
         raise SettingsError(f"--casing says {casing}, but the bundle {where} is {manifest.casing}: leave the option out.")
-    files = {name: directory / name for name in manifest.files}
     bundle.check_files(files, manifest, where)
     read_tokenizer(files, manifest)
     whole = bundle.TOKENIZER in manifest.files

@@ -73,6 +73,16 @@ def read_manifest(text: str, where: str) -> Manifest:
     return manifest
 
 
+def in_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
+    """The manifest of a bundle in a local directory, and where its files lie; they are not checked.
+
+    Raises:
+        ModelError: the manifest is not one.
+    """
+    manifest = read_manifest((directory / MANIFEST).read_text(encoding="utf8"), str(directory))
+    return manifest, {name: directory / name for name in manifest.files}
+
+
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     """Compare each file with the manifest before anything reads it.
 

@@ -6,6 +6,7 @@ sentence gives, at the cost of the vocabulary of the text and not of its length.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,27 +37,25 @@ class Pieces:
     starts: NDArray[np.int64]
 
 
-class Encoder:
-    """Encodes tokens with a bundle's tokenizer."""
+class WordCache(ABC):
+    """Distinct words, each encoded once."""
 
-    def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """A token of more than `max_pieces` pieces keeps its first ones: its tag is read off the first."""
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        self._tokenizer = tokenizer
-        self._max_pieces = max_pieces
-        roberta = tokenizer.token_to_id("[CLS]") is None and tokenizer.token_to_id("<s>") is not None
-        special = ROBERTA_PIECES if roberta else BERT_PIECES
-        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (special_id(tokenizer, piece) for piece in special)
+    def __init__(self, *shape: int) -> None:
+        """`shape` is that of what one piece of a word becomes; () is a number."""
+        self._shape = shape
         self._forget()
+
+    @abstractmethod
+    def _encode(self, words: list[str]) -> Sequence[Sequence[object]]:
+        """The pieces of each word."""
 
     def _forget(self) -> None:
         self._known: dict[str, int] = {}
-        self._ids = np.zeros(0, np.int32)
+        self._values = np.zeros((0, *self._shape), np.int32)
         self._starts = np.zeros(1, np.int64)
 
-    def encode(self, tokens: Sequence[str]) -> Pieces:
-        """Pieces of every token; one that the model's normalization leaves nothing of becomes [UNK]."""
+    def _gathered(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The pieces of all tokens, [pieces, *shape], and where each token's start, [tokens + 1]."""
         new = [word for word in dict.fromkeys(tokens) if word not in self._known]
         if len(self._known) + len(new) > CACHED_WORDS:
             self._forget()
@@ -64,19 +63,41 @@ class Encoder:
         if new:
             self._learn(new)
         words = np.fromiter((self._known[token] for token in tokens), np.int64, len(tokens))
-        return Pieces(*gather(self._ids, self._starts, words))
+        return gather(self._values, self._starts, words)
 
     def _learn(self, words: list[str]) -> None:
-        encoded = [
-            encoding.ids[: self._max_pieces] or [self._unk_id]
-            for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)
-        ]
+        encoded = self._encode(words)
         for word in words:
             self._known[word] = len(self._known)
         counts = np.fromiter(map(len, encoded), np.int64, len(encoded))
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts)])
-        flat = np.fromiter((i for ids in encoded for i in ids), np.int32, int(counts.sum()))
-        self._ids = np.concatenate([self._ids, flat])
+        flat = np.array([piece for pieces in encoded for piece in pieces], np.int32).reshape(-1, *self._shape)
+        self._values = np.concatenate([self._values, flat])
+
+
+class Encoder(WordCache):
+    """Encodes tokens with a bundle's tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
+        """A token of more than `max_pieces` pieces keeps its first ones: its tag is read off the first."""
+        super().__init__()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._max_pieces = max_pieces
+        roberta = tokenizer.token_to_id("[CLS]") is None and tokenizer.token_to_id("<s>") is not None
+        special = ROBERTA_PIECES if roberta else BERT_PIECES
+        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (special_id(tokenizer, piece) for piece in special)
+
+    def encode(self, tokens: Sequence[str]) -> Pieces:
+        """Pieces of every token; one that the model's normalization leaves nothing of becomes [UNK]."""
+        return Pieces(*self._gathered(tokens))
+
+    def _encode(self, words: list[str]) -> list[list[int]]:
+        return [
+            encoding.ids[: self._max_pieces] or [self._unk_id]
+            for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)
+        ]
 
 
 def gather(

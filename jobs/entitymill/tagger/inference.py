@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError
+from entitymill.offsets import utf16_length
 from entitymill.tagger import bundle, network
 from entitymill.tagger.batching import Batch, plan
 from entitymill.tagger.encoding import Encoder, wordpiece_tokenizer
@@ -109,7 +110,7 @@ class Tagger:
             scores: whether to return the probability of every label.
         """
         if begins is None:
-            units = np.fromiter((len(token.encode("utf-16-le", "surrogatepass")) // 2 for token in tokens), np.int64)
+            units = np.fromiter(map(utf16_length, tokens), np.int64)
             begins = np.cumsum(units + 1) - units - 1
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         split = np.zeros(len(lengths), np.bool_)

@@ -90,12 +90,24 @@ def compile_model(
         "INFERENCE_NUM_THREADS": threads,
         # Pinned, every worker of a host would sit on the same first core.
         "ENABLE_CPU_PINNING": False,
-        "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
-        # On by default for 8-bit weights, whatever the precision hint; without effect on a calibrated network.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": embedding_shape(model)[1] if precision == "int8" else 0,
+        **precision_properties(precision, embedding_shape(model)[1]),
         "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
     }
     return ov.Core().compile_model(model, "CPU", options)
+
+
+def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
+    """The properties by which OpenVINO runs a network in a precision.
+
+    Args:
+        precision: of execution.
+        group: activations that share a scale in int8, where the network has not fixed their ranges itself.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
+        # On by default for 8-bit weights, whatever the precision hint; without effect on a calibrated network.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group if precision == "int8" else 0,
+    }
 
 
 def check_precision(precision: Precision, weights: str, *, calibrated: bool = False) -> None:

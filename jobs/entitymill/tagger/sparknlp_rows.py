@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from entitymill.tagger.encoding import CACHED_WORDS, gather, special_id
+from entitymill.offsets import utf16_length
+from entitymill.tagger.encoding import BERT_PIECES, WordCache, special_id
 from entitymill.tagger.rows import SPECIAL_PIECES, Rows, cut_short
 
 MAX_WORD = 200
@@ -28,28 +29,21 @@ _ASCII_PUNCTUATION = frozenset(map(chr, [*range(33, 48), *range(58, 65), *range(
 _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF))
 
 
-class SparkNlpRows:
+class SparkNlpRows(WordCache):
     """See the module."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
         """`max_length` is the saved model's maxSentenceLength, `lowercase` the opposite of its caseSensitive."""
-        self.cls_id, self.sep_id, self.pad_id, self._unknown = (
-            special_id(tokenizer, piece) for piece in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-        )
+        super().__init__(2)
+        self.cls_id, self.sep_id, self.pad_id, self._unknown = (special_id(tokenizer, piece) for piece in BERT_PIECES)
         self.max_length = max_length
         self._vocabulary = tokenizer.get_vocab()
         self._lowercase = lowercase
-        self._forget()
-
-    def _forget(self) -> None:
-        self._known: dict[str, int] = {}
-        self._ids: list[int] = []
-        self._offsets: list[int] = []
-        self._word_starts = [0]
 
     def rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
         """See `rows.RowMaker`; a sentence that nothing is left of has no row."""
-        ids, offsets, piece_starts = self._pieces(tokens)
+        pieces, piece_starts = self._gathered(tokens)
+        ids, offsets = pieces[:, 0], pieces[:, 1]
         first, end = piece_starts[starts[:-1]], piece_starts[starts[1:]]
         capacity = self.max_length - SPECIAL_PIECES
         # One piece more than goes in is read off: Spark NLP gives it the scores at [SEP].
@@ -71,26 +65,10 @@ class SparkNlpRows:
             cut_short(token[chosen], starts),
         )
 
-    def _pieces(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-        """([pieces] ids, [pieces] begin of each in its token in UTF-16 units, [tokens + 1] where a token's start)."""
-        if len(self._known) > CACHED_WORDS:
-            self._forget()
-        for token in tokens:
-            if token not in self._known:
-                self._learn(token)
-        words = np.fromiter((self._known[token] for token in tokens), np.int64, len(tokens))
-        known_starts = np.array(self._word_starts, np.int64)
-        ids, starts = gather(np.array(self._ids, np.int32), known_starts, words)
-        offsets, _ = gather(np.array(self._offsets, np.int32), known_starts, words)
-        return ids, offsets, starts
-
-    def _learn(self, token: str) -> None:
-        word = first_word(token, lowercase=self._lowercase) if token != " " else ""
-        for piece, offset in wordpieces(word, self._vocabulary, self._unknown) if word else ():
-            self._ids.append(piece)
-            self._offsets.append(offset)
-        self._known[token] = len(self._known)
-        self._word_starts.append(len(self._ids))
+    def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
+        """(id, begin in its token in UTF-16 units) of each piece."""
+        first = ("" if word == " " else first_word(word, lowercase=self._lowercase) for word in words)
+        return [wordpieces(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
 
 def _token_at(
@@ -128,7 +106,7 @@ def first_word(token: str, *, lowercase: bool) -> str:
 
 def wordpieces(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
     """(id, begin in UTF-16 units) of a word's pieces, longest match first; one unknown piece if any part matches none."""
-    if _units(word) > MAX_WORD:
+    if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]
     pieces = []
     begin = 0
@@ -140,13 +118,9 @@ def wordpieces(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
                 break
         else:
             return [(unknown, 0)]
-        pieces.append((piece, _units(word[:begin])))
+        pieces.append((piece, utf16_length(word[:begin])))
         begin = end
     return pieces
-
-
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _normalized(text: str, *, lowercase: bool) -> str:

@@ -59,8 +59,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="also write the scores into the bundles' manifests")
     options = parser.parse_args()
     for directory in options.bundles:
-        manifest = bundle.read_manifest((directory / bundle.MANIFEST).read_text(), str(directory))
-        files = {name: directory / name for name in manifest.files}
+        manifest, files = bundle.in_directory(directory)
         precisions: list[Precision] = ["f32", "bf16", "int8"] if manifest.precision == "int8" else ["f32", "bf16"]
         recorded: dict[str, dict[str, float]] = {}
         for precision in precisions:

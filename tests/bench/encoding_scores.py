@@ -1,4 +1,4 @@
-"""F1 of both encodings on the same weights, whole job and evaluation: `python tests/bench/encodings.py FILE.tsv …`.
+"""F1 of both encodings on the same weights, whole job and evaluation: `python tests/bench/encoding_scores.py FILE.tsv …`.
 
 FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, their tokens
 joined by blanks. The second pair of columns is of the same sentences with `;` for their last full stop, so that the five
@@ -15,12 +15,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from entitymill import evaluation, settings
 from entitymill.extraction import extract
+from entitymill.mentions import TagScheme
 from entitymill.session import open_session
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +40,12 @@ def sentences(file: Path) -> list[Tagged]:
 
 def spans(tokens: Tagged) -> Iterator[tuple[int, int, str]]:
     """First token, one past the last, label."""
-    start, label = 0, ""
-    for at, (_, tag) in enumerate([*tokens, ("", "O")]):
-        if label and not (tag.startswith("I-") and tag[2:] == label):
-            yield start, at, label
-            label = ""
-        if tag != "O" and not label:
-            start, label = at, tag[2:]
+    labels = sorted({tag for _, tag in tokens} | {"O"})
+    tags = np.array([labels.index(tag) for _, tag in tokens], np.int16)
+    scheme = TagScheme(labels)
+    found = scheme.spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
+    for first, last, kind in zip(found.first.tolist(), found.last.tolist(), found.kinds.tolist(), strict=True):
+        yield first, last, scheme.kinds[kind]
 
 
 def document(doc_id: str, parts: list[Tagged], *, run_on: bool) -> tuple[str, list[Gold]]:
