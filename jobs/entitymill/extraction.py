@@ -1,24 +1,33 @@
-"""One run: source -> documents -> sentences -> tokens -> tags -> mentions -> tables."""
+"""One run: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables, unit by unit."""
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from time import perf_counter
-from typing import Any
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.errors import RejectedError
+from entitymill import changes, feed, units
+from entitymill.changes import Changes
+from entitymill.errors import RejectedError, SettingsError
 from entitymill.recognition import Recogniser, open_recogniser
 from entitymill.settings import Settings
 from entitymill.source import Source, open_source
-from entitymill.tables import Stamp, Tables
+from entitymill.summary import Clock, Summary, scope, slice_of
+from entitymill.tables import NAMES, Stamp, Tables
+from entitymill.tables.arrivals import Arrivals
+from entitymill.tables.commits import Commits
+from entitymill.tables.layout import LEASE
+from entitymill.tables.lease import Lease
+from entitymill.tables.publisher import Publisher, Unit
+from entitymill.tables.refusals import Refusals
+from entitymill.tables.runs import Runs
+from entitymill.tables.staging import Staging
 
 log = logging.getLogger(__name__)
 CHARS_PER_TASK = 250_000
@@ -26,167 +35,242 @@ CHARS_PER_TASK = 250_000
 FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
-@dataclass
-class Summary:
-    """What a run did, in numbers.
-
-    by_label: label -> mentions.
-    rejects: code -> rows.
-    seconds: stage -> wall seconds; but `encoding` and `inference` are parts of recognition, summed over all workers, and
-        `segmentation` is what is left of all cores' time in it: segmentation, the way to the workers and back, idling.
-    """
-
-    run_id: str
-    started_at: datetime
-    documents: int = 0
-    sentences: int = 0
-    tokens: int = 0
-    split_sentences: int = 0
-    by_label: dict[str, int] = field(default_factory=dict)
-    rejects: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def sentences_per_second(self) -> float:
-        """Sentences over the wall seconds of the whole run, set-up included."""
-        return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
-
-
-def extract(spark: SparkSession, settings: Settings, *, dry_run: bool = False) -> Summary:
-    """Run the job.
+def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_run: bool = False) -> Summary:
+    """Run the job: bring the output up to the source, and touch what is as it should be no more than needed.
 
     Args:
         spark: a session that `session.check` found fit.
         settings: of this run.
+        full: process everything anew, and swap it in when it is done.
         dry_run: check source and model, count, and write nothing; whether the output can be written is not tried.
 
     Raises:
-        EntityMillError: of the kind that says what is wrong; nothing is published then.
+        EntityMillError: of the kind that says what is wrong; of the units that were not published yet nothing is then.
     """
-    started = datetime.now(timezone.utc)
-    summary = Summary(uuid.uuid4().hex[:12], started)
-    clock = _Clock(summary)
-    tables = Tables(spark, settings.output)
+    if full and settings.output.replace_slice:
+        raise SettingsError("--full makes the whole output anew: it does not go with output.replace_slice.")
+    summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
+    clock = Clock(summary)
     recogniser = open_recogniser(spark, settings)
-    if not dry_run:
-        tables.prepare()
-    clock.lap("preparation")
     source = open_source(spark, settings.source)
-    summary.rejects = {code: rows for code, rows in source.counts.items() if code}
-    clock.lap("source")
-    stamp = Stamp(summary.run_id, F.lit(started), recogniser.name, recogniser.fingerprint, source.version)
+    summary.scope = scope(settings, source.identity)
     if dry_run:
-        summary.documents = source.counts.get("", 0)
-        return summary
-    try:
-        tables.publish_rejects(source.rejects, stamp)
-        _check_rejects(source, settings)
-        _recognise_and_publish(spark, settings, recogniser, source, tables, stamp, summary, clock)
-    except Exception:
-        _record(tables, settings, summary, stamp, clock, "failed")
-        raise
-    _record(tables, settings, summary, stamp, clock, "done")
+        return _count_alone(source, summary)
+    stamp = Stamp(
+        summary.run_id, summary.started_at, recogniser.name, recogniser.fingerprint, source.version, slice_of(settings)
+    )
+    tables = Tables(spark, settings.output)
+    tables.check_place()
+    tables.check_ours("runs")
+    clock.lap("preparation")
+    runs = Runs(tables)
+    if not full and _nothing_new(runs.last(), summary, stamp):
+        return _idle(runs, settings, stamp, summary, clock)
+    tables.check_ours(LEASE, *NAMES)
+    with Lease(tables, settings.limits, summary.run_id) as lease:
+        commits = Commits(spark, lease.epoch)
+        last = runs.last()
+        runs.start(summary.row(settings, stamp, "running"), commits)
+        run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, recogniser, last)
+        try:
+            run.go(full=full)
+            lease.check()
+        except Exception:
+            _record_failure(runs, settings, stamp, summary, clock, commits)
+            raise
+        clock.total()
+        runs.end(summary.row(settings, stamp, "done"), commits)
     return summary
 
 
-def _record(tables: Tables, settings: Settings, summary: Summary, stamp: Stamp, clock: _Clock, status: str) -> None:
-    """Add the run to `runs`; a failed run keeps its own error even where this fails too."""
+def _count_alone(source: Source, summary: Summary) -> Summary:
+    found = changes.everything(source, "first")
+    summary.documents, summary.rejects = found.to_recognise, found.counts
+    return summary
+
+
+def _continues(last: Row | None, summary: Summary, stamp: Stamp) -> bool:
+    """Whether the last run was about the same, and came to its end: then only what changed since needs a look."""
+    return last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint)
+
+
+def _nothing_new(last: Row | None, summary: Summary, stamp: Stamp) -> bool:
+    """Whether the last run did the same for the same version of the source."""
+    return (
+        last is not None
+        and _continues(last, summary, stamp)
+        and last.source_version == stamp.source_version != "unversioned"
+    )
+
+
+def _idle(runs: Runs, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
+    summary.mode = "none"
+    clock.total()
+    runs.idle(summary.row(settings, stamp, "done"))
+    return summary
+
+
+def _record_failure(runs: Runs, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock, commits: Commits) -> None:
+    """A failed run keeps its own error even where this fails too."""
     clock.total()
     try:
-        tables.append_run(_run_row(settings, summary, stamp, status))
+        runs.end(summary.row(settings, stamp, "failed"), commits)
     except Exception:
-        if status == "done":
-            raise
         log.exception("the failed run could not be recorded")
 
 
-def _check_rejects(source: Source, settings: Settings) -> None:
-    ratio = source.rejected / source.rows if source.rows else 0.0
-    allowed = settings.limits.max_reject_ratio
-    if ratio > allowed:
-        reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(source.counts.items()) if code)
-        raise RejectedError(
-            f"{source.rejected} of {source.rows} rows of {settings.source.path} were refused ({reasons}), more than "
-            f"limits.max_reject_ratio {allowed:g} allows: nothing was published; the rejects table lists the rows."
-        )
+@dataclass
+class _Run:
+    """A run that holds the lease."""
+
+    spark: SparkSession
+    settings: Settings
+    stamp: Stamp
+    summary: Summary
+    clock: Clock
+    tables: Tables
+    lease: Lease
+    commits: Commits
+    source: Source
+    recogniser: Recogniser
+    last: Row | None
+
+    def go(self, *, full: bool) -> None:
+        staging = Staging(self.tables, self.commits)
+        staging.settle()
+        whole = full or (self.tables.parquet and not self.tables.exists("documents"))
+        collecting = whole or self.tables.parquet
+        publisher = self._publisher(staging, whole=whole) if collecting else None
+        known = self._known(staging if collecting else None)
+        found = self._changes(known, full=full)
+        self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
+        self.summary.units = units.wanted(found, self.settings.limits)
+        try:
+            self._refuse(found)
+            self.clock.lap("source")
+            recognise = self.recogniser.load() if found.to_recognise else _nothing
+            publisher = publisher or self._publisher(None, whole=False)
+            if found.mode == "first" and not collecting and self.tables.read("entities").take(1):
+                publisher.clear()
+            self._publish(found, recognise, publisher, tombstones=collecting and not whole)
+        finally:
+            found.close()
+        if collecting:
+            staging.finish()
+        self.clock.lap("writing")
+
+    def _publisher(self, staging: Staging | None, *, whole: bool) -> Publisher:
+        passthrough, annotations = self.source.passthrough, self.settings.output.annotations
+        if staging is not None:
+            return staging.open(self.stamp, passthrough, whole=whole, annotations=annotations)
+        return Publisher(self.tables, self.commits, self.stamp, passthrough, annotations=annotations)
+
+    def _known(self, staging: Staging | None) -> DataFrame | None:
+        """What the output holds of each document; none where it holds nothing."""
+        if staging is None and not self.tables.exists("documents"):
+            return None
+        known = staging.known() if staging is not None else self.tables.read("documents")
+        return known if known.take(1) else None
+
+    def _changes(self, known: DataFrame | None, *, full: bool) -> Changes:
+        if known is None:
+            return changes.everything(self.source, "full" if full else "first")
+        how = self.settings.incremental.on_fingerprint_change
+        policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
+        changes.check_fingerprints(known, policy)
+        if not full and _continues(self.last, self.summary, self.stamp):
+            found = self._told(known, policy)
+            if found is not None:
+                return found
+        return changes.compared(self.source, known, policy)
+
+    def _told(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
+        """What Delta says has changed since the last run, if it can tell."""
+        arrived = Arrivals(self.tables)
+        before = self.last.source_version if self.last is not None else ""
+        told = feed.since(self.spark, self.source, before, arrived.keep, arrived.drop)
+        if told is None:
+            return None
+        found = changes.told(self.source, told, known, self.tables.read("rejects"), policy)
+        if found is None:
+            told.close()
+            return None
+        return replace(found, close=lambda: (found.close(), told.close()))
+
+    def _refuse(self, found: Changes) -> None:
+        """Write down what is refused, and give up where it is too much."""
+        refusals = Refusals(self.tables, self.commits, self.stamp)
+        if found.looked_at is None:
+            refusals.replace(found.refused)
+        else:
+            refusals.replace_of(found.looked_at, found.refused)
+        refused = sum(found.counts.values())
+        ratio = refused / found.rows if found.rows else 0.0
+        allowed = self.settings.limits.max_reject_ratio
+        if ratio > allowed:
+            reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.counts.items()))
+            raise RejectedError(
+                f"{refused} of {found.rows} rows of {self.settings.source.path} were refused ({reasons}), more than "
+                f"limits.max_reject_ratio {allowed:g} allows: nothing was published; the rejects table lists the rows."
+            )
+
+    def _publish(
+        self,
+        found: Changes,
+        recognise: Callable[[DataFrame], DataFrame],
+        publisher: Publisher,
+        *,
+        tombstones: bool,
+    ) -> None:
+        # Removed documents go with the first unit: the fewer commits, the better.
+        removed = found.removed if found.to_remove else None
+        if removed is not None and not found.to_recognise:
+            publisher.remove(removed, tombstones=tombstones)
+            self.clock.lap("writing")
+        self.summary.removed = found.to_remove
+        for piece in units.cut(found, self.settings.limits):
+            self.lease.check()
+            documents = spread(self.spark, piece.documents, piece.chars, self.settings.spark.partitions)
+            # Kept: all tables and the counts read it, and the model must run once.
+            recognised = recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
+            try:
+                first, last = _count(recognised, self.summary)
+                self.clock.lap("recognition")
+                publisher.publish(Unit(recognised, piece.known, first, last), removed, tombstones=tombstones)
+                removed = None
+                self.clock.lap("writing")
+            finally:
+                recognised.unpersist()
+        seconds = self.summary.seconds
+        slots = self.spark.sparkContext.defaultParallelism
+        spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
+        seconds["segmentation"] = max(0.0, slots * seconds.get("recognition", 0.0) - spent)
 
 
-def _recognise_and_publish(
-    spark: SparkSession,
-    settings: Settings,
-    recogniser: Recogniser,
-    source: Source,
-    tables: Tables,
-    stamp: Stamp,
-    summary: Summary,
-    clock: _Clock,
-) -> None:
-    documents = spread(spark, source, settings.spark.partitions)
-    # Kept: both tables and the counts read it, and the model must run once.
-    recognised = recogniser.recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        _count(recognised, summary)
-        clock.lap("recognition")
-        seconds, slots = summary.seconds, spark.sparkContext.defaultParallelism
-        seconds["segmentation"] = max(0.0, slots * seconds["recognition"] - seconds["encoding"] - seconds["inference"])
-        tables.publish(recognised, source.passthrough, stamp)
-        clock.lap("writing")
-    finally:
-        recognised.unpersist()
+def _nothing(documents: DataFrame) -> DataFrame:
+    """Stands where no model was loaded, since no document is there to recognise."""
+    raise AssertionError(documents)
 
 
-def spread(spark: SparkSession, source: Source, partitions: int | None) -> DataFrame:
-    """Spread documents over tasks by a hash of their id: the same on every try."""
+def spread(spark: SparkSession, documents: DataFrame, chars: int, partitions: int | None) -> DataFrame:
+    """Spread documents of so many code points over tasks by a hash of their id: the same on every try."""
     cores = spark.sparkContext.defaultParallelism
-    wanted = min(source.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
-    return source.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    wanted = min(chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    return documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
 
 
-def _count(recognised: DataFrame, summary: Summary) -> None:
+def _count(recognised: DataFrame, summary: Summary) -> tuple[str | None, str | None]:
+    """Add a unit to the summary; returns its smallest and greatest id."""
     columns = ["sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds"]
-    sums = recognised.agg(F.count("*").alias("documents"), *(F.sum(c).alias(c) for c in columns)).collect()[0]
-    summary.documents = sums["documents"]
-    summary.sentences = sums["sentences"] or 0
-    summary.tokens = sums["tokens"] or 0
-    summary.split_sentences = sums["split_sentences"] or 0
+    ends = [F.min("doc_id").alias("first"), F.max("doc_id").alias("last")]
+    sums = recognised.agg(F.count("*").alias("documents"), *ends, *(F.sum(c).alias(c) for c in columns)).collect()[0]
+    summary.documents += sums["documents"]
+    summary.sentences += sums["sentences"] or 0
+    summary.tokens += sums["tokens"] or 0
+    summary.split_sentences += sums["split_sentences"] or 0
     for stage in ("encoding", "inference"):
-        summary.seconds[stage] = sums[f"{stage}_seconds"] or 0.0
+        summary.seconds[stage] = summary.seconds.get(stage, 0.0) + (sums[f"{stage}_seconds"] or 0.0)
     labels = recognised.select(F.explode("mentions.label").alias("label")).groupBy("label").count()
-    summary.by_label = {row["label"]: row["count"] for row in labels.orderBy("label").collect()}
-
-
-def _run_row(settings: Settings, summary: Summary, stamp: Stamp, status: str) -> dict[str, Any]:
-    return {
-        "run_id": summary.run_id,
-        "started_at": summary.started_at,
-        "ended_at": datetime.now(timezone.utc),
-        "status": status,
-        "settings": json.dumps(settings.masked()),
-        "source": settings.masked()["source"]["path"],
-        "source_version": stamp.source_version,
-        "model": stamp.model,
-        "fingerprint": stamp.fingerprint,
-        "entities_by_label": summary.by_label,
-        "documents": summary.documents,
-        "sentences": summary.sentences,
-        "rejects": sum(summary.rejects.values()),
-        "seconds": summary.seconds,
-        "sentences_per_second": summary.sentences_per_second,
-    }
-
-
-class _Clock:
-    """Wall seconds per stage."""
-
-    def __init__(self, summary: Summary) -> None:
-        self._summary = summary
-        self._began = self._last = perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = perf_counter()
-        self._summary.seconds[stage] = now - self._last
-        log.info("%s took %.1f s", stage, now - self._last)
-        self._last = now
-
-    def total(self) -> None:
-        self._summary.seconds["total"] = perf_counter() - self._began
+    for row in labels.orderBy("label").collect():
+        summary.by_label[row["label"]] = summary.by_label.get(row["label"], 0) + row["count"]
+    return sums["first"], sums["last"]

@@ -20,34 +20,33 @@ RESULTS_VERSION = 1
 
 @dataclass(frozen=True)
 class Recogniser:
-    """A checked model and detector, ready for documents.
+    """A model and detector, looked at, and ready to be loaded.
 
     name: of the model.
     fingerprint: of everything but the text that decides the result.
-    recognise: documents (doc_id, text, text_hash, chars, passthrough) to schemas.RECOGNISED, in one pass over the model;
-        with schemas.ANNOTATIONS where `output.annotations` is set.
+    load: checks and loads both, makes the model reach the executors, and returns what takes documents (doc_id, text,
+        text_hash, chars, passthrough) to schemas.RECOGNISED, in one pass over the model; with schemas.ANNOTATIONS where
+        `output.annotations` is set. It raises ModelError where either is missing, altered, or does not fit the settings.
     """
 
     name: str
     fingerprint: str
-    recognise: Callable[[DataFrame], DataFrame]
+    load: Callable[[], Callable[[DataFrame], DataFrame]]
 
 
 def open_recogniser(spark: SparkSession, settings: Settings) -> Recogniser:
-    """Load and check model and detector, and make the model reach the executors.
+    """Look at model and detector, for a run that may have nothing to do: no weights are read yet.
 
     Raises:
-        ModelError: either is missing, altered, or does not fit the settings.
+        ModelError: either is missing, or does not fit the settings.
     """
     return (_open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp)(spark, settings)
 
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Recogniser:
-    detector = segmentation.load_detector(spark, settings.segmentation)
-    model = openvino.ship_model(spark, settings.model.path)
     wanted = settings.recognition
-    openvino.check_precision(model, wanted.precision)
-    manifest = model.manifest
+    manifest = openvino.read_manifest(spark, settings.model.path)
+    openvino.check_precision(manifest, wanted.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     run = openvino.Run(wanted.precision, wanted.encoding, threads, settings.output.annotations)
     parts = {
@@ -57,12 +56,15 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Recogniser:
         "engine": wanted.engine,
         "encoding": wanted.encoding,
         "precision": wanted.precision,
+        **_shape(settings),
     }
-    return Recogniser(
-        manifest.name,
-        _fingerprint(parts),
-        lambda rows: openvino.recognise(segmentation.segment(rows, detector), model, run),
-    )
+
+    def load() -> Callable[[DataFrame], DataFrame]:
+        detector = segmentation.load_detector(spark, settings.segmentation)
+        model = openvino.ship_model(spark, settings.model.path)
+        return lambda rows: openvino.recognise(segmentation.segment(rows, detector), model, run)
+
+    return Recogniser(manifest.name, _fingerprint(parts), load)
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Recogniser:
@@ -80,12 +82,19 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Recogniser:
         "model": saved.address if saved.pretrained else storage.digest(spark, saved.address),
         "engine": wanted.engine,
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
+        **_shape(settings),
     }
     return Recogniser(
         saved.name,
         _fingerprint(parts),
-        lambda rows: sparknlp.recognise(rows, pipeline, annotations=settings.output.annotations),
+        lambda: lambda rows: sparknlp.recognise(rows, pipeline, annotations=settings.output.annotations),
     )
+
+
+def _shape(settings: Settings) -> dict[str, Any]:
+    """Settings that decide what there is of a document's results."""
+    carried = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
+    return {**carried, **({"annotations": True} if settings.output.annotations else {})}
 
 
 def _fingerprint(parts: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill import source
-from entitymill.extraction import Summary
 from entitymill.settings import Settings
+from entitymill.summary import Summary
 from entitymill.tables import NAMES, Tables
 
 TOP_ENTITIES = 8
@@ -22,10 +22,18 @@ OTHER_COLOUR = "bold black on plum2"
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
     """Counts, seconds and places; no text."""
+    if summary.mode == "none":
+        console.print(
+            f"run {summary.run_id}: nothing to do, the source is as the last run left it ({summary.seconds['total']:.1f} s)",
+            highlight=False,
+        )
+        return
     counts = Table(title=f"Run {summary.run_id}", title_justify="left", show_header=False)
     counts.add_column(style="bold")
     counts.add_column(justify="right")
-    counts.add_row("documents", f"{summary.documents:,}")
+    counts.add_row("documents processed", f"{summary.documents:,}")
+    counts.add_row("documents removed", f"{summary.removed:,}")
+    counts.add_row("units", f"{summary.units:,}")
     counts.add_row("sentences", f"{summary.sentences:,}")
     counts.add_row("tokens", f"{summary.tokens:,}")
     counts.add_row("sentences in windows", f"{summary.split_sentences:,}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import types as T
 
-VERSION = "1"
+VERSION = "2"
 """Of these schemas; kept as a property of each table."""
 
 
@@ -57,7 +57,11 @@ DOCUMENTS = T.StructType(
     [
         _DOC_ID,
         _column("text_hash", _STRING, "SHA-256 of the text's UTF-8 bytes, hex"),
-        _column("status", _STRING, "done; or blank: nothing but white space"),
+        _column(
+            "status",
+            _STRING,
+            "done; blank: only white space; pending: a run is replacing its mentions, nothing is claimed",
+        ),
         _column("chars", _INT, "code points of the text"),
         _column("sentences", _INT, "sentences with at least one token"),
         _column("tokens", _INT, "tokens"),
@@ -67,6 +71,8 @@ DOCUMENTS = T.StructType(
             "sentences longer than the model's limit: tagged in overlapping windows, or cut short by the encoding sparknlp",
         ),
         _column("entities", _INT, "rows of this document in entities"),
+        _column("passthrough_hash", _STRING, "SHA-256 of the carried columns as JSON, hex; null where none are carried"),
+        _column("slice", _STRING, "digest of source.where, where the run replaced a slice; else null"),
         _column("fingerprint", _STRING, "of everything but the text that decides the result: models, precision, settings"),
         _column("source_version", _STRING, "version of the source table that was read"),
         _column("run_id", _STRING, "run that wrote the row"),
@@ -80,6 +86,7 @@ REJECTS = T.StructType(
         _column("stage", _STRING, "where it was refused"),
         _column("code", _STRING, "why, one word"),
         _column("detail", _STRING, "why, with numbers; never text"),
+        _column("slice", _STRING, "digest of source.where, where the run replaced a slice; else null"),
         _column("run_id", _STRING, "run that refused it"),
         _column("at", _TIME, "start of that run"),
     ]
@@ -90,20 +97,40 @@ RUNS = T.StructType(
         _key("run_id", _STRING, "id of the run"),
         _column("started_at", _TIME, "start"),
         _column("ended_at", _TIME, "end"),
-        _column("status", _STRING, "done or failed"),
+        _column("status", _STRING, "running, done, failed; or died: found running by a later run"),
+        _column("mode", _STRING, "how the run found its documents: first, full, compare, feed, arrivals, none"),
         _column("settings", _STRING, "all settings as JSON, secrets masked"),
         _column("source", _STRING, "what was read"),
         _column("source_version", _STRING, "which version of it"),
+        _column("scope", _STRING, "digest of the settings that say which rows the run was about"),
         _column("model", _STRING, "name of the model"),
         _column("fingerprint", _STRING, "of everything but the texts that decides the result"),
         _column("entities_by_label", T.MapType(_STRING, _LONG), "label -> mentions"),
         _column("documents", _LONG, "documents processed"),
+        _column("removed", _LONG, "documents that are no longer in the source"),
+        _column("units", _LONG, "units the work was cut into"),
         _column("sentences", _LONG, "sentences tagged"),
         _column("rejects", _LONG, "rows refused"),
         _column("seconds", T.MapType(_STRING, T.DoubleType()), "stage -> seconds"),
         _column("sentences_per_second", T.DoubleType(), "sentences over the wall seconds of the whole run"),
     ]
 )
+
+LEASE = T.StructType(
+    [
+        _key("epoch", _LONG, "grows with every run that takes the lease"),
+        _column("run_id", _STRING, "run that writes; null when none does"),
+        _column("process", _STRING, "where it runs: host, kernel start, process"),
+        _column("until", _TIME, "when it is taken for dead unless it says otherwise before"),
+    ]
+)
+"""One row: who writes."""
+
+CONSTRAINTS = {
+    "entities": "`begin` >= 0 AND `end` > `begin` AND confidence >= 0 AND confidence <= 1",
+    "documents": "status IN ('done', 'blank', 'pending') AND entities >= 0",
+}
+"""Table -> its CHECK constraint."""
 
 _ANNOTATION = T.StructType(
     [

@@ -118,9 +118,18 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
 
 
 def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
-    """What decides the sentences: the detector's name, and a digest of its model's files."""
+    """What decides the sentences: the detector's name, and a digest of its model's files.
+
+    Raises:
+        ModelError: the model is missing.
+    """
     if settings.detector == "rules":
         return "rules"
     if PRETRAINED.fullmatch(settings.model):
         return settings.model
-    return f"dl {storage.digest(spark, settings.model)}"
+    try:
+        return f"dl {storage.digest(spark, settings.model)}"
+    except OSError as error:
+        raise ModelError(
+            f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel."
+        ) from error

@@ -52,6 +52,9 @@ class OutputSettings(_Section):
     format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
+    replace_slice: bool = Field(
+        False, description="the run is about the rows of source.where alone, and replaces what an earlier run of it wrote"
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> OutputSettings:
@@ -100,10 +103,22 @@ class RecognitionSettings(_Section):
         return self
 
 
+class IncrementalSettings(_Section):
+    """What becomes of documents that did not change."""
+
+    on_fingerprint_change: Literal["reprocess", "refuse", "ignore"] = Field(
+        "reprocess", description="when model, precision or a setting that decides results differs from that of earlier runs"
+    )
+
+
 class LimitSettings(_Section):
     """When a run refuses to go on."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of refused rows above which nothing is published")
+    unit_rows: int = Field(100_000, ge=1, description="documents that are recognised and committed together, about")
+    unit_mb: int = Field(256, ge=1, description="million characters of a unit, about")
+    lease_seconds: int = Field(300, ge=1, description="after so long without a sign of life a run is taken for dead")
+    wait_seconds: int = Field(900, ge=0, description="how long a run waits for another one on the same output")
 
 
 class SparkSettings(_Section):
@@ -123,9 +138,16 @@ class Settings(_Section):
     segmentation: SegmentationSettings = SegmentationSettings()
     model: ModelSettings = ModelSettings()
     recognition: RecognitionSettings = RecognitionSettings()
+    incremental: IncrementalSettings = IncrementalSettings()
     limits: LimitSettings = LimitSettings()
     spark: SparkSettings = SparkSettings()
     log: str | None = Field(None, description="file for the log and stack traces; empty: one per run in the temp directory")
+
+    @model_validator(mode="after")
+    def _slice_of_something(self) -> Settings:
+        if self.output.replace_slice and self.source.where is None:
+            raise ValueError("output.replace_slice needs source.where: the condition that makes the slice")
+        return self
 
     def masked(self) -> dict[str, Any]:
         """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""

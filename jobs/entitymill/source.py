@@ -9,85 +9,108 @@ from dataclasses import dataclass
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import schemas, storage
+from entitymill import admission, schemas, storage
 from entitymill.errors import SourceError
 from entitymill.settings import SourceSettings
 
-BROADCAST_DUPLICATES = 100_000
-_CODE = "_code"
 _NOT_IN_NAMES = " ,;{}()\n\t="
 
 
 @dataclass(frozen=True)
 class Source:
-    """The checked source of one run.
+    """The source of one run, one version of it.
 
-    documents: doc_id, text, text_hash, chars, and a struct `passthrough` where columns are carried.
-    rejects: doc_id, stage, code, detail.
-    counts: reject code -> rows, and "" -> rows that are documents.
-    chars: code points of all documents.
+    rows: doc_id, text, and a struct `passthrough` where columns are carried; those that pass `source.where`.
     passthrough: fields carried to the entities.
     version: of the table read.
+    identity: tells the table from another one made later at the same place; of Delta tables.
+    settings: that named it.
     """
 
-    documents: DataFrame
-    rejects: DataFrame
-    counts: dict[str, int]
-    chars: int
+    rows: DataFrame
     passthrough: list[T.StructField]
     version: str
+    identity: str
+    settings: SourceSettings
 
-    @property
-    def rejected(self) -> int:
-        """Rows refused."""
-        return sum(count for code, count in self.counts.items() if code)
-
-    @property
-    def rows(self) -> int:
-        """All rows read."""
-        return sum(self.counts.values())
+    def judged(self) -> DataFrame:
+        """All rows with their `copies`, `chars` and admission.CODE; runs a job that looks for duplicate ids."""
+        return admission.judge(admission.with_copies(self.rows), self.settings.max_chars)
 
 
 def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
-    """Read, check and split the source; runs one job that counts.
+    """Find and check the source; reads no rows.
 
     Raises:
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
     table, version = _read(spark, settings)
     passthrough = _check_columns(table, settings)
-    if settings.where is not None:
-        try:
-            table = table.where(settings.where)
-        except PySparkException as error:
-            raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}.") from error
-    rows = _judge(_with_counts_of_ids(_rows(table, settings)), settings.max_chars)
-    sums = rows.groupBy(_CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
-    counts = {row[_CODE] or "": row["rows"] for row in sums}
-    chars = sum(row["chars"] or 0 for row in sums if row[_CODE] is None)
-    carried = [F.col("passthrough")] if passthrough else []
-    documents = rows.where(F.col(_CODE).isNull()).select(
-        "doc_id", "text", F.sha2("text", 256).alias("text_hash"), "chars", *carried
-    )
-    rejects = rows.where(F.col(_CODE).isNotNull()).select(
-        "doc_id",
-        F.lit("source").alias("stage"),
-        F.col(_CODE).alias("code"),
-        _detail(settings.max_chars).alias("detail"),
-    )
-    return Source(documents, rejects, counts, chars, passthrough, version)
+    delta = delta_table(spark, settings)
+    identity = str(delta.detail().select("id").collect()[0][0]) if delta is not None else ""
+    return Source(rows_of(table, settings), passthrough, version, identity, settings)
+
+
+def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
+    """doc_id, text, perhaps `passthrough`, and other columns, of the rows that pass `source.where`.
+
+    Raises:
+        SourceError: the condition is none on this table.
+    """
+    kept = _where(table, settings)
+    carried = [F.struct(*(F.col(f"`{c}`") for c in settings.passthrough)).alias("passthrough")] * bool(settings.passthrough)
+    doc_id = F.col(f"`{settings.id_column}`").cast("string").alias("doc_id")
+    return kept.select(doc_id, F.col(f"`{settings.text_column}`").alias("text"), *carried, *others)
+
+
+def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | None:
+    """The source, if it is a Delta table."""
+    if settings.format == "parquet":
+        return None
+    try:
+        if settings.format == "delta":
+            return DeltaTable.forPath(spark, storage.qualify(spark, settings.path))
+        return DeltaTable.forName(spark, settings.path)
+    except PySparkException:
+        return None
+
+
+def has_change_feed(table: DeltaTable) -> bool:
+    """Whether a Delta table records every change of a row."""
+    properties = table.detail().select("properties").collect()[0][0]
+    return str(properties.get("delta.enableChangeDataFeed")).lower() == "true"
+
+
+def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
+    """The change feed of some versions, both included."""
+    reader = spark.read.format("delta").option("readChangeFeed", "true")
+    reader = reader.option("startingVersion", first).option("endingVersion", last)
+    return reader.load(storage.qualify(spark, settings.path)) if settings.format == "delta" else reader.table(settings.path)
+
+
+def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> DataFrame:
+    """A stream of the rows that were appended from a version on."""
+    reader = spark.readStream.format("delta").option("startingVersion", first)
+    return reader.load(storage.qualify(spark, settings.path)) if settings.format == "delta" else reader.table(settings.path)
+
+
+def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
+    if settings.where is None:
+        return table
+    try:
+        return table.where(settings.where)
+    except PySparkException as error:
+        raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}.") from error
 
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """The texts of a few documents, for showing."""
     table, _ = _read(spark, settings)
-    if settings.where is not None:
-        table = table.where(settings.where)
-    rows = _rows(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
+    rows = rows_of(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
 
 
@@ -130,9 +153,10 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             path = storage.qualify(spark, settings.path)
             version = _latest(DeltaTable.forPath(spark, path))
             return reader.format("delta").option("versionAsOf", version).load(path), version
-        if not _is_delta(spark, settings.path):
+        table = delta_table(spark, settings)
+        if table is None:
             return reader.table(settings.path), "unversioned"
-        version = _latest(DeltaTable.forName(spark, settings.path))
+        version = _latest(table)
         return reader.option("versionAsOf", version).table(settings.path), version
     except (PySparkException, Py4JJavaError, OSError) as error:
         raise SourceError(f"source.path: {_reading_fault(spark, settings, error)}") from error
@@ -140,14 +164,6 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
 
 def _latest(table: DeltaTable) -> str:
     return str(table.history(1).select("version").collect()[0][0])
-
-
-def _is_delta(spark: SparkSession, name: str) -> bool:
-    try:
-        DeltaTable.forName(spark, name)
-    except PySparkException:
-        return False
-    return True
 
 
 def _listing_digest(spark: SparkSession, path: str) -> str:
@@ -208,53 +224,3 @@ def _names(kind: T.DataType) -> str:
     if isinstance(kind, T.ArrayType):
         return _names(kind.elementType)
     return _names(kind.keyType) + _names(kind.valueType) if isinstance(kind, T.MapType) else ""
-
-
-def _rows(table: DataFrame, settings: SourceSettings) -> DataFrame:
-    carried = [F.struct(*(F.col(f"`{c}`") for c in settings.passthrough)).alias("passthrough")] * bool(settings.passthrough)
-    doc_id = F.col(f"`{settings.id_column}`").cast("string").alias("doc_id")
-    return table.select(doc_id, F.col(f"`{settings.text_column}`").alias("text"), *carried)
-
-
-def _with_counts_of_ids(rows: DataFrame) -> DataFrame:
-    """Add how often each id occurs; only ids are shuffled unless some do occur twice."""
-    repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
-    repeated = repeated.where("copies > 1")
-    found = repeated.limit(BROADCAST_DUPLICATES + 1).count()
-    if not found:
-        return rows.withColumn("copies", F.lit(1))
-    if found <= BROADCAST_DUPLICATES:
-        repeated = F.broadcast(repeated)
-    return rows.join(repeated, "doc_id", "left")
-
-
-def _judge(rows: DataFrame, max_chars: int) -> DataFrame:
-    """Add the reject code, null for a document."""
-    code = (
-        F.when(F.col("doc_id").isNull(), "null_id")
-        .when(_malformed("doc_id"), "malformed_id")
-        .when(F.col("copies") > 1, "duplicate_id")
-        .when(F.col("text").isNull(), "null_text")
-        .when(F.length("text") > max_chars, "text_too_long")
-        .when(_malformed("text"), "malformed_text")
-    )
-    return rows.withColumn("chars", F.length("text")).withColumn(_CODE, code)
-
-
-def _malformed(column: str) -> Column:
-    """Bytes that are not UTF-8, a lone surrogate for one: Java's round trip replaces them, so the bytes differ."""
-    return F.col(column).cast("binary") != F.encode(F.col(column), "UTF-8")
-
-
-def _detail(max_chars: int) -> Column:
-    return (
-        F.when(F.col(_CODE) == "null_id", F.lit("the id is null"))
-        .when(F.col(_CODE) == "malformed_id", F.lit("the id is not valid UTF-8"))
-        .when(F.col(_CODE) == "duplicate_id", F.format_string("%d rows of this run have this id", F.col("copies")))
-        .when(F.col(_CODE) == "null_text", F.lit("the text is null"))
-        .when(
-            F.col(_CODE) == "text_too_long",
-            F.format_string(f"%d code points, source.max_chars is {max_chars}", F.col("chars")),
-        )
-        .otherwise(F.lit("the text is not valid UTF-8 (a lone surrogate, or cut in the middle of a character)"))
-    )

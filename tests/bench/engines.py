@@ -122,7 +122,7 @@ def ways(spark: SparkSession, scratch: Path) -> dict[str, tuple[str, Callable[[D
             overrides = [*common, f"recognition.precision={precision}", f"recognition.engine={engine}"]
             overrides += [f"model.path={scratch}/{stored}", f"recognition.sparknlp_model={scratch}/{stored}-sparknlp"]
             recogniser = open_recogniser(spark, settings.load(None, overrides, {}))
-            found[f"{engine} {precision}"] = (precision, recogniser.recognise)
+            found[f"{engine} {precision}"] = (precision, recogniser.load())
     return found
 
 

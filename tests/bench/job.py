@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
+from entitymill.changes import everything
 from entitymill.engines.documents import read_segments
 from entitymill.extraction import extract, spread
 from entitymill.segmentation import load_detector, segment
@@ -58,8 +59,10 @@ def tokens_in(table: pa.Table) -> Sentences:
 
 def segmented(spark: SparkSession, loaded: settings.Settings) -> DataFrame:
     """The job's segmentation, on its own."""
-    source = open_source(spark, loaded.source)
-    return segment(spread(spark, source, None), load_detector(spark, loaded.segmentation))
+    found = everything(open_source(spark, loaded.source), "first")
+    return segment(
+        spread(spark, found.documents.drop("known"), found.chars, None), load_detector(spark, loaded.segmentation)
+    )
 
 
 _tagger: Tagger | None = None

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 
 from entitymill import settings
 from entitymill.engines import sparknlp_model
-from entitymill.extraction import Summary, extract
+from entitymill.extraction import extract
 from entitymill.session import open_session
+from entitymill.summary import Summary
 from entitymill.tables import Tables
 
 ROOT = Path(__file__).parents[2]
@@ -50,8 +51,8 @@ class Job:
         source = ["source.format=parquet", f"source.path={self.directory}/texts.parquet"]
         return [*source, f"output.path={self.output}", *MODELS, "spark.partitions=2", *overrides]
 
-    def run(self, *overrides: str) -> Summary:
-        return extract(self.spark, settings.load(None, self.options(*overrides), {}))
+    def run(self, *overrides: str, full: bool = False) -> Summary:
+        return extract(self.spark, settings.load(None, self.options(*overrides), {}), full=full)
 
     def texts(self, rows: list[Row] | pa.Table) -> Job:
         if not isinstance(rows, pa.Table):

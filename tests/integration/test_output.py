@@ -12,10 +12,10 @@ from deltalake import DeltaTable as DeltaReader
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import settings
+from entitymill import schemas, settings
 from entitymill.errors import OutputError
 from entitymill.extraction import extract
-from entitymill.tables import Tables
+from entitymill.tables import Tables, parquet
 
 from .conftest import Job
 
@@ -30,7 +30,7 @@ def test_parquet_is_written_by_label_and_replaced_as_a_whole(job: Job) -> None:
     directory = job.output / "entities"
     assert {path.name for path in directory.glob("label=*")} == {"label=PER", "label=LOC"}
     assert pq.read_table(directory, partitioning="hive").num_rows == 3
-    assert sorted(path.name for path in job.output.iterdir()) == ["documents", "entities", "rejects", "runs"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["_lease", "documents", "entities", "rejects", "runs"]
 
 
 def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) -> None:
@@ -41,7 +41,7 @@ def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) 
     (job.output / "_staged" / "half.parquet").write_bytes(b"half")
 
     loaded = settings.load(None, job.options("output.format=parquet"), {})
-    Tables(job.spark, loaded.output).prepare()
+    parquet.settle(Tables(job.spark, loaded.output))
 
     assert pq.read_table(job.output / "entities").num_rows == 3
     assert not (job.output / "_staged").exists()
@@ -58,7 +58,7 @@ def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> N
     assert [(row.doc_id, row.entity, row.label) for row in rows] == EXPECTED
     assert spark.read.table("entity_tables.runs").count() == 2
     detail = DeltaTable.forName(spark, "entity_tables.entities").detail().collect()[0]
-    assert (detail.partitionColumns, detail.properties["entitymill.schema"]) == (["label"], "1")
+    assert (detail.partitionColumns, detail.properties["entitymill.schema"]) == (["label"], schemas.VERSION)
     written = DeltaReader(detail.location.removeprefix("file:")).schema().to_json()
     assert {f["name"] for f in json.loads(written)["fields"] if not f["nullable"]} == {"doc_id", "mention_id", "label"}
 
@@ -110,7 +110,7 @@ def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, form
 def test_a_table_of_another_schema_version_is_refused(job: Job, spark: SparkSession) -> None:
     job.texts(TEXTS).run()
     spark.sql(f"ALTER TABLE delta.`{job.output}/entities` SET TBLPROPERTIES ('entitymill.schema' = '99')")
-    with pytest.raises(OutputError, match="has schema 99, this program writes 1"):
+    with pytest.raises(OutputError, match="has schema 99, this program writes 2"):
         job.run()
 
 

@@ -69,13 +69,22 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     return ShippedModel(manifest, names, path)
 
 
-def check_precision(model: ShippedModel, precision: Precision) -> None:
+def check_precision(manifest: bundle.Manifest, precision: Precision) -> None:
     """Refuse on the driver what every worker would refuse.
 
     Raises:
         ModelError: the weights cannot be run in this precision.
     """
-    network.check_precision(precision, model.manifest.precision, calibrated=model.manifest.calibrated)
+    network.check_precision(precision, manifest.precision, calibrated=manifest.calibrated)
+
+
+def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
+    """What a bundle says of itself.
+
+    Raises:
+        ModelError: there is none.
+    """
+    return _fetch_manifest(spark, path, shipping.scratch("entitymill-manifest-"))
 
 
 def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:

@@ -1,0 +1,230 @@
+"""2  documents vs what the output holds already -> what is to be done: by hashes, or by what Delta says has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from entitymill import admission
+from entitymill import feed as feeds
+from entitymill.admission import CODE
+from entitymill.errors import OutputError
+from entitymill.feed import Feed
+from entitymill.source import Source
+
+KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What counts as changed.
+
+    fingerprint: of this run.
+    on_fingerprint_change: as `incremental.on_fingerprint_change`.
+    slice: digest of the slice that is replaced; none where the run is about the whole source.
+    """
+
+    fingerprint: str
+    on_fingerprint_change: str
+    slice: str | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one run has to do.
+
+    mode: how it was found: `first`, `full`, `compare`, `feed`, `arrivals`.
+    documents: to recognise: doc_id, text, text_hash, chars, known (whether the output has a row of it), perhaps
+        `passthrough`.
+    removed: doc_id of documents to take out.
+    refused: doc_id, stage, code, detail.
+    looked_at: doc_id of all rows looked at; none where that is the whole source.
+    rows: looked at.
+    counts: of refused rows, by code.
+    to_recognise, to_remove: documents in `documents` and in `removed`.
+    chars, known: code points of the texts in `documents`, and how many of these are known.
+    close: gives back what is cached.
+    """
+
+    mode: str
+    documents: DataFrame
+    removed: DataFrame
+    refused: DataFrame
+    looked_at: DataFrame | None
+    rows: int
+    counts: dict[str, int]
+    to_recognise: int
+    to_remove: int
+    chars: int
+    known: int
+    close: Callable[[], object] = field(default=lambda: None)
+
+
+def everything(source: Source, mode: str) -> Changes:
+    """All documents, of which the output holds none."""
+    judged = source.judged()
+    counts, chars = _count(judged)
+    documents = admission.documents(judged)
+    return Changes(
+        mode=mode,
+        documents=documents.withColumn("known", F.lit(False)),
+        removed=documents.select("doc_id").limit(0),
+        refused=admission.refused(judged, source.settings.max_chars),
+        looked_at=None,
+        rows=sum(counts.values()),
+        counts={code: rows for code, rows in counts.items() if code},
+        to_recognise=counts.get("", 0),
+        to_remove=0,
+        chars=chars,
+        known=0,
+    )
+
+
+def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
+    """All documents against what is known of them, by hashes; texts are read once, and those of changed documents twice.
+
+    Args:
+        source: of the run.
+        known: KNOWN_COLUMNS of what the output holds.
+        policy: of the run.
+
+    Raises:
+        OutputError: a fingerprint differs, and the policy is to refuse.
+    """
+    judged = source.judged()
+    outcomes = _outcomes(judged, known, policy).persist(StorageLevel.DISK_ONLY)
+    total = source.rows.count()
+    return _changes("compare", judged, outcomes, source, total)
+
+
+def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame, policy: Policy) -> Changes | None:
+    """What Delta says has changed against what is known of it.
+
+    Args:
+        source: of the run.
+        feed: since the version that the output is of.
+        known: KNOWN_COLUMNS of what the output holds.
+        refused: doc_id of `rejects`.
+        policy: of the run.
+
+    Returns:
+        None where a row was, or is now, refused, or an id may occur elsewhere too: only a look at all rows can tell then.
+    """
+    ids = feed.events.select("doc_id").distinct()
+    concerned = known.join(ids, "doc_id", "left_semi")
+    settled = feeds.settle(feed.events, concerned, refused)
+    if settled is None:
+        return None
+    rows, gone = settled
+    judged = admission.judge(rows.withColumn("copies", F.lit(1).cast("long")), source.settings.max_chars)
+    if judged.where(F.col(CODE).isNotNull()).take(1):
+        return None
+    present = judged.select("doc_id").unionByName(gone)
+    outcomes = _outcomes(judged, concerned.join(present, "doc_id", "left_semi"), policy).persist(StorageLevel.DISK_ONLY)
+    return _changes(feed.mode, judged, outcomes, source, judged.count(), ids)
+
+
+def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
+    """One row per document or refused row that is not as it was: doc_id, kind, chars, copies, CODE, known."""
+    hashes = judged.select(
+        "doc_id",
+        F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash"),
+        admission.passthrough_hash(judged.columns).alias("passthrough_hash"),
+        "chars",
+        "copies",
+        CODE,
+        F.lit(True).alias("here"),
+    )
+    held = known.select(*KNOWN_COLUMNS).alias("k")
+    joined = hashes.alias("s").join(held, F.col("s.doc_id") == F.col("k.doc_id"), "full")
+    kind = _kind(policy)
+    outcome = joined.select(
+        F.coalesce("s.doc_id", "k.doc_id").alias("doc_id"),
+        kind.alias("kind"),
+        "chars",
+        "copies",
+        CODE,
+        F.col("k.doc_id").isNotNull().alias("known"),
+        # A refused row of a known document takes it out too.
+        (F.col("k.doc_id").isNotNull() & F.col(CODE).isNotNull() & _mine(policy)).alias("out"),
+    )
+    return outcome.where(F.col("kind") != "same")
+
+
+def _kind(policy: Policy) -> Column:
+    other_model = ~F.col("fingerprint").eqNullSafe(F.lit(policy.fingerprint))
+    changed = F.col("status").eqNullSafe("pending") | ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
+    # Of another model's documents the carried columns may be others, too: then it is the model that counts.
+    changed |= ~other_model & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
+    if policy.on_fingerprint_change != "ignore":
+        changed |= other_model
+    if policy.slice is not None:
+        changed |= ~F.col("slice").eqNullSafe(F.lit(policy.slice))
+    kind = F.when(F.col(CODE).isNotNull(), "refused").when(F.col("here").isNull(), F.when(_mine(policy), "removed"))
+    kind = kind.when(F.col("k.doc_id").isNull(), "new").when(changed, "changed")
+    return F.coalesce(kind, F.lit("same"))
+
+
+def _mine(policy: Policy) -> Column:
+    """Whether a known document is one that this run may remove."""
+    return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(F.lit(policy.slice))
+
+
+def check_fingerprints(known: DataFrame, policy: Policy) -> None:
+    """Refuse, where the policy is to.
+
+    Args:
+        known: KNOWN_COLUMNS of what the output holds.
+        policy: of the run.
+
+    Raises:
+        OutputError: the output holds documents of another fingerprint.
+    """
+    if policy.on_fingerprint_change != "refuse":
+        return
+    others = known.where((F.col("status") != "pending") & (F.col("fingerprint") != policy.fingerprint))
+    if policy.slice is not None:
+        others = others.where(F.col("slice") == policy.slice)
+    found = others.select("fingerprint").take(1)
+    if found:
+        raise OutputError(
+            f"incremental.on_fingerprint_change: the output holds documents of fingerprint {found[0][0]}, this run's is "
+            f"{policy.fingerprint}: a model, a precision or a setting that decides results differs; "
+            "set it to reprocess or ignore, or run with --full."
+        )
+
+
+def _changes(
+    mode: str, judged: DataFrame, outcomes: DataFrame, source: Source, total: int, touched: DataFrame | None = None
+) -> Changes:
+    sums = outcomes.groupBy("kind", CODE).agg(
+        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.sum(F.col("known").cast("long")).alias("known")
+    )
+    found = sums.collect()
+    work = [row for row in found if row["kind"] in ("new", "changed")]
+    todo = outcomes.where(F.col("kind").isin("new", "changed")).select("doc_id", "known")
+    removed = outcomes.where((F.col("kind") == "removed") | F.col("out")).select("doc_id").distinct()
+    return Changes(
+        mode=mode,
+        documents=admission.documents(judged).join(todo, "doc_id"),
+        removed=removed,
+        refused=admission.refused(outcomes.where(F.col("kind") == "refused"), source.settings.max_chars),
+        looked_at=touched,
+        rows=total,
+        counts={row[CODE]: row["rows"] for row in found if row["kind"] == "refused"},
+        to_recognise=sum(row["rows"] for row in work),
+        to_remove=removed.count(),
+        chars=sum(row["chars"] or 0 for row in work),
+        known=sum(row["known"] or 0 for row in work),
+        close=outcomes.unpersist,
+    )
+
+
+def _count(judged: DataFrame) -> tuple[dict[str, int], int]:
+    """Reject code -> rows, "" -> documents; and the documents' code points."""
+    sums = judged.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
+    return {row[CODE] or "": row["rows"] for row in sums}, sum(row["chars"] or 0 for row in sums if row[CODE] is None)

@@ -1,0 +1,113 @@
+"""What a run did, in numbers: for its summary and its row of `runs`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from time import perf_counter
+from typing import Any
+
+from entitymill.settings import Settings
+from entitymill.tables import Stamp
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Summary:
+    """What a run did, in numbers.
+
+    scope: digest of what says which rows the run is about.
+    mode: how its documents were found: `first`, `full`, `compare`, `feed`, `arrivals`, or `none`: there was nothing to do.
+    documents, sentences, tokens, split_sentences: processed.
+    removed: documents taken out, since the source has them no more.
+    units: the work was cut into.
+    by_label: label -> mentions found.
+    rejects: code -> rows.
+    seconds: stage -> wall seconds; but `encoding` and `inference` are parts of recognition, summed over all workers, and
+        `segmentation` is what is left of all cores' time in it: segmentation, the way to the workers and back, idling.
+    """
+
+    run_id: str
+    started_at: datetime
+    scope: str = ""
+    mode: str = ""
+    documents: int = 0
+    removed: int = 0
+    units: int = 0
+    sentences: int = 0
+    tokens: int = 0
+    split_sentences: int = 0
+    by_label: dict[str, int] = field(default_factory=dict)
+    rejects: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def sentences_per_second(self) -> float:
+        """Sentences over the wall seconds of the whole run, set-up included."""
+        return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
+
+    def row(self, settings: Settings, stamp: Stamp, status: str) -> dict[str, Any]:
+        """The run's row of `runs`."""
+        return {
+            "run_id": self.run_id,
+            "started_at": self.started_at,
+            "ended_at": None if status == "running" else datetime.now(timezone.utc),
+            "status": status,
+            "mode": self.mode or None,
+            "settings": json.dumps(settings.masked()),
+            "source": settings.masked()["source"]["path"],
+            "source_version": stamp.source_version,
+            "scope": self.scope,
+            "model": stamp.model,
+            "fingerprint": stamp.fingerprint,
+            "entities_by_label": self.by_label,
+            "documents": self.documents,
+            "removed": self.removed,
+            "units": self.units,
+            "sentences": self.sentences,
+            "rejects": sum(self.rejects.values()),
+            "seconds": self.seconds,
+            "sentences_per_second": self.sentences_per_second,
+        }
+
+
+class Clock:
+    """Wall seconds per stage, added up in a summary."""
+
+    def __init__(self, summary: Summary) -> None:
+        """Start now."""
+        self._summary = summary
+        self._began = self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What passed since the last lap was spent on this stage."""
+        now = perf_counter()
+        self._summary.seconds[stage] = self._summary.seconds.get(stage, 0.0) + now - self._last
+        log.info("%s took %.1f s", stage, now - self._last)
+        self._last = now
+
+    def total(self) -> None:
+        """What passed since the start."""
+        self._summary.seconds["total"] = perf_counter() - self._began
+
+
+def scope(settings: Settings, identity: str) -> str:
+    """Digest of the settings, and the identity of the source, that say which rows a run is about and where they go."""
+    about = {
+        "source": settings.source.model_dump(mode="json"),
+        "table": identity,
+        "slice": settings.output.replace_slice,
+        "format": settings.output.format,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def slice_of(settings: Settings) -> str | None:
+    """Digest of the slice that a run replaces; none where it is about everything."""
+    if not settings.output.replace_slice:
+        return None
+    return hashlib.sha256((settings.source.where or "").strip().encode()).hexdigest()[:16]

@@ -1,0 +1,94 @@
+"""One change of a table at a time: fenced against a run that lost its lease, and tried again where trying again is safe.
+
+Every commit carries Delta's own (txnAppId, txnVersion), the version growing with the lease's epoch. So a commit that took
+effect although the storage layer said that it failed is skipped when it is tried again, and a run that was taken for dead
+and wakes up finds its versions too old: Delta skips what it writes, or refuses it as concurrent.
+https://docs.delta.io/latest/delta-batch.html#idempotent-writes
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from delta.exceptions import DeltaConcurrentModificationException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
+APPLICATION = "entitymill"
+COMMITS_PER_EPOCH = 1_000_000
+TRIES = 5
+PAUSE_SECONDS = 0.5
+"""Before the second try; doubled before each further one."""
+_CONFS = ("spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion")
+_STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
+_FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
+
+
+class Commits:
+    """The commits of one holder of the lease."""
+
+    def __init__(self, spark: SparkSession, epoch: int) -> None:
+        """Start counting.
+
+        Args:
+            spark: whose session confs carry the fence while a commit runs.
+            epoch: of the lease.
+        """
+        self._spark = spark
+        self._version = epoch * COMMITS_PER_EPOCH
+
+    def __call__(self, what: str, change: Callable[[], object]) -> None:
+        """Make one change, at most once.
+
+        Args:
+            what: for the log.
+            change: makes at most one commit to each table it touches, and is safe to run again if it made none.
+        """
+        self._version += 1
+        for attempt in range(TRIES):
+            try:
+                self._fenced(change)
+            except Exception as error:
+                if attempt == TRIES - 1 or not worth_another_try(error):
+                    raise
+                log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
+                time.sleep(PAUSE_SECONDS * 2**attempt)
+            else:
+                return
+
+    def _fenced(self, change: Callable[[], object]) -> None:
+        for conf, value in zip(_CONFS, (APPLICATION, str(self._version)), strict=True):
+            self._spark.conf.set(conf, value)
+        try:
+            change()
+        finally:
+            for conf in _CONFS:
+                self._spark.conf.unset(conf)
+
+
+def concurrent(error: Exception) -> bool:
+    """Whether another writer's commit came between."""
+    return isinstance(error, DeltaConcurrentModificationException) or "Concurrent" in _classes(error)
+
+
+def worth_another_try(error: Exception) -> bool:
+    """Whether the same change may succeed now: another writer came between, or storage failed."""
+    classes = _classes(error)
+    if any(name in classes for name in _FINAL):
+        return False
+    return concurrent(error) or any(name in classes for name in _STORAGE_FAULTS)
+
+
+def _classes(error: Exception) -> str:
+    """Java classes and first lines of an error and its causes, in one string."""
+    if isinstance(error, Py4JJavaError):
+        named, cause = [], error.java_exception
+        while cause is not None:
+            named.append(str(cause.toString())[:300])
+            cause = cause.getCause()
+        return " ".join(named)
+    return str(error)[:2000] if isinstance(error, PySparkException) else type(error).__name__

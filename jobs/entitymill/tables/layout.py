@@ -1,0 +1,214 @@
+"""The tables of one output: where they are, whether they are ours, how they are made, read and written."""
+
+from __future__ import annotations
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill import schemas, storage
+from entitymill.errors import OutputError
+from entitymill.settings import OutputSettings
+
+NAMES = ("entities", "documents", "rejects", "runs", "annotations")
+LEASE = "lease"
+STAGED = "staged_"
+"""Before the name of a table that waits to be swapped in."""
+PROPERTY = "entitymill.schema"
+_ADVISORY_SIZE = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
+_CHECKED_WHEN_REPLACED = "spark.databricks.delta.replaceWhere.constraintCheck.enabled"
+SHUFFLED_BYTES_PER_FILE_BYTE = 3
+"""Rows in a shuffle are about this much larger than in Parquet."""
+
+
+class Tables:
+    """The tables of one output, or those that wait to be swapped in for them."""
+
+    def __init__(self, spark: SparkSession, settings: OutputSettings, *, staged: bool = False) -> None:
+        """Name the place; nothing is read.
+
+        Args:
+            spark: the session.
+            settings: of the output.
+            staged: whether these are the waiting ones; always Delta.
+        """
+        self.spark = spark
+        self.settings = settings
+        self.staged = staged
+
+    @property
+    def parquet(self) -> bool:
+        """Whether `entities` is plain Parquet here."""
+        return self.settings.format == "parquet" and not self.staged
+
+    def address(self, name: str) -> str:
+        """Where a table is: a path, or a catalog name."""
+        prefix = STAGED if self.staged else ""
+        if self.settings.path is not None:
+            # A leading underscore: no reader of the directory takes it for data.
+            return f"{storage.qualify(self.spark, self.settings.path)}/{'_' * self._hidden(name)}{prefix}{name}"
+        return f"{self.settings.schema_}.{prefix}{name}"
+
+    def _hidden(self, name: str) -> bool:
+        return self.staged or name not in NAMES
+
+    def reference(self, name: str) -> str:
+        """A Delta table as SQL names it, quoted."""
+        if self.settings.path is not None:
+            return "delta." + quoted_part(self.address(name))
+        return quoted(self.address(name))
+
+    def read(self, name: str) -> DataFrame:
+        """One of the tables."""
+        if self.settings.path is None:
+            return self.spark.read.table(quoted(self.address(name)))
+        kind = "parquet" if name == "entities" and self.parquet else "delta"
+        return self.spark.read.format(kind).load(self.address(name))
+
+    def exists(self, name: str) -> bool:
+        """Whether anything is where a table would be."""
+        if self.settings.path is not None:
+            return storage.exists(self.spark, self.address(name))
+        return self.spark.catalog.tableExists(quoted(self.address(name)))
+
+    def table(self, name: str) -> DeltaTable:
+        """A Delta table, to be changed."""
+        if self.settings.path is not None:
+            return DeltaTable.forPath(self.spark, self.address(name))
+        return DeltaTable.forName(self.spark, quoted(self.address(name)))
+
+    def check_place(self) -> None:
+        """Find out before any work whether tables can be written here; make the catalog schema where it is missing.
+
+        Raises:
+            OutputError: they cannot.
+        """
+        if self.settings.path is not None:
+            try:
+                storage.check_writable(self.spark, self.settings.path)
+            except OSError as error:
+                raise OutputError(f"output.path: {self.settings.path} cannot be written: {error}.") from error
+            return
+        try:
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.settings.schema_ or '')}")
+        except (PySparkException, Py4JJavaError) as error:
+            raise OutputError(f"output.schema: {self.settings.schema_} does not exist and cannot be created.") from error
+
+    def check_ours(self, *names: str) -> None:
+        """Find out whether the tables that exist were written by this version of this program.
+
+        Raises:
+            OutputError: one was not.
+        """
+        for name in names:
+            if not self.exists(name):
+                continue
+            if name == "entities" and self.parquet:
+                self._check_parquet()
+                continue
+            version = self.properties(name).get(PROPERTY)
+            if version != schemas.VERSION:
+                found = (
+                    f"has schema {version}, this program writes {schemas.VERSION}" if version else "was not written by it"
+                )
+                raise OutputError(f"output: {self.address(name)} exists and {found}; choose another output or move it away.")
+
+    def _check_parquet(self) -> None:
+        try:
+            ours = set(schemas.ENTITY_COLUMNS) <= set(self.read("entities").columns)
+        except (PySparkException, Py4JJavaError):
+            ours = False
+        if not ours or storage.exists(self.spark, f"{self.address('entities')}/_delta_log"):
+            raise OutputError(
+                f"output: {self.address('entities')} exists and was not written by this program; "
+                "choose another output or move it away."
+            )
+
+    def properties(self, name: str) -> dict[str, str]:
+        """The properties of a Delta table; none where there is no such table."""
+        try:
+            rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.reference(name)}").collect()
+        except (PySparkException, Py4JJavaError):
+            return {}
+        return {row["key"]: row["value"] for row in rows}
+
+    def create(self, name: str, schema: T.StructType, properties: dict[str, str] | None = None) -> None:
+        """Create a Delta table with keys NOT NULL, a CHECK constraint and comments on its columns, if it is not there.
+
+        An existing one gets the columns it lacks.
+        """
+        if self.exists(name):
+            self._evolve(name, schema)
+            return
+        builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema).property(PROPERTY, schemas.VERSION)
+        for key, value in (properties or {}).items():
+            builder = builder.property(key, value)
+        if name in schemas.CONSTRAINTS and not self.staged:
+            builder = builder.property(f"delta.constraints.entitymill_{name}", schemas.CONSTRAINTS[name])
+        if name == "entities":
+            builder = builder.partitionedBy("label")
+        if self.settings.path is not None:
+            builder.location(self.address(name)).execute()
+        else:
+            builder.tableName(quoted(self.address(name))).execute()
+
+    def _evolve(self, name: str, schema: T.StructType) -> None:
+        if set(schema.names) - set(self.read(name).columns):
+            self.append(self.spark.createDataFrame([], schema), name)
+
+    def append(self, frame: DataFrame, name: str) -> None:
+        """Add rows in one commit; new columns are added."""
+        if self.settings.path is not None:
+            frame.write.format("delta").mode("append").option("mergeSchema", "true").save(self.address(name))
+        else:
+            frame.writeTo(quoted(self.address(name))).option("mergeSchema", "true").append()
+
+    def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
+        """Delete the rows that meet an SQL condition, or all, and add others, in one commit.
+
+        The others need not meet the condition. New columns are added, ones no longer written stay, empty; NOT NULL and
+        properties are kept.
+        """
+        # On the path of a writer, whose rows must all meet the condition otherwise.
+        before = str(self.spark.conf.get(_CHECKED_WHEN_REPLACED, "true"))
+        self.spark.conf.set(_CHECKED_WHEN_REPLACED, "false")
+        try:
+            if self.settings.path is not None:
+                writer = frame.write.format("delta").mode("overwrite").option("mergeSchema", "true")
+                if condition is not None:
+                    writer = writer.option("replaceWhere", condition)
+                writer.save(self.address(name))
+            else:
+                # saveAsTable would replace the table itself, its constraints and properties with it.
+                table = frame.writeTo(quoted(self.address(name))).option("mergeSchema", "true")
+                table.overwrite(F.expr(condition) if condition is not None else F.lit(True))
+        finally:
+            self.spark.conf.set(_CHECKED_WHEN_REPLACED, before)
+
+    def drop(self, name: str) -> None:
+        """Remove a table that waits to be swapped in."""
+        if self.settings.path is not None:
+            system, path = storage.hadoop_path(self.spark, self.address(name))
+            system.delete(path, True)
+        else:
+            self.spark.sql(f"DROP TABLE IF EXISTS {quoted(self.address(name))}")
+
+    def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
+        """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
+        self.spark.conf.set(_ADVISORY_SIZE, f"{self.settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE}m")
+        hint = f"REBALANCE({by})" if by else "REBALANCE"
+        query = f"SELECT /*+ {hint} */ * FROM {{frame}}"  # noqa: S608  # the hint is this program's own
+        return self.spark.sql(query, frame=frame).sortWithinPartitions("doc_id")
+
+
+def quoted(name: str) -> str:
+    """A catalog name of up to three levels, each quoted, so that no setting is ever read as SQL."""
+    return ".".join(quoted_part(part) for part in name.split("."))
+
+
+def quoted_part(part: str) -> str:
+    """One level of a name, quoted."""
+    return "`" + part.replace("`", "``") + "`"

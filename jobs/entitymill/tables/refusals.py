@@ -1,0 +1,51 @@
+"""The table `rejects`: the rows of the present source that are not documents, and the documents that no worker survives."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+
+from entitymill import schemas
+from entitymill.tables import rows
+from entitymill.tables.commits import Commits
+from entitymill.tables.layout import Tables
+from entitymill.tables.rows import Stamp
+
+
+class Refusals:
+    """What a run changes in `rejects`."""
+
+    def __init__(self, tables: Tables, commits: Commits, stamp: Stamp) -> None:
+        """Create the table if it is missing."""
+        self._tables = tables
+        self._commits = commits
+        self._stamp = stamp
+        tables.create("rejects", schemas.REJECTS)
+
+    def replace(self, refused: DataFrame) -> None:
+        """Make the refused rows of this run's source, or slice, these.
+
+        Args:
+            refused: doc_id, stage, code, detail.
+        """
+        condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
+        self._commits("rejects", lambda: self._tables.replace(self._rows(refused), "rejects", condition))
+
+    def replace_of(self, ids: DataFrame, refused: DataFrame) -> None:
+        """Make the refused rows of some ids these.
+
+        Args:
+            ids: doc_id, each once.
+            refused: doc_id, stage, code, detail, of some of them.
+        """
+        target = self._tables.table("rejects").alias("t")
+        old = target.merge(ids.select("doc_id").alias("s"), "t.doc_id = s.doc_id").whenMatchedDelete()
+        self._commits("rejects", old.execute)
+        self.add(refused)
+
+    def add(self, refused: DataFrame) -> None:
+        """Add refused rows: doc_id, stage, code, detail."""
+        self._commits("rejects", lambda: self._tables.append(self._rows(refused), "rejects"))
+
+    def _rows(self, refused: DataFrame) -> DataFrame:
+        made = rows.rejects(refused, self._stamp).select(*schemas.REJECTS.names).to(schemas.REJECTS)
+        return self._tables.sized(made)

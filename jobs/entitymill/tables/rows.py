@@ -1,0 +1,79 @@
+"""Recognised documents -> rows of the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill import admission
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the rows of a run carry; `slice` is null unless the run replaces a slice."""
+
+    run_id: str
+    started_at: datetime
+    model: str
+    fingerprint: str
+    source_version: str
+    slice: str | None = None
+
+    def columns(self) -> dict[str, Column]:
+        """The columns that every table of results ends with."""
+        return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
+
+
+def entities(recognised: DataFrame, schema: T.StructType, stamp: Stamp) -> DataFrame:
+    """One row per mention."""
+    carried = [name for name in recognised.columns if name == "passthrough"]
+    exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *carried)
+    rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in carried))
+    return rows.withColumns({"model": F.lit(stamp.model), **stamp.columns()}).select(*schema.names)
+
+
+def annotated(recognised: DataFrame, stamp: Stamp) -> DataFrame:
+    """One row per document."""
+    return recognised.select("doc_id", "ner", "ner_chunk", F.lit(stamp.run_id).alias("run_id"))
+
+
+def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
+    """One row per document."""
+    rows = recognised.withColumns(
+        {
+            "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
+            "entities": F.size("mentions"),
+            "passthrough_hash": admission.passthrough_hash(recognised.columns),
+            "slice": F.lit(stamp.slice).cast("string"),
+            "fingerprint": F.lit(stamp.fingerprint),
+            "source_version": F.lit(stamp.source_version),
+            **stamp.columns(),
+        }
+    )
+    return rows.drop("mentions", "passthrough", "encoding_seconds", "inference_seconds", "ner", "ner_chunk")
+
+
+def pending(ids: DataFrame, stamp: Stamp) -> DataFrame:
+    """A row per document whose mentions are about to be replaced: it claims nothing."""
+    return ids.select(
+        "doc_id",
+        F.lit("pending").alias("status"),
+        F.lit(0).alias("entities"),
+        F.lit(stamp.slice).cast("string").alias("slice"),
+        *(column.alias(name) for name, column in stamp.columns().items()),
+    )
+
+
+def rejects(refused: DataFrame, stamp: Stamp) -> DataFrame:
+    """One row per refused row; `refused` has doc_id, stage, code, detail."""
+    return refused.withColumns(
+        {
+            "slice": F.lit(stamp.slice).cast("string"),
+            "run_id": F.lit(stamp.run_id),
+            "at": F.lit(stamp.started_at),
+        }
+    )

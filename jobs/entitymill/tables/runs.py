@@ -1,0 +1,48 @@
+"""The record of runs: one row each, from its start to its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import Column, Row
+from pyspark.sql import functions as F
+
+from entitymill import schemas
+from entitymill.tables.commits import Commits
+from entitymill.tables.layout import Tables
+
+
+class Runs:
+    """The table `runs` of an output."""
+
+    def __init__(self, tables: Tables) -> None:
+        """Nothing is read yet."""
+        self._tables = tables
+
+    def last(self) -> Row | None:
+        """The latest run that had anything to do, or to find out; none if there was none."""
+        if not self._tables.exists("runs"):
+            return None
+        rows = self._tables.read("runs").where("mode IS NULL OR mode <> 'none'").orderBy(F.desc("started_at")).take(1)
+        return rows[0] if rows else None
+
+    def start(self, row: dict[str, Any], commits: Commits) -> None:
+        """Record that a run began; it holds the lease, so others still said to be running are dead."""
+        self._tables.create("runs", schemas.RUNS)
+        if self._tables.read("runs").where("status = 'running'").take(1):
+            died: dict[str, str | Column] = {"status": F.lit("died")}
+            commits("runs", lambda: self._tables.table("runs").update("status = 'running'", died))
+        commits("runs", lambda: self._tables.append(self._frame(row), "runs"))
+
+    def end(self, row: dict[str, Any], commits: Commits) -> None:
+        """Record how a run ended."""
+        replaced = f"run_id = '{row['run_id']}'"
+        commits("runs", lambda: self._tables.replace(self._frame(row), "runs", replaced))
+
+    def idle(self, row: dict[str, Any]) -> None:
+        """Record a run that found nothing to do."""
+        self._tables.append(self._frame(row), "runs")
+
+    def _frame(self, row: dict[str, Any]) -> Any:
+        values = [tuple(row.get(name) for name in schemas.RUNS.names)]
+        return self._tables.spark.createDataFrame(values, schemas.RUNS).coalesce(1)

@@ -1,0 +1,124 @@
+"""Results that become visible all at once: of `--full`, and of every run whose `entities` is plain Parquet.
+
+Units are published into tables of their own beside the output, so a killed run goes on where it was. When all are there, the
+staging is marked complete and swapped in; a run that finds a complete one, left by a run that died in the swap, swaps it
+in first. Every step of the swap may be done again.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from entitymill import schemas
+from entitymill.tables import parquet
+from entitymill.tables.commits import Commits
+from entitymill.tables.layout import Tables
+from entitymill.tables.publisher import Publisher
+from entitymill.tables.rows import Stamp
+
+_KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
+_STAGED = ("documents", "entities", "annotations")
+"""Dropped in this order: without its documents, a staging is nothing."""
+
+
+class Staging:
+    """What waits to be swapped into an output."""
+
+    def __init__(self, tables: Tables, commits: Commits) -> None:
+        """Nothing is read yet.
+
+        Args:
+            tables: of the output.
+            commits: of this run.
+        """
+        self._tables = tables
+        self._commits = commits
+        self._staged = Tables(tables.spark, tables.settings, staged=True)
+        self._whole = False
+
+    def settle(self) -> None:
+        """Swap in what a dead run left complete; remove what is of no use."""
+        if self._tables.parquet:
+            parquet.settle(self._tables)
+        if not self._staged.exists("documents"):
+            self._drop()
+            return
+        properties = self._staged.properties("documents")
+        if _COMPLETE in properties:
+            self._whole = json.loads(properties[_KIND])["whole"]
+            self._swap()
+
+    def open(self, stamp: Stamp, passthrough: list[T.StructField], *, whole: bool, annotations: bool) -> Publisher:
+        """Start collecting, or go on where a dead run of the same kind was.
+
+        Args:
+            stamp: of this run.
+            passthrough: the carried fields.
+            whole: whether what is collected replaces everything, or only the documents that are in it.
+            annotations: whether `annotations` is collected too.
+        """
+        self._whole = whole
+        kind = json.dumps(
+            {"whole": whole, "fingerprint": stamp.fingerprint, "slice": stamp.slice, "annotations": annotations}
+        )
+        if self._staged.exists("documents") and self._staged.properties("documents").get(_KIND) != kind:
+            self._drop()
+        self._staged.create("documents", schemas.DOCUMENTS, {_KIND: kind})
+        return Publisher(self._staged, self._commits, stamp, passthrough, annotations=annotations)
+
+    def known(self) -> DataFrame:
+        """What `documents` will say of all documents, as far as is known now."""
+        collected = self._staged.read("documents")
+        present = collected.where("status <> 'removed'")
+        if self._whole or not self._tables.exists("documents"):
+            return present
+        return present.unionByName(self._tables.read("documents").join(collected.select("doc_id"), "doc_id", "left_anti"))
+
+    def finish(self) -> None:
+        """Make what was collected visible."""
+        reference = self._staged.reference("documents")
+        self._tables.spark.sql(f"ALTER TABLE {reference} SET TBLPROPERTIES ('{_COMPLETE}' = 'true')")
+        self._swap()
+
+    def _swap(self) -> None:
+        collected = self._staged.read("documents")
+        self._tables.create("documents", schemas.DOCUMENTS)
+        # Claims go first: until the end, `documents` says nothing of what is being replaced.
+        self._withdraw("documents", collected)
+        if self._tables.parquet:
+            parquet.swap(self._tables, self._merged(collected))
+        else:
+            entities = self._staged.read("entities")
+            self._tables.create("entities", entities.schema)
+            self._commits("entities", lambda: self._tables.replace(self._tables.sized(entities, by="label"), "entities"))
+        if self._staged.exists("annotations"):
+            self._tables.create("annotations", schemas.ANNOTATION_TABLE)
+            self._withdraw("annotations", collected)
+            annotations = self._tables.sized(self._staged.read("annotations"))
+            self._commits("annotations", lambda: self._tables.append(annotations, "annotations"))
+        present = self._tables.sized(collected.where("status IN ('done', 'blank')"))
+        self._commits("documents", lambda: self._tables.append(present, "documents"))
+        self._drop()
+
+    def _withdraw(self, name: str, collected: DataFrame) -> None:
+        target = self._tables.table(name)
+        if self._whole:
+            self._commits(name, target.delete)
+            return
+        merge = target.alias("t").merge(collected.select("doc_id").alias("s"), "t.doc_id = s.doc_id")
+        self._commits(name, merge.whenMatchedDelete().execute)
+
+    def _merged(self, collected: DataFrame) -> DataFrame:
+        parts = [self._staged.read("entities")]
+        if not self._whole and self._tables.exists("entities"):
+            held = self._tables.read("entities")
+            parts.append(held.join(collected.select("doc_id"), "doc_id", "left_anti"))
+        return reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)
+
+    def _drop(self) -> None:
+        for name in _STAGED:
+            self._staged.drop(name)

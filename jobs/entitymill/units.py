@@ -1,0 +1,65 @@
+"""Work in bounded pieces: ranges of doc_id, so that a unit's rows lie together and its commits touch few files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from entitymill.changes import Changes
+from entitymill.settings import LimitSettings
+
+CHARS_PER_MB = 1_000_000
+MOST_UNITS = 10_000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of a run's documents.
+
+    documents: as in Changes, without `known`.
+    known: whether the output may hold rows of some.
+    rows, chars: documents, and code points of their texts.
+    """
+
+    documents: DataFrame
+    known: bool
+    rows: int
+    chars: int
+
+
+def wanted(changes: Changes, limits: LimitSettings) -> int:
+    """How many units the work is cut into."""
+    by_rows = -(-changes.to_recognise // limits.unit_rows)
+    by_chars = -(-changes.chars // (limits.unit_mb * CHARS_PER_MB))
+    return min(MOST_UNITS, max(by_rows, by_chars))
+
+
+def cut(changes: Changes, limits: LimitSettings) -> Iterator[Piece]:
+    """The units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
+
+    The driver holds two ids and three numbers a unit. Where there are several, the texts of the work are kept on the
+    executors' disks (Spark computes a lost part again from the source), so that the source is not read once a unit.
+    """
+    number = wanted(changes, limits)
+    if number <= 1:
+        if number:
+            yield Piece(changes.documents.drop("known"), changes.known > 0, changes.to_recognise, changes.chars)
+        return
+    ranged = changes.documents.repartitionByRange(number, "doc_id").persist(StorageLevel.DISK_ONLY)
+    try:
+        bounds = ranged.groupBy(F.spark_partition_id()).agg(
+            F.min("doc_id").alias("first"),
+            F.max("doc_id").alias("last"),
+            F.count("*").alias("rows"),
+            F.sum("chars").alias("chars"),
+            F.max("known").alias("known"),
+        )
+        for bound in bounds.orderBy("first").collect():
+            inside = ranged.where(F.col("doc_id").between(F.lit(bound["first"]), F.lit(bound["last"])))
+            yield Piece(inside.drop("known"), bound["known"], bound["rows"], bound["chars"])
+    finally:
+        ranged.unpersist()
