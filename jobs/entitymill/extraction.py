@@ -61,12 +61,11 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     )
     tables = Tables(spark, settings.output)
     tables.check_place()
-    tables.check_ours("runs")
+    tables.check_ours(LEASE, *NAMES)
     clock.lap("preparation")
     runs = Runs(tables)
-    if not full and _nothing_new(runs.last(), summary, stamp):
+    if not full and tables.complete() and _nothing_new(runs.last(), summary, stamp):
         return _idle(runs, settings, stamp, summary, clock)
-    tables.check_ours(LEASE, *NAMES)
     with Lease(tables, settings.limits, summary.run_id) as lease:
         commits = Commits(spark, lease.epoch)
         last = runs.last()
@@ -138,7 +137,7 @@ class _Run:
     def go(self, *, full: bool) -> None:
         staging = Staging(self.tables, self.commits)
         staging.settle()
-        whole = full or (self.tables.parquet and not self.tables.exists("documents"))
+        whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
         publisher = self._publisher(staging, whole=whole) if collecting else None
         known = self._known(staging if collecting else None)
@@ -150,7 +149,7 @@ class _Run:
             self.clock.lap("source")
             recognise = self.recogniser.load() if found.to_recognise else _nothing
             publisher = publisher or self._publisher(None, whole=False)
-            if found.mode == "first" and not collecting and self.tables.read("entities").take(1):
+            if found.mode == "first" and not collecting:
                 publisher.clear()
             self._publish(found, recognise, publisher, tombstones=collecting and not whole)
         finally:
@@ -167,7 +166,7 @@ class _Run:
 
     def _known(self, staging: Staging | None) -> DataFrame | None:
         """What the output holds of each document; none where it holds nothing."""
-        if staging is None and not self.tables.exists("documents"):
+        if staging is None and not self.tables.complete():
             return None
         known = staging.known() if staging is not None else self.tables.read("documents")
         return known if known.take(1) else None

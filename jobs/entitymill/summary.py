@@ -102,6 +102,8 @@ def scope(settings: Settings, identity: str) -> str:
         "table": identity,
         "slice": settings.output.replace_slice,
         "format": settings.output.format,
+        # What a run ignored, the next one may have to do.
+        "ignoring": settings.incremental.on_fingerprint_change == "ignore",
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -49,16 +49,7 @@ class Commits:
             change: makes at most one commit to each table it touches, and is safe to run again if it made none.
         """
         self._version += 1
-        for attempt in range(TRIES):
-            try:
-                self._fenced(change)
-            except Exception as error:
-                if attempt == TRIES - 1 or not worth_another_try(error):
-                    raise
-                log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
-                time.sleep(PAUSE_SECONDS * 2**attempt)
-            else:
-                return
+        retried(what, lambda: self._fenced(change))
 
     def _fenced(self, change: Callable[[], object]) -> None:
         for conf, value in zip(_CONFS, (APPLICATION, str(self._version)), strict=True):
@@ -68,6 +59,25 @@ class Commits:
         finally:
             for conf in _CONFS:
                 self._spark.conf.unset(conf)
+
+
+def retried(what: str, change: Callable[[], object]) -> None:
+    """Do something again for as long as that may help.
+
+    Args:
+        what: for the log.
+        change: is safe to run again if it failed.
+    """
+    for attempt in range(TRIES):
+        try:
+            change()
+        except Exception as error:
+            if attempt == TRIES - 1 or not worth_another_try(error):
+                raise
+            log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
+            time.sleep(PAUSE_SECONDS * 2**attempt)
+        else:
+            return
 
 
 def concurrent(error: Exception) -> bool:

@@ -20,6 +20,7 @@ STAGED = "staged_"
 PROPERTY = "entitymill.schema"
 _ADVISORY_SIZE = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
 _CHECKED_WHEN_REPLACED = "spark.databricks.delta.replaceWhere.constraintCheck.enabled"
+_STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Rows in a shuffle are about this much larger than in Parquet."""
 
@@ -73,6 +74,10 @@ class Tables:
         if self.settings.path is not None:
             return storage.exists(self.spark, self.address(name))
         return self.spark.catalog.tableExists(quoted(self.address(name)))
+
+    def complete(self) -> bool:
+        """Whether `documents` and what it tells of are both there."""
+        return self.exists("documents") and self.exists("entities")
 
     def table(self, name: str) -> DeltaTable:
         """A Delta table, to be changed."""
@@ -149,7 +154,8 @@ class Tables:
         if name in schemas.CONSTRAINTS and not self.staged:
             builder = builder.property(f"delta.constraints.entitymill_{name}", schemas.CONSTRAINTS[name])
         if name == "entities":
-            builder = builder.partitionedBy("label")
+            # No statistics on what was found: they would lie in the log long after the rows are gone.
+            builder = builder.partitionedBy("label").property("delta.dataSkippingStatsColumns", _STATISTICS)
         if self.settings.path is not None:
             builder.location(self.address(name)).execute()
         else:

@@ -113,8 +113,11 @@ class Publisher:
         return rows.pending(ids, self._stamp).withColumn("status", F.lit("removed"))
 
     def clear(self) -> None:
-        """Empty `entities`: for an output whose `documents` was lost, so that nothing in it can be trusted."""
-        self._commits("entities", lambda: self.tables.table("entities").delete())
+        """Empty the tables, where one of them was lost: nothing the others say can be trusted then."""
+        names = ("documents", "entities", *(["annotations"] if self._annotations else []))
+        for name in names:
+            if self.tables.read(name).take(1):
+                self._commits(name, self.tables.table(name).delete)
 
     def _mark(self, ids: DataFrame, between: Column, *, insert: bool = True) -> None:
         pending = rows.pending(ids, self._stamp)

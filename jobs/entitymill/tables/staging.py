@@ -52,6 +52,11 @@ class Staging:
             self._whole = json.loads(properties[_KIND])["whole"]
             self._swap()
 
+    def discard(self) -> None:
+        """Swap in what a dead run left complete; remove what another one left half."""
+        self.settle()
+        self._drop()
+
     def open(self, stamp: Stamp, passthrough: list[T.StructField], *, whole: bool, annotations: bool) -> Publisher:
         """Start collecting, or go on where a dead run of the same kind was.
 

@@ -1,0 +1,191 @@
+"""Entity tables -> the same rows in fewer files, and nothing else on the disk: OPTIMIZE, VACUUM, purge."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.table import Table
+
+from entitymill import command, storage
+from entitymill import settings as settings_module
+from entitymill.errors import OutputError, SettingsError
+from entitymill.session import open_session
+from entitymill.settings import Settings
+from entitymill.tables import NAMES, Tables
+from entitymill.tables.arrivals import Arrivals
+from entitymill.tables.commits import Commits, retried
+from entitymill.tables.layout import LEASE
+from entitymill.tables.lease import Lease
+from entitymill.tables.staging import Staging
+
+log = logging.getLogger(__name__)
+WEEK_HOURS, DAY_HOURS = 168, 24
+_FILE_SIZE = "spark.databricks.delta.optimize.maxFileSize"
+_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+_SORTED = ("entities", "documents", "annotations")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one table.
+
+    before, after: files of its present version, megabytes of these, files on the disk.
+    """
+
+    name: str
+    before: tuple[int, float, int]
+    after: tuple[int, float, int]
+
+
+def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
+    """Join small files to ones of about `output.target_file_mb`; a job may run at the same time.
+
+    Args:
+        tables: of the output.
+        sort: whether to write all files anew, in order of doc_id (ZORDER), so that changes of a few documents touch few.
+    """
+    tables.spark.conf.set(_FILE_SIZE, str(tables.settings.target_file_mb * 1024 * 1024))
+
+    def change(name: str) -> None:
+        builder = tables.table(name).optimize()
+        if sort and name in _SORTED:
+            builder.executeZOrderBy("doc_id")
+        else:
+            builder.executeCompaction()
+
+    return _each(tables, change)
+
+
+def vacuum(tables: Tables, hours: float) -> list[Done]:
+    """Delete files that no version of the last hours refers to; a job may run at the same time.
+
+    Raises:
+        SettingsError: less than a day: a running job's own files might be among them.
+    """
+    if hours < DAY_HOURS:
+        raise SettingsError(
+            f"--retain-hours {hours:g}: vacuum keeps at least {DAY_HOURS}; use purge, which waits for a job."
+        )
+    return _each(tables, lambda name: _vacuum(tables, name, hours))
+
+
+def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
+    """Make removed rows physically gone: from data files, old versions and what runs left behind; no job runs meanwhile.
+
+    Args:
+        tables: of the output.
+        settings: of its jobs.
+        hours: versions younger than this stay readable, and so do rows that were removed since.
+
+    Raises:
+        OutputError: a job runs, for longer than `limits.wait_seconds`.
+    """
+    with Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease:
+        Staging(tables, Commits(tables.spark, lease.epoch)).discard()
+        Arrivals(tables).drop()
+
+        def change(name: str) -> None:
+            tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
+            _vacuum(tables, name, hours)
+
+        return _each(tables, change)
+
+
+def _each(tables: Tables, change: Callable[[str], object]) -> list[Done]:
+    done = []
+    for name in (*NAMES, LEASE):
+        if not tables.exists(name) or (name == "entities" and tables.parquet):
+            continue
+        before = _state(tables, name)
+        retried(name, lambda name=name: change(name))  # type: ignore[misc]
+        done.append(Done(name, before, _state(tables, name)))
+    return done
+
+
+def _vacuum(tables: Tables, name: str, hours: float) -> None:
+    spark = tables.spark
+    before = str(spark.conf.get(_RETENTION_CHECK, "true"))
+    spark.conf.set(_RETENTION_CHECK, "false")
+    try:
+        tables.table(name).vacuum(hours)
+    finally:
+        spark.conf.set(_RETENTION_CHECK, before)
+
+
+def _state(tables: Tables, name: str) -> tuple[int, float, int]:
+    detail = tables.table(name).detail().select("numFiles", "sizeInBytes", "location").collect()[0]
+    on_disk = sum(1 for address, *_ in storage.files(tables.spark, detail["location"]) if "/_delta_log/" not in address)
+    return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of jobs/maintain_tables.py."""
+    built = argparse.ArgumentParser(
+        prog="maintain_tables.py",
+        description="Keep the entity tables of a job compact and clean.",
+        epilog="optimize and vacuum may run beside the job; purge waits until none runs. "
+        "Exit codes: 0 done, 2 bad settings, 1 anything else.",
+    )
+    built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
+    built.add_argument("--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting")
+    tasks = built.add_subparsers(dest="task", required=True)
+    tasks.add_parser("optimize", help="join small files").add_argument(
+        "--sort", action="store_true", help="write all files anew, in order of doc_id"
+    )
+    for name, default, what in (
+        ("vacuum", WEEK_HOURS, "delete files that only old versions need"),
+        ("purge", 0, "make removed documents physically gone"),
+    ):
+        retention = f"versions younger than so many hours stay readable (default {default})"
+        tasks.add_parser(name, help=what).add_argument("--retain-hours", type=float, default=default, help=retention)
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Maintain the tables of one output; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(start_log: Callable[[str | None], None]) -> None:
+        settings = settings_module.load(options.config, options.overrides)
+        start_log(settings.log)
+        _run(open_session(settings.spark, "entitymill maintenance"), settings, options)
+
+    return command.reporting(work, "interrupted; what was done stays, and doing it again does no harm.")
+
+
+def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
+    tables = Tables(spark, settings.output)
+    if not tables.exists("documents"):
+        raise OutputError(f"output: no entity tables at {tables.address('documents').rpartition('/')[0] or 'that schema'}.")
+    tables.check_ours(LEASE, *NAMES)
+    if options.task == "optimize":
+        done, said = optimize(tables, sort=options.sort), "small files joined"
+    else:
+        hours = options.retain_hours
+        if hours < 0:
+            raise SettingsError("--retain-hours cannot be negative.")
+        done = purge(tables, settings, hours) if options.task == "purge" else vacuum(tables, hours)
+        said = f"versions older than {hours:g} hours can no longer be read"
+        if options.task == "purge":
+            said += f", and rows removed before that are gone from the disk; {_LOG_KEEPS}"
+    _print(done, said)
+
+
+_LOG_KEEPS = "the Delta log keeps smallest and greatest ids of deleted files until its own retention ends (30 days)"
+
+
+def _print(done: list[Done], said: str) -> None:
+    table = Table("table", "files", "MB", "files on disk")
+    for one in done:
+        pairs = zip(zip(one.before, one.after, strict=True), (0, 1, 0), strict=True)
+        table.add_row(one.name, *(f"{before:,.{places}f} -> {after:,.{places}f}" for (before, after), places in pairs))
+    console = Console()
+    console.print(table)
+    console.print(said, highlight=False)

@@ -1,0 +1,288 @@
+"""A run does what is new or changed, takes out what is gone, and nothing else; however it finds out."""
+
+from __future__ import annotations
+
+import random
+
+import pyarrow as pa
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.errors import OutputError, RejectedError
+from truth import Truth, paragraphs
+
+from .conftest import Job
+
+POOL = paragraphs(24)
+BASE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
+
+
+@pytest.fixture(scope="module")
+def truth(module_job: Job) -> Truth:
+    pool = {f"p{i}": text for i, text in enumerate(POOL)}
+    module_job.texts(list(pool.items())).run()
+    return Truth(module_job.output, pool)
+
+
+class Source:
+    """A Delta table of texts, and what is in it."""
+
+    def __init__(self, job: Job, **properties: str) -> None:
+        self.job, self.path, self.rows = job, f"{job.directory}/source", dict(BASE)
+        self.writer(self.frame(BASE)).options(**properties).save(self.path)
+
+    def frame(self, rows: dict[str, str | None]) -> DataFrame:
+        return self.job.spark.createDataFrame(list(rows.items()), "id string, text string").coalesce(1)
+
+    def writer(self, frame: DataFrame, mode: str = "errorifexists"):  # noqa: ANN201
+        return frame.write.format("delta").mode(mode)
+
+    def append(self, rows: dict[str, str]) -> None:
+        self.writer(self.frame(rows), "append").save(self.path)
+        self.rows |= rows
+
+    def overwrite(self, rows: dict[str, str]) -> None:
+        self.writer(self.frame(rows), "overwrite").save(self.path)
+        self.rows = dict(rows)
+
+    def change(self, rows: dict[str, str]) -> None:
+        merge = self.table.alias("t").merge(self.frame(rows).alias("s"), "t.id = s.id")
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        self.rows |= rows
+
+    def delete(self, *ids: str) -> None:
+        self.table.delete(F.col("id").isin(*ids))
+        for key in ids:
+            del self.rows[key]
+
+    @property
+    def table(self) -> DeltaTable:
+        return DeltaTable.forPath(self.job.spark, self.path)
+
+    def options(self) -> tuple[str, ...]:
+        return ("source.format=delta", f"source.path={self.path}")
+
+
+FEED = {"delta.enableChangeDataFeed": "true"}
+
+
+def test_by_hashes_only_what_differs_is_done(job: Job, truth: Truth) -> None:
+    job.texts(list(BASE.items())).run()
+    changed = {**BASE, "d1": POOL[10], "new": POOL[11]}
+    del changed["d2"]
+    summary = job.texts(list(changed.items())).run()
+
+    assert (summary.mode, summary.documents, summary.removed) == ("compare", 2, 1)
+    truth.check(job.output, changed)
+    runs = {row.doc_id: row.run_id for row in job.read("documents").collect()}
+    assert {key for key, run in runs.items() if run == summary.run_id} == {"d1", "new"}
+
+
+def versions(job: Job) -> list[int]:
+    tables = (DeltaTable.forPath(job.spark, str(job.output / name)) for name in ("entities", "documents", "rejects"))
+    return [table.history(1).collect()[0].version for table in tables]
+
+
+def test_a_run_with_nothing_to_do_touches_nothing(job: Job) -> None:
+    job.texts(list(BASE.items())).run()
+    before = versions(job)
+    summary = job.run()
+
+    assert (summary.mode, summary.documents) == ("none", 0)
+    assert versions(job) == before
+    assert [row.status for row in job.read("runs").collect()] == ["done", "done"]
+
+
+def test_a_change_feed_tells_of_every_change(job: Job, truth: Truth) -> None:
+    source = Source(job, **FEED)
+    job.run(*source.options())
+    source.change({"d0": POOL[12], "d9": POOL[13]})
+    source.delete("d3")
+    source.append({"d8": POOL[14]})
+    summary = job.run(*source.options())
+
+    assert (summary.mode, summary.documents, summary.removed) == ("feed", 3, 1)
+    truth.check(job.output, source.rows)
+
+
+def test_appended_rows_arrive_as_a_stream(job: Job, truth: Truth) -> None:
+    source = Source(job)
+    job.run(*source.options())
+    source.append({"d8": POOL[14]})
+    source.append({"d9": POOL[15]})
+    summary = job.run(*source.options())
+
+    assert (summary.mode, summary.documents) == ("arrivals", 2)
+    truth.check(job.output, source.rows)
+    assert not (job.output / "_arrived").exists()
+
+
+def test_a_compacted_source_has_nothing_new(job: Job, truth: Truth) -> None:
+    source = Source(job)
+    source.append({"d8": POOL[14]})
+    job.run(*source.options())
+    source.table.optimize().executeCompaction()
+    summary = job.run(*source.options())
+
+    assert (summary.mode, summary.documents, summary.removed) == ("feed", 0, 0)
+    truth.check(job.output, source.rows)
+
+
+def test_a_rewritten_source_is_compared(job: Job, truth: Truth) -> None:
+    source = Source(job)
+    job.run(*source.options())
+    source.overwrite({**BASE, "d0": POOL[16]})
+    summary = job.run(*source.options())
+
+    assert (summary.mode, summary.documents, summary.removed) == ("compare", 1, 0)
+    truth.check(job.output, source.rows)
+
+
+def test_a_source_made_anew_at_the_same_place_is_compared(job: Job, truth: Truth, spark: SparkSession) -> None:
+    source = Source(job, **FEED)
+    job.run(*source.options())
+    source.writer(source.frame({"d0": POOL[17]})).save(f"{source.path}-2")
+    jvm_path = spark.sparkContext._jvm.org.apache.hadoop.fs.Path
+    system = jvm_path(source.path).getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+    system.delete(jvm_path(source.path), True)
+    system.rename(jvm_path(f"{source.path}-2"), jvm_path(source.path))
+    summary = job.run(*source.options())
+
+    assert (summary.mode, summary.documents, summary.removed) == ("compare", 1, 5)
+    truth.check(job.output, {"d0": POOL[17]})
+
+
+def test_a_source_with_deletion_vectors(job: Job, truth: Truth) -> None:
+    source = Source(job, **FEED, **{"delta.enableDeletionVectors": "true"})
+    job.run(*source.options())
+    source.delete("d1")
+    source.change({"d2": POOL[18]})
+    summary = job.run(*source.options())
+
+    assert (summary.mode, summary.documents, summary.removed) == ("feed", 1, 1)
+    truth.check(job.output, source.rows)
+
+
+def test_a_source_with_column_mapping(job: Job, truth: Truth, spark: SparkSession) -> None:
+    source = Source(job, **{"delta.columnMapping.mode": "name"})
+    job.run(*source.options())
+    source.append({"d8": POOL[14]})
+    assert job.run(*source.options()).documents == 1
+    spark.sql(f"ALTER TABLE delta.`{source.path}` RENAME COLUMN text TO body")
+    summary = job.run(*source.options(), "source.text_column=body")
+
+    assert summary.documents == 0
+    truth.check(job.output, source.rows)
+
+
+@pytest.mark.parametrize("properties", [FEED, {}], ids=["feed", "arrivals"])
+def test_a_refused_row_takes_its_document_out_and_may_come_back(job: Job, truth: Truth, properties: dict[str, str]) -> None:
+    lenient = "limits.max_reject_ratio=0.9"
+    source = Source(job, **properties)
+    job.run(*source.options())
+    source.writer(source.frame({"d0": POOL[0], "bad": None}), "append").save(source.path)  # d0 twice now
+    summary = job.run(*source.options(), lenient)
+    assert summary.rejects == {"duplicate_id": 2, "null_text": 1}
+    truth.check(job.output, {key: text for key, text in BASE.items() if key != "d0"})
+
+    source.table.delete("id = 'bad' OR id = 'd0'")
+    source.append({"d0": POOL[1]})
+    job.run(*source.options(), lenient)
+    assert job.rejects() == []
+    truth.check(job.output, {**BASE, "d0": POOL[1]})
+
+
+def test_too_many_new_refused_rows_leave_the_tables_as_they_were(job: Job, truth: Truth) -> None:
+    source = Source(job, **FEED)
+    job.run(*source.options())
+    source.writer(source.frame({"x": None, "y": None, "z": POOL[3]}), "append").save(source.path)
+    with pytest.raises(RejectedError):
+        job.run(*source.options())
+    truth.check(job.output, BASE)
+
+
+def test_a_carried_value_that_changes_is_a_change(job: Job) -> None:
+    table = pa.table({"id": ["a", "b"], "text": POOL[:2], "n": [1, 2]})
+    job.texts(table).run("source.passthrough=[n]")
+    summary = job.texts(table.set_column(2, "n", pa.array([1, 3]))).run("source.passthrough=[n]")
+    assert summary.documents == 1
+    assert {(row.doc_id, row.n) for row in job.read("entities").collect()} <= {("a", 1), ("b", 3)}
+
+
+def test_another_model_or_setting_reprocesses_refuses_or_is_ignored(job: Job, truth: Truth) -> None:
+    job.texts(list(BASE.items())).run()
+    other = "segmentation.detector=rules"
+    with pytest.raises(OutputError, match="on_fingerprint_change"):
+        job.run(other, "incremental.on_fingerprint_change=refuse")
+    truth.check(job.output, BASE)
+    assert job.run(other, "incremental.on_fingerprint_change=ignore").documents == 0
+
+    mixed = {**BASE, "new": POOL[7]}
+    assert job.texts(list(mixed.items())).run(other, "incremental.on_fingerprint_change=ignore").documents == 1
+    assert job.run(other).documents == len(BASE)
+    assert len({row.fingerprint for row in job.read("documents").collect()}) == 1
+
+
+@pytest.mark.parametrize("format_", ["delta", "parquet"])
+def test_full_makes_everything_anew(job: Job, truth: Truth, format_: str) -> None:
+    kind = f"output.format={format_}"
+    job.texts(list(BASE.items())).run(kind)
+    changed = {**BASE, "d1": POOL[10]}
+    del changed["d2"]
+    summary = job.texts(list(changed.items())).run(kind, full=True)
+
+    assert (summary.mode, summary.documents) == ("full", len(changed))
+    truth.check(job.output, changed)
+    assert {row.run_id for row in job.read("documents").collect()} == {summary.run_id}
+    assert sorted(path.name for path in job.output.glob("_*")) == ["_lease"]
+
+
+def test_parquet_output_is_incremental_too(job: Job, truth: Truth) -> None:
+    job.texts(list(BASE.items())).run("output.format=parquet")
+    changed = {**BASE, "d1": POOL[10], "new": POOL[11]}
+    del changed["d2"]
+    summary = job.texts(list(changed.items())).run("output.format=parquet")
+    assert (summary.documents, summary.removed) == (2, 1)
+    truth.check(job.output, changed)
+
+
+def test_annotations_follow_their_documents(job: Job) -> None:
+    job.texts(list(BASE.items())).run("output.annotations=true")
+    changed = {**BASE, "d1": POOL[10]}
+    del changed["d2"]
+    job.texts(list(changed.items())).run("output.annotations=true")
+    rows = job.read("annotations").select("doc_id", F.size("ner_chunk").alias("chunks")).collect()
+    counts = {row.doc_id: row.entities for row in job.read("documents").collect()}
+    assert sorted((row.doc_id, row.chunks) for row in rows) == sorted(counts.items())
+
+
+STEPS = {
+    "feed": ["append", "change", "delete", "optimize", "overwrite", "change", "nothing"],
+    "plain": ["append", "optimize", "append", "delete", "vacuum", "change", "append"],
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_after_any_history_the_tables_are_those_of_a_clean_run(job: Job, truth: Truth, kind: str) -> None:
+    chance = random.Random(kind)  # noqa: S311  # seeded, not secret
+    source = Source(job, **(FEED if kind == "feed" else {}))
+    fresh = (f"e{i}" for i in range(100))
+    for step in STEPS[kind]:
+        some = chance.sample(sorted(source.rows), 2)
+        match step:
+            case "append":
+                source.append({next(fresh): chance.choice(POOL)})
+            case "change":
+                source.change({some[0]: chance.choice(POOL), next(fresh): chance.choice(POOL)})
+            case "delete":
+                source.delete(some[0])
+            case "overwrite":
+                source.overwrite({**source.rows, some[1]: chance.choice(POOL)})
+            case "optimize":
+                source.table.optimize().executeCompaction()
+            case "vacuum":
+                source.table.vacuum()
+        job.run(*source.options(), "limits.unit_rows=2")
+        truth.check(job.output, source.rows)

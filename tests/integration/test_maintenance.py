@@ -1,0 +1,93 @@
+"""OPTIMIZE, VACUUM and purge: the same rows, in fewer files, and nothing else on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+import pytest
+
+from entitymill import maintenance, settings
+from entitymill.errors import SettingsError
+from entitymill.tables import Tables
+from truth import Truth, held, paragraphs
+
+from .conftest import Job
+
+POOL = paragraphs(12)
+SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL)}
+
+
+@pytest.fixture
+def small_files(job: Job) -> Job:
+    job.texts(list(SOURCE.items())).run("limits.unit_rows=2")
+    job.texts(list(SOURCE.items())[1:]).run()
+    return job
+
+
+def tables_of(job: Job) -> tuple[Tables, settings.Settings]:
+    loaded = settings.load(None, job.options(), {})
+    return Tables(job.spark, loaded.output), loaded
+
+
+def ids_on_disk(job: Job) -> set[str]:
+    """Of every data file, also those no version needs."""
+    files = [path for name in ("entities", "documents") for path in (job.output / name).rglob("*.parquet")]
+    data = [path for path in files if "_delta_log" not in path.parts]
+    return {key for path in data for key in pq.ParquetFile(path).read(["doc_id"])["doc_id"].to_pylist()}
+
+
+def test_optimize_joins_files_and_changes_no_row(small_files: Job) -> None:
+    before = held(small_files.output)
+    done = {one.name: one for one in maintenance.optimize(tables_of(small_files)[0])}
+    assert done["documents"].after[0] == 1 < done["documents"].before[0]
+    assert done["entities"].after[0] == small_files.read("entities").select("label").distinct().count()
+    assert held(small_files.output) == before
+
+
+def test_a_purged_document_is_gone_from_the_disk(small_files: Job) -> None:
+    before = held(small_files.output)
+    assert "d00" in ids_on_disk(small_files)
+    tables, loaded = tables_of(small_files)
+    (small_files.output / "_staged_documents").mkdir()  # as a rebuild that was killed at once leaves it
+    maintenance.purge(tables, loaded)
+
+    assert "d00" not in ids_on_disk(small_files)
+    assert held(small_files.output) == before
+    assert not (small_files.output / "_staged_documents").exists()
+
+
+def test_vacuum_keeps_a_day_at_least(small_files: Job) -> None:
+    tables, _ = tables_of(small_files)
+    with pytest.raises(SettingsError, match="--retain-hours"):
+        maintenance.vacuum(tables, 1)
+    maintenance.vacuum(tables, 24)
+    assert "d00" in ids_on_disk(small_files)
+
+
+def test_a_run_after_each_kind_of_maintenance_goes_on(small_files: Job) -> None:
+    pool = {f"p{i}": text for i, text in enumerate(POOL)}
+    clean = Job(small_files.spark, small_files.directory / "clean")
+    clean.directory.mkdir()
+    clean.texts(list(pool.items())).run()
+    truth = Truth(clean.output, pool)
+    tables, loaded = tables_of(small_files)
+    for text, maintain in (
+        (POOL[3], lambda: maintenance.optimize(tables, sort=True)),
+        (POOL[4], lambda: maintenance.purge(tables, loaded)),
+    ):
+        maintain()
+        changed = {**SOURCE, "d01": text}
+        small_files.texts(list(changed.items())).run()
+        truth.check(small_files.output, changed)
+
+
+def test_the_command_says_what_it_did_and_what_is_missing(
+    small_files: Job, capfd: pytest.CaptureFixture[str], main: Callable[..., tuple[int, str]]
+) -> None:
+    options = [item for option in small_files.options() for item in ("--set", option)]
+    log = ["--set", f"log={small_files.directory}/run.log"]
+    assert maintenance.main([*options, *log, "optimize"]) == 0
+    assert "small files joined" in capfd.readouterr().out
+    assert maintenance.main([*options, *log, "--set", "output.path=/nowhere/at/all", "optimize"]) == 1
+    assert "no entity tables at" in capfd.readouterr().err

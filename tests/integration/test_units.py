@@ -1,0 +1,72 @@
+"""A run goes unit by unit; one that died goes on where it was."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from delta.tables import DeltaTable
+
+from entitymill.tables.publisher import Publisher, Unit
+from truth import Truth, paragraphs
+
+from .conftest import Job
+
+POOL = paragraphs(12)
+SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL)}
+SMALL = "limits.unit_rows=3"
+
+
+@pytest.fixture(scope="module")
+def truth(module_job: Job) -> Truth:
+    module_job.texts(list(SOURCE.items())).run()
+    return Truth(module_job.output, SOURCE)
+
+
+def test_each_unit_is_committed_when_it_is_done(job: Job, truth: Truth) -> None:
+    summary = job.texts(list(SOURCE.items())).run(SMALL)
+    assert summary.units == 4
+    truth.check(job.output, SOURCE)
+    history = DeltaTable.forPath(job.spark, str(job.output / "entities")).history()
+    assert history.where("operation = 'WRITE'").count() >= 3  # ranges are sampled: four, or one fewer
+
+
+def dies_in_the_third_unit() -> Callable[..., None]:
+    """Stands in the place of Publisher.publish; tests/faults has real deaths."""
+    publish, units = Publisher.publish, itertools.count(1)
+
+    def instead(publisher: Publisher, unit: Unit, *others: Any, **named: Any) -> None:
+        if next(units) == 3:
+            raise RuntimeError("died")
+        publish(publisher, unit, *others, **named)
+
+    return instead
+
+
+@pytest.mark.parametrize(("format_", "full"), [("delta", False), ("delta", True), ("parquet", False)])
+def test_a_run_that_died_is_continued(
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, format_: str, full: bool
+) -> None:
+    kind = f"output.format={format_}"
+    job.texts(list(SOURCE.items()))
+    if full:
+        job.run()
+    with monkeypatch.context() as patched:
+        patched.setattr(Publisher, "publish", dies_in_the_third_unit())
+        with pytest.raises(RuntimeError, match="died"):
+            job.run(SMALL, kind, full=full)
+    if full:
+        truth.check(job.output, SOURCE)  # nothing of a half rebuild is seen
+    summary = job.run(SMALL, kind, full=full)
+
+    assert summary.documents < len(SOURCE)
+    truth.check(job.output, SOURCE)
+    assert sorted(row.status for row in job.read("runs").collect()) == ["done"] * (1 + full) + ["failed"]
+
+
+def test_a_unit_is_bounded_in_characters_too(job: Job) -> None:
+    long = [(str(i), "word " * 60_000) for i in range(4)]
+    summary = job.texts(long).run("limits.unit_mb=1")
+    assert summary.units == 2

@@ -1,0 +1,128 @@
+"""Two runs at once on one output: one waits, or gives up clearly; a dead one's lease blocks nobody for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from pyspark.sql import functions as F
+
+from entitymill import settings
+from entitymill.errors import OutputError
+from entitymill.tables import Tables
+from entitymill.tables.commits import Commits
+from entitymill.tables.layout import LEASE
+from entitymill.tables.lease import Lease, this_process
+from entitymill.tables.publisher import Publisher
+from truth import Truth, paragraphs
+
+from .conftest import ROOT, Job
+
+POOL = paragraphs(9)
+SOURCE = {f"d{i}": text for i, text in enumerate(POOL)}
+
+
+@pytest.fixture(scope="module")
+def truth(module_job: Job) -> Truth:
+    module_job.texts(list(SOURCE.items())).run()
+    return Truth(module_job.output, SOURCE)
+
+
+def held(job: Job, *overrides: str) -> Lease:
+    loaded = settings.load(None, job.options(*overrides), {})
+    return Lease(Tables(job.spark, loaded.output), loaded.limits, "another")
+
+
+def test_a_run_waits_for_another(job: Job, truth: Truth) -> None:
+    job.texts(list(SOURCE.items()))
+    lease = held(job)
+    lease.__enter__()
+    threading.Timer(6, lambda: lease.__exit__(None, None, None)).start()
+    began = time.monotonic()
+    job.run()
+    assert time.monotonic() - began > 5
+    truth.check(job.output, SOURCE)
+
+
+def test_a_run_that_may_not_wait_says_who_writes(job: Job) -> None:
+    job.texts(list(SOURCE.items()))
+    with held(job), pytest.raises(OutputError, match=r"run another writes .* limits\.wait_seconds"):
+        job.run("limits.wait_seconds=0")
+    assert not (job.output / "entities").exists()
+
+
+def left_by(job: Job, process: dict[str, str], until: datetime) -> None:
+    """As a run that was killed leaves the lease."""
+    with held(job):
+        pass
+    values = {"run_id": F.lit("dead"), "process": F.lit(json.dumps(process)), "until": F.lit(until)}
+    loaded = settings.load(None, job.options(), {})
+    Tables(job.spark, loaded.output).table(LEASE).update(F.lit(True), values)
+
+
+def test_a_process_that_is_gone_from_this_machine_blocks_nobody(job: Job) -> None:
+    left_by(job, {**this_process(), "pid": "4194305"}, datetime.now(timezone.utc) + timedelta(hours=1))
+    job.texts(list(SOURCE.items())[:2]).run("limits.wait_seconds=0")
+
+
+def test_a_machine_that_is_gone_blocks_until_its_lease_ends(job: Job) -> None:
+    elsewhere = {"host": "elsewhere", "boot": "another", "namespace": "pid:[1]", "pid": "1", "started": "1"}
+    left_by(job, elsewhere, datetime.now(timezone.utc) + timedelta(hours=1))
+    job.texts(list(SOURCE.items())[:2])
+    with pytest.raises(OutputError, match="on elsewhere"):
+        job.run("limits.wait_seconds=0")
+    left_by(job, elsewhere, datetime.now(timezone.utc) - timedelta(seconds=1))
+    job.run("limits.wait_seconds=0")
+
+
+def test_a_run_taken_for_dead_publishes_nothing_more(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes up in the middle of a unit, when another run has done everything."""
+    job.texts(list(SOURCE.items()))
+    publish = Publisher.publish
+    woken: list[str] = []
+
+    def after_another_run(publisher: Publisher, *rest: object, **named: object) -> None:
+        if not woken:
+            woken.append("now")
+            Tables(job.spark, publisher.tables.settings).table(LEASE).update(F.lit(True), {"until": F.lit(None)})
+            changed = {**SOURCE, "d0": POOL[5]}
+            job.texts(list(changed.items())).run("limits.wait_seconds=0")
+            publish(publisher, *rest, **named)
+            truth.check(job.output, changed)
+        else:
+            publish(publisher, *rest, **named)
+
+    monkeypatch.setattr(Publisher, "publish", after_another_run)
+    with pytest.raises(OutputError, match="took over"):
+        job.run()
+    truth.check(job.output, {**SOURCE, "d0": POOL[5]})
+
+
+def test_commits_of_an_older_epoch_write_nothing(job: Job) -> None:
+    job.texts(list(SOURCE.items())[:1]).run()
+    tables = Tables(job.spark, settings.load(None, job.options(), {}).output)
+    row = job.read("runs").limit(1)
+    far = 4_000_000_000
+    Commits(job.spark, far)("runs", lambda: tables.append(row, "runs"))
+    Commits(job.spark, far - 1)("runs", lambda: tables.append(row, "runs"))
+    assert job.read("runs").count() == 2
+
+
+def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth) -> None:
+    job.texts(list(SOURCE.items()))
+    overrides = [item for option in job.options("limits.unit_rows=3", "spark.master=local[1]") for item in ("--set", option)]
+    jars = ["--set", f"spark.jars={ROOT}/build/jars", "--set", "spark.conf.spark.driver.memory=2g"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+    command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *overrides, *jars]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    runs = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    said = [run.communicate(timeout=300)[0] for run in runs]
+
+    assert [run.returncode for run in runs] == [0, 0], said
+    truth.check(job.output, SOURCE)
