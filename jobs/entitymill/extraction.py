@@ -64,11 +64,16 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     tables.check_ours(LEASE, *NAMES)
     clock.lap("preparation")
     runs = Runs(tables)
-    if not full and tables.complete() and _nothing_new(runs.last(), summary, stamp):
+    seen = runs.last()
+    if not full and tables.complete() and _nothing_new(seen, summary, stamp):
         return _idle(runs, settings, stamp, summary, clock)
     with Lease(tables, settings.limits, summary.run_id) as lease:
         commits = Commits(spark, lease.epoch)
         last = runs.last()
+        if last is not None and last != seen:
+            # Another run came between, perhaps with a newer version of the source: an older one must not follow.
+            source = open_source(spark, settings.source)
+            stamp = replace(stamp, source_version=source.version)
         runs.start(summary.row(settings, stamp, "running"), commits)
         run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, recogniser, last)
         try:

@@ -25,6 +25,7 @@ from truth import Truth, paragraphs
 from .conftest import ROOT, Job
 
 POOL = paragraphs(9)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
 SOURCE = {f"d{i}": text for i, text in enumerate(POOL)}
 
 
@@ -50,6 +51,25 @@ def test_a_run_waits_for_another(job: Job, truth: Truth) -> None:
     truth.check(job.output, SOURCE)
 
 
+def test_a_run_that_waited_reads_what_the_source_has_become(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would bring back an older version than the run it waited for has published."""
+    job.texts(list(SOURCE.items()))
+    changed = {**SOURCE, "d0": POOL[5]}
+    enter = Lease.__enter__
+    others: list[str] = []
+
+    def after_another_run(lease: Lease) -> Lease:
+        if not others:
+            others.append("at work")
+            job.texts(list(changed.items())).run()
+        return enter(lease)
+
+    monkeypatch.setattr(Lease, "__enter__", after_another_run)
+    job.run()
+    assert others
+    truth.check(job.output, changed)
+
+
 def test_a_run_that_may_not_wait_says_who_writes(job: Job) -> None:
     job.texts(list(SOURCE.items()))
     with held(job), pytest.raises(OutputError, match=r"run another writes .* limits\.wait_seconds"):
@@ -59,11 +79,13 @@ def test_a_run_that_may_not_wait_says_who_writes(job: Job) -> None:
 
 def left_by(job: Job, process: dict[str, str], until: datetime) -> None:
     """As a run that was killed leaves the lease."""
-    with held(job):
-        pass
-    values = {"run_id": F.lit("dead"), "process": F.lit(json.dumps(process)), "until": F.lit(until)}
     loaded = settings.load(None, job.options(), {})
-    Tables(job.spark, loaded.output).table(LEASE).update(F.lit(True), values)
+    tables = Tables(job.spark, loaded.output)
+    if not tables.exists(LEASE):
+        with held(job):
+            pass
+    values = {"run_id": F.lit("dead"), "process": F.lit(json.dumps(process)), "until": F.lit(until)}
+    tables.table(LEASE).update(F.lit(True), values)
 
 
 def test_a_process_that_is_gone_from_this_machine_blocks_nobody(job: Job) -> None:
@@ -90,7 +112,7 @@ def test_a_run_taken_for_dead_publishes_nothing_more(job: Job, truth: Truth, mon
     def after_another_run(publisher: Publisher, *rest: object, **named: object) -> None:
         if not woken:
             woken.append("now")
-            Tables(job.spark, publisher.tables.settings).table(LEASE).update(F.lit(True), {"until": F.lit(None)})
+            Tables(job.spark, publisher.tables.settings).table(LEASE).update(F.lit(True), {"until": F.lit(LONG_AGO)})
             changed = {**SOURCE, "d0": POOL[5]}
             job.texts(list(changed.items())).run("limits.wait_seconds=0")
             publish(publisher, *rest, **named)

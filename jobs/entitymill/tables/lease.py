@@ -17,13 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, Row
 from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.settings import LimitSettings
-from entitymill.tables.commits import concurrent
+from entitymill.tables.commits import TRIES, concurrent
 from entitymill.tables.layout import LEASE, Tables
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Lease:
         Raises:
             OutputError: another run holds it for longer than `limits.wait_seconds`.
         """
-        self._create()
+        self._create_surely()
         deadline = time.monotonic() + self._limits.wait_seconds
         while not self._try_to_take():
             held = self._read()
@@ -96,6 +98,18 @@ class Lease:
                 f"limits.lease_seconds = {self._limits.lease_seconds}; nothing more was published; that run goes on."
             )
 
+    def _create_surely(self) -> None:
+        """Of two first runs at once, one may find the table half made by the other."""
+        for attempt in range(TRIES):
+            try:
+                self._create()
+            except (PySparkException, Py4JJavaError):
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+
     def _create(self) -> None:
         if not self._table.exists(LEASE):
             self._table.create(LEASE, schemas.LEASE)
@@ -113,7 +127,8 @@ class Lease:
     def _try_to_take(self) -> bool:
         held = self._read()
         now = datetime.now(timezone.utc)
-        if held.run_id is not None and held.until.astimezone(timezone.utc) > now and not gone(held.process):
+        lasting = held.until is not None and held.until.astimezone(timezone.utc) > now
+        if held.run_id is not None and lasting and not gone(held.process):
             return False
         # The time keeps epochs growing even where somebody removed the table.
         epoch = max(held.epoch + 1, int(now.timestamp()))

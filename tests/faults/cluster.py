@@ -1,0 +1,171 @@
+"""Spark's own processes on this machine: a standalone master and workers, and the job's driver; each can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyspark
+
+ROOT = Path(__file__).parents[2]
+SPARK_HOME = Path(pyspark.__file__).parent
+JARS = ROOT / "build" / "jars"
+PATIENCE = 300.0
+"""Seconds; a shared machine stalls."""
+
+
+def environment() -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+    return inherited | {
+        "SPARK_HOME": str(SPARK_HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+        "TF_CPP_MIN_LOG_LEVEL": "1",
+    }
+
+
+def until(what: str, found: object, seconds: float = PATIENCE) -> object:
+    """Call again and again until there is an answer.
+
+    Raises:
+        TimeoutError: there is none in time.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = found()  # type: ignore[operator]
+        if answer:
+            return answer
+        time.sleep(0.05)
+    raise TimeoutError(what)
+
+
+@contextlib.contextmanager
+def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
+    """A master and workers of one core each, as processes of their own; gives the master's address."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *arguments: str) -> Path:
+        log = directory / f"{name}.log"
+        command = [str(SPARK_HOME / "bin" / "spark-class"), *arguments]
+        with log.open("wb") as file:
+            started.append(subprocess.Popen(command, env=environment(), stdout=file, stderr=subprocess.STDOUT))
+        return log
+
+    def address(log: Path) -> str:
+        found = re.search(r"spark://[\w.]+:\d+", log.read_text(errors="replace"))
+        return found[0] if found else ""
+
+    package = "org.apache.spark.deploy"
+    try:
+        master = start("master", f"{package}.master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
+        where = str(until("the master", lambda: address(master)))
+        for number in range(workers):
+            own = ["--work-dir", str(directory / f"work{number}"), "--cores", "1", "--memory", "2g", "--webui-port", "0"]
+            log = start(f"worker{number}", f"{package}.worker.Worker", "--host", "127.0.0.1", *own, where)
+            until("a worker", lambda log=log: "Successfully registered" in log.read_text(errors="replace"))
+        yield where
+    finally:
+        for process in reversed(started):
+            end(process.pid)
+            process.wait()
+
+
+def end(pid: int) -> None:
+    """Kill a process and everything below it, by their ids."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        for process in [*top.children(recursive=True), top]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@dataclass
+class Driver:
+    """The job, running as a process of its own.
+
+    spawned: the machine's processes that may hold its executors: itself, and a standalone master's workers.
+    """
+
+    process: subprocess.Popen[str]
+    log: Path
+    executors_below: Sequence[int]
+
+    @classmethod
+    def start(cls, master: str, options: Sequence[str], directory: Path, workers: Sequence[int] = ()) -> Driver:
+        log = directory / "run.log"
+        log.unlink(missing_ok=True)
+        session = [f"spark.master={master}", f"spark.jars={JARS}", f"log={log}", *SESSION]
+        overrides = [item for option in [*session, *options] for item in ("--set", option)]
+        command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *overrides]
+        with (directory / "said.txt").open("w") as said:
+            process = subprocess.Popen(command, env=environment(), stdout=said, stderr=subprocess.STDOUT, text=True)
+        return cls(process, log, [process.pid, *workers])
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Its exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            end(self.process.pid)
+            raise
+
+    def started(self) -> bool:
+        """Whether it is past starting Spark."""
+        return self.process.poll() is not None or (self.log.exists() and " took " in self.log.read_text())
+
+    def pids(self, kind: str) -> list[int]:
+        """Of its executors, of their Python workers (`worker`), or its own two, Python and the JVM (`driver`)."""
+        mine = [process for top in self.executors_below for process in _below(top)]
+        if kind == "driver":
+            return [self.process.pid, *(process.pid for process in mine if _is(process, "SparkSubmit"))]
+        if kind == "executor":
+            return [process.pid for process in mine if _is(process, "CoarseGrainedExecutorBackend")]
+        # A daemon's children, one a core; not what they started in turn.
+        workers = (process for process in mine if _is(process, "pyspark.daemon"))
+        return [process.pid for process in workers if _is(process.parent(), "pyspark.daemon")]
+
+    def kill(self, kind: str, which: int) -> bool:
+        """SIGKILL one of a kind; whether there was one."""
+        found = sorted(self.pids(kind))
+        if not found:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found[which % len(found)], signal.SIGKILL)
+            return True
+        return False
+
+
+SESSION = (
+    "spark.conf.spark.driver.memory=2g",
+    "spark.conf.spark.executor.memory=1500m",
+    "spark.conf.spark.executor.cores=1",
+    "spark.conf.spark.sql.shuffle.partitions=4",
+    "spark.conf.spark.driver.host=127.0.0.1",
+    "spark.conf.spark.driver.bindAddress=127.0.0.1",
+    "spark.conf.spark.databricks.delta.snapshotPartitions=2",
+    "spark.conf.spark.task.maxFailures=8",
+    "spark.partitions=4",
+)
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _is(process: psutil.Process | None, name: str) -> bool:
+    try:
+        return process is not None and any(name in part for part in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False

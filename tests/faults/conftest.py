@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from truth import Truth, paragraphs
+
+from .cluster import ROOT, Driver
+
+MODELS = (f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector")
+POOL = paragraphs(160, longest=700)
+
+
+def options(directory: Path) -> list[str]:
+    return ["source.format=parquet", f"source.path={directory}/source.parquet", f"output.path={directory}/out", *MODELS]
+
+
+def write(directory: Path, rows: dict[str, str | None]) -> None:
+    table = pa.table({"id": list(rows), "text": pa.array(list(rows.values()), pa.string())})
+    pq.write_table(table, directory / "source.parquet")
+
+
+@pytest.fixture(scope="session")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    """Of an undisturbed run over the whole pool, in one process and one unit."""
+    directory = tmp_path_factory.mktemp("truth")
+    pool = {f"p{i}": text for i, text in enumerate(POOL)}
+    write(directory, dict(pool))
+    assert Driver.start("local[2]", options(directory), directory).wait() == 0
+    return Truth(directory / "out", pool)

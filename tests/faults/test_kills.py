@@ -1,0 +1,128 @@
+"""SIGKILL at random moments of runs of several units: the tables are those of an undisturbed run, row for row.
+
+ENTITYMILL_KILLS says how many (30), ENTITYMILL_SEED with which seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from deltalake import DeltaTable
+
+from truth import Truth
+
+from . import cluster
+from .cluster import Driver
+from .conftest import POOL, options, write
+
+KILLS = int(os.environ.get("ENTITYMILL_KILLS", "30"))
+SEED = os.environ.get("ENTITYMILL_SEED", "1")
+KINDS = ("driver", "executor", "worker")
+UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5")
+LONGEST_RUNS = 6
+"""Of one source, before one has to come to its end."""
+
+
+class History:
+    """A source that grows, changes and shrinks from run to run, and the output of the runs over it."""
+
+    def __init__(self, directory: Path, chance: random.Random) -> None:
+        self.directory, self.chance = directory, chance
+        self.rows: dict[str, str] = {}
+        self.fresh = 0
+        for _ in range(90):
+            self.add()
+
+    def add(self) -> None:
+        self.rows[f"d{self.fresh:04}"] = self.chance.choice(POOL)
+        self.fresh += 1
+
+    def move(self) -> None:
+        """Some new rows, some changed ones, some gone; and one that is refused."""
+        for key in self.chance.sample(sorted(self.rows), 40):
+            self.rows[key] = self.chance.choice(POOL)
+        for key in self.chance.sample(sorted(self.rows), 15):
+            del self.rows[key]
+        for _ in range(25):
+            self.add()
+        write(self.directory, {**self.rows, "refused": None})
+
+    def check(self, truth: Truth) -> None:
+        truth.check(self.directory / "out", self.rows)
+        rejects = DeltaTable(str(self.directory / "out" / "rejects")).to_pyarrow_table().to_pylist()
+        assert [(row["doc_id"], row["stage"], row["code"]) for row in rejects] == [("refused", "source", "null_text")]
+        runs = DeltaTable(str(self.directory / "out" / "runs")).to_pyarrow_table().to_pylist()
+        runs.sort(key=lambda row: row["started_at"])
+        assert runs[-1]["status"] == "done"
+        assert {row["status"] for row in runs[:-1]} <= {"done", "died", "failed"}
+        assert not list((self.directory / "out").glob("_staged*"))
+
+
+@contextlib.contextmanager
+def masters(kind: str, directory: Path) -> Iterator[tuple[str, list[int]]]:
+    """The master's address, and the processes below which its executors are."""
+    if kind == "local-cluster":
+        yield "local-cluster[2,1,2048]", []
+        return
+    with cluster.standalone(directory) as address:
+        below = psutil.Process().children()
+        yield address, [process.pid for process in below if any("worker.Worker" in part for part in process.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("where", "format_"), [("local-cluster", "delta"), ("standalone", "delta"), ("standalone", "parquet")]
+)
+def test_whatever_dies_nothing_is_lost_doubled_or_stale(truth: Truth, tmp_path: Path, where: str, format_: str) -> None:
+    chance = random.Random(f"{SEED} {where} {format_}")
+    kinds = [KINDS[i % len(KINDS)] for i in range(-(-KILLS // 3))]
+    chance.shuffle(kinds)
+    history = History(tmp_path, chance)
+    told: list[str] = []
+    with masters(where, tmp_path) as (master, workers):
+
+        def start() -> Driver:
+            return Driver.start(master, [*options(tmp_path), *UNITS, f"output.format={format_}"], tmp_path, workers)
+
+        history.move()
+        driver = start()
+        cluster.until("the first run's start", driver.started)
+        began = time.monotonic()
+        assert driver.wait() == 0, (tmp_path / "said.txt").read_text()
+        lasts = time.monotonic() - began
+        history.check(truth)
+        while kinds:
+            history.move()
+            for _ in range(LONGEST_RUNS):
+                driver = start()
+                code = killed_at_random(driver, kinds, chance, lasts, told) if kinds else driver.wait()
+                if code == 0:
+                    break
+            else:
+                code = start().wait()
+            assert code == 0, (tmp_path / "said.txt").read_text()
+            history.check(truth)
+    (tmp_path / "told.txt").write_text("\n".join(told) + "\n")
+    assert sum("killed" in line for line in told) == -(-KILLS // 3)
+
+
+def killed_at_random(driver: Driver, kinds: list[str], chance: random.Random, lasts: float, told: list[str]) -> int:
+    """Kill one at a moment of the run; returns its exit code."""
+    cluster.until("the run's start", driver.started)
+    after = chance.uniform(0, lasts)
+    time.sleep(after)
+    kind, which = kinds[-1], chance.randrange(8)
+    while driver.process.poll() is None:
+        if driver.kill(kind, which):
+            kinds.pop()
+            code = driver.wait()
+            told.append(f"{kind} killed after {after:.1f} s: exit {code}")
+            return code
+        time.sleep(0.02)
+    return driver.wait()

@@ -1,0 +1,139 @@
+"""Storage that fails before and after a commit took effect, that is full, or that may not be written; then a rerun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from entitymill import settings
+from entitymill.extraction import extract
+from entitymill.session import open_session
+from truth import Truth
+
+from .cluster import JARS, ROOT, SPARK_HOME, Driver
+from .conftest import POOL, options, write
+
+JAVA = Path(__file__).parent / "java" / "FailingLogStore.java"
+BEFORE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
+AFTER = {**{f"d{i}": text for i, text in enumerate(POOL[1:6])}, "d8": POOL[8], "d9": POOL[9]}
+"""d5 is gone, the others changed, two are new."""
+TABLES = ("documents", "entities", "rejects", "runs", "_lease")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that says which commit fails."""
+    return tmp_path_factory.mktemp("plan") / "plan.txt"
+
+
+@pytest.fixture(scope="module")
+def spark(plan: Path) -> Iterator[SparkSession]:
+    """With a store of commits that fails as planned."""
+    classes = plan.parent / "classes"
+    path = os.pathsep.join([f"{JARS}/*", f"{SPARK_HOME}/jars/*"])
+    subprocess.run(["javac", "-proc:none", "-cp", path, "-d", str(classes), str(JAVA)], check=True)
+    subprocess.run(["jar", "--create", "--file", str(classes / "faults.jar"), "-C", str(classes), "entitymill"], check=True)
+    conf = {
+        "spark.driver.memory": "3g",
+        "spark.driver.extraClassPath": str(classes / "faults.jar"),
+        "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} -XX:TieredStopAtLevel=1",
+        "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
+        "spark.sql.shuffle.partitions": "4",
+    }
+    session = open_session(settings.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill faults")
+    yield session
+    session.stop()
+
+
+def run(spark: SparkSession, directory: Path, rows: dict[str, str]) -> None:
+    write(directory, dict(rows))
+    extract(spark, settings.load(None, [*options(directory), "limits.unit_rows=4", "spark.partitions=2"], {}))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_commit_that_fails_once_is_made_once(
+    spark: SparkSession, plan: Path, truth: Truth, tmp_path: Path, when: str, table: str
+) -> None:
+    """The second commit to the table of a run that adds, changes and removes."""
+    run(spark, tmp_path, BEFORE)
+    plan.write_text(f"{when} 2 /out/{table}/")
+    try:
+        run(spark, tmp_path, AFTER)
+    finally:
+        plan.write_text("")
+    truth.check(tmp_path / "out", AFTER)
+
+
+@pytest.mark.parametrize("table", ["documents", "entities"])
+def test_storage_that_stays_away_fails_the_run_and_the_next_one_mends_it(
+    spark: SparkSession, plan: Path, truth: Truth, tmp_path: Path, table: str
+) -> None:
+    run(spark, tmp_path, BEFORE)
+    plan.write_text(f"always 2 /out/{table}/")
+    try:
+        with pytest.raises(Exception, match="storage fails"):
+            run(spark, tmp_path, AFTER)
+    finally:
+        plan.write_text("")
+    run(spark, tmp_path, AFTER)
+    truth.check(tmp_path / "out", AFTER)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """A disk of half a megabyte at the output; the function mounts it with other options."""
+    place = tmp_path / "out"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
+    yield lambda how: subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)  # type: ignore[func-returns-value]
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@as_root
+def test_a_full_disk_is_said_to_be_full_and_the_next_run_goes_on(
+    truth: Truth, tmp_path: Path, small_disk: Callable[[str], None]
+) -> None:
+    rows = {f"d{i}": text for i, text in enumerate(POOL)}
+    write(tmp_path, dict(rows))
+    chosen = [*options(tmp_path), "limits.unit_rows=20", "spark.conf.spark.driver.memory=2g"]
+    assert Driver.start("local[2]", chosen, tmp_path).wait() == 1
+    said = (tmp_path / "said.txt").read_text()
+    assert "No space left on device" in said, said
+    small_disk("size=64m")
+    assert Driver.start("local[2]", chosen, tmp_path).wait() == 0, (tmp_path / "said.txt").read_text()
+    truth.check(tmp_path / "out", rows)
+
+
+@as_root
+def test_an_output_that_became_read_only_is_named(tmp_path: Path, small_disk: Callable[[str], None]) -> None:
+    write(tmp_path, dict(BEFORE))
+    small_disk("ro")
+    assert Driver.start("local[2]", options(tmp_path), tmp_path).wait() == 1
+    assert "output.path" in (tmp_path / "said.txt").read_text()
+
+
+@as_root
+def test_a_table_that_may_not_be_written_is_named(truth: Truth, tmp_path: Path) -> None:
+    """Another user's run: the output can be read, but not changed."""
+    tmp_path.chmod(0o755)
+    write(tmp_path, dict(BEFORE))
+    assert Driver.start("local[2]", options(tmp_path), tmp_path).wait() == 0
+    write(tmp_path, dict(AFTER))
+    code = (
+        "import os, sys; os.setgid(65534); os.setuid(65534); os.environ['HOME'] = '/tmp'; sys.path.insert(0, 'jobs');"
+        "from entitymill.command import main; sys.exit(main(sys.argv[1:]))"
+    )
+    overrides = [item for option in [*options(tmp_path), f"spark.jars={JARS}"] for item in ("--set", option)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, "output.path" in done.stderr) == (1, True), done.stderr
+    truth.check(tmp_path / "out", BEFORE)
