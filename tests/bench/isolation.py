@@ -26,10 +26,8 @@ TO_MEET = 1.02
 
 def windows(count: int) -> list[pa.RecordBatch]:
     """Windows of some 1,024 sentences: the speeches in ASCII, so that offsets are the same in every unit."""
-    texts = (
-        text.encode("ascii", "ignore").decode()
-        for text in pq.read_table(ROOT / "data" / "state_union.parquet")["text"].to_pylist()
-    )
+    speeches = pq.read_table(ROOT / "data" / "state_union.parquet")["text"].to_pylist()
+    texts = [text.encode("ascii", "ignore").decode() for text in speeches]
     held: list[tuple[str, list[tuple[int, int]], list[tuple[int, int]]]] = []
     made, sentences = [], 0
     for text in texts:
@@ -77,7 +75,6 @@ def main() -> None:
     ways = {
         "in this process": lambda: [here(batch) for batch in batches],
         "in a child": lambda: [isolation.child(work)(batch, 600) for batch in batches],
-        "to a child and back, alone": lambda: [isolation.unpacked(isolation.packed(batch)) for batch in batches],
     }
     spent: dict[str, list[machine.Spent]] = {name: [] for name in ways}
     for repeat in range(options.repeats + 1):
