@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -155,24 +156,34 @@ def test_the_worker_itself_loads_no_openvino() -> None:
 
 def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
     # The child sleeps in its work, where it cannot see that its connection ended.
-    (tmp_path / "sleeper_stub.py").write_text("import time\ndef start():\n    return lambda batch: time.sleep(600)\n")
+    asleep = tmp_path / "asleep"
+    (tmp_path / "sleeper_stub.py").write_text(
+        "import pathlib, time\ndef start(path):\n    return lambda batch: (pathlib.Path(path).touch(), time.sleep(600))\n"
+    )
     code = (
-        "import os, sys, pyarrow as pa; from entitymill.engines import isolation\n"
-        "child = isolation.child(isolation.Work('sleeper_stub:start', ()))\n"
+        "import sys, pyarrow as pa; from entitymill.engines import isolation\n"
+        "child = isolation.child(isolation.Work('sleeper_stub:start', (sys.argv[1],)))\n"
         "print(child._process.pid, flush=True)\n"
         "child(pa.RecordBatch.from_pydict({'a': [1]}), 600)\n"
     )
-    path = os.pathsep.join([*sys.path, str(tmp_path)])
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(asleep)], stdout=subprocess.PIPE, env=environment)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    assert Path(f"/proc/{child}").exists()
+    assert within_seconds(asleep.exists)
     parent.kill()
     parent.wait()
+    died = within_seconds(lambda: not alive(child))
+    if not died:
+        os.kill(child, signal.SIGKILL)
+    assert died
+
+
+def within_seconds(happened: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and alive(child):
+    while not happened() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not alive(child)
+    return happened()
 
 
 def alive(process: int) -> bool:
