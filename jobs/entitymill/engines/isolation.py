@@ -18,6 +18,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -34,7 +35,7 @@ START_SECONDS = 600.0
 _DEATH_SECONDS = 30.0
 _LATE = object()
 _OUT_OF_MEMORY = 137
-_KILLED_FIRST = "800"
+_SPARED_SCORE = 800
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _BOOT = """
 import json, sys
@@ -226,5 +227,7 @@ def _prepare(parent: int) -> None:
         os._exit(0)
     # A core file would hold text.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Of this executor's processes this one can be spared.
-    Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST, encoding="ascii")
+    # Of this executor's processes this one can be spared. To lower the score would need a privilege.
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError):
+        score.write_text(str(max(_SPARED_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")
