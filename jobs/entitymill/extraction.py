@@ -242,8 +242,7 @@ class _Run:
                 self.clock.lap("recognition")
                 healthy = recognised
                 if some_failed:
-                    lost = failed.take(recognised, piece, found)
-                    healthy = failures.without(recognised, lost)
+                    healthy, lost = failed.take(recognised, piece, found)
                     if piece.known:
                         removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
                 publisher.publish(Unit(healthy, piece.known, first, last), removed, tombstones=tombstones)

@@ -46,7 +46,7 @@ class Failures:
         self._before = before
         self._failed = 0
 
-    def take(self, recognised: DataFrame, piece: Piece, found: Changes) -> DataFrame:
+    def take(self, recognised: DataFrame, piece: Piece, found: Changes) -> tuple[DataFrame, DataFrame]:
         """Write down the failed documents of a unit, and give up where they are too many.
 
         Args:
@@ -55,7 +55,7 @@ class Failures:
             found: all that the run has to do.
 
         Returns:
-            Their doc_id.
+            The other documents, and doc_id of these.
 
         Raises:
             RejectedError: more documents failed than limits.max_reject_ratio allows.
@@ -70,8 +70,9 @@ class Failures:
         for _, _, code, _ in failed:
             self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
         self._failed += len(failed)
-        self._check([doc_id for doc_id, *_ in failed], piece, found)
-        return refused.select("doc_id")
+        ids = [doc_id for doc_id, *_ in failed]
+        self._check(ids, piece, found)
+        return without(recognised, ids), refused.select("doc_id")
 
     def _check(self, failed: list[str], piece: Piece, found: Changes) -> None:
         allowed = self._settings.limits.max_reject_ratio
@@ -86,13 +87,15 @@ class Failures:
             )
 
 
-def without(recognised: DataFrame, failed: DataFrame) -> DataFrame:
+def without(recognised: DataFrame, failed: list[str]) -> DataFrame:
     """The documents of a unit that did not fail.
 
     Args:
         recognised: of the unit; Spark may compute a lost part of it again.
         failed: doc_id of those that did.
     """
-    rest = recognised.join(F.broadcast(failed), "doc_id", "left_anti")
+    theirs = F.col("doc_id").isin(failed)
     late = F.raise_error(F.lit("a document failed that did not fail before, in a part that was lost: run again"))
-    return rest.withColumn("mentions", F.when(F.col("failure").isNull(), F.col("mentions")).otherwise(late))
+    # Spark may look at the mentions of a row before it drops the row: so the same condition twice.
+    mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
+    return recognised.where(~theirs).withColumn("mentions", mentions)
