@@ -43,3 +43,7 @@ class OutputError(EntityMillError):
 
 class SessionError(EntityMillError):
     """Spark cannot run this job as it is set up."""
+
+
+class WorkerError(EntityMillError):
+    """A worker's machine cannot tag at all, or not so many documents that it is their fault."""

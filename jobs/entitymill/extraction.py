@@ -12,9 +12,10 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import changes, feed, units
+from entitymill import changes, failures, feed, units
 from entitymill.changes import Changes
 from entitymill.errors import RejectedError, SettingsError
+from entitymill.failures import Failures
 from entitymill.recognition import Recogniser, open_recogniser
 from entitymill.settings import Settings
 from entitymill.source import Source, open_source
@@ -149,14 +150,17 @@ class _Run:
         found = self._changes(known, full=full)
         self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
         self.summary.units = units.wanted(found, self.settings.limits)
+        before = failures.listed(self.tables)
         try:
-            self._refuse(found)
+            refusals = Refusals(self.tables, self.commits, self.stamp)
+            failed = Failures(self.spark, self.settings, self.summary, refusals, before)
+            self._refuse(refusals, found)
             self.clock.lap("source")
             recognise = self.recogniser.load() if found.to_recognise else _nothing
             publisher = publisher or self._publisher(None, whole=False)
             if found.mode == "first" and not collecting:
                 publisher.clear()
-            self._publish(found, recognise, publisher, tombstones=collecting and not whole)
+            self._publish(found, recognise, publisher, failed, tombstones=collecting and not whole)
         finally:
             found.close()
         if collecting:
@@ -201,9 +205,8 @@ class _Run:
             return None
         return replace(found, close=lambda: (found.close(), told.close()))
 
-    def _refuse(self, found: Changes) -> None:
+    def _refuse(self, refusals: Refusals, found: Changes) -> None:
         """Write down what is refused, and give up where it is too much."""
-        refusals = Refusals(self.tables, self.commits, self.stamp)
         if found.looked_at is None:
             refusals.replace(found.refused)
         else:
@@ -223,6 +226,7 @@ class _Run:
         found: Changes,
         recognise: Callable[[DataFrame], DataFrame],
         publisher: Publisher,
+        failed: Failures,
         *,
         tombstones: bool,
     ) -> None:
@@ -238,9 +242,14 @@ class _Run:
             # Kept: all tables and the counts read it, and the model must run once.
             recognised = recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
             try:
-                first, last = _count(recognised, self.summary)
+                first, last, some_failed = _count(recognised, self.summary)
                 self.clock.lap("recognition")
-                publisher.publish(Unit(recognised, piece.known, first, last), removed, tombstones=tombstones)
+                healthy = recognised
+                if some_failed:
+                    healthy, lost = failed.take(recognised, piece, found)
+                    if piece.known:
+                        removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
+                publisher.publish(Unit(healthy, piece.known, first, last), removed, tombstones=tombstones)
                 removed = None
                 self.clock.lap("writing")
             finally:
@@ -263,12 +272,13 @@ def spread(spark: SparkSession, documents: DataFrame, chars: int, partitions: in
     return documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
 
 
-def _count(recognised: DataFrame, summary: Summary) -> tuple[str | None, str | None]:
-    """Add a unit to the summary; returns its smallest and greatest id."""
+def _count(recognised: DataFrame, summary: Summary) -> tuple[str | None, str | None, bool]:
+    """Add a unit to the summary, but no failed documents; returns its smallest and greatest id, and whether some failed."""
     columns = ["sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds"]
     ends = [F.min("doc_id").alias("first"), F.max("doc_id").alias("last")]
-    sums = recognised.agg(F.count("*").alias("documents"), *ends, *(F.sum(c).alias(c) for c in columns)).collect()[0]
-    summary.documents += sums["documents"]
+    counts = [F.count("*").alias("documents"), F.count("failure").alias("failed")]
+    sums = recognised.agg(*counts, *ends, *(F.sum(c).alias(c) for c in columns)).collect()[0]
+    summary.documents += sums["documents"] - sums["failed"]
     summary.sentences += sums["sentences"] or 0
     summary.tokens += sums["tokens"] or 0
     summary.split_sentences += sums["split_sentences"] or 0
@@ -277,4 +287,4 @@ def _count(recognised: DataFrame, summary: Summary) -> tuple[str | None, str | N
     labels = recognised.select(F.explode("mentions.label").alias("label")).groupBy("label").count()
     for row in labels.orderBy("label").collect():
         summary.by_label[row["label"]] = summary.by_label.get(row["label"], 0) + row["count"]
-    return sums["first"], sums["last"]
+    return sums["first"], sums["last"], sums["failed"] > 0

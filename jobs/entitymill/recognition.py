@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import schemas, segmentation, session, storage
 from entitymill.engines import openvino, sparknlp, sparknlp_model
+from entitymill.engines.worker import Run
 from entitymill.settings import Settings
 
 RESULTS_VERSION = 1
@@ -48,7 +49,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Recogniser:
     manifest = openvino.read_manifest(spark, settings.model.path)
     openvino.check_precision(manifest, wanted.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
-    run = openvino.Run(wanted.precision, wanted.encoding, threads, settings.output.annotations)
+    run = Run(wanted.precision, wanted.encoding, threads, settings.output.annotations)
     parts = {
         "detector": segmentation.identity(spark, settings.segmentation),
         "model": manifest.digest(),
@@ -62,7 +63,8 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Recogniser:
     def load() -> Callable[[DataFrame], DataFrame]:
         detector = segmentation.load_detector(spark, settings.segmentation)
         model = openvino.ship_model(spark, settings.model.path)
-        return lambda rows: openvino.recognise(segmentation.segment(rows, detector), model, run)
+        seconds = settings.limits.batch_seconds
+        return lambda rows: openvino.recognise(segmentation.segment(rows, detector), model, run, seconds)
 
     return Recogniser(manifest.name, _fingerprint(parts), load)
 

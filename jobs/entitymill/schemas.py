@@ -158,6 +158,9 @@ OFFSETS = ("sentence_begin", "sentence_end", "token_begin", "token_end")
 """Array columns of int that segmentation adds to documents: Spark NLP's offsets, in UTF-16 units, both ends inclusive. A
 sentence may have white space at either end, and its end may lie one past the text (Spark NLP's DL detector does both)."""
 
+FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", _STRING)])
+"""Why there is nothing of a document: one word, and a sentence with numbers, never text."""
+
 RECOGNISED = [
     T.StructField("doc_id", _STRING, False),
     T.StructField("text_hash", _STRING, False),
@@ -169,5 +172,7 @@ RECOGNISED = [
     # Seconds a worker spent, on the first row of each window of work; 0 on the others, so that they add up.
     T.StructField("encoding_seconds", T.DoubleType(), False),
     T.StructField("inference_seconds", T.DoubleType(), False),
+    T.StructField("failure", FAILURE, True),
 ]
-"""What every engine returns, one row per document, with a struct column `passthrough` after these where one is carried."""
+"""What every engine returns, one row per document, with a struct column `passthrough` after these where one is carried. Of a
+document that no worker survives there is a `failure` and nothing else; elsewhere it is null."""

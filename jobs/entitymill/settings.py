@@ -115,6 +115,9 @@ class LimitSettings(_Section):
     """When a run refuses to go on."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of refused rows above which nothing is published")
+    batch_seconds: float = Field(
+        300, gt=0, description="what a worker's window of some 1,024 sentences may take; more for a larger one"
+    )
     unit_rows: int = Field(100_000, ge=1, description="documents that are recognised and committed together, about")
     unit_mb: int = Field(256, ge=1, description="million characters of a unit, about")
     lease_seconds: int = Field(300, ge=1, description="after so long without a sign of life a run is taken for dead")

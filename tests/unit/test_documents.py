@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitymill.engines import documents
-from entitymill.engines.openvino import windows
+from entitymill.engines.worker import windows
 from entitymill.tagger.inference import Tagger
 
 
@@ -134,7 +134,7 @@ def test_blocks_of_a_document_are_one_document_again(tagger: Tagger) -> None:
 
 
 def test_a_window_never_ends_inside_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("entitymill.engines.openvino.WINDOW_SENTENCES", 1)
+    monkeypatch.setattr("entitymill.engines.worker.WINDOW_SENTENCES", 1)
     whole = segmented(["a b"] * 4, ["x", "y", "y", "y"], [(0, 1), (0, 3), (1, 3), (2, 3)])
 
     joined = list(windows(whole.slice(i, 1) for i in range(4)))

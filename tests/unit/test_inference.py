@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entitymill.tagger.inference import Tagger, Tags
+from entitymill.tagger.inference import Tagger
+from entitymill.tagger.tags import Tags
 
 HUGGING_FACE = json.loads((Path(__file__).parents[1] / "golden" / "hf_probabilities.json").read_text(encoding="utf8"))
 SENTENCES = [row["tokens"] for row in HUGGING_FACE]

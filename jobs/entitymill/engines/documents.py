@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyspark.sql.pandas.types import to_arrow_type
 
 from entitymill import schemas
 from entitymill.engines import annotation
 from entitymill.engines.places import Places
 from entitymill.mentions import Spans, TagScheme
 from entitymill.offsets import code_points, utf16_length
-from entitymill.tagger.inference import Tags
+from entitymill.tagger.tags import Tags
+
+_FAILURE = to_arrow_type(schemas.FAILURE)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ def output(
         "mentions": _mentions(documents.column("doc_id").to_pylist(), found, places, written),
         "encoding_seconds": pa.array(timing[0], pa.float64()),
         "inference_seconds": pa.array(timing[1], pa.float64()),
+        "failure": pa.nulls(len(first), _FAILURE),
     }
     if with_annotations:
         columns = {**annotation.annotate(found, opens, places, written), **columns}
@@ -158,6 +162,27 @@ def output(
     added = [field.name for field in schemas.ANNOTATIONS if with_annotations and field.name not in carried]
     names = [*(field.name for field in schemas.RECOGNISED), *carried, *added]
     return pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)
+
+
+def failed(
+    document: pa.RecordBatch, code: str, detail: str, carried: Sequence[str], *, with_annotations: bool = False
+) -> pa.RecordBatch:
+    """What goes back to Spark in the place of a document's results: one row that says why there are none.
+
+    Args:
+        document: its blocks, as they came.
+        code: why, one word.
+        detail: why, with numbers; never text.
+        carried: names of columns to pass on.
+        with_annotations: as in `output`.
+    """
+    none, few, flags = np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.bool_)
+    segments = Segments([], few, few, none, none, none, few, few, none, np.zeros(2, np.int64))
+    tags = Tags(none, none.astype(np.int16), none.astype(np.float32), np.zeros((0, 0), np.float32), flags)
+    nothing = Found([""], segments, tags, none, Spans(none, none, none, none.astype(np.float64)), (), [])
+    row = output(document.slice(0, 1), nothing, (0.0, 0.0), carried, with_annotations=with_annotations)
+    at = row.schema.get_field_index("failure")
+    return row.set_column(at, "failure", pa.array([{"code": code, "detail": detail}], _FAILURE))
 
 
 def _written(found: Found, places: Places) -> list[str]:

@@ -54,7 +54,7 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
             **stamp.columns(),
         }
     )
-    return rows.drop("mentions", "passthrough", "encoding_seconds", "inference_seconds", "ner", "ner_chunk")
+    return rows.drop("mentions", "passthrough", "encoding_seconds", "inference_seconds", "failure", "ner", "ner_chunk")
 
 
 def pending(ids: DataFrame, stamp: Stamp) -> DataFrame:

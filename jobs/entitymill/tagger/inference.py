@@ -20,27 +20,10 @@ from entitymill.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.tagger.network import Precision
 from entitymill.tagger.rows import SPECIAL_PIECES, CompleteRows, Encoding, RowMaker, Rows
 from entitymill.tagger.sparknlp_rows import SparkNlpRows
+from entitymill.tagger.tags import Tags
 
 PLANNED_SENTENCES = 1024
 """Sentences sorted and planned together: enough for tight batches, little enough to stay in cache."""
-
-
-@dataclass(frozen=True)
-class Tags:
-    """What a model says of a list of sentences, in order.
-
-    tokens: [tagged] int64, which tokens got a tag: every one once, except in the encoding sparknlp.
-    tags: [tagged] int16, indices into the labels.
-    confidences: [tagged] float32, the probability of each one's own tag.
-    scores: [tagged, labels] float32, the probability of every label; none unless asked for.
-    split: [sentences] bool, which sentences were longer than the model's limit; in the encoding sparknlp, cut short by it.
-    """
-
-    tokens: NDArray[np.int64]
-    tags: NDArray[np.int16]
-    confidences: NDArray[np.float32]
-    scores: NDArray[np.float32] | None
-    split: NDArray[np.bool_]
 
 
 @dataclass

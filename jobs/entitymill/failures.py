@@ -1,0 +1,101 @@
+"""Documents that no worker survives: counted, written to `rejects`, and kept from being published."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.changes import Changes
+from entitymill.errors import RejectedError
+from entitymill.settings import Settings
+from entitymill.summary import Summary
+from entitymill.tables import Tables
+from entitymill.tables.refusals import Refusals
+from entitymill.units import Piece
+
+STAGE = "recognition"
+_REFUSED = "doc_id string, stage string, code string, detail string"
+
+
+def listed(tables: Tables) -> set[str]:
+    """Ids of the documents that failed in earlier runs and have not been looked at since."""
+    if not tables.exists("rejects"):
+        return set()
+    return {row["doc_id"] for row in tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id").collect()}
+
+
+class Failures:
+    """The failed documents of one run."""
+
+    def __init__(
+        self, spark: SparkSession, settings: Settings, summary: Summary, refusals: Refusals, before: set[str]
+    ) -> None:
+        """None so far.
+
+        Args:
+            spark: the session.
+            settings: of the run.
+            summary: that counts them.
+            refusals: that lists them.
+            before: ids that were `listed` when the run began.
+        """
+        self._spark = spark
+        self._settings = settings
+        self._summary = summary
+        self._refusals = refusals
+        self._before = before
+        self._failed = 0
+
+    def take(self, recognised: DataFrame, piece: Piece, found: Changes) -> tuple[DataFrame, DataFrame]:
+        """Write down the failed documents of a unit, and give up where they are too many.
+
+        Args:
+            recognised: schemas.RECOGNISED of the unit, some with a failure.
+            piece: the unit.
+            found: all that the run has to do.
+
+        Returns:
+            The other documents, and doc_id of these.
+
+        Raises:
+            RejectedError: more documents failed than limits.max_reject_ratio allows.
+        """
+        rows = recognised.where(F.col("failure").isNotNull()).select(
+            "doc_id", F.lit(STAGE), "failure.code", "failure.detail"
+        )
+        # Kept on the driver: were they computed again, others might fail.
+        failed = [tuple(row) for row in rows.collect()]
+        refused = self._spark.createDataFrame(failed, _REFUSED)
+        self._refusals.add(refused)
+        for _, _, code, _ in failed:
+            self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
+        self._failed += len(failed)
+        ids = [doc_id for doc_id, *_ in failed]
+        self._check(ids, piece, found)
+        return without(recognised, ids), refused.select("doc_id")
+
+    def _check(self, failed: list[str], piece: Piece, found: Changes) -> None:
+        allowed = self._settings.limits.max_reject_ratio
+        # One document never fails a unit, nor do those that are tried in vain again and again: they may be all that is new.
+        new = sum(doc_id not in self._before for doc_id in failed)
+        refused = sum(found.counts.values()) + self._failed
+        if (new > 1 and new > allowed * piece.rows) or (len(failed) > 1 and refused > allowed * found.rows):
+            raise RejectedError(
+                f"{len(failed)} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the "
+                f"tagger, {refused} of {found.rows} rows are refused in all, more than limits.max_reject_ratio {allowed:g} "
+                "allows: the unit was not published; the rejects table lists the rows."
+            )
+
+
+def without(recognised: DataFrame, failed: list[str]) -> DataFrame:
+    """The documents of a unit that did not fail.
+
+    Args:
+        recognised: of the unit; Spark may compute a lost part of it again.
+        failed: doc_id of those that did.
+    """
+    theirs = F.col("doc_id").isin(failed)
+    late = F.raise_error(F.lit("a document failed that did not fail before, in a part that was lost: run again"))
+    # Spark may look at the mentions of a row before it drops the row: so the same condition twice.
+    mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
+    return recognised.where(~theirs).withColumn("mentions", mentions)

@@ -1,0 +1,42 @@
+"""A stand-in for `tagging.open_tagging`: the real tagger, but some texts crash or hang it, as a bug in native code would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from entitymill.engines import tagging
+
+FACTORY = "poison_stub:open_tagging"
+SEGFAULT, KILL, LOOP, MEMORY, BUG = (f"poison{name}" for name in ("segfault", "kill", "loop", "memory", "bug"))
+DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
+
+
+def open_tagging(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    tag = tagging.open_tagging(*arguments)
+
+    def poisoned(window: pa.RecordBatch) -> pa.RecordBatch:
+        text = " ".join(window.column("text").to_pylist())
+        for word, number in DEADLY.items():
+            if word in text:
+                os.kill(os.getpid(), number)
+        while LOOP in text:
+            time.sleep(0.01)
+        if MEMORY in text:
+            raise MemoryError
+        if BUG in text:
+            raise ZeroDivisionError("a bug")
+        return tag(window)
+
+    return poisoned
+
+
+def broken(*_: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """As on a machine that the native code does not run on."""
+    os.kill(os.getpid(), signal.SIGILL)
+    raise AssertionError

@@ -1,0 +1,193 @@
+"""The tagger in a child process: real processes, real signals; only the poison is a stand-in (poison_stub)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from test_documents import segmented
+
+import poison_stub
+from entitymill.engines import isolation, worker
+from entitymill.engines.openvino import FACTORY
+from entitymill.engines.worker import Run, ShippedModel, Worker
+from entitymill.errors import ModelError, WorkerError
+from entitymill.tagger import bundle
+
+DEMO = Path(__file__).parents[2] / "models" / "demo"
+GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]
+RUN = Run("f32", "complete", 1)
+
+
+class Here(ShippedModel):
+    """A model that needs no Spark to be where it is."""
+
+    def files(self) -> dict[str, Path]:
+        return {name: Path(path) for name, path in self.names.items()}
+
+
+@pytest.fixture(autouse=True)
+def no_child_left() -> Iterator[None]:
+    yield
+    while isolation._children:
+        isolation._children.pop().close()
+
+
+@pytest.fixture
+def here(demo_manifest: bundle.Manifest) -> Here:
+    return Here(demo_manifest, {name: str(DEMO / name) for name in demo_manifest.files}, "models/demo")
+
+
+def run(here: Here, texts: list[str], factory: str = poison_stub.FACTORY, seconds: float = 60, **more: bool) -> list[dict]:
+    batch = segmented(texts)
+    passed = pa.array([{"n": i} for i in range(len(texts))])
+    batch = pa.RecordBatch.from_arrays([*batch.columns, passed], names=[*batch.schema.names, "passthrough"])
+    made = Worker(here, Run("f32", "complete", 1, **more), seconds, factory)(iter([batch]))
+    return pa.Table.from_batches(list(made)).to_pylist()
+
+
+def found(rows: list[dict]) -> dict[str, list]:
+    return {
+        row["doc_id"]: [(m["mention_id"], m["label"], pytest.approx(m["confidence"], abs=1e-5)) for m in row["mentions"]]
+        for row in rows
+    }
+
+
+def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not(here: Here) -> None:
+    clean = run(here, GOOD, FACTORY)
+    deadly = [
+        f"{word} in Paris ." for word in (poison_stub.SEGFAULT, poison_stub.KILL, poison_stub.LOOP, poison_stub.MEMORY)
+    ]
+
+    rows = run(here, [*GOOD, *deadly], seconds=3)
+
+    assert [row["doc_id"] for row in rows] == [f"d{i}" for i in range(8)]
+    assert found(rows[:4]) == found(clean)
+    assert [{**row, "mentions": 0, "encoding_seconds": 0, "inference_seconds": 0} for row in rows[:4]] == [
+        {**row, "mentions": 0, "encoding_seconds": 0, "inference_seconds": 0} for row in clean
+    ]
+    assert [(row["failure"]["code"], row["failure"]["detail"]) for row in rows[4:]] == [
+        ("tagger_crashed", "killed by SIGSEGV"),
+        ("tagger_crashed", "killed by SIGKILL"),
+        ("tagger_timed_out", "no answer in 3 s"),
+        ("tagger_crashed", "out of memory"),
+    ]
+    assert [(row["mentions"], row["tokens"], row["passthrough"]) for row in rows[4:]] == [
+        ([], 0, {"n": i}) for i in range(4, 8)
+    ]
+
+
+def test_failed_rows_have_the_columns_of_the_others(here: Here) -> None:
+    batch = segmented([GOOD[0], poison_stub.KILL])
+    made = list(Worker(here, Run("f32", "complete", 1, annotations=True), 60, poison_stub.FACTORY)(iter([batch])))
+    assert [(row.schema.names, row.schema.types) for row in made] == [(made[0].schema.names, made[0].schema.types)] * 2
+
+
+def test_a_document_of_several_blocks_fails_as_one(here: Here) -> None:
+    batch = segmented(["Paris .", f"{poison_stub.KILL} .", "Rome ."], ["a", "a", "b"], [(0, 2), (1, 2), (0, 1)])
+    rows = pa.Table.from_batches(list(Worker(here, RUN, 60, poison_stub.FACTORY)(iter([batch])))).to_pylist()
+    assert [(row["doc_id"], row["failure"] is not None, len(row["mentions"])) for row in rows] == [
+        ("a", True, 0),
+        ("b", False, 1),
+    ]
+
+
+def test_a_larger_window_may_take_longer(here: Here) -> None:
+    made = Worker(here, RUN, 10, FACTORY)
+    assert made._limit(segmented(["a b"])) == 10
+    assert made._limit(segmented(["a b\n" * (4 * worker.WINDOW_SENTENCES)])) == 40
+    assert made._limit(segmented(["a " * (3 * worker.WINDOW_TOKENS)])) == 30
+
+
+def test_a_python_error_is_raised_as_it_was_and_is_no_documents_fault(here: Here) -> None:
+    with pytest.raises(ZeroDivisionError, match="a bug") as raised:
+        run(here, [*GOOD, poison_stub.BUG])
+    assert "poison_stub.py" in raised.value.__notes__[0]
+    assert run(here, GOOD)[0]["failure"] is None
+
+
+def test_an_altered_model_is_refused_by_the_child(here: Here, tmp_path: Path) -> None:
+    copied = Path(shutil.copy(DEMO / bundle.LABELS, tmp_path / "labels.json"))
+    copied.write_text(copied.read_text() + " ")
+    with pytest.raises(ModelError, match=r"labels.json of the model at models/demo has SHA-256"):
+        run(Here(here.manifest, {**here.names, bundle.LABELS: str(copied)}, here.where), GOOD)
+
+
+def test_a_machine_that_cannot_tag_at_all_is_no_documents_fault(here: Here) -> None:
+    with pytest.raises(WorkerError, match=r"cannot be started on .*: killed by SIGILL"):
+        run(here, GOOD, "poison_stub:broken")
+
+
+def test_many_failures_of_one_task_are_no_documents_fault(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "MOST_FAILED", 2)
+    with pytest.raises(WorkerError, match="3 documents of one task crash or hang"):
+        run(here, [*GOOD, *[poison_stub.KILL] * 5])
+
+
+def test_the_child_is_kept_from_task_to_task(here: Here) -> None:
+    run(here, GOOD)
+    first = isolation._children[0]
+    run(here, GOOD)
+    assert isolation._children == [first]
+    run(here, GOOD, FACTORY)
+    assert first.closed
+    assert first._process.returncode is not None
+
+
+def test_a_slice_is_packed_alone() -> None:
+    batch = segmented(["a b c"] * 1000)
+    one = batch.slice(500, 1)
+    assert isolation.unpacked(isolation.packed(one)).equals(one)
+    assert len(isolation.packed(one)) < len(isolation.packed(batch)) / 20
+
+
+def test_the_worker_itself_loads_no_openvino() -> None:
+    code = "import sys, entitymill.engines.worker; sys.exit('openvino' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
+    # The child sleeps in its work, where it cannot see that its connection ended.
+    asleep = tmp_path / "asleep"
+    (tmp_path / "sleeper_stub.py").write_text(
+        "import pathlib, time\ndef start(path):\n    return lambda batch: (pathlib.Path(path).touch(), time.sleep(600))\n"
+    )
+    code = (
+        "import sys, pyarrow as pa; from entitymill.engines import isolation\n"
+        "child = isolation.child(isolation.Work('sleeper_stub:start', (sys.argv[1],)))\n"
+        "print(child._process.pid, flush=True)\n"
+        "child(pa.RecordBatch.from_pydict({'a': [1]}), 600)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(asleep)], stdout=subprocess.PIPE, env=environment)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert within_seconds(asleep.exists)
+    parent.kill()
+    parent.wait()
+    died = within_seconds(lambda: not alive(child))
+    if not died:
+        os.kill(child, signal.SIGKILL)
+    assert died
+
+
+def within_seconds(happened: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return happened()
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
