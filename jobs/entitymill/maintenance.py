@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 WEEK_HOURS, DAY_HOURS = 168, 24
 _FILE_SIZE = "spark.databricks.delta.optimize.maxFileSize"
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+_LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+_LISTING_TASKS_PER_CORE = 4
+"""VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
+_DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 _SORTED = ("entities", "documents", "annotations")
 
 
@@ -111,12 +115,19 @@ def _each(tables: Tables, change: Callable[[str], object]) -> list[Done]:
 
 def _vacuum(tables: Tables, name: str, hours: float) -> None:
     spark = tables.spark
-    before = str(spark.conf.get(_RETENTION_CHECK, "true"))
-    spark.conf.set(_RETENTION_CHECK, "false")
+    tasks = _LISTING_TASKS_PER_CORE * spark.sparkContext.defaultParallelism
+    chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
+    before = {key: spark.conf.get(key, None) for key in chosen}
+    for key, value in chosen.items():
+        spark.conf.set(key, value)
     try:
         tables.table(name).vacuum(hours)
     finally:
-        spark.conf.set(_RETENTION_CHECK, before)
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
 
 
 def _state(tables: Tables, name: str) -> tuple[int, float, int]:
