@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
 
 from entitymill import changes, failures, feed, units
 from entitymill.changes import Changes
@@ -31,9 +30,6 @@ from entitymill.tables.runs import Runs
 from entitymill.tables.staging import Staging
 
 log = logging.getLogger(__name__)
-CHARS_PER_TASK = 250_000
-"""Some 2,000 sentences: two windows of the tagger, and short enough that no core waits long for the last task."""
-FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_run: bool = False) -> Summary:
@@ -141,7 +137,7 @@ class _Run:
     last: Row | None
 
     def go(self, *, full: bool) -> None:
-        staging = Staging(self.tables, self.commits)
+        staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
         whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
@@ -238,11 +234,11 @@ class _Run:
         self.summary.removed = found.to_remove
         for piece in units.cut(found, self.settings.limits):
             self.lease.check()
-            documents = spread(self.spark, piece.documents, piece.chars, self.settings.spark.partitions)
+            documents = units.spread(self.spark, piece.documents, piece.chars, self.settings.spark.partitions)
             # Kept: all tables and the counts read it, and the model must run once.
             recognised = recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
             try:
-                first, last, some_failed = _count(recognised, self.summary)
+                first, last, some_failed = self.summary.count(recognised)
                 self.clock.lap("recognition")
                 healthy = recognised
                 if some_failed:
@@ -263,28 +259,3 @@ class _Run:
 def _nothing(documents: DataFrame) -> DataFrame:
     """Stands where no model was loaded, since no document is there to recognise."""
     raise AssertionError(documents)
-
-
-def spread(spark: SparkSession, documents: DataFrame, chars: int, partitions: int | None) -> DataFrame:
-    """Spread documents of so many code points over tasks by a hash of their id: the same on every try."""
-    cores = spark.sparkContext.defaultParallelism
-    wanted = min(chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
-    return documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
-
-
-def _count(recognised: DataFrame, summary: Summary) -> tuple[str | None, str | None, bool]:
-    """Add a unit to the summary, but no failed documents; returns its smallest and greatest id, and whether some failed."""
-    columns = ["sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds"]
-    ends = [F.min("doc_id").alias("first"), F.max("doc_id").alias("last")]
-    counts = [F.count("*").alias("documents"), F.count("failure").alias("failed")]
-    sums = recognised.agg(*counts, *ends, *(F.sum(c).alias(c) for c in columns)).collect()[0]
-    summary.documents += sums["documents"] - sums["failed"]
-    summary.sentences += sums["sentences"] or 0
-    summary.tokens += sums["tokens"] or 0
-    summary.split_sentences += sums["split_sentences"] or 0
-    for stage in ("encoding", "inference"):
-        summary.seconds[stage] = summary.seconds.get(stage, 0.0) + (sums[f"{stage}_seconds"] or 0.0)
-    labels = recognised.select(F.explode("mentions.label").alias("label")).groupBy("label").count()
-    for row in labels.orderBy("label").collect():
-        summary.by_label[row["label"]] = summary.by_label.get(row["label"], 0) + row["count"]
-    return sums["first"], sums["last"], sums["failed"] > 0

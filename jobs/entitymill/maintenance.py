@@ -92,7 +92,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
     with Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease:
-        Staging(tables, Commits(tables.spark, lease.epoch)).discard()
+        Staging(tables, Commits(tables.spark, lease.epoch), lease).discard()
         Arrivals(tables).drop()
 
         def change(name: str) -> None:

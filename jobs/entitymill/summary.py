@@ -10,6 +10,9 @@ from datetime import datetime, timezone
 from time import perf_counter
 from typing import Any
 
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
 from entitymill.settings import Settings
 from entitymill.tables import Stamp
 
@@ -49,6 +52,23 @@ class Summary:
     def sentences_per_second(self) -> float:
         """Sentences over the wall seconds of the whole run, set-up included."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
+
+    def count(self, recognised: DataFrame) -> tuple[str | None, str | None, bool]:
+        """Add a unit, but no failed documents; returns its smallest and greatest id, and whether some failed."""
+        columns = ["sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds"]
+        ends = [F.min("doc_id").alias("first"), F.max("doc_id").alias("last")]
+        counts = [F.count("*").alias("documents"), F.count("failure").alias("failed")]
+        sums = recognised.agg(*counts, *ends, *(F.sum(c).alias(c) for c in columns)).collect()[0]
+        self.documents += sums["documents"] - sums["failed"]
+        self.sentences += sums["sentences"] or 0
+        self.tokens += sums["tokens"] or 0
+        self.split_sentences += sums["split_sentences"] or 0
+        for stage in ("encoding", "inference"):
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + (sums[f"{stage}_seconds"] or 0.0)
+        labels = recognised.select(F.explode("mentions.label").alias("label")).groupBy("label").count()
+        for row in labels.orderBy("label").collect():
+            self.by_label[row["label"]] = self.by_label.get(row["label"], 0) + row["count"]
+        return sums["first"], sums["last"], sums["failed"] > 0
 
     def row(self, settings: Settings, stamp: Stamp, status: str) -> dict[str, Any]:
         """The run's row of `runs`."""

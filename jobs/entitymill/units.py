@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.changes import Changes
@@ -14,6 +14,9 @@ from entitymill.settings import LimitSettings
 
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000
+CHARS_PER_TASK = 250_000
+"""Some 2,000 sentences: two windows of the tagger, and short enough that no core waits long for the last task."""
+FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,10 @@ def cut(changes: Changes, limits: LimitSettings) -> Iterator[Piece]:
             yield Piece(inside.drop("known"), bound["known"], bound["rows"], bound["chars"])
     finally:
         ranged.unpersist()
+
+
+def spread(spark: SparkSession, documents: DataFrame, chars: int, partitions: int | None) -> DataFrame:
+    """Spread documents of so many code points over tasks by a hash of their id: the same on every try."""
+    cores = spark.sparkContext.defaultParallelism
+    wanted = min(chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    return documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")

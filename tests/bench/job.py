@@ -25,13 +25,14 @@ from pyspark.sql import DataFrame, SparkSession
 from entitymill import settings
 from entitymill.changes import everything
 from entitymill.engines.documents import read_segments
-from entitymill.extraction import extract, spread
+from entitymill.extraction import extract
 from entitymill.segmentation import load_detector, segment
 from entitymill.session import open_session
 from entitymill.source import open_source
 from entitymill.tagger import bundle
 from entitymill.tagger.inference import Tagger
 from entitymill.tagger.network import Precision
+from entitymill.units import spread
 
 ROOT = Path(__file__).parents[2]
 TO_MEET = 0.80

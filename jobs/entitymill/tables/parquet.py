@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyspark.sql import DataFrame
 
 from entitymill import storage
@@ -11,14 +13,20 @@ from entitymill.tables.layout import Tables
 _STAGED, _REPLACED = "staged", "replaced"
 
 
-def swap(tables: Tables, frame: DataFrame) -> None:
+def swap(tables: Tables, frame: DataFrame, check: Callable[[], None]) -> None:
     """Put rows in the place of `entities`: readers see the old directory, for a moment none, then the new.
+
+    Args:
+        tables: of the output.
+        frame: rows of `entities`.
+        check: raises where this run may no longer write: renames cannot be fenced.
 
     Raises:
         OutputError: the storage refuses a rename.
     """
     staged = tables.address(_STAGED)
     tables.sized(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(staged)
+    check()
     if tables.exists("entities"):
         _rename(tables, "entities", _REPLACED)
     _rename(tables, _STAGED, "entities")

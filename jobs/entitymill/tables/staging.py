@@ -17,6 +17,7 @@ from entitymill import schemas
 from entitymill.tables import parquet
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
+from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.rows import Stamp
 
@@ -28,15 +29,17 @@ _STAGED = ("documents", "entities", "annotations")
 class Staging:
     """What waits to be swapped into an output."""
 
-    def __init__(self, tables: Tables, commits: Commits) -> None:
+    def __init__(self, tables: Tables, commits: Commits, lease: Lease) -> None:
         """Nothing is read yet.
 
         Args:
             tables: of the output.
             commits: of this run.
+            lease: of this run.
         """
         self._tables = tables
         self._commits = commits
+        self._lease = lease
         self._staged = Tables(tables.spark, tables.settings, staged=True)
         self._whole = False
 
@@ -84,7 +87,12 @@ class Staging:
         return present.unionByName(self._tables.read("documents").join(collected.select("doc_id"), "doc_id", "left_anti"))
 
     def finish(self) -> None:
-        """Make what was collected visible."""
+        """Make what was collected visible.
+
+        Raises:
+            OutputError: another run took over.
+        """
+        self._lease.check()
         reference = self._staged.reference("documents")
         self._tables.spark.sql(f"ALTER TABLE {reference} SET TBLPROPERTIES ('{_COMPLETE}' = 'true')")
         self._swap()
@@ -95,7 +103,7 @@ class Staging:
         # Claims go first: until the end, `documents` says nothing of what is being replaced.
         self._withdraw("documents", collected)
         if self._tables.parquet:
-            parquet.swap(self._tables, self._merged(collected))
+            parquet.swap(self._tables, self._merged(collected), self._lease.check)
         else:
             entities = self._staged.read("entities")
             self._tables.create("entities", entities.schema)
