@@ -24,6 +24,10 @@ test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, ru
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+.PHONY: test-faults
+test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (an hour; root for mounts)
+	$(BIN)/python -m pytest tests/faults
+
 .PHONY: bench
 bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, in one run (half an hour)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py
@@ -32,6 +36,10 @@ bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers
 .PHONY: bench-engines
 bench-engines: $(BENCH_READY) $(JARS) ## speed of both engines on the same rows, in one run (half an hour)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/engines.py
+
+.PHONY: bench-growth
+bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6 documents, without a model (half an hour)
+	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: prepare
 prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.py needs to .venv

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,7 @@ def masters(kind: str, directory: Path) -> Iterator[tuple[str, list[int]]]:
     """The master's address, and the processes below which its executors are."""
     if kind == "local-cluster":
         yield "local-cluster[2,1,2048]", []
+        shutil.rmtree(cluster.SPARK_HOME / "work", ignore_errors=True)  # its workers' own, nowhere else
         return
     with cluster.standalone(directory) as address:
         below = psutil.Process().children()
