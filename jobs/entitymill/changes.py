@@ -42,7 +42,7 @@ class Changes:
         `passthrough`.
     removed: doc_id of documents to take out.
     refused: doc_id, stage, code, detail.
-    looked_at: doc_id of all rows looked at; none where that is the whole source.
+    whole: whether all rows of the source were looked at; where only some were, none of these is refused, or was.
     rows: looked at.
     counts: of refused rows, by code.
     to_recognise, to_remove: documents in `documents` and in `removed`.
@@ -54,7 +54,7 @@ class Changes:
     documents: DataFrame
     removed: DataFrame
     refused: DataFrame
-    looked_at: DataFrame | None
+    whole: bool
     rows: int
     counts: dict[str, int]
     to_recognise: int
@@ -74,7 +74,7 @@ def everything(source: Source, mode: str) -> Changes:
         documents=documents.withColumn("known", F.lit(False)),
         removed=documents.select("doc_id").limit(0),
         refused=admission.refused(judged, source.settings.max_chars),
-        looked_at=None,
+        whole=True,
         rows=sum(counts.values()),
         counts={code: rows for code, rows in counts.items() if code},
         to_recognise=counts.get("", 0),
@@ -98,7 +98,7 @@ def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
     judged = source.judged()
     outcomes = _outcomes(judged, known, policy).persist(StorageLevel.DISK_ONLY)
     total = source.rows.count()
-    return _changes("compare", judged, outcomes, source, total)
+    return _changes("compare", judged, outcomes, source, total, whole=True)
 
 
 def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame, policy: Policy) -> Changes | None:
@@ -125,7 +125,7 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame, polic
         return None
     present = judged.select("doc_id").unionByName(gone)
     outcomes = _outcomes(judged, concerned.join(present, "doc_id", "left_semi"), policy).persist(StorageLevel.DISK_ONLY)
-    return _changes(feed.mode, judged, outcomes, source, judged.count(), ids)
+    return _changes(feed.mode, judged, outcomes, source, judged.count(), whole=False)
 
 
 def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
@@ -198,9 +198,7 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
         )
 
 
-def _changes(
-    mode: str, judged: DataFrame, outcomes: DataFrame, source: Source, total: int, touched: DataFrame | None = None
-) -> Changes:
+def _changes(mode: str, judged: DataFrame, outcomes: DataFrame, source: Source, total: int, *, whole: bool) -> Changes:
     sums = outcomes.groupBy("kind", CODE).agg(
         F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.sum(F.col("known").cast("long")).alias("known")
     )
@@ -213,7 +211,7 @@ def _changes(
         documents=admission.documents(judged).join(todo, "doc_id"),
         removed=removed,
         refused=admission.refused(outcomes.where(F.col("kind") == "refused"), source.settings.max_chars),
-        looked_at=touched,
+        whole=whole,
         rows=total,
         counts={row[CODE]: row["rows"] for row in found if row["kind"] == "refused"},
         to_recognise=sum(row["rows"] for row in work),

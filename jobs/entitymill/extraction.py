@@ -203,10 +203,8 @@ class _Run:
 
     def _refuse(self, refusals: Refusals, found: Changes) -> None:
         """Write down what is refused, and give up where it is too much."""
-        if found.looked_at is None:
-            refusals.replace(found.refused)
-        else:
-            refusals.replace_of(found.looked_at, found.refused)
+        if found.whole:
+            refusals.replace(found.refused, some=bool(found.counts))
         refused = sum(found.counts.values())
         ratio = refused / found.rows if found.rows else 0.0
         allowed = self.settings.limits.max_reject_ratio

@@ -21,26 +21,16 @@ class Refusals:
         self._stamp = stamp
         tables.create("rejects", schemas.REJECTS)
 
-    def replace(self, refused: DataFrame) -> None:
+    def replace(self, refused: DataFrame, *, some: bool) -> None:
         """Make the refused rows of this run's source, or slice, these.
 
         Args:
             refused: doc_id, stage, code, detail.
+            some: whether there are any.
         """
         condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
-        self._commits("rejects", lambda: self._tables.replace(self._rows(refused), "rejects", condition))
-
-    def replace_of(self, ids: DataFrame, refused: DataFrame) -> None:
-        """Make the refused rows of some ids these.
-
-        Args:
-            ids: doc_id, each once.
-            refused: doc_id, stage, code, detail, of some of them.
-        """
-        target = self._tables.table("rejects").alias("t")
-        old = target.merge(ids.select("doc_id").alias("s"), "t.doc_id = s.doc_id").whenMatchedDelete()
-        self._commits("rejects", old.execute)
-        self.add(refused)
+        if some or self._tables.read("rejects").where(condition or "true").take(1):
+            self._commits("rejects", lambda: self._tables.replace(self._rows(refused), "rejects", condition))
 
     def add(self, refused: DataFrame) -> None:
         """Add refused rows: doc_id, stage, code, detail."""
