@@ -16,8 +16,8 @@ from entitymill_dags.arguments import where
 from entitymill_dags.tables import Output, Table
 
 _OF_RUN = (
-    "run_id", "status", "mode", "model", "started_at", "ended_at", "documents AS processed", "removed", "sentences_per_second",
-    "settings",
+    "run_id", "status", "mode", "model", "started_at", "ended_at", "documents AS processed", "removed", "settings",
+    "sentences_per_second",
 )  # fmt: skip
 
 

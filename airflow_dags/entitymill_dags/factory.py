@@ -44,6 +44,7 @@ def make_dag(table: Table, home: Path) -> DAG:
         doc_md=_about(table),
         schedule=schedule,
         start_date=table.start_date,
+        end_date=table.end_date,
         catchup=table.catchup,
         max_active_runs=table.max_active_runs,
         params=params(table),
@@ -113,6 +114,7 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
 
     how = table.spark_submit
     config = str(home / table.config)
+    directory = home / how.jars if how.jars else None
     return SparkSubmitOperator(
         **_common(table),
         conn_id=how.connection,
@@ -121,7 +123,7 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
         application_args=_at_run_time(lambda context: job_arguments(table, config, context)),  # type: ignore[arg-type]
         name=f"entitymill {table.name}",
         properties_file=str(home / how.properties_file),
-        jars=_at_run_time(lambda _: jars(home / how.jars)) if how.jars else None,  # type: ignore[arg-type]
+        jars=_at_run_time(lambda _: jars(directory)) if directory else None,  # type: ignore[arg-type]
         conf=dict(how.conf),
     )
 

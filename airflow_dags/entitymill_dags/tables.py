@@ -77,6 +77,7 @@ class Table(_Section):
     schedule: str | None = Field(description="five cron fields; null: by hand only")
     timezone: str = "UTC"
     start_date: datetime
+    end_date: datetime | None = Field(None, description="no interval after it is scheduled")
     catchup: bool = Field(False, description="whether intervals that passed before the DAG was switched on are run")
     slice: Slice | None = Field(None, description="null: each run brings the output up to the whole source")
     runner: Literal["spark_submit", "databricks_run_now", "databricks_submit"] = "spark_submit"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 
 from entitymill import shipping
-from entitymill.tables.layout import Tables, quoted
+from entitymill.naming import quoted
+from entitymill.tables.layout import Tables
 
 _NAME = "arrived"
 

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas, storage
 from entitymill.errors import OutputError
+from entitymill.naming import quoted, quoted_part
 from entitymill.settings import OutputSettings
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations")
@@ -202,13 +203,3 @@ class Tables:
         hint = f"REBALANCE({by})" if by else "REBALANCE"
         query = f"SELECT /*+ {hint} */ * FROM {{frame}}"  # noqa: S608  # the hint is this program's own
         return self.spark.sql(query, frame=frame).sortWithinPartitions("doc_id")
-
-
-def quoted(name: str) -> str:
-    """A catalog name of up to three levels, each quoted, so that no setting is ever read as SQL."""
-    return ".".join(quoted_part(part) for part in name.split("."))
-
-
-def quoted_part(part: str) -> str:
-    """One level of a name, quoted."""
-    return "`" + part.replace("`", "``") + "`"
