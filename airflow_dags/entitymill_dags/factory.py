@@ -6,11 +6,12 @@ Imports nothing heavy: Airflow reads this every few seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param
+from pendulum import DateTime, instance
 
 from entitymill_dags.arguments import job_arguments, job_parameters
 from entitymill_dags.check import CheckTables
@@ -43,8 +44,8 @@ def make_dag(table: Table, home: Path) -> DAG:
         description=f"Entities of {table.name}",
         doc_md=_about(table),
         schedule=schedule,
-        start_date=table.start_date,
-        end_date=table.end_date,
+        start_date=_aware(table.start_date, table.timezone),
+        end_date=_aware(table.end_date, table.timezone) if table.end_date else None,
         catchup=table.catchup,
         max_active_runs=table.max_active_runs,
         params=params(table),
@@ -179,6 +180,11 @@ _RUNNERS: dict[str, Callable[[Table, Path], BaseOperator]] = {
     "databricks_run_now": _databricks_run_now,
     "databricks_submit": _databricks_submit,
 }
+
+
+def _aware(moment: datetime, zone: str) -> DateTime:
+    """A date without a time zone is one of the table's."""
+    return instance(moment, tz=zone)
 
 
 def _about(table: Table) -> str:

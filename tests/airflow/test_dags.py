@@ -20,7 +20,7 @@ from entitymill_dags import arguments, check, factory, tables
 
 PARSED_WITHIN = 5.0
 """Seconds, of a file; some 0.3 here when nothing else runs. Airflow itself gives up after 30."""
-HEAVY = ("deltalake", "pandas", "numpy", "pyarrow", "pyspark", "databricks.sql", "requests.sessions")
+HEAVY = ("deltalake", "pandas", "numpy", "pyarrow", "pyspark", "databricks.sql")
 ARTICLES = {
     "name": "articles",
     "config": "conf/articles.yaml",
