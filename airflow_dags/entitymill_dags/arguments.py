@@ -59,7 +59,7 @@ def job_parameters(table: Table, context: Mapping[str, Any]) -> dict[str, str]:
     condition = where(table, context)
     return {
         "config": table.config,
-        "output_schema": table.output.schema_ or "",
+        "output_schema": str(table.output.schema_),
         "where": condition if condition is not None else "null",
         "replace_slice": "false" if condition is None else "true",
         "max_reject_ratio": str(params["max_reject_ratio"]),

@@ -116,6 +116,10 @@ class Table(_Section):
             raise ValueError("slices of days need a schedule that fires at most once a day; or set slice.type: timestamp")
         if self.runner == "databricks_run_now" and self.databricks.job_name is None:
             raise ValueError("runner databricks_run_now needs databricks.job_name")
+        if self.runner == "databricks_run_now" and (self.output.schema_ is None or self.settings):
+            raise ValueError(
+                "the job of databricks_run_now takes output.schema, and no settings but those in its own config"
+            )
         if self.runner == "databricks_submit" and not (self.databricks.cluster and self.databricks.libraries):
             raise ValueError("runner databricks_submit needs databricks.cluster and databricks.libraries")
         return self

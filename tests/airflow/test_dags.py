@@ -74,6 +74,7 @@ print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]
         ({"schedule": "0 */6 * * *"}, "at most once a day"),
         ({"output": {"path": "/a", "schema": "b.c"}}, "either output.path or output.schema"),
         ({"runner": "databricks_run_now"}, "needs databricks.job_name"),
+        ({"runner": "databricks_run_now", "databricks": {"job_name": "j"}}, "takes output.schema"),
         ({"runner": "databricks_submit"}, "needs databricks.cluster"),
         ({"name": "a b"}, "String should match"),
     ],
@@ -154,14 +155,15 @@ def test_each_runner_gets_the_slice() -> None:
     condition = arguments.where(table(), context())
 
     def rendered(runner: str, field: str) -> Any:
-        made = factory.make_dag(table(runner=runner, databricks=databricks), Path("/home/em")).get_task("extract")
+        entry = table(runner=runner, databricks=databricks, output={"schema": "main.out"})
+        made = factory.make_dag(entry, Path("/home/em")).get_task("extract")
         assert made.max_active_tis_per_dag == 1
         return getattr(made, field)(context=context(), jinja_env=None)
 
     assert f"source.where={condition}" in rendered("spark_submit", "application_args")
     assert rendered("databricks_run_now", "job_parameters") == {
         "config": "conf/articles.yaml",
-        "output_schema": "",
+        "output_schema": "main.out",
         "where": condition,
         "replace_slice": "true",
         "max_reject_ratio": "0.05",

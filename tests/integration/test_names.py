@@ -48,14 +48,13 @@ def test_a_table_of_three_odd_levels_is_read(job: Job, odd_catalog: str) -> None
     assert [entity for _, entity, _ in job.mentions()] == ["Angela Merkel", "Emmanuel Macron", "Paris"]
 
 
-def test_columns_of_odd_names_are_carried(job: Job, spark: SparkSession) -> None:
-    frame = spark.createDataFrame([("a", TEXT, 7)], ["i`d", "te`xt", "n`n"])
-    frame.write.parquet(f"{job.directory}/texts.parquet")
-    for _ in range(2):  # the second one by MERGE
-        job.run("source.id_column=i`d", "source.text_column=te`xt", "source.passthrough=[n`n]", "limits.unit_rows=1")
-        frame.withColumn("te`xt", frame["`te``xt`"]).write.mode("append").parquet(f"{job.directory}/other")
-        (job.directory / "texts.parquet" / "_touched").touch()
-    assert [row["n`n"] for row in job.read("entities").collect()] == [7] * 3
+def test_columns_of_odd_names_are_read_and_carried(job: Job, spark: SparkSession) -> None:
+    columns = ["source.id_column=i`d", "source.text_column=te.xt", "source.passthrough=[n`n, o.o]"]
+    for number in (7, 8):  # the second time mentions that are there are replaced
+        frame = spark.createDataFrame([("a", TEXT, number, number)], ["i`d", "te.xt", "n`n", "o.o"])
+        frame.write.mode("overwrite").parquet(f"{job.directory}/texts.parquet")
+        job.run(*columns)
+        assert [(row["n`n"], row["o.o"]) for row in job.read("entities").collect()] == [(number, number)] * 3
 
 
 def test_three_level_tables_of_sparks_own_catalog(job: Job, spark: SparkSession) -> None:
