@@ -120,12 +120,14 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
         **_common(table),
         conn_id=how.connection,
         spark_binary=str(home / how.binary),
-        application=str(home / "jobs" / "extract_entities.py"),
+        application=how.application if "://" in how.application else str(home / how.application),
         application_args=_at_run_time(lambda context: job_arguments(table, config, context)),  # type: ignore[arg-type]
         name=f"entitymill {table.name}",
         properties_file=str(home / how.properties_file),
         jars=_at_run_time(lambda _: jars(directory)) if directory else None,  # type: ignore[arg-type]
         conf=dict(how.conf),
+        # A retry submits anew: the job's lease keeps it from what may still run, on every kind of cluster.
+        durable=False,
     )
 
 

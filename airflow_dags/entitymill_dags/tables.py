@@ -54,6 +54,9 @@ class SparkSubmit(_Section):
 
     connection: str = "spark_default"
     binary: str = Field("airflow_dags/spark-submit", description="from the home, or absolute")
+    application: str = Field(
+        "jobs/extract_entities.py", description="in cluster mode where the driver finds it: local:///..."
+    )
     properties_file: str = "conf/spark-defaults.conf"
     jars: str | None = Field("build/jars", description="directory of the jars; null: the cluster has them")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
@@ -117,9 +120,7 @@ class Table(_Section):
         if self.runner == "databricks_run_now" and self.databricks.job_name is None:
             raise ValueError("runner databricks_run_now needs databricks.job_name")
         if self.runner == "databricks_run_now" and (self.output.schema_ is None or self.settings):
-            raise ValueError(
-                "the job of databricks_run_now takes output.schema, and no settings but those in its own config"
-            )
+            raise ValueError("the job of databricks_run_now takes output.schema, and settings from its own config alone")
         if self.runner == "databricks_submit" and not (self.databricks.cluster and self.databricks.libraries):
             raise ValueError("runner databricks_submit needs databricks.cluster and databricks.libraries")
         return self
