@@ -94,7 +94,10 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     mine = f"slice = '{slice_digest(condition)}'" if condition is not None else "true"
     claimed = rows("SELECT coalesce(sum(entities), 0) AS entities FROM documents")[0]
     pending = rows("SELECT count(*) AS documents FROM documents WHERE status = 'pending'")[0]
-    held = rows("SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions FROM entities")[0]
+    held = rows("SELECT count(*) AS entities FROM entities")[0]
+    # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
+    new = f"FROM entities WHERE run_id = '{last['run_id']}'"
+    found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
     here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
     refused = rows(f"SELECT code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY code ORDER BY code")
     settings = json.loads(last.pop("settings"))
@@ -105,7 +108,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         "rejects": {row["code"]: row["documents"] for row in refused},
         "all_claimed": claimed["entities"],
         "all_entities": held["entities"],
-        "all_mentions": held["mentions"],
+        "doubled": found["entities"] - found["mentions"],
         "all_pending": pending["documents"],
     }
 
@@ -121,8 +124,8 @@ def judge(report: Mapping[str, Any], condition: str | None, allowed: float) -> l
         faults.append(f"{report['all_pending']} documents are pending.")
     if report["all_claimed"] != report["all_entities"]:
         faults.append(f"documents claims {report['all_claimed']} entities, the table has {report['all_entities']}.")
-    if report["all_mentions"] != report["all_entities"]:
-        faults.append(f"{report['all_entities'] - report['all_mentions']} mentions are doubled.")
+    if report["doubled"]:
+        faults.append(f"{report['doubled']} mentions of the last run are there more than once.")
     refused = sum(report["rejects"].values())
     ratio = refused / (refused + report["documents"]) if refused else 0.0
     if ratio > allowed:

@@ -190,7 +190,7 @@ def test_no_jars_is_an_error(tmp_path: Path) -> None:
 def test_a_bad_report_is_judged_bad() -> None:
     good = {
         "run_id": "r", "status": "done", "where": "w", "documents": 9, "rejects": {"NO_TEXT": 1},
-        "all_entities": 5, "all_mentions": 5, "all_claimed": 5, "all_pending": 0,
+        "all_entities": 5, "doubled": 0, "all_claimed": 5, "all_pending": 0,
     }  # fmt: skip
     assert check.judge(good, "w", 0.1) == []
     assert check.judge({**good, "rejects": {}, "documents": 0}, None, 0.0) == []
@@ -199,7 +199,7 @@ def test_a_bad_report_is_judged_bad() -> None:
         ({"where": "v"}, "was about 'v'"),
         ({"all_pending": 2}, "2 documents are pending"),
         ({"all_claimed": 6}, "claims 6 entities, the table has 5"),
-        ({"all_mentions": 4}, "1 mentions are doubled"),
+        ({"doubled": 1}, "1 mentions of the last run are there more than once"),
         ({"documents": 8}, "1 of 9 rows were refused"),
     ]:
         [fault] = check.judge({**good, **wrong}, "w", 0.1)
