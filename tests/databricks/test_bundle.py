@@ -20,8 +20,8 @@ TARGETS = ("dev", "prod")
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_job_is_one_by_the_bundle_schema(target: str) -> None:
-    job = bundle.job(target)
-    assert Job.from_dict(_typed(job)).as_dict() == job
+    job = _typed(bundle.job(target))
+    assert Job.from_dict(job).as_dict() == job
     for volume in bundle.resources("volumes").values():
         resolved = bundle.resolved(volume, target)
         assert Volume.from_dict(resolved).as_dict() == resolved
