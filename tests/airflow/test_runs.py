@@ -30,7 +30,7 @@ def test_dags_test_runs_one_interval(home: Home) -> None:
     home.write_source(SOURCE)
     home.table()
 
-    printed = home.airflow("dags", "test", DAG, "2026-01-02", timeout=500)
+    printed = home.airflow("dags", "test", DAG, "2026-01-02", timeout=900)
 
     assert "state=success" in printed or "DagRun Finished" in printed
     assert home.mentions() == expected(of(FIRST))
@@ -55,7 +55,7 @@ def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Hom
     home.start()
 
     _kill_once_something_is_published(home)
-    wait_for(lambda: _succeeded(home, DAG, 2), "two scheduled runs", 400)
+    wait_for(lambda: _succeeded(home, DAG, 2), "two scheduled runs", 900)
 
     assert home.mentions() == expected(SOURCE)
     tries = [_task(home, run, "extract")["try_number"] for run in sorted(home.runs(DAG))]
@@ -71,17 +71,17 @@ def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Hom
         "backfill", "create", "--dag-id", DAG, "--from-date", "2026-01-01", "--to-date", "2026-01-01",
         "--reprocess-behavior", "completed",
     )  # fmt: skip
-    wait_for(lambda: len(home.read("runs")) == 4 and _succeeded(home, DAG, 2), "the backfill", 300)
+    wait_for(lambda: len(home.read("runs")) == 4 and _succeeded(home, DAG, 2), "the backfill", 600)
 
     # The first day's slice is as the source is now, the second day's as it was.
     assert home.mentions() == expected({**of(FIRST, changed), **of(SECOND)})
-    wait_for(lambda: _succeeded(home, "follow_speeches", 1), "the DAG that follows the asset", 60)
+    wait_for(lambda: _succeeded(home, "follow_speeches", 1), "the DAG that follows the asset", 120)
 
 
 def _kill_once_something_is_published(home: Home) -> None:
     log = home.output / "entities" / "_delta_log"
     # Version 0 makes the table, 1 is the first document's.
-    wait_for((log / f"{1:020d}.json").exists, "the first unit", 300)
+    wait_for((log / f"{1:020d}.json").exists, "the first unit", 600)
     [java] = [pid for pid, line in home.job_processes() if "org.apache.spark.deploy.SparkSubmit" in line]
     os.kill(java, signal.SIGKILL)
     assert 0 < len(home.mentions()) < len(expected(of(FIRST)))

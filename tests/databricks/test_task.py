@@ -39,7 +39,7 @@ def test_the_task_runs_in_a_session_that_is_there(wheel: Path, tmp_path: Path) -
     done = subprocess.run(
         [str(RUNTIME), str(stub), str(bundle.ROOT / "build" / "jars"), str(tmp_path), TEXT, *arguments],
         env={**environment, "PYTHONPATH": str(library)},
-        cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr[-4000:]
