@@ -133,7 +133,7 @@ class Home:
                     env=self.environment, cwd=self.directory, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
             self._processes.append(started)
-        wait_for(self._log_in, "the API server", 120)
+        wait_for(self._log_in, "the API server", 300)
 
     def stop(self) -> None:
         """End what was started: its process group first politely, then not."""
