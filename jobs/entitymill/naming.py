@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pyspark.sql import SparkSession
+
 MOST_LEVELS = 3
 """Catalog, schema and table."""
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`(?=\.|$)")
@@ -53,6 +55,20 @@ def quoted(name: str) -> str:
         ValueError: it is no name.
     """
     return ".".join(map(quoted_part, parts(name)))
+
+
+def quoted_in(spark: SparkSession, name: str) -> str:
+    """A name, each level quoted, without the catalog where that is the current one.
+
+    Open-source Delta finds and makes tables by names of two levels alone; Databricks' own takes three.
+
+    Raises:
+        ValueError: it is no name.
+    """
+    found = parts(name)
+    if len(found) == MOST_LEVELS and found[0] == spark.catalog.currentCatalog():
+        found = found[1:]
+    return ".".join(map(quoted_part, found))
 
 
 def quoted_part(part: str) -> str:

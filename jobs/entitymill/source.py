@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from entitymill import admission, schemas, storage
 from entitymill.errors import SourceError
-from entitymill.naming import quoted, quoted_part
+from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
 
 _NOT_IN_NAMES = " ,;{}()\n\t="
@@ -76,7 +76,7 @@ def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | N
     try:
         if settings.format == "delta":
             return DeltaTable.forPath(spark, storage.qualify(spark, settings.path))
-        return DeltaTable.forName(spark, quoted(settings.path))
+        return DeltaTable.forName(spark, quoted_in(spark, settings.path))
     except PySparkException:
         return None
 
@@ -93,7 +93,7 @@ def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last
     reader = reader.option("startingVersion", first).option("endingVersion", last)
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
-    return reader.table(quoted(settings.path))
+    return reader.table(quoted_in(spark, settings.path))
 
 
 def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> DataFrame:
@@ -101,7 +101,7 @@ def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> 
     reader = spark.readStream.format("delta").option("startingVersion", first)
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
-    return reader.table(quoted(settings.path))
+    return reader.table(quoted_in(spark, settings.path))
 
 
 def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
@@ -161,9 +161,9 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             return reader.format("delta").option("versionAsOf", version).load(path), version
         table = delta_table(spark, settings)
         if table is None:
-            return reader.table(quoted(settings.path)), "unversioned"
+            return reader.table(quoted_in(spark, settings.path)), "unversioned"
         version = _latest(table)
-        return reader.option("versionAsOf", version).table(quoted(settings.path)), version
+        return reader.option("versionAsOf", version).table(quoted_in(spark, settings.path)), version
     except (PySparkException, Py4JJavaError, OSError) as error:
         raise SourceError(f"source.path: {_reading_fault(spark, settings, error)}") from error
 

@@ -63,6 +63,8 @@ def test_three_level_tables_of_sparks_own_catalog(job: Job, spark: SparkSession)
     chosen = ["source.format=table", "source.path=spark_catalog.names_raw.articles", "output.schema=spark_catalog.names_out"]
     extract(spark, settings.load(None, [*chosen, *MODELS, "spark.partitions=2"], {}))
     assert spark.read.table("spark_catalog.names_out.entities").count() == 3
+    # Found as the Delta table it is, by a name of three levels too: its version is known.
+    assert spark.read.table("spark_catalog.names_out.runs").first()["source_version"] == "0"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", ["x`; DROP TABLE victim; --", "x; DROP TABLE victim", "x UNION SELECT 1"])
