@@ -75,7 +75,13 @@ class Home:
         config = self.directory / "conf" / "speeches.yaml"
         config.parent.mkdir(exist_ok=True)
         config.write_text(yaml.safe_dump(settings))
-        spark = {"spark.driver.memory": "2g", "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "2"}
+        spark = {
+            "spark.driver.memory": "2g",
+            "spark.driver.host": "127.0.0.1",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.databricks.delta.snapshotPartitions": "2",
+            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()}",
+        }
         entry = {
             "name": "speeches",
             "config": str(config),
@@ -122,18 +128,19 @@ class Home:
 
     def start(self) -> None:
         """Scheduler, DAG processor and API server."""
-        for part in (
-            ["api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
-            ["dag-processor"],
-            ["scheduler"],
-        ):
-            with (self.directory / f"{part[0]}.out").open("wb") as log:
-                started = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", *part],
-                    env=self.environment, cwd=self.directory, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
-            self._processes.append(started)
+        # A task that starts before the server answers counts as a try.
+        self._start("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
         wait_for(self._log_in, "the API server", 300)
+        self._start("dag-processor")
+        self._start("scheduler")
+
+    def _start(self, *arguments: str) -> None:
+        with (self.directory / f"{arguments[0]}.out").open("wb") as log:
+            started = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self.environment, cwd=self.directory, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(started)
 
     def stop(self) -> None:
         """End what was started: its process group first politely, then not."""

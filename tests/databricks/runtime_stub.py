@@ -23,6 +23,7 @@ SPARK = {
     "spark.driver.memory": "2g",
     "spark.driver.host": "127.0.0.1",
     "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
 }
 
