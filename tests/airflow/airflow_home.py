@@ -80,7 +80,7 @@ class Home:
             "spark.driver.host": "127.0.0.1",
             "spark.sql.shuffle.partitions": "2",
             "spark.databricks.delta.snapshotPartitions": "2",
-            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()}",
+            "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=conf/log4j2.properties",
         }
         entry = {
             "name": "speeches",
