@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 BENCH_READY := $(VENV)-bench/.ready
+AIRFLOW_READY := $(VENV)-airflow/.ready
+DATABRICKS_READY := $(VENV)-databricks/.ready
+AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest
 JARS := build/jars/.ready
 
 .PHONY: help
@@ -41,6 +45,16 @@ bench-engines: $(BENCH_READY) $(JARS) ## speed of both engines on the same rows,
 bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6 documents, without a model (half an hour)
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
+.PHONY: test-airflow
+test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (ten minutes)
+	$(BIN)/ruff check --preview --select AIR3 airflow_dags
+	$(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
+	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow
+
+.PHONY: test-databricks
+test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## the bundle against Databricks' own classes, and its task's command line run
+	$(AIRFLOW_PYTEST) -c tests/databricks/pytest.ini --confcutdir tests/databricks tests/databricks
+
 .PHONY: prepare
 prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.py needs to .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-prepare.lock
@@ -54,8 +68,17 @@ lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	for kind in run prepare dev bench; do \
 	  case $$kind in run) groups="";; prepare) groups="--group prepare";; dev) groups="--group test --group lint --group prepare";; bench) groups="--group bench --group recipe --group prepare";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
+	    --no-annotate pyproject.toml --extra spark $$groups --output-file requirements-$$kind.lock; \
 	done
+
+.PHONY: lock-airflow
+lock-airflow: $(DEV_READY) ## pin anew what the DAGs, their tests and those of the bundle need
+	$(BIN)/python -m pip install --quiet uv
+	$(AIRFLOW_LOCK) airflow_dags/requirements.in --output-file airflow_dags/requirements.lock
+	$(AIRFLOW_LOCK) tests/airflow/requirements.in -c airflow_dags/requirements.lock --output-file tests/airflow/requirements.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate pyproject.toml --extra spark -c tests/databricks/runtime.txt \
+	  --output-file tests/databricks/runtime.lock
 
 .PHONY: clean
 clean: ## remove what was built; the virtual environments stay
@@ -74,6 +97,17 @@ $(DEV_READY): requirements-dev.lock
 $(BENCH_READY): requirements-bench.lock
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock
+	@test -x $(VENV)-airflow/bin/python || $(PYTHON) -m venv $(VENV)-airflow
+	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r airflow_dags/requirements.lock -r tests/airflow/requirements.lock
+	@touch $@
+
+$(DATABRICKS_READY): tests/databricks/runtime.lock
+	@test -x $(VENV)-databricks/bin/python || $(PYTHON) -m venv $(VENV)-databricks
+	$(VENV)-databricks/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(JARS): jars/pom.xml $(wildcard jars/src/main/java/org/intel/openvino/*.java)

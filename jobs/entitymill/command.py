@@ -137,5 +137,7 @@ def _log_to(path: str | None) -> Path:
 
 
 def entry() -> None:
-    """For a wheel's console script."""
-    sys.exit(main())
+    """For a wheel's console script, and for Databricks' wheel tasks, which take any SystemExit for a failure."""
+    code = main()
+    if code:
+        sys.exit(code)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from entitymill import shipping
@@ -31,11 +32,22 @@ def open_session(settings: SparkSettings, name: str) -> SparkSession:
     """
     spark = SparkSession.getActiveSession()
     if spark is None:
-        submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-        spark = SparkSession.builder.getOrCreate() if submitted else _start(settings, name)
+        # A session may be there without being active in this thread.
+        there = submitted() or on_databricks() or SparkContext._active_spark_context is not None
+        spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
     check(spark)
     ship_package(spark)
     return spark
+
+
+def submitted() -> bool:
+    """Whether spark-submit started this process."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def on_databricks() -> bool:
+    """Whether this is a Databricks cluster, which has Delta built in and a session of its own."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
 def _start(settings: SparkSettings, name: str) -> SparkSession:
@@ -101,7 +113,7 @@ def check(spark: SparkSession) -> None:
                 f"{what} is not on Spark's class path: add {artifact} with --jars or --packages (local runs: `make jars`)."
             )
     extensions = spark.conf.get("spark.sql.extensions", "") or ""
-    if "DeltaSparkSessionExtension" not in extensions and "databricks" not in spark.version:
+    if "DeltaSparkSessionExtension" not in extensions and not on_databricks():
         raise SessionError(
             f"spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension: submit with --properties-file {DEFAULTS}."
         )

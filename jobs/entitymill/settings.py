@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from entitymill import naming
 from entitymill.errors import SettingsError
 from entitymill.tagger.network import Precision
 from entitymill.tagger.rows import Encoding
@@ -43,6 +44,12 @@ class SourceSettings(_Section):
     passthrough: tuple[str, ...] = Field((), description="columns copied to every entity row")
     max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
 
+    @model_validator(mode="after")
+    def _a_name(self) -> SourceSettings:
+        if self.format == "table":
+            naming.check(self.path, naming.MOST_LEVELS)
+        return self
+
 
 class OutputSettings(_Section):
     """Where the four tables go: a directory, or a catalog schema."""
@@ -60,6 +67,8 @@ class OutputSettings(_Section):
     def _one_place(self) -> OutputSettings:
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
+        if self.schema_ is not None:
+            naming.check(self.schema_, naming.MOST_LEVELS - 1)
         if self.schema_ is not None and self.format == "parquet":
             raise ValueError("output.format parquet needs output.path: a catalog table is always Delta")
         return self

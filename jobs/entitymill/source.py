@@ -15,6 +15,7 @@ from pyspark.sql import types as T
 
 from entitymill import admission, schemas, storage
 from entitymill.errors import SourceError
+from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
 
 _NOT_IN_NAMES = " ,;{}()\n\t="
@@ -62,9 +63,10 @@ def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFra
         SourceError: the condition is none on this table.
     """
     kept = _where(table, settings)
-    carried = [F.struct(*(F.col(f"`{c}`") for c in settings.passthrough)).alias("passthrough")] * bool(settings.passthrough)
-    doc_id = F.col(f"`{settings.id_column}`").cast("string").alias("doc_id")
-    return kept.select(doc_id, F.col(f"`{settings.text_column}`").alias("text"), *carried, *others)
+    columns = [F.col(quoted_part(column)) for column in settings.passthrough]
+    carried = [F.struct(*columns).alias("passthrough")] if columns else []
+    doc_id = F.col(quoted_part(settings.id_column)).cast("string").alias("doc_id")
+    return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *carried, *others)
 
 
 def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | None:
@@ -74,7 +76,7 @@ def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | N
     try:
         if settings.format == "delta":
             return DeltaTable.forPath(spark, storage.qualify(spark, settings.path))
-        return DeltaTable.forName(spark, settings.path)
+        return DeltaTable.forName(spark, quoted_in(spark, settings.path))
     except PySparkException:
         return None
 
@@ -89,13 +91,17 @@ def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last
     """The change feed of some versions, both included."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
-    return reader.load(storage.qualify(spark, settings.path)) if settings.format == "delta" else reader.table(settings.path)
+    if settings.format == "delta":
+        return reader.load(storage.qualify(spark, settings.path))
+    return reader.table(quoted_in(spark, settings.path))
 
 
 def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> DataFrame:
     """A stream of the rows that were appended from a version on."""
     reader = spark.readStream.format("delta").option("startingVersion", first)
-    return reader.load(storage.qualify(spark, settings.path)) if settings.format == "delta" else reader.table(settings.path)
+    if settings.format == "delta":
+        return reader.load(storage.qualify(spark, settings.path))
+    return reader.table(quoted_in(spark, settings.path))
 
 
 def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
@@ -128,14 +134,14 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     """
     try:
         if address.startswith("table:"):
-            found = spark.read.table(address.removeprefix("table:"))
+            found = spark.read.table(quoted(address.removeprefix("table:")))
         elif not storage.exists(spark, address):
             raise SourceError(f"{setting}: nothing is at {address}.")
         elif storage.exists(spark, f"{address}/_delta_log"):
             found = spark.read.format("delta").load(address)
         else:
             found = spark.read.json(address) if address.endswith(".jsonl") else spark.read.parquet(address)
-    except (PySparkException, Py4JJavaError, OSError) as error:
+    except (PySparkException, Py4JJavaError, OSError, ValueError) as error:
         raise SourceError(f"{setting}: {address} is not a table that can be read.") from error
     missing = [column for column in columns if column not in found.columns]
     if missing:
@@ -155,9 +161,9 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             return reader.format("delta").option("versionAsOf", version).load(path), version
         table = delta_table(spark, settings)
         if table is None:
-            return reader.table(settings.path), "unversioned"
+            return reader.table(quoted_in(spark, settings.path)), "unversioned"
         version = _latest(table)
-        return reader.option("versionAsOf", version).table(settings.path), version
+        return reader.option("versionAsOf", version).table(quoted_in(spark, settings.path)), version
     except (PySparkException, Py4JJavaError, OSError) as error:
         raise SourceError(f"source.path: {_reading_fault(spark, settings, error)}") from error
 

@@ -42,7 +42,9 @@ def spark(plan: Path) -> Iterator[SparkSession]:
     subprocess.run(["jar", "--create", "--file", str(classes / "faults.jar"), "-C", str(classes), "entitymill"], check=True)
     conf = {
         "spark.driver.memory": "3g",
-        "spark.driver.extraClassPath": str(classes / "faults.jar"),
+        # One class loader for the store and for what it extends.
+        "spark.driver.extraClassPath": f"{classes}/faults.jar:{JARS}/*",
+        "spark.jars": "",
         "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} -XX:TieredStopAtLevel=1",
         "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
         "spark.sql.shuffle.partitions": "4",

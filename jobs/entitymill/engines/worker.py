@@ -142,10 +142,16 @@ def windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sentences += len(batch.column("sentence_begin").flatten())
         complete = batch.column("block")[-1].as_py() == batch.column("blocks")[-1].as_py() - 1
         if complete and sentences >= WINDOW_SENTENCES:
-            yield pa.concat_batches(held)
+            yield _joined(held)
             held, sentences = [], 0
     if held:
-        yield pa.concat_batches(held)
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    # Not pa.concat_batches: pyarrow has it from 19 on, Databricks 16.4 has pyarrow 15.
+    [whole] = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole
 
 
 def split(window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

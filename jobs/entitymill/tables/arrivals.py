@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 
 from entitymill import shipping
-from entitymill.tables.layout import Tables, quoted
+from entitymill.tables.layout import Tables
 
 _NAME = "arrived"
 
@@ -24,8 +24,8 @@ class Arrivals:
         checkpoint = shipping.scratch("entitymill-stream-").as_uri()
         writer = stream.writeStream.format("delta").outputMode("append").trigger(availableNow=True)
         writer = writer.option("checkpointLocation", checkpoint)
-        address = self._tables.address(_NAME)
-        query = writer.start(address) if self._tables.settings.path is not None else writer.toTable(quoted(address))
+        in_directory = self._tables.settings.path is not None
+        query = writer.start(self._tables.address(_NAME)) if in_directory else writer.toTable(self._tables.reference(_NAME))
         query.awaitTermination()
         return self._tables.read(_NAME)
 

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas, storage
 from entitymill.errors import OutputError
+from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import OutputSettings
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations")
@@ -56,16 +57,19 @@ class Tables:
     def _hidden(self, name: str) -> bool:
         return self.staged or name not in NAMES
 
+    def _named(self, name: str) -> str:
+        return quoted_in(self.spark, self.address(name))
+
     def reference(self, name: str) -> str:
         """A Delta table as SQL names it, quoted."""
         if self.settings.path is not None:
             return "delta." + quoted_part(self.address(name))
-        return quoted(self.address(name))
+        return self._named(name)
 
     def read(self, name: str) -> DataFrame:
         """One of the tables."""
         if self.settings.path is None:
-            return self.spark.read.table(quoted(self.address(name)))
+            return self.spark.read.table(self._named(name))
         kind = "parquet" if name == "entities" and self.parquet else "delta"
         return self.spark.read.format(kind).load(self.address(name))
 
@@ -73,7 +77,7 @@ class Tables:
         """Whether anything is where a table would be."""
         if self.settings.path is not None:
             return storage.exists(self.spark, self.address(name))
-        return self.spark.catalog.tableExists(quoted(self.address(name)))
+        return self.spark.catalog.tableExists(self._named(name))
 
     def complete(self) -> bool:
         """Whether `documents` and what it tells of are both there."""
@@ -83,7 +87,7 @@ class Tables:
         """A Delta table, to be changed."""
         if self.settings.path is not None:
             return DeltaTable.forPath(self.spark, self.address(name))
-        return DeltaTable.forName(self.spark, quoted(self.address(name)))
+        return DeltaTable.forName(self.spark, self._named(name))
 
     def check_place(self) -> None:
         """Find out before any work whether tables can be written here; make the catalog schema where it is missing.
@@ -159,7 +163,7 @@ class Tables:
         if self.settings.path is not None:
             builder.location(self.address(name)).execute()
         else:
-            builder.tableName(quoted(self.address(name))).execute()
+            builder.tableName(self._named(name)).execute()
 
     def _evolve(self, name: str, schema: T.StructType) -> None:
         if set(schema.names) - set(self.read(name).columns):
@@ -170,7 +174,7 @@ class Tables:
         if self.settings.path is not None:
             frame.write.format("delta").mode("append").option("mergeSchema", "true").save(self.address(name))
         else:
-            frame.writeTo(quoted(self.address(name))).option("mergeSchema", "true").append()
+            frame.writeTo(self._named(name)).option("mergeSchema", "true").append()
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
         """Delete the rows that meet an SQL condition, or all, and add others, in one commit.
@@ -189,7 +193,7 @@ class Tables:
                 writer.save(self.address(name))
             else:
                 # saveAsTable would replace the table itself, its constraints and properties with it.
-                table = frame.writeTo(quoted(self.address(name))).option("mergeSchema", "true")
+                table = frame.writeTo(self._named(name)).option("mergeSchema", "true")
                 table.overwrite(F.expr(condition) if condition is not None else F.lit(True))
         finally:
             self.spark.conf.set(_CHECKED_WHEN_REPLACED, before)
@@ -200,7 +204,7 @@ class Tables:
             system, path = storage.hadoop_path(self.spark, self.address(name))
             system.delete(path, True)
         else:
-            self.spark.sql(f"DROP TABLE IF EXISTS {quoted(self.address(name))}")
+            self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
@@ -208,13 +212,3 @@ class Tables:
         hint = f"REBALANCE({by})" if by else "REBALANCE"
         query = f"SELECT /*+ {hint} */ * FROM {{frame}}"  # noqa: S608  # the hint is this program's own
         return self.spark.sql(query, frame=frame).sortWithinPartitions("doc_id")
-
-
-def quoted(name: str) -> str:
-    """A catalog name of up to three levels, each quoted, so that no setting is ever read as SQL."""
-    return ".".join(quoted_part(part) for part in name.split("."))
-
-
-def quoted_part(part: str) -> str:
-    """One level of a name, quoted."""
-    return "`" + part.replace("`", "``") + "`"

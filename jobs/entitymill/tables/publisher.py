@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
+from entitymill.naming import quoted_part
 from entitymill.tables import rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
@@ -138,9 +139,9 @@ class Publisher:
         source = put.unionByName(lost.select("doc_id", "mention_id", F.lit(True).alias("_lost")), allowMissingColumns=True)
         target = self.tables.table("entities").alias("t")
         matched = (F.col("t.mention_id") == F.col("s.mention_id")) & _same_document() & between
-        values: dict[str, str | Column] = {f"`{name}`": F.col(f"s.`{name}`") for name in self._schema.names}
+        values: dict[str, str | Column] = {quoted_part(n): F.col(f"s.{quoted_part(n)}") for n in self._schema.names}
         # Columns no longer carried stay, empty.
-        dropped = {f"`{name}`": F.lit(None) for name in held.columns if name not in self._schema.names}
+        dropped = {quoted_part(n): F.lit(None) for n in held.columns if n not in self._schema.names}
         merge = target.merge(source.alias("s"), matched).whenMatchedDelete("s._lost")
         merge.whenMatchedUpdate(set={**values, **dropped}).whenNotMatchedInsert("NOT s._lost", values=values).execute()
 

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import admission
+from entitymill.naming import quoted_part
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def entities(recognised: DataFrame, schema: T.StructType, stamp: Stamp) -> DataF
     carried = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *carried)
     rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in carried))
-    return rows.withColumns({"model": F.lit(stamp.model), **stamp.columns()}).select(*schema.names)
+    stamped = rows.withColumns({"model": F.lit(stamp.model), **stamp.columns()})
+    return stamped.select(*(F.col(quoted_part(name)) for name in schema.names))
 
 
 def annotated(recognised: DataFrame, stamp: Stamp) -> DataFrame:

@@ -1,0 +1,1 @@
+"""Entity Mill's DAGs, made from `tables.yaml`."""

@@ -1,0 +1,210 @@
+"""One Airflow installation in a directory, a source table and the output of its DAG."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from deltalake import DeltaTable, write_deltalake
+
+ROOT = Path(__file__).parents[2]
+MET = "Angela Merkel met Emmanuel Macron in Paris."
+NOBODY = "Nobody came."
+FOUND = {MET: [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")], NOBODY: []}
+"""Text -> what the demo model finds in it."""
+
+Rows = dict[tuple[date, str], str]
+
+
+class Home:
+    """AIRFLOW_HOME, and what is beside it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.source, self.output = directory / "source", directory / "out"
+        self.port = _free_port()
+        self.token = ""
+        self._processes: list[subprocess.Popen[bytes]] = []
+        url = f"http://127.0.0.1:{self.port}"
+        own = {
+            "AIRFLOW_HOME": str(directory / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "airflow_dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "AIRFLOW__API__BASE_URL": url,
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(directory / "logs"),
+            "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[2]"}),
+            "ENTITYMILL_TABLES": str(directory / "tables.yaml"),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1",
+        }
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SPARK_", "PYSPARK_"))
+        }
+        self.environment = inherited | own
+
+    def table(self, **others: Any) -> None:
+        """Write the job's config, and a tables.yaml with one table in slices of a day."""
+        settings = {
+            "source": {"format": "delta", "path": str(self.source)},
+            "recognition": {"precision": "int8"},
+            # One document a unit, so that a run can be killed between two; and no long wait for the dead one.
+            "limits": {"unit_rows": 1, "lease_seconds": 10},
+        }
+        config = self.directory / "conf" / "speeches.yaml"
+        config.parent.mkdir(exist_ok=True)
+        config.write_text(yaml.safe_dump(settings))
+        spark = {
+            "spark.driver.memory": "2g",
+            "spark.driver.host": "127.0.0.1",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.databricks.delta.snapshotPartitions": "2",
+            "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=conf/log4j2.properties",
+        }
+        entry = {
+            "name": "speeches",
+            "config": str(config),
+            "output": {"path": str(self.output)},
+            "schedule": "0 0 * * *",
+            "start_date": "2026-01-01",
+            "slice": {"column": "held on", "type": "date"},
+            # Models are relative paths in conf/base.yaml, which is not beside this config: they are found all the same.
+            "spark_submit": {"conf": spark},
+            "retry_minutes": 0.05,
+            "settings": [f"log={self.directory}/job.log"],
+            **others,
+        }
+        (self.directory / "tables.yaml").write_text(yaml.safe_dump({"tables": [entry]}))
+
+    def write_source(self, rows: Rows) -> None:
+        """Replace the source."""
+        columns = {
+            "id": pa.array([key for _, key in rows]),
+            "text": pa.array(list(rows.values())),
+            "held on": pa.array([day for day, _ in rows], pa.date32()),
+        }
+        write_deltalake(
+            str(self.source), pa.table(columns), mode="overwrite",
+            configuration={"delta.columnMapping.mode": "name", "delta.minReaderVersion": "2", "delta.minWriterVersion": "5"},
+        )  # fmt: skip
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """A table of the output."""
+        return pa.table(DeltaTable(str(self.output / name)).to_pyarrow_table()).to_pylist()
+
+    def mentions(self) -> list[tuple[str, str, str]]:
+        rows = sorted(self.read("entities"), key=lambda row: (row["doc_id"], row["begin"]))
+        return [(row["doc_id"], row["entity"], row["label"]) for row in rows]
+
+    def airflow(self, *arguments: str, timeout: float = 300) -> str:
+        """A command, to its end; returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self.environment, cwd=self.directory, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (arguments, done.stdout[-6000:], done.stderr[-3000:])
+        return done.stdout + done.stderr
+
+    def start(self) -> None:
+        """Scheduler, DAG processor and API server."""
+        # A task that starts before the server answers counts as a try.
+        self._start("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
+        wait_for(self._log_in, "the API server", 300)
+        self._start("dag-processor")
+        self._start("scheduler")
+
+    def _start(self, *arguments: str) -> None:
+        with (self.directory / f"{arguments[0]}.out").open("wb") as log:
+            started = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self.environment, cwd=self.directory, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(started)
+
+    def stop(self) -> None:
+        """End what was started: its process group first politely, then not."""
+        for started in reversed(self._processes):
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(started.pid, sign)
+                    started.wait(20)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+        # A task runs in a session of its own.
+        for pid, _ in self.job_processes():
+            os.kill(pid, signal.SIGKILL)
+
+    def job_processes(self) -> Iterator[tuple[int, str]]:
+        """(process id, command line) of every part of this installation's Spark jobs."""
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                if f"{self.directory}/conf/" in line and "extract_entities.py" in line:
+                    yield int(entry.name), line
+
+    def api(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        """(status, answer) of Airflow's REST API."""
+        request = urllib.request.Request(  # loopback
+            f"http://127.0.0.1:{self.port}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # loopback
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def runs(self, dag: str) -> dict[str, str]:
+        """Run id -> state."""
+        _, answer = self.api(f"/api/v2/dags/{dag}/dagRuns?limit=100")
+        return {run["dag_run_id"]: run["state"] for run in answer.get("dag_runs", [])}
+
+    def _log_in(self) -> bool:
+        try:
+            status, answer = self.api("/auth/token", None)
+        except (OSError, ValueError):
+            return False
+        self.token = answer.get("access_token", "") if status in (200, 201) else ""
+        return bool(self.token)
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float) -> Any:
+    """Poll until something is so; returns it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow_home import Home
+
+# Importing Airflow reads and makes its home.
+_SCRATCH = tempfile.mkdtemp(prefix="entitymill-airflow-")
+os.environ |= {"AIRFLOW_HOME": _SCRATCH, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """An Airflow of its own, whose database is made; whatever it started ends with the test."""
+    made = Home(tmp_path)
+    made.airflow("db", "migrate")
+    yield made
+    made.stop()

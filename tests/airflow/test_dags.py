@@ -1,0 +1,217 @@
+"""The DAG files as Airflow reads them, and the factory's parts. Starts no Spark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from airflow_home import ROOT
+from pydantic import ValidationError
+
+from entitymill_dags import arguments, check, factory, tables
+
+PARSED_WITHIN = 5.0
+"""Seconds, of a file; some 0.3 here when nothing else runs. Airflow itself gives up after 30."""
+HEAVY = ("deltalake", "pandas", "numpy", "pyarrow", "pyspark", "databricks.sql")
+ARTICLES = {
+    "name": "articles",
+    "config": "conf/articles.yaml",
+    "output": {"path": "/data/out"},
+    "schedule": "0 0 * * *",
+    "timezone": "Europe/Berlin",
+    "start_date": "2026-01-01",
+    "slice": {"column": "published", "type": "date"},
+}
+
+
+def table(**others: Any) -> tables.Table:
+    return tables.Table.model_validate({**ARTICLES, **others})
+
+
+def context(start: str = "2026-06-30T22:00:00Z", end: str = "2026-07-01T22:00:00Z", **params: Any) -> dict[str, Any]:
+    chosen = {"max_reject_ratio": 0.05, "settings": [], **params}
+    return {"params": chosen, "data_interval_start": pendulum.parse(start), "data_interval_end": pendulum.parse(end)}
+
+
+def test_the_dag_files_parse_quickly_without_heavy_imports(tmp_path: Path) -> None:
+    program = f"""
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+before = set(sys.modules)
+bag = DagBag(dag_folder={str(ROOT / "airflow_dags")!r})
+heavy = sorted((set(sys.modules) - before) & {set(HEAVY)!r})
+slowest = max(stat.duration.total_seconds() for stat in bag.dagbag_stats)
+print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]))
+"""
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "airflow_dags")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    dags, errors, slowest, heavy = json.loads(line.removeprefix("RESULT"))
+
+    assert errors == {}
+    assert dags == ["extract_articles", "extract_speeches", "extract_tickets", "follow_speeches"]
+    assert slowest < PARSED_WITHIN
+    assert heavy == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"schedul": "@daily"}, "Extra inputs"),
+        ({"schedule": "61 * * * *"}, "not a cron expression"),
+        ({"timezone": "Mars/Olympus"}, "not a time zone"),
+        ({"schedule": None}, "set a schedule"),
+        ({"schedule": "0 */6 * * *"}, "at most once a day"),
+        ({"output": {"path": "/a", "schema": "b.c"}}, "either output.path or output.schema"),
+        ({"runner": "databricks_run_now"}, "needs databricks.job_name"),
+        ({"runner": "databricks_run_now", "databricks": {"job_name": "j"}}, "takes output.schema"),
+        ({"runner": "databricks_submit"}, "needs databricks.cluster"),
+        ({"name": "a b"}, "String should match"),
+    ],
+)
+def test_a_wrong_entry_is_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        table(**wrong)
+
+
+def test_two_tables_of_one_name_are_refused() -> None:
+    with pytest.raises(ValidationError, match="two tables are called articles"):
+        tables.Tables.model_validate({"home": "/", "tables": [ARTICLES, ARTICLES]})
+
+
+def test_a_day_is_one_of_the_tables_time_zone() -> None:
+    assert arguments.where(table(), context()) == "`published` >= DATE '2026-07-01' AND `published` < DATE '2026-07-02'"
+    column = {"column": "a`b", "type": "timestamp"}
+    found = arguments.where(table(slice=column), context())
+    assert found == "`a``b` >= TIMESTAMP '2026-06-30T22:00:00Z' AND `a``b` < TIMESTAMP '2026-07-01T22:00:00Z'"
+    assert arguments.where(table(slice=None), context()) is None
+
+
+def test_a_run_without_an_interval_is_about_no_slice() -> None:
+    with pytest.raises(AirflowFailException, match="no data interval"):
+        arguments.where(table(), {"params": {}, "data_interval_start": None, "data_interval_end": None})
+
+
+def test_what_the_dag_is_about_wins_over_what_a_person_entered() -> None:
+    given = context(settings=["source.where=true"], max_reject_ratio=0.5)
+    overrides = arguments.overrides(table(settings=["recognition.precision=bf16"]), given)
+    assert overrides[:2] == ["recognition.precision=bf16", "source.where=true"]
+    last = dict(override.split("=", 1) for override in overrides)
+    assert last["source.where"].startswith("`published` >= DATE")
+    assert last["output.replace_slice"] == "true"
+    assert last["limits.max_reject_ratio"] == "0.5"
+    assert last["output.path"] == "/data/out"
+
+
+def test_full_is_for_tables_without_slices() -> None:
+    whole = table(slice=None)
+    assert arguments.job_arguments(whole, "c.yaml", context(full=True))[-1] == "--full"
+    assert "--full" not in arguments.job_arguments(whole, "c.yaml", context(full=False))
+    assert "full" in factory.params(whole)
+    assert "full" not in factory.params(table())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "good"),
+    [
+        ("settings", ["recognition.precision=bf16", "limits.unit_rows=1000"], True),
+        ("settings", ["source.passthrough=[a, b]"], True),
+        ("settings", ["source.where=true"], False),
+        ("settings", ["output.path=/elsewhere"], False),
+        ("settings", ["--full"], False),
+        ("settings", ["spark.conf.spark.jars=x"], False),
+        ("settings", "recognition.precision=bf16", False),
+        ("max_reject_ratio", 0.5, True),
+        ("max_reject_ratio", 1.5, False),
+        ("max_reject_ratio", "0.5", False),
+        ("full", "yes", False),
+    ],
+)
+def test_params_are_held_against_their_schemas(name: str, value: Any, good: bool) -> None:
+    param = factory.params(table(slice=None))[name]
+    if good:
+        assert param.resolve(value) == value
+        return
+    with pytest.raises(ParamValidationError):
+        param.resolve(value)
+
+
+def test_each_runner_gets_the_slice() -> None:
+    databricks = {
+        "job_name": "extract",
+        "cluster": {"spark_version": "16.4.x-scala2.12", "num_workers": 1},
+        "libraries": [{"whl": "/Volumes/a/b/c/entitymill.whl"}],
+    }
+    condition = arguments.where(table(), context())
+
+    def rendered(runner: str, field: str) -> Any:
+        entry = table(runner=runner, databricks=databricks, output={"schema": "main.out"})
+        made = factory.make_dag(entry, Path("/home/em")).get_task("extract")
+        assert made.max_active_tis_per_dag == 1
+        return getattr(made, field)(context=context(), jinja_env=None)
+
+    assert f"source.where={condition}" in rendered("spark_submit", "application_args")
+    assert rendered("databricks_run_now", "job_parameters") == {
+        "config": "conf/articles.yaml",
+        "output_schema": "main.out",
+        "where": condition,
+        "replace_slice": "true",
+        "max_reject_ratio": "0.05",
+    }
+    [task] = rendered("databricks_submit", "tasks")
+    assert task["python_wheel_task"]["parameters"][:2] == ["--config", "conf/articles.yaml"]
+    assert f"source.where={condition}" in task["python_wheel_task"]["parameters"]
+
+
+def test_the_dag_is_what_the_entry_says() -> None:
+    dag = factory.make_dag(table(catchup=True, retries=4), Path("/home/em"))
+    assert (dag.dag_id, dag.max_active_runs, dag.catchup) == ("extract_articles", 1, True)
+    assert type(dag.timetable).__name__ == "CronDataIntervalTimetable"
+    assert dag.get_task("extract").retries == 4
+    assert dag.get_task("check").upstream_task_ids == {"extract"}
+    assert [outlet.name for outlet in dag.get_task("check").outlets] == ["articles_entities"]
+
+
+def test_no_jars_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="make jars"):
+        factory.jars(tmp_path)
+
+
+def test_a_bad_report_is_judged_bad() -> None:
+    good = {
+        "run_id": "r", "status": "done", "where": "w", "documents": 9, "rejects": {"NO_TEXT": 1},
+        "all_entities": 5, "doubled": 0, "all_claimed": 5, "all_pending": 0,
+    }  # fmt: skip
+    assert check.judge(good, "w", 0.1) == []
+    assert check.judge({**good, "rejects": {}, "documents": 0}, None, 0.0) == []
+    for wrong, says in [
+        ({"status": "failed"}, "is failed"),
+        ({"where": "v"}, "was about 'v'"),
+        ({"all_pending": 2}, "2 documents are pending"),
+        ({"all_claimed": 6}, "claims 6 entities, the table has 5"),
+        ({"doubled": 1}, "1 mentions of the last run are there more than once"),
+        ({"documents": 8}, "1 of 9 rows were refused"),
+    ]:
+        [fault] = check.judge({**good, **wrong}, "w", 0.1)
+        assert says in fault
+
+
+def test_the_report_link_is_a_page_of_airflow() -> None:
+    key = SimpleNamespace(dag_id="d", run_id="r", task_id="check")
+    assert check.ReportLink().get_link(None, ti_key=key) == "/dags/d/runs/r/tasks/check/xcom"  # type: ignore[arg-type]
+
+
+def test_start_dates_are_of_the_tables_time_zone() -> None:
+    dag = factory.make_dag(table(start_date=datetime(2026, 7, 1)), Path("/"))  # noqa: DTZ001  # as YAML gives it
+    assert dag.start_date is not None
+    assert dag.start_date.astimezone(pendulum.timezone("UTC")).isoformat() == "2026-06-30T22:00:00+00:00"

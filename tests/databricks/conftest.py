@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import bundle
+import pytest
+
+# Importing Airflow, for its DAGs, reads and makes its home.
+_SCRATCH = tempfile.mkdtemp(prefix="entitymill-airflow-")
+os.environ |= {"AIRFLOW_HOME": _SCRATCH, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the bundle's own build command makes, of a copy of what it is made of."""
+    place = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(bundle.ROOT / name, place)
+    shutil.copytree(bundle.ROOT / "jobs", place / "jobs", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    build = shlex.split(bundle.top()["artifacts"]["entitymill"]["build"])
+    subprocess.run([sys.executable, *build[1:]], cwd=place, timeout=300, check=True)
+    [made] = (place / "dist").glob("*.whl")
+    return made
