@@ -8,6 +8,8 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 BENCH_READY := $(VENV)-bench/.ready
 JARS := build/jars/.ready
+S3_JARS := build/jars-s3/.ready
+S3_SERVER := build/s3-server/.ready
 
 .PHONY: help
 help: ## this list
@@ -40,6 +42,13 @@ prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.p
 .PHONY: jars
 jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and build OpenVINO for the JVM
 
+.PHONY: jars-s3
+jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
+
+.PHONY: test-cluster
+test-cluster: $(DEV_READY) $(JARS) $(S3_JARS) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; ten minutes)
+	$(BIN)/python -m pytest tests/cluster
+
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	$(BIN)/python -m pip install --quiet uv
@@ -71,4 +80,14 @@ $(BENCH_READY): requirements-bench.lock
 $(JARS): jars/pom.xml $(wildcard jars/src/main/java/org/intel/openvino/*.java)
 	@rm -rf build/jars
 	mvn --quiet --batch-mode --file jars/pom.xml package dependency:copy-dependencies
+	@touch $@
+
+$(S3_JARS): jars/s3/pom.xml
+	@rm -rf build/jars-s3
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	@touch $@
+
+$(S3_SERVER): tests/cluster/server/pom.xml
+	@rm -rf build/s3-server
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
 	@touch $@

@@ -125,7 +125,7 @@ class SparkSettings(_Section):
     """The Spark session, where this program starts one; ignored under spark-submit and in a notebook."""
 
     master: str = "local[*]"
-    jars: str = Field("build/jars", description="directory of the jars that `make jars` fetches")
+    jars: str = Field("build/jars", description="directories of jars, commas between them")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(None, ge=1, description="tasks that documents are spread over; empty: by their volume")
 

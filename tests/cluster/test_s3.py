@@ -1,0 +1,128 @@
+"""The job on object storage: source, model, sentence detector and all tables behind s3a, on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from .servers import BUCKET, KEY, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
+
+TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody came."), ("c", "Kofi Annan left Ghana.")]
+FOUND = [("a", "Angela Merkel"), ("a", "Emmanuel Macron"), ("a", "Paris"), ("c", "Kofi Annan"), ("c", "Ghana")]
+LOCATION = f"s3a://{BUCKET}"
+
+
+@dataclass
+class Store:
+    """The server, and the relay through which the job reaches it."""
+
+    port: int
+    relay: Relay
+    scratch: Path
+
+    def options(self, output: str, *more: str) -> list[str]:
+        places = [
+            "source.format=parquet", f"source.path={LOCATION}/texts.parquet", f"output.path={LOCATION}/{output}",
+            f"model.path={LOCATION}/models/demo", f"segmentation.model={LOCATION}/models/sentence_detector",
+        ]  # fmt: skip
+        spark = {
+            "hadoop.fs.s3a.endpoint": f"http://127.0.0.1:{self.relay.port}",
+            "hadoop.fs.s3a.path.style.access": "true",
+            "driver.memory": "2g",
+            # So that what fails, fails within a test's patience: the shipped limits are for real networks.
+            "hadoop.fs.s3a.connection.timeout": "2000",
+            "hadoop.fs.s3a.retry.interval": "100ms",
+        }
+        set_up = [f"spark.conf.spark.{key}={value}" for key, value in spark.items()]
+        jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-s3"
+        return [*places, *set_up, jars, "spark.master=local[2]", "spark.partitions=2", f"log={self.log}", *more]
+
+    @property
+    def log(self) -> Path:
+        return self.scratch / "run.log"
+
+    def start(self, output: str, *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        settings = [item for option in self.options(output, *more) for item in ("--set", option)]
+        command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *settings]
+        return subprocess.Popen(
+            command, env=environment or credentials(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, output: str, *more: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+        process = self.start(output, *more, environment=environment)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    def put(self, rows: list[tuple[str, str]]) -> None:
+        ids, texts = zip(*rows, strict=True)
+        pq.write_table(
+            pa.table({"id": list(ids), "text": list(texts)}),
+            f"{BUCKET}/texts.parquet",
+            filesystem=client(f"127.0.0.1:{self.port}"),
+        )
+
+    def table(self, output: str, name: str) -> pa.Table:
+        reader = DeltaTable(
+            f"s3://{BUCKET}/{output}/{name}",
+            storage_options={
+                "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            },
+        )  # fmt: skip
+        return reader.to_pyarrow_table()
+
+    def mentions(self, output: str) -> list[tuple[str, str]]:
+        rows = self.table(output, "entities").sort_by([("doc_id", "ascending"), ("begin", "ascending")])
+        return list(zip(rows["doc_id"].to_pylist(), rows["entity"].to_pylist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    directory, content = tmp_path_factory.mktemp("s3"), tmp_path_factory.mktemp("content")
+    shutil.copytree(ROOT / "models", content / "models")
+    server = S3Server(directory, "127.0.0.1", free_port()).start()
+    try:
+        fill(f"127.0.0.1:{server.port}", content)
+        yield Store(server.port, Relay(server.port), directory)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(autouse=True)
+def fresh(store: Store) -> None:
+    store.relay.forward()
+    store.log.unlink(missing_ok=True)
+    store.put(TEXTS)
+
+
+def test_source_model_and_tables_are_on_s3_and_no_secret_is_anywhere(store: Store) -> None:
+    code, out, err = store.run("plain")
+    assert code == 0, err[-2000:]
+    assert store.mentions("plain") == FOUND
+
+    store.put([*TEXTS[1:], ("d", "Kofi Annan came back.")])
+    code, more_out, more_err = store.run("plain")
+    assert code == 0, more_err[-2000:]
+    assert store.mentions("plain") == [*FOUND[3:], ("d", "Kofi Annan")]
+
+    runs = store.table("plain", "runs").to_pylist()
+    assert [run["status"] for run in runs] == ["done", "done"]
+    shown = "".join([out, err, more_out, more_err, store.log.read_text(), str(runs)])
+    assert SECRET not in shown
+
+
+def test_wrong_credentials_are_named_as_such(store: Store) -> None:
+    wrong = {**credentials(), "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
+    code, _, err = store.run("refused", environment=wrong)
+    assert code != 0
+    assert "the storage refuses these credentials" in err
+    assert "not-the-secret" not in err + store.log.read_text()
