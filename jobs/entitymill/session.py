@@ -44,8 +44,8 @@ def _start(settings: SparkSettings, name: str) -> SparkSession:
         found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
         if not found:
             raise SessionError(
-                f"spark.jars: no jar in {directory}: run `make jars` (for s3a also `make jars-s3`), or name the directory that "
-                "holds Spark NLP and Delta."
+                f"spark.jars: no jar in {directory}: run `make jars` (for s3a also `make jars-s3`), or name the directory "
+                "that holds Spark NLP and Delta."
             )
         jars += found
     # The workers must be this very interpreter, not whichever python3 is first on the path.

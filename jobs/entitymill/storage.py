@@ -11,6 +11,8 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from entitymill import faults
+
 
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """(FileSystem, Path) of an address, both py4j proxies of Hadoop's classes.
@@ -117,7 +119,10 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 
 def java_message(error: Py4JJavaError) -> str:
-    """First line of the innermost Java exception."""
+    """What the storage did, or the first line of the innermost Java exception."""
+    known = faults.reason(str(error))
+    if known:
+        return known
     cause = error.java_exception
     while cause.getCause() is not None:
         cause = cause.getCause()

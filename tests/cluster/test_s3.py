@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
 
-from .servers import BUCKET, KEY, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
+from .lake import read
+from .servers import BUCKET, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
 
 TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody came."), ("c", "Kofi Annan left Ghana.")]
 FOUND = [("a", "Angela Merkel"), ("a", "Emmanuel Macron"), ("a", "Paris"), ("c", "Kofi Annan"), ("c", "Ghana")]
@@ -71,14 +71,7 @@ class Store:
         )
 
     def table(self, output: str, name: str) -> pa.Table:
-        reader = DeltaTable(
-            f"s3://{BUCKET}/{output}/{name}",
-            storage_options={
-                "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
-            },
-        )  # fmt: skip
-        return reader.to_pyarrow_table()
+        return read(f"127.0.0.1:{self.port}", f"{output}/{name}")
 
     def mentions(self, output: str) -> list[tuple[str, str]]:
         rows = self.table(output, "entities").sort_by([("doc_id", "ascending"), ("begin", "ascending")])

@@ -40,6 +40,7 @@ class Commits:
         """
         self._spark = spark
         self._version = epoch * COMMITS_PER_EPOCH
+        self._tries = TRIES
 
     def __call__(self, what: str, change: Callable[[], object]) -> None:
         """Make one change, at most once.
@@ -49,11 +50,15 @@ class Commits:
             change: makes at most one commit to each table it touches, and is safe to run again if it made none.
         """
         self._version += 1
-        for attempt in range(TRIES):
+        for attempt in range(self._tries):
             try:
                 self._fenced(change)
             except Exception as error:
-                if attempt == TRIES - 1 or not worth_another_try(error):
+                if not worth_another_try(error):
+                    raise
+                if attempt == self._tries - 1:
+                    # A storage that is down is not waited for as long again by what the run still has to record.
+                    self._tries = 1
                     raise
                 log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
                 time.sleep(PAUSE_SECONDS * 2**attempt)
