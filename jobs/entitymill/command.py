@@ -121,7 +121,7 @@ def _known(error: Exception) -> EntityMillError:
         return kind(raised[2])
     fault = storage_fault(text)
     if fault:
-        return EntityMillError(fault)
+        return fault
     damaged = _UNREADABLE.search(text)
     if damaged:
         return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")

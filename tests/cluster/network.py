@@ -118,8 +118,9 @@ class Network:
             if host.namespace == hub:
                 _ip("-n", hub, "address", "add", f"{host.address}/24", "dev", "bridge")
                 continue
-            _ip("-n", hub, "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
-            _ip("-n", hub, "link", "set", host.name, "master", "bridge", "up")
+            port = f"to-{host.name}"
+            _ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
+            _ip("-n", hub, "link", "set", port, "master", "bridge", "up")
             _ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
             _ip("-n", host.namespace, "link", "set", "eth0", "up")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import FileType
 
 from .lake import read
 from .servers import BUCKET, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
@@ -70,6 +72,9 @@ class Store:
             filesystem=client(f"127.0.0.1:{self.port}"),
         )
 
+    def holds(self, key: str) -> bool:
+        return client(f"127.0.0.1:{self.port}").get_file_info(f"{BUCKET}/{key}").type == FileType.File
+
     def table(self, output: str, name: str) -> pa.Table:
         return read(f"127.0.0.1:{self.port}", f"{output}/{name}")
 
@@ -116,6 +121,39 @@ def test_source_model_and_tables_are_on_s3_and_no_secret_is_anywhere(store: Stor
 def test_wrong_credentials_are_named_as_such(store: Store) -> None:
     wrong = {**credentials(), "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
     code, _, err = store.run("refused", environment=wrong)
-    assert code != 0
-    assert "the storage refuses these credentials" in err
+    assert (code, "the storage refuses these credentials" in err) == (1, True), err
     assert "not-the-secret" not in err + store.log.read_text()
+
+
+def test_a_storage_that_refuses_ends_the_run_in_one_sentence(store: Store) -> None:
+    store.relay.refuse()
+    began = time.monotonic()
+    code, _, err = store.run("down")
+    assert (code, "the storage cannot be reached" in err) == (1, True), err
+    assert f"{LOCATION}/models" in err
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("fault", ["refuse", "stall"])
+def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_it(store: Store, fault: str) -> None:
+    store.put([(f"{prefix}{number}", text) for number in range(20) for prefix, text in TEXTS])
+    process = store.start(fault, "limits.unit_rows=20")
+    deadline = time.monotonic() + 240
+    # Once the first documents are claimed, there are tables to be left half done.
+    while not store.holds(f"{fault}/documents/_delta_log/00000000000000000002.json"):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    getattr(store.relay, fault)()
+    failed_at = time.monotonic()
+    _, err = process.communicate(timeout=280)
+    took = time.monotonic() - failed_at
+    assert (process.returncode, "the storage cannot be reached" in err) == (1, True), err
+    assert took < 200
+
+    store.relay.forward()
+    code, _, err = store.run(fault, "limits.unit_rows=20")
+    assert code == 0, err[-2000:]
+    expected = sorted((f"{doc}{number}", entity) for number in range(20) for doc, entity in FOUND)
+    assert sorted(store.mentions(fault)) == expected
+    assert sorted(run["status"] for run in store.table(fault, "runs").to_pylist()) == ["died", "done"]

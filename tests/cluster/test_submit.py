@@ -96,4 +96,4 @@ def test_speed_up_of_a_second_host(cluster: Cluster, texts: pa.Table, capsys: py
     with capsys.disabled():
         print(
             f"\n{texts.num_rows} documents, recognition: 1 executor {one:.1f} s, 2 executors {two:.1f} s, {one / two:.2f} x"
-        )  # noqa: T201
+        )
