@@ -10,6 +10,7 @@ BENCH_READY := $(VENV)-bench/.ready
 JARS := build/jars/.ready
 S3_JARS := build/jars-s3/.ready
 S3_SERVER := build/s3-server/.ready
+PACKAGE := build/package/.ready
 
 .PHONY: help
 help: ## this list
@@ -45,8 +46,11 @@ jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and buil
 .PHONY: jars-s3
 jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
 
+.PHONY: package
+package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)
+
 .PHONY: test-cluster
-test-cluster: $(DEV_READY) $(JARS) $(S3_JARS) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; ten minutes)
+test-cluster: $(DEV_READY) $(PACKAGE) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; ten minutes)
 	$(BIN)/python -m pytest tests/cluster
 
 .PHONY: lock
@@ -90,4 +94,8 @@ $(S3_JARS): jars/s3/pom.xml
 $(S3_SERVER): tests/cluster/server/pom.xml
 	@rm -rf build/s3-server
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	@touch $@
+
+$(PACKAGE): requirements-run.lock docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs -name '*.py') | $(RUN_READY)
+	package/build.sh
 	@touch $@

@@ -43,6 +43,6 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
     named = _SECRET.search(key) is not None and _WHENCE.search(key) is None
     if isinstance(layer, str) and (named or _URL_PASSWORD.search(layer)):
         raise SettingsError(
-            f"--config {path}: {key} holds a secret; take it out, and set it in the environment or name a credentials provider "
-            "(docs/cluster.md)."
+            f"--config {path}: {key} holds a secret; take it out, and set it in the environment or name a credentials "
+            "provider (docs/cluster.md)."
         )

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from .network import HOME, SPARK, Host, Network
+from .page import block
 from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
 
 PACKAGE = ROOT / "build" / "package"
@@ -47,30 +49,27 @@ class Cluster:
         self.on_hub("read", table, str(copy))
         return pq.read_table(copy)
 
-    def submit(self, output: str, *overrides: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
-        """docs/cluster.md's command line, typed on the driver's host in the package's directory."""
-        script = f"""
-            cat conf/spark-defaults.conf conf/s3.conf > submit.conf
-            {SPARK}/bin/spark-submit --master spark://master:{MASTER_PORT} --deploy-mode client \\
-              --properties-file submit.conf \\
-              --conf spark.pyspark.python=./environment/bin/python \\
-              --archives environment.tar.gz#environment \\
-              --jars "$(ls jars/*.jar jars-s3/*.jar | paste -sd,)" \\
-              --driver-memory 1g --executor-memory 1500m --executor-cores 1 --total-executor-cores {cores} \\
-              --conf spark.hadoop.fs.s3a.endpoint=http://hub:{S3_PORT} \\
-              --conf spark.hadoop.fs.s3a.path.style.access=true \\
-              extract_entities.py --config conf/base.yaml "$@"
-        """
-        places = {
-            "source.path": f"s3a://{BUCKET}/texts", "source.format": "parquet", "output.path": f"s3a://{BUCKET}/{output}",
-            "model.path": f"s3a://{BUCKET}/models/demo", "segmentation.model": f"s3a://{BUCKET}/models/sentence_detector",
-            "recognition.precision": "int8", "log": f"{HOME}/{output}.log",
+    def submit(self, output: str, cores: int) -> subprocess.CompletedProcess[str]:
+        """The page's command line, typed on the driver's host in the package's directory."""
+        home = self.driver.directory / "home"
+        page = yaml.safe_load(block("recognition: {precision: int8}"))
+        page["output"]["path"] = f"s3a://{BUCKET}/{output}"
+        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump({**page, "log": f"{HOME}/{output}.log"}))
+        # What differs from the page: the lake is no Amazon's, and the workers are small.
+        here = {
+            "spark.hadoop.fs.s3a.endpoint": f"http://hub:{S3_PORT}", "spark.hadoop.fs.s3a.path.style.access": "true",
+            "spark.driver.memory": "1g", "spark.executor.memory": "1500m", "spark.cores.max": str(cores),
+            # By default an application may begin with the first executor that is there.
+            "spark.scheduler.minRegisteredResourcesRatio": "1.0",
         }  # fmt: skip
-        settings = [item for option in [*(f"{k}={v}" for k, v in places.items()), *overrides] for item in ("--set", option)]
+        shipped = (PACKAGE / "conf" / "s3.conf").read_text(encoding="utf8")
+        (home / "conf" / "s3.conf").write_text(shipped + "".join(f"{key} {value}\n" for key, value in here.items()))
+        secrets = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        environment = {**self.driver.environment(), **secrets}
+        environment["PATH"] = f"{SPARK}/bin:{environment['PATH']}"
         return subprocess.run(
-            self.driver.command("bash", "-c", script, "submit", *settings),
-            env={**self.driver.environment(), "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
-            capture_output=True, text=True, timeout=400, check=False,
+            self.driver.command("bash", "-euc", block("--master spark://")),
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
 
@@ -83,7 +82,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made = Cluster(network, scratch)
         server = S3Server(scratch, network["hub"].address, S3_PORT, network["hub"].plainly()).start()
         _start_spark(network)
-        _unpack(network["driver"])
+        # Carried to the driver's host alone: no other host gets a file.
+        subprocess.run(["cp", "-rL", f"{PACKAGE}/.", str(network["driver"].directory / "home")], check=True)
         content = scratch / "content"
         (content / "texts").mkdir(parents=True)
         (content / "models").symlink_to(PACKAGE / "models")
@@ -103,10 +103,3 @@ def _start_spark(network: Network) -> None:
     while (master.directory / "master.log").read_text().count("Registering worker") < 2:
         assert time.monotonic() < deadline, (master.directory / "master.log").read_text()
         time.sleep(0.5)
-
-
-def _unpack(driver: Host) -> None:
-    """The package, carried to the driver's host; no other host gets a file."""
-    home = driver.directory / "home"
-    subprocess.run(["cp", "-rL", f"{PACKAGE}/.", str(home)], check=True)
-    subprocess.run(["bash", "-c", "mkdir environment && tar -xzf environment.tar.gz -C environment"], cwd=home, check=True)
