@@ -23,7 +23,7 @@ from entitymill.tables import NAMES, Stamp, Tables
 from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import LEASE
-from entitymill.tables.lease import Lease
+from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.refusals import Refusals
 from entitymill.tables.runs import Runs
@@ -65,7 +65,7 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     clock.lap("preparation")
     runs = Runs(tables)
     if not full and _nothing_new(runs.last(), summary, stamp):
-        return _idle(runs, settings, stamp, summary, clock)
+        return _idle(runs, tables, settings, stamp, summary, clock)
     tables.check_ours(LEASE, *NAMES)
     with Lease(tables, settings.limits, summary.run_id) as lease:
         commits = Commits(spark, lease.epoch)
@@ -103,10 +103,18 @@ def _nothing_new(last: Row | None, summary: Summary, stamp: Stamp) -> bool:
     )
 
 
-def _idle(runs: Runs, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
+def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
     summary.mode = "none"
     clock.total()
-    runs.idle(summary.row(settings, stamp, "done"))
+    claim = claim_of(tables, settings.limits, summary.run_id)
+    if claim is not None and not claim.take():
+        log.info("nothing to do, and not recorded: another run is at work")
+        return summary
+    try:
+        runs.idle(summary.row(settings, stamp, "done"))
+    finally:
+        if claim is not None:
+            claim.release()
     return summary
 
 

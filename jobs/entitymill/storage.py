@@ -87,6 +87,34 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         raise _failed(error, path) from error
 
 
+def write(spark: SparkSession, path: str, text: str) -> None:
+    """Put a small file in its place, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        stream = system.create(java_path, True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def remove(spark: SparkSession, path: str) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        system.delete(java_path, False)
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
 def digest(spark: SparkSession, path: str) -> str:
     """SHA-256 of the content of every file below a directory, names apart; each is fetched once.
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import FileType
+from pyspark.sql import SparkSession
+
+from entitymill.session import open_session
+from entitymill.settings import SparkSettings
+from entitymill.tables.claims import Claims
+from entitymill.tables.lease import gone, this_process
 
 from .lake import read
-from .servers import BUCKET, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
+from .servers import BUCKET, KEY, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
 
 TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody came."), ("c", "Kofi Annan left Ghana.")]
 FOUND = [("a", "Angela Merkel"), ("a", "Emmanuel Macron"), ("a", "Paris"), ("c", "Kofi Annan"), ("c", "Ghana")]
@@ -95,6 +105,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def spark(store: Store) -> Iterator[SparkSession]:
+    conf = dict(option.removeprefix("spark.conf.").split("=", 1) for option in store.options("x") if "spark.conf." in option)
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    before = {name: os.environ.get(name) for name in keys}
+    os.environ.update(keys)
+    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-s3"
+    session = open_session(SparkSettings(master="local[2]", jars=jars, conf=conf), "claims")
+    yield session
+    session.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 @pytest.fixture(autouse=True)
 def fresh(store: Store) -> None:
     store.relay.forward()
@@ -157,3 +181,44 @@ def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_
     expected = sorted((f"{doc}{number}", entity) for number in range(20) for doc, entity in FOUND)
     assert sorted(store.mentions(fault)) == expected
     assert sorted(run["status"] for run in store.table(fault, "runs").to_pylist()) == ["died", "done"]
+
+
+def claim(spark: SparkSession, name: str, process: str = "", seconds: float = 60) -> Claims:
+    return Claims(spark, f"{LOCATION}/claimed/_claims", name, process, gone, seconds)
+
+
+def test_of_claims_made_at_once_never_two_stand(spark: SparkSession) -> None:
+    held, most, taken = 0, 0, []
+
+    def work(name: str) -> None:
+        nonlocal held, most
+        own, deadline = claim(spark, name), time.monotonic() + 60
+        while time.monotonic() < deadline and taken.count(name) < 3:
+            if own.take():
+                held += 1
+                most = max(most, held)
+                time.sleep(0.1)
+                held -= 1
+                taken.append(name)
+                own.release()
+            time.sleep(random.uniform(0, 0.3))  # noqa: S311
+
+    workers = [threading.Thread(target=work, args=(f"run{number}",)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (most, len(taken)) == (1, 12)
+
+
+def test_claims_of_the_dead_do_not_count(spark: SparkSession) -> None:
+    alive = this_process()
+    assert claim(spark, "alive", json.dumps(alive)).take()
+    assert not claim(spark, "next").take()
+    time.sleep(2.1)
+    assert claim(spark, "later", seconds=1).take(), "a claim that was not renewed is outdated"
+    claim(spark, "later").release()
+
+    died = json.dumps({**alive, "started": "0"})
+    assert claim(spark, "died", died).take()
+    assert claim(spark, "after").take(), "its process is gone from this machine"
