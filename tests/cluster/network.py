@@ -55,7 +55,8 @@ class Host:
 
     def environment(self) -> dict[str, str]:
         """Java and a Python of the right version on the path, and what Spark wants to know of a host."""
-        path = f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        # The system's own Python first, where it has one: it is not the one that the package was made with.
+        path = f"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:{sys.base_prefix}/bin"
         kept = {name: value for name, value in os.environ.items() if name in ("JAVA_HOME", "LANG")}
         return {**kept, "PATH": path, "SPARK_HOME": SPARK, "SPARK_LOCAL_IP": self.address, "SPARK_LOCAL_DIRS": "/mnt/local"}
 
