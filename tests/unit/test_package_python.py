@@ -51,7 +51,5 @@ def test_a_node_without_such_a_python_says_so(environment: Path) -> None:
 
 
 def test_an_interpreter_can_be_named(environment: Path) -> None:
-    done = run(
-        environment, "import carried, sys; print(sys.executable)", PATH="/usr/bin:/bin", ENTITYMILL_PYTHON=sys.executable
-    )
+    done = run(environment, "import carried, sys; print(sys.executable)", PATH="/usr/bin", ENTITYMILL_PYTHON=sys.executable)
     assert done.stdout.strip() == sys.executable
