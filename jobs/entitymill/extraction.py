@@ -12,7 +12,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import changes, feed, units
+from entitymill import changes, faults, feed, units
 from entitymill.changes import Changes
 from entitymill.errors import RejectedError, SettingsError
 from entitymill.recognition import Recogniser, open_recogniser
@@ -75,7 +75,9 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
         try:
             run.go(full=full)
             lease.check()
-        except Exception:
+        except Exception as error:
+            if faults.reason(str(error)):
+                commits.try_once()
             _record_failure(runs, settings, stamp, summary, clock, commits)
             raise
         clock.total()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pyspark.java_gateway import launch_gateway
 
 from .conftest import PACKAGE
 from .page import block
+from .servers import credentials
 
 YARN, KUBERNETES, STANDALONE = "--master yarn", "--master k8s://", "--master spark://"
 
@@ -93,7 +95,8 @@ def test_kubernetes(jvm: Any, package: Path) -> None:
 
 def test_standalone_has_no_cluster_mode_for_python(package: Path) -> None:
     arguments = ["cluster" if word == "client" else word for word in typed(block(STANDALONE), package)]
-    done = subprocess.run(["spark-submit", *arguments], cwd=package, capture_output=True, text=True, check=False)
+    submit = str(Path(sys.executable).with_name("spark-submit"))
+    done = subprocess.run([submit, *arguments], cwd=package, env=credentials(), capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert (
         "Cluster deploy mode is currently not supported for python applications on standalone" in done.stdout + done.stderr

@@ -54,16 +54,16 @@ class Commits:
             try:
                 self._fenced(change)
             except Exception as error:
-                if not worth_another_try(error):
-                    raise
-                if attempt == self._tries - 1:
-                    # A storage that is down is not waited for as long again by what the run still has to record.
-                    self._tries = 1
+                if attempt == self._tries - 1 or not worth_another_try(error):
                     raise
                 log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
                 time.sleep(PAUSE_SECONDS * 2**attempt)
             else:
                 return
+
+    def try_once(self) -> None:
+        """From now on: for a run that broke off since its storage is down, and has waited for it long enough."""
+        self._tries = 1
 
     def _fenced(self, change: Callable[[], object]) -> None:
         for conf, value in zip(_CONFS, (APPLICATION, str(self._version)), strict=True):
