@@ -12,6 +12,9 @@ DATABRICKS_READY := $(VENV)-databricks/.ready
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest
 JARS := build/jars/.ready
+S3_JARS := build/jars-s3/.ready
+S3_SERVER := build/s3-server/.ready
+PACKAGE := build/package/.ready
 
 .PHONY: help
 help: ## this list
@@ -61,6 +64,16 @@ prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.p
 
 .PHONY: jars
 jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and build OpenVINO for the JVM
+
+.PHONY: jars-s3
+jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
+
+.PHONY: package
+package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)
+
+.PHONY: test-cluster
+test-cluster: $(DEV_READY) $(PACKAGE) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; ten minutes)
+	$(BIN)/python -m pytest tests/cluster
 
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
@@ -113,4 +126,18 @@ $(DATABRICKS_READY): tests/databricks/runtime.lock
 $(JARS): jars/pom.xml $(wildcard jars/src/main/java/org/intel/openvino/*.java)
 	@rm -rf build/jars
 	mvn --quiet --batch-mode --file jars/pom.xml package dependency:copy-dependencies
+	@touch $@
+
+$(S3_JARS): jars/s3/pom.xml
+	@rm -rf build/jars-s3
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	@touch $@
+
+$(S3_SERVER): tests/cluster/server/pom.xml
+	@rm -rf build/s3-server
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	@touch $@
+
+$(PACKAGE): requirements-run.lock docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs -name '*.py') | $(RUN_READY)
+	package/build.sh
 	@touch $@

@@ -16,6 +16,7 @@ from rich.console import Console
 from entitymill import errors as errors_module
 from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, SourceError
+from entitymill.faults import storage_fault
 
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
@@ -118,6 +119,9 @@ def _known(error: Exception) -> EntityMillError:
     if raised:
         kind: type[EntityMillError] = getattr(errors_module, raised[1], EntityMillError)
         return kind(raised[2])
+    fault = storage_fault(text)
+    if fault:
+        return fault
     damaged = _UNREADABLE.search(text)
     if damaged:
         return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")

@@ -41,6 +41,10 @@ class OutputError(EntityMillError):
     """The output cannot be written, or belongs to somebody else."""
 
 
+class StorageError(EntityMillError):
+    """The storage of source, model or output cannot be reached, or refuses the credentials."""
+
+
 class SessionError(EntityMillError):
     """Spark cannot run this job as it is set up."""
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from entitymill import changes, failures, feed, units
+from entitymill import changes, failures, faults, feed, units
 from entitymill.changes import Changes
 from entitymill.errors import RejectedError, SettingsError
 from entitymill.failures import Failures
@@ -23,7 +23,7 @@ from entitymill.tables import NAMES, Stamp, Tables
 from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import LEASE
-from entitymill.tables.lease import Lease
+from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.refusals import Refusals
 from entitymill.tables.runs import Runs
@@ -63,7 +63,7 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     runs = Runs(tables)
     seen = runs.last()
     if not full and tables.complete() and _nothing_new(seen, summary, stamp):
-        return _idle(runs, settings, stamp, summary, clock)
+        return _idle(runs, tables, settings, stamp, summary, clock)
     with Lease(tables, settings.limits, summary.run_id) as lease:
         commits = Commits(spark, lease.epoch)
         last = runs.last()
@@ -76,7 +76,9 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
         try:
             run.go(full=full)
             lease.check()
-        except Exception:
+        except Exception as error:
+            if faults.reason(str(error)):
+                commits.try_once()
             _record_failure(runs, settings, stamp, summary, clock, commits)
             raise
         clock.total()
@@ -104,10 +106,18 @@ def _nothing_new(last: Row | None, summary: Summary, stamp: Stamp) -> bool:
     )
 
 
-def _idle(runs: Runs, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
+def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
     summary.mode = "none"
     clock.total()
-    runs.idle(summary.row(settings, stamp, "done"))
+    claim = claim_of(tables, settings.limits, summary.run_id)
+    if claim is not None and not claim.take():
+        log.info("nothing to do, and not recorded: another run is at work")
+        return summary
+    try:
+        runs.idle(summary.row(settings, stamp, "done"))
+    finally:
+        if claim is not None:
+            claim.release()
     return summary
 
 

@@ -128,8 +128,8 @@ def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
     if PRETRAINED.fullmatch(settings.model):
         return settings.model
     try:
+        if not storage.exists(spark, settings.model):
+            raise ModelError(f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel.")
         return f"dl {storage.digest(spark, settings.model)}"
     except OSError as error:
-        raise ModelError(
-            f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel."
-        ) from error
+        raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error

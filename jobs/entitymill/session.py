@@ -51,11 +51,15 @@ def on_databricks() -> bool:
 
 
 def _start(settings: SparkSettings, name: str) -> SparkSession:
-    jars = sorted(str(jar.resolve()) for jar in Path(settings.jars).glob("*.jar"))
-    if not jars:
-        raise SessionError(
-            f"spark.jars: no jar in {settings.jars}: run `make jars`, or name the directory that holds Spark NLP and Delta."
-        )
+    jars = []
+    for directory in settings.jars.split(","):
+        found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
+        if not found:
+            raise SessionError(
+                f"spark.jars: no jar in {directory}: run `make jars` (for s3a also `make jars-s3`), or name the directory "
+                "that holds Spark NLP and Delta."
+            )
+        jars += found
     # The workers must be this very interpreter, not whichever python3 is first on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # TensorFlow, in the sentence detector, tells of its instruction sets otherwise.

@@ -16,17 +16,14 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from entitymill import naming
+from entitymill import masking, naming
 from entitymill.errors import SettingsError
 from entitymill.tagger.network import Precision
 from entitymill.tagger.rows import Encoding
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
-MASK = "***"
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 """How a setting names a model of Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
-_SECRET_KEY = re.compile(r"secret|password|passwd|token|credential|access\.?key|account\.key|sas\.", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/@:\s]+):[^/@\s]+@")
 
 
 class _Section(BaseModel):
@@ -137,7 +134,7 @@ class SparkSettings(_Section):
     """The Spark session, where this program starts one; ignored under spark-submit and in a notebook."""
 
     master: str = "local[*]"
-    jars: str = Field("build/jars", description="directory of the jars that `make jars` fetches")
+    jars: str = Field("build/jars", description="directories of jars, commas between them")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(None, ge=1, description="tasks that documents are spread over; empty: by their volume")
 
@@ -163,7 +160,7 @@ class Settings(_Section):
 
     def masked(self) -> dict[str, Any]:
         """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""
-        return _mask(self.model_dump(by_alias=True, mode="json"))
+        return masking.mask(self.model_dump(by_alias=True, mode="json"))
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
@@ -181,7 +178,9 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     if config is not None:
         base = config.with_name("base.yaml")
         for path in [base, config] if base.is_file() and base != config else [config]:
-            _merge(merged, _read_yaml(path))
+            layer = _read_yaml(path)
+            masking.refuse_secrets(layer, path)
+            _merge(merged, layer)
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENVIRONMENT_PREFIX):
             _assign(merged, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), text)
@@ -262,11 +261,3 @@ def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterato
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from known_keys(kind, f"{key}.")
-
-
-def _mask(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: _mask(v, k) for k, v in value.items()}
-    if isinstance(value, str):
-        return MASK if _SECRET_KEY.search(key) else _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
-    return value

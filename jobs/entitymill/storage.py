@@ -1,4 +1,7 @@
-"""Files on any file system Spark's Hadoop client knows: local, s3a, abfss, dbfs, Volumes, hdfs."""
+"""Files on any file system Spark's Hadoop client knows: local, s3a, abfss, dbfs, Volumes, hdfs.
+
+Beside what each function says, all raise StorageError where the storage does not answer or refuses the credentials.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
+
+from entitymill import faults
 
 
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
@@ -24,7 +29,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
         system = java_path.getFileSystem(session.sessionState().newHadoopConf())
         return system, system.makeQualified(java_path)
     except Py4JJavaError as error:
-        raise OSError(java_message(error)) from error
+        raise _failed(error, path) from error
 
 
 def qualify(spark: SparkSession, path: str) -> str:
@@ -46,7 +51,7 @@ def exists(spark: SparkSession, path: str) -> bool:
     try:
         return bool(system.exists(java_path))
     except Py4JJavaError as error:
-        raise OSError(java_message(error)) from error
+        raise _failed(error, path) from error
 
 
 def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
@@ -63,7 +68,7 @@ def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
             status = listing.next()
             found.append((str(status.getPath().toString()), int(status.getLen()), int(status.getModificationTime())))
     except Py4JJavaError as error:
-        raise OSError(java_message(error)) from error
+        raise _failed(error, path) from error
     yield from sorted(found)
 
 
@@ -79,7 +84,35 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         # False, True: keep the source; write no .crc beside the copy.
         system.copyToLocalFile(False, java_path, gateway.org.apache.hadoop.fs.Path(into.as_uri()), True)
     except Py4JJavaError as error:
-        raise OSError(java_message(error)) from error
+        raise _failed(error, path) from error
+
+
+def write(spark: SparkSession, path: str, text: str) -> None:
+    """Put a small file in its place, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        stream = system.create(java_path, True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def remove(spark: SparkSession, path: str) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        system.delete(java_path, False)
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
 
 
 def digest(spark: SparkSession, path: str) -> str:
@@ -113,7 +146,12 @@ def check_writable(spark: SparkSession, directory: str) -> None:
         system.create(probe, True).close()
         system.delete(probe, False)
     except Py4JJavaError as error:
-        raise OSError(java_message(error)) from error
+        raise _failed(error, directory) from error
+
+
+def _failed(error: Py4JJavaError, address: str) -> Exception:
+    """What to raise: a StorageError where the storage itself is at fault, which no caller takes for a missing file."""
+    return faults.storage_fault(str(error), address) or OSError(java_message(error))
 
 
 def java_message(error: Py4JJavaError) -> str:

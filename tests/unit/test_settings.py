@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from entitymill import settings
+from entitymill import masking
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings, load
 
@@ -96,7 +96,31 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
                         "source.path=jdbc://reader:hunter2@host/db"], {})  # fmt: skip
     shown = str(found.masked())
     assert "hunter2" not in shown
-    assert found.masked()["source"]["path"] == f"jdbc://reader:{settings.MASK}@host/db"
+    assert found.masked()["source"]["path"] == f"jdbc://reader:{masking.MASK}@host/db"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "spark: {conf: {spark.hadoop.fs.s3a.secret.key: hunter2}}",
+        "spark: {conf: {spark.hadoop.fs.s3a.access.key: hunter2}}",
+        "spark: {conf: {spark.hadoop.fs.azure.account.key.a.dfs.core.windows.net: hunter2}}",
+        'source: {path: "s3a://me:hunter2@lake/texts"}',
+    ],
+)
+def test_a_file_that_holds_a_secret_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "conf.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="holds a secret") as refused:
+        load(path, MINIMAL, {})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_file_may_say_where_a_secret_comes_from(tmp_path: Path) -> None:
+    path = tmp_path / "conf.yaml"
+    names = ["hadoop.fs.s3a.aws.credentials.provider", "hadoop.security.credential.provider.path"]
+    path.write_text("spark: {conf: {" + ", ".join(f"spark.{name}: x" for name in names) + "}}")
+    load(path, MINIMAL, {})
 
 
 def test_settings_do_not_change_after_they_are_checked() -> None:

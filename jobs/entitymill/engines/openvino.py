@@ -68,8 +68,12 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:
     copy = scratch / bundle.MANIFEST
     try:
-        if not storage.exists(spark, path):
-            raise ModelError(f"model.path: nothing is at {path}; name a model bundle.")
+        there = storage.exists(spark, path)
+    except OSError as error:
+        raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
+    if not there:
+        raise ModelError(f"model.path: nothing is at {path}; name a model bundle.")
+    try:
         storage.fetch(spark, f"{path.rstrip('/')}/{bundle.MANIFEST}", copy)
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.MANIFEST}: it is not a model bundle ({error}).") from error

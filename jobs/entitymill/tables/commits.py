@@ -40,6 +40,7 @@ class Commits:
         """
         self._spark = spark
         self._version = epoch * COMMITS_PER_EPOCH
+        self._tries = TRIES
 
     def __call__(self, what: str, change: Callable[[], object]) -> None:
         """Make one change, at most once.
@@ -49,7 +50,11 @@ class Commits:
             change: makes at most one commit to each table it touches, and is safe to run again if it made none.
         """
         self._version += 1
-        retried(what, lambda: self._fenced(change))
+        retried(what, lambda: self._fenced(change), self._tries)
+
+    def try_once(self) -> None:
+        """From now on: for a run that broke off since its storage is down, and has waited for it long enough."""
+        self._tries = 1
 
     def _fenced(self, change: Callable[[], object]) -> None:
         for conf, value in zip(_CONFS, (APPLICATION, str(self._version)), strict=True):
@@ -61,18 +66,19 @@ class Commits:
                 self._spark.conf.unset(conf)
 
 
-def retried(what: str, change: Callable[[], object]) -> None:
+def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
     """Do something again for as long as that may help.
 
     Args:
         what: for the log.
         change: is safe to run again if it failed.
+        tries: at most.
     """
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         try:
             change()
         except Exception as error:
-            if attempt == TRIES - 1 or not worth_another_try(error):
+            if attempt == tries - 1 or not worth_another_try(error):
                 raise
             log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
             time.sleep(PAUSE_SECONDS * 2**attempt)

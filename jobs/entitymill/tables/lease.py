@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import socket
 import threading
 import time
@@ -25,6 +26,8 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.settings import LimitSettings
+from entitymill.tables import claims
+from entitymill.tables.claims import Claims
 from entitymill.tables.commits import TRIES, concurrent
 from entitymill.tables.layout import LEASE, Tables
 
@@ -51,6 +54,7 @@ class Lease:
         self._table = Tables(self._session, tables.settings)
         self._limits = limits
         self._run_id = run_id
+        self._claim = claim_of(tables, limits, run_id)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew_while_held, daemon=True)
         self.epoch = 0
@@ -61,17 +65,16 @@ class Lease:
         Raises:
             OutputError: another run holds it for longer than `limits.wait_seconds`.
         """
-        self._create_surely()
         deadline = time.monotonic() + self._limits.wait_seconds
-        while not self._try_to_take():
-            held = self._read()
+        while not self._claim_and_take():
+            holder = self._holder()
             if time.monotonic() >= deadline:
                 raise OutputError(
-                    f"output: run {held.run_id} writes {self._where()} ({_host(held.process)}, its lease lasts until "
-                    f"{held.until:%Y-%m-%d %H:%M:%S}); run again when it is done, or raise limits.wait_seconds."
+                    f"output: {holder} writes {self._where()}; run again when it is done, or raise limits.wait_seconds."
                 )
-            log.info("waiting for run %s", held.run_id)
-            time.sleep(min(POLL_SECONDS, max(0.1, deadline - time.monotonic())))
+            log.info("waiting for %s", holder)
+            # Of runs that wait for the same one, not always the same should come in each other's way.
+            time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
         return self
 
@@ -84,6 +87,7 @@ class Lease:
         except Exception:
             # The run's own outcome counts; the next one waits until the lease ends.
             log.exception("the lease could not be given back")
+        self._withdraw()
 
     def check(self) -> None:
         """Make sure that no other run took over.
@@ -109,6 +113,33 @@ class Lease:
                 time.sleep(POLL_SECONDS)
             else:
                 return
+
+    def _claim_and_take(self) -> bool:
+        if self._claim is not None and not self._claim.take():
+            return False
+        taken = False
+        try:
+            self._create_surely()
+            taken = self._try_to_take()
+        finally:
+            if not taken:
+                self._withdraw()
+        return taken
+
+    def _withdraw(self) -> None:
+        if self._claim is None:
+            return
+        try:
+            self._claim.release()
+        except Exception:
+            # Others wait until it is outdated, or find this process gone.
+            log.exception("the claim could not be withdrawn")
+
+    def _holder(self) -> str:
+        held = self._read() if self._table.exists(LEASE) else None
+        if held is None or held.run_id is None:
+            return "another run that just began"
+        return f"run {held.run_id} ({_host(held.process)}, its lease lasts until {held.until:%Y-%m-%d %H:%M:%S})"
 
     def _create(self) -> None:
         if not self._table.exists(LEASE):
@@ -154,6 +185,8 @@ class Lease:
         self._session.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
         while not self._stopped.wait(self._limits.lease_seconds / RENEWALS_PER_LEASE):
             try:
+                if self._claim is not None:
+                    self._claim.renew()
                 self._update(self.epoch, until=F.lit(self._until()))
             except Exception:
                 log.exception("the lease could not be renewed")
@@ -170,6 +203,14 @@ class Lease:
 
     def _where(self) -> str:
         return str(self._table.settings.path or self._table.settings.schema_)
+
+
+def claim_of(tables: Tables, limits: LimitSettings, run_id: str) -> Claims | None:
+    """The claim that has to stand before anything is committed; none where the storage itself tells commits apart."""
+    if not claims.needed(tables.spark, tables.settings):
+        return None
+    directory = tables.address("claims")
+    return Claims(tables.spark, directory, run_id, json.dumps(this_process()), gone, limits.lease_seconds)
 
 
 def this_process() -> dict[str, str]:

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from .network import HOME, SPARK, Host, Network
+from .page import block
+from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
+
+PACKAGE = ROOT / "build" / "package"
+S3_PORT, MASTER_PORT = 9000, 7077
+
+
+@dataclass
+class Cluster:
+    """A standalone master and two workers of one core, a driver's host, and a lake, each on a host of its own."""
+
+    network: Network
+    scratch: Path
+
+    @property
+    def lake(self) -> str:
+        return f"{self.network['hub'].address}:{S3_PORT}"
+
+    @property
+    def driver(self) -> Host:
+        return self.network["driver"]
+
+    @property
+    def workers(self) -> list[Host]:
+        return [self.network["worker1"], self.network["worker2"]]
+
+    def on_hub(self, action: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", "tests.cluster.lake", action, self.lake, *arguments]
+        subprocess.run([*self.network["hub"].plainly(), *command], cwd=ROOT, check=True, timeout=120)
+
+    def read(self, table: str) -> pa.Table:
+        copy = self.scratch / "copy.parquet"
+        self.on_hub("read", table, str(copy))
+        return pq.read_table(copy)
+
+    def submit(self, output: str, cores: int) -> subprocess.CompletedProcess[str]:
+        """The page's command line, typed on the driver's host in the package's directory."""
+        home = self.driver.directory / "home"
+        page = yaml.safe_load(block("recognition: {precision: int8}"))
+        page["output"]["path"] = f"s3a://{BUCKET}/{output}"
+        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump({**page, "log": f"{HOME}/{output}.log"}))
+        # What differs from the page: the lake is no Amazon's, and the workers are small.
+        here = {
+            "spark.hadoop.fs.s3a.endpoint": f"http://hub:{S3_PORT}", "spark.hadoop.fs.s3a.path.style.access": "true",
+            "spark.driver.memory": "1g", "spark.executor.memory": "1500m", "spark.cores.max": str(cores),
+            # By default an application may begin with the first executor that is there.
+            "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        }  # fmt: skip
+        shipped = (PACKAGE / "conf" / "s3.conf").read_text(encoding="utf8")
+        (home / "conf" / "s3.conf").write_text(shipped + "".join(f"{key} {value}\n" for key, value in here.items()))
+        secrets = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        environment = {**self.driver.environment(), **secrets}
+        environment["PATH"] = f"{SPARK}/bin:{environment['PATH']}"
+        return subprocess.run(
+            self.driver.command("bash", "-euc", block("--master spark://")),
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    assert os.geteuid() == 0, "network namespaces need root"
+    assert (PACKAGE / "environment.tar.gz").is_file(), "run `make test-cluster`: it makes the package"
+    scratch = tmp_path_factory.mktemp("hosts")
+    with Network(scratch) as network:
+        made = Cluster(network, scratch)
+        server = S3Server(scratch, network["hub"].address, S3_PORT, network["hub"].plainly()).start()
+        _start_spark(network)
+        # Carried to the driver's host alone: no other host gets a file.
+        subprocess.run(["cp", "-rL", f"{PACKAGE}/.", str(network["driver"].directory / "home")], check=True)
+        content = scratch / "content"
+        (content / "texts").mkdir(parents=True)
+        (content / "models").symlink_to(PACKAGE / "models")
+        made.on_hub("fill", str(content))
+        yield made
+        server.stop()
+
+
+def _start_spark(network: Network) -> None:
+    master = network["master"]
+    deploy = ("bash", f"{SPARK}/bin/spark-class", "org.apache.spark.deploy")
+    master.start("master.log", *deploy[:2], f"{deploy[2]}.master.Master", "--host", "master", "--port", str(MASTER_PORT))
+    for name in ("worker1", "worker2"):
+        worker = [f"{deploy[2]}.worker.Worker", "--host", name, "--cores", "1", "--memory", "3g", "--work-dir", "/mnt/work"]
+        network[name].start(f"{name}.log", *deploy[:2], *worker, f"spark://master:{MASTER_PORT}")
+    deadline = time.monotonic() + 90
+    while (master.directory / "master.log").read_text().count("Registering worker") < 2:
+        assert time.monotonic() < deadline, (master.directory / "master.log").read_text()
+        time.sleep(0.5)

@@ -1,0 +1,103 @@
+"""The page's command lines for clusters that are not here: taken apart and prepared by spark-submit's own code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from py4j.java_gateway import JavaGateway
+from pyspark.java_gateway import launch_gateway
+
+from .conftest import PACKAGE
+from .page import block
+from .servers import credentials
+
+YARN, KUBERNETES, STANDALONE = "--master yarn", "--master k8s://", "--master spark://"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's directory with a configuration of its user's."""
+    copy = tmp_path_factory.mktemp("commands")
+    for path in PACKAGE.iterdir():
+        if path.name != "conf":
+            (copy / path.name).symlink_to(path)
+    shutil.copytree(PACKAGE / "conf", copy / "conf")
+    (copy / "conf" / "articles.yaml").write_text(block("recognition: {precision: int8}"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def jvm() -> Iterator[Any]:
+    # Where it is asked for YARN, Spark wants to know a directory of Hadoop's settings.
+    os.environ["HADOOP_CONF_DIR"] = "/nowhere"
+    gateway: JavaGateway = launch_gateway()
+    yield gateway.jvm
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(20)
+    del os.environ["HADOOP_CONF_DIR"]
+
+
+def typed(command: str, directory: Path) -> list[str]:
+    """What a shell makes of a block's words: the arguments of its spark-submit; what stands before it is done."""
+    script = 'mkdir() { :; }; tar() { :; }; spark-submit() { printf "%s\\0" "$@"; }\n' + command
+    shown = subprocess.run(["bash", "-euc", script], cwd=directory, capture_output=True, text=True, check=True)
+    return shown.stdout.split("\0")[:-1]
+
+
+def prepared(jvm: Any, arguments: list[str], directory: Path) -> tuple[list[str], Any, str]:
+    """What spark-submit would start: words, properties, main class."""
+    absolute = [_absolute(argument, directory) for argument in arguments]
+    java = jvm.java.util.ArrayList()
+    for argument in absolute:
+        java.add(argument)
+    words = jvm.scala.collection.JavaConverters.asScalaBuffer(java).toSeq()
+    parsed = jvm.org.apache.spark.deploy.SparkSubmitArguments(words, jvm.scala.sys.package.env())
+    found = jvm.org.apache.spark.deploy.SparkSubmit().prepareSubmitEnvironment(parsed, jvm.scala.Option.empty())
+    started = jvm.scala.collection.JavaConverters.seqAsJavaList(found._1())
+    return list(started), found._3(), found._4()
+
+
+def _absolute(argument: str, directory: Path) -> str:
+    """The JVM's working directory is not the one in which the command is typed."""
+    parts = [f"{directory}/{part}" if (directory / part.split("#")[0]).exists() else part for part in argument.split(",")]
+    return ",".join(parts)
+
+
+def test_yarn(jvm: Any, package: Path) -> None:
+    started, conf, main = prepared(jvm, typed(block(YARN), package), package)
+    assert main == "org.apache.spark.deploy.yarn.YarnClusterApplication"
+    assert started[:2] == ["--primary-py-file", f"{package}/extract_entities.py"]
+    assert started[-4:] == ["--arg", "--config", "--arg", "articles.yaml"]
+    assert conf.get("spark.yarn.appMasterEnv.PYSPARK_PYTHON") == "./environment/bin/python"
+    assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
+    files, jars = (conf.get(f"spark.yarn.dist.{what}").split(",") for what in ("files", "jars"))
+    assert [Path(path).name for path in files] == ["base.yaml", "articles.yaml"]
+    assert {"hadoop-aws-3.3.4.jar", "spark-nlp_2.12-5.5.3.jar"} <= {Path(path).name for path in jars}
+    assert (conf.get("spark.executor.cores"), conf.get("spark.executor.memoryOverheadFactor")) == ("4", "0.5")
+
+
+def test_kubernetes(jvm: Any, package: Path) -> None:
+    started, conf, main = prepared(jvm, typed(block(KUBERNETES), package), package)
+    assert main == "org.apache.spark.deploy.k8s.submit.KubernetesClientApplication"
+    assert started[:2] == ["--primary-py-file", "local:///opt/entitymill/extract_entities.py"]
+    assert conf.get("spark.kubernetes.container.image").endswith("entitymill:0.1.0")
+    assert conf.get("spark.pyspark.python") == "/opt/entitymill/environment/bin/python"
+    assert conf.get("spark.delta.logStore.s3a.impl") == "io.delta.storage.S3SingleDriverLogStore"
+
+
+def test_standalone_has_no_cluster_mode_for_python(package: Path) -> None:
+    arguments = ["cluster" if word == "client" else word for word in typed(block(STANDALONE), package)]
+    submit = str(Path(sys.executable).with_name("spark-submit"))
+    done = subprocess.run([submit, *arguments], cwd=package, env=credentials(), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert (
+        "Cluster deploy mode is currently not supported for python applications on standalone" in done.stdout + done.stderr
+    )

@@ -1,0 +1,224 @@
+"""The job on object storage: source, model, sentence detector and all tables behind s3a, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow.fs import FileType
+from pyspark.sql import SparkSession
+
+from entitymill.session import open_session
+from entitymill.settings import SparkSettings
+from entitymill.tables.claims import Claims
+from entitymill.tables.lease import gone, this_process
+
+from .lake import read
+from .servers import BUCKET, KEY, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
+
+TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody came."), ("c", "Kofi Annan left Ghana.")]
+FOUND = [("a", "Angela Merkel"), ("a", "Emmanuel Macron"), ("a", "Paris"), ("c", "Kofi Annan"), ("c", "Ghana")]
+LOCATION = f"s3a://{BUCKET}"
+
+
+@dataclass
+class Store:
+    """The server, and the relay through which the job reaches it."""
+
+    port: int
+    relay: Relay
+    scratch: Path
+
+    def options(self, output: str, *more: str) -> list[str]:
+        places = [
+            "source.format=parquet", f"source.path={LOCATION}/texts.parquet", f"output.path={LOCATION}/{output}",
+            f"model.path={LOCATION}/models/demo", f"segmentation.model={LOCATION}/models/sentence_detector",
+        ]  # fmt: skip
+        spark = {
+            "hadoop.fs.s3a.endpoint": f"http://127.0.0.1:{self.relay.port}",
+            "hadoop.fs.s3a.path.style.access": "true",
+            "driver.memory": "2g",
+            # So that what fails, fails within a test's patience: the shipped limits are for real networks.
+            "hadoop.fs.s3a.connection.timeout": "2000",
+            "hadoop.fs.s3a.retry.interval": "100ms",
+        }
+        set_up = [f"spark.conf.spark.{key}={value}" for key, value in spark.items()]
+        jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-s3"
+        return [*places, *set_up, jars, "spark.master=local[2]", "spark.partitions=2", f"log={self.log}", *more]
+
+    @property
+    def log(self) -> Path:
+        return self.scratch / "run.log"
+
+    def start(self, output: str, *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        settings = [item for option in self.options(output, *more) for item in ("--set", option)]
+        command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *settings]
+        return subprocess.Popen(
+            command, env=environment or credentials(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, output: str, *more: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+        process = self.start(output, *more, environment=environment)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    def put(self, rows: list[tuple[str, str]]) -> None:
+        ids, texts = zip(*rows, strict=True)
+        pq.write_table(
+            pa.table({"id": list(ids), "text": list(texts)}),
+            f"{BUCKET}/texts.parquet",
+            filesystem=client(f"127.0.0.1:{self.port}"),
+        )
+
+    def holds(self, key: str) -> bool:
+        return client(f"127.0.0.1:{self.port}").get_file_info(f"{BUCKET}/{key}").type == FileType.File
+
+    def table(self, output: str, name: str) -> pa.Table:
+        return read(f"127.0.0.1:{self.port}", f"{output}/{name}")
+
+    def mentions(self, output: str) -> list[tuple[str, str]]:
+        rows = self.table(output, "entities").sort_by([("doc_id", "ascending"), ("begin", "ascending")])
+        return list(zip(rows["doc_id"].to_pylist(), rows["entity"].to_pylist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    directory, content = tmp_path_factory.mktemp("s3"), tmp_path_factory.mktemp("content")
+    shutil.copytree(ROOT / "models", content / "models")
+    server = S3Server(directory, "127.0.0.1", free_port()).start()
+    try:
+        fill(f"127.0.0.1:{server.port}", content)
+        yield Store(server.port, Relay(server.port), directory)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def spark(store: Store) -> Iterator[SparkSession]:
+    conf = dict(option.removeprefix("spark.conf.").split("=", 1) for option in store.options("x") if "spark.conf." in option)
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    before = {name: os.environ.get(name) for name in keys}
+    os.environ.update(keys)
+    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-s3"
+    session = open_session(SparkSettings(master="local[2]", jars=jars, conf=conf), "claims")
+    yield session
+    session.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(autouse=True)
+def fresh(store: Store) -> None:
+    store.relay.forward()
+    store.log.unlink(missing_ok=True)
+    store.put(TEXTS)
+
+
+def test_source_model_and_tables_are_on_s3_and_no_secret_is_anywhere(store: Store) -> None:
+    code, out, err = store.run("plain")
+    assert code == 0, err[-2000:]
+    assert store.mentions("plain") == FOUND
+
+    store.put([*TEXTS[1:], ("d", "Kofi Annan came back.")])
+    code, more_out, more_err = store.run("plain")
+    assert code == 0, more_err[-2000:]
+    assert store.mentions("plain") == [*FOUND[3:], ("d", "Kofi Annan")]
+
+    runs = store.table("plain", "runs").to_pylist()
+    assert [run["status"] for run in runs] == ["done", "done"]
+    shown = "".join([out, err, more_out, more_err, store.log.read_text(), str(runs)])
+    assert SECRET not in shown
+
+
+def test_wrong_credentials_are_named_as_such(store: Store) -> None:
+    wrong = {**credentials(), "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
+    code, _, err = store.run("refused", environment=wrong)
+    assert (code, "the storage refuses these credentials" in err) == (1, True), err
+    assert "not-the-secret" not in err + store.log.read_text()
+
+
+def test_a_storage_that_refuses_ends_the_run_in_one_sentence(store: Store) -> None:
+    store.relay.refuse()
+    began = time.monotonic()
+    code, _, err = store.run("down")
+    assert (code, "the storage cannot be reached" in err) == (1, True), err
+    assert f"{LOCATION}/models" in err
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("fault", ["refuse", "stall"])
+def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_it(store: Store, fault: str) -> None:
+    store.put([(f"{prefix}{number}", text) for number in range(20) for prefix, text in TEXTS])
+    process = store.start(fault, "limits.unit_rows=20")
+    deadline = time.monotonic() + 240
+    # Once the first documents are claimed, there are tables to be left half done.
+    while not store.holds(f"{fault}/documents/_delta_log/00000000000000000002.json"):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    getattr(store.relay, fault)()
+    failed_at = time.monotonic()
+    _, err = process.communicate(timeout=280)
+    took = time.monotonic() - failed_at
+    assert (process.returncode, "the storage cannot be reached" in err) == (1, True), err
+    assert took < 240
+
+    store.relay.forward()
+    code, _, err = store.run(fault, "limits.unit_rows=20")
+    assert code == 0, err[-2000:]
+    expected = sorted((f"{doc}{number}", entity) for number in range(20) for doc, entity in FOUND)
+    assert sorted(store.mentions(fault)) == expected
+    assert sorted(run["status"] for run in store.table(fault, "runs").to_pylist()) == ["died", "done"]
+
+
+def claim(spark: SparkSession, name: str, process: str = "", seconds: float = 60) -> Claims:
+    return Claims(spark, f"{LOCATION}/claimed/_claims", name, process, gone, seconds)
+
+
+def test_of_claims_made_at_once_never_two_stand(spark: SparkSession) -> None:
+    held, most, taken = 0, 0, []
+
+    def work(name: str) -> None:
+        nonlocal held, most
+        own, deadline = claim(spark, name), time.monotonic() + 60
+        while time.monotonic() < deadline and taken.count(name) < 3:
+            if own.take():
+                held += 1
+                most = max(most, held)
+                time.sleep(0.1)
+                held -= 1
+                taken.append(name)
+                own.release()
+            time.sleep(random.uniform(0, 0.3))  # noqa: S311
+
+    workers = [threading.Thread(target=work, args=(f"run{number}",)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (most, len(taken)) == (1, 12)
+
+
+def test_claims_of_the_dead_do_not_count(spark: SparkSession) -> None:
+    alive = this_process()
+    assert claim(spark, "alive", json.dumps(alive)).take()
+    assert not claim(spark, "next").take()
+    time.sleep(2.1)
+    assert claim(spark, "later", seconds=1).take(), "a claim that was not renewed is outdated"
+    claim(spark, "later").release()
+
+    died = json.dumps({**alive, "started": "0"})
+    assert claim(spark, "died", died).take()
+    assert claim(spark, "after").take(), "its process is gone from this machine"
