@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError
+from entitymill.tables.publisher import Publisher
 from truth import Truth, paragraphs
 
 from .conftest import Job
@@ -256,6 +259,34 @@ def test_annotations_follow_their_documents(job: Job) -> None:
     rows = job.read("annotations").select("doc_id", F.size("ner_chunk").alias("chunks")).collect()
     counts = {row.doc_id: row.entities for row in job.read("documents").collect()}
     assert sorted((row.doc_id, row.chunks) for row in rows) == sorted(counts.items())
+
+
+@pytest.mark.parametrize("how", ["overwrite", "optimize", "delete"])
+def test_a_source_rewritten_during_a_run_is_read_at_one_version(
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    source = Source(job)
+    source.append({"d8": POOL[14]})
+    before, publish, units = dict(source.rows), Publisher.publish, itertools.count(1)
+
+    def rewriting(publisher: Publisher, *rest: Any, **named: Any) -> None:
+        if next(units) == 2:
+            match how:
+                case "overwrite":
+                    source.overwrite({"d0": POOL[16], "d9": POOL[17]})
+                case "optimize":
+                    source.table.optimize().executeCompaction()
+                case "delete":
+                    source.delete("d0", "d4")
+        publish(publisher, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Publisher, "publish", rewriting)
+        job.run(*source.options(), "limits.unit_rows=3")
+    assert next(units) > 2
+    truth.check(job.output, before)
+    job.run(*source.options())
+    truth.check(job.output, source.rows)
 
 
 STEPS = {

@@ -1,0 +1,38 @@
+"""Tasks that run twice: speculative execution."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from truth import Truth
+
+from . import cluster
+from .cluster import Driver
+from .conftest import POOL, options, write
+
+SPECULATION = (
+    "spark.conf.spark.speculation=true",
+    "spark.conf.spark.speculation.interval=20ms",
+    "spark.conf.spark.speculation.quantile=0.1",
+    "spark.conf.spark.speculation.multiplier=1.01",
+    "spark.conf.spark.speculation.minTaskRuntime=0ms",
+)
+
+
+def test_speculative_tasks_double_nothing(truth: Truth, tmp_path: Path) -> None:
+    rows = {f"d{i}": text for i, text in enumerate(POOL)}
+    write(tmp_path, dict(rows))
+    events = tmp_path / "events"
+    events.mkdir()
+    log = ("spark.conf.spark.eventLog.enabled=true", f"spark.conf.spark.eventLog.dir={events.as_uri()}")
+    chosen = [*options(tmp_path), *SPECULATION, *log, "limits.unit_rows=40"]
+    try:
+        assert Driver.start("local-cluster[2,1,2048]", chosen, tmp_path).wait() == 0, (tmp_path / "said.txt").read_text()
+    finally:
+        shutil.rmtree(cluster.SPARK_HOME / "work", ignore_errors=True)
+
+    truth.check(tmp_path / "out", rows)
+    ends = [json.loads(line) for file in events.iterdir() for line in file.open() if '"SparkListenerTaskEnd"' in line]
+    assert sum(end["Task Info"]["Speculative"] for end in ends) > 3
