@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 JARS = ROOT / "build" / "jars"
 LOGGING = ROOT / "conf" / "log4j2.properties"
+# Short runs: the second compiler would cost them more than it saves.
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 PATIENCE = 300.0
 """Seconds; a shared machine stalls."""
 
@@ -155,9 +157,8 @@ SESSION = (
     "spark.conf.spark.databricks.delta.snapshotPartitions=2",
     "spark.conf.spark.task.maxFailures=8",
     "spark.partitions=4",
-    # The second compiler would cost such short runs more than it saves.
-    f"spark.conf.spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOGGING.as_uri()} -XX:TieredStopAtLevel=1",
-    "spark.conf.spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1",
+    f"spark.conf.spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOGGING.as_uri()} {QUICK_START}",
+    f"spark.conf.spark.executor.extraJavaOptions={QUICK_START}",
     # In place: every executor that starts would copy them, 280 MB.
     "spark.conf.spark.jars=",
     f"spark.conf.spark.driver.extraClassPath={JARS}/*",

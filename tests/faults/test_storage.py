@@ -16,7 +16,7 @@ from entitymill.extraction import extract
 from entitymill.session import open_session
 from truth import Truth
 
-from .cluster import JARS, ROOT, SPARK_HOME, Driver
+from .cluster import JARS, QUICK_START, ROOT, SPARK_HOME, Driver
 from .conftest import POOL, options, write
 
 JAVA = Path(__file__).parent / "java" / "FailingLogStore.java"
@@ -45,7 +45,7 @@ def spark(plan: Path) -> Iterator[SparkSession]:
         # One class loader for the store and for what it extends.
         "spark.driver.extraClassPath": f"{classes}/faults.jar:{JARS}/*",
         "spark.jars": "",
-        "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} {QUICK_START}",
         "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
         "spark.sql.shuffle.partitions": "4",
     }
