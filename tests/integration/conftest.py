@@ -20,7 +20,7 @@ from entitymill.tables import Tables
 
 ROOT = Path(__file__).parents[2]
 LOGGING = ROOT / "conf" / "log4j2.properties"
-# Hundreds of small queries: the second compiler costs more here than it saves. The first alone gets a small cache for its code,
+# Hundreds of small queries: the second compiler costs more here than it saves. The first alone gets a small cache for code,
 # which it soon sweeps all the time.
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 MODELS = [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
