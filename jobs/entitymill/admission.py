@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 BROADCAST_DUPLICATES = 100_000
 CODE = "_code"
+_MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
 CODES = ("null_id", "malformed_id", "duplicate_id", "null_text", "text_too_long", "malformed_text")
 
 
@@ -60,7 +61,8 @@ def passthrough_hash(columns: list[str]) -> Column:
     if "passthrough" not in columns:
         return F.lit(None).cast("string")
     # A fixed zone: a session's own would make every timestamp look changed on another machine.
-    return F.sha2(F.to_json("passthrough", {"timeZone": "UTC", "ignoreNullFields": "false"}), 256)
+    options = {"timeZone": "UTC", "ignoreNullFields": "false", "timestampFormat": f"{_MICROSECONDS}XXX"}
+    return F.sha2(F.to_json("passthrough", {**options, "timestampNTZFormat": _MICROSECONDS}), 256)
 
 
 def _malformed(column: str) -> Column:

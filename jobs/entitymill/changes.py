@@ -150,7 +150,7 @@ def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
         CODE,
         F.col("k.doc_id").isNotNull().alias("known"),
         # A refused row of a known document takes it out too.
-        (F.col("k.doc_id").isNotNull() & F.col(CODE).isNotNull() & _mine(policy)).alias("out"),
+        (F.col("k.doc_id").isNotNull() & F.col(CODE).isNotNull() & (_mine(policy) | F.col("slice").isNull())).alias("out"),
     )
     return outcome.where(F.col("kind") != "same")
 

@@ -24,7 +24,7 @@ from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import LEASE
 from entitymill.tables.lease import Lease, claim_of
-from entitymill.tables.publisher import Publisher, Unit
+from entitymill.tables.publisher import Publisher, Unit, adopt
 from entitymill.tables.refusals import Refusals
 from entitymill.tables.runs import Runs
 from entitymill.tables.staging import Staging
@@ -50,7 +50,7 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     clock = Clock(summary)
     recogniser = open_recogniser(spark, settings)
     source = open_source(spark, settings.source)
-    summary.scope = scope(settings, source.identity)
+    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
     if dry_run:
         return _count_alone(source, summary)
     stamp = Stamp(
@@ -59,10 +59,11 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     tables = Tables(spark, settings.output)
     tables.check_place()
     tables.check_ours(LEASE, *NAMES)
+    tables.check_types(source.passthrough)
     clock.lap("preparation")
     runs = Runs(tables)
     seen = runs.last()
-    if not full and tables.complete() and _nothing_new(seen, summary, stamp):
+    if not full and not source.moving and tables.complete() and _nothing_new(seen, summary, stamp):
         return _idle(runs, tables, settings, stamp, summary, clock)
     with Lease(tables, settings.limits, summary.run_id) as lease:
         commits = Commits(spark, lease.epoch)
@@ -71,6 +72,10 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
             # Another run came between, perhaps with a newer version of the source: an older one must not follow.
             source = open_source(spark, settings.source)
             stamp = replace(stamp, source_version=source.version)
+        summary.started_at = runs.turn(last)
+        stamp = replace(stamp, started_at=summary.started_at)
+        if lease.taken_over:
+            commits.fence(tables, Tables(spark, settings.output, staged=True))
         runs.start(summary.row(settings, stamp, "running"), commits)
         run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, recogniser, last)
         try:
@@ -171,6 +176,8 @@ class _Run:
             found.close()
         if collecting:
             staging.finish()
+        if self.stamp.slice is None:
+            adopt(self.tables, self.commits)
         self.clock.lap("writing")
 
     def _publisher(self, staging: Staging | None, *, whole: bool) -> Publisher:
@@ -192,7 +199,7 @@ class _Run:
         how = self.settings.incremental.on_fingerprint_change
         policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
-        if not full and _continues(self.last, self.summary, self.stamp):
+        if not full and not self.source.moving and _continues(self.last, self.summary, self.stamp):
             found = self._told(known, policy)
             if found is not None:
                 return found
@@ -241,7 +248,6 @@ class _Run:
             self.clock.lap("writing")
         self.summary.removed = found.to_remove
         for piece in units.cut(found, self.settings.limits):
-            self.lease.check()
             documents = units.spread(self.spark, piece.documents, piece.chars, self.settings.spark.partitions)
             # Kept: all tables and the counts read it, and the model must run once.
             recognised = recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
@@ -253,6 +259,7 @@ class _Run:
                     healthy, lost = failed.take(recognised, piece, found)
                     if piece.known:
                         removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
+                self.lease.check()
                 publisher.publish(Unit(healthy, piece.known, first, last), removed, tombstones=tombstones)
                 removed = None
                 self.clock.lap("writing")

@@ -18,10 +18,12 @@ _REFUSED = "doc_id string, stage string, code string, detail string"
 
 
 def listed(tables: Tables) -> set[str]:
-    """Ids of the documents that failed in earlier runs and have not been looked at since."""
-    if not tables.exists("rejects"):
+    """Ids of the documents that failed in runs that could go on nevertheless, and have not been looked at since."""
+    if not tables.exists("rejects") or not tables.exists("runs"):
         return set()
-    return {row["doc_id"] for row in tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id").collect()}
+    failed = tables.read("rejects").where(F.col("stage") == STAGE)
+    done = tables.read("runs").where("status = 'done'").select("run_id")
+    return {row["doc_id"] for row in failed.join(done, "run_id", "left_semi").select("doc_id").collect()}
 
 
 class Failures:

@@ -33,6 +33,7 @@ _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
 """VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
+_OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
 _SORTED = ("entities", "documents", "annotations")
 
 
@@ -92,19 +93,23 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
     with Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease:
-        Staging(tables, Commits(tables.spark, lease.epoch), lease).discard()
+        commits = Commits(tables.spark, lease.epoch)
+        if lease.taken_over:
+            commits.fence(tables, Tables(tables.spark, tables.settings, staged=True))
+        Staging(tables, commits, lease).discard()
         Arrivals(tables).drop()
 
         def change(name: str) -> None:
             tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
             _vacuum(tables, name, hours)
 
-        return _each(tables, change)
+        # The others hold no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
+        return _each(tables, change, _OF_DOCUMENTS)
 
 
-def _each(tables: Tables, change: Callable[[str], object]) -> list[Done]:
+def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = (*NAMES, LEASE)) -> list[Done]:
     done = []
-    for name in (*NAMES, LEASE):
+    for name in names:
         if not tables.exists(name) or (name == "entities" and tables.parquet):
             continue
         before = _state(tables, name)

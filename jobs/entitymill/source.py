@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
 
+_MOVING = re.compile(r"\b(current_\w+|curdate|now|localtimestamp|unix_timestamp|rand\w*|uuid|select)\b", re.IGNORECASE)
 _NOT_IN_NAMES = " ,;{}()\n\t="
 
 
@@ -29,6 +31,7 @@ class Source:
     passthrough: fields carried to the entities.
     version: of the table read.
     identity: tells the table from another one made later at the same place; of Delta tables.
+    moving: whether `source.where` may hold for other rows at another time, though these did not change.
     settings: that named it.
     """
 
@@ -36,6 +39,7 @@ class Source:
     passthrough: list[T.StructField]
     version: str
     identity: str
+    moving: bool
     settings: SourceSettings
 
     def judged(self) -> DataFrame:
@@ -53,7 +57,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     passthrough = _check_columns(table, settings)
     delta = delta_table(spark, settings)
     identity = str(delta.detail().select("id").collect()[0][0]) if delta is not None else ""
-    return Source(rows_of(table, settings), passthrough, version, identity, settings)
+    return Source(rows_of(table, settings), passthrough, version, identity, _moves(settings.where), settings)
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -102,6 +106,11 @@ def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> 
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quoted_in(spark, settings.path))
+
+
+def _moves(where: str | None) -> bool:
+    """Whether a condition asks for the time, for chance, or for another table; one that only might counts."""
+    return where is not None and _MOVING.search(where) is not None
 
 
 def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
@@ -154,7 +163,9 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
     reader = spark.read
     try:
         if settings.format == "parquet":
-            return reader.parquet(settings.path), _listing_digest(spark, settings.path)
+            # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
+            version = _listing_digest(spark, settings.path)
+            return reader.parquet(settings.path), version
         if settings.format == "delta":
             path = storage.qualify(spark, settings.path)
             version = _latest(DeltaTable.forPath(spark, path))

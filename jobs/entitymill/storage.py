@@ -72,6 +72,19 @@ def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     yield from sorted(found)
 
 
+def names(spark: SparkSession, pattern: str) -> list[str]:
+    """Names of the files and directories that a path with wildcards in its last part matches.
+
+    Raises:
+        OSError: the file system cannot be asked.
+    """
+    system, java_path = hadoop_path(spark, pattern)
+    try:
+        return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
+    except Py4JJavaError as error:
+        raise _failed(error, pattern) from error
+
+
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
     """Copy one file to a local path.
 

@@ -115,11 +115,18 @@ class Clock:
         self._summary.seconds["total"] = perf_counter() - self._began
 
 
-def scope(settings: Settings, identity: str) -> str:
-    """Digest of the settings, and the identity of the source, that say which rows a run is about and where they go."""
+def scope(settings: Settings, identity: str, zone: str) -> str:
+    """Digest of what says which rows a run is about and where they go.
+
+    Args:
+        settings: of the run.
+        identity: of the source.
+        zone: the session's time zone, which decides what a condition on times means, and times as ids.
+    """
     about = {
         "source": settings.source.model_dump(mode="json"),
         "table": identity,
+        "zone": zone,
         "slice": settings.output.replace_slice,
         "format": settings.output.format,
         # What a run ignored, the next one may have to do.

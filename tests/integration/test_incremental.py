@@ -259,6 +259,15 @@ def test_annotations_follow_their_documents(job: Job) -> None:
     rows = job.read("annotations").select("doc_id", F.size("ner_chunk").alias("chunks")).collect()
     counts = {row.doc_id: row.entities for row in job.read("documents").collect()}
     assert sorted((row.doc_id, row.chunks) for row in rows) == sorted(counts.items())
+    job.run()
+    assert job.read("annotations").count() == 0
+
+
+def test_a_condition_on_the_time_is_asked_again_though_the_source_is_the_same(job: Job) -> None:
+    source = Source(job, **FEED)
+    where = "source.where=current_date() > date'2000-01-01'"
+    job.run(*source.options(), where)
+    assert job.run(*source.options(), where).mode == "compare"
 
 
 @pytest.mark.parametrize("how", ["overwrite", "optimize", "delete"])

@@ -37,19 +37,55 @@ def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) 
     job.texts(TEXTS).run("output.format=parquet")
     # As a run killed between its two renames leaves it.
     (job.output / "entities").rename(job.output / "_replaced")
-    (job.output / "_staged").mkdir()
-    (job.output / "_staged" / "half.parquet").write_bytes(b"half")
+    (job.output / "_written_7").mkdir()
+    (job.output / "_written_7" / "half.parquet").write_bytes(b"half")
 
     loaded = settings.load(None, job.options("output.format=parquet"), {})
     parquet.settle(Tables(job.spark, loaded.output))
 
     assert pq.read_table(job.output / "entities").num_rows == 3
-    assert not (job.output / "_staged").exists()
+    assert not (job.output / "_written_7").exists()
+
+
+def test_parquet_without_one_mention_is_a_table_like_any_other(job: Job) -> None:
+    job.texts(TEXTS[1:]).run("output.format=parquet")
+    job.texts(TEXTS).run("output.format=parquet")
+    assert job.read("entities", "output.format=parquet").count() == 3
+    job.texts(TEXTS[1:]).run("output.format=parquet")
+    assert job.read("entities", "output.format=parquet").count() == 0
+    assert job.texts([]).run("output.format=parquet").removed == 1
+
+
+def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job) -> None:
+    (job.output / "entities").mkdir(parents=True)
+    (job.output / "entities" / "mine.csv").write_text("a,b")
+    with pytest.raises(OutputError, match="was not written by"):
+        job.texts(TEXTS).run("output.format=parquet")
+    assert (job.output / "entities" / "mine.csv").exists()
+
+
+def test_a_table_that_was_never_finished_blocks_nobody(job: Job) -> None:
+    for name in ("_lease", "documents", "entities", "runs", "rejects"):
+        (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
+    job.texts(TEXTS).run()
+    assert job.mentions() == EXPECTED
+    assert job.read("entities").schema["doc_id"].metadata["comment"]
+
+
+def test_a_carried_column_of_another_type_is_named(job: Job) -> None:
+    table = pa.table({"id": ["a"], "text": [TEXTS[0][1]], "n": [7]})
+    job.texts(table).run("source.passthrough=[n]")
+    job.texts(table.set_column(2, "n", pa.array([7.5])))
+    for full in (False, True):
+        with pytest.raises(OutputError, match="n is double now and bigint in"):
+            job.run("source.passthrough=[n]", full=full)
+    assert [row.n for row in job.read("entities").collect()] == [7] * 3
 
 
 def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> None:
     job.texts(TEXTS)
     spark.sql("CREATE SCHEMA IF NOT EXISTS entity_tables")
+    spark.range(1).write.format("delta").saveAsTable("entity_tables.staged_entities")  # somebody else's
     options = [option for option in job.options() if not option.startswith("output.path")]
     for _ in range(2):
         extract(spark, settings.load(None, [*options, "output.schema=entity_tables"], {}))
@@ -57,6 +93,7 @@ def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> N
     rows = spark.read.table("entity_tables.entities").orderBy("begin").collect()
     assert [(row.doc_id, row.entity, row.label) for row in rows] == EXPECTED
     assert spark.read.table("entity_tables.runs").count() == 2
+    assert spark.read.table("entity_tables.staged_entities").count() == 1
     detail = DeltaTable.forName(spark, "entity_tables.entities").detail().collect()[0]
     assert (detail.partitionColumns, detail.properties["entitymill.schema"]) == (["label"], schemas.VERSION)
     written = DeltaReader(detail.location.removeprefix("file:")).schema().to_json()

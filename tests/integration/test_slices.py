@@ -70,6 +70,21 @@ def test_a_document_that_moves_to_another_slice_stays_one(job: Job, truth: Truth
     check(truth, job, moved)
 
 
+def test_a_whole_run_takes_every_document_over(job: Job, truth: Truth) -> None:
+    rows: Rows = {"moves": (DAYS[0], POOL[1]), "falls": (DAYS[0], POOL[2])}
+    write(job, rows)
+    run(job, DAYS[0])
+    write(job, {**rows, "moves": (DAYS[1], POOL[1])})
+    assert job.run().documents == 0
+    run(job, DAYS[0])
+    assert {row.doc_id for row in job.read("documents").collect()} == {"moves", "falls"}
+
+    job.run()
+    write(job, {"moves": rows["moves"], "falls": (DAYS[0], None)})  # type: ignore[dict-item]
+    run(job, DAYS[0], "limits.max_reject_ratio=1")
+    check(truth, job, {"moves": rows["moves"]})
+
+
 def test_rejects_are_those_of_the_slices_last_runs(job: Job) -> None:
     lenient = "limits.max_reject_ratio=1"
     write(job, {"a": (DAYS[0], None), "b": (DAYS[1], None)})  # type: ignore[dict-item]

@@ -126,6 +126,29 @@ def test_a_run_taken_for_dead_publishes_nothing_more(job: Job, truth: Truth, mon
     truth.check(job.output, {**SOURCE, "d0": POOL[5]})
 
 
+def test_a_run_taken_for_dead_cannot_publish_before_the_next_one_does(
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes up while its successor is between looking at the tables and changing them."""
+    job.texts(list(SOURCE.items()))
+    publish = Publisher.publish
+    calls: list[tuple[object, ...]] = []
+
+    def interleaved(publisher: Publisher, *rest: object, **named: object) -> None:
+        calls.append((publisher, *rest))
+        if len(calls) == 1:
+            Tables(job.spark, publisher.tables.settings).table(LEASE).update(F.lit(True), {"until": F.lit(LONG_AGO)})
+            job.run("limits.wait_seconds=0")
+        else:
+            publish(*calls[0], **named)  # type: ignore[arg-type]
+            publish(publisher, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Publisher, "publish", interleaved)
+    with pytest.raises(OutputError, match="took over"):
+        job.run()
+    truth.check(job.output, SOURCE)
+
+
 def test_commits_of_an_older_epoch_write_nothing(job: Job) -> None:
     job.texts(list(SOURCE.items())[:1]).run()
     tables = Tables(job.spark, settings.load(None, job.options(), {}).output)

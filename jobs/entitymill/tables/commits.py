@@ -17,6 +17,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from entitymill.tables.layout import NAMES, Tables
+
 log = logging.getLogger(__name__)
 APPLICATION = "entitymill"
 COMMITS_PER_EPOCH = 1_000_000
@@ -55,6 +57,13 @@ class Commits:
     def try_once(self) -> None:
         """From now on: for a run that broke off since its storage is down, and has waited for it long enough."""
         self._tries = 1
+
+    def fence(self, *places: Tables) -> None:
+        """Commit nothing to every Delta table that is there: from now on no commit of an older epoch is taken."""
+        for tables in places:
+            for name in NAMES:
+                if tables.exists(name) and not (name == "entities" and tables.parquet):
+                    self(name, lambda name=name, tables=tables: tables.append(tables.read(name).limit(0), name))  # type: ignore[misc]
 
     def _fenced(self, change: Callable[[], object]) -> None:
         for conf, value in zip(_CONFS, (APPLICATION, str(self._version)), strict=True):

@@ -16,8 +16,11 @@ from entitymill.settings import OutputSettings
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations")
 LEASE = "lease"
+HIDDEN = "entitymill_"
+"""Before the name of a table, in a catalog schema, that is nobody's but this program's."""
 STAGED = "staged_"
 """Before the name of a table that waits to be swapped in."""
+_OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 _ADVISORY_SIZE = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
 _CHECKED_WHEN_REPLACED = "spark.databricks.delta.replaceWhere.constraintCheck.enabled"
@@ -52,7 +55,7 @@ class Tables:
         if self.settings.path is not None:
             # A leading underscore: no reader of the directory takes it for data.
             return f"{storage.qualify(self.spark, self.settings.path)}/{'_' * self._hidden(name)}{prefix}{name}"
-        return f"{self.settings.schema_}.{prefix}{name}"
+        return f"{self.settings.schema_}.{HIDDEN * self._hidden(name)}{prefix}{name}"
 
     def _hidden(self, name: str) -> bool:
         return self.staged or name not in NAMES
@@ -70,14 +73,33 @@ class Tables:
         """One of the tables."""
         if self.settings.path is None:
             return self.spark.read.table(self._named(name))
+        if name == "entities" and self.parquet and self._blank(name):
+            # No mention at all, so no file, and no schema to be found in one.
+            return self.spark.createDataFrame([], schemas.entities([]))
         kind = "parquet" if name == "entities" and self.parquet else "delta"
         return self.spark.read.format(kind).load(self.address(name))
 
     def exists(self, name: str) -> bool:
         """Whether anything is where a table would be."""
         if self.settings.path is not None:
-            return storage.exists(self.spark, self.address(name))
+            return storage.exists(self.spark, self.address(name)) and not self._half_made(name)
         return self.spark.catalog.tableExists(self._named(name))
+
+    def _half_made(self, name: str) -> bool:
+        """Whether a run died, or is, between making a table's directory and its first commit."""
+        log = f"{self.address(name)}/_delta_log"
+        if storage.exists(self.spark, f"{log}/{0:020}.json") or not storage.exists(self.spark, log):
+            return False
+        return not self._has_files(name)
+
+    def _has_files(self, name: str) -> bool:
+        """Whether a directory holds any data or commit."""
+        return any(file.endswith((".parquet", ".json")) for file, *_ in storage.files(self.spark, self.address(name)))
+
+    def _blank(self, name: str) -> bool:
+        """Whether a directory holds nothing but what Spark leaves beside data."""
+        names = (file.rpartition("/")[2] for file, *_ in storage.files(self.spark, self.address(name)))
+        return all(file.startswith(("_", ".")) for file in names)
 
     def complete(self) -> bool:
         """Whether `documents` and what it tells of are both there."""
@@ -96,6 +118,11 @@ class Tables:
             OutputError: they cannot.
         """
         if self.settings.path is not None:
+            if self.parquet and storage.qualify(self.spark, self.settings.path).startswith(_OBJECT_STORES):
+                raise OutputError(
+                    f"output.format: parquet is swapped in by renaming a directory, which {self.settings.path} cannot do at "
+                    "once; use delta."
+                )
             try:
                 storage.check_writable(self.spark, self.settings.path)
             except OSError as error:
@@ -124,6 +151,23 @@ class Tables:
                     f"has schema {version}, this program writes {schemas.VERSION}" if version else "was not written by it"
                 )
                 raise OutputError(f"output: {self.address(name)} exists and {found}; choose another output or move it away.")
+
+    def check_types(self, fields: list[T.StructField]) -> None:
+        """Find out before any work whether carried columns still have the types that `entities` has for them.
+
+        Raises:
+            OutputError: one has another.
+        """
+        if not fields or not self.exists("entities"):
+            return
+        held = {field.name: field.dataType.simpleString() for field in self.read("entities").schema}
+        for field in fields:
+            kind = field.dataType.simpleString()
+            if held.get(field.name, kind) != kind:
+                raise OutputError(
+                    f"source.passthrough: {field.name} is {kind} now and {held[field.name]} in "
+                    f"{self.address('entities')}; cast it in a view (source.format table), or choose another output."
+                )
 
     def _check_parquet(self) -> None:
         try:

@@ -58,6 +58,8 @@ class Lease:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew_while_held, daemon=True)
         self.epoch = 0
+        self.taken_over = False
+        """Whether the holder before did not give it back: it may still be at work."""
 
     def __enter__(self) -> Self:
         """Take it.
@@ -175,7 +177,7 @@ class Lease:
         found = self._read()
         if (found.epoch, found.run_id) != (epoch, self._run_id):
             return False
-        self.epoch = epoch
+        self.epoch, self.taken_over = epoch, held.run_id is not None
         return True
 
     def _until(self) -> datetime:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pyspark.sql import DataFrame
 
 from entitymill import storage
 from entitymill.errors import OutputError
 from entitymill.tables.layout import Tables
+from entitymill.tables.lease import Lease
 
-_STAGED, _REPLACED = "staged", "replaced"
+_WRITTEN, _REPLACED = "written", "replaced"
 
 
-def swap(tables: Tables, frame: DataFrame, check: Callable[[], None]) -> None:
+def swap(tables: Tables, frame: DataFrame, lease: Lease) -> None:
     """Put rows in the place of `entities`: readers see the old directory, for a moment none, then the new.
 
     Args:
         tables: of the output.
         frame: rows of `entities`.
-        check: raises where this run may no longer write: renames cannot be fenced.
+        lease: of this run: renames cannot be fenced.
 
     Raises:
-        OutputError: the storage refuses a rename.
+        OutputError: another run took over, or the storage refuses a rename.
     """
-    staged = tables.address(_STAGED)
-    tables.sized(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(staged)
-    check()
+    # Of its own name: a run that was taken for dead may still be writing.
+    written = f"{_WRITTEN}_{lease.epoch}"
+    tables.sized(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(tables.address(written))
+    lease.check()
     if tables.exists("entities"):
         _rename(tables, "entities", _REPLACED)
-    _rename(tables, _STAGED, "entities")
+    _rename(tables, written, "entities")
     tables.drop(_REPLACED)
 
 
@@ -38,7 +38,8 @@ def settle(tables: Tables) -> None:
     if tables.exists(_REPLACED) and not tables.exists("entities"):
         _rename(tables, _REPLACED, "entities")
     tables.drop(_REPLACED)
-    tables.drop(_STAGED)
+    for name in storage.names(tables.spark, f"{tables.address(_WRITTEN)}_*"):
+        tables.drop(name.removeprefix("_"))
 
 
 def _rename(tables: Tables, name: str, to: str) -> None:

@@ -59,6 +59,8 @@ class Publisher:
         self._stamp = stamp
         self._schema = schemas.entities(passthrough)
         self._annotations = annotations
+        # Where earlier runs wrote annotations and this one does not, theirs go with their documents.
+        self._outdated = not annotations and tables.exists("annotations")
         if not tables.parquet:
             tables.create("entities", self._schema)
         tables.create("documents", schemas.DOCUMENTS)
@@ -92,6 +94,8 @@ class Publisher:
             self._commits("entities", lambda: self.tables.append(sized, "entities"))
         if self._annotations:
             self._annotate(unit, ids, between)
+        elif self._outdated and unit.known:
+            self._commits("annotations", lambda: self._delete("annotations", ids))
         done = rows.documents(unit.recognised, self._stamp).select(*schemas.DOCUMENTS.names).to(schemas.DOCUMENTS)
         if removed is not None and tombstones:
             done = done.unionByName(self._tombstones(removed), allowMissingColumns=True)
@@ -105,7 +109,7 @@ class Publisher:
             tombstones: whether to leave a row of status `removed` in `documents`, for what is swapped in later.
         """
         self._mark(ids, F.lit(True), insert=tombstones)
-        names = ("entities", "annotations") if self._annotations or self.tables.exists("annotations") else ("entities",)
+        names = ("entities", "annotations") if self._annotations or self._outdated else ("entities",)
         for name in names:
             self._commits(name, lambda name=name: self._delete(name, ids))  # type: ignore[misc]
         self._settle(self._tombstones(ids) if tombstones else None)
@@ -115,7 +119,7 @@ class Publisher:
 
     def clear(self) -> None:
         """Empty the tables, where one of them was lost: nothing the others say can be trusted then."""
-        names = ("documents", "entities", *(["annotations"] if self._annotations else []))
+        names = ("documents", "entities", *(["annotations"] if self._annotations or self._outdated else []))
         for name in names:
             if self.tables.read(name).take(1):
                 self._commits(name, self.tables.table(name).delete)
@@ -179,3 +183,10 @@ def _between(unit: Unit) -> Column:
 
 def _same_document() -> Column:
     return F.col("t.doc_id") == F.col("s.doc_id")
+
+
+def adopt(tables: Tables, commits: Commits) -> None:
+    """Make all documents those of a run that is about the whole source, and no slice's."""
+    if tables.read("documents").where("slice IS NOT NULL").take(1):
+        nobody: dict[str, str | Column] = {"slice": F.lit(None).cast("string")}
+        commits("documents", lambda: tables.table("documents").update("slice IS NOT NULL", nobody))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pyspark.sql import Column, Row
@@ -25,6 +26,13 @@ class Runs:
             return None
         rows = self._tables.read("runs").where("mode IS NULL OR mode <> 'none'").orderBy(F.desc("started_at")).take(1)
         return rows[0] if rows else None
+
+    def turn(self, last: Row | None) -> datetime:
+        """When a run that has just taken the lease began: after the last one, whatever the clocks say."""
+        now = datetime.now(timezone.utc)
+        if last is None:
+            return now
+        return max(now, last["started_at"].astimezone(timezone.utc) + timedelta(microseconds=1))
 
     def start(self, row: dict[str, Any], commits: Commits) -> None:
         """Record that a run began; it holds the lease, so others still said to be running are dead."""

@@ -22,6 +22,7 @@ from entitymill.tables.publisher import Publisher
 from entitymill.tables.rows import Stamp
 
 _KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
+_READY, _SPENT = "true", "spent"
 _STAGED = ("documents", "entities", "annotations")
 """Dropped in this order: without its documents, a staging is nothing."""
 
@@ -51,7 +52,9 @@ class Staging:
             self._drop()
             return
         properties = self._staged.properties("documents")
-        if _COMPLETE in properties:
+        if _KIND not in properties or properties.get(_COMPLETE) == _SPENT:
+            self._drop()
+        elif properties.get(_COMPLETE) == _READY:
             self._whole = json.loads(properties[_KIND])["whole"]
             self._swap()
 
@@ -71,7 +74,13 @@ class Staging:
         """
         self._whole = whole
         kind = json.dumps(
-            {"whole": whole, "fingerprint": stamp.fingerprint, "slice": stamp.slice, "annotations": annotations}
+            {
+                "whole": whole,
+                "fingerprint": stamp.fingerprint,
+                "slice": stamp.slice,
+                "annotations": annotations,
+                "carried": {field.name: field.dataType.simpleString() for field in passthrough},
+            }
         )
         if self._staged.exists("documents") and self._staged.properties("documents").get(_KIND) != kind:
             self._drop()
@@ -93,9 +102,12 @@ class Staging:
             OutputError: another run took over.
         """
         self._lease.check()
-        reference = self._staged.reference("documents")
-        self._tables.spark.sql(f"ALTER TABLE {reference} SET TBLPROPERTIES ('{_COMPLETE}' = 'true')")
+        self._mark(_READY)
         self._swap()
+
+    def _mark(self, state: str) -> None:
+        reference = self._staged.reference("documents")
+        self._tables.spark.sql(f"ALTER TABLE {reference} SET TBLPROPERTIES ('{_COMPLETE}' = '{state}')")
 
     def _swap(self) -> None:
         collected = self._staged.read("documents")
@@ -103,18 +115,23 @@ class Staging:
         # Claims go first: until the end, `documents` says nothing of what is being replaced.
         self._withdraw("documents", collected)
         if self._tables.parquet:
-            parquet.swap(self._tables, self._merged(collected), self._lease.check)
+            parquet.swap(self._tables, self._merged(collected), self._lease)
         else:
             entities = self._staged.read("entities")
             self._tables.create("entities", entities.schema)
             self._commits("entities", lambda: self._tables.replace(self._tables.sized(entities, by="label"), "entities"))
         if self._staged.exists("annotations"):
             self._tables.create("annotations", schemas.ANNOTATION_TABLE)
+        if self._tables.exists("annotations"):
             self._withdraw("annotations", collected)
+        if self._staged.exists("annotations"):
             annotations = self._tables.sized(self._staged.read("annotations"))
             self._commits("annotations", lambda: self._tables.append(annotations, "annotations"))
         present = self._tables.sized(collected.where("status IN ('done', 'blank')"))
         self._commits("documents", lambda: self._tables.append(present, "documents"))
+        self._lease.check()
+        # Else what a death leaves of it, half deleted, would be swapped in again.
+        self._mark(_SPENT)
         self._drop()
 
     def _withdraw(self, name: str, collected: DataFrame) -> None:
