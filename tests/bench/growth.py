@@ -50,10 +50,12 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     found = F.array(mention(F.lit(0), first, "PER"), mention(F.length(first) + 1, second, "LOC"))
     values = {
         "doc_id": F.col("doc_id"), "text_hash": F.col("text_hash"), "chars": F.col("chars"), "sentences": F.lit(1),
-        "tokens": F.lit(2), "split_sentences": F.lit(0), "mentions": found, "encoding_seconds": F.lit(0.0),
+        "tokens": F.lit(2), "split_sentences": F.lit(0), "encoding_seconds": F.lit(0.0),
         "inference_seconds": F.lit(0.0),
     }  # fmt: skip
-    columns = (values.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in schemas.RECOGNISED)
+    # Not cast: what is inside would be nullable.
+    whole = {"mentions": found}
+    columns = (whole.get(f.name, values.get(f.name, F.lit(None)).cast(f.dataType)).alias(f.name) for f in schemas.RECOGNISED)
     return documents.select(*columns)
 
 
@@ -65,7 +67,7 @@ def open_stub(spark: SparkSession, loaded: settings.Settings) -> Recogniser:
 def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFrame:
     """Ids, and different texts of so many characters."""
     speech = pq.read_table(ROOT / "data" / "state_union.parquet")["text"][0].as_py()
-    body = F.substring(F.lit(speech[: 2 * chars]), (F.col("id") % chars + 1).cast("int"), F.lit(chars - 30))
+    body = F.lit(speech[: 2 * chars]).substr((F.col("id") % chars + 1).cast("int"), F.lit(chars - 30))
     name = F.format_string("Person%d City%d ", "id", F.pmod(F.xxhash64("id"), F.lit(1000)))
     return spark.range(rows).select(
         F.format_string("doc-%09d", "id").alias("id"), F.concat(name, F.lit(salt), body).alias("text")

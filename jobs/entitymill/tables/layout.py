@@ -196,6 +196,8 @@ class Tables:
         if self.exists(name):
             self._evolve(name, schema)
             return
+        if self.settings.path is not None:
+            self.drop(name)  # what a run left that died before the first commit: Delta takes it for a table
         builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema).property(PROPERTY, schemas.VERSION)
         for key, value in (properties or {}).items():
             builder = builder.property(key, value)
