@@ -37,7 +37,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
 
     def mention(begin: F.Column, entity: F.Column, label: str) -> F.Column:
         end = begin + F.length(entity)
-        name = F.format_string("%s:%d-%d", "doc_id", begin, end)
+        name = F.coalesce(F.format_string("%s:%d-%d", "doc_id", begin, end), F.lit(""))
         values = {
             "mention_id": name, "sentence_id": F.lit(0), "sentence_begin": F.lit(0), "sentence_end": F.col("chars"),
             "begin": begin, "end": end, "entity": entity, "label": F.lit(label), "confidence": F.lit(0.9),
@@ -49,9 +49,9 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     first, second = words[0], words[1]
     found = F.array(mention(F.lit(0), first, "PER"), mention(F.length(first) + 1, second, "LOC"))
     values = {
-        "doc_id": F.col("doc_id"), "text_hash": F.col("text_hash"), "chars": F.col("chars"), "sentences": F.lit(1),
-        "tokens": F.lit(2), "split_sentences": F.lit(0), "encoding_seconds": F.lit(0.0),
-        "inference_seconds": F.lit(0.0),
+        "doc_id": F.coalesce("doc_id", F.lit("")), "text_hash": F.coalesce("text_hash", F.lit("")),
+        "chars": F.col("chars"), "sentences": F.lit(1), "tokens": F.lit(2), "split_sentences": F.lit(0),
+        "encoding_seconds": F.lit(0.0), "inference_seconds": F.lit(0.0),
     }  # fmt: skip
     # Not cast: what is inside would be nullable.
     whole = {"mentions": found}
