@@ -66,7 +66,7 @@ def open_stub(spark: SparkSession, loaded: settings.Settings) -> Recogniser:
 
 def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFrame:
     """Ids, and different texts of so many characters."""
-    speech = pq.read_table(ROOT / "data" / "state_union.parquet")["text"][0].as_py()
+    speech = " ".join(pq.read_table(ROOT / "data" / "state_union.parquet")["text"].to_pylist())
     body = F.lit(speech[: 2 * chars]).substr((F.col("id") % chars + 1).cast("int"), F.lit(chars - 30))
     name = F.format_string("Person%d City%d ", "id", F.pmod(F.xxhash64("id"), F.lit(1000)))
     return spark.range(rows).select(
