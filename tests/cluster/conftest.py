@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,21 @@ from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
 
 PACKAGE = ROOT / "build" / "package"
 S3_PORT, MASTER_PORT = 9000, 7077
+BRIEF = {
+    # A run of a minute gains nothing from the second compiler, nor tables of a dozen files from 50 and 200 tasks.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.shuffle.partitions": "4",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def orderly() -> Iterator[None]:
+    """Whoever ends the tests by a signal, `timeout` for one, has the hosts removed too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
@@ -61,6 +77,7 @@ class Cluster:
             "spark.driver.memory": "1g", "spark.executor.memory": "1500m", "spark.cores.max": str(cores),
             # By default an application may begin with the first executor that is there.
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+            **BRIEF,
         }  # fmt: skip
         shipped = (PACKAGE / "conf" / "s3.conf").read_text(encoding="utf8")
         (home / "conf" / "s3.conf").write_text(shipped + "".join(f"{key} {value}\n" for key, value in here.items()))
