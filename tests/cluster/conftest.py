@@ -65,12 +65,13 @@ class Cluster:
         self.on_hub("read", table, str(copy))
         return pq.read_table(copy)
 
-    def submit(self, output: str, cores: int) -> subprocess.CompletedProcess[str]:
+    def submit(self, output: str, cores: int, unit_rows: int) -> subprocess.CompletedProcess[str]:
         """The page's command line, typed on the driver's host in the package's directory."""
         home = self.driver.directory / "home"
         page = yaml.safe_load(block("recognition: {precision: int8}"))
         page["output"]["path"] = f"s3a://{BUCKET}/{output}"
-        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump({**page, "log": f"{HOME}/{output}.log"}))
+        page |= {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log"}
+        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump(page))
         # What differs from the page: the lake is no Amazon's, and the workers are small.
         here = {
             "spark.hadoop.fs.s3a.endpoint": f"http://hub:{S3_PORT}", "spark.hadoop.fs.s3a.path.style.access": "true",

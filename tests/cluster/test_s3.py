@@ -50,6 +50,8 @@ class Store:
             "hadoop.fs.s3a.endpoint": f"http://127.0.0.1:{self.relay.port}",
             "hadoop.fs.s3a.path.style.access": "true",
             "driver.memory": "2g",
+            # A run of seconds gains nothing from the second compiler.
+            "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
             # So that what fails, fails within a test's patience: the shipped limits are for real networks.
             "hadoop.fs.s3a.connection.timeout": "2000",
             "hadoop.fs.s3a.retry.interval": "100ms",
