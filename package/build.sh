@@ -7,7 +7,8 @@ pip=("$python" -m pip --quiet --disable-pip-version-check)
 out=build/package
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-rm -rf "$out"
+# build/lib is setuptools' own: what was removed from the sources would stay in the wheel.
+rm -rf "$out" build/lib build/bdist.*
 mkdir -p "$out" "$scratch"/environment/{bin,lib}
 
 "${pip[@]}" wheel --no-deps --wheel-dir "$out" .
@@ -15,6 +16,7 @@ mkdir -p "$out" "$scratch"/environment/{bin,lib}
 # Spark brings its own pyspark and py4j: an entry of the lock ends where the next name begins.
 awk '/^[^ #]/ {skip = /^(pyspark|py4j)==/} !skip' requirements-run.lock > "$scratch/requirements"
 "${pip[@]}" install --no-deps --no-compile --require-hashes --target "$scratch/environment/lib" -r "$scratch/requirements"
+rm -rf "$scratch/environment/lib/bin"
 "${pip[@]}" install --no-deps --no-compile --target "$scratch/environment/lib" "$out"/entitymill-*.whl
 # Scripts that name this machine's interpreter, and what only other devices than the CPU, or only tests, use.
 rm -rf "$scratch"/environment/lib/bin "$scratch"/environment/lib/openvino/libs/libopenvino_intel_{gpu,npu}*

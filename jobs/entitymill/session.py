@@ -149,7 +149,8 @@ def ship_package(spark: SparkSession) -> None:
     sources = sorted(_PACKAGE.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     archive = shipping.scratch("entitymill-code-") / f"entitymill-{digest}.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+    # Reproducible archives date their files to 1970, of which a zip knows nothing.
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
             zipped.write(source, source.relative_to(_PACKAGE.parent))
     shipping.send(spark, archive, code=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,21 @@ from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
 
 PACKAGE = ROOT / "build" / "package"
 S3_PORT, MASTER_PORT = 9000, 7077
+BRIEF = {
+    # A run of a minute gains nothing from the second compiler, nor tables of a dozen files from 50 and 200 tasks.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.shuffle.partitions": "4",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def orderly() -> Iterator[None]:
+    """Whoever ends the tests by a signal, `timeout` for one, has the hosts removed too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
@@ -49,18 +65,20 @@ class Cluster:
         self.on_hub("read", table, str(copy))
         return pq.read_table(copy)
 
-    def submit(self, output: str, cores: int) -> subprocess.CompletedProcess[str]:
+    def submit(self, output: str, cores: int, unit_rows: int) -> subprocess.CompletedProcess[str]:
         """The page's command line, typed on the driver's host in the package's directory."""
         home = self.driver.directory / "home"
         page = yaml.safe_load(block("recognition: {precision: int8}"))
         page["output"]["path"] = f"s3a://{BUCKET}/{output}"
-        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump({**page, "log": f"{HOME}/{output}.log"}))
+        page |= {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log"}
+        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump(page))
         # What differs from the page: the lake is no Amazon's, and the workers are small.
         here = {
             "spark.hadoop.fs.s3a.endpoint": f"http://hub:{S3_PORT}", "spark.hadoop.fs.s3a.path.style.access": "true",
             "spark.driver.memory": "1g", "spark.executor.memory": "1500m", "spark.cores.max": str(cores),
             # By default an application may begin with the first executor that is there.
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+            **BRIEF,
         }  # fmt: skip
         shipped = (PACKAGE / "conf" / "s3.conf").read_text(encoding="utf8")
         (home / "conf" / "s3.conf").write_text(shipped + "".join(f"{key} {value}\n" for key, value in here.items()))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 from py4j.java_gateway import JavaGateway
 from pyspark.java_gateway import launch_gateway
@@ -74,7 +74,8 @@ def _absolute(argument: str, directory: Path) -> str:
 def test_yarn(jvm: Any, package: Path) -> None:
     started, conf, main = prepared(jvm, typed(block(YARN), package), package)
     assert main == "org.apache.spark.deploy.yarn.YarnClusterApplication"
-    assert started[:2] == ["--primary-py-file", f"{package}/extract_entities.py"]
+    # The package is linked into the directory, and Spark names the file itself.
+    assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/extract_entities.py"]
     assert started[-4:] == ["--arg", "--config", "--arg", "articles.yaml"]
     assert conf.get("spark.yarn.appMasterEnv.PYSPARK_PYTHON") == "./environment/bin/python"
     assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
@@ -95,8 +96,11 @@ def test_kubernetes(jvm: Any, package: Path) -> None:
 
 def test_standalone_has_no_cluster_mode_for_python(package: Path) -> None:
     arguments = ["cluster" if word == "client" else word for word in typed(block(STANDALONE), package)]
-    submit = str(Path(sys.executable).with_name("spark-submit"))
-    done = subprocess.run([submit, *arguments], cwd=package, env=credentials(), capture_output=True, text=True, check=False)
+    home = Path(pyspark.__file__).parent
+    done = subprocess.run(
+        [str(home / "bin" / "spark-submit"), *arguments],
+        cwd=package, env={**credentials(), "SPARK_HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode != 0
     assert (
         "Cluster deploy mode is currently not supported for python applications on standalone" in done.stdout + done.stderr

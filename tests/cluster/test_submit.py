@@ -17,13 +17,13 @@ from .conftest import Cluster
 from .servers import ROOT, SECRET, credentials
 
 KEYS = ["doc_id", "begin", "end", "entity", "label"]
-ROWS = 60
+UNIT_ROWS = 275
 _RECOGNITION = re.compile(r"recognition took ([\d.]+) s")
 
 
 @pytest.fixture(scope="module")
 def texts(cluster: Cluster) -> pa.Table:
-    rows = pq.read_table(ROOT / "data" / "state_union.parquet").slice(0, ROWS)
+    rows = pq.read_table(ROOT / "data" / "state_union.parquet")
     pq.write_table(rows, cluster.scratch / "content" / "texts" / "part.parquet")
     cluster.on_hub("fill", str(cluster.scratch / "content"))
     return rows
@@ -41,7 +41,7 @@ def local(texts: pa.Table, directory: Path) -> pa.Table:
         "source.format=parquet", f"source.path={directory}/texts.parquet", f"output.path={directory}/out",
         f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector",
         f"spark.jars={ROOT}/build/jars", "recognition.precision=int8", "spark.master=local[2]",
-        "spark.conf.spark.driver.memory=2g",
+        "spark.conf.spark.driver.memory=2g", "spark.conf.spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1",
     ]  # fmt: skip
     settings = [item for option in options for item in ("--set", option)]
     subprocess.run(
@@ -69,12 +69,14 @@ def ended(cluster: Cluster, seconds: float = 30) -> list[str]:
 
 
 def recognition_seconds(cluster: Cluster, output: str) -> float:
+    """Of the second unit of two: the first one starts the workers and loads the models."""
     log = (cluster.driver.directory / "home" / f"{output}.log").read_text()
-    return sum(float(seconds) for seconds in _RECOGNITION.findall(log))
+    _, second = _RECOGNITION.findall(log)
+    return float(second)
 
 
 def test_the_package_runs_on_hosts_that_share_nothing(cluster: Cluster, texts: pa.Table, tmp_path: Path) -> None:
-    done = cluster.submit("two", cores=2)
+    done = cluster.submit("two", 2, UNIT_ROWS)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
 
     assert found(cluster.read("two/entities")) == found(local(texts, tmp_path))
@@ -84,7 +86,7 @@ def test_the_package_runs_on_hosts_that_share_nothing(cluster: Cluster, texts: p
     for directory in ran:
         log = (directory / "stderr").read_text()
         assert len(list(directory.glob("*-openvino_model.bin"))) == 1, "the model reaches a host once"
-        assert len(re.findall(r"Fetching spark://\S+openvino_model\.bin ", log)) == 1
+        assert len(re.findall(r"Executor: Fetching spark://\S+openvino_model\.bin ", log)) == 1
         assert (directory / "environment" / "bin" / "python").is_file()
         assert SECRET not in log + (directory / "stdout").read_text()
     assert SECRET not in done.stdout + done.stderr + (cluster.driver.directory / "home" / "two.log").read_text()
@@ -94,19 +96,20 @@ def test_the_package_runs_on_hosts_that_share_nothing(cluster: Cluster, texts: p
 
 
 def test_workers_see_nothing_of_the_driver(cluster: Cluster) -> None:
-    look = f"! test -e {ROOT}/jobs && test -z \"$(ls -A /tmp /mnt/home)\" && ! python3 -c 'import openvino' 2>&1"
+    look = f"! test -e {ROOT}/jobs && find /tmp /mnt/home -mindepth 1 && ! python3.11 -c 'import openvino' 2>/dev/null"
     for host in cluster.workers:
         seen = subprocess.run(host.command("bash", "-c", look), env=host.environment(), check=False, capture_output=True)
-        assert seen.returncode == 0, seen.stdout
+        assert (seen.returncode, seen.stdout) == (0, b""), seen.stderr
 
 
 def test_speed_up_of_a_second_host(cluster: Cluster, texts: pa.Table, capsys: pytest.CaptureFixture[str]) -> None:
-    done = cluster.submit("one", cores=1)
+    done = cluster.submit("one", 1, UNIT_ROWS)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     assert found(cluster.read("one/entities")) == found(cluster.read("two/entities"))
     one, two = recognition_seconds(cluster, "one"), recognition_seconds(cluster, "two")
     told = (
-        f"{texts.num_rows} documents, recognition on 1 executor {one:.1f} s, on 2 executors {two:.1f} s: {one / two:.2f} x"
+        f"{texts.num_rows - UNIT_ROWS} documents once all is loaded: recognition on 1 executor {one:.1f} s, on 2 executors "
+        f"{two:.1f} s: {one / two:.2f} x"
     )
     with capsys.disabled():
         sys.stdout.write(f"\n{told}\n")

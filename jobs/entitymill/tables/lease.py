@@ -138,7 +138,10 @@ class Lease:
             log.exception("the claim could not be withdrawn")
 
     def _holder(self) -> str:
-        held = self._read() if self._table.exists(LEASE) else None
+        try:
+            held = self._row() if self._table.exists(LEASE) else None
+        except (PySparkException, Py4JJavaError):  # a first run makes the directory, then the table, then its row
+            held = None
         if held is None or held.run_id is None:
             return "another run that just began"
         return f"run {held.run_id} ({_host(held.process)}, its lease lasts until {held.until:%Y-%m-%d %H:%M:%S})"
@@ -198,10 +201,14 @@ class Lease:
         self._table.table(LEASE).update(F.col("epoch") == held, dict(values))
 
     def _read(self) -> Row:
-        rows = self._table.read(LEASE).orderBy("epoch", ascending=False).take(1)
-        if not rows:
+        held = self._row()
+        if held is None:
             raise OutputError(f"output: {self._table.address(LEASE)} is empty; remove it and run again.")
-        return rows[0]
+        return held
+
+    def _row(self) -> Row | None:
+        rows = self._table.read(LEASE).orderBy("epoch", ascending=False).take(1)
+        return rows[0] if rows else None
 
     def _where(self) -> str:
         return str(self._table.settings.path or self._table.settings.schema_)
