@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
@@ -80,6 +81,39 @@ def test_a_run_after_each_kind_of_maintenance_goes_on(small_files: Job) -> None:
         changed = {**SOURCE, "d01": text}
         small_files.texts(list(changed.items())).run()
         truth.check(small_files.output, changed)
+
+
+def test_optimize_and_vacuum_run_beside_a_job(small_files: Job) -> None:
+    """Again and again, in a session of their own, while a job of several units changes the same tables."""
+    loaded = settings.load(None, small_files.options(), {})
+    stopped, failures, rounds = threading.Event(), [], []
+
+    def maintain() -> None:
+        tables = Tables(small_files.spark.newSession(), loaded.output)
+        while not stopped.is_set():
+            try:
+                rounds.append(maintenance.optimize(tables))
+                maintenance.vacuum(tables, 24)
+            except Exception as error:  # noqa: BLE001  # for the test to raise
+                failures.append(error)
+                return
+
+    beside = threading.Thread(target=maintain)
+    beside.start()
+    changed = {key: POOL[(i + 5) % len(POOL)] for i, key in enumerate(SOURCE)}
+    try:
+        small_files.texts(list(changed.items())).run("limits.unit_rows=3")
+    finally:
+        stopped.set()
+        beside.join()
+
+    assert failures == []
+    assert len(rounds) > 1
+    found = held(small_files.output)
+    clean = Job(small_files.spark, small_files.directory / "clean")
+    clean.directory.mkdir()
+    clean.texts(list(changed.items())).run()
+    assert found == held(clean.output)
 
 
 def test_the_command_says_what_it_did_and_what_is_missing(
