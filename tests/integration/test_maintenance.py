@@ -90,7 +90,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job) -> None:
 
     def maintain() -> None:
         tables = Tables(small_files.spark.newSession(), loaded.output)
-        while not stopped.is_set():
+        while not stopped.wait(2):
             try:
                 rounds.append(maintenance.optimize(tables))
                 maintenance.vacuum(tables, 24)
