@@ -66,7 +66,7 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     if not full and not source.moving and tables.complete() and _nothing_new(seen, summary, stamp):
         return _idle(runs, tables, settings, stamp, summary, clock)
     with Lease(tables, settings.limits, summary.run_id) as lease:
-        commits = Commits(spark, lease.epoch)
+        commits = lease.commits()
         last = runs.last()
         if last is not None and last != seen:
             # Another run came between, perhaps with a newer version of the source: an older one must not follow.
@@ -74,8 +74,6 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
             stamp = replace(stamp, source_version=source.version)
         summary.started_at = runs.turn(last)
         stamp = replace(stamp, started_at=summary.started_at)
-        if lease.taken_over:
-            commits.fence(tables, Tables(spark, settings.output, staged=True))
         runs.start(summary.row(settings, stamp, "running"), commits)
         run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, recogniser, last)
         try:

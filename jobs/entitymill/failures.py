@@ -21,9 +21,12 @@ def listed(tables: Tables) -> set[str]:
     """Ids of the documents that failed in runs that could go on nevertheless, and have not been looked at since."""
     if not tables.exists("rejects") or not tables.exists("runs"):
         return set()
-    failed = tables.read("rejects").where(F.col("stage") == STAGE)
-    done = tables.read("runs").where("status = 'done'").select("run_id")
-    return {row["doc_id"] for row in failed.join(done, "run_id", "left_semi").select("doc_id").collect()}
+    failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
+    if not failed:
+        return set()
+    done = tables.read("runs").where("status = 'done'").where(F.col("run_id").isin({row["run_id"] for row in failed}))
+    runs = {row["run_id"] for row in done.select("run_id").collect()}
+    return {row["doc_id"] for row in failed if row["run_id"] in runs}
 
 
 class Failures:

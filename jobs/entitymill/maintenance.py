@@ -16,11 +16,11 @@ from rich.table import Table
 from entitymill import command, storage
 from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError
-from entitymill.session import open_session
+from entitymill.session import configured, open_session
 from entitymill.settings import Settings
 from entitymill.tables import NAMES, Tables
 from entitymill.tables.arrivals import Arrivals
-from entitymill.tables.commits import Commits, retried
+from entitymill.tables.commits import retried
 from entitymill.tables.layout import LEASE
 from entitymill.tables.lease import Lease
 from entitymill.tables.staging import Staging
@@ -93,10 +93,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
     with Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease:
-        commits = Commits(tables.spark, lease.epoch)
-        if lease.taken_over:
-            commits.fence(tables, Tables(tables.spark, tables.settings, staged=True))
-        Staging(tables, commits, lease).discard()
+        Staging(tables, lease.commits(), lease).discard()
         Arrivals(tables).drop()
 
         def change(name: str) -> None:
@@ -110,7 +107,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
 def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = (*NAMES, LEASE)) -> list[Done]:
     done = []
     for name in names:
-        if not tables.exists(name) or (name == "entities" and tables.parquet):
+        if not (tables.is_delta(name) and tables.exists(name)):
             continue
         before = _state(tables, name)
         retried(name, lambda name=name: change(name))  # type: ignore[misc]
@@ -122,17 +119,8 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark.sparkContext.defaultParallelism
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
-    before = {key: spark.conf.get(key, None) for key in chosen}
-    for key, value in chosen.items():
-        spark.conf.set(key, value)
-    try:
+    with configured(spark, chosen):
         tables.table(name).vacuum(hours)
-    finally:
-        for key, old in before.items():
-            if old is None:
-                spark.conf.unset(key)
-            else:
-                spark.conf.set(key, old)
 
 
 def _state(tables: Tables, name: str) -> tuple[int, float, int]:

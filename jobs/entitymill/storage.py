@@ -116,14 +116,14 @@ def write(spark: SparkSession, path: str, text: str) -> None:
 
 
 def remove(spark: SparkSession, path: str) -> None:
-    """Delete a file, if it is there.
+    """Delete a file, or a directory with all that is in it, if it is there.
 
     Raises:
         OSError: it cannot be deleted.
     """
     system, java_path = hadoop_path(spark, path)
     try:
-        system.delete(java_path, False)
+        system.delete(java_path, True)
     except Py4JJavaError as error:
         raise _failed(error, path) from error
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from entitymill import storage
+from entitymill import session, storage
 from entitymill.settings import OutputSettings
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Claims:
 
 def needed(spark: SparkSession, settings: OutputSettings) -> bool:
     """Whether commits to an output are not told apart by the storage, nor by anything before it."""
-    if settings.path is None or "databricks" in spark.version:  # a catalog's locations are not known here
+    if settings.path is None or session.on_databricks():  # a catalog's locations are not known here
         return False
     address = storage.qualify(spark, settings.path)
     scheme = address.partition(":")[0]

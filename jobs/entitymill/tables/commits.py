@@ -17,6 +17,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from entitymill.session import configured
 from entitymill.tables.layout import NAMES, Tables
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 PAUSE_SECONDS = 0.5
 """Before the second try; doubled before each further one."""
-_CONFS = ("spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion")
+_TRANSACTION = "spark.databricks.delta.write.txn"
 _STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
 
@@ -62,17 +63,12 @@ class Commits:
         """Commit nothing to every Delta table that is there: from now on no commit of an older epoch is taken."""
         for tables in places:
             for name in NAMES:
-                if tables.exists(name) and not (name == "entities" and tables.parquet):
+                if tables.is_delta(name) and tables.exists(name):
                     self(name, lambda name=name, tables=tables: tables.append(tables.read(name).limit(0), name))  # type: ignore[misc]
 
     def _fenced(self, change: Callable[[], object]) -> None:
-        for conf, value in zip(_CONFS, (APPLICATION, str(self._version)), strict=True):
-            self._spark.conf.set(conf, value)
-        try:
+        with configured(self._spark, {f"{_TRANSACTION}AppId": APPLICATION, f"{_TRANSACTION}Version": str(self._version)}):
             change()
-        finally:
-            for conf in _CONFS:
-                self._spark.conf.unset(conf)
 
 
 def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None:

@@ -12,6 +12,7 @@ from pyspark.sql import types as T
 from entitymill import schemas, storage
 from entitymill.errors import OutputError
 from entitymill.naming import quoted, quoted_in, quoted_part
+from entitymill.session import configured
 from entitymill.settings import OutputSettings
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations")
@@ -49,6 +50,10 @@ class Tables:
         """Whether `entities` is plain Parquet here."""
         return self.settings.format == "parquet" and not self.staged
 
+    def is_delta(self, name: str) -> bool:
+        """Whether a table is one of Delta's."""
+        return name != "entities" or not self.parquet
+
     def address(self, name: str) -> str:
         """Where a table is: a path, or a catalog name."""
         prefix = STAGED if self.staged else ""
@@ -73,11 +78,12 @@ class Tables:
         """One of the tables."""
         if self.settings.path is None:
             return self.spark.read.table(self._named(name))
-        if name == "entities" and self.parquet and self._blank(name):
+        if self.is_delta(name):
+            return self.spark.read.format("delta").load(self.address(name))
+        if self._blank(name):
             # No mention at all, so no file, and no schema to be found in one.
             return self.spark.createDataFrame([], schemas.entities([]))
-        kind = "parquet" if name == "entities" and self.parquet else "delta"
-        return self.spark.read.format(kind).load(self.address(name))
+        return self.spark.read.parquet(self.address(name))
 
     def exists(self, name: str) -> bool:
         """Whether anything is where a table would be."""
@@ -90,11 +96,10 @@ class Tables:
         log = f"{self.address(name)}/_delta_log"
         if storage.exists(self.spark, f"{log}/{0:020}.json") or not storage.exists(self.spark, log):
             return False
-        return not self._has_files(name)
-
-    def _has_files(self, name: str) -> bool:
-        """Whether a directory holds any data or commit."""
-        return any(file.endswith((".parquet", ".json")) for file, *_ in storage.files(self.spark, self.address(name)))
+        # The log alone first: of an old table the first commits are gone, and its data are many files.
+        if storage.names(self.spark, f"{log}/*.json"):
+            return False
+        return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.files(self.spark, self.address(name)))
 
     def _blank(self, name: str) -> bool:
         """Whether a directory holds nothing but what Spark leaves beside data."""
@@ -142,7 +147,7 @@ class Tables:
         for name in names:
             if not self.exists(name):
                 continue
-            if name == "entities" and self.parquet:
+            if not self.is_delta(name):
                 self._check_parquet()
                 continue
             version = self.properties(name).get(PROPERTY)
@@ -229,9 +234,7 @@ class Tables:
         properties are kept.
         """
         # On the path of a writer, whose rows must all meet the condition otherwise.
-        before = str(self.spark.conf.get(_CHECKED_WHEN_REPLACED, "true"))
-        self.spark.conf.set(_CHECKED_WHEN_REPLACED, "false")
-        try:
+        with configured(self.spark, {_CHECKED_WHEN_REPLACED: "false"}):
             if self.settings.path is not None:
                 writer = frame.write.format("delta").mode("overwrite").option("mergeSchema", "true")
                 if condition is not None:
@@ -241,14 +244,11 @@ class Tables:
                 # saveAsTable would replace the table itself, its constraints and properties with it.
                 table = frame.writeTo(self._named(name)).option("mergeSchema", "true")
                 table.overwrite(F.expr(condition) if condition is not None else F.lit(True))
-        finally:
-            self.spark.conf.set(_CHECKED_WHEN_REPLACED, before)
 
     def drop(self, name: str) -> None:
         """Remove a table that waits to be swapped in."""
         if self.settings.path is not None:
-            system, path = storage.hadoop_path(self.spark, self.address(name))
-            system.delete(path, True)
+            storage.remove(self.spark, self.address(name))
         else:
             self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
 

@@ -28,7 +28,7 @@ from entitymill.errors import OutputError
 from entitymill.settings import LimitSettings
 from entitymill.tables import claims
 from entitymill.tables.claims import Claims
-from entitymill.tables.commits import TRIES, concurrent
+from entitymill.tables.commits import TRIES, Commits, concurrent
 from entitymill.tables.layout import LEASE, Tables
 
 log = logging.getLogger(__name__)
@@ -52,14 +52,14 @@ class Lease:
         # A session of its own: the run's carries the fence in its confs, and a query of the renewals must not take it.
         self._session = tables.spark.newSession()
         self._table = Tables(self._session, tables.settings)
+        self._tables = tables
         self._limits = limits
         self._run_id = run_id
         self._claim = claim_of(tables, limits, run_id)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew_while_held, daemon=True)
         self.epoch = 0
-        self.taken_over = False
-        """Whether the holder before did not give it back: it may still be at work."""
+        self._taken_over = False
 
     def __enter__(self) -> Self:
         """Take it.
@@ -91,6 +91,13 @@ class Lease:
             log.exception("the lease could not be given back")
         self._withdraw()
 
+    def commits(self) -> Commits:
+        """The holder's commits. A holder before that did not give the lease back may still be at work: it is fenced off."""
+        made = Commits(self._tables.spark, self.epoch)
+        if self._taken_over:
+            made.fence(self._tables, Tables(self._tables.spark, self._tables.settings, staged=True))
+        return made
+
     def check(self) -> None:
         """Make sure that no other run took over.
 
@@ -104,25 +111,21 @@ class Lease:
                 f"limits.lease_seconds = {self._limits.lease_seconds}; nothing more was published; that run goes on."
             )
 
-    def _create_surely(self) -> None:
+    def _find_surely(self) -> Row:
         """Of two first runs at once, one may find the table half made by the other."""
-        for attempt in range(TRIES):
+        for _ in range(TRIES - 1):
             try:
-                self._create()
+                return self._find()
             except (PySparkException, Py4JJavaError):
-                if attempt == TRIES - 1:
-                    raise
                 time.sleep(POLL_SECONDS)
-            else:
-                return
+        return self._find()
 
     def _claim_and_take(self) -> bool:
         if self._claim is not None and not self._claim.take():
             return False
         taken = False
         try:
-            self._create_surely()
-            taken = self._try_to_take()
+            taken = self._try_to_take(self._find_surely())
         finally:
             if not taken:
                 self._withdraw()
@@ -146,11 +149,13 @@ class Lease:
             return "another run that just began"
         return f"run {held.run_id} ({_host(held.process)}, its lease lasts until {held.until:%Y-%m-%d %H:%M:%S})"
 
-    def _create(self) -> None:
+    def _find(self) -> Row:
+        """The row; made where it is not there."""
         if not self._table.exists(LEASE):
             self._table.create(LEASE, schemas.LEASE)
-        if self._table.read(LEASE).take(1):
-            return
+        held = self._row()
+        if held is not None:
+            return held
         # Two first runs at once: an insert that finds a row inserts none, and of two at the same moment one conflicts.
         first = self._session.range(1).select(F.lit(0).cast("long").alias("epoch"))
         merge = self._table.table(LEASE).alias("t").merge(first.alias("s"), "true")
@@ -159,9 +164,9 @@ class Lease:
         except Exception as error:
             if not concurrent(error):
                 raise
+        return self._read()
 
-    def _try_to_take(self) -> bool:
-        held = self._read()
+    def _try_to_take(self, held: Row) -> bool:
         now = datetime.now(timezone.utc)
         lasting = held.until is not None and held.until.astimezone(timezone.utc) > now
         if held.run_id is not None and lasting and not gone(held.process):
@@ -180,7 +185,7 @@ class Lease:
         found = self._read()
         if (found.epoch, found.run_id) != (epoch, self._run_id):
             return False
-        self.epoch, self.taken_over = epoch, held.run_id is not None
+        self.epoch, self._taken_over = epoch, held.run_id is not None
         return True
 
     def _until(self) -> datetime:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pyspark.sql import Column, Row
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.tables.commits import Commits
@@ -44,8 +46,8 @@ class Runs:
 
     def end(self, row: dict[str, Any], commits: Commits) -> None:
         """Record how a run ended."""
-        replaced = f"run_id = '{row['run_id']}'"
-        commits("runs", lambda: self._tables.replace(self._frame(row), "runs", replaced))
+        values = {field.name: _literal(row.get(field.name), field.dataType) for field in schemas.RUNS}
+        commits("runs", lambda: self._tables.table("runs").update(F.col("run_id") == values["run_id"], dict(values)))
 
     def idle(self, row: dict[str, Any]) -> None:
         """Record a run that found nothing to do."""
@@ -54,3 +56,9 @@ class Runs:
     def _frame(self, row: dict[str, Any]) -> Any:
         values = [tuple(row.get(name) for name in schemas.RUNS.names)]
         return self._tables.spark.createDataFrame(values, schemas.RUNS).coalesce(1)
+
+
+def _literal(value: Any, kind: T.DataType) -> Column:
+    if isinstance(kind, T.MapType):
+        return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
+    return F.lit(value).cast(kind)
