@@ -22,6 +22,10 @@ def paragraphs(count: int, longest: int = 400) -> list[str]:
     return list(found)[:: max(1, len(found) // count)][:count]
 
 
+POOL = paragraphs(24)
+"""What the integration tests' documents are made of."""
+
+
 class Truth:
     """Read from the output of a clean run over texts whose ids are known."""
 

@@ -17,12 +17,11 @@ from entitymill.extraction import extract
 from entitymill.session import open_session
 from entitymill.summary import Summary
 from entitymill.tables import Tables
+from small_queries import SMALL_QUERIES
+from truth import POOL, Truth
 
 ROOT = Path(__file__).parents[2]
 LOGGING = ROOT / "conf" / "log4j2.properties"
-# Hundreds of small queries: the second compiler costs more here than it saves. The first alone gets a small cache for code,
-# which it soon sweeps all the time.
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 MODELS = [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
 Row = tuple[str | None, str | None]
 
@@ -30,10 +29,10 @@ Row = tuple[str | None, str | None]
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     conf = {
-        "spark.sql.shuffle.partitions": "4",
+        **SMALL_QUERIES,
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
         "spark.driver.memory": "3g",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING.as_uri()} {QUICK_START}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING.as_uri()} -XX:ReservedCodeCacheSize=400m",
     }
     chosen = settings.SparkSettings(master="local[2]", jars=str(ROOT / "build" / "jars"), conf=conf)
     session = open_session(chosen, "entitymill tests")
@@ -85,6 +84,15 @@ def job(spark: SparkSession, tmp_path: Path) -> Job:
 @pytest.fixture(scope="module")
 def module_job(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(spark, tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture(scope="session")
+def truth(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    """Of one clean run over all texts of the pool."""
+    clean = Job(spark, tmp_path_factory.mktemp("truth"))
+    pool = {f"p{i}": text for i, text in enumerate(POOL)}
+    clean.texts(list(pool.items())).run()
+    return Truth(clean.output, pool)
 
 
 @pytest.fixture

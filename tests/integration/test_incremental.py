@@ -2,73 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-from typing import Any
-
 import pyarrow as pa
 import pytest
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError
-from entitymill.tables.publisher import Publisher
-from truth import Truth, paragraphs
+from truth import POOL, Truth
 
 from .conftest import Job
-
-POOL = paragraphs(24)
-BASE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
-
-
-@pytest.fixture(scope="module")
-def truth(module_job: Job) -> Truth:
-    pool = {f"p{i}": text for i, text in enumerate(POOL)}
-    module_job.texts(list(pool.items())).run()
-    return Truth(module_job.output, pool)
-
-
-class Source:
-    """A Delta table of texts, and what is in it."""
-
-    def __init__(self, job: Job, **properties: str) -> None:
-        self.job, self.path, self.rows = job, f"{job.directory}/source", dict(BASE)
-        self.writer(self.frame(BASE)).options(**properties).save(self.path)
-
-    def frame(self, rows: dict[str, str | None]) -> DataFrame:
-        return self.job.spark.createDataFrame(list(rows.items()), "id string, text string").coalesce(1)
-
-    def writer(self, frame: DataFrame, mode: str = "errorifexists"):  # noqa: ANN201
-        return frame.write.format("delta").mode(mode)
-
-    def append(self, rows: dict[str, str]) -> None:
-        self.writer(self.frame(rows), "append").save(self.path)
-        self.rows |= rows
-
-    def overwrite(self, rows: dict[str, str]) -> None:
-        self.writer(self.frame(rows), "overwrite").save(self.path)
-        self.rows = dict(rows)
-
-    def change(self, rows: dict[str, str]) -> None:
-        merge = self.table.alias("t").merge(self.frame(rows).alias("s"), "t.id = s.id")
-        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        self.rows |= rows
-
-    def delete(self, *ids: str) -> None:
-        self.table.delete(F.col("id").isin(*ids))
-        for key in ids:
-            del self.rows[key]
-
-    @property
-    def table(self) -> DeltaTable:
-        return DeltaTable.forPath(self.job.spark, self.path)
-
-    def options(self) -> tuple[str, ...]:
-        return ("source.format=delta", f"source.path={self.path}")
-
-
-FEED = {"delta.enableChangeDataFeed": "true"}
+from .delta_source import BASE, FEED, Source
 
 
 def test_by_hashes_only_what_differs_is_done(job: Job, truth: Truth) -> None:
@@ -268,61 +212,3 @@ def test_a_condition_on_the_time_is_asked_again_though_the_source_is_the_same(jo
     where = "source.where=current_date() > date'2000-01-01'"
     job.run(*source.options(), where)
     assert job.run(*source.options(), where).mode == "compare"
-
-
-@pytest.mark.parametrize("how", ["overwrite", "optimize", "delete"])
-def test_a_source_rewritten_during_a_run_is_read_at_one_version(
-    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    source = Source(job)
-    source.append({"d8": POOL[14]})
-    before, publish, units = dict(source.rows), Publisher.publish, itertools.count(1)
-
-    def rewriting(publisher: Publisher, *rest: Any, **named: Any) -> None:
-        if next(units) == 2:
-            match how:
-                case "overwrite":
-                    source.overwrite({"d0": POOL[16], "d9": POOL[17]})
-                case "optimize":
-                    source.table.optimize().executeCompaction()
-                case "delete":
-                    source.delete("d0", "d4")
-        publish(publisher, *rest, **named)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Publisher, "publish", rewriting)
-        job.run(*source.options(), "limits.unit_rows=3")
-    assert next(units) > 2
-    truth.check(job.output, before)
-    job.run(*source.options())
-    truth.check(job.output, source.rows)
-
-
-STEPS = {
-    "feed": ["append", "change", "delete", "optimize", "overwrite", "change", "nothing"],
-    "plain": ["append", "optimize", "append", "delete", "vacuum", "change", "append"],
-}
-
-
-@pytest.mark.parametrize("kind", STEPS)
-def test_after_any_history_the_tables_are_those_of_a_clean_run(job: Job, truth: Truth, kind: str) -> None:
-    chance = random.Random(kind)  # noqa: S311  # seeded, not secret
-    source = Source(job, **(FEED if kind == "feed" else {}))
-    fresh = (f"e{i}" for i in range(100))
-    for step in STEPS[kind]:
-        some = chance.sample(sorted(source.rows), 2)
-        match step:
-            case "append":
-                source.append({next(fresh): chance.choice(POOL)})
-            case "change":
-                source.change({some[0]: chance.choice(POOL), next(fresh): chance.choice(POOL)})
-            case "delete":
-                source.delete(some[0])
-            case "overwrite":
-                source.overwrite({**source.rows, some[1]: chance.choice(POOL)})
-            case "optimize":
-                source.table.optimize().executeCompaction()
-            case "vacuum":
-                source.table.vacuum()
-        job.run(*source.options(), "limits.unit_rows=2")
-        truth.check(job.output, source.rows)

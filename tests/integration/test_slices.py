@@ -8,20 +8,12 @@ import pyarrow as pa
 import pytest
 
 from entitymill.errors import SettingsError
-from truth import Truth, paragraphs
+from truth import POOL, Truth
 
 from .conftest import Job
 
-POOL = paragraphs(10)
 DAYS = [dt.date(2026, 11, day) for day in (1, 2, 3)]
 Rows = dict[str, tuple[dt.date, str]]
-
-
-@pytest.fixture(scope="module")
-def truth(module_job: Job) -> Truth:
-    pool = {f"p{i}": text for i, text in enumerate(POOL)}
-    module_job.texts(list(pool.items())).run()
-    return Truth(module_job.output, pool)
 
 
 def write(job: Job, rows: Rows) -> None:

@@ -10,19 +10,12 @@ import pytest
 from delta.tables import DeltaTable
 
 from entitymill.tables.publisher import Publisher, Unit
-from truth import Truth, paragraphs
+from truth import POOL, Truth
 
 from .conftest import Job
 
-POOL = paragraphs(12)
-SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL)}
+SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL[:12])}
 SMALL = "limits.unit_rows=3"
-
-
-@pytest.fixture(scope="module")
-def truth(module_job: Job) -> Truth:
-    module_job.texts(list(SOURCE.items())).run()
-    return Truth(module_job.output, SOURCE)
 
 
 def test_each_unit_is_committed_when_it_is_done(job: Job, truth: Truth) -> None:

@@ -20,19 +20,12 @@ from entitymill.tables.commits import Commits
 from entitymill.tables.layout import LEASE
 from entitymill.tables.lease import Lease, this_process
 from entitymill.tables.publisher import Publisher
-from truth import Truth, paragraphs
+from truth import POOL, Truth
 
 from .conftest import ROOT, Job
 
-POOL = paragraphs(9)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
-SOURCE = {f"d{i}": text for i, text in enumerate(POOL)}
-
-
-@pytest.fixture(scope="module")
-def truth(module_job: Job) -> Truth:
-    module_job.texts(list(SOURCE.items())).run()
-    return Truth(module_job.output, SOURCE)
+SOURCE = {f"d{i}": text for i, text in enumerate(POOL[:9])}
 
 
 def held(job: Job, *overrides: str) -> Lease:

@@ -1,0 +1,10 @@
+"""Confs for sessions of thousands of small queries, where compiling each costs more than it saves: half of a run's time."""
+
+from __future__ import annotations
+
+SMALL_QUERIES = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.shuffle.partitions": "4",
+}
