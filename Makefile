@@ -29,7 +29,7 @@ test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, ru
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (an hour; root for mounts)
