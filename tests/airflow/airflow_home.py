@@ -21,6 +21,8 @@ import pyarrow as pa
 import yaml
 from deltalake import DeltaTable, write_deltalake
 
+from small_queries import SMALL_QUERIES
+
 ROOT = Path(__file__).parents[2]
 MET = "Angela Merkel met Emmanuel Macron in Paris."
 NOBODY = "Nobody came."
@@ -78,8 +80,7 @@ class Home:
         spark = {
             "spark.driver.memory": "2g",
             "spark.driver.host": "127.0.0.1",
-            "spark.sql.shuffle.partitions": "2",
-            "spark.databricks.delta.snapshotPartitions": "2",
+            **SMALL_QUERIES,
             "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=conf/log4j2.properties",
         }
         entry = {

@@ -80,6 +80,14 @@ def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
     rows.select(F.sha2("text", 256).alias("hash")).agg(F.min("hash")).collect()
 
 
+def live_heap(spark: SparkSession) -> float:
+    """Megabytes that the one JVM, driver and executor, holds on to after a collection."""
+    jvm = spark.sparkContext._jvm
+    jvm.System.gc()
+    runtime = jvm.Runtime.getRuntime()
+    return float(runtime.totalMemory() - runtime.freeMemory()) / 1e6
+
+
 def measure(spark: SparkSession, directory: Path, rows: int, chars: int, repeats: int) -> None:
     """Print one block for a table of so many rows."""
     source = f"{directory}/source-{rows}"
@@ -119,6 +127,7 @@ def measure(spark: SparkSession, directory: Path, rows: int, chars: int, repeats
     several("nothing to do", lambda: run("none"))
     several(f"{SHARE:.0%} changed, by the change feed", lambda: run("feed"), change)
     several("nothing differs, all compared", lambda: run("compare"), rewrite)
+    print(f"  {live_heap(spark):,.0f} MB of the heap in use after a collection", flush=True)
 
 
 def main() -> None:
@@ -129,7 +138,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     print(machine.describe())
-    conf = {"spark.driver.memory": "6g"}
+    conf = {"spark.driver.memory": "3g"}
     chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=str(ROOT / "build/jars"), conf=conf)
     spark = open_session(chosen, "bench")
     with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_recogniser", open_stub):

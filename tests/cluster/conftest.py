@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from small_queries import SMALL_QUERIES
+
 from .network import HOME, SPARK, Host, Network
 from .page import block
 from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
@@ -21,11 +23,10 @@ from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
 PACKAGE = ROOT / "build" / "package"
 S3_PORT, MASTER_PORT = 9000, 7077
 BRIEF = {
-    # A run of a minute gains nothing from the second compiler, nor tables of a dozen files from 50 and 200 tasks.
+    # A run of a minute gains nothing from the second compiler.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-    "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.sql.shuffle.partitions": "4",
+    **SMALL_QUERIES,
 }
 
 

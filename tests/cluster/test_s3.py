@@ -24,6 +24,7 @@ from entitymill.session import open_session
 from entitymill.settings import SparkSettings
 from entitymill.tables.claims import Claims
 from entitymill.tables.lease import gone, this_process
+from small_queries import SMALL_QUERIES
 
 from .lake import read
 from .servers import BUCKET, KEY, ROOT, SECRET, Relay, S3Server, client, credentials, fill, free_port
@@ -53,12 +54,12 @@ class Store:
             "driver.memory": "2g",
             # A run of seconds gains nothing from the second compiler.
             "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-            "sql.shuffle.partitions": "2",
             # So that what fails, fails within a test's patience: the shipped limits are for real networks.
             "hadoop.fs.s3a.connection.timeout": "2000",
             "hadoop.fs.s3a.retry.interval": "100ms",
         }
         set_up = [f"spark.conf.spark.{key}={value}" for key, value in spark.items()]
+        set_up += [f"spark.conf.{key}={value}" for key, value in SMALL_QUERIES.items()]
         jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-s3"
         return [*places, *set_up, jars, "spark.master=local[2]", "spark.partitions=2", f"log={self.log}", *more]
 

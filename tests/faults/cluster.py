@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pyspark
 
+from small_queries import SMALL_QUERIES
+
 ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 JARS = ROOT / "build" / "jars"
@@ -95,7 +97,7 @@ def end(pid: int) -> None:
 class Driver:
     """The job, running as a process of its own.
 
-    spawned: the machine's processes that may hold its executors: itself, and a standalone master's workers.
+    executors_below: the machine's processes that may hold its executors: itself, and a standalone master's workers.
     """
 
     process: subprocess.Popen[str]
@@ -103,12 +105,14 @@ class Driver:
     executors_below: Sequence[int]
 
     @classmethod
-    def start(cls, master: str, options: Sequence[str], directory: Path, workers: Sequence[int] = ()) -> Driver:
+    def start(
+        cls, master: str, options: Sequence[str], directory: Path, workers: Sequence[int] = (), flags: Sequence[str] = ()
+    ) -> Driver:
         log = directory / "run.log"
         log.unlink(missing_ok=True)
         session = [f"spark.master={master}", f"spark.jars={JARS}", f"log={log}", *SESSION]
         overrides = [item for option in [*session, *options] for item in ("--set", option)]
-        command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *overrides]
+        command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *flags, *overrides]
         with (directory / "said.txt").open("w") as said:
             process = subprocess.Popen(command, env=environment(), stdout=said, stderr=subprocess.STDOUT, text=True)
         return cls(process, log, [process.pid, *workers])
@@ -151,10 +155,9 @@ SESSION = (
     "spark.conf.spark.driver.memory=2g",
     "spark.conf.spark.executor.memory=1500m",
     "spark.conf.spark.executor.cores=1",
-    "spark.conf.spark.sql.shuffle.partitions=4",
+    *(f"spark.conf.{name}={value}" for name, value in SMALL_QUERIES.items()),
     "spark.conf.spark.driver.host=127.0.0.1",
     "spark.conf.spark.driver.bindAddress=127.0.0.1",
-    "spark.conf.spark.databricks.delta.snapshotPartitions=2",
     "spark.conf.spark.task.maxFailures=8",
     "spark.partitions=4",
     f"spark.conf.spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOGGING.as_uri()} {QUICK_START}",

@@ -1,6 +1,6 @@
 """SIGKILL at random moments of runs of several units: the tables are those of an undisturbed run, row for row.
 
-ENTITYMILL_KILLS says how many (30), ENTITYMILL_SEED with which seed.
+Some runs make everything anew (--full). ENTITYMILL_KILLS says how many are killed (30), ENTITYMILL_SEED with which seed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from truth import Truth
 
@@ -29,13 +30,15 @@ KINDS = ("driver", "executor", "worker")
 UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5")
 LONGEST_RUNS = 6
 """Of one source, before one has to come to its end."""
+FULL_RUNS = 0.15
+FEED = {"delta.enableChangeDataFeed": "true"}
 
 
 class History:
     """A source that grows, changes and shrinks from run to run, and the output of the runs over it."""
 
-    def __init__(self, directory: Path, chance: random.Random) -> None:
-        self.directory, self.chance = directory, chance
+    def __init__(self, directory: Path, chance: random.Random, format_: str) -> None:
+        self.directory, self.chance, self.format = directory, chance, format_
         self.rows: dict[str, str] = {}
         self.fresh = 0
         for _ in range(90):
@@ -53,7 +56,24 @@ class History:
             del self.rows[key]
         for _ in range(25):
             self.add()
-        write(self.directory, {**self.rows, "refused": None})
+        self.write({**self.rows, "refused": None})
+
+    def write(self, rows: dict[str, str | None]) -> None:
+        if self.format == "parquet":
+            write(self.directory, rows)
+            return
+        path = f"{self.directory}/source"
+        table = pa.table({"id": list(rows), "text": pa.array(list(rows.values()), pa.string())})
+        if not DeltaTable.is_deltatable(path):
+            write_deltalake(path, table, configuration=FEED)
+            return
+        merge = DeltaTable(path).merge(table, "t.id = s.id", source_alias="s", target_alias="t")
+        merge = merge.when_matched_update_all("t.text <> s.text").when_not_matched_insert_all()
+        merge.when_not_matched_by_source_delete().execute()
+
+    def options(self) -> list[str]:
+        source = [] if self.format == "parquet" else ["source.format=delta", f"source.path={self.directory}/source"]
+        return [*options(self.directory), *source, *UNITS]
 
     def check(self, truth: Truth) -> None:
         truth.check(self.directory / "out", self.rows)
@@ -79,18 +99,22 @@ def masters(kind: str, directory: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.parametrize(
-    ("where", "format_"), [("local-cluster", "delta"), ("standalone", "delta"), ("standalone", "parquet")]
+    ("where", "source", "format_"),
+    [("local-cluster", "feed", "delta"), ("standalone", "parquet", "delta"), ("standalone", "parquet", "parquet")],
 )
-def test_whatever_dies_nothing_is_lost_doubled_or_stale(truth: Truth, tmp_path: Path, where: str, format_: str) -> None:
+def test_whatever_dies_nothing_is_lost_doubled_or_stale(
+    truth: Truth, tmp_path: Path, where: str, source: str, format_: str
+) -> None:
     chance = random.Random(f"{SEED} {where} {format_}")
     kinds = [KINDS[i % len(KINDS)] for i in range(-(-KILLS // 3))]
     chance.shuffle(kinds)
-    history = History(tmp_path, chance)
+    history = History(tmp_path, chance, source)
     told: list[str] = []
     with masters(where, tmp_path) as (master, workers):
 
         def start() -> Driver:
-            return Driver.start(master, [*options(tmp_path), *UNITS, f"output.format={format_}"], tmp_path, workers)
+            flags = ["--full"] if told and chance.random() < FULL_RUNS else []
+            return Driver.start(master, [*history.options(), f"output.format={format_}"], tmp_path, workers, flags)
 
         history.move()
         driver = start()

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from entitymill import settings
 from entitymill.extraction import extract
 from entitymill.session import open_session
+from small_queries import SMALL_QUERIES
 from truth import Truth
 
 from .cluster import JARS, QUICK_START, ROOT, SPARK_HOME, Driver
@@ -47,7 +48,7 @@ def spark(plan: Path) -> Iterator[SparkSession]:
         "spark.jars": "",
         "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} {QUICK_START}",
         "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
-        "spark.sql.shuffle.partitions": "4",
+        **SMALL_QUERIES,
     }
     session = open_session(settings.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill faults")
     yield session
