@@ -30,6 +30,7 @@ KINDS = ("driver", "executor", "worker")
 UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5")
 LONGEST_RUNS = 6
 """Of one source, before one has to come to its end."""
+MOST_KILLS_IN_A_RUN = 3
 FULL_RUNS = 0.15
 FEED = {"delta.enableChangeDataFeed": "true"}
 
@@ -117,17 +118,13 @@ def test_whatever_dies_nothing_is_lost_doubled_or_stale(
             return Driver.start(master, [*history.options(), f"output.format={format_}"], tmp_path, workers, flags)
 
         history.move()
-        driver = start()
-        cluster.until("the first run's start", driver.started)
-        began = time.monotonic()
-        assert driver.wait() == 0, (tmp_path / "said.txt").read_text()
-        lasts = time.monotonic() - began
+        code, lasts = killed_at_random(start(), [], chance, 0, told)
+        assert code == 0, (tmp_path / "said.txt").read_text()
         history.check(truth)
         while kinds:
             history.move()
             for _ in range(LONGEST_RUNS):
-                driver = start()
-                code = killed_at_random(driver, kinds, chance, lasts, told) if kinds else driver.wait()
+                code, lasts = killed_at_random(start(), kinds, chance, lasts, told)
                 if code == 0:
                     break
             else:
@@ -138,17 +135,22 @@ def test_whatever_dies_nothing_is_lost_doubled_or_stale(
     assert sum("killed" in line for line in told) == -(-KILLS // 3)
 
 
-def killed_at_random(driver: Driver, kinds: list[str], chance: random.Random, lasts: float, told: list[str]) -> int:
-    """Kill one at a moment of the run; returns its exit code."""
+def killed_at_random(
+    driver: Driver, kinds: list[str], chance: random.Random, lasts: float, told: list[str]
+) -> tuple[int, float]:
+    """Kill some, if any are left, at moments of a run; without an executor or a worker it goes on, without its driver not.
+
+    Returns:
+        Its exit code; and how long it lasted, or was expected to where it was disturbed.
+    """
     cluster.until("the run's start", driver.started)
-    after = chance.uniform(0, lasts)
-    time.sleep(after)
-    kind, which = kinds[-1], chance.randrange(8)
-    while driver.process.poll() is None:
-        if driver.kill(kind, which):
-            kinds.pop()
-            code = driver.wait()
-            told.append(f"{kind} killed after {after:.1f} s: exit {code}")
-            return code
+    began, disturbed = time.monotonic(), False
+    moments = sorted(chance.uniform(0, lasts) for _ in range(chance.randint(1, MOST_KILLS_IN_A_RUN)))
+    while driver.process.poll() is None and time.monotonic() - began < cluster.PATIENCE:
+        now = time.monotonic() - began
+        if kinds and moments and now >= moments[0] and driver.kill(kinds[-1], chance.randrange(8)):
+            told.append(f"{kinds.pop()} killed after {now:.1f} s of {lasts:.1f}")
+            del moments[0]
+            disturbed = True
         time.sleep(0.02)
-    return driver.wait()
+    return driver.wait(), lasts if disturbed else time.monotonic() - began
