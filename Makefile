@@ -32,7 +32,7 @@ test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, ru
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
-test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (an hour; root for mounts)
+test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (half an hour; root for mounts)
 	$(BIN)/python -m pytest tests/faults
 
 .PHONY: bench
@@ -55,7 +55,7 @@ test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and rea
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow
 
 .PHONY: test-databricks
-test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## the bundle against Databricks' own classes, and its task's command line run
+test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## the bundle against Databricks' own classes, and its task's command line run (three minutes)
 	$(AIRFLOW_PYTEST) -c tests/databricks/pytest.ini --confcutdir tests/databricks tests/databricks
 
 .PHONY: prepare
