@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from entitymill import settings
@@ -24,7 +26,8 @@ JAVA = Path(__file__).parent / "java" / "FailingLogStore.java"
 BEFORE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
 AFTER = {**{f"d{i}": text for i, text in enumerate(POOL[1:6])}, "d8": POOL[8], "d9": POOL[9]}
 """d5 is gone, the others changed, two are new."""
-TABLES = ("documents", "entities", "rejects", "runs", "_lease")
+FAILING = {"documents": 2, "entities": 2, "rejects": 1, "runs": 2, "_lease": 2}
+"""Table -> which of a run's commits to it."""
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 
 
@@ -55,24 +58,39 @@ def spark(plan: Path) -> Iterator[SparkSession]:
     session.stop()
 
 
-def run(spark: SparkSession, directory: Path, rows: dict[str, str]) -> None:
-    write(directory, dict(rows))
-    extract(spark, settings.load(None, [*options(directory), "limits.unit_rows=4", "spark.partitions=2"], {}))
+def run(spark: SparkSession, directory: Path, rows: dict[str, str], *refused: str) -> None:
+    write(directory, {**rows, **dict.fromkeys(refused)})
+    small = ["limits.unit_rows=4", "limits.max_reject_ratio=0.5", "spark.partitions=2"]
+    extract(spark, settings.load(None, [*options(directory), *small], {}))
+
+
+@contextlib.contextmanager
+def failing(plan: Path, what: str) -> Iterator[None]:
+    """Lets commits fail, and makes sure that one did."""
+    failed = plan.with_name(f"{plan.name}.failed")
+    failed.unlink(missing_ok=True)
+    plan.write_text(what)
+    try:
+        yield
+    finally:
+        plan.write_text("")
+    assert failed.read_text()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", FAILING)
 def test_a_commit_that_fails_once_is_made_once(
     spark: SparkSession, plan: Path, truth: Truth, tmp_path: Path, when: str, table: str
 ) -> None:
-    """The second commit to the table of a run that adds, changes and removes."""
+    """Of a run that adds, changes, removes and refuses."""
     run(spark, tmp_path, BEFORE)
-    plan.write_text(f"{when} 2 /out/{table}/")
-    try:
-        run(spark, tmp_path, AFTER)
-    finally:
-        plan.write_text("")
+    with failing(plan, f"{when} {FAILING[table]} /out/{table}/"):
+        run(spark, tmp_path, AFTER, "refused")
     truth.check(tmp_path / "out", AFTER)
+    rejects = DeltaTable(str(tmp_path / "out" / "rejects")).to_pyarrow_table().to_pylist()
+    assert [(row["doc_id"], row["code"]) for row in rejects] == [("refused", "null_text")]
+    runs = DeltaTable(str(tmp_path / "out" / "runs")).to_pyarrow_table().to_pylist()
+    assert [row["status"] for row in runs] == ["done", "done"]
 
 
 @pytest.mark.parametrize("table", ["documents", "entities"])
@@ -80,12 +98,8 @@ def test_storage_that_stays_away_fails_the_run_and_the_next_one_mends_it(
     spark: SparkSession, plan: Path, truth: Truth, tmp_path: Path, table: str
 ) -> None:
     run(spark, tmp_path, BEFORE)
-    plan.write_text(f"always 2 /out/{table}/")
-    try:
-        with pytest.raises(Exception, match="storage fails"):
-            run(spark, tmp_path, AFTER)
-    finally:
-        plan.write_text("")
+    with failing(plan, f"always 2 /out/{table}/"), pytest.raises(Exception, match="storage fails"):
+        run(spark, tmp_path, AFTER)
     run(spark, tmp_path, AFTER)
     truth.check(tmp_path / "out", AFTER)
 

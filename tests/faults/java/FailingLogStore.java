@@ -4,6 +4,7 @@ import io.delta.storage.LocalLogStore;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.StandardOpenOption;
 import java.util.Iterator;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.hadoop.conf.Configuration;
@@ -11,7 +12,8 @@ import org.apache.hadoop.fs.Path;
 
 /**
  * Delta's own store of commits on local files, which fails as a file tells it to: "before", "after" or "always", the number of the
- * first commit that fails, and a part of the table's path. It reads the file before every commit.
+ * first commit that fails, and a part of the table's path. It reads the file before every commit, and adds a line to another, named
+ * the same and ".failed", for each that fails.
  */
 public class FailingLogStore extends LocalLogStore {
   private static final AtomicInteger commits = new AtomicInteger();
@@ -46,6 +48,10 @@ public class FailingLogStore extends LocalLogStore {
     }
     int number = commits.incrementAndGet();
     int first = Integer.parseInt(parts[1]);
-    return parts[0].equals("always") ? (number >= first ? "always" : "") : (number == first ? parts[0] : "");
+    if (number < first || (number > first && !parts[0].equals("always"))) {
+      return "";
+    }
+    Files.writeString(java.nio.file.Path.of(file + ".failed"), path + "\n", StandardOpenOption.CREATE, StandardOpenOption.APPEND);
+    return parts[0];
   }
 }
