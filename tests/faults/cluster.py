@@ -55,7 +55,7 @@ def until(what: str, found: object, seconds: float = PATIENCE) -> object:
 
 @contextlib.contextmanager
 def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
-    """A master and workers of one core each, as processes of their own; gives the master's address."""
+    """A master and workers of one core each, as processes and on addresses of their own; gives the master's address."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> Path:
@@ -74,8 +74,10 @@ def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
         master = start("master", f"{package}.master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
         where = str(until("the master", lambda: address(master)))
         for number in range(workers):
+            # Spark tells hosts apart by address: no task is speculated on the host where it already runs.
+            host = f"127.0.0.{number + 1}"
             own = ["--work-dir", str(directory / f"work{number}"), "--cores", "1", "--memory", "2g", "--webui-port", "0"]
-            log = start(f"worker{number}", f"{package}.worker.Worker", "--host", "127.0.0.1", *own, where)
+            log = start(f"worker{number}", f"{package}.worker.Worker", "--host", host, *own, where)
             until("a worker", lambda log=log: "Successfully registered" in log.read_text(errors="replace"))
         yield where
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from truth import Truth
@@ -18,6 +17,7 @@ SPECULATION = (
     "spark.conf.spark.speculation.quantile=0.1",
     "spark.conf.spark.speculation.multiplier=1.01",
     "spark.conf.spark.speculation.minTaskRuntime=0ms",
+    "spark.conf.spark.speculation.efficiency.enabled=false",
 )
 
 
@@ -28,10 +28,8 @@ def test_speculative_tasks_double_nothing(truth: Truth, tmp_path: Path) -> None:
     events.mkdir()
     log = ("spark.conf.spark.eventLog.enabled=true", f"spark.conf.spark.eventLog.dir={events.as_uri()}")
     chosen = [*options(tmp_path), *SPECULATION, *log, "limits.unit_rows=40"]
-    try:
-        assert Driver.start("local-cluster[2,1,2048]", chosen, tmp_path).wait() == 0, (tmp_path / "said.txt").read_text()
-    finally:
-        shutil.rmtree(cluster.SPARK_HOME / "work", ignore_errors=True)
+    with cluster.standalone(tmp_path) as master:
+        assert Driver.start(master, chosen, tmp_path).wait() == 0, (tmp_path / "said.txt").read_text()
 
     truth.check(tmp_path / "out", rows)
     ends = [json.loads(line) for file in events.iterdir() for line in file.open() if '"SparkListenerTaskEnd"' in line]
