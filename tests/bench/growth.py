@@ -10,6 +10,7 @@ import argparse
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -83,7 +84,9 @@ def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
 def live_heap(spark: SparkSession) -> float:
     """Megabytes that the one JVM, driver and executor, holds on to after a collection."""
     jvm = spark.sparkContext._jvm
-    jvm.System.gc()
+    for _ in range(3):  # what one collection finds unused, Spark lets go a moment later
+        jvm.System.gc()
+        time.sleep(1)
     runtime = jvm.Runtime.getRuntime()
     return float(runtime.totalMemory() - runtime.freeMemory()) / 1e6
 
