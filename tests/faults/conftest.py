@@ -18,9 +18,12 @@ def options(directory: Path) -> list[str]:
     return ["source.format=parquet", f"source.path={directory}/source.parquet", f"output.path={directory}/out", *MODELS]
 
 
+def table_of(rows: dict[str, str | None]) -> pa.Table:
+    return pa.table({"id": list(rows), "text": pa.array(list(rows.values()), pa.string())})
+
+
 def write(directory: Path, rows: dict[str, str | None]) -> None:
-    table = pa.table({"id": list(rows), "text": pa.array(list(rows.values()), pa.string())})
-    pq.write_table(table, directory / "source.parquet")
+    pq.write_table(table_of(rows), directory / "source.parquet")
 
 
 @pytest.fixture(scope="session")

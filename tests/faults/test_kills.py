@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -22,7 +21,7 @@ from truth import Truth
 
 from . import cluster
 from .cluster import Driver
-from .conftest import POOL, options, write
+from .conftest import POOL, options, table_of, write
 
 KILLS = int(os.environ.get("ENTITYMILL_KILLS", "30"))
 SEED = os.environ.get("ENTITYMILL_SEED", "1")
@@ -63,8 +62,7 @@ class History:
         if self.format == "parquet":
             write(self.directory, rows)
             return
-        path = f"{self.directory}/source"
-        table = pa.table({"id": list(rows), "text": pa.array(list(rows.values()), pa.string())})
+        path, table = f"{self.directory}/source", table_of(rows)
         if not DeltaTable.is_deltatable(path):
             write_deltalake(path, table, configuration=FEED)
             return

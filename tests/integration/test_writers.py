@@ -83,7 +83,7 @@ def left_by(job: Job, process: dict[str, str], until: datetime) -> None:
 
 def test_a_process_that_is_gone_from_this_machine_blocks_nobody(job: Job) -> None:
     left_by(job, {**this_process(), "pid": "4194305"}, datetime.now(timezone.utc) + timedelta(hours=1))
-    job.texts(list(SOURCE.items())[:2]).run("limits.wait_seconds=0")
+    assert job.texts(list(SOURCE.items())[:2]).run("limits.wait_seconds=0").documents == 2
 
 
 def test_a_machine_that_is_gone_blocks_until_its_lease_ends(job: Job) -> None:

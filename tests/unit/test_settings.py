@@ -120,7 +120,7 @@ def test_a_file_may_say_where_a_secret_comes_from(tmp_path: Path) -> None:
     path = tmp_path / "conf.yaml"
     names = ["hadoop.fs.s3a.aws.credentials.provider", "hadoop.security.credential.provider.path"]
     path.write_text("spark: {conf: {" + ", ".join(f"spark.{name}: x" for name in names) + "}}")
-    load(path, MINIMAL, {})
+    assert load(path, MINIMAL, {}).spark.conf == {f"spark.{name}": "x" for name in names}
 
 
 def test_settings_do_not_change_after_they_are_checked() -> None:
