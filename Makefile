@@ -72,7 +72,7 @@ jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
 package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)
 
 .PHONY: test-cluster
-test-cluster: $(DEV_READY) $(PACKAGE) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; ten minutes)
+test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; a quarter of an hour)
 	$(BIN)/python -m pytest tests/cluster
 
 .PHONY: lock
@@ -138,6 +138,6 @@ $(S3_SERVER): tests/cluster/server/pom.xml
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
 	@touch $@
 
-$(PACKAGE): requirements-run.lock docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs -name '*.py') | $(RUN_READY)
+$(PACKAGE): requirements-run.lock pyproject.toml docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs models -name '*.py' -o -path 'models/*' -type f) | $(RUN_READY)
 	package/build.sh
 	@touch $@

@@ -28,7 +28,7 @@ tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --direct
   | gzip --no-name -1 > "$out/environment.tar.gz"
 
 cp -r conf models "$out"
-cp jobs/extract_entities.py jobs/evaluate_entities.py "$out"
+cp jobs/extract_entities.py jobs/maintain_tables.py jobs/evaluate_entities.py "$out"
 rm -rf "$out"/models/*/recipe
 cp -rL build/jars "$out/jars"
 cp -rL build/jars-s3 "$out/jars-s3"

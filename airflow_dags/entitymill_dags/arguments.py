@@ -47,8 +47,9 @@ def overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
     return [*table.settings, *params["settings"], table.output.setting(), ratio, *slicing]
 
 
-def job_arguments(table: Table, config: str, context: Mapping[str, Any]) -> list[str]:
+def job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
     """The job's command line."""
+    assert config is not None, "checked with the entry"  # noqa: S101
     sets = [item for override in overrides(table, context) for item in ("--set", override)]
     return ["--config", config, *sets, *(["--full"] if context["params"].get("full") else [])]
 
@@ -58,7 +59,7 @@ def job_parameters(table: Table, context: Mapping[str, Any]) -> dict[str, str]:
     params = context["params"]
     condition = where(table, context)
     return {
-        "config": table.config,
+        **table.databricks.parameters,
         "output_schema": str(table.output.schema_),
         "where": condition if condition is not None else "null",
         "replace_slice": "false" if condition is None else "true",

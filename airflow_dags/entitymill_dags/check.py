@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from entitymill_dags.arguments import where
 from entitymill_dags.tables import Output, Table
@@ -19,6 +19,7 @@ _OF_RUN = (
     "run_id", "status", "mode", "model", "started_at", "ended_at", "documents AS processed", "removed", "settings",
     "sentences_per_second",
 )  # fmt: skip
+RUNS_LOOKED_AT = 1000
 
 
 class ReportLink(BaseOperatorLink):
@@ -53,15 +54,18 @@ class CheckTables(BaseOperator):
 
         Raises:
             AirflowFailException: the tables contradict each other, or too much was refused; trying again would not help.
+            AirflowException: the same, while another run changes them; trying again may help.
         """
         condition = where(self.table, context)
         output = self.table.output
         if output.path is not None and "://" not in output.path:
             output = Output(path=str(Path(self.home) / output.path))
         report = read_report(output, condition)
-        faults = judge(report, condition, context["params"]["max_reject_ratio"])
+        faults = judge(report, context["params"]["max_reject_ratio"])
         self.log.info("%s", as_text(report))
         context["ti"].xcom_push(key="report", value=as_text(report))
+        if faults and report["at_work"]:
+            raise AirflowException(f"{' '.join(faults)} Run {report['at_work']} is at work on these tables.")
         if faults:
             raise AirflowFailException(" ".join(faults))
         for outlet in self.outlets:
@@ -75,11 +79,14 @@ def slice_digest(condition: str) -> str:
 
 
 def read_report(output: Output, condition: str | None) -> dict[str, Any]:
-    """The last run, and what the tables hold of its slice, or in all.
+    """The last run about a slice, or about everything, and what the tables hold of it.
 
     Args:
         output: where the tables are.
-        condition: source.where of the slice; none: all.
+        condition: source.where of the slice; none: everything.
+
+    Raises:
+        AirflowFailException: there is no such run among the last ones.
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
@@ -90,40 +97,54 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     def rows(sql: str) -> list[dict[str, Any]]:
         return list(query.execute(sql).read_all().to_struct_array().to_pylist())
 
-    last = rows(f"SELECT {', '.join(_OF_RUN)} FROM runs ORDER BY started_at DESC LIMIT 1")[0]
+    runs = rows(f"SELECT {', '.join(_OF_RUN)} FROM runs ORDER BY started_at DESC LIMIT {RUNS_LOOKED_AT}")
+    last = next((run for run in runs if _about(run, condition)), None)
+    if last is None:
+        raise AirflowFailException(f"None of the last {len(runs)} runs on {output.address('runs')} was about {condition}.")
+    # Of a slice alone: a run about another one may be at work.
     mine = f"slice = '{slice_digest(condition)}'" if condition is not None else "true"
-    claimed = rows("SELECT coalesce(sum(entities), 0) AS entities FROM documents")[0]
-    pending = rows("SELECT count(*) AS documents FROM documents WHERE status = 'pending'")[0]
-    held = rows("SELECT count(*) AS entities FROM entities")[0]
+    joined = f"JOIN documents ON documents.doc_id = entities.doc_id AND {mine}" if condition is not None else ""
+    here = rows(
+        "SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities, "
+        f"coalesce(sum(CASE WHEN status = 'pending' THEN 1 ELSE 0 END), 0) AS pending FROM documents WHERE {mine}"
+    )[0]
+    held = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
     # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
     new = f"FROM entities WHERE run_id = '{last['run_id']}'"
     found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
-    here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
     refused = rows(f"SELECT code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY code ORDER BY code")
-    settings = json.loads(last.pop("settings"))
     return {
-        **{key: str(value) if isinstance(value, datetime) else value for key, value in last.items()},
-        "where": settings["source"]["where"],
+        **{key: str(value) if isinstance(value, datetime) else value for key, value in last.items() if key != "settings"},
+        "where": condition,
         **here,
         "rejects": {row["code"]: row["documents"] for row in refused},
-        "all_claimed": claimed["entities"],
-        "all_entities": held["entities"],
+        "found": held["entities"],
         "doubled": found["entities"] - found["mentions"],
-        "all_pending": pending["documents"],
+        "at_work": next((run["run_id"] for run in runs if run["status"] == "running"), None),
     }
 
 
-def judge(report: Mapping[str, Any], condition: str | None, allowed: float) -> list[str]:
-    """What is wrong, a sentence each."""
+def _about(run: Mapping[str, Any], condition: str | None) -> bool:
+    """Whether a run was about a slice; about everything, where none is asked for."""
+    settings = json.loads(run["settings"])
+    sliced = settings["output"]["replace_slice"]
+    return bool(sliced and settings["source"]["where"] == condition) if condition is not None else not sliced
+
+
+def judge(report: Mapping[str, Any], allowed: float) -> list[str]:
+    """What is wrong, a sentence each.
+
+    Args:
+        report: of read_report.
+        allowed: share of refused rows.
+    """
     faults = []
     if report["status"] != "done":
         faults.append(f"The last run, {report['run_id']}, is {report['status']}.")
-    if condition is not None and report["where"] != condition:
-        faults.append(f"The last run, {report['run_id']}, was about {report['where']!r}, not {condition!r}.")
-    if report["all_pending"]:
-        faults.append(f"{report['all_pending']} documents are pending.")
-    if report["all_claimed"] != report["all_entities"]:
-        faults.append(f"documents claims {report['all_claimed']} entities, the table has {report['all_entities']}.")
+    if report["pending"]:
+        faults.append(f"{report['pending']} documents are pending.")
+    if report["entities"] != report["found"]:
+        faults.append(f"documents claims {report['entities']} entities, the table has {report['found']}.")
     if report["doubled"]:
         faults.append(f"{report['doubled']} mentions of the last run are there more than once.")
     refused = sum(report["rejects"].values())

@@ -114,8 +114,9 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
     from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator  # noqa: PLC0415
 
     how = table.spark_submit
-    config = str(home / table.config)
-    directory = home / how.jars if how.jars else None
+    elsewhere = how.deploy_mode == "cluster"
+    config = table.config if elsewhere else str(home / (table.config or ""))
+    directories = [home / directory for directory in how.jars]
     return SparkSubmitOperator(
         **_common(table),
         conn_id=how.connection,
@@ -123,23 +124,29 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
         application=how.application if "://" in how.application else str(home / how.application),
         application_args=_at_run_time(lambda context: job_arguments(table, config, context)),  # type: ignore[arg-type]
         name=f"entitymill {table.name}",
+        deploy_mode=how.deploy_mode,
         properties_file=str(home / how.properties_file),
-        jars=_at_run_time(lambda _: jars(directory)) if directory else None,  # type: ignore[arg-type]
+        jars=_at_run_time(lambda _: jars(directories)) if directories else None,  # type: ignore[arg-type]
+        files=",".join(str(home / file) for file in how.files) or None,
+        archives=str(home / how.archives) if how.archives else None,
         conf=dict(how.conf),
         # A retry submits anew: the job's lease keeps it from what may still run, on every kind of cluster.
         durable=False,
     )
 
 
-def jars(directory: Path) -> str:
+def jars(directories: list[Path]) -> str:
     """As --jars takes them.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: one of the directories has none.
     """
-    found = sorted(str(jar) for jar in directory.glob("*.jar"))
-    if not found:
-        raise FileNotFoundError(f"spark_submit.jars: no jar in {directory}: run `make jars` there, or set null.")
+    found = []
+    for directory in directories:
+        here = sorted(str(jar) for jar in directory.glob("*.jar"))
+        if not here:
+            raise FileNotFoundError(f"spark_submit.jars: no jar in {directory}: run `make jars` there, or set [].")
+        found += here
     return ",".join(found)
 
 

@@ -6,7 +6,7 @@ import os
 from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -57,9 +57,17 @@ class SparkSubmit(_Section):
     application: str = Field(
         "jobs/extract_entities.py", description="in cluster mode where the driver finds it: local:///..."
     )
+    deploy_mode: Literal["client", "cluster"] = Field(
+        "client", description="cluster: `config` is passed as it stands, since it is the driver who opens it, elsewhere"
+    )
     properties_file: str = "conf/spark-defaults.conf"
-    jars: str | None = Field("build/jars", description="directory of the jars; null: the cluster has them")
+    jars: tuple[str, ...] = Field(("build/jars",), description="directories of jars; none: the cluster has them")
+    files: tuple[str, ...] = Field((), description="for the driver's directory in cluster mode on YARN")
+    archives: str | None = Field(None, description="PATH#NAME: unpacked under that name for every executor")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
+
+
+JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model|sentence_detector)$")], str]
 
 
 class Databricks(_Section):
@@ -67,6 +75,7 @@ class Databricks(_Section):
 
     connection: str = "databricks_default"
     job_name: str | None = Field(None, min_length=1, description="of the bundle's job, for runner databricks_run_now")
+    parameters: JobParameters = Field(default_factory=dict, description="of that job, which are this table's own")
     cluster: dict[str, Any] = Field(default_factory=dict, description="new_cluster, for runner databricks_submit")
     libraries: list[dict[str, Any]] = Field(default_factory=list, description="wheel and Maven, for databricks_submit")
 
@@ -75,7 +84,7 @@ class Table(_Section):
     """One text table, one DAG."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")
-    config: str = Field(min_length=1, description="--config of the job: from the home, or absolute")
+    config: str | None = Field(None, min_length=1, description="--config of the job: from the home, or absolute")
     output: Output
     schedule: str | None = Field(description="five cron fields; null: by hand only")
     timezone: str = "UTC"
@@ -117,10 +126,18 @@ class Table(_Section):
             raise ValueError("a slice is what a data interval selects: set a schedule, or no slice")
         if self.slice is not None and self.slice.type == "date" and _fires_twice_a_day(self.schedule or "", self.start_date):
             raise ValueError("slices of days need a schedule that fires at most once a day; or set slice.type: timestamp")
-        if self.runner == "databricks_run_now" and self.databricks.job_name is None:
-            raise ValueError("runner databricks_run_now needs databricks.job_name")
-        if self.runner == "databricks_run_now" and (self.output.schema_ is None or self.settings):
-            raise ValueError("the job of databricks_run_now takes output.schema, and settings from its own config alone")
+        return self
+
+    @model_validator(mode="after")
+    def _runner_has_what_it_needs(self) -> Table:
+        if self.runner == "databricks_run_now":
+            if self.databricks.job_name is None or "source" not in self.databricks.parameters:
+                raise ValueError("runner databricks_run_now needs databricks.job_name and databricks.parameters.source")
+            if self.output.schema_ is None or self.settings or self.config:
+                raise ValueError("the job of databricks_run_now takes output.schema and databricks.parameters alone")
+            return self
+        if self.config is None:
+            raise ValueError(f"runner {self.runner} needs config")
         if self.runner == "databricks_submit" and not (self.databricks.cluster and self.databricks.libraries):
             raise ValueError("runner databricks_submit needs databricks.cluster and databricks.libraries")
         return self

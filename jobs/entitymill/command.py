@@ -20,6 +20,8 @@ from entitymill.faults import storage_fault
 
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
+STDERR = "stderr"
+"""In the place of a log's path."""
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 
 
@@ -70,7 +72,7 @@ def reporting(work: Callable[[Callable[[str | None], None]], None], interrupted:
         interrupted: what to say after Ctrl-C.
     """
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    traces: list[Path] = []
+    traces: list[str] = []
     try:
         work(lambda path: traces.append(_log_to(path)))
     except KeyboardInterrupt:
@@ -128,20 +130,28 @@ def _known(error: Exception) -> EntityMillError:
     return EntityMillError(f"{type(error).__name__}; the log has the details.")
 
 
-def _log_to(path: str | None) -> Path:
-    """Send this program's log to a file."""
-    file = Path(path) if path else Path(tempfile.mkdtemp(prefix="entitymill-log-")) / "entitymill.log"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file, encoding="utf8")
+def _log_to(path: str | None) -> str:
+    """Send this program's log to a file, or to stderr; returns where it is."""
+    handler: logging.Handler
+    if path == STDERR:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        file = Path(path) if path else Path(tempfile.mkdtemp(prefix="entitymill-log-")) / "entitymill.log"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    return file
+    return path
 
 
 def entry() -> None:
-    """For a wheel's console script, and for Databricks' wheel tasks, which take any SystemExit for a failure."""
-    code = main()
+    """For a wheel's console script."""
+    leave(main())
+
+
+def leave(code: int) -> None:
+    """End the program with a code; for Databricks' wheel tasks, which take any SystemExit for a failure, not with 0."""
     if code:
         sys.exit(code)

@@ -164,6 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.reporting(work, "interrupted; what was done stays, and doing it again does no harm.")
 
 
+def entry() -> None:
+    """For a wheel's console script."""
+    command.leave(main())
+
+
 def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):

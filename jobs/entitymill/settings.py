@@ -150,7 +150,7 @@ class Settings(_Section):
     incremental: IncrementalSettings = IncrementalSettings()
     limits: LimitSettings = LimitSettings()
     spark: SparkSettings = SparkSettings()
-    log: str | None = Field(None, description="file for the log and stack traces; empty: one per run in the temp directory")
+    log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
 
     @model_validator(mode="after")
     def _slice_of_something(self) -> Settings:

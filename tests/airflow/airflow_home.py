@@ -131,16 +131,19 @@ class Home:
         """Scheduler, DAG processor and API server."""
         # A task that starts before the server answers counts as a try.
         self._start("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
-        wait_for(self._log_in, "the API server", 300)
+        wait_for(self.log_in, "the API server", 300)
         self._start("dag-processor")
         self._start("scheduler")
 
     def _start(self, *arguments: str) -> None:
-        with (self.directory / f"{arguments[0]}.out").open("wb") as log:
+        self.start_command(sys.executable, "-m", "airflow", *arguments, directory=self.directory)
+
+    def start_command(self, *command: str, directory: Path) -> None:
+        """A process that ends with this installation."""
+        with (self.directory / f"process-{len(self._processes)}.out").open("wb") as log:
             started = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *arguments],
-                env=self.environment, cwd=self.directory, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                command, env=self.environment, cwd=directory, stdout=log, stderr=log, start_new_session=True
+            )
         self._processes.append(started)
 
     def stop(self) -> None:
@@ -185,7 +188,8 @@ class Home:
         _, answer = self.api(f"/api/v2/dags/{dag}/dagRuns?limit=100")
         return {run["dag_run_id"]: run["state"] for run in answer.get("dag_runs", [])}
 
-    def _log_in(self) -> bool:
+    def log_in(self) -> bool:
+        """Get a token; whether the server answers."""
         try:
             status, answer = self.api("/auth/token", None)
         except (OSError, ValueError):

@@ -31,6 +31,8 @@ ARTICLES = {
     "slice": {"column": "published", "type": "date"},
 }
 
+JOB = {"job_name": "extract", "parameters": {"source": "main.raw.articles"}}
+
 
 def table(**others: Any) -> tables.Table:
     return tables.Table.model_validate({**ARTICLES, **others})
@@ -73,8 +75,11 @@ print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]
         ({"schedule": None}, "set a schedule"),
         ({"schedule": "0 */6 * * *"}, "at most once a day"),
         ({"output": {"path": "/a", "schema": "b.c"}}, "either output.path or output.schema"),
+        ({"config": None}, "needs config"),
         ({"runner": "databricks_run_now"}, "needs databricks.job_name"),
-        ({"runner": "databricks_run_now", "databricks": {"job_name": "j"}}, "takes output.schema"),
+        ({"runner": "databricks_run_now", "databricks": {"job_name": "j"}}, "and databricks.parameters.source"),
+        ({"runner": "databricks_run_now", "databricks": JOB}, "takes output.schema"),
+        ({"runner": "databricks_run_now", "databricks": {**JOB, "parameters": {"where": "true"}}}, "should match"),
         ({"runner": "databricks_submit"}, "needs databricks.cluster"),
         ({"name": "a b"}, "String should match"),
     ],
@@ -148,21 +153,22 @@ def test_params_are_held_against_their_schemas(name: str, value: Any, good: bool
 
 def test_each_runner_gets_the_slice() -> None:
     databricks = {
-        "job_name": "extract",
+        **JOB,
         "cluster": {"spark_version": "16.4.x-scala2.12", "num_workers": 1},
         "libraries": [{"whl": "/Volumes/a/b/c/entitymill.whl"}],
     }
     condition = arguments.where(table(), context())
 
     def rendered(runner: str, field: str) -> Any:
-        entry = table(runner=runner, databricks=databricks, output={"schema": "main.out"})
+        config = None if runner == "databricks_run_now" else "conf/articles.yaml"
+        entry = table(runner=runner, databricks=databricks, output={"schema": "main.out"}, config=config)
         made = factory.make_dag(entry, Path("/home/em")).get_task("extract")
         assert made.max_active_tis_per_dag == 1
         return getattr(made, field)(context=context(), jinja_env=None)
 
     assert f"source.where={condition}" in rendered("spark_submit", "application_args")
     assert rendered("databricks_run_now", "job_parameters") == {
-        "config": "conf/articles.yaml",
+        "source": "main.raw.articles",
         "output_schema": "main.out",
         "where": condition,
         "replace_slice": "true",
@@ -184,25 +190,34 @@ def test_the_dag_is_what_the_entry_says() -> None:
 
 def test_no_jars_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make jars"):
-        factory.jars(tmp_path)
+        factory.jars([tmp_path])
+
+
+def test_in_cluster_mode_the_config_is_where_the_driver_finds_it() -> None:
+    how = {"deploy_mode": "cluster", "files": ["conf/base.yaml", "conf/articles.yaml"], "jars": []}
+    there = factory.make_dag(table(config="articles.yaml", spark_submit=how), Path("/home/em")).get_task("extract")
+    assert there.application_args(context=context(), jinja_env=None)[:2] == ["--config", "articles.yaml"]  # type: ignore[attr-defined]
+    assert (there.files, there.jars) == ("/home/em/conf/base.yaml,/home/em/conf/articles.yaml", None)  # type: ignore[attr-defined]
+
+    here = factory.make_dag(table(), Path("/home/em")).get_task("extract")
+    assert here.application_args(context=context(), jinja_env=None)[:2] == ["--config", "/home/em/conf/articles.yaml"]  # type: ignore[attr-defined]
 
 
 def test_a_bad_report_is_judged_bad() -> None:
     good = {
-        "run_id": "r", "status": "done", "where": "w", "documents": 9, "rejects": {"NO_TEXT": 1},
-        "all_entities": 5, "doubled": 0, "all_claimed": 5, "all_pending": 0,
+        "run_id": "r", "status": "done", "documents": 9, "rejects": {"NO_TEXT": 1},
+        "entities": 5, "doubled": 0, "found": 5, "pending": 0,
     }  # fmt: skip
-    assert check.judge(good, "w", 0.1) == []
-    assert check.judge({**good, "rejects": {}, "documents": 0}, None, 0.0) == []
+    assert check.judge(good, 0.1) == []
+    assert check.judge({**good, "rejects": {}, "documents": 0}, 0.0) == []
     for wrong, says in [
         ({"status": "failed"}, "is failed"),
-        ({"where": "v"}, "was about 'v'"),
-        ({"all_pending": 2}, "2 documents are pending"),
-        ({"all_claimed": 6}, "claims 6 entities, the table has 5"),
+        ({"pending": 2}, "2 documents are pending"),
+        ({"entities": 6}, "claims 6 entities, the table has 5"),
         ({"doubled": 1}, "1 mentions of the last run are there more than once"),
         ({"documents": 8}, "1 of 9 rows were refused"),
     ]:
-        [fault] = check.judge({**good, **wrong}, "w", 0.1)
+        [fault] = check.judge({**good, **wrong}, 0.1)
         assert says in fault
 
 

@@ -7,13 +7,15 @@ import signal
 from datetime import date
 from typing import Any
 
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from airflow_home import FOUND, MET, NOBODY, Home, Rows, wait_for
 from deltalake import DeltaTable
 
 from entitymill_dags import check
 from entitymill_dags.tables import Output
 
-FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
+FIRST, SECOND, THIRD = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
 SOURCE: Rows = {(FIRST, "a"): MET, (FIRST, "b"): MET, (SECOND, "c"): MET, (SECOND, "d"): NOBODY}
 DAG = "extract_speeches"
 
@@ -42,10 +44,12 @@ def _the_check_sees_what_is_wrong(home: Home) -> None:
     condition = "`held on` >= DATE '2026-01-01' AND `held on` < DATE '2026-01-02'"
     report = check.read_report(output, condition)
     assert (report["documents"], report["entities"], report["status"]) == (2, 6, "done")
-    assert check.judge(report, condition, 0.05) == []
+    assert check.judge(report, 0.05) == []
     DeltaTable(str(home.output / "entities")).delete("doc_id = 'b' AND label = 'LOC'")
-    [fault] = check.judge(check.read_report(output, condition), condition, 0.05)
+    [fault] = check.judge(check.read_report(output, condition), 0.05)
     assert "claims 6 entities, the table has 5" in fault
+    with pytest.raises(AirflowFailException, match="was about `held on` >= DATE '2026-01-02'"):
+        check.read_report(output, condition.replace("2026-01-02", "2026-01-03").replace("2026-01-01", "2026-01-02"))
 
 
 def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Home) -> None:
@@ -64,17 +68,18 @@ def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Hom
     _the_report_is_linked(home)
     _bad_params_are_refused(home)
 
-    changed = {**SOURCE, (FIRST, "b"): NOBODY, (FIRST, "e"): MET, (SECOND, "d"): MET}
+    changed = {**SOURCE, (FIRST, "b"): NOBODY, (FIRST, "e"): MET, (SECOND, "d"): MET, (THIRD, "f"): MET}
     del changed[(FIRST, "a")]
     home.write_source(changed)
+    # The first two days, as fast as Airflow likes: one day's check meets the other day's run.
     home.airflow(
-        "backfill", "create", "--dag-id", DAG, "--from-date", "2026-01-01", "--to-date", "2026-01-01",
+        "backfill", "create", "--dag-id", DAG, "--from-date", "2026-01-01", "--to-date", "2026-01-02",
         "--reprocess-behavior", "completed",
     )  # fmt: skip
-    wait_for(lambda: len(home.read("runs")) == 4 and _succeeded(home, DAG, 2), "the backfill", 600)
+    wait_for(lambda: len(home.read("runs")) == 5 and _succeeded(home, DAG, 2), "the backfill", 600)
 
-    # The first day's slice is as the source is now, the second day's as it was.
-    assert home.mentions() == expected({**of(FIRST, changed), **of(SECOND)})
+    # These days' slices are as the source is now; the third day's was not asked for.
+    assert home.mentions() == expected({**of(FIRST, changed), **of(SECOND, changed)})
     wait_for(lambda: _succeeded(home, "follow_speeches", 1), "the DAG that follows the asset", 120)
 
 

@@ -8,20 +8,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pages import block
 from small_queries import SMALL_QUERIES
 
 from .network import HOME, SPARK, Host, Network
-from .page import block
 from .servers import BUCKET, KEY, ROOT, SECRET, S3Server
 
 PACKAGE = ROOT / "build" / "package"
 S3_PORT, MASTER_PORT = 9000, 7077
+PAGE = "docs/cluster.md"
+EXTRACT = "extract_entities.py --config conf/articles.yaml"
+SECRETS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 BRIEF = {
     # A run of a minute gains nothing from the second compiler.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
@@ -66,30 +70,37 @@ class Cluster:
         self.on_hub("read", table, str(copy))
         return pq.read_table(copy)
 
-    def submit(self, output: str, cores: int, unit_rows: int) -> subprocess.CompletedProcess[str]:
-        """The page's command line, typed on the driver's host in the package's directory."""
+    def submit(self, output: str, cores: int, unit_rows: int, program: str = EXTRACT) -> subprocess.CompletedProcess[str]:
+        """The page's command line, typed on the driver's host in the package's directory, perhaps for another program."""
         home = self.driver.directory / "home"
-        page = yaml.safe_load(block("recognition: {precision: int8}"))
+        settings = {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log"}
+        self.write_settings(home / "conf" / "articles.yaml", output, settings)
+        (home / "conf" / "s3.conf").write_text(self.s3_properties(cores))
+        environment = {**self.driver.environment(), **SECRETS}
+        environment["PATH"] = f"{SPARK}/bin:{environment['PATH']}"
+        return subprocess.run(
+            self.driver.command("bash", "-euc", block(PAGE, "--master spark://").replace(EXTRACT, program)),
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    def write_settings(self, path: Path, output: str, more: dict[str, Any]) -> None:
+        """The page's settings, with an output of their own."""
+        page = yaml.safe_load(block(PAGE, "recognition: {precision: int8}"))
         page["output"]["path"] = f"s3a://{BUCKET}/{output}"
-        page |= {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log"}
-        (home / "conf" / "articles.yaml").write_text(yaml.safe_dump(page))
-        # What differs from the page: the lake is no Amazon's, and the workers are small.
+        path.write_text(yaml.safe_dump(page | more))
+
+    def s3_properties(self, cores: int) -> str:
+        """The package's conf/s3.conf, and what differs from the page: the lake is no Amazon's, and the workers are small."""
         here = {
             "spark.hadoop.fs.s3a.endpoint": f"http://hub:{S3_PORT}", "spark.hadoop.fs.s3a.path.style.access": "true",
-            "spark.driver.memory": "1g", "spark.executor.memory": "1500m", "spark.cores.max": str(cores),
+            "spark.driver.memory": "1g", "spark.executor.memory": "1500m",
+            "spark.executor.cores": "1", "spark.cores.max": str(cores),
             # By default an application may begin with the first executor that is there.
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
             **BRIEF,
         }  # fmt: skip
         shipped = (PACKAGE / "conf" / "s3.conf").read_text(encoding="utf8")
-        (home / "conf" / "s3.conf").write_text(shipped + "".join(f"{key} {value}\n" for key, value in here.items()))
-        secrets = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        environment = {**self.driver.environment(), **secrets}
-        environment["PATH"] = f"{SPARK}/bin:{environment['PATH']}"
-        return subprocess.run(
-            self.driver.command("bash", "-euc", block("--master spark://")),
-            env=environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        return shipped + "".join(f"{key} {value}\n" for key, value in here.items())
 
 
 @pytest.fixture(scope="session")

@@ -41,10 +41,16 @@ class Host:
     address: str
     directory: Path
 
-    def command(self, *command: str) -> list[str]:
-        """A command line that runs there: with Spark and /mnt, without this repository, its environment and this /tmp."""
+    def command(self, *command: str, alone: bool = True) -> list[str]:
+        """A command line that runs there, with Spark and /mnt.
+
+        Args:
+            command: its words.
+            alone: whether this repository, its environment and this /tmp are hidden from it.
+        """
         # Deepest first: what is covered first must not take the others' mount points away.
-        hidden = sorted({"/tmp", str(ROOT), str(Path(sys.prefix).resolve())}, key=len, reverse=True)  # noqa: S108
+        covered = {"/tmp", str(ROOT), str(Path(sys.prefix).resolve())} if alone else set()  # noqa: S108
+        hidden = sorted(covered, key=len, reverse=True)
         spark = str(Path(pyspark.__file__).parent.resolve())
         enter = ["bash", "-c", _ENTER, "enter", self.name, str(self.directory), spark, *hidden, "--"]
         return [*self.plainly(), "unshare", "--mount", "--uts", "--propagation", "private", *enter, *command]

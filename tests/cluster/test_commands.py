@@ -14,8 +14,9 @@ import pytest
 from py4j.java_gateway import JavaGateway
 from pyspark.java_gateway import launch_gateway
 
-from .conftest import PACKAGE
-from .page import block
+from pages import block
+
+from .conftest import PACKAGE, PAGE
 from .servers import credentials
 
 YARN, KUBERNETES, STANDALONE = "--master yarn", "--master k8s://", "--master spark://"
@@ -29,7 +30,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.name != "conf":
             (copy / path.name).symlink_to(path)
     shutil.copytree(PACKAGE / "conf", copy / "conf")
-    (copy / "conf" / "articles.yaml").write_text(block("recognition: {precision: int8}"))
+    (copy / "conf" / "articles.yaml").write_text(block(PAGE, "recognition: {precision: int8}"))
     return copy
 
 
@@ -72,21 +73,23 @@ def _absolute(argument: str, directory: Path) -> str:
 
 
 def test_yarn(jvm: Any, package: Path) -> None:
-    started, conf, main = prepared(jvm, typed(block(YARN), package), package)
+    started, conf, main = prepared(jvm, typed(block(PAGE, YARN), package), package)
     assert main == "org.apache.spark.deploy.yarn.YarnClusterApplication"
     # The package is linked into the directory, and Spark names the file itself.
     assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/extract_entities.py"]
-    assert started[-4:] == ["--arg", "--config", "--arg", "articles.yaml"]
+    assert started[2::2] == ["--arg"] * 4
+    assert started[3::2] == ["--config", "articles.yaml", "--set", "log=stderr"]
     assert conf.get("spark.yarn.appMasterEnv.PYSPARK_PYTHON") == "./environment/bin/python"
     assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
     files, jars = (conf.get(f"spark.yarn.dist.{what}").split(",") for what in ("files", "jars"))
     assert [Path(path).name for path in files] == ["base.yaml", "articles.yaml"]
     assert {"hadoop-aws-3.3.4.jar", "spark-nlp_2.12-5.5.3.jar"} <= {Path(path).name for path in jars}
     assert (conf.get("spark.executor.cores"), conf.get("spark.executor.memoryOverheadFactor")) == ("4", "0.5")
+    assert conf.get("spark.ui.enabled") == "true"
 
 
 def test_kubernetes(jvm: Any, package: Path) -> None:
-    started, conf, main = prepared(jvm, typed(block(KUBERNETES), package), package)
+    started, conf, main = prepared(jvm, typed(block(PAGE, KUBERNETES), package), package)
     assert main == "org.apache.spark.deploy.k8s.submit.KubernetesClientApplication"
     assert started[:2] == ["--primary-py-file", "local:///opt/entitymill/extract_entities.py"]
     assert conf.get("spark.kubernetes.container.image").endswith("entitymill:0.1.0")
@@ -95,7 +98,7 @@ def test_kubernetes(jvm: Any, package: Path) -> None:
 
 
 def test_standalone_has_no_cluster_mode_for_python(package: Path) -> None:
-    arguments = ["cluster" if word == "client" else word for word in typed(block(STANDALONE), package)]
+    arguments = ["cluster" if word == "client" else word for word in typed(block(PAGE, STANDALONE), package)]
     home = Path(pyspark.__file__).parent
     done = subprocess.run(
         [str(home / "bin" / "spark-submit"), *arguments],

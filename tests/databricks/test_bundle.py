@@ -52,6 +52,7 @@ def test_what_airflow_sets_are_parameters_of_the_job() -> None:
     line = bundle.command_line("prod", **arguments.job_parameters(entry, _context()))
     assert entry.databricks.job_name == bundle.job("prod")["name"]
     assert f"source.where={arguments.where(entry, _context())}" in line
+    assert f"source.path={entry.databricks.parameters['source']}" in line
     assert "output.replace_slice=true" in line
 
 
@@ -72,6 +73,7 @@ def test_the_targets_are_what_their_names_say() -> None:
     assert {name: target["mode"] for name, target in targets.items()} == {"dev": "development", "prod": "production"}
     assert targets["dev"]["default"]
     assert "run_as" in targets["prod"]
+    assert targets["prod"]["workspace"]["root_path"].startswith("/Workspace/Users/"), "others may write elsewhere"
     assert bundle.values("dev")["var.output_schema"] != bundle.values("prod")["var.output_schema"]
 
 
@@ -92,6 +94,7 @@ def test_the_wheel_brings_no_second_spark(wheel: Path) -> None:
     assert not [line for line in needed if re.match(r"(pyspark|delta-spark)\b", line) and "extra ==" not in line]
     task = bundle.job("prod")["tasks"][0]["python_wheel_task"]
     assert f"{task['entry_point']} = entitymill.command:entry" in text["entry_points.txt"]
+    assert "entitymill-maintain = entitymill.maintenance:entry" in text["entry_points.txt"]
 
 
 def _typed(job: dict[str, Any]) -> Any:

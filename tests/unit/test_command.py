@@ -1,11 +1,13 @@
+import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from entitymill import errors
-from entitymill.command import _known, main
+from entitymill.command import _known, main, reporting
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +51,19 @@ def test_what_workers_and_spark_raise_gets_its_exit_code(
     assert type(known) is kind
     assert message in str(known)
     assert "secret document text" not in str(known)
+
+
+def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(start_log: Callable[[str | None], None]) -> None:
+        start_log("stderr")
+        raise RuntimeError("what happened")
+
+    code = reporting(work, "interrupted")
+    logging.getLogger("entitymill").handlers.pop()
+    said = capsys.readouterr().err
+    assert code == 1
+    assert "RuntimeError: what happened" in said
+    assert "stack trace: stderr" in said
 
 
 def test_exit_codes_are_the_documented_ones() -> None:
