@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from delta.tables import DeltaTable
+from pyspark.sql import SparkSession
 
+from entitymill import extraction
+from entitymill.recognition import open_recogniser
+from entitymill.settings import Settings
 from entitymill.tables.publisher import Publisher, Unit
 from truth import POOL, Truth
 
@@ -57,6 +63,32 @@ def test_a_run_that_died_is_continued(
     assert summary.documents < len(SOURCE)
     truth.check(job.output, SOURCE)
     assert sorted(row.status for row in job.read("runs").collect()) == ["done"] * (1 + full) + ["failed"]
+
+
+def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delta throws away what is cached of a table it commits to; of what a unit recognised, it must find nothing to."""
+    job.texts(list(SOURCE.items())).run()
+    recognised = job.spark.sparkContext.accumulator(0)
+
+    def counting(spark: SparkSession, settings: Settings) -> extraction.Recogniser:
+        recogniser = open_recogniser(spark, settings)
+
+        def load() -> Callable[..., Any]:
+            recognise = recogniser.load()
+            return lambda rows: (found := recognise(rows)).mapInArrow(count, found.schema)
+
+        return replace(recogniser, load=load)
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            recognised.add(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(extraction, "open_recogniser", counting)
+    changed = {**SOURCE, **dict(zip(SOURCE, POOL[12:17], strict=False))}
+    assert job.texts(list(changed.items())).run("limits.unit_rows=3").units == 2
+    assert recognised.value == 5
+    truth.check(job.output, changed)
 
 
 def test_a_unit_is_bounded_in_characters_too(job: Job) -> None:
