@@ -77,8 +77,9 @@ def test_yarn(jvm: Any, package: Path) -> None:
     assert main == "org.apache.spark.deploy.yarn.YarnClusterApplication"
     # The package is linked into the directory, and Spark names the file itself.
     assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/extract_entities.py"]
-    assert started[2::2] == ["--arg"] * 4
-    assert started[3::2] == ["--config", "articles.yaml", "--set", "log=stderr"]
+    assert started[2:4] == ["--class", "org.apache.spark.deploy.PythonRunner"]
+    assert started[4::2] == ["--arg"] * 4
+    assert started[5::2] == ["--config", "articles.yaml", "--set", "log=stderr"]
     assert conf.get("spark.yarn.appMasterEnv.PYSPARK_PYTHON") == "./environment/bin/python"
     assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
     files, jars = (conf.get(f"spark.yarn.dist.{what}").split(",") for what in ("files", "jars"))
