@@ -49,7 +49,7 @@ bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: test-airflow
-test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (ten minutes)
+test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (seven minutes)
 	$(BIN)/ruff check --preview --select AIR3 airflow_dags
 	$(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow

@@ -133,18 +133,20 @@ class Home:
         self._start("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
         wait_for(self.log_in, "the API server", 300)
         self._start("dag-processor")
-        self._start("scheduler")
+        self._start("scheduler", "--skip-serve-logs")  # whose server listens on every address
 
     def _start(self, *arguments: str) -> None:
         self.start_command(sys.executable, "-m", "airflow", *arguments, directory=self.directory)
 
-    def start_command(self, *command: str, directory: Path) -> None:
-        """A process that ends with this installation."""
-        with (self.directory / f"process-{len(self._processes)}.out").open("wb") as log:
+    def start_command(self, *command: str, directory: Path) -> Path:
+        """A process that ends with this installation; returns where its output goes."""
+        printed = self.directory / f"process-{len(self._processes)}.out"
+        with printed.open("wb") as log:
             started = subprocess.Popen(
                 command, env=self.environment, cwd=directory, stdout=log, stderr=log, start_new_session=True
             )
         self._processes.append(started)
+        return printed
 
     def stop(self) -> None:
         """End what was started: its process group first politely, then not."""
