@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from entitymill import admission
+from entitymill import admission, plans
 from entitymill import feed as feeds
 from entitymill.admission import CODE
 from entitymill.errors import OutputError
@@ -86,7 +85,7 @@ def everything(source: Source, mode: str) -> Changes:
 
 
 def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
-    """All documents against what is known of them, by hashes; texts are read once, and those of changed documents twice.
+    """All documents against what is known of them, by hashes; the texts of those to be recognised are read in a second pass.
 
     Args:
         source: of the run.
@@ -97,7 +96,7 @@ def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
         OutputError: a fingerprint differs, and the policy is to refuse.
     """
     judged = source.judged()
-    outcomes = _kept(_outcomes(judged, known, policy))
+    outcomes = plans.apart(_outcomes(judged, known, policy)).persist(StorageLevel.DISK_ONLY)
     total = source.rows.count()
     return _changes("compare", judged, outcomes, source, total, whole=True)
 
@@ -125,7 +124,8 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame, polic
     if judged.where(F.col(CODE).isNotNull()).take(1):
         return None
     present = judged.select("doc_id").unionByName(gone)
-    outcomes = _kept(_outcomes(judged, concerned.join(present, "doc_id", "left_semi"), policy))
+    outcomes = _outcomes(judged, concerned.join(present, "doc_id", "left_semi"), policy)
+    outcomes = plans.apart(outcomes).persist(StorageLevel.DISK_ONLY)
     return _changes(feed.mode, judged, outcomes, source, judged.count(), whole=False)
 
 
@@ -154,20 +154,6 @@ def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
         (F.col("k.doc_id").isNotNull() & F.col(CODE).isNotNull() & (_mine(policy) | F.col("slice").isNull())).alias("out"),
     )
     return outcome.where(F.col("kind") != "same")
-
-
-def _kept(outcomes: DataFrame) -> DataFrame:
-    """The same rows, cached, of a plan that does not name the tables they came from.
-
-    Each commit of Delta throws away whatever is cached of its table, by the plans: with `documents` in the plan of all
-    that follows, the texts of the units would be read, and the model run over them, once more after each commit.
-    A lost block is still computed from the files that were read first.
-    """
-    spark = outcomes.sparkSession
-    session: Any = spark._jsparkSession
-    rows: Any = outcomes._jdf
-    apart = DataFrame(session.createDataFrame(rows.toJavaRDD(), rows.schema()), spark)
-    return apart.persist(StorageLevel.DISK_ONLY)
 
 
 def _kind(policy: Policy) -> Column:

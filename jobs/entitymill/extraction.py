@@ -162,7 +162,7 @@ class _Run:
         before = failures.listed(self.tables)
         try:
             refusals = Refusals(self.tables, self.commits, self.stamp)
-            failed = Failures(self.spark, self.settings, self.summary, refusals, before)
+            failed = Failures(self.spark, self.settings, self.summary, refusals, before, self.tables.documents)
             self._refuse(refusals, found)
             self.clock.lap("source")
             recognise = self.recogniser.load() if found.to_recognise else _nothing

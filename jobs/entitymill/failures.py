@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -33,7 +35,13 @@ class Failures:
     """The failed documents of one run."""
 
     def __init__(
-        self, spark: SparkSession, settings: Settings, summary: Summary, refusals: Refusals, before: set[str]
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        summary: Summary,
+        refusals: Refusals,
+        before: set[str],
+        held: Callable[[], int],
     ) -> None:
         """None so far.
 
@@ -43,12 +51,14 @@ class Failures:
             summary: that counts them.
             refusals: that lists them.
             before: ids that were `listed` when the run began.
+            held: how many documents the output holds.
         """
         self._spark = spark
         self._settings = settings
         self._summary = summary
         self._refusals = refusals
         self._before = before
+        self._held = held
         self._failed = 0
 
     def take(self, recognised: DataFrame, piece: Piece, found: Changes) -> tuple[DataFrame, DataFrame]:
@@ -76,18 +86,30 @@ class Failures:
             self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
         self._failed += len(failed)
         ids = [doc_id for doc_id, *_ in failed]
-        self._check(ids, piece, found)
+        self.check(ids, piece, found)
         return without(recognised, ids), refused.select("doc_id")
 
-    def _check(self, failed: list[str], piece: Piece, found: Changes) -> None:
-        allowed = self._settings.limits.max_reject_ratio
-        # One document never fails a unit, nor do those that are tried in vain again and again: they may be all that is new.
+    def check(self, failed: list[str], piece: Piece, found: Changes) -> None:
+        """Give up where too many documents failed: a share of the output's, since what is new in a night may be few.
+
+        Args:
+            failed: doc_id of those of a unit.
+            piece: the unit.
+            found: all that the run has to do.
+
+        Raises:
+            RejectedError: more than limits.max_reject_ratio allows.
+        """
+        if len(failed) < 2:  # one document never fails a unit
+            return
+        held, ratio = self._held(), self._settings.limits.max_reject_ratio
+        # Nor do those that are tried in vain again and again: they may be all that is new.
         new = sum(doc_id not in self._before for doc_id in failed)
         refused = sum(found.counts.values()) + self._failed
-        if (new > 1 and new > allowed * piece.rows) or (len(failed) > 1 and refused > allowed * found.rows):
+        if (new > 1 and new > ratio * max(piece.rows, held)) or refused > ratio * max(found.rows, held):
             raise RejectedError(
                 f"{len(failed)} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the "
-                f"tagger, {refused} of {found.rows} rows are refused in all, more than limits.max_reject_ratio {allowed:g} "
+                f"tagger, {refused} of {found.rows} rows are refused in all, more than limits.max_reject_ratio {ratio:g} "
                 "allows: the unit was not published; the rejects table lists the rows."
             )
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError
 from entitymill.session import configured, open_session
 from entitymill.settings import Settings
-from entitymill.tables import NAMES, Tables
+from entitymill.tables import NAMES, Tables, claims
 from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import retried
 from entitymill.tables.layout import LEASE
@@ -104,6 +105,13 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
         return _each(tables, change, _OF_DOCUMENTS)
 
 
+def _beside(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
+    """Beside a job, unless the storage may take two writers' commits for one: then as a job, which waits for the other."""
+    if claims.needed(tables.spark, tables.settings):
+        return Lease(tables, settings.limits, f"maintenance-{uuid.uuid4().hex[:6]}")
+    return nullcontext()
+
+
 def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = (*NAMES, LEASE)) -> list[Done]:
     done = []
     for name in names:
@@ -125,8 +133,9 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
 
 def _state(tables: Tables, name: str) -> tuple[int, float, int]:
     detail = tables.table(name).detail().select("numFiles", "sizeInBytes", "location").collect()[0]
-    on_disk = sum(1 for address, *_ in storage.files(tables.spark, detail["location"]) if "/_delta_log/" not in address)
-    return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk
+    # In the log a job's temporary files come and go, which a listing may trip over.
+    on_disk = list(storage.files(tables.spark, detail["location"], without="_delta_log"))
+    return detail["numFiles"], detail["sizeInBytes"] / 1e6, len(on_disk)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -134,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(
         prog="maintain_tables.py",
         description="Keep the entity tables of a job compact and clean.",
-        epilog="optimize and vacuum may run beside the job; purge waits until none runs. "
+        epilog="optimize and vacuum may run beside the job (on S3 they wait until none runs); purge waits until none runs. "
         "Exit codes: 0 done, 2 bad settings, 1 anything else.",
     )
     built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
@@ -175,12 +184,17 @@ def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -
         raise OutputError(f"output: no entity tables at {tables.address('documents').rpartition('/')[0] or 'that schema'}.")
     tables.check_ours(LEASE, *NAMES)
     if options.task == "optimize":
-        done, said = optimize(tables, sort=options.sort), "small files joined"
+        with _beside(tables, settings):
+            done, said = optimize(tables, sort=options.sort), "small files joined"
     else:
         hours = options.retain_hours
         if hours < 0:
             raise SettingsError("--retain-hours cannot be negative.")
-        done = purge(tables, settings, hours) if options.task == "purge" else vacuum(tables, hours)
+        if options.task == "purge":
+            done = purge(tables, settings, hours)
+        else:
+            with _beside(tables, settings):
+                done = vacuum(tables, hours)
         said = f"versions older than {hours:g} hours can no longer be read"
         if options.task == "purge":
             said += f", and rows removed before that are gone from the disk; {_LOG_KEEPS}"

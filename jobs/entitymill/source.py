@@ -19,7 +19,11 @@ from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
 
-_MOVING = re.compile(r"\b(current_\w+|curdate|now|localtimestamp|unix_timestamp|rand\w*|uuid|select)\b", re.IGNORECASE)
+_MOVING = re.compile(
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select)\b",
+    re.IGNORECASE,
+)
+"""Functions, special dates such as DATE 'yesterday', and subqueries."""
 _NOT_IN_NAMES = " ,;{}()\n\t="
 
 
@@ -57,7 +61,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     passthrough = _check_columns(table, settings)
     delta = delta_table(spark, settings)
     identity = str(delta.detail().select("id").collect()[0][0]) if delta is not None else ""
-    return Source(rows_of(table, settings), passthrough, version, identity, _moves(settings.where), settings)
+    return Source(rows_of(table, settings), passthrough, version, identity, moves(settings.where), settings)
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -108,7 +112,7 @@ def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> 
     return reader.table(quoted_in(spark, settings.path))
 
 
-def _moves(where: str | None) -> bool:
+def moves(where: str | None) -> bool:
     """Whether a condition asks for the time, for chance, or for another table; one that only might counts."""
     return where is not None and _MOVING.search(where) is not None
 
@@ -223,9 +227,14 @@ def _check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructF
             f"source.id_column: {key.name} of {settings.path} is {key.dataType.simpleString()}; "
             "an id must be a single value."
         )
+    taken = {name.lower() for name in schemas.ENTITY_COLUMNS}
     for column in settings.passthrough:
-        if column in schemas.ENTITY_COLUMNS:
-            raise SourceError(f"source.passthrough: {column} is a column of the entities table itself; rename it in a view.")
+        if column.lower() in taken:
+            raise SourceError(
+                f"source.passthrough: {column} is the name of another column of the entities table, letter case apart; "
+                "rename it in a view."
+            )
+        taken.add(column.lower())
         if any(character in _NOT_IN_NAMES for character in _names(fields[column].dataType) + column):
             raise SourceError(
                 f"source.passthrough: {column} of {settings.path} cannot be a column of the entities table, since "

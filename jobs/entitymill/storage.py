@@ -54,22 +54,43 @@ def exists(spark: SparkSession, path: str) -> bool:
         raise _failed(error, path) from error
 
 
-def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
+def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iterator[tuple[str, int, int]]:
     """(address, bytes, modification time in ms) of every file below a directory, in order of address.
+
+    Args:
+        spark: the session.
+        path: of the directory.
+        without: name of a directory in it that is not looked into.
 
     Raises:
         OSError: the directory cannot be listed.
     """
     system, java_path = hadoop_path(spark, path)
     try:
-        listing = system.listFiles(java_path, True)
-        found = []
-        while listing.hasNext():
-            status = listing.next()
-            found.append((str(status.getPath().toString()), int(status.getLen()), int(status.getModificationTime())))
+        if without is None:
+            found = list(_listed(system.listFiles(java_path, True)))
+        else:
+            inside = list(_statuses(system.listLocatedStatus(java_path)))
+            found = [_file(status) for status in inside if not status.isDirectory()]
+            for status in inside:
+                if status.isDirectory() and status.getPath().getName() != without:
+                    found += _listed(system.listFiles(status.getPath(), True))
     except Py4JJavaError as error:
         raise _failed(error, path) from error
     yield from sorted(found)
+
+
+def _listed(listing: Any) -> Iterator[tuple[str, int, int]]:
+    return map(_file, _statuses(listing))
+
+
+def _statuses(listing: Any) -> Iterator[Any]:
+    while listing.hasNext():
+        yield listing.next()
+
+
+def _file(status: Any) -> tuple[str, int, int]:
+    return str(status.getPath().toString()), int(status.getLen()), int(status.getModificationTime())
 
 
 def names(spark: SparkSession, pattern: str) -> list[str]:

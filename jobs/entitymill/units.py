@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from entitymill import plans
 from entitymill.changes import Changes
 from entitymill.settings import LimitSettings
 
@@ -44,28 +44,22 @@ def wanted(changes: Changes, limits: LimitSettings) -> int:
 def cut(changes: Changes, limits: LimitSettings) -> Iterator[Piece]:
     """The units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
 
-    The driver holds two ids and three numbers a unit. Where there are several, the texts of the work are kept on the
-    executors' disks (Spark computes a lost part again from the source), so that the source is not read once a unit.
+    The driver holds a few numbers a unit. Where there are several, the texts of the work lie in a shuffle on the
+    executors' disks (Spark computes a lost part again from the source), of which each unit is one partition: neither the
+    source nor the shuffle is read once a unit.
     """
     number = wanted(changes, limits)
     if number <= 1:
         if number:
             yield Piece(changes.documents.drop("known"), changes.known > 0, changes.to_recognise, changes.chars)
         return
-    ranged = changes.documents.repartitionByRange(number, "doc_id").persist(StorageLevel.DISK_ONLY)
-    try:
-        bounds = ranged.groupBy(F.spark_partition_id()).agg(
-            F.min("doc_id").alias("first"),
-            F.max("doc_id").alias("last"),
-            F.count("*").alias("rows"),
-            F.sum("chars").alias("chars"),
-            F.max("known").alias("known"),
-        )
-        for bound in bounds.orderBy("first").collect():
-            inside = ranged.where(F.col("doc_id").between(F.lit(bound["first"]), F.lit(bound["last"])))
-            yield Piece(inside.drop("known"), bound["known"], bound["rows"], bound["chars"])
-    finally:
-        ranged.unpersist()
+    ranged = plans.apart(changes.documents.repartitionByRange(number, "doc_id"))
+    sums = ranged.groupBy(F.spark_partition_id().alias("partition")).agg(
+        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known")
+    )
+    for found in sums.orderBy("partition").collect():
+        inside = plans.partition(ranged, found["partition"])
+        yield Piece(inside.drop("known"), found["known"], found["rows"], found["chars"])
 
 
 def spread(spark: SparkSession, documents: DataFrame, chars: int, partitions: int | None) -> DataFrame:

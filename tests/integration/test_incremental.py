@@ -27,6 +27,14 @@ def test_by_hashes_only_what_differs_is_done(job: Job, truth: Truth) -> None:
     assert {key for key, run in runs.items() if run == summary.run_id} == {"d1", "new"}
 
 
+def test_ids_that_are_not_utf8_are_listed_byte_for_byte(job: Job) -> None:
+    ids = pa.array([b"good", b"bad\xff"], pa.binary()).view(pa.string())
+    for text in POOL[:2]:
+        job.texts(pa.table({"id": ids, "text": [text, text]})).run("limits.max_reject_ratio=1")
+        [listed] = job.read("rejects").select("code", F.col("doc_id").cast("binary")).collect()
+        assert (listed.code, bytes(listed.doc_id)) == ("malformed_id", b"bad\xff")
+
+
 def versions(job: Job) -> list[int]:
     tables = (DeltaTable.forPath(job.spark, str(job.output / name)) for name in ("entities", "documents", "rejects"))
     return [table.history(1).collect()[0].version for table in tables]

@@ -10,7 +10,8 @@ import pytest
 
 from entitymill import maintenance, settings
 from entitymill.errors import SettingsError
-from entitymill.tables import Tables
+from entitymill.tables import Tables, claims
+from entitymill.tables.lease import claim_of
 from truth import POOL, Truth, held
 
 from .conftest import Job
@@ -104,6 +105,24 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
     assert failures == []
     assert len(rounds) > 1
     truth.check(small_files.output, changed)
+
+
+def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
+    small_files: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on S3, which tests/cluster has; here the claims lie on a disk."""
+    monkeypatch.setattr(claims, "needed", lambda *_: True)
+    tables, loaded = tables_of(small_files)
+    job = claim_of(tables, loaded.limits, "job")
+    assert job is not None
+    assert job.take()
+    options = [item for option in small_files.options("limits.wait_seconds=1") for item in ("--set", option)]
+    for task in ("optimize", "vacuum"):
+        assert maintenance.main([*options, task]) == 1
+        assert "another run that just began writes" in capfd.readouterr().err
+    job.release()
+    assert maintenance.main([*options, "optimize"]) == 0
+    assert list((small_files.output / "_claims").iterdir()) == []
 
 
 def test_the_command_says_what_it_did_and_what_is_missing(

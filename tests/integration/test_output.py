@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas, settings
-from entitymill.errors import OutputError
+from entitymill.errors import OutputError, SourceError
 from entitymill.extraction import extract
+from entitymill.session import configured
 from entitymill.tables import Tables, parquet
 
 from .conftest import Job
@@ -80,6 +81,21 @@ def test_a_carried_column_of_another_type_is_named(job: Job) -> None:
         with pytest.raises(OutputError, match="n is double now and bigint in"):
             job.run("source.passthrough=[n]", full=full)
     assert [row.n for row in job.read("entities").collect()] == [7] * 3
+
+
+@pytest.mark.parametrize("carried", ["Label", "n, n"])
+def test_a_carried_column_whose_name_is_taken_is_named(job: Job, carried: str) -> None:
+    job.texts(pa.table({"id": ["a"], "text": [TEXTS[0][1]], "Label": [7], "n": [7]}))
+    with pytest.raises(SourceError, match="is the name of another column of the entities table"):
+        job.run(f"source.passthrough=[{carried}]")
+    assert not job.output.exists()
+
+
+def test_a_rebuild_leaves_nothing_of_a_label_that_is_not_found_any_more(job: Job, spark: SparkSession) -> None:
+    job.texts(TEXTS).run()
+    with configured(spark, {"spark.sql.sources.partitionOverwriteMode": "dynamic"}):
+        job.texts([("a", "Angela Merkel came.")]).run(full=True)
+    assert job.mentions() == [("a", "Angela Merkel", "PER")]
 
 
 def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> None:

@@ -12,9 +12,10 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
-from entitymill import extraction
+from entitymill import extraction, units
+from entitymill.changes import Changes
 from entitymill.recognition import open_recogniser
-from entitymill.settings import Settings
+from entitymill.settings import LimitSettings, Settings
 from entitymill.tables.publisher import Publisher, Unit
 from truth import POOL, Truth
 
@@ -89,6 +90,33 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkey
     assert job.texts(list(changed.items())).run("limits.unit_rows=3").units == 2
     assert recognised.value == 5
     truth.check(job.output, changed)
+
+
+def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
+    read = job.spark.sparkContext.accumulator(0)
+
+    def counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            read.add(batch.num_rows)
+            yield batch
+
+    rows = job.spark.range(1000).selectExpr("format_string('%04d', id) AS doc_id", "1L AS chars", "false AS known")
+    documents = rows.mapInArrow(counted, rows.schema)
+    found = Changes(
+        mode="first", documents=documents, removed=rows, refused=rows, whole=True, rows=1000, counts={},
+        to_recognise=1000, to_remove=0, chars=1000, known=0,
+    )  # fmt: skip
+    limits = LimitSettings(unit_rows=100)
+    sampled = None
+    seen: list[str] = []
+    for piece in units.cut(found, limits):
+        sampled = sampled or read.value
+        ids = [row.doc_id for row in piece.documents.collect()]
+        assert (len(ids), piece.documents.rdd.getNumPartitions(), piece.known) == (piece.rows, 1, False)
+        assert min(ids) > max(seen, default="")
+        seen += ids
+    assert len(seen) == len(set(seen)) == 1000
+    assert read.value == sampled, "what the work is made of is not computed again for a unit"
 
 
 def test_a_unit_is_bounded_in_characters_too(job: Job) -> None:

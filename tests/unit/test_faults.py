@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pyspark.errors import PySparkException
 
 from entitymill import faults
+from entitymill.errors import StorageError
+from entitymill.settings import OutputSettings
+from entitymill.tables import Tables
 
 REFUSED = (
     "java.net.ConnectException: getFileStatus on s3a://lake/out: com.amazonaws.SdkClientException: Unable to execute HTTP "
@@ -42,3 +48,23 @@ def test_a_storage_that_fails_is_named(text: str, expected: str) -> None:
 )
 def test_other_errors_are_left_alone(text: str) -> None:
     assert faults.storage_fault(text) is None
+
+
+class SilentSession:
+    """Stands in for a session whose storage does not answer."""
+
+    def sql(self, query: str) -> Any:
+        raise PySparkException(f"{query}: {REFUSED}")
+
+
+class NamedTables(Tables):
+    """Stands in for tables whose address asks no session."""
+
+    def reference(self, name: str) -> str:
+        return name
+
+
+def test_a_table_whose_storage_does_not_answer_is_not_somebody_elses() -> None:
+    session: Any = SilentSession()
+    with pytest.raises(StorageError, match="cannot be reached"):
+        NamedTables(session, OutputSettings(path="s3a://lake/out")).properties("runs")

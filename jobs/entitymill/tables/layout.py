@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import schemas, storage
+from entitymill import faults, schemas, storage
 from entitymill.errors import OutputError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.session import configured
@@ -24,7 +24,12 @@ STAGED = "staged_"
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 _ADVISORY_SIZE = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
-_CHECKED_WHEN_REPLACED = "spark.databricks.delta.replaceWhere.constraintCheck.enabled"
+_REPLACING = {
+    # On the path of a writer, whose rows must all meet the condition otherwise.
+    "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
+    # `dynamic`, which some clusters have as their default, would leave every label that is not found any more.
+    "spark.sql.sources.partitionOverwriteMode": "static",
+}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Rows in a shuffle are about this much larger than in Parquet."""
@@ -110,6 +115,10 @@ class Tables:
         """Whether `documents` and what it tells of are both there."""
         return self.exists("documents") and self.exists("entities")
 
+    def documents(self) -> int:
+        """How many documents the output holds."""
+        return self.read("documents").count() if self.exists("documents") else 0
+
     def table(self, name: str) -> DeltaTable:
         """A Delta table, to be changed."""
         if self.settings.path is not None:
@@ -186,10 +195,17 @@ class Tables:
             )
 
     def properties(self, name: str) -> dict[str, str]:
-        """The properties of a Delta table; none where there is no such table."""
+        """The properties of a Delta table; none where there is no such table.
+
+        Raises:
+            StorageError: the storage does not answer; what it holds must not be taken for somebody else's then.
+        """
         try:
             rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.reference(name)}").collect()
-        except (PySparkException, Py4JJavaError):
+        except (PySparkException, Py4JJavaError) as error:
+            fault = faults.storage_fault(str(error))
+            if fault is not None:
+                raise fault from error
             return {}
         return {row["key"]: row["value"] for row in rows}
 
@@ -233,8 +249,7 @@ class Tables:
         The others need not meet the condition. New columns are added, ones no longer written stay, empty; NOT NULL and
         properties are kept.
         """
-        # On the path of a writer, whose rows must all meet the condition otherwise.
-        with configured(self.spark, {_CHECKED_WHEN_REPLACED: "false"}):
+        with configured(self.spark, _REPLACING):
             if self.settings.path is not None:
                 writer = frame.write.format("delta").mode("overwrite").option("mergeSchema", "true")
                 if condition is not None:
