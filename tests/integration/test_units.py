@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from delta.tables import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark import Accumulator
+from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import extraction, units
 from entitymill.changes import Changes
@@ -66,6 +67,17 @@ def test_a_run_that_died_is_continued(
     assert sorted(row.status for row in job.read("runs").collect()) == ["done"] * (1 + full) + ["failed"]
 
 
+def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
+    """The same rows, each counted as often as it is computed."""
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            counter.add(batch.num_rows)
+            yield batch
+
+    return rows.mapInArrow(count, rows.schema)
+
+
 def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delta throws away what is cached of a table it commits to; of what a unit recognised, it must find nothing to."""
     job.texts(list(SOURCE.items())).run()
@@ -76,14 +88,9 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkey
 
         def load() -> Callable[..., Any]:
             recognise = recogniser.load()
-            return lambda rows: (found := recognise(rows)).mapInArrow(count, found.schema)
+            return lambda rows: counted(recognise(rows), recognised)
 
         return replace(recogniser, load=load)
-
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            recognised.add(batch.num_rows)
-            yield batch
 
     monkeypatch.setattr(extraction, "open_recogniser", counting)
     changed = {**SOURCE, **dict(zip(SOURCE, POOL[12:17], strict=False))}
@@ -94,16 +101,9 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkey
 
 def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     read = job.spark.sparkContext.accumulator(0)
-
-    def counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            read.add(batch.num_rows)
-            yield batch
-
     rows = job.spark.range(1000).selectExpr("format_string('%04d', id) AS doc_id", "1L AS chars", "false AS known")
-    documents = rows.mapInArrow(counted, rows.schema)
     found = Changes(
-        mode="first", documents=documents, removed=rows, refused=rows, whole=True, rows=1000, counts={},
+        mode="first", documents=counted(rows, read), removed=rows, refused=rows, whole=True, rows=1000, counts={},
         to_recognise=1000, to_remove=0, chars=1000, known=0,
     )  # fmt: skip
     limits = LimitSettings(unit_rows=100)
