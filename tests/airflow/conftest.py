@@ -20,8 +20,11 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """An Airflow of its own, whose database is made; whatever it started ends with the test."""
+    """An Airflow of its own, on a Postgres of its own; whatever it started ends with the test."""
     made = Home(tmp_path)
-    made.airflow("db", "migrate")
-    yield made
-    made.stop()
+    try:
+        made.start_postgres()
+        made.airflow("db", "migrate")
+        yield made
+    finally:
+        made.stop()

@@ -68,3 +68,5 @@ def test_a_table_whose_storage_does_not_answer_is_not_somebody_elses() -> None:
     session: Any = SilentSession()
     with pytest.raises(StorageError, match="cannot be reached"):
         NamedTables(session, OutputSettings(path="s3a://lake/out")).properties("runs")
+    with pytest.raises(StorageError, match="cannot be reached"):
+        Tables(session, OutputSettings(schema="lake.entities")).check_place()

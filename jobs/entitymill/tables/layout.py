@@ -143,7 +143,8 @@ class Tables:
                 raise OutputError(f"output.path: {self.settings.path} cannot be written: {error}.") from error
             return
         try:
-            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.settings.schema_ or '')}")
+            with faults.storage_told_apart():
+                self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.settings.schema_ or '')}")
         except (PySparkException, Py4JJavaError) as error:
             raise OutputError(f"output.schema: {self.settings.schema_} does not exist and cannot be created.") from error
 
@@ -185,7 +186,8 @@ class Tables:
 
     def _check_parquet(self) -> None:
         try:
-            ours = set(schemas.ENTITY_COLUMNS) <= set(self.read("entities").columns)
+            with faults.storage_told_apart():
+                ours = set(schemas.ENTITY_COLUMNS) <= set(self.read("entities").columns)
         except (PySparkException, Py4JJavaError):
             ours = False
         if not ours or storage.exists(self.spark, f"{self.address('entities')}/_delta_log"):
@@ -198,14 +200,12 @@ class Tables:
         """The properties of a Delta table; none where there is no such table.
 
         Raises:
-            StorageError: the storage does not answer; what it holds must not be taken for somebody else's then.
+            StorageError: the storage does not answer.
         """
         try:
-            rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.reference(name)}").collect()
-        except (PySparkException, Py4JJavaError) as error:
-            fault = faults.storage_fault(str(error))
-            if fault is not None:
-                raise fault from error
+            with faults.storage_told_apart():
+                rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.reference(name)}").collect()
+        except (PySparkException, Py4JJavaError):
             return {}
         return {row["key"]: row["value"] for row in rows}
 
