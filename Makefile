@@ -34,6 +34,7 @@ test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, ru
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (half an hour; root for mounts)
 	$(BIN)/python -m pytest tests/faults
+	ENTITYMILL_SWAP=all $(BIN)/python -m pytest tests/integration/test_units.py -k swap
 
 .PHONY: bench
 bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, in one run (half an hour)

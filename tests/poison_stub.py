@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,8 @@ from entitymill.engines import tagging
 
 FACTORY = "poison_stub:open_tagging"
 SEGFAULT, KILL, LOOP, MEMORY, BUG = (f"poison{name}" for name in ("segfault", "kill", "loop", "memory", "bug"))
+WHEN = "poisonwhen:"
+"""Before a path: deadly once something is there."""
 DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
 
 
@@ -25,6 +29,8 @@ def open_tagging(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
         for word, number in DEADLY.items():
             if word in text:
                 os.kill(os.getpid(), number)
+        if any(Path(path).exists() for path in re.findall(rf"{WHEN}(\S+)", text)):
+            os.kill(os.getpid(), signal.SIGKILL)
         while LOOP in text:
             time.sleep(0.01)
         if MEMORY in text:

@@ -20,6 +20,8 @@ _OF_RUN = (
     "sentences_per_second",
 )  # fmt: skip
 RUNS_LOOKED_AT = 1000
+SOURCE_STAGE = "source"
+"""Of `rejects`: rows that are no documents. Those of the other stage, which crash the tagger, the job itself judged."""
 
 
 class ReportLink(BaseOperatorLink):
@@ -112,12 +114,13 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
     new = f"FROM entities WHERE run_id = '{last['run_id']}'"
     found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
-    refused = rows(f"SELECT code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY code ORDER BY code")
+    refused = rows(f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY stage, code ORDER BY code")
     return {
         **{key: str(value) if isinstance(value, datetime) else value for key, value in last.items() if key != "settings"},
         "where": condition,
         **here,
         "rejects": {row["code"]: row["documents"] for row in refused},
+        "refused": sum(row["documents"] for row in refused if row["stage"] == SOURCE_STAGE),
         "found": held["entities"],
         "doubled": found["entities"] - found["mentions"],
         "at_work": next((run["run_id"] for run in runs if run["status"] == "running"), None),
@@ -147,7 +150,7 @@ def judge(report: Mapping[str, Any], allowed: float) -> list[str]:
         faults.append(f"documents claims {report['entities']} entities, the table has {report['found']}.")
     if report["doubled"]:
         faults.append(f"{report['doubled']} mentions of the last run are there more than once.")
-    refused = sum(report["rejects"].values())
+    refused = report["refused"]
     ratio = refused / (refused + report["documents"]) if refused else 0.0
     if ratio > allowed:
         faults.append(f"{refused} of {refused + report['documents']} rows were refused, more than {allowed:g} allows.")

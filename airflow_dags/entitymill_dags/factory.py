@@ -103,6 +103,9 @@ def _at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
 
 def _common(table: Table) -> dict[str, Any]:
     return {
+        # A retry, a cleared task and a backfill submit anew: they would else find the run before, and take it for theirs.
+        # The job's lease keeps it from what may still run, on every kind of cluster.
+        "durable": False,
         "task_id": "extract",
         "execution_timeout": timedelta(hours=table.timeout_hours),
         # Backfills and scheduled runs write one output: one after the other.
@@ -130,8 +133,6 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
         files=",".join(str(home / file) for file in how.files) or None,
         archives=str(home / how.archives) if how.archives else None,
         conf=dict(how.conf),
-        # A retry submits anew: the job's lease keeps it from what may still run, on every kind of cluster.
-        durable=False,
     )
 
 
@@ -162,7 +163,7 @@ def _databricks_run_now(table: Table, home: Path) -> BaseOperator:  # noqa: ARG0
 
 
 def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners are called alike
-    from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator  # noqa: PLC0415
+    from entitymill_dags.submission import SubmitRun  # noqa: PLC0415  # loads the provider
 
     def tasks(context: Mapping[str, Any]) -> list[dict[str, Any]]:
         wheel = {"package_name": "entitymill", "entry_point": "entitymill"}
@@ -176,7 +177,7 @@ def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG00
             }
         ]
 
-    return DatabricksSubmitRunOperator(
+    return SubmitRun(
         **_common(table),
         databricks_conn_id=table.databricks.connection,
         run_name=f"entitymill {table.name}",

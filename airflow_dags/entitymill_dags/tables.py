@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
@@ -15,10 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 HERE = Path(__file__).parents[1]
 FIRINGS_LOOKED_AT = 100
+_SECRET = re.compile(r"secret|password|passwd|access[._]?key|account\.key|session\.token|sas\.token", re.IGNORECASE)
+_WHENCE = re.compile(r"(provider|provider\.(path|type)|\.file|\.endpoint)$", re.IGNORECASE)
+"""As in entitymill.masking: keys of secrets, but not those that say whence they come."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An import error is shown to everybody: without what was entered.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Slice(_Section):
@@ -66,6 +72,12 @@ class SparkSubmit(_Section):
     archives: str | None = Field(None, description="PATH#NAME: unpacked under that name for every executor")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
 
+    @field_validator("conf")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        _refuse_secrets(value)
+        return value
+
 
 JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model|sentence_detector)$")], str]
 
@@ -109,6 +121,12 @@ class Table(_Section):
     def _cron(cls, value: str | None) -> str | None:
         if value is not None and not croniter.is_valid(value):
             raise ValueError(f"{value!r} is not a cron expression")
+        return value
+
+    @field_validator("settings")
+    @classmethod
+    def _no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _refuse_secrets(setting.partition("=")[0] for setting in value)
         return value
 
     @field_validator("timezone")
@@ -182,6 +200,13 @@ def load(path: Path | None = None) -> Tables:
     content = yaml.safe_load(path.read_text(encoding="utf8")) or {}
     content["home"] = os.environ.get("ENTITYMILL_HOME") or content.get("home") or str(HERE.parent)
     return Tables.model_validate(content)
+
+
+def _refuse_secrets(keys: Iterable[str]) -> None:
+    """They would be words of a command line, which every user of the machine can read."""
+    for key in keys:
+        if _SECRET.search(key) and not _WHENCE.search(key):
+            raise ValueError(f"{key} holds a secret: leave it to the worker's environment or a credentials provider")
 
 
 def _fires_twice_a_day(schedule: str, start: datetime) -> bool:

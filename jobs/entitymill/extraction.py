@@ -59,11 +59,10 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     tables = Tables(spark, settings.output)
     tables.check_place()
     tables.check_ours(LEASE, *NAMES)
-    tables.check_types(source.passthrough)
     clock.lap("preparation")
     runs = Runs(tables)
     seen = runs.last()
-    if not full and not source.moving and tables.complete() and _nothing_new(seen, summary, stamp):
+    if not full and not source.moving and tables.complete() and _nothing_new(seen, tables, summary, stamp):
         return _idle(runs, tables, settings, stamp, summary, clock)
     with Lease(tables, settings.limits, summary.run_id) as lease:
         commits = lease.commits()
@@ -95,18 +94,16 @@ def _count_alone(source: Source, summary: Summary) -> Summary:
     return summary
 
 
-def _continues(last: Row | None, summary: Summary, stamp: Stamp) -> bool:
+def _continues(last: Row | None, tables: Tables, summary: Summary, stamp: Stamp) -> bool:
     """Whether the last run was about the same, and came to its end: then only what changed since needs a look."""
-    return last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint)
+    same = last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint)
+    return same and not failures.worth_a_try(tables, last)
 
 
-def _nothing_new(last: Row | None, summary: Summary, stamp: Stamp) -> bool:
+def _nothing_new(last: Row | None, tables: Tables, summary: Summary, stamp: Stamp) -> bool:
     """Whether the last run did the same for the same version of the source."""
-    return (
-        last is not None
-        and _continues(last, summary, stamp)
-        and last.source_version == stamp.source_version != "unversioned"
-    )
+    unchanged = last is not None and last.source_version == stamp.source_version != "unversioned"
+    return unchanged and _continues(last, tables, summary, stamp)
 
 
 def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
@@ -152,6 +149,7 @@ class _Run:
     def go(self, *, full: bool) -> None:
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
+        self.tables.check_types(self.source.passthrough)
         whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
         publisher = self._publisher(staging, whole=whole) if collecting else None
@@ -162,7 +160,7 @@ class _Run:
         before = failures.listed(self.tables)
         try:
             refusals = Refusals(self.tables, self.commits, self.stamp)
-            failed = Failures(self.spark, self.settings, self.summary, refusals, before, self.tables.documents)
+            failed = Failures(self.spark, self.settings, self.summary, refusals, before)
             self._refuse(refusals, found)
             self.clock.lap("source")
             recognise = self.recogniser.load() if found.to_recognise else _nothing
@@ -197,7 +195,7 @@ class _Run:
         how = self.settings.incremental.on_fingerprint_change
         policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
-        if not full and not self.source.moving and _continues(self.last, self.summary, self.stamp):
+        if not full and not self.source.moving and _continues(self.last, self.tables, self.summary, self.stamp):
             found = self._told(known, policy)
             if found is not None:
                 return found
@@ -246,13 +244,13 @@ class _Run:
             self.clock.lap("writing")
         self.summary.removed = found.to_remove
         for piece in units.cut(found, self.settings.limits):
-            documents = units.spread(self.spark, piece.documents, piece.chars, self.settings.spark.partitions)
+            documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
             # Kept: all tables and the counts read it, and the model must run once.
             recognised = recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
             try:
                 first, last, some_failed = self.summary.count(recognised)
                 self.clock.lap("recognition")
-                healthy = recognised
+                healthy = failures.without(recognised, [])
                 if some_failed:
                     healthy, lost = failed.take(recognised, piece, found)
                     if piece.known:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.changes import Changes
@@ -16,6 +14,8 @@ from entitymill.tables.refusals import Refusals
 from entitymill.units import Piece
 
 STAGE = "recognition"
+AGAIN = ", not for the first time"
+"""At the end of the detail of a document that failed in the run before as well."""
 _REFUSED = "doc_id string, stage string, code string, detail string"
 
 
@@ -31,6 +31,14 @@ def listed(tables: Tables) -> set[str]:
     return {row["doc_id"] for row in failed if row["run_id"] in runs}
 
 
+def worth_a_try(tables: Tables, last: Row | None) -> bool:
+    """Whether documents failed in the last run for the first time: it may have been the machine's fault, not theirs."""
+    if last is None or not last["rejects"] or not tables.exists("rejects"):
+        return False
+    theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
+    return bool(tables.read("rejects").where(theirs).take(1))
+
+
 class Failures:
     """The failed documents of one run."""
 
@@ -41,7 +49,6 @@ class Failures:
         summary: Summary,
         refusals: Refusals,
         before: set[str],
-        held: Callable[[], int],
     ) -> None:
         """None so far.
 
@@ -51,14 +58,12 @@ class Failures:
             summary: that counts them.
             refusals: that lists them.
             before: ids that were `listed` when the run began.
-            held: how many documents the output holds.
         """
         self._spark = spark
         self._settings = settings
         self._summary = summary
         self._refusals = refusals
         self._before = before
-        self._held = held
         self._failed = 0
 
     def take(self, recognised: DataFrame, piece: Piece, found: Changes) -> tuple[DataFrame, DataFrame]:
@@ -75,11 +80,10 @@ class Failures:
         Raises:
             RejectedError: more documents failed than limits.max_reject_ratio allows.
         """
-        rows = recognised.where(F.col("failure").isNotNull()).select(
-            "doc_id", F.lit(STAGE), "failure.code", "failure.detail"
-        )
+        rows = recognised.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
         # Kept on the driver: were they computed again, others might fail.
-        failed = [tuple(row) for row in rows.collect()]
+        again = dict.fromkeys(self._before, AGAIN)
+        failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
         refused = self._spark.createDataFrame(failed, _REFUSED)
         self._refusals.add(refused)
         for _, _, code, _ in failed:
@@ -90,7 +94,7 @@ class Failures:
         return without(recognised, ids), refused.select("doc_id")
 
     def check(self, failed: list[str], piece: Piece, found: Changes) -> None:
-        """Give up where too many documents failed: a share of the output's, since what is new in a night may be few.
+        """Give up where too many documents failed.
 
         Args:
             failed: doc_id of those of a unit.
@@ -102,15 +106,16 @@ class Failures:
         """
         if len(failed) < 2:  # one document never fails a unit
             return
-        held, ratio = self._held(), self._settings.limits.max_reject_ratio
+        ratio = self._settings.limits.max_reject_ratio
         # Nor do those that are tried in vain again and again: they may be all that is new.
         new = sum(doc_id not in self._before for doc_id in failed)
         refused = sum(found.counts.values()) + self._failed
-        if (new > 1 and new > ratio * max(piece.rows, held)) or refused > ratio * max(found.rows, held):
+        if new > 1 and (new > ratio * piece.rows or refused > ratio * found.rows):
             raise RejectedError(
                 f"{len(failed)} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the "
                 f"tagger, {refused} of {found.rows} rows are refused in all, more than limits.max_reject_ratio {ratio:g} "
-                "allows: the unit was not published; the rejects table lists the rows."
+                "allows: the unit was not published; the rejects table lists the rows. Mend the machines or the texts, or "
+                "raise the ratio for one run, after which these documents no longer count."
             )
 
 

@@ -32,6 +32,8 @@ NO_DATA = frozenset(
     }
 )
 """Operations that leave every row as it was."""
+OF_ROWS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
+"""Operations whose events tell of every row that they change; a column dropped and made anew has none, for one."""
 PUT, CUT = ("insert", "update_postimage"), ("delete", "update_preimage")
 CHANGE, COMMIT = "_change_type", "_commit_version"
 
@@ -87,12 +89,13 @@ def since(
 
 
 def _commits(table: DeltaTable, after: int, until: int) -> list[Row] | None:
-    """The commits after one version up to another; none where some are gone, or they are too many."""
+    """The commits after one version up to another; none where some are gone, of an unknown kind, or they are too many."""
     if not after <= until or until - after > MOST_COMMITS:
         return None
     rows = table.history(until - after + MOST_COMMITS).where((F.col("version") > after) & (F.col("version") <= until))
     found = rows.select("version", "operation", "operationParameters").collect()
-    return found if len(found) == until - after else None
+    known = all(commit["operation"] in OF_ROWS | NO_DATA for commit in found)
+    return found if known and len(found) == until - after else None
 
 
 def _appends(commit: Row) -> bool:

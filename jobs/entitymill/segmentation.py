@@ -9,7 +9,6 @@ depends on the text alone.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -107,10 +106,9 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
     try:
         if named:
             return SentenceDetectorDLModel.pretrained(named[1], named[2])
-        if not storage.exists(spark, path):
+        address = storage.driver_first(path)
+        if not storage.exists(spark, address):
             raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
-        # Spark NLP's reader takes a relative path for one on the default file system.
-        address = Path(path).resolve().as_uri() if Path(path).exists() else path
         return SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
         what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"
@@ -128,8 +126,9 @@ def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
     if PRETRAINED.fullmatch(settings.model):
         return settings.model
     try:
-        if not storage.exists(spark, settings.model):
+        address = storage.driver_first(settings.model)
+        if not storage.exists(spark, address):
             raise ModelError(f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel.")
-        return f"dl {storage.digest(spark, settings.model)}"
+        return f"dl {storage.digest(spark, address)}"
     except OSError as error:
         raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error

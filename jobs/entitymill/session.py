@@ -58,6 +58,17 @@ def configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]
                 spark.conf.set(key, old)
 
 
+def beside(spark: SparkSession) -> SparkSession:
+    """Another session of the same application, whose confs, catalog and schema are the same now and may change apart."""
+    other = spark.newSession()
+    # In the JVM: what SQL's SET tells has its secrets blotted out.
+    there, here = (of._jsparkSession.sessionState().conf().settings() for of in (other, spark))
+    there.putAll(here)
+    other.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
+    other.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
+    return other
+
+
 def submitted() -> bool:
     """Whether spark-submit started this process."""
     return "PYSPARK_GATEWAY_PORT" in os.environ

@@ -46,6 +46,11 @@ class Source:
     moving: bool
     settings: SourceSettings
 
+    @property
+    def pinned(self) -> bool:
+        """Whether every look at `rows` finds the same: of a Delta table's version, not of files or a view."""
+        return bool(self.identity)
+
     def judged(self) -> DataFrame:
         """All rows with their `copies`, `chars` and admission.CODE; runs a job that looks for duplicate ids."""
         return admission.judge(admission.with_copies(self.rows), self.settings.max_chars)

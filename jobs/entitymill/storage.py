@@ -41,6 +41,15 @@ def qualify(spark: SparkSession, path: str) -> str:
     return str(hadoop_path(spark, path)[1].toString())
 
 
+def driver_first(path: str) -> str:
+    """The address of a path without a scheme that is there for the driver itself; others as they stand.
+
+    Hadoop's client takes such a path for one on the default file system, which is another one on YARN and on Databricks:
+    there a volume is a mount, /Volumes/..., that Hadoop's client refuses.
+    """
+    return Path(path).resolve().as_uri() if Path(path).exists() else path
+
+
 def exists(spark: SparkSession, path: str) -> bool:
     """Whether anything is at a path.
 
@@ -145,6 +154,20 @@ def remove(spark: SparkSession, path: str) -> None:
     system, java_path = hadoop_path(spark, path)
     try:
         system.delete(java_path, True)
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def rename(spark: SparkSession, path: str, to: str) -> bool:
+    """Rename a file or directory; whether that was done.
+
+    Raises:
+        OSError: the file system cannot.
+    """
+    system, source = hadoop_path(spark, path)
+    _, target = hadoop_path(spark, to)
+    try:
+        return bool(system.rename(source, target))
     except Py4JJavaError as error:
         raise _failed(error, path) from error
 

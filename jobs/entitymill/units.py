@@ -62,8 +62,16 @@ def cut(changes: Changes, limits: LimitSettings) -> Iterator[Piece]:
         yield Piece(inside.drop("known"), found["known"], found["rows"], found["chars"])
 
 
-def spread(spark: SparkSession, documents: DataFrame, chars: int, partitions: int | None) -> DataFrame:
-    """Spread documents of so many code points over tasks by a hash of their id: the same on every try."""
+def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: bool) -> DataFrame:
+    """Spread a unit's documents over tasks by a hash of their id: the same on every try.
+
+    Args:
+        spark: the session.
+        piece: the unit.
+        partitions: how many; none: by the texts.
+        once: whether to take one row of an id even where several are there by now, which were not when they were counted.
+    """
     cores = spark.sparkContext.defaultParallelism
-    wanted = min(chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
-    return documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    wanted = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    spread_out = piece.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    return spread_out.dropDuplicates(["doc_id"]) if once else spread_out

@@ -14,6 +14,7 @@ import pytest
 from py4j.java_gateway import JavaGateway
 from pyspark.java_gateway import launch_gateway
 
+from entitymill import maintenance
 from pages import block
 
 from .conftest import PACKAGE, PAGE
@@ -87,6 +88,24 @@ def test_yarn(jvm: Any, package: Path) -> None:
     assert {"hadoop-aws-3.3.4.jar", "spark-nlp_2.12-5.5.3.jar"} <= {Path(path).name for path in jars}
     assert (conf.get("spark.executor.cores"), conf.get("spark.executor.memoryOverheadFactor")) == ("4", "0.5")
     assert conf.get("spark.ui.enabled") == "true"
+
+
+def test_maintenance_is_in_the_place_of_the_job(jvm: Any, package: Path) -> None:
+    line = block(PAGE, YARN).rstrip().replace("extract_entities.py", "maintain_tables.py") + " optimize\n"
+    started, _, _ = prepared(jvm, typed(line, package), package)
+    assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/maintain_tables.py"]
+    maintenance.parser().parse_args(started[5::2])
+
+
+def test_the_image_holds_what_the_lines_name(package: Path) -> None:
+    copied = [line.split()[1:] for line in block(PAGE, "FROM spark:").splitlines() if line.startswith(("COPY", "ADD"))]
+    place = {source: target.rstrip("/") for *sources, target in copied for source in sources}
+    for source in place:
+        assert (package / source).exists(), source
+    for program in ("extract_entities.py", "maintain_tables.py"):
+        assert f"{place[program]}/{program}" == f"/opt/entitymill/{program}"
+    assert (package / "conf" / "articles.yaml").exists(), "a directory is copied by its content"
+    assert place["conf"] == "/opt/entitymill"
 
 
 def test_kubernetes(jvm: Any, package: Path) -> None:

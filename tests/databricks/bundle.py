@@ -35,6 +35,7 @@ def values(target: str) -> dict[str, str]:
         "bundle.name": bundle["bundle"]["name"],
         "bundle.target": target,
         "workspace.file_path": str(ROOT),
+        "workspace.current_user.short_name": "ann_lee",
     }
 
 

@@ -43,8 +43,15 @@ def test_the_job_is_one_by_the_api(target: str) -> None:
 def test_what_airflow_submits_is_a_run_by_the_api() -> None:
     entry = next(table for table in tables.load().tables if table.runner == "databricks_submit")
     operator = factory.make_dag(entry, bundle.ROOT).get_task("extract")
-    [task] = operator.tasks(context=_context(), jinja_env=None)  # type: ignore[attr-defined]
-    assert SubmitTask.from_dict(task).as_dict() == task
+    operator.tasks = operator.tasks(context=_context(), jinja_env=None)  # type: ignore[attr-defined]  # as Airflow renders it
+    payload = operator._prepare_submit_json(_context())  # type: ignore[attr-defined]
+    [task] = payload["tasks"]
+    # Numbers and booleans go as text.
+    cluster = {**task["new_cluster"], "num_workers": int(task["new_cluster"]["num_workers"])}
+    assert SubmitTask.from_dict({**task, "new_cluster": cluster}).as_dict() == {**task, "new_cluster": cluster}
+    line = task["python_wheel_task"]
+    assert line == {"package_name": "entitymill", "entry_point": "entitymill", "parameters": line["parameters"]}
+    assert f"source.where={arguments.where(entry, _context())}" in line["parameters"]
 
 
 def test_what_airflow_sets_are_parameters_of_the_job() -> None:
@@ -66,6 +73,18 @@ def test_every_parameter_of_the_job_is_passed_on() -> None:
     job = bundle.job("prod")
     line = " ".join(job["tasks"][0]["python_wheel_task"]["parameters"])
     assert set(re.findall(r"job\.parameters\.(\w+)", line)) == {parameter["name"] for parameter in job["parameters"]}
+
+
+def test_the_bundles_own_file_has_known_keys_alone() -> None:
+    """The CLI only warns of others. https://docs.databricks.com/dev-tools/bundles/reference"""
+    top = bundle.top()
+    assert top.keys() <= {"bundle", "include", "variables", "artifacts", "sync", "targets"}
+    assert all(variable.keys() == {"description", "default"} for variable in top["variables"].values())
+    assert all(artifact.keys() <= {"type", "path", "build"} for artifact in top["artifacts"].values())
+    assert top["sync"].keys() == {"paths"}
+    for target in top["targets"].values():
+        assert target.keys() <= {"mode", "default", "variables", "workspace", "run_as", "permissions"}
+        assert target["variables"].keys() <= top["variables"].keys() if "variables" in target else True
 
 
 def test_the_targets_are_what_their_names_say() -> None:

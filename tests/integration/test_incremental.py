@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from entitymill import units
 from entitymill.errors import OutputError, RejectedError
 from truth import POOL, Truth
 
@@ -220,3 +223,48 @@ def test_a_condition_on_the_time_is_asked_again_though_the_source_is_the_same(jo
     where = "source.where=current_date() > date'2000-01-01'"
     job.run(*source.options(), where)
     assert job.run(*source.options(), where).mode == "compare"
+
+
+def test_a_change_of_the_columns_is_not_left_to_the_feed(job: Job, truth: Truth, spark: SparkSession) -> None:
+    """A column dropped and made anew would be another in every row, and no event tells of it."""
+    source = Source(job, **FEED)
+    job.run(*source.options())
+    spark.sql(f"ALTER TABLE delta.`{source.path}` ADD COLUMN lang STRING")
+    source.delete("d1")
+    assert job.run(*source.options()).mode == "compare"
+    source.delete("d2")
+    assert job.run(*source.options()).mode == "feed"
+    truth.check(job.output, source.rows)
+
+
+def test_a_view_that_shows_a_document_twice_for_a_while(
+    job: Job, truth: Truth, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row on its way from one table to another, seen in both: after the look for ids that occur twice."""
+    one, other = Source(job), f"{job.directory}/other"
+    spark.createDataFrame([], "id string, text string").write.format("delta").save(other)
+    tables = f"TABLE delta.`{one.path}` UNION ALL TABLE delta.`{other}`"
+    spark.sql(f"CREATE OR REPLACE VIEW both_texts AS {tables}")
+    options = ("source.format=table", "source.path=both_texts")
+    spread = units.spread
+
+    def in_both(*arguments: Any, **named: Any) -> Any:
+        one.writer(one.frame({key: BASE[key] for key in ("d0", "d1")}), "append").save(other)
+        return spread(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(units, "spread", in_both)
+        job.run(*options)
+    truth.check(job.output, BASE)
+    one.delete("d0", "d1")
+    job.run(*options)
+    truth.check(job.output, BASE)
+
+
+def test_a_carried_column_whose_letters_change_their_case(job: Job) -> None:
+    table = pa.table({"id": ["a", "b"], "text": POOL[:2], "Lang": ["en", "en"]})
+    job.texts(table).run("source.passthrough=[Lang]")
+    job.texts(table.rename_columns(["id", "text", "lang"])).run("source.passthrough=[lang]")
+    assert {row["lang"] for row in job.read("entities").select("lang").collect()} == {"en"}
+    with pytest.raises(OutputError, match="lang is bigint now and string"):
+        job.texts(table.drop_columns("Lang").append_column("lang", [[1, 2]])).run("source.passthrough=[lang]")

@@ -9,10 +9,15 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import settings
+from entitymill import segmentation, settings
+from entitymill.engines import openvino
+from entitymill.errors import OutputError
+from entitymill.extraction import extract
+from entitymill.session import configured
+from entitymill.settings import SegmentationSettings
 from entitymill.tables import Tables
 
-from .conftest import Job
+from .conftest import ROOT, Job
 
 TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "The United Nations met in New York.")]
 
@@ -61,3 +66,35 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     assert len(sizes["LOC"]) == 1
     assert len(sizes["PER"]) > 2
     assert max(sizes["PER"]) < 4_000_000
+
+
+def test_files_that_the_catalog_does_not_know_block_no_hidden_table(job: Job, spark: SparkSession) -> None:
+    """As a run leaves them that dies while it makes a managed table, or removes one."""
+    schema = "leftover_out"
+    place = Path(spark.conf.get("spark.sql.warehouse.dir").removeprefix("file:")) / f"{schema}.db"  # type: ignore[union-attr]
+    others = [option for option in job.texts(TEXTS[:1]).options() if not option.startswith("output.path")]
+    loaded = settings.load(None, [*others, f"output.schema={schema}"], {})
+    for name in ("entitymill_staged_documents", "entitymill_staged_entities"):
+        spark.range(1).write.format("delta").save(str(place / name))
+    (place / "rejects" / "_delta_log").mkdir(parents=True)
+    extract(spark, loaded)
+    extract(spark, loaded, full=True)
+    assert spark.read.table(f"{schema}.documents").count() == 1
+    assert not (place / "entitymill_staged_documents").exists()
+
+    spark.sql(f"DROP TABLE {schema}.rejects")
+    spark.range(1).write.format("delta").save(str(place / "rejects"))
+    with pytest.raises(
+        OutputError, match=rf"{schema}\.rejects is not in the catalog, but its files are.*move .*/rejects away"
+    ):
+        extract(spark, loaded, full=True)
+
+
+def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(spark: SparkSession) -> None:
+    """As on YARN, and as Databricks' volumes, which Hadoop's client refuses by their plain path."""
+    with configured(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
+        model = openvino.ship_model(spark, str(ROOT / "models" / "demo"))
+        chosen = SegmentationSettings(model=str(ROOT / "models" / "sentence_detector"))
+        assert segmentation.identity(spark, chosen).startswith("dl ")
+        segmentation.load_detector(spark, chosen)
+    assert model.manifest.name

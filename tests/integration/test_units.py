@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,17 +14,21 @@ from delta.tables import DeltaTable
 from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill import extraction, units
+from entitymill import extraction, storage, units
 from entitymill.changes import Changes
 from entitymill.recognition import open_recogniser
 from entitymill.settings import LimitSettings, Settings
+from entitymill.tables.commits import Commits
 from entitymill.tables.publisher import Publisher, Unit
+from entitymill.tables.staging import Staging
 from truth import POOL, Truth
 
 from .conftest import Job
 
 SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL[:12])}
 SMALL = "limits.unit_rows=3"
+SWAP_STEPS = itertools.count(1) if os.environ.get("ENTITYMILL_SWAP") == "all" else (3, 4)
+"""`make test-faults` tries all; these two are where the most is on its way."""
 
 
 def test_each_unit_is_committed_when_it_is_done(job: Job, truth: Truth) -> None:
@@ -65,6 +70,68 @@ def test_a_run_that_died_is_continued(
     assert summary.documents < len(SOURCE)
     truth.check(job.output, SOURCE)
     assert sorted(row.status for row in job.read("runs").collect()) == ["done"] * (1 + full) + ["failed"]
+
+
+class Died(BaseException):
+    """As a kill, it is nothing that the run could write down."""
+
+
+def dies_in_the_swap(patched: pytest.MonkeyPatch, step: int) -> None:
+    """Let a run die just before a step of those that make what it collected visible."""
+    steps = itertools.count(1)
+    swapping: list[bool] = []
+
+    def counting(of: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*arguments: Any, **named: Any) -> Any:
+            if swapping and next(steps) == step:
+                raise Died
+            return of(*arguments, **named)
+
+        return instead
+
+    def finish(staging: Staging, of: Callable[..., None] = Staging.finish) -> None:
+        swapping.append(True)
+        of(staging)
+
+    patched.setattr(Staging, "finish", finish)
+    for owner, name in ((Commits, "__call__"), (Staging, "_mark"), (storage, "rename"), (storage, "remove")):
+        patched.setattr(owner, name, counting(getattr(owner, name)))
+
+
+def claims_no_more_than_there_is(job: Job, kind: str) -> bool:
+    mentions = job.read("entities", kind).groupBy("doc_id").count()
+    claims = job.read("documents").where("entities > 0").join(mentions, "doc_id", "left")
+    return not claims.where("count IS NULL OR count <> entities").take(1)
+
+
+@pytest.mark.parametrize(("format_", "full"), [("delta", True), ("parquet", False)])
+def test_a_run_may_die_at_any_step_of_the_swap(
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, format_: str, full: bool
+) -> None:
+    kind = f"output.format={format_}"
+    source = dict(itertools.islice(SOURCE.items(), 3))
+    job.texts(list(source.items())).run(kind)
+    for step in SWAP_STEPS:
+        source["d01"] = POOL[3 + step % 2]
+        source.pop("d02" if step % 2 else "new", None)
+        source["new" if step % 2 else "d02"] = POOL[5]
+        job.texts(list(source.items()))
+        with monkeypatch.context() as patched:
+            dies_in_the_swap(patched, step)
+            try:
+                job.run(kind, full=full)
+            except Died:
+                pass
+            else:
+                break  # it has no more steps
+        if (job.output / "entities").exists():
+            assert claims_no_more_than_there_is(job, kind)
+        job.run(kind)
+        truth.check(job.output, source)
+        assert not [path.name for path in job.output.iterdir() if path.name.startswith(("_gone", "_replaced", "_written"))]
+    else:
+        return
+    assert step > 6
 
 
 def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from pyspark.sql import functions as F
 
-from entitymill import settings
+from entitymill import session, settings
 from entitymill.errors import OutputError
 from entitymill.tables import Tables
 from entitymill.tables.commits import Commits
@@ -152,9 +152,11 @@ def test_commits_of_an_older_epoch_write_nothing(job: Job) -> None:
     assert job.read("runs").count() == 2
 
 
-def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth) -> None:
+@pytest.mark.parametrize("format_", ["delta", "parquet"])
+def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth, format_: str) -> None:
     job.texts(list(SOURCE.items()))
-    overrides = [item for option in job.options("limits.unit_rows=3", "spark.master=local[1]") for item in ("--set", option)]
+    options = job.options("limits.unit_rows=3", "spark.master=local[1]", f"output.format={format_}")
+    overrides = [item for option in options for item in ("--set", option)]
     jars = ["--set", f"spark.jars={ROOT}/build/jars", "--set", "spark.conf.spark.driver.memory=2g"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *overrides, *jars]
@@ -164,3 +166,34 @@ def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth) 
 
     assert [run.returncode for run in runs] == [0, 0], said
     truth.check(job.output, SOURCE)
+
+
+def test_a_parquet_directory_that_is_just_being_swapped_is_not_somebody_elses(
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = "output.format=parquet"
+    job.texts(list(SOURCE.items())[:2]).run(parquet)
+    blank, missed = Tables._blank, []
+
+    def between_two_renames(tables: Tables, name: str) -> bool:
+        if not missed:
+            missed.append(name)
+            raise FileNotFoundError(name)
+        return blank(tables, name)
+
+    monkeypatch.setattr(Tables, "_blank", between_two_renames)
+    job.texts(list(SOURCE.items())).run(parquet)
+    assert missed
+    truth.check(job.output, SOURCE)
+
+
+def test_the_leases_session_begins_as_the_runs(job: Job) -> None:
+    secret = {"spark.hadoop.fs.test.account.key": "hunter2", "spark.sql.session.timeZone": "Asia/Tokyo"}
+    job.spark.sql("CREATE SCHEMA IF NOT EXISTS chosen")
+    with session.configured(job.spark, secret):
+        job.spark.catalog.setCurrentDatabase("chosen")
+        other = session.beside(job.spark)
+        job.spark.catalog.setCurrentDatabase("default")
+    assert {key: other.conf.get(key) for key in secret} == secret
+    assert other.catalog.currentDatabase() == "chosen"
+    assert job.spark.conf.get("spark.sql.session.timeZone") != "Asia/Tokyo"

@@ -38,7 +38,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     for name, digest in manifest.files.items():
         names[name] = f"{digest[:16]}-{name}"
         try:
-            storage.fetch(spark, f"{path.rstrip('/')}/{name}", scratch / names[name])
+            storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{name}", scratch / names[name])
         except OSError as error:
             raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
@@ -68,13 +68,13 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:
     copy = scratch / bundle.MANIFEST
     try:
-        there = storage.exists(spark, path)
+        there = storage.exists(spark, storage.driver_first(path))
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not there:
         raise ModelError(f"model.path: nothing is at {path}; name a model bundle.")
     try:
-        storage.fetch(spark, f"{path.rstrip('/')}/{bundle.MANIFEST}", copy)
+        storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.MANIFEST}", copy)
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.MANIFEST}: it is not a model bundle ({error}).") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)

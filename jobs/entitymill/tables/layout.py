@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -14,6 +16,7 @@ from entitymill.errors import OutputError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.session import configured
 from entitymill.settings import OutputSettings
+from entitymill.tables import leftovers
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations")
 LEASE = "lease"
@@ -98,13 +101,7 @@ class Tables:
 
     def _half_made(self, name: str) -> bool:
         """Whether a run died, or is, between making a table's directory and its first commit."""
-        log = f"{self.address(name)}/_delta_log"
-        if storage.exists(self.spark, f"{log}/{0:020}.json") or not storage.exists(self.spark, log):
-            return False
-        # The log alone first: of an old table the first commits are gone, and its data are many files.
-        if storage.names(self.spark, f"{log}/*.json"):
-            return False
-        return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.files(self.spark, self.address(name)))
+        return leftovers.half_made(self.spark, self.address(name))
 
     def _blank(self, name: str) -> bool:
         """Whether a directory holds nothing but what Spark leaves beside data."""
@@ -114,10 +111,6 @@ class Tables:
     def complete(self) -> bool:
         """Whether `documents` and what it tells of are both there."""
         return self.exists("documents") and self.exists("entities")
-
-    def documents(self) -> int:
-        """How many documents the output holds."""
-        return self.read("documents").count() if self.exists("documents") else 0
 
     def table(self, name: str) -> DeltaTable:
         """A Delta table, to be changed."""
@@ -132,7 +125,7 @@ class Tables:
             OutputError: they cannot.
         """
         if self.settings.path is not None:
-            if self.parquet and storage.qualify(self.spark, self.settings.path).startswith(_OBJECT_STORES):
+            if self.parquet and self._on_object_store():
                 raise OutputError(
                     f"output.format: parquet is swapped in by renaming a directory, which {self.settings.path} cannot do at "
                     "once; use delta."
@@ -147,6 +140,9 @@ class Tables:
                 self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.settings.schema_ or '')}")
         except (PySparkException, Py4JJavaError) as error:
             raise OutputError(f"output.schema: {self.settings.schema_} does not exist and cannot be created.") from error
+
+    def _on_object_store(self) -> bool:
+        return self.address("entities").startswith(_OBJECT_STORES)
 
     def check_ours(self, *names: str) -> None:
         """Find out whether the tables that exist were written by this version of this program.
@@ -175,26 +171,34 @@ class Tables:
         """
         if not fields or not self.exists("entities"):
             return
-        held = {field.name: field.dataType.simpleString() for field in self.read("entities").schema}
+        # Delta tells columns apart without their case.
+        held = {field.name.lower(): field.dataType.simpleString() for field in self.read("entities").schema}
         for field in fields:
-            kind = field.dataType.simpleString()
-            if held.get(field.name, kind) != kind:
+            kind, before = field.dataType.simpleString(), held.get(field.name.lower())
+            if before not in (None, kind):
                 raise OutputError(
-                    f"source.passthrough: {field.name} is {kind} now and {held[field.name]} in "
+                    f"source.passthrough: {field.name} is {kind} now and {before} in "
                     f"{self.address('entities')}; cast it in a view (source.format table), or choose another output."
                 )
 
     def _check_parquet(self) -> None:
+        for pause in (1, 2, None):
+            if self._parquet_is_ours():
+                return
+            if pause is not None:
+                time.sleep(pause)  # another run may just be putting a directory in the place of the old one
+        raise OutputError(
+            f"output: {self.address('entities')} exists and was not written by this program; "
+            "choose another output or move it away."
+        )
+
+    def _parquet_is_ours(self) -> bool:
         try:
             with faults.storage_told_apart():
                 ours = set(schemas.ENTITY_COLUMNS) <= set(self.read("entities").columns)
-        except (PySparkException, Py4JJavaError):
-            ours = False
-        if not ours or storage.exists(self.spark, f"{self.address('entities')}/_delta_log"):
-            raise OutputError(
-                f"output: {self.address('entities')} exists and was not written by this program; "
-                "choose another output or move it away."
-            )
+            return ours and not storage.exists(self.spark, f"{self.address('entities')}/_delta_log")
+        except (PySparkException, Py4JJavaError, OSError):
+            return False
 
     def properties(self, name: str) -> dict[str, str]:
         """The properties of a Delta table; none where there is no such table.
@@ -217,8 +221,11 @@ class Tables:
         if self.exists(name):
             self._evolve(name, schema)
             return
+        # What a run left that died before it made the table: Delta takes it for one, or makes none over it.
         if self.settings.path is not None:
-            self.drop(name)  # what a run left that died before the first commit: Delta takes it for a table
+            self.drop(name)
+        else:
+            leftovers.clear(self.spark, self.address(name), hidden=self._hidden(name) and name != LEASE)
         builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema).property(PROPERTY, schemas.VERSION)
         for key, value in (properties or {}).items():
             builder = builder.property(key, value)
@@ -233,7 +240,8 @@ class Tables:
             builder.tableName(self._named(name)).execute()
 
     def _evolve(self, name: str, schema: T.StructType) -> None:
-        if set(schema.names) - set(self.read(name).columns):
+        held = {column.lower() for column in self.read(name).columns}
+        if any(column.lower() not in held for column in schema.names):
             self.append(self.spark.createDataFrame([], schema), name)
 
     def append(self, frame: DataFrame, name: str) -> None:
@@ -263,9 +271,10 @@ class Tables:
     def drop(self, name: str) -> None:
         """Remove a table that waits to be swapped in."""
         if self.settings.path is not None:
-            storage.remove(self.spark, self.address(name))
+            leftovers.discard(self.spark, self.address(name), by_renaming=not self._on_object_store())
         else:
             self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
+            leftovers.clear(self.spark, self.address(name), hidden=True)
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""

@@ -23,7 +23,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, Row
 from pyspark.sql import functions as F
 
-from entitymill import schemas
+from entitymill import schemas, session
 from entitymill.errors import OutputError
 from entitymill.settings import LimitSettings
 from entitymill.tables import claims
@@ -50,7 +50,7 @@ class Lease:
             run_id: of the taker.
         """
         # A session of its own: the run's carries the fence in its confs, and a query of the renewals must not take it.
-        self._session = tables.spark.newSession()
+        self._session = session.beside(tables.spark)
         self._table = Tables(self._session, tables.settings)
         self._tables = tables
         self._limits = limits
@@ -116,7 +116,7 @@ class Lease:
         for _ in range(TRIES - 1):
             try:
                 return self._find()
-            except (PySparkException, Py4JJavaError):
+            except (PySparkException, Py4JJavaError, OutputError):
                 time.sleep(POLL_SECONDS)
         return self._find()
 

@@ -43,7 +43,5 @@ def settle(tables: Tables) -> None:
 
 
 def _rename(tables: Tables, name: str, to: str) -> None:
-    system, source = storage.hadoop_path(tables.spark, tables.address(name))
-    _, target = storage.hadoop_path(tables.spark, tables.address(to))
-    if not system.rename(source, target):
+    if not storage.rename(tables.spark, tables.address(name), tables.address(to)):
         raise OutputError(f"output.path: {tables.address(name)} cannot be renamed to {tables.address(to)}.")

@@ -145,7 +145,8 @@ class Publisher:
         matched = (F.col("t.mention_id") == F.col("s.mention_id")) & _same_document() & between
         values: dict[str, str | Column] = {quoted_part(n): F.col(f"s.{quoted_part(n)}") for n in self._schema.names}
         # Columns no longer carried stay, empty.
-        dropped = {quoted_part(n): F.lit(None) for n in held.columns if n not in self._schema.names}
+        written = {n.lower() for n in self._schema.names}
+        dropped = {quoted_part(n): F.lit(None) for n in held.columns if n.lower() not in written}
         merge = target.merge(source.alias("s"), matched).whenMatchedDelete("s._lost")
         merge.whenMatchedUpdate(set={**values, **dropped}).whenNotMatchedInsert("NOT s._lost", values=values).execute()
 

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from entitymill import schemas
+from entitymill.errors import OutputError
 from entitymill.tables import parquet
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
@@ -82,10 +83,15 @@ class Staging:
                 "carried": {field.name: field.dataType.simpleString() for field in passthrough},
             }
         )
-        if self._staged.exists("documents") and self._staged.properties("documents").get(_KIND) != kind:
+        resumed = self._staged.exists("documents") and self._staged.properties("documents").get(_KIND) == kind
+        if not resumed:
             self._drop()
-        self._staged.create("documents", schemas.DOCUMENTS, {_KIND: kind})
-        return Publisher(self._staged, self._commits, stamp, passthrough, annotations=annotations)
+            self._staged.create("documents", schemas.DOCUMENTS, {_KIND: kind})
+        publisher = Publisher(self._staged, self._commits, stamp, passthrough, annotations=annotations)
+        if not resumed:
+            # Of tables made just now Delta does not know yet that an older epoch's commits are not to be taken.
+            self._commits.fence(self._staged)
+        return publisher
 
     def known(self) -> DataFrame:
         """What `documents` will say of all documents, as far as is known now."""
@@ -144,7 +150,12 @@ class Staging:
 
     def _merged(self, collected: DataFrame) -> DataFrame:
         parts = [self._staged.read("entities")]
-        if not self._whole and self._tables.exists("entities"):
+        if not self._whole:
+            if not self._tables.exists("entities"):
+                raise OutputError(
+                    f"output: {self._tables.address('entities')} is gone: another run, or somebody, has just taken it away; "
+                    "run again, and with --full if it does not come back."
+                )
             held = self._tables.read("entities")
             parts.append(held.join(collected.select("doc_id"), "doc_id", "left_anti"))
         return reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)

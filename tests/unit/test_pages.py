@@ -1,0 +1,31 @@
+"""Settings that the pages have their readers write, which no other test starts a job with."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from entitymill import maintenance, settings
+from pages import ROOT, block
+
+
+def test_databricks_maintenance_has_all_that_its_settings_need() -> None:
+    page = (ROOT / "docs" / "databricks.md").read_text(encoding="utf8")
+    [line] = [line for line in page.splitlines() if line.startswith("`--config`, ")]
+    words = re.findall(r"`([^`]+)`", line)
+    ours = [str(ROOT / "conf" / Path(word).name) if word.endswith(".yaml") else word for word in words]
+    tasks = ours[-3:]
+    assert tasks == ["optimize", "vacuum", "purge"]
+    options = maintenance.parser().parse_args(ours[:-2])
+    loaded = settings.load(options.config, options.overrides)
+    assert (loaded.output.schema_, loaded.log) == ("main.article_entities", "stderr")
+
+
+def test_the_settings_of_a_submitted_databricks_run(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "conf" / "base.yaml", tmp_path)
+    (tmp_path / "tickets.yaml").write_text(block("docs/databricks.md", "main.raw.tickets"), encoding="utf8")
+    loaded = settings.load(tmp_path / "tickets.yaml", ["output.schema=main.ticket_entities"])
+    assert (loaded.source.format, loaded.source.path, loaded.log) == ("table", "main.raw.tickets", "stderr")
+    assert loaded.model.path.startswith("/Volumes/")
+    assert loaded.segmentation.model.startswith("/Volumes/")
