@@ -132,15 +132,18 @@ class Driver:
         return self.process.poll() is not None or (self.log.exists() and " took " in self.log.read_text())
 
     def pids(self, kind: str) -> list[int]:
-        """Of its executors, of their Python workers (`worker`), or its own two, Python and the JVM (`driver`)."""
+        """Of its executors, their Python workers (`worker`), these's taggers, or its own two, Python and the JVM (`driver`)."""
         mine = [process for top in self.executors_below for process in _below(top)]
         if kind == "driver":
             return [self.process.pid, *(process.pid for process in mine if _is(process, "SparkSubmit"))]
         if kind == "executor":
             return [process.pid for process in mine if _is(process, "CoarseGrainedExecutorBackend")]
         # A daemon's children, one a core; not what they started in turn.
-        workers = (process for process in mine if _is(process, "pyspark.daemon"))
-        return [process.pid for process in workers if _is(process.parent(), "pyspark.daemon")]
+        workers = [process for process in mine if _is(process, "pyspark.daemon")]
+        workers = [process for process in workers if _is(process.parent(), "pyspark.daemon")]
+        if kind == "worker":
+            return [process.pid for process in workers]
+        return [process.pid for worker in workers for process in _below(worker.pid)]
 
     def kill(self, kind: str, which: int) -> bool:
         """SIGKILL one of a kind; whether there was one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill import storage
@@ -74,5 +75,5 @@ def _default_place(spark: SparkSession, name: str) -> str | None:
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quoted_part, levels[-2:])))
         return str(state.catalog().defaultTablePath(identifier).toString())
-    except Py4JJavaError:
+    except (PySparkException, Py4JJavaError):
         return None
