@@ -132,7 +132,7 @@ class Driver:
         return self.process.poll() is not None or (self.log.exists() and " took " in self.log.read_text())
 
     def pids(self, kind: str) -> list[int]:
-        """Of its executors, their Python workers (`worker`), these's taggers, or its own two, Python and the JVM (`driver`)."""
+        """Of its executors, their Python workers (`worker`), of these taggers, or its own two: Python, the JVM."""
         mine = [process for top in self.executors_below for process in _below(top)]
         if kind == "driver":
             return [self.process.pid, *(process.pid for process in mine if _is(process, "SparkSubmit"))]
