@@ -18,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HERE = Path(__file__).parents[1]
 FIRINGS_LOOKED_AT = 100
 _SECRET = re.compile(r"secret|password|passwd|access[._]?key|account\.key|session\.token|sas\.token", re.IGNORECASE)
-_WHENCE = re.compile(r"(provider|provider\.(path|type)|\.file|\.endpoint)$", re.IGNORECASE)
+_WHENCE = re.compile(
+    r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
+    re.IGNORECASE,
+)
 """As in entitymill.masking: keys of secrets, but not those that say whence they come."""
 
 

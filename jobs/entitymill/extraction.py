@@ -252,7 +252,7 @@ class _Run:
                 self.clock.lap("recognition")
                 healthy = failures.without(recognised, [])
                 if some_failed:
-                    healthy, lost = failed.take(recognised, piece, found)
+                    healthy, lost = failed.take(recognised, piece)
                     if piece.known:
                         removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
                 self.lease.check()

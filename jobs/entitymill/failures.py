@@ -5,7 +5,6 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.changes import Changes
 from entitymill.errors import RejectedError
 from entitymill.settings import Settings
 from entitymill.summary import Summary
@@ -64,15 +63,13 @@ class Failures:
         self._summary = summary
         self._refusals = refusals
         self._before = before
-        self._failed = 0
 
-    def take(self, recognised: DataFrame, piece: Piece, found: Changes) -> tuple[DataFrame, DataFrame]:
+    def take(self, recognised: DataFrame, piece: Piece) -> tuple[DataFrame, DataFrame]:
         """Write down the failed documents of a unit, and give up where they are too many.
 
         Args:
             recognised: schemas.RECOGNISED of the unit, some with a failure.
             piece: the unit.
-            found: all that the run has to do.
 
         Returns:
             The other documents, and doc_id of these.
@@ -88,34 +85,28 @@ class Failures:
         self._refusals.add(refused)
         for _, _, code, _ in failed:
             self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
-        self._failed += len(failed)
         ids = [doc_id for doc_id, *_ in failed]
-        self.check(ids, piece, found)
+        self.check(ids, piece)
         return without(recognised, ids), refused.select("doc_id")
 
-    def check(self, failed: list[str], piece: Piece, found: Changes) -> None:
+    def check(self, failed: list[str], piece: Piece) -> None:
         """Give up where too many documents failed.
 
         Args:
             failed: doc_id of those of a unit.
             piece: the unit.
-            found: all that the run has to do.
 
         Raises:
             RejectedError: more than limits.max_reject_ratio allows.
         """
-        if len(failed) < 2:  # one document never fails a unit
-            return
         ratio = self._settings.limits.max_reject_ratio
         # Nor do those that are tried in vain again and again: they may be all that is new.
         new = sum(doc_id not in self._before for doc_id in failed)
-        refused = sum(found.counts.values()) + self._failed
-        if new > 1 and (new > ratio * piece.rows or refused > ratio * found.rows):
+        if new > 1 and new > ratio * piece.rows:  # one document never fails a unit
             raise RejectedError(
-                f"{len(failed)} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the "
-                f"tagger, {refused} of {found.rows} rows are refused in all, more than limits.max_reject_ratio {ratio:g} "
-                "allows: the unit was not published; the rejects table lists the rows. Mend the machines or the texts, or "
-                "raise the ratio for one run, after which these documents no longer count."
+                f"{new} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the tagger, more "
+                f"than limits.max_reject_ratio {ratio:g} allows: the unit was not published; the rejects table lists them. "
+                "Mend the machines or the texts, or raise the ratio for one run, after which these documents do not count."
             )
 
 

@@ -11,7 +11,10 @@ from entitymill.errors import SettingsError
 MASK = "***"
 _HIDDEN = re.compile(r"secret|password|passwd|token|credential|access\.?key|account\.key|sas\.", re.IGNORECASE)
 _SECRET = re.compile(r"secret|password|passwd|access[._]?key|account\.key|session\.token|sas\.token", re.IGNORECASE)
-_WHENCE = re.compile(r"(provider|provider\.(path|type)|\.file|\.endpoint)$", re.IGNORECASE)
+_WHENCE = re.compile(
+    r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
+    re.IGNORECASE,
+)
 """Keys that only say where a secret comes from."""
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]+):[^/@\s]+@")
 

@@ -64,8 +64,11 @@ def beside(spark: SparkSession) -> SparkSession:
     # In the JVM: what SQL's SET tells has its secrets blotted out.
     there, here = (of._jsparkSession.sessionState().conf().settings() for of in (other, spark))
     there.putAll(here)
-    other.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
-    other.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
+    # Only where they differ: the current schema need not exist.
+    if other.catalog.currentCatalog() != spark.catalog.currentCatalog():
+        other.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
+    if other.catalog.currentDatabase() != spark.catalog.currentDatabase():
+        other.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
     return other
 
 

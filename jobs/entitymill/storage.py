@@ -47,7 +47,8 @@ def driver_first(path: str) -> str:
     Hadoop's client takes such a path for one on the default file system, which is another one on YARN and on Databricks:
     there a volume is a mount, /Volumes/..., that Hadoop's client refuses.
     """
-    return Path(path).resolve().as_uri() if Path(path).exists() else path
+    # Not as_uri(): Hadoop's client takes an address with %20 in it at its word.
+    return f"file://{Path(path).resolve()}" if Path(path).exists() else path
 
 
 def exists(spark: SparkSession, path: str) -> bool:

@@ -92,6 +92,20 @@ def test_a_wrong_entry_is_refused(wrong: dict[str, Any], says: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.kubernetes.driver.secretKeyRef.AWS_ACCESS_KEY_ID",
+        "spark.kubernetes.executor.secrets.entitymill-s3",
+        "spark.hadoop.fs.azure.sas.token.provider.type.lake.dfs.core.windows.net",
+        "spark.hadoop.fs.azure.account.keyprovider.lake.dfs.core.windows.net",
+        "spark.hadoop.fs.s3a.aws.credentials.provider",
+    ],
+)
+def test_where_a_secret_comes_from_is_none(key: str) -> None:
+    assert table(spark_submit={"conf": {key: "x"}}).spark_submit.conf == {key: "x"}
+
+
 def test_two_tables_of_one_name_are_refused() -> None:
     with pytest.raises(ValidationError, match="two tables are called articles"):
         tables.Tables.model_validate({"home": "/", "tables": [ARTICLES, ARTICLES]})

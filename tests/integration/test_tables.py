@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pyspark.sql import functions as F
 
 from entitymill import segmentation, settings
 from entitymill.engines import openvino
-from entitymill.errors import OutputError
+from entitymill.errors import ModelError, OutputError
 from entitymill.extraction import extract
 from entitymill.session import configured
 from entitymill.settings import SegmentationSettings
@@ -90,11 +91,18 @@ def test_files_that_the_catalog_does_not_know_block_no_hidden_table(job: Job, sp
         extract(spark, loaded, full=True)
 
 
-def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(spark: SparkSession) -> None:
+def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(spark: SparkSession, tmp_path: Path) -> None:
     """As on YARN, and as Databricks' volumes, which Hadoop's client refuses by their plain path."""
+    # Spark NLP's own reader refuses blanks.
+    demo, detector = tmp_path / "ä b" / "demo", tmp_path / "ä" / "sentence_detector"
+    for copy in (demo, detector):
+        shutil.copytree(ROOT / "models" / copy.name, copy)
     with configured(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
-        model = openvino.ship_model(spark, str(ROOT / "models" / "demo"))
-        chosen = SegmentationSettings(model=str(ROOT / "models" / "sentence_detector"))
+        model = openvino.ship_model(spark, str(demo))
+        chosen = SegmentationSettings(model=str(detector))
         assert segmentation.identity(spark, chosen).startswith("dl ")
         segmentation.load_detector(spark, chosen)
     assert model.manifest.name
+    shutil.copytree(detector, tmp_path / "ä b" / "detector")
+    with pytest.raises(ModelError, match="a directory with a blank in its name"):
+        segmentation.load_detector(spark, SegmentationSettings(model=str(tmp_path / "ä b" / "detector")))

@@ -118,7 +118,12 @@ def test_a_file_that_holds_a_secret_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_a_file_may_say_where_a_secret_comes_from(tmp_path: Path) -> None:
     path = tmp_path / "conf.yaml"
-    names = ["hadoop.fs.s3a.aws.credentials.provider", "hadoop.security.credential.provider.path"]
+    names = [
+        "hadoop.fs.s3a.aws.credentials.provider",
+        "hadoop.security.credential.provider.path",
+        "kubernetes.driver.secretKeyRef.AWS_ACCESS_KEY_ID",
+        "hadoop.fs.azure.sas.token.provider.type.lake",
+    ]
     path.write_text("spark: {conf: {" + ", ".join(f"spark.{name}: x" for name in names) + "}}")
     assert load(path, MINIMAL, {}).spark.conf == {f"spark.{name}": "x" for name in names}
 

@@ -33,6 +33,7 @@ _REPLACING = {
     # `dynamic`, which some clusters have as their default, would leave every label that is not found any more.
     "spark.sql.sources.partitionOverwriteMode": "static",
 }
+_LONGEST_MAKING_SECONDS = 60
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Rows in a shuffle are about this much larger than in Parquet."""
@@ -225,7 +226,9 @@ class Tables:
         if self.settings.path is not None:
             self.drop(name)
         else:
-            leftovers.clear(self.spark, self.address(name), hidden=self._hidden(name) and name != LEASE)
+            # Of the lease alone another run may just be the maker.
+            quiet = _LONGEST_MAKING_SECONDS if name == LEASE else 0
+            leftovers.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
         builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema).property(PROPERTY, schemas.VERSION)
         for key, value in (properties or {}).items():
             builder = builder.property(key, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -42,13 +44,14 @@ def discard(spark: SparkSession, directory: str, *, by_renaming: bool) -> None:
     storage.remove(spark, directory)
 
 
-def clear(spark: SparkSession, name: str, *, hidden: bool) -> None:
+def clear(spark: SparkSession, name: str, *, hidden: bool, quiet_seconds: float = 0) -> None:
     """Remove the files of a managed table that the catalog does not know; its maker, or remover, died in between.
 
     Args:
         spark: the session.
         name: catalog, schema, table: as Settings have it.
-        hidden: whether the table is nobody's but this program's, and no other run is at it.
+        hidden: whether the table is nobody's but this program's.
+        quiet_seconds: how long nobody must have written there; 0 where no other run can be at it.
 
     Raises:
         OutputError: there are some that may be worth something.
@@ -56,7 +59,10 @@ def clear(spark: SparkSession, name: str, *, hidden: bool) -> None:
     place = _default_place(spark, name)
     if place is None or not storage.exists(spark, place):
         return
-    if not hidden and any(storage.files(spark, place)) and not half_made(spark, place):
+    files = list(storage.files(spark, place))
+    if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
+        raise OutputError(f"output.schema: {name} is just being made by another run; run again in a minute.")
+    if not hidden and files and not half_made(spark, place):
         raise OutputError(
             f"output.schema: {name} is not in the catalog, but its files are: a run died while it made the table, or "
             f"somebody dropped it; move {place} away and run again."
@@ -74,6 +80,7 @@ def _default_place(spark: SparkSession, name: str) -> str | None:
     state = spark._jsparkSession.sessionState()
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quoted_part, levels[-2:])))
-        return str(state.catalog().defaultTablePath(identifier).toString())
+        place = state.catalog().defaultTablePath(identifier)
+        return str(spark.sparkContext._jvm.org.apache.hadoop.fs.Path(place).toString())  # type: ignore[union-attr]
     except (PySparkException, Py4JJavaError):
         return None

@@ -30,16 +30,16 @@ def swap(tables: Tables, frame: DataFrame, lease: Lease) -> None:
     if tables.exists("entities"):
         _rename(tables, "entities", _REPLACED)
     _rename(tables, written, "entities")
-    tables.drop(_REPLACED)
+    storage.remove(tables.spark, tables.address(_REPLACED))
 
 
 def settle(tables: Tables) -> None:
     """Finish or undo a swap that a dead run left in the middle."""
     if tables.exists(_REPLACED) and not tables.exists("entities"):
         _rename(tables, _REPLACED, "entities")
-    tables.drop(_REPLACED)
+    storage.remove(tables.spark, tables.address(_REPLACED))
     for name in storage.names(tables.spark, f"{tables.address(_WRITTEN)}_*"):
-        tables.drop(name.removeprefix("_"))
+        storage.remove(tables.spark, tables.address(name.removeprefix("_")))
 
 
 def _rename(tables: Tables, name: str, to: str) -> None:

@@ -57,7 +57,10 @@ class Staging:
             self._drop()
         elif properties.get(_COMPLETE) == _READY:
             self._whole = json.loads(properties[_KIND])["whole"]
-            self._swap()
+            if not self._whole and not self._tables.exists("entities"):
+                self._drop()  # what it was to be put beside is gone: the run makes everything anew
+            else:
+                self._swap()
 
     def discard(self) -> None:
         """Swap in what a dead run left complete; remove what another one left half."""
@@ -154,7 +157,7 @@ class Staging:
             if not self._tables.exists("entities"):
                 raise OutputError(
                     f"output: {self._tables.address('entities')} is gone: another run, or somebody, has just taken it away; "
-                    "run again, and with --full if it does not come back."
+                    "run again."
                 )
             held = self._tables.read("entities")
             parts.append(held.join(collected.select("doc_id"), "doc_id", "left_anti"))
