@@ -25,14 +25,14 @@ run: $(RUN_READY) $(JARS) ## set up what is missing, then run the job on the spe
 	$(BIN)/python jobs/extract_entities.py --config conf/demo.yaml --show-entities
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, run unit and integration tests
+test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
-test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (half an hour; root for mounts)
+test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (forty minutes; root for mounts)
 	$(BIN)/python -m pytest tests/faults
 	ENTITYMILL_SWAP=all $(BIN)/python -m pytest tests/integration/test_units.py -k swap
 
