@@ -10,7 +10,6 @@ depends on the text alone.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -111,11 +110,14 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
         address = storage.driver_first(path)
         if not storage.exists(spark, address):
             raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
+        if re.search(r"\s", address):
+            raise ModelError(
+                f"segmentation.model: {path} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
+                "name."
+            )
         return SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
         what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"
-        if re.search(r"\s", str(Path(path).resolve())):
-            what = "cannot be read: Spark NLP reads nothing below a directory with a blank in its name"
         raise ModelError(f"segmentation.model: {path} {what}.") from error
 
 

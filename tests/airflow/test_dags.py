@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from airflow_home import ROOT
 from pydantic import ValidationError
 
+from entitymill import masking
 from entitymill_dags import arguments, check, factory, tables
 
 PARSED_WITHIN = 5.0
@@ -104,6 +105,10 @@ def test_a_wrong_entry_is_refused(wrong: dict[str, Any], says: str) -> None:
 )
 def test_where_a_secret_comes_from_is_none(key: str) -> None:
     assert table(spark_submit={"conf": {key: "x"}}).spark_submit.conf == {key: "x"}
+
+
+def test_secrets_are_the_same_as_for_the_job() -> None:
+    assert (tables._SECRET, tables._WHENCE) == (masking._SECRET, masking._WHENCE)
 
 
 def test_two_tables_of_one_name_are_refused() -> None:

@@ -84,7 +84,7 @@ def test_the_bundles_own_file_has_known_keys_alone() -> None:
     assert top["sync"].keys() == {"paths"}
     for target in top["targets"].values():
         assert target.keys() <= {"mode", "default", "variables", "workspace", "run_as", "permissions"}
-        assert target["variables"].keys() <= top["variables"].keys() if "variables" in target else True
+        assert target.get("variables", {}).keys() <= top["variables"].keys()
 
 
 def test_the_targets_are_what_their_names_say() -> None:

@@ -139,8 +139,8 @@ class Driver:
         if kind == "executor":
             return [process.pid for process in mine if _is(process, "CoarseGrainedExecutorBackend")]
         # A daemon's children, one a core; not what they started in turn.
-        workers = [process for process in mine if _is(process, "pyspark.daemon")]
-        workers = [process for process in workers if _is(process.parent(), "pyspark.daemon")]
+        daemons = (process for process in mine if _is(process, "pyspark.daemon"))
+        workers = [process for process in daemons if _is(process.parent(), "pyspark.daemon")]
         if kind == "worker":
             return [process.pid for process in workers]
         return [process.pid for worker in workers for process in _below(worker.pid)]

@@ -255,6 +255,7 @@ def test_a_view_that_shows_a_document_twice_for_a_while(
     with monkeypatch.context() as patched:
         patched.setattr(units, "spread", in_both)
         job.run(*options)
+    assert spark.read.table("both_texts").count() == len(BASE) + 2
     truth.check(job.output, BASE)
     one.delete("d0", "d1")
     job.run(*options)

@@ -34,11 +34,11 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """
     scratch = shipping.scratch("entitymill-model-")
     manifest = _fetch_manifest(spark, path, scratch)
-    names = {}
+    names, place = {}, storage.driver_first(path).rstrip("/")
     for name, digest in manifest.files.items():
         names[name] = f"{digest[:16]}-{name}"
         try:
-            storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{name}", scratch / names[name])
+            storage.fetch(spark, f"{place}/{name}", scratch / names[name])
         except OSError as error:
             raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
@@ -66,15 +66,15 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 
 
 def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:
-    copy = scratch / bundle.MANIFEST
+    copy, place = scratch / bundle.MANIFEST, storage.driver_first(path).rstrip("/")
     try:
-        there = storage.exists(spark, storage.driver_first(path))
+        there = storage.exists(spark, place)
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not there:
         raise ModelError(f"model.path: nothing is at {path}; name a model bundle.")
     try:
-        storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.MANIFEST}", copy)
+        storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.MANIFEST}: it is not a model bundle ({error}).") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)

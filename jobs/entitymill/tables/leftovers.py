@@ -73,9 +73,8 @@ def clear(spark: SparkSession, name: str, *, hidden: bool, quiet_seconds: float 
 def _default_place(spark: SparkSession, name: str) -> str | None:
     """Where the session catalog puts a managed table; none for other catalogs, which give each table a place of its own."""
     levels = parts(name)
-    if len(levels) == MOST_LEVELS and levels[0] != _SESSION_CATALOG:
-        return None
-    if spark.catalog.currentCatalog() != _SESSION_CATALOG and len(levels) < MOST_LEVELS:
+    catalog = levels[0] if len(levels) == MOST_LEVELS else spark.catalog.currentCatalog()
+    if catalog != _SESSION_CATALOG:
         return None
     state = spark._jsparkSession.sessionState()
     try:
