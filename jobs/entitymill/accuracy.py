@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from entitymill.mentions import TagScheme
+from entitymill.recognition.mentions import TagScheme
 from entitymill.sample import Sample
-from entitymill.tagger import bundle
-from entitymill.tagger.inference import Tagger
-from entitymill.tagger.network import Precision
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.network import Precision
 
 Mentions = set[tuple[int, int, int, str]]
 """(sentence, first token, token after the last, label) of each."""

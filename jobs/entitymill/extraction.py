@@ -15,7 +15,7 @@ from entitymill import changes, failures, faults, feed, units
 from entitymill.changes import Changes
 from entitymill.errors import RejectedError, SettingsError
 from entitymill.failures import Failures
-from entitymill.recognition import Recogniser, open_recogniser
+from entitymill.engines.engine import Engine, open_engine
 from entitymill.settings import Settings
 from entitymill.source import Source, open_source
 from entitymill.summary import Clock, Summary, scope, slice_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from entitymill.errors import OutputError, SettingsError
 from entitymill.formats import saved
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 
 def check(dest: Path, *, overwrite: bool) -> None:

@@ -17,11 +17,11 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.formats import parts as parts_module
 from entitymill.formats import reduction, sources
 from entitymill.formats.parts import Parts
-from entitymill.tagger import bundle
-from entitymill.tagger.encoding import Encoder
-from entitymill.tagger.inference import Tagger, read_tokenizer
-from entitymill.tagger.network import INPUTS
-from entitymill.tagger.rows import SPECIAL_PIECES
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
+from entitymill.recognition.tagger.network import INPUTS
+from entitymill.recognition.tagger.rows import SPECIAL_PIECES
 
 CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from entitymill import masking, naming
 from entitymill.errors import SettingsError
-from entitymill.tagger.network import Precision
-from entitymill.tagger.rows import Encoding
+from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.rows import Encoding
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")

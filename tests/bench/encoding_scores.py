@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill import evaluation, settings
 from entitymill.extraction import extract
-from entitymill.mentions import TagScheme
+from entitymill.recognition.mentions import TagScheme
 from entitymill.session import open_session
 
 ROOT = Path(__file__).parents[2]

@@ -26,9 +26,9 @@ from safetensors.numpy import save_file
 from entitymill import preparation, settings
 from entitymill.engines import sparknlp_model
 from entitymill.extraction import FEWEST_TASKS_PER_CORE
-from entitymill.recognition import open_recogniser
+from entitymill.engines.engine import open_engine
 from entitymill.session import open_session
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"

@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 
 from entitymill import extraction, schemas, settings
 from entitymill.extraction import extract
-from entitymill.recognition import Recogniser
+from entitymill.engines.engine import Engine
 from entitymill.session import open_session
 from entitymill.source import open_source
 from entitymill.summary import Summary

@@ -18,7 +18,7 @@ from entitymill import schemas
 from entitymill.engines import isolation, tagging
 from entitymill.engines.openvino import FACTORY
 from entitymill.engines.worker import Run
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 ROOT = Path(__file__).parents[2]
 TO_MEET = 1.02

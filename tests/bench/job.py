@@ -29,9 +29,9 @@ from entitymill.extraction import extract
 from entitymill.segmentation import load_detector, segment
 from entitymill.session import open_session
 from entitymill.source import open_source
-from entitymill.tagger import bundle
-from entitymill.tagger.inference import Tagger
-from entitymill.tagger.network import Precision
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.network import Precision
 from entitymill.units import spread
 
 ROOT = Path(__file__).parents[2]

@@ -23,11 +23,11 @@ import transformers
 from openvino import opset13 as ops
 from tokenizers import Tokenizer
 
-from entitymill.tagger import bundle, network
-from entitymill.tagger.encoding import Encoder
-from entitymill.tagger.inference import Tagger
-from entitymill.tagger.network import Precision
-from entitymill.tagger.rows import CompleteRows
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.rows import CompleteRows
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"

@@ -15,8 +15,8 @@ from pyspark.sql import SparkSession
 from entitymill import accuracy, preparation, sample
 from entitymill.engines import sparknlp_model
 from entitymill.formats import saved
-from entitymill.tagger import bundle
-from entitymill.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.inference import read_tokenizer
 
 from .conftest import ROOT
 

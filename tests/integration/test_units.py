@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import extraction, storage, units
 from entitymill.changes import Changes
-from entitymill.recognition import open_recogniser
+from entitymill.engines.engine import open_engine
 from entitymill.settings import LimitSettings, Settings
 from entitymill.tables.commits import Commits
 from entitymill.tables.publisher import Publisher, Unit

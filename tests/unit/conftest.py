@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.tagger import bundle
-from entitymill.tagger.encoding import Encoder
-from entitymill.tagger.inference import Tagger, read_tokenizer
-from entitymill.tagger.network import Precision
-from entitymill.tagger.rows import Encoding
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
+from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.rows import Encoding
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.tagger.batching import LENGTH_STEP, MAX_BATCH_PIECES, OVERHEAD_PIECES, SIZES, Batch, plan
+from entitymill.recognition.tagger.batching import LENGTH_STEP, MAX_BATCH_PIECES, OVERHEAD_PIECES, SIZES, Batch, plan
 
 LIMIT = 512
 lengths = st.lists(st.integers(3, LIMIT), max_size=200)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.tagger import bundle
-from entitymill.tagger.inference import Tagger
-from entitymill.tagger.network import Precision
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.network import Precision
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from entitymill.engines import documents
 from entitymill.engines.worker import windows
-from entitymill.tagger.inference import Tagger
+from entitymill.recognition.tagger.inference import Tagger
 
 
 def utf16(text: str, at: int) -> int:

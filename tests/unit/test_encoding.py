@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError
-from entitymill.tagger import encoding
-from entitymill.tagger.encoding import Encoder, gather, wordpiece_tokenizer
+from entitymill.recognition.tagger import encoding
+from entitymill.recognition.tagger.encoding import Encoder, gather, wordpiece_tokenizer
 
 words = st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12), max_size=30)
 

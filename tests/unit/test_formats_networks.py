@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.formats import exchange, huggingface, parts, reduction
-from entitymill.tagger import bundle, network
-from entitymill.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.tagger.inference import Tagger
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
+from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 
 CLOSE = {"rtol": 0, "atol": 1e-5}

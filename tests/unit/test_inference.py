@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entitymill.tagger.inference import Tagger
-from entitymill.tagger.tags import Tags
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.tags import Tags
 
 HUGGING_FACE = json.loads((Path(__file__).parents[1] / "golden" / "hf_probabilities.json").read_text(encoding="utf8"))
 SENTENCES = [row["tokens"] for row in HUGGING_FACE]
@@ -40,7 +40,7 @@ def test_neighbours_and_order_change_nothing_in_f32(tagger: Tagger, order: list[
 
 def test_more_sentences_than_are_planned_together_keep_their_order(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(tagger, SENTENCES)
-    monkeypatch.setattr("entitymill.tagger.inference.PLANNED_SENTENCES", 4)
+    monkeypatch.setattr("entitymill.recognition.tagger.inference.PLANNED_SENTENCES", 4)
     assert run(tagger, SENTENCES).tags.tolist() == whole.tags.tolist()
 
 

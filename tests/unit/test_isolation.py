@@ -20,7 +20,7 @@ from entitymill.engines import isolation, worker
 from entitymill.engines.openvino import FACTORY
 from entitymill.engines.worker import Run, ShippedModel, Worker
 from entitymill.errors import ModelError, WorkerError
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]

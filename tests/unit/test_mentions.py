@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.mentions import TagScheme
+from entitymill.recognition.mentions import TagScheme
 
 LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.offsets import code_points
+from entitymill.recognition.offsets import code_points
 
 text = st.text(st.characters(exclude_categories=("Cs",)))
 

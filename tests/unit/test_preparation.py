@@ -11,8 +11,8 @@ from openvino import opset13 as ops
 
 from entitymill import accuracy, placement, preparation, sample
 from entitymill.errors import OutputError
-from entitymill.tagger import bundle
-from entitymill.tagger.network import INPUTS
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.network import INPUTS
 from unit import tiny
 
 Prepare = Callable[..., tuple[int, str]]

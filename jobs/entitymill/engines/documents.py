@@ -14,9 +14,9 @@ from pyspark.sql.pandas.types import to_arrow_type
 from entitymill import schemas
 from entitymill.engines import annotation
 from entitymill.engines.places import Places
-from entitymill.mentions import Spans, TagScheme
-from entitymill.offsets import code_points, utf16_length
-from entitymill.tagger.tags import Tags
+from entitymill.recognition.mentions import Spans, TagScheme
+from entitymill.recognition.offsets import code_points, utf16_length
+from entitymill.recognition.tagger.tags import Tags
 
 _FAILURE = to_arrow_type(schemas.FAILURE)
 

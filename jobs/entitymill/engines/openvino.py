@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 from entitymill import schemas, shipping, storage
 from entitymill.engines.worker import Run, ShippedModel, Worker
 from entitymill.errors import ModelError
-from entitymill.tagger import bundle, network
-from entitymill.tagger.network import Precision
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.network import Precision
 
 FACTORY = "entitymill.engines.tagging:open_tagging"
 """Of what a worker's child does."""

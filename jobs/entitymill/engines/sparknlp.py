@@ -20,8 +20,8 @@ from entitymill import schemas
 from entitymill.engines import documents
 from entitymill.engines.sparknlp_model import Pipeline
 from entitymill.errors import ModelError
-from entitymill.tagger.rows import cut_short
-from entitymill.tagger.tags import Tags
+from entitymill.recognition.tagger.rows import cut_short
+from entitymill.recognition.tagger.tags import Tags
 
 
 def recognise(rows: DataFrame, pipeline: Pipeline, *, annotations: bool) -> DataFrame:

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from entitymill import storage
 from entitymill.errors import ModelError
 from entitymill.settings import PRETRAINED
-from entitymill.tagger.network import Precision, precision_properties
+from entitymill.recognition.tagger.network import Precision, precision_properties
 
 _PIPELINE = "org.apache.spark.ml.PipelineModel"
 _CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from entitymill.engines import documents
 from entitymill.engines.worker import Run, carried
-from entitymill.tagger import bundle
-from entitymill.tagger.inference import Tagger
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.inference import Tagger
 
 _HARMLESS = ["They", "met", "in", "Paris", "."]
 

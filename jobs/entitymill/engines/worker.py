@@ -20,11 +20,11 @@ from pyspark import SparkFiles
 
 from entitymill.engines import documents, isolation
 from entitymill.errors import WorkerError
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 if TYPE_CHECKING:
-    from entitymill.tagger.network import Precision
-    from entitymill.tagger.rows import Encoding
+    from entitymill.recognition.tagger.network import Precision
+    from entitymill.recognition.tagger.rows import Encoding
 
 log = logging.getLogger(__name__)
 WINDOW_SENTENCES = 1024

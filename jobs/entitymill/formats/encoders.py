@@ -15,7 +15,7 @@ from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
 from entitymill.formats.weights import Weights
-from entitymill.tagger.network import INPUTS
+from entitymill.recognition.tagger.network import INPUTS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from openvino import opset13 as ops
 from entitymill.errors import ModelError
 from entitymill.formats import tokenization
 from entitymill.formats.parts import Casing, Parts
-from entitymill.tagger.network import INPUTS, embedding_shape
+from entitymill.recognition.tagger.network import INPUTS, embedding_shape
 
 SEGMENTS = "token_type_ids"
 FEWEST_POSITIONS = 8

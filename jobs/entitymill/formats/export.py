@@ -18,9 +18,9 @@ from entitymill.errors import ModelError
 from entitymill.formats import javastream, sequencefile
 from entitymill.formats.parts import parse_json
 from entitymill.formats.saved import FIELDS, METADATA, NETWORKS, PACKAGE
-from entitymill.tagger import bundle
-from entitymill.tagger.encoding import BERT_PIECES
-from entitymill.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.encoding import BERT_PIECES
+from entitymill.recognition.tagger.inference import read_tokenizer
 
 CLASS = "DistilBertForTokenClassification"
 NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"

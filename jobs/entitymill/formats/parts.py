@@ -10,7 +10,7 @@ from typing import Literal
 import openvino as ov
 
 from entitymill.errors import ModelError
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 Casing = Literal["cased", "uncased"]
 LONGEST_TEXT = 256 * 2**20

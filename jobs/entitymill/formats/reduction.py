@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.tagger.network import INPUTS, Precision
+from entitymill.recognition.tagger.network import INPUTS, Precision
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 LARGE = 1024

@@ -7,8 +7,8 @@ from pathlib import Path
 from entitymill.errors import ModelError, SettingsError
 from entitymill.formats import archive, exchange, huggingface, saved
 from entitymill.formats.parts import Casing, Parts, vocabulary_lines
-from entitymill.tagger import bundle, network
-from entitymill.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.inference import read_tokenizer
 
 KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
 

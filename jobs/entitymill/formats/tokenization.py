@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.formats.parts import Casing, parse_json, read_json, read_text, vocabulary_lines
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 LONGEST, DEFAULT_LENGTH = 512, 128

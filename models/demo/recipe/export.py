@@ -16,7 +16,7 @@ import torch
 from corpus import LABELS
 from transformers import DistilBertForTokenClassification
 
-from entitymill.tagger import bundle
+from entitymill.recognition.tagger import bundle
 
 NAME = "distilbert_ner_minilm_l6_384_cased_conll_english"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from corpus import evaluation_sets
 
-from entitymill.mentions import TagScheme
-from entitymill.tagger import bundle
-from entitymill.tagger.inference import Tagger
-from entitymill.tagger.network import Precision
+from entitymill.recognition.mentions import TagScheme
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.network import Precision
 
 Mentions = set[tuple[int, int, str]]
 

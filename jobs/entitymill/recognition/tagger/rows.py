@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from entitymill.tagger.encoding import Encoder
-from entitymill.tagger.windows import plan_windows
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.windows import plan_windows
 
 Encoding = Literal["complete", "sparknlp"]
 

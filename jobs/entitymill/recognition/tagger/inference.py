@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError
-from entitymill.offsets import utf16_length
-from entitymill.tagger import bundle, network
-from entitymill.tagger.batching import Batch, plan
-from entitymill.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.tagger.network import Precision
-from entitymill.tagger.rows import SPECIAL_PIECES, CompleteRows, Encoding, RowMaker, Rows
-from entitymill.tagger.sparknlp_rows import SparkNlpRows
-from entitymill.tagger.tags import Tags
+from entitymill.recognition.offsets import utf16_length
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.batching import Batch, plan
+from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
+from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.rows import SPECIAL_PIECES, CompleteRows, Encoding, RowMaker, Rows
+from entitymill.recognition.tagger.sparknlp_rows import SparkNlpRows
+from entitymill.recognition.tagger.tags import Tags
 
 PLANNED_SENTENCES = 1024
 """Sentences sorted and planned together: enough for tight batches, little enough to stay in cache."""

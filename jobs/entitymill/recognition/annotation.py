@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.engines.places import Places
-from entitymill.offsets import utf16_length
+from entitymill.recognition.offsets import utf16_length
 
 if TYPE_CHECKING:
     from entitymill.engines.documents import Found

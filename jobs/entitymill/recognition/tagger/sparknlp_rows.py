@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from entitymill.offsets import utf16_length
-from entitymill.tagger.encoding import BERT_PIECES, WordCache, special_id
-from entitymill.tagger.rows import SPECIAL_PIECES, Rows, cut_short
+from entitymill.recognition.offsets import utf16_length
+from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, special_id
+from entitymill.recognition.tagger.rows import SPECIAL_PIECES, Rows, cut_short
 
 MAX_WORD = 200
 """UTF-16 units; a longer word is [UNK]."""
