@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.recognition.mentions import TagScheme
-from entitymill.sample import Sample
 from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.execution import Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.network import Precision
+from entitymill.sample import Sample
 
 Mentions = set[tuple[int, int, int, str]]
 """(sentence, first token, token after the last, label) of each."""
@@ -45,8 +45,6 @@ class Scores:
 
 def executions(manifest: bundle.Manifest) -> tuple[Precision, ...]:
     """The precisions a bundle can be run in, the plainest first."""
-    if manifest.calibrated:
-        return ("int8",)
     return ("f32", "bf16", "int8") if manifest.precision == "int8" else ("f32", "bf16")
 
 
@@ -91,7 +89,8 @@ def tag(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]
         ModelError: it does not run.
     """
     manifest, files = bundle.in_directory(directory)
-    tagger = Tagger.load(files, manifest, precision, len(os.sched_getaffinity(0)), manifest.name)
+    how = Execution(precision, threads=len(os.sched_getaffinity(0)))
+    tagger = Tagger.load(files, manifest, how)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
     return _mentions(tagger.labels, tags.tags, lengths)

@@ -13,9 +13,9 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill import changes, failures, faults, feed, units
 from entitymill.changes import Changes
+from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import RejectedError, SettingsError
 from entitymill.failures import Failures
-from entitymill.engines.engine import Engine, open_engine
 from entitymill.settings import Settings
 from entitymill.source import Source, open_source
 from entitymill.summary import Clock, Summary, scope, slice_of
@@ -48,14 +48,12 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
         raise SettingsError("--full makes the whole output anew: it does not go with output.replace_slice.")
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
     clock = Clock(summary)
-    recogniser = open_recogniser(spark, settings)
+    engine = open_engine(spark, settings)
     source = open_source(spark, settings.source)
     summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
     if dry_run:
         return _count_alone(source, summary)
-    stamp = Stamp(
-        summary.run_id, summary.started_at, recogniser.name, recogniser.fingerprint, source.version, slice_of(settings)
-    )
+    stamp = Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
     tables = Tables(spark, settings.output)
     tables.check_place()
     tables.check_ours(LEASE, *NAMES)
@@ -74,7 +72,7 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
         summary.started_at = runs.turn(last)
         stamp = replace(stamp, started_at=summary.started_at)
         runs.start(summary.row(settings, stamp, "running"), commits)
-        run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, recogniser, last)
+        run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, engine, last)
         try:
             run.go(full=full)
             lease.check()
@@ -143,7 +141,7 @@ class _Run:
     lease: Lease
     commits: Commits
     source: Source
-    recogniser: Recogniser
+    engine: Engine
     last: Row | None
 
     def go(self, *, full: bool) -> None:
@@ -163,7 +161,7 @@ class _Run:
             failed = Failures(self.spark, self.settings, self.summary, refusals, before)
             self._refuse(refusals, found)
             self.clock.lap("source")
-            recognise = self.recogniser.load() if found.to_recognise else _nothing
+            recognise = self.engine.load() if found.to_recognise else _nothing
             publisher = publisher or self._publisher(None, whole=False)
             if found.mode == "first" and not collecting:
                 publisher.clear()

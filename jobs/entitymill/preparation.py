@@ -19,6 +19,7 @@ from entitymill.formats import reduction, sources
 from entitymill.formats.parts import Parts
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.execution import Execution
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
 from entitymill.recognition.tagger.network import INPUTS
 from entitymill.recognition.tagger.rows import SPECIAL_PIECES
@@ -210,7 +211,7 @@ def _try_longest(directory: Path) -> None:
     """
     manifest, files = bundle.in_directory(directory)
     try:
-        tagger = Tagger.load(files, manifest, accuracy.executions(manifest)[0])
+        tagger = Tagger.load(files, manifest, Execution(accuracy.executions(manifest)[0]))
     except RuntimeError as error:
         raise ModelError("OpenVINO reads the network but cannot run it on this processor: export it again.") from error
     try:

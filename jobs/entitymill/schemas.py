@@ -154,10 +154,6 @@ ANNOTATION_TABLE = T.StructType(
 )
 """One row per document, where `output.annotations` is set."""
 
-OFFSETS = ("sentence_begin", "sentence_end", "token_begin", "token_end")
-"""Array columns of int that segmentation adds to documents: Spark NLP's offsets, in UTF-16 units, both ends inclusive. A
-sentence may have white space at either end, and its end may lie one past the text (Spark NLP's DL detector does both)."""
-
 FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", _STRING)])
 """Why there is nothing of a document: one word, and a sentence with numbers, never text."""
 

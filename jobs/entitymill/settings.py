@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from entitymill import masking, naming
 from entitymill.errors import SettingsError
-from entitymill.recognition.tagger.network import Precision
-from entitymill.recognition.tagger.rows import Encoding
+from entitymill.recognition.tagger.execution import Encoding, Precision
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
@@ -74,7 +73,9 @@ class OutputSettings(_Section):
 class SegmentationSettings(_Section):
     """How documents become sentences and tokens."""
 
-    detector: Literal["dl", "rules"] = "dl"
+    detector: Literal["dl", "rules", "sentencex"] = Field(
+        "dl", description="a saved SentenceDetectorDLModel; Spark NLP's rules; or the package sentencex"
+    )
     model: str = Field("models/sentence_detector", description="a saved SentenceDetectorDLModel, for detector dl")
 
 
@@ -107,6 +108,16 @@ class RecognitionSettings(_Section):
                 "engine sparknlp needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
             )
         return self
+
+
+class MentionSettings(_Section):
+    """What becomes of the spans that were tagged."""
+
+    trim: bool | None = Field(
+        None,
+        description="take a possessive ending and stray punctuation off their ends; empty: yes, but not where Spark NLP's "
+        "results are asked for, with engine or encoding sparknlp",
+    )
 
 
 class IncrementalSettings(_Section):
@@ -147,6 +158,7 @@ class Settings(_Section):
     segmentation: SegmentationSettings = SegmentationSettings()
     model: ModelSettings = ModelSettings()
     recognition: RecognitionSettings = RecognitionSettings()
+    mentions: MentionSettings = MentionSettings()
     incremental: IncrementalSettings = IncrementalSettings()
     limits: LimitSettings = LimitSettings()
     spark: SparkSettings = SparkSettings()
@@ -157,6 +169,20 @@ class Settings(_Section):
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where: the condition that makes the slice")
         return self
+
+    @model_validator(mode="after")
+    def _detector_of_engine(self) -> Settings:
+        if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
+            raise ValueError(
+                "segmentation.detector sentencex needs recognition.engine openvino: Spark NLP has no such detector"
+            )
+        return self
+
+    @property
+    def trims(self) -> bool:
+        """Whether mentions are trimmed."""
+        alike = self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
+        return not alike if self.mentions.trim is None else self.mentions.trim
 
     def masked(self) -> dict[str, Any]:
         """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""

@@ -31,7 +31,7 @@ from entitymill.session import open_session
 from entitymill.source import open_source
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.execution import Precision
 from entitymill.units import spread
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import pytest
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
-from entitymill.recognition.tagger.network import Precision
-from entitymill.recognition.tagger.rows import Encoding
+from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.execution import Encoding
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 

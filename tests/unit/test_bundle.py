@@ -7,7 +7,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.execution import Precision
 
 
 @pytest.fixture

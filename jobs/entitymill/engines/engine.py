@@ -1,4 +1,4 @@
-"""3  tokens -> tags -> mentions: picks the engine, and says what decides its results."""
+"""Picks the engine that recognises a run's documents, and says what decides its results."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill import schemas, segmentation, session, storage
-from entitymill.engines import openvino, sparknlp, sparknlp_model
+from entitymill import schemas, storage
+from entitymill.engines import openvino
 from entitymill.engines.worker import Run
+from entitymill.recognition.tagger.execution import Execution, check_precision
 from entitymill.settings import Settings
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised whenever a change of this code changes what a given model finds in a given text."""
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class Engine:
     """A model and detector, looked at, and ready to be loaded.
 
     name: of the model.
     fingerprint: of everything but the text that decides the result.
-    load: checks and loads both, makes the model reach the executors, and returns what takes documents (doc_id, text,
-        text_hash, chars, passthrough) to schemas.RECOGNISED, in one pass over the model; with schemas.ANNOTATIONS where
+    load: checks and loads both, makes them reach the executors, and returns what takes documents (doc_id, text, text_hash,
+        chars, passthrough) to schemas.RECOGNISED, in one pass over the model; with schemas.ANNOTATIONS where
         `output.annotations` is set. It raises ModelError where either is missing, altered, or does not fit the settings.
     """
 
@@ -35,7 +36,7 @@ class Recogniser:
     load: Callable[[], Callable[[DataFrame], DataFrame]]
 
 
-def open_recogniser(spark: SparkSession, settings: Settings) -> Recogniser:
+def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     """Look at model and detector, for a run that may have nothing to do: no weights are read yet.
 
     Raises:
@@ -44,14 +45,15 @@ def open_recogniser(spark: SparkSession, settings: Settings) -> Recogniser:
     return (_open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp)(spark, settings)
 
 
-def _open_openvino(spark: SparkSession, settings: Settings) -> Recogniser:
+def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     wanted = settings.recognition
     manifest = openvino.read_manifest(spark, settings.model.path)
-    openvino.check_precision(manifest, wanted.precision)
+    check_precision(wanted.precision, manifest.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
-    run = Run(wanted.precision, wanted.encoding, threads, settings.output.annotations)
+    execution = Execution(wanted.precision, wanted.encoding, threads)
+    run = Run(execution, settings.segmentation.detector, settings.trims, settings.output.annotations)
     parts = {
-        "detector": segmentation.identity(spark, settings.segmentation),
+        "detector": openvino.detector_identity(spark, settings.segmentation),
         "model": manifest.digest(),
         "max_length": manifest.max_length if wanted.encoding == "complete" else manifest.sparknlp_max_length,
         "engine": wanted.engine,
@@ -61,42 +63,39 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Recogniser:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        detector = segmentation.load_detector(spark, settings.segmentation)
+        detector = openvino.ship_detector(spark, settings.segmentation)
         model = openvino.ship_model(spark, settings.model.path)
-        seconds = settings.limits.batch_seconds
-        return lambda rows: openvino.recognise(segmentation.segment(rows, detector), model, run, seconds)
+        return lambda rows: openvino.recognise(rows, model, detector, run, settings.limits.batch_seconds)
 
-    return Recogniser(manifest.name, _fingerprint(parts), load)
+    return Engine(manifest.name, _fingerprint(parts), load)
 
 
-def _open_sparknlp(spark: SparkSession, settings: Settings) -> Recogniser:
+def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
+    from entitymill.engines import sparknlp, sparknlp_model, sparknlp_stages  # noqa: PLC0415  - an extra of its own
+
     wanted = settings.recognition
     saved = sparknlp_model.inspect(spark, wanted.sparknlp_model or "")
-    classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
+    classes, binding = sparknlp_model.on_class_path(spark)
     sparknlp_model.check(saved, wanted.precision, classes=classes, binding=binding)
     sparknlp_model.configure(spark, wanted.precision)
     alone = saved.kind != "PipelineModel"
-    detector = segmentation.load_detector(spark, settings.segmentation) if alone else None
-    around = segmentation.stages(detector, spark.createDataFrame([], "text string")) if detector is not None else []
+    around = sparknlp_stages.stages(spark, settings.segmentation) if alone else []
     pipeline = sparknlp_model.load(saved, around)
     parts = {
-        "detector": segmentation.identity(spark, settings.segmentation) if alone else "the pipeline's",
+        "detector": sparknlp_stages.identity(spark, settings.segmentation) if alone else "the pipeline's",
         "model": saved.address if saved.pretrained else storage.digest(spark, saved.address),
         "engine": wanted.engine,
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
         **_shape(settings),
     }
-    return Recogniser(
-        saved.name,
-        _fingerprint(parts),
-        lambda: lambda rows: sparknlp.recognise(rows, pipeline, annotations=settings.output.annotations),
-    )
+    shape = sparknlp.Shape(trim=settings.trims, annotations=settings.output.annotations)
+    return Engine(saved.name, _fingerprint(parts), lambda: lambda rows: sparknlp.recognise(rows, pipeline, shape))
 
 
 def _shape(settings: Settings) -> dict[str, Any]:
     """Settings that decide what there is of a document's results."""
     carried = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
-    return {**carried, **({"annotations": True} if settings.output.annotations else {})}
+    return {"trim": settings.trims, **carried, **({"annotations": True} if settings.output.annotations else {})}
 
 
 def _fingerprint(parts: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
-"""3  tokens -> tags -> mentions on OpenVINO, in the executors' Python workers, through `mapInArrow`.
+"""3  recognition on OpenVINO, in the executors' Python workers, through one `mapInArrow`: whole documents in, mentions out.
 
 A worker's child keeps one compiled model for as long as the worker lives (spark.python.worker.reuse). What crosses the
-boundary is the text and the offsets of its sentences and tokens, once; never Spark NLP's annotations. This is the driver's
-side; `worker` and `tagging` are the others.
+boundary is the text, once, and what was found in it. This is the driver's side; `worker` and `child` are the others.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 from entitymill import schemas, shipping, storage
-from entitymill.engines.worker import Run, ShippedModel, Worker
+from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger import bundle, network
-from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition import saved_detector, sentences
+from entitymill.recognition.tagger import bundle
+from entitymill.settings import PRETRAINED, SegmentationSettings
 
-FACTORY = "entitymill.engines.tagging:open_tagging"
+FACTORY = "entitymill.engines.child:open_recognition"
 """Of what a worker's child does."""
 
 
@@ -44,16 +44,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
     for shipped in names.values():
         shipping.send(spark, scratch / shipped)
-    return ShippedModel(manifest, names, path)
-
-
-def check_precision(manifest: bundle.Manifest, precision: Precision) -> None:
-    """Refuse on the driver what every worker would refuse.
-
-    Raises:
-        ModelError: the weights cannot be run in this precision.
-    """
-    network.check_precision(precision, manifest.precision, calibrated=manifest.calibrated)
+    return ShippedModel(names, path, manifest)
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
@@ -80,21 +71,86 @@ def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Man
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
-def recognise(segmented: DataFrame, model: ShippedModel, run: Run, seconds: float) -> DataFrame:
-    """Tag segmented documents.
+def detector_identity(spark: SparkSession, settings: SegmentationSettings) -> str:
+    """What decides the sentences: the detector's name, and a digest of its model's files or its package's version.
+
+    Raises:
+        ModelError: the model is missing.
+    """
+    if settings.detector == "rules":
+        return "rules"
+    if settings.detector == "sentencex":
+        return f"sentencex {sentences.sentencex_version()}"
+    return f"dl {storage.digest(spark, saved_detector_at(spark, settings))}"
+
+
+def saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> str:
+    """The address of a saved sentence detector.
+
+    Raises:
+        ModelError: nothing is there, or the storage does not say.
+    """
+    if PRETRAINED.fullmatch(settings.model):
+        raise ModelError(
+            f"segmentation.model: {settings.model} is on Spark NLP's models hub, which recognition.engine sparknlp alone "
+            "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
+        )
+    try:
+        address = storage.driver_first(settings.model)
+        if storage.exists(spark, address):
+            return address.rstrip("/")
+    except OSError as error:
+        raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error
+    raise ModelError(f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel.")
+
+
+def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:
+    """Read a sentence detector on the driver, and have Spark fetch its files once per executor.
+
+    Raises:
+        ModelError: its model is missing, damaged, or of another architecture.
+    """
+    if settings.detector != "dl":
+        return ShippedDetector({}, settings.detector, {})
+    scratch, place = shipping.scratch("entitymill-detector-"), saved_detector_at(spark, settings)
+    parts = [path for path, _, _ in storage.files(spark, place) if "/metadata/part-" in path]
+    addresses = {
+        saved_detector.METADATA: parts[0] if parts else place,
+        saved_detector.NETWORK: f"{place}/{saved_detector.NETWORK}",
+    }
+    names, digests = {}, {}
+    try:
+        for name, address in addresses.items():
+            storage.fetch(spark, address, scratch / name)
+            digests[name] = bundle.sha256(scratch / name)
+            names[name] = f"{digests[name][:16]}-{name}"
+            (scratch / name).rename(scratch / names[name])
+    except OSError as error:
+        raise ModelError(
+            f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel ({error})."
+        ) from error
+    local = {name: scratch / shipped for name, shipped in names.items()}
+    sentences.open_detector("dl", local, settings.model)
+    for shipped in names.values():
+        shipping.send(spark, scratch / shipped)
+    return ShippedDetector(names, settings.model, digests)
+
+
+def recognise(documents: DataFrame, model: ShippedModel, detector: ShippedDetector, run: Run, seconds: float) -> DataFrame:
+    """Recognise documents.
 
     Args:
-        segmented: doc_id, text_hash, chars, perhaps passthrough, and segmentation's block, blocks, text and OFFSETS.
-        model: where the workers find the model.
-        run: how they run it.
+        documents: doc_id, text, text_hash, chars, perhaps passthrough.
+        model: where the workers find it.
+        detector: the same.
+        run: how they run them.
         seconds: that a window of theirs may take.
 
     Returns:
         schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where the run wants them.
     """
-    carried = [field for field in segmented.schema.fields if field.name == "passthrough"]
-    names = [field.name for field in carried]
-    columns = ["doc_id", "text_hash", "chars", "block", "blocks", "text", *schemas.OFFSETS, *names]
+    carried = [field for field in documents.schema.fields if field.name == "passthrough"]
+    columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in carried)]
     annotations = schemas.ANNOTATIONS if run.annotations else []
     returned = T.StructType([*schemas.RECOGNISED, *carried, *annotations])
-    return segmented.select(*columns).mapInArrow(Worker(model, run, seconds, FACTORY), returned)
+    return documents.select(*columns).mapInArrow(Worker(model, detector, run, seconds, FACTORY), returned)

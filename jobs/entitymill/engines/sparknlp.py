@@ -1,7 +1,6 @@
-"""3  tokens -> tags -> mentions by Spark NLP itself, in the executors' JVM: the model card's four stages as they stand.
+"""3  recognition by Spark NLP itself, in the executors' JVM: the model card's four stages as they stand.
 
-Spark NLP batches within a row only, so a document stays whole until it is tagged. Its annotations then go through the same
-joining as the other engine's tags.
+Its annotations go through the same joining as the other engine's tags.
 """
 
 from __future__ import annotations
@@ -12,25 +11,37 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.engines import documents
+from entitymill.engines import rows as rows_module
 from entitymill.engines.sparknlp_model import Pipeline
 from entitymill.errors import ModelError
+from entitymill.recognition import offsets, recogniser, tokens
+from entitymill.recognition.offsets import Texts
 from entitymill.recognition.tagger.rows import cut_short
 from entitymill.recognition.tagger.tags import Tags
+from entitymill.recognition.tokens import Segments
 
 
-def recognise(rows: DataFrame, pipeline: Pipeline, *, annotations: bool) -> DataFrame:
-    """Tag documents.
+@dataclass(frozen=True)
+class Shape:
+    """trim: whether mentions are trimmed; annotations: whether to return the column `ner` and the chunks too."""
+
+    trim: bool
+    annotations: bool
+
+
+def recognise(rows: DataFrame, pipeline: Pipeline, shape: Shape) -> DataFrame:
+    """Recognise documents.
 
     Args:
         rows: doc_id, text, text_hash, chars, perhaps passthrough.
         pipeline: that tags them.
-        annotations: whether to return Spark NLP's own column `ner` and the chunks too.
+        shape: of what is returned.
 
     Returns:
         schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where wanted.
@@ -38,7 +49,7 @@ def recognise(rows: DataFrame, pipeline: Pipeline, *, annotations: bool) -> Data
     carried = [field for field in rows.schema.fields if field.name == "passthrough"]
     packed = rows.select(F.col("text").alias(pipeline.text), F.struct(*rows.columns).alias("_row"))
     tagged = pipeline.stages.transform(packed)
-    offsets = [
+    edges = [
         F.col(f"{column}.{edge}").alias(f"{name}_{edge}")
         for name, column in (("sentence", pipeline.sentence), ("token", pipeline.token), ("ner", pipeline.ner))
         for edge in ("begin", "end")
@@ -46,47 +57,64 @@ def recognise(rows: DataFrame, pipeline: Pipeline, *, annotations: bool) -> Data
     probability = F.transform(pipeline.ner, lambda tag: F.element_at(tag["metadata"], tag["result"]).cast("float"))
     columns = [
         *(F.col(f"_row.{name}").alias(name) for name in rows.columns),
-        F.lit(0).alias("block"),
-        *offsets,
+        *edges,
         F.col(f"{pipeline.ner}.result").alias("ner_result"),
         probability.alias("ner_confidence"),
-        *([F.col(pipeline.ner).alias("ner")] if annotations else []),
+        *([F.col(pipeline.ner).alias("ner")] if shape.annotations else []),
     ]
-    wanted = schemas.ANNOTATIONS if annotations else []
-    names = [*(field.name for field in carried), *(["ner"] if annotations else [])]
-    returned = T.StructType([*schemas.RECOGNISED, *carried, *wanted])
-    return tagged.select(*columns).mapInArrow(_Join(tuple(names), annotations), returned)
+    returned = T.StructType([*schemas.RECOGNISED, *carried, *(schemas.ANNOTATIONS if shape.annotations else [])])
+    return tagged.select(*columns).mapInArrow(_Join(shape), returned)
 
 
 @dataclass(frozen=True)
 class _Join:
     """Spark NLP's annotations to mentions, batch by batch."""
 
-    carried: tuple[str, ...]
-    annotations: bool
+    shape: Shape
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if not batch.num_rows:
                 continue
-            texts = batch.column("text").to_pylist()
-            segments = documents.read_segments(batch, texts)
-            tags, labels = read_tags(batch, segments)
-            found = documents.found(texts, segments, tags, labels)
-            yield documents.output(batch, found, (0.0, 0.0), self.carried, with_annotations=self.annotations)
+            texts = offsets.read(batch.column("text"))
+            segments = read_segments(batch, texts)
+            tags, labels = read_tags(batch, texts, segments)
+            found = recogniser.join(texts, segments, tags, labels)
+            made = recogniser.recognised(found, trim=self.shape.trim, annotations=self.shape.annotations)
+            yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.shape.annotations)
 
 
-def read_tags(batch: pa.RecordBatch, segments: documents.Segments) -> tuple[Tags, list[str]]:
+def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
+    """A batch's sentences and tokens, which Spark NLP counts in UTF-16 units of the document, ends inclusive."""
+    begin = _of_the_whole(batch, "token_begin", texts)
+    end = _of_the_whole(batch, "token_end", texts, 1)
+    # The rule-based detector loses count of some texts (docs/migration.md): what is left of these must not reach others.
+    sentences = np.sort(_of_the_whole(batch, "sentence_begin", texts))
+    order = np.argsort(begin, kind="stable")
+    order = order[end[order] > begin[order]]
+    begin, end = begin[order], end[order]
+    return tokens.grouped(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
+
+
+def _of_the_whole(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
+    """Offsets in documents as units of the whole, each within its own document."""
+    values = batch.column(column)
+    counts = np.diff(values.offsets.to_numpy())
+    places = values.flatten().to_numpy().astype(np.int64) + add + np.repeat(texts.edges[:-1], counts)
+    return np.clip(places, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
+
+
+def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
     """The tags of a batch, and the labels they count in.
 
     Args:
         batch: with ner_begin, ner_result and ner_confidence of each document.
-        segments: of the same batch.
+        texts: of the same batch.
+        segments: of these.
 
     Raises:
         ModelError: a tag is neither O nor an IOB2 tag.
     """
-    begins = batch.column("ner_begin")
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()
     strange = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label)]
@@ -94,15 +122,15 @@ def read_tags(batch: pa.RecordBatch, segments: documents.Segments) -> tuple[Tags
         raise ModelError(
             f"recognition.sparknlp_model: the model's tag {strange[0]} is neither O nor an IOB2 tag such as B-PER."
         )
-    # An annotation names its token by the offset it begins at; the document keeps equal offsets apart.
-    reach = 1 + int(segments.unit_begin.max(initial=0))
-    row_of_token = np.searchsorted(segments.sentence_starts, segments.sentence_of, side="right") - 1
-    row_of_tag = np.repeat(np.arange(len(begins)), np.diff(begins.offsets.to_numpy()))
-    keys = row_of_token * reach + segments.unit_begin
-    tokens = np.searchsorted(keys, row_of_tag * reach + begins.flatten().to_numpy())
+    # An annotation names its token by the offset it begins at.
+    begins = _of_the_whole(batch, "ner_begin", texts)
+    tagged = np.searchsorted(segments.token_begin, begins)
+    there = tagged < len(segments.token_begin)
+    there[there] = segments.token_begin[tagged[there]] == begins[there]
+    tagged = tagged[there]
     after = np.concatenate([np.zeros(1, np.int64), np.cumsum(segments.sentence_tokens)])
-    split = np.zeros(len(segments.sentence_tokens), np.bool_)
-    split[cut_short(tokens, after)] = True
+    split = np.zeros(len(segments.sentence_begin), np.bool_)
+    split[cut_short(tagged, after)] = True
     confidences = batch.column("ner_confidence").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     tags = results.indices.to_numpy().astype(np.int16)
-    return Tags(tokens, tags, confidences, None, split), labels
+    return Tags(tagged, tags[there], confidences[there], None, split), labels

@@ -15,10 +15,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
-from entitymill import storage
+from entitymill import session, storage
 from entitymill.errors import ModelError
+from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings import PRETRAINED
-from entitymill.recognition.tagger.network import Precision, precision_properties
 
 _PIPELINE = "org.apache.spark.ml.PipelineModel"
 _CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")
@@ -81,6 +82,11 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
         raise ModelError(f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel.")
     engines = {match[1] for path in files if (match := re.search(r"_classification_(openvino|onnx)$", path))}
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
+
+
+def on_class_path(spark: SparkSession) -> tuple[bool, bool]:
+    """Whether org.intel.openvino is on the class path, and whether it is this product's own binding."""
+    return session.has_class(spark, "org.intel.openvino.Core"), session.has_class(spark, "org.intel.openvino.OpenvinoC")
 
 
 def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.recognition.tagger.network import INPUTS, Precision
+from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.network import INPUTS
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 LARGE = 1024

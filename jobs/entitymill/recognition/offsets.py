@@ -66,6 +66,20 @@ class Texts:
         """Places in units of the whole, any shape, as code points of the whole."""
         return places if self._excess is None else places - self._excess[places]
 
+    def units_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places in code points of the whole, any shape, as units of the whole."""
+        return places if self._excess is None else self._units_of_code_points[places]
+
+    @cached_property
+    def _units_of_code_points(self) -> NDArray[np.int64]:
+        """[code points + 1] where each one's first unit is."""
+        return np.append(np.flatnonzero((self.units & 0xFC00) != 0xDC00), len(self.units))
+
+    def slices(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
+        """The text between places in units of the whole, [things] each."""
+        edges = zip(self.code_points(begins).tolist(), self.code_points(ends).tolist(), strict=True)
+        return [self.text[begin:end] for begin, end in edges]
+
     def of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which text each place (a unit of the whole) lies in."""
         return np.searchsorted(self.edges, places, side="right") - 1

@@ -16,7 +16,7 @@ from corpus import evaluation_sets
 from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.network import Precision
+from entitymill.recognition.tagger.execution import Precision
 
 Mentions = set[tuple[int, int, str]]
 

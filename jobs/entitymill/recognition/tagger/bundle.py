@@ -98,12 +98,21 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
         path = files.get(name)
         if path is None or not path.is_file():
             raise ModelError(f"The model at {where} has no {name}, which its manifest lists: copy the bundle again.")
-        found = sha256(path)
-        if found != expected:
-            raise ModelError(
-                f"{name} of the model at {where} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…: "
-                "the file was altered or damaged and will not be run; copy the bundle again."
-            )
+        check_file(path, expected, name, where)
+
+
+def check_file(path: Path, expected: str, name: str, where: str) -> None:
+    """Compare one file of a model with its SHA-256.
+
+    Raises:
+        ModelError: it differs by as little as one bit.
+    """
+    found = sha256(path)
+    if found != expected:
+        raise ModelError(
+            f"{name} of the model at {where} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…: "
+            "the file was altered or damaged and will not be run; copy the model again."
+        )
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

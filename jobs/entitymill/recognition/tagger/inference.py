@@ -14,16 +14,16 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger import bundle, network
-from entitymill.recognition.tagger.batching import Batch, plan
+from entitymill.recognition.tagger import bundle, network, packed_network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.recognition.tagger.network import Precision
-from entitymill.recognition.tagger.rows import SPECIAL_PIECES, CompleteRows, Encoding, RowMaker, Rows
+from entitymill.recognition.tagger.execution import Encoding, Execution, check_precision
+from entitymill.recognition.tagger.packing import Batch
+from entitymill.recognition.tagger.rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.sparknlp_rows import SparkNlpRows
 from entitymill.recognition.tagger.tags import Tags
 
 PLANNED_SENTENCES = 1024
-"""Sentences sorted and planned together: enough for tight batches, little enough to stay in cache."""
+"""Sentences packed together: enough for full rows, little enough to stay in cache."""
 
 
 @dataclass
@@ -37,31 +37,29 @@ class Seconds:
 class Tagger:
     """A compiled model with its tokenizer; one per process, not shared between threads."""
 
-    def __init__(self, model: ov.CompiledModel, maker: RowMaker, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model: ov.CompiledModel,
+        maker: RowMaker,
+        labels: tuple[str, ...],
+        positions: NDArray[np.int64] | None,
+    ) -> None:
+        """`positions` as `packed_network.Packed` has them; none for a network that takes one sentence a row."""
         self.labels = labels
         self.seconds = Seconds()
         self._request = model.create_infer_request()
         self._maker = maker
+        self._positions = positions
 
     @classmethod
-    def load(
-        cls,
-        files: dict[str, Path],
-        manifest: bundle.Manifest,
-        precision: Precision,
-        threads: int = 1,
-        where: str = "",
-        encoding: Encoding = "complete",
-    ) -> Tagger:
+    def load(cls, files: dict[str, Path], manifest: bundle.Manifest, how: Execution, where: str = "") -> Tagger:
         """Check a bundle's files, then compile.
 
         Args:
             files: file name -> local path, for every file the manifest lists.
             manifest: what the files must match.
-            precision: of execution; always set, since OpenVINO left alone picks one by the processor.
-            threads: of inference; no more than the task has cores.
+            how: it is run.
             where: the bundle's address, for messages.
-            encoding: of tokens: complete, or as Spark NLP does it.
 
         Raises:
             ModelError: a file is missing or altered, or the parts do not fit each other or the precision.
@@ -72,8 +70,15 @@ class Tagger:
         tokenizer = read_tokenizer(files, manifest)
         model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
         network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
-        compiled = network.compile_model(model, precision, threads, manifest.precision, calibrated=manifest.calibrated)
-        return cls(compiled, row_maker(tokenizer, manifest, encoding), labels)
+        check_precision(how.precision, manifest.precision)
+        return cls.of(model, row_maker(tokenizer, manifest, how.encoding), labels, how)
+
+    @classmethod
+    def of(cls, model: ov.Model, maker: RowMaker, labels: tuple[str, ...], how: Execution) -> Tagger:
+        """Of a checked network, which is changed and must not be used again."""
+        packed = packed_network.pack(model, maker.max_length, maker.cls_id)
+        compiled = network.compile_model(model, how.precision, how.threads)
+        return cls(compiled, maker, labels, None if packed is None else packed.positions)
 
     def tag(
         self,
@@ -118,32 +123,56 @@ class Tagger:
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows = self._maker.rows(tokens, starts, begins)
-        batches = plan(rows.last - rows.first + SPECIAL_PIECES, self._maker.max_length)
+        kept, same = packing.distinct(rows.ids, rows.first, rows.last)
+        pieces = (rows.last - rows.first)[kept] + SPECIAL_PIECES
+        batches = list(packing.plan(pieces, self._maker.max_length, packed=self._positions is not None))
         encoded = perf_counter()
-        logits = np.zeros((len(rows.tokens), len(self.labels)), np.float32)
+        # Every distinct row's scores, [CLS] and [SEP] included, one row after the other.
+        offsets = np.cumsum(pieces) - pieces
+        logits = np.zeros((int(pieces.sum()), len(self.labels)), np.float32)
         for batch in batches:
-            self._run(batch, rows, logits)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            self._run(batch, rows, np.array(kept)[batch.items], offsets[batch.items], logits)
+        tagged = np.diff(rows.starts)
+        read = logits[np.repeat(offsets[same], tagged) + rows.positions]
+        powers = np.exp(read - read.max(axis=1, keepdims=True)) if len(read) else read
         self.seconds.encoding += encoded - began
         self.seconds.inference += perf_counter() - encoded
         return rows.tokens, powers / powers.sum(axis=1, keepdims=True), rows.split
 
-    def _run(self, batch: Batch, rows: Rows, logits: NDArray[np.float32]) -> None:
-        """Fill in the logits of the tokens that a batch of rows tags."""
-        ids = np.full((len(batch.rows), batch.length), self._maker.pad_id, np.int64)
-        mask = np.zeros_like(ids)
-        ids[:, 0] = self._maker.cls_id
-        into, at = [], []
-        for line, row in enumerate(batch.rows):
-            count = rows.last[row] - rows.first[row]
-            ids[line, 1 : count + 1] = rows.ids[rows.first[row] : rows.last[row]]
-            ids[line, count + 1] = self._maker.sep_id
-            mask[line, : count + SPECIAL_PIECES] = 1
-            tagged = slice(rows.starts[row], rows.starts[row + 1])
-            into.append(np.arange(tagged.start, tagged.stop))
-            at.append(rows.positions[tagged] + line * batch.length)
-        found = self._request.infer({"input_ids": ids, "attention_mask": mask}, share_inputs=True)[0]
-        logits[np.concatenate(into)] = found.reshape(-1, found.shape[-1])[np.concatenate(at)]
+    def _run(
+        self, batch: Batch, rows: Rows, chosen: NDArray[np.int64], offsets: NDArray[np.int64], logits: NDArray[np.float32]
+    ) -> None:
+        """Fill in the logits of a batch.
+
+        Args:
+            batch: what goes where.
+            rows: all that there are.
+            chosen: [items] which of these the batch has.
+            offsets: [items] where each one's logits start.
+            logits: of all pieces, to be filled in.
+        """
+        counts = (rows.last - rows.first)[chosen] + SPECIAL_PIECES
+        starts = np.cumsum(counts) - counts
+        within = np.arange(int(counts.sum())) - np.repeat(starts, counts)
+        values = rows.ids[np.minimum(np.repeat(rows.first[chosen], counts) + np.maximum(within - 1, 0), len(rows.ids) - 1)]
+        values[starts] = self._maker.cls_id
+        values[starts + counts - 1] = self._maker.sep_id
+        places = np.repeat(batch.row * batch.length + batch.column, counts) + within
+        ids = np.full(batch.rows * batch.length, self._maker.pad_id, np.int64)
+        ids[places] = values
+        # Numbered through the batch, and none where nothing is, which sees itself alone.
+        segments = np.full_like(ids, -1)
+        segments[places] = np.repeat(np.arange(len(chosen)), counts)
+        feed = {packed_network.IDS: ids}
+        if self._positions is None:
+            feed[packed_network.MASK] = (segments >= 0).astype(np.int64)
+        else:
+            feed[packed_network.SEGMENTS] = segments
+            feed[packed_network.POSITIONS] = np.full_like(ids, self._positions[0])
+            feed[packed_network.POSITIONS][places] = self._positions[within]
+        shaped = {name: value.reshape(batch.rows, batch.length) for name, value in feed.items()}
+        found = self._request.infer(shaped, share_inputs=True)[0]
+        logits[np.repeat(offsets, counts) + within] = found.reshape(-1, found.shape[-1])[places]
 
 
 def _nothing(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:

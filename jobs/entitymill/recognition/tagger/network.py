@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import openvino as ov
+from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-
-Precision = Literal["f32", "bf16", "int8"]
+from entitymill.recognition.tagger import graph
+from entitymill.recognition.tagger.execution import Precision
 
 INPUTS = ("input_ids", "attention_mask")
-CACHED_SHAPES = 256
-"""Primitives OpenVINO keeps per compiled model; enough for the shapes `batching` can produce in a window."""
+CACHED_SHAPES = 64
+"""Primitives OpenVINO keeps per compiled model; enough for the shapes that `packing` makes."""
 
 
 def read(xml: Path, weights: Path, where: str) -> ov.Model:
@@ -69,22 +69,14 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
     raise ModelError("The network has no word embedding that input_ids selects from.")
 
 
-def compile_model(
-    model: ov.Model, precision: Precision, threads: int, weights: str, *, calibrated: bool = False
-) -> ov.CompiledModel:
+def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
     """Compile for one task: one stream, no more threads than the task has cores.
 
     Args:
-        model: a checked network.
-        precision: of execution. int8 quantizes activations per token as it goes, so batch neighbours do not matter.
+        model: a checked network, of weights that run in the precision (`check_precision`).
+        precision: of execution. int8 without calibration quantizes activations per piece, so neighbours do not matter.
         threads: of inference.
-        weights: precision of the stored weights.
-        calibrated: whether the network itself quantizes activations, by ranges that were measured.
-
-    Raises:
-        ModelError: the weights cannot be run in that precision.
     """
-    check_precision(precision, weights, calibrated=calibrated)
     options = {
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
@@ -93,7 +85,38 @@ def compile_model(
         **precision_properties(precision, embedding_shape(model)[1]),
         "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
     }
+    if precision != "int8":
+        without_quantized_activations(model)
+        unfold(model)
     return ov.Core().compile_model(model, "CPU", options)
+
+
+def without_quantized_activations(model: ov.Model) -> None:
+    """Take a calibrated network's activations back to floats: its 8-bit weights alone stay."""
+    needs = graph.dependencies(model)
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "FakeQuantize" and needs[graph.source(node.input(0))]:
+            node.output(0).replace(node.input_value(0))
+
+
+def unfold(model: ov.Model) -> None:
+    """Make the 8-bit weights of matrix products floats once, at load: left compressed they are unpacked at every call.
+
+    The embeddings stay as they are: of these a call unpacks no more than the rows it picks.
+    """
+    needs = graph.dependencies(model)
+    ports = [
+        port
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "MatMul"
+        for port in node.inputs()
+        if not needs[graph.source(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
+    ]
+    if not ports:
+        return
+    values = graph.evaluate([port.get_source_output() for port in ports])
+    for port, value in zip(ports, values, strict=True):
+        port.replace_source_output(ops.constant(value).output(0))
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
@@ -108,18 +131,3 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
         # On by default for 8-bit weights, whatever the precision hint; without effect on a calibrated network.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group if precision == "int8" else 0,
     }
-
-
-def check_precision(precision: Precision, weights: str, *, calibrated: bool = False) -> None:
-    """Check that weights can be run in a precision.
-
-    Raises:
-        ModelError: int8 was asked of weights that are not 8-bit, or anything else of a calibrated network.
-    """
-    if precision == "int8" and weights != "int8":
-        raise ModelError("recognition.precision is int8, but the model's weights are not: prepare it with int8 weights.")
-    if calibrated and precision != "int8":
-        raise ModelError(
-            f"recognition.precision is {precision}, but the model is calibrated and quantizes activations whatever the "
-            "setting: set int8, or prepare it without --calibrate."
-        )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.windows import plan_windows
-
-Encoding = Literal["complete", "sparknlp"]
 
 SPECIAL_PIECES = 2
 """[CLS] before a row's pieces, [SEP] behind them."""

@@ -1,0 +1,99 @@
+"""What recognition found, as the rows that every engine returns: schemas.RECOGNISED, what is carried, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql.pandas.types import to_arrow_type
+
+from entitymill import schemas
+
+if TYPE_CHECKING:  # it brings OpenVINO, which a worker does without
+    from entitymill.recognition.recogniser import Recognised
+
+_FAILURE = to_arrow_type(schemas.FAILURE)
+_MENTIONS = to_arrow_type(schemas.MENTIONS)
+_ANNOTATIONS = {field.name: to_arrow_type(field.dataType) for field in schemas.ANNOTATIONS}
+
+
+def carried(batch: pa.RecordBatch) -> tuple[str, ...]:
+    """Names of the columns that are passed on untouched."""
+    return tuple(name for name in batch.schema.names if name in ("passthrough", "ner"))
+
+
+def rows(
+    documents: pa.RecordBatch, recognised: Recognised, seconds: tuple[float, float], *, annotations: bool
+) -> pa.RecordBatch:
+    """One row a document.
+
+    Args:
+        documents: as they came: doc_id, text_hash, chars, and what is carried.
+        recognised: in their texts.
+        seconds: spent on them, encoding and inference.
+        annotations: whether to add those schemas.ANNOTATIONS that are not carried.
+    """
+    timing = np.zeros((2, documents.num_rows))
+    timing[:, :1] = np.array(seconds)[:, None]
+    return _batch(
+        documents,
+        {
+            "sentences": recognised.sentences,
+            "tokens": recognised.tokens,
+            "split_sentences": recognised.split_sentences,
+            "mentions": _identified(documents.column("doc_id").to_pylist(), recognised.mentions),
+            "encoding_seconds": pa.array(timing[0], pa.float64()),
+            "inference_seconds": pa.array(timing[1], pa.float64()),
+            "failure": pa.nulls(documents.num_rows, _FAILURE),
+            **recognised.annotations,
+        },
+        annotations=annotations,
+    )
+
+
+def failed(document: pa.RecordBatch, code: str, detail: str, *, annotations: bool) -> pa.RecordBatch:
+    """What stands in the place of a document's results: one row that says why there are none.
+
+    Args:
+        document: as it came.
+        code: why, one word.
+        detail: why, with numbers; never text.
+        annotations: as in `rows`.
+    """
+    zero = pa.array([0], pa.int32())
+    none = pa.array([0.0], pa.float64())
+    columns = {
+        "sentences": zero,
+        "tokens": zero,
+        "split_sentences": zero,
+        "mentions": pa.array([[]], _MENTIONS),
+        "encoding_seconds": none,
+        "inference_seconds": none,
+        "failure": pa.array([{"code": code, "detail": detail}], _FAILURE),
+        **{name: pa.array([[]], kind) for name, kind in _ANNOTATIONS.items()},
+    }
+    return _batch(document, columns, annotations=annotations)
+
+
+def _batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
+    # Spark takes them by place: as schemas.RECOGNISED, what is carried, schemas.ANNOTATIONS.
+    passed_on = carried(documents)
+    added = [name for name in _ANNOTATIONS if annotations and name not in passed_on]
+    names = [*(field.name for field in schemas.RECOGNISED), *passed_on, *added]
+    every = {**columns, **{name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *passed_on)}}
+    return pa.RecordBatch.from_arrays([every[name] for name in names], names=names)
+
+
+def _identified(doc_ids: Sequence[str], mentions: pa.ListArray) -> pa.ListArray:
+    """Mentions with an id each: doc_id:begin-end."""
+    found = mentions.flatten()
+    counts = np.diff(mentions.offsets.to_numpy())
+    begins, ends = found.field("begin").to_pylist(), found.field("end").to_pylist()
+    document = np.repeat(np.arange(len(doc_ids)), counts).tolist()
+    ids = [f"{doc_ids[d]}:{begin}-{end}" for d, begin, end in zip(document, begins, ends, strict=True)]
+    names = [field.name for field in found.type]
+    fields = [pa.array(ids, pa.string()), *(found.field(name) for name in names)]
+    structs = pa.StructArray.from_arrays(fields, names=["mention_id", *names])
+    return pa.ListArray.from_arrays(mentions.offsets, structs)

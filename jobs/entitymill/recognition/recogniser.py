@@ -1,0 +1,128 @@
+"""A text goes in, its mentions come out: sentences, tokens, tags and mentions of many texts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from entitymill.recognition import annotation, offsets, tokens
+from entitymill.recognition.found import Found
+from entitymill.recognition.mentions import TagScheme, trimmed
+from entitymill.recognition.offsets import Texts
+from entitymill.recognition.sentences import Detector
+from entitymill.recognition.tagger.inference import Seconds, Tagger
+from entitymill.recognition.tagger.tags import Tags
+from entitymill.recognition.tokens import Segments
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What was recognised in some texts; all arrays have one value a text, in their order.
+
+    sentences, tokens: int32, how many there are; a sentence has at least one token.
+    split_sentences: int32, those longer than the model's limit, or in the encoding sparknlp cut short by it.
+    mentions: list of structs of sentence_id, sentence_begin, sentence_end, begin, end (int32, code points of the text, ends
+        exclusive), entity, label (strings), confidence (float32), token_count (int32), in order.
+    annotations: Spark NLP's `ner` and `ner_chunk`, where they were asked for.
+    """
+
+    sentences: pa.Int32Array
+    tokens: pa.Int32Array
+    split_sentences: pa.Int32Array
+    mentions: pa.ListArray
+    annotations: dict[str, pa.ListArray] = field(default_factory=dict)
+
+
+class Recogniser:
+    """A sentence detector and a tagger; one per process, not shared between threads."""
+
+    def __init__(self, detector: Detector, tagger: Tagger, *, trim: bool) -> None:
+        """`trim`: whether mentions lose a possessive ending and stray punctuation at their ends."""
+        self._detector = detector
+        self._tagger = tagger
+        self._trim = trim
+
+    @property
+    def seconds(self) -> Seconds:
+        """Wall seconds spent so far on encoding and on inference."""
+        return self._tagger.seconds
+
+    def __call__(self, texts: pa.Array, *, annotations: bool = False) -> Recognised:
+        """Recognise.
+
+        Args:
+            texts: strings or large strings, none null.
+            annotations: whether to return every tag and chunk as Spark NLP's annotations too.
+        """
+        whole = offsets.read(texts)
+        segments = tokens.cut(whole, self._detector.breaks(whole))
+        begins = segments.token_begin - whole.edges[whole.of(segments.token_begin)]
+        written = whole.slices(segments.token_begin, segments.token_end)
+        tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
+        return recognised(join(whole, segments, tags, self._tagger.labels), trim=self._trim, annotations=annotations)
+
+
+def join(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str]) -> Found:
+    """Join the tags of tokens to spans. A token without a tag ends a span, as it does in NerConverter.
+
+    Args:
+        texts: that were tagged.
+        segments: of them.
+        tags: of their tokens; the encoding sparknlp may tag a token again, or out of order: its first tag counts.
+        labels: that the tags count in.
+    """
+    scheme = TagScheme(labels)
+    tagged, first = np.unique(tags.tokens, return_index=True)
+    run = segments.sentence_of[tagged] + tagged - np.arange(len(tagged))  # grows at a new sentence, and at a gap
+    spans = scheme.spans(tags.tags[first], tags.confidences[first], run)
+    return Found(texts, segments, tags, tagged, spans, tuple(labels), tuple(scheme.kinds))
+
+
+def recognised(found: Found, *, trim: bool, annotations: bool = False) -> Recognised:
+    """What was found, text by text."""
+    segments = found.segments
+    starts = segments.sentence_starts
+    return Recognised(
+        sentences=pa.array(np.diff(starts), pa.int32()),
+        tokens=pa.array(_summed(segments.sentence_tokens, starts), pa.int32()),
+        split_sentences=pa.array(_summed(found.tags.split.astype(np.int64), starts), pa.int32()),
+        mentions=_mentions(found, trim=trim),
+        annotations=annotation.annotate(found) if annotations else {},
+    )
+
+
+def _mentions(found: Found, *, trim: bool) -> pa.ListArray:
+    texts, segments, spans = found.texts, found.segments, found.spans
+    opening, closing = found.tokens[spans.first], found.tokens[spans.last - 1]
+    begin, end = (texts.code_points(places) for places in (segments.token_begin[opening], segments.token_end[closing]))
+    if trim:
+        taken = [trimmed(texts.text[b:e]) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+        leading, trailing = np.array(taken, np.int64).reshape(-1, 2).T
+        begin, end = begin + leading, end - trailing
+    sentence = segments.sentence_of[opening]
+    document = texts.of(segments.token_begin[opening])
+    start = texts.code_points(texts.edges)[document]
+    first = np.searchsorted(segments.token_end, texts.units_at(begin), side="right")
+    last = np.searchsorted(segments.token_begin, texts.units_at(end), side="left")
+    fields = {
+        "sentence_id": pa.array(sentence - segments.sentence_starts[document], pa.int32()),
+        "sentence_begin": pa.array(texts.code_points(segments.sentence_begin[sentence]) - start, pa.int32()),
+        "sentence_end": pa.array(texts.code_points(segments.sentence_end[sentence]) - start, pa.int32()),
+        "begin": pa.array(begin - start, pa.int32()),
+        "end": pa.array(end - start, pa.int32()),
+        "entity": pa.array([texts.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)], pa.string()),
+        "label": pa.array([found.kinds[kind] for kind in spans.kinds.tolist()], pa.string()),
+        "confidence": pa.array(spans.confidences, pa.float32()),
+        "token_count": pa.array(last - first, pa.int32()),
+    }
+    return found.listed(document, fields)
+
+
+def _summed(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[texts] sum of values[starts[i]:starts[i + 1]]."""
+    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+    return sums[starts[1:]] - sums[starts[:-1]]

@@ -1,0 +1,216 @@
+"""A SentenceDetectorDLModel as Spark NLP saves it, read without TensorFlow and without a JVM.
+
+metadata/part-* is one line of JSON: the parameters. `generic_classifier_tensorflow` is a zip with a TensorFlow checkpoint:
+an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt) of BundleEntryProto messages
+(tensorflow/core/protobuf/tensor_bundle.proto), and the tensors' bytes. Nothing is unpickled and no class is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitymill.errors import ModelError
+
+METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
+"""The parts of a saved detector: a directory with the one part-* file, and a file."""
+EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1d/bias"
+HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
+_WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, OUTPUT: 2, OUTPUT_BIAS: 1}
+"""Name -> dimensions."""
+_CLASS = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
+_UNLIMITED = 2**31 - 1
+_FIXED: dict[str, Any] = {
+    "modelArchitecture": "cnn",
+    "customBounds": [],
+    "useCustomBoundsOnly": False,
+    "explodeSentences": False,
+    "minLength": 0,
+    "maxLength": _UNLIMITED,
+    "splitLength": _UNLIMITED,
+}
+"""Parameters that only one value of is implemented: the default."""
+_LARGEST = 64 * 2**20
+"""Bytes that any part of a network this small is refused above."""
+_INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
+_FLOAT32 = 1
+
+
+@dataclass(frozen=True)
+class SavedDetector:
+    """ids: of each character the network knows; never_last: what ends no sentence; weights: float32, by name."""
+
+    ids: dict[str, int]
+    never_last: tuple[str, ...]
+    weights: dict[str, NDArray[np.float32]]
+
+
+def read(metadata: Path, network: Path, where: str) -> SavedDetector:
+    """Read a saved detector.
+
+    Args:
+        metadata: the part-* file of its metadata.
+        network: its file `generic_classifier_tensorflow`.
+        where: its address, for messages.
+
+    Raises:
+        ModelError: it is damaged, of another class, or set to what is not implemented here.
+    """
+    ids, never_last = _parameters(metadata, where)
+    try:
+        weights = _weights(network)
+        _check_shapes(weights, ids)
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+        IndexError,
+        OverflowError,
+        struct.error,
+        RuntimeError,
+    ) as error:
+        raise ModelError(
+            f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}): "
+            "copy the model again."
+        ) from error
+    return SavedDetector(ids, never_last, weights)
+
+
+def _parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
+    try:
+        saved = json.loads(metadata.read_text(encoding="utf8"))
+        kind = saved["class"]
+        chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"segmentation.model: the metadata of {where} is not that of a saved model: copy it again."
+        ) from error
+    if kind != _CLASS:
+        raise ModelError(f"segmentation.model: {where} is a {str(kind).rpartition('.')[2]}, not a SentenceDetectorDLModel.")
+    for name, wanted in _FIXED.items():
+        if chosen.get(name, wanted) != wanted:
+            raise ModelError(
+                f"segmentation.model: {where} was saved with {name} {chosen[name]!r}; this program's detector knows "
+                f"{wanted!r} alone: save it so, or use recognition.engine sparknlp."
+            )
+    try:
+        ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}
+        never_last = tuple(str(word) for word in chosen.get("impossiblePenultimates", ()) if word)
+        lowest = min(ids.values())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"segmentation.model: the metadata of {where} lists no characters: copy the model again."
+        ) from error
+    if lowest < 0 or not all(ids):
+        raise ModelError(f"segmentation.model: the metadata of {where} numbers no characters: copy the model again.")
+    return ids, never_last
+
+
+def _weights(network: Path) -> dict[str, NDArray[np.float32]]:
+    with zipfile.ZipFile(network) as archive:
+        members = {Path(member.filename).name: member for member in archive.infolist()}
+        index, data = members["variables.index"], members["variables.data-00000-of-00001"]
+        if max(index.file_size, data.file_size) > _LARGEST:
+            raise ValueError("too large")
+        entries, content = _table(archive.read(index)), archive.read(data)
+    return {name: _tensor(entries[name.encode()], content) for name in _WEIGHTS}
+
+
+def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) -> None:
+    if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
+        raise ValueError("other shapes than a convolution and two dense layers have")
+    rows, width = weights[EMBEDDING].shape
+    _, inner, filters = weights[KERNEL].shape
+    hidden = weights[HIDDEN].shape
+    fits = (inner, hidden[0], weights[OUTPUT].shape) == (width, filters, (hidden[1], 1))
+    biased = (len(weights[FILTER_BIAS]), len(weights[HIDDEN_BIAS]), len(weights[OUTPUT_BIAS])) == (filters, hidden[1], 1)
+    if not fits or not biased or max(ids.values()) >= rows:
+        raise ValueError("layers that do not fit each other")
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        raise ValueError("weights that are no numbers")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A protocol buffer's variable-length integer, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("an endless number")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a protocol buffer message."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if size is None:
+            size, at = _varint(data, at)
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """(key, value) of one block of a table; each key is written as what differs from the one before."""
+    block = data[offset : offset + size]
+    if data[offset + size] != 0:
+        raise ValueError("a compressed index")
+    end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        own, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + own]
+        yield key, block[at + own : at + own + length]
+        at += own + length
+
+
+def _table(data: bytes) -> dict[bytes, bytes]:
+    """A checkpoint's index: name -> BundleEntryProto."""
+    footer = data[-48:]
+    if footer[-8:] != _INDEX_MAGIC:
+        raise ValueError("no index")
+    _, at = _varint(footer, 0)
+    _, at = _varint(footer, at)
+    offset, at = _varint(footer, at)
+    size, at = _varint(footer, at)
+    found: dict[bytes, bytes] = {}
+    for _, handle in _block(data, offset, size):
+        where, at = _varint(handle, 0)
+        found.update(_block(data, where, _varint(handle, at)[0]))
+    return found
+
+
+def _tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
+    values: dict[int, Any] = {}
+    shape: list[int] = []
+    for number, value in _fields(entry):
+        values[number] = value
+        if number == 2:
+            shape = [dict(_fields(dimension)).get(1, 1) for inner, dimension in _fields(value) if inner == 2]
+    offset, size = values.get(4, 0), values[5]
+    if values.get(1) != _FLOAT32 or size != 4 * math.prod(shape) or offset + size > len(data):
+        raise ValueError("no 32-bit floats, or fewer than promised")
+    return np.frombuffer(data[offset : offset + size], "<f4").reshape(shape).copy()

@@ -1,0 +1,94 @@
+"""Where sentences begin: by a saved SentenceDetectorDLModel, by Spark NLP's rules, or by the package sentencex."""
+
+from __future__ import annotations
+
+import itertools
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import sentencex
+from numpy.typing import NDArray
+
+from entitymill.errors import ModelError
+from entitymill.recognition import saved_detector, sentences_rules
+from entitymill.recognition.offsets import Texts
+from entitymill.recognition.sentences_dl import DeepDetector
+from entitymill.recognition.sentences_rules import RuleDetector
+
+Kind = Literal["dl", "rules", "sentencex"]
+LANGUAGE = "en"
+_WIDE_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()}
+
+
+class Detector(Protocol):
+    """Finds sentences."""
+
+    def breaks(self, texts: Texts) -> NDArray[np.int64]:
+        """[breaks] int64, sorted: units of the whole where a sentence begins or the one before has ended.
+
+        A text's own beginning need not be among them.
+        """
+
+
+class SentencexDetector:
+    """The package sentencex: rules by language, in Rust.
+
+    It breaks off on some white space of more than one byte (a no-break space before an initial), so it is shown a blank in
+    the place of each. Where it breaks off all the same, the text's sentences are those of the rules.
+    """
+
+    def breaks(self, texts: Texts) -> NDArray[np.int64]:
+        """See `Detector`."""
+        edges = texts.code_points(texts.edges).tolist()
+        text = texts.text.translate(_WIDE_BLANKS)
+        found = [first + begin for first, last in itertools.pairwise(edges) for begin in _sentencex_begins(text[first:last])]
+        return texts.units_at(np.array(found, np.int64))
+
+
+def _sentencex_begins(text: str) -> list[int]:
+    try:
+        return [sentence["start_index"] for sentence in sentencex.get_sentence_boundaries(LANGUAGE, text)]
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pyo3's, which has no public name and is no Exception
+            raise
+        return [edge for span in sentences_rules.sentences(text) for edge in span]
+
+
+def sentencex_version() -> str:
+    """Of the package, since another version may find other sentences."""
+    return metadata.version("sentencex")
+
+
+def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:
+    """A sentence detector.
+
+    Args:
+        kind: which.
+        files: for dl: part of the saved model (saved_detector.METADATA, .NETWORK) -> where it lies on this machine.
+        where: its address, for messages.
+
+    Raises:
+        ModelError: the model is missing, damaged, or of another architecture.
+    """
+    if kind == "rules":
+        return RuleDetector()
+    if kind == "sentencex":
+        return SentencexDetector()
+    return DeepDetector(saved_detector.read(files[saved_detector.METADATA], files[saved_detector.NETWORK], where))
+
+
+def saved_files(directory: Path) -> dict[str, Path]:
+    """The files of a saved detector in a local directory.
+
+    Raises:
+        ModelError: it is not one.
+    """
+    parts = sorted((directory / saved_detector.METADATA).glob("part-*"))
+    network = directory / saved_detector.NETWORK
+    if len(parts) != 1 or not network.is_file():
+        raise ModelError(
+            f"segmentation.model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one."
+        )
+    return {saved_detector.METADATA: parts[0], saved_detector.NETWORK: network}

@@ -1,0 +1,126 @@
+"""A token classifier's network made to take several sentences in a row.
+
+Two inputs take the place of attention_mask: `positions`, which count anew in each sentence, and `segments`, which say which
+sentence of its row a piece belongs to. Where a mask met the attention, "the same segment" stands now: a sentence sees itself
+alone. Nothing is known of the architecture but that: masks and positions are found by what they depend on, and tried out.
+(Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination", for the idea.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from entitymill.recognition.tagger import graph
+
+IDS, MASK = "input_ids", "attention_mask"
+POSITIONS, SEGMENTS = "positions", "segments"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A network that takes input_ids, positions and segments, all int64 [rows, length].
+
+    positions: [max_length] what the network calls the first, second, … piece of a sentence.
+    """
+
+    model: ov.Model
+    positions: NDArray[np.int64]
+
+
+class _NotPackableError(Exception):
+    pass
+
+
+def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
+    """The network, changed to take packed rows; None, and the network as it was, where it is of an unknown build.
+
+    Args:
+        model: takes input_ids and attention_mask.
+        max_length: pieces of the longest sentence it is given.
+        piece: id of any piece that is not padding.
+    """
+    ids = np.full((1, max_length), piece, np.int64)
+    inputs = {IDS: ids, MASK: np.ones_like(ids)}
+    needs = graph.dependencies(model)
+    try:
+        masks = _masks(model, needs, inputs)
+        table, numbers = _positions(model, needs, inputs)
+    except (_NotPackableError, RuntimeError):
+        return None
+    places, segments = (ops.parameter([-1, -1], np.int64, name=name) for name in (POSITIONS, SEGMENTS))
+    for node, name in ((places, POSITIONS), (segments, SEGMENTS)):
+        node.output(0).get_tensor().set_names({name})
+    one, two = ops.constant(np.int64(1)), ops.constant(np.int64(2))
+    same = ops.unsqueeze(ops.equal(ops.unsqueeze(segments, two), ops.unsqueeze(segments, one)), one)
+    for port, seen, hidden in masks:
+        if port.get_element_type() == ov.Type.boolean:
+            joined = same if seen else ops.logical_not(same)
+        else:
+            kind = port.get_element_type().to_dtype()
+            joined = ops.select(same, ops.constant(np.array(seen, kind)), ops.constant(np.array(hidden, kind)))
+        port.replace_source_output(joined.output(0))
+    table.replace_source_output(ops.convert(places, table.get_element_type().to_string()).output(0))
+    parameter = model.input(MASK).get_node()
+    for target in parameter.output(0).get_target_inputs():  # what asks for its shape alone
+        target.replace_source_output(model.input(IDS).get_node().output(0))
+    model.remove_parameter(parameter)
+    model.add_parameters([places, segments])
+    model.validate_nodes_and_infer_types()
+    return Packed(model, numbers)
+
+
+def _masks(
+    model: ov.Model, needs: dict[str, frozenset[str]], inputs: dict[str, NDArray[np.int64]]
+) -> list[tuple[ov.Input, float, float]]:
+    """Where the mask meets the attention, and what stands there for a piece that is seen, and one that is hidden."""
+    half = dict(inputs)
+    half[MASK] = inputs[MASK].copy()
+    half[MASK][0, 1:] = 0
+    found = []
+    values: dict[str, NDArray[np.generic]] = {}
+    for node in model.get_ordered_ops():
+        if needs[node.get_friendly_name()] != {IDS, MASK}:
+            continue
+        for port in node.inputs():
+            if needs[graph.source(port)] != {MASK}:
+                continue
+            name = f"{graph.source(port)}:{port.get_source_output().get_index()}"
+            if name not in values:
+                [values[name]] = graph.evaluate([port.get_source_output()], half)
+            value = values[name]
+            if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != half[MASK].shape[1]:
+                raise _NotPackableError
+            seen, hidden = value[..., 0], value[..., 1:]
+            if seen.min() != seen.max() or hidden.min() != hidden.max() or seen.flat[0] == hidden.flat[0]:
+                raise _NotPackableError
+            found.append((port, seen.flat[0].item(), hidden.flat[0].item()))
+    if not found:
+        raise _NotPackableError
+    return found
+
+
+def _positions(
+    model: ov.Model, needs: dict[str, frozenset[str]], inputs: dict[str, NDArray[np.int64]]
+) -> tuple[ov.Input, NDArray[np.int64]]:
+    """The port that picks rows of the position embedding, and the rows it picks for the pieces of one sentence."""
+    length = inputs[IDS].shape[1]
+    found = []
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Gather" or needs[graph.source(node.input(0))]:
+            continue
+        table, port = node.input(0).get_partial_shape(), node.input(1)
+        if table.rank.get_length() != 2 or not table.is_static or port.get_partial_shape().rank.get_length() != 2:
+            continue
+        # The word embedding's rows are the ids themselves; token types are all the same.
+        [picked] = graph.evaluate([port.get_source_output()], inputs)
+        numbers = picked.reshape(-1)
+        if len(numbers) == length and (np.diff(numbers) == 1).all():
+            found.append((port, numbers.astype(np.int64)))
+    if len(found) != 1:
+        raise _NotPackableError
+    return found[0]
