@@ -128,8 +128,9 @@ ITEMS = [
 SHORT = _words(
     "Dr. Mr. Ms. Prof. Mt. St. dr.: no. p. px. No. 5 p. 12 no. ( adj. bros. btw. Co. col. Corp. cpl. dec. Aug. Del. Dept.",
     "dist. e.g. E.G etc. exp. feb. fy. hr. i.e. id. inc. Jan. jr. Jul. jun. lt. Ltd. mar. may. min. mrs. nov.",
-    "oct. ok. plz. rep. sec. sep. sept. sr. u.s. U.S. U.S.A. U.K ver. vs. a.m. A.M. p.m. P.M.. J. R. R. Ph.D. No.: Inc., Co., U.S.A.F. a.b.c x.y.Z",
-    "3.14 1,000.50 .5 5. 0.a 1.B v1.2.3 www.a.org a@b.c 10°. 5°C°. 90°",
+    "oct. ok. plz. rep. sec. sep. sept. sr. u.s. U.S. U.S.A.",
+    "U.K ver. vs. a.m. A.M. p.m. P.M.. J. R. R. Ph.D. No.: Inc., Co.,",
+    "U.S.A.F. a.b.c x.y.Z 3.14 1,000.50 .5 5. 0.a 1.B v1.2.3 www.a.org a@b.c 10°. 5°C°. 90°",
 )
 PHRASES = [
     "Co. KG",

@@ -191,7 +191,7 @@ NASTY = {**REPEATED, **PHRASES, **_long()}
 """Name -> text."""
 SAMPLE = [
     "Angela Merkel met Emmanuel Macron in Paris on 3 May. They spoke of the U.N. and of Mr. Smith's plan; nobody else came.",
-    '"We agreed," said Dr. José Pérez of São Paulo (Brazil), "on most of it!" Apple Inc. of Austin, Tex., would not comment.',
+    '"We agreed," said Dr. José Pérez of São Paulo (Brazil), "on most of it!" Apple Inc. of Texas said no.',
     "The well-known talks at No. 10 went on... A week later, at 5 p.m., the Bank of England raised rates by 0.25 per cent.",
     "Was it true? Reuters asked the White House. It's what the press said: 'a first step', no more.",
 ]
