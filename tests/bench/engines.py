@@ -133,7 +133,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     cores = os.cpu_count() or 1
-    spark = open_session(settings.SparkSettings(master=f"local[{cores}]", jars=str(ROOT / "build/jars")), "bench")
+    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
+    spark = open_session(settings.SparkSettings(master=f"local[{cores}]", jars=jars), "bench", sparknlp=True)
     spent: dict[str, list[machine.Spent]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         every = ways(spark, Path(scratch))

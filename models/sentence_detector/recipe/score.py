@@ -36,7 +36,9 @@ def main() -> None:
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.gold.read_text(encoding="utf8").splitlines()]
     gold = {(line["id"], begin, end) for line in lines for begin, end in line["sents"]}
-    spark = open_session(SparkSettings(master="local[1]"), "sentence detector scores")
+    spark = open_session(
+        SparkSettings(master="local[1]", jars="build/jars,build/jars-sparknlp"), "sentence detector scores", sparknlp=True
+    )
     documents = spark.createDataFrame([(line["id"], line["text"]) for line in lines], "doc_id string, text string")
     detectors = [SegmentationSettings(detector="rules")]
     detectors += [SegmentationSettings(detector="dl", model=model) for model in options.models]
