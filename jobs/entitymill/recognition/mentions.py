@@ -1,9 +1,14 @@
-"""Tags to mentions: spans of tokens, joined as Spark NLP's NerConverter joins them."""
+"""Tags to mentions: spans of tokens, joined as Spark NLP's NerConverter joins them, and what an analyst wants of each.
+
+A token of this job may hold more than a name: "America's" is one, and so are the quotes after "Inc." with its stop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +65,111 @@ class TagScheme:
         counts = np.bincount(span_of, minlength=len(first))
         sums = np.bincount(span_of, weights=confidences[tagged].astype(np.float64), minlength=len(first))
         return Spans(first, first + counts, kind[first], sums / np.maximum(counts, 1))
+
+
+def _words(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
+APOSTROPHES = "'\u2019\u2018\u02bc\u00b4`"
+QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
+PAIRS = {"(": ")", "[": "]", "{": "}", '"': '"', "\u201c": "\u201d", "\u201e": "\u201c", "\u00ab": "\u00bb"}
+BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
+STRAY = frozenset(f" \t\n\r\v\f\u00a0,;:!?\u00a1\u00bf*_|~<>=\u2026\u00b7\u2022{DASHES}{INVISIBLE}")
+"""Never a name's first or last character."""
+LEADING = STRAY | frozenset("#@.&")
+"""Nor its first: a hashtag is the name that it spells."""
+OWN_LEADING = re.compile(rf"\.NET|[{APOSTROPHES}][st](?:[- ]|$)", re.IGNORECASE)
+"""Fronts that are a name's own: .NET, 's-Hertogenbosch, 't Hooft."""
+POSSESSIVE = re.compile(rf"(?<=\S)[{APOSTROPHES}]s$", re.IGNORECASE)
+LAST_WORD = re.compile(r"[^\s-]*$")
+OWN_POSSESSIVE = _words("arby dillard hardee harrod kellogg macy mcdonald moody poor sainsbury sotheby")
+"""Last words of names that end in 's themselves: Moody's, Standard & Poor's."""
+ABBREVIATIONS = _words(
+    # companies, people, places and streets, American states and Canadian provinces
+    "assn bros cie co corp cos dept inc intl ltd plc pte pty univ",
+    "dr esq gen gov jr lt mr mrs ms prof rev sgt sr",
+    "ave blvd ft mt rd sq st ste",
+    "ala ariz ark calif colo conn del fla ga ill kan ky md mich minn mont neb nev okla ont pa que tenn tex va vt wis wyo",
+)
+INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
+"""What keeps its stop too, here without it: U.S, J.P, Ph.D; a single letter, but no other short word (`_stop`)."""
+LONGEST_TRIMMED = 500
+
+
+@lru_cache(maxsize=100_000)
+def trimmed(entity: str) -> tuple[int, int]:
+    """How many characters to take off a mention's front and end.
+
+    What goes: a possessive ending, quotes and brackets that enclose it or lack their partner, other punctuation that no name
+    begins or ends with, and a full stop that ends a sentence, not an abbreviation. Nothing goes if no letter or digit would
+    be left, or of a mention so long that it is no name. What is left has nothing more to take off.
+    """
+    if len(entity) > LONGEST_TRIMMED:
+        return 0, 0
+    begin, end = 0, len(entity)
+    while begin < end:
+        inner = entity[begin:end]
+        front, back = next((taken for rule in _RULES if any(taken := rule(inner))), (0, 0))
+        if not front and not back:
+            break
+        begin, end = begin + front, end - back
+    if not any(character.isalnum() for character in entity[begin:end]):
+        return 0, 0
+    return begin, len(entity) - end
+
+
+def _stray(entity: str) -> tuple[int, int]:
+    front = entity[0] in LEADING and not OWN_LEADING.match(entity)
+    return int(front), int(entity[-1] in STRAY and len(entity) > front)
+
+
+def _enclosed(entity: str) -> tuple[int, int]:
+    """One pair around the whole: "(NATO)", but not "(I) and (II)"."""
+    closing = PAIRS.get(entity[0])
+    if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
+        return 0, 0
+    return 1, 1
+
+
+def _unpaired(entity: str) -> tuple[int, int]:
+    """A bracket or quote without its partner; an apostrophe is none."""
+    first, last = entity[0], entity[-1]
+    if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):
+        return (1, 0) if first in QUOTES else (0, 1)
+    if first in APOSTROPHES and not OWN_LEADING.match(entity):
+        return 1, 0
+    if last in APOSTROPHES:
+        return 0, 1
+    for opening, closing in BRACKETS:
+        excess = entity.count(opening) - entity.count(closing)
+        if first == closing or (first == opening and excess > 0):
+            return 1, 0
+        if last == opening or (last == closing and excess < 0):
+            return 0, 1
+    return 0, 0
+
+
+def _possessive(entity: str) -> tuple[int, int]:
+    if not POSSESSIVE.search(entity):
+        return 0, 0
+    last = _last_word(entity[:-2])
+    return (0, 0) if last in OWN_POSSESSIVE else (0, 2)
+
+
+def _stop(entity: str) -> tuple[int, int]:
+    if entity[-1] != ".":
+        return 0, 0
+    last = _last_word(entity[:-1]).strip(f"{QUOTES}{APOSTROPHES}([{{")
+    kept = last in ABBREVIATIONS or (bool(INITIALS.match(last)) and (len(last) == 1 or "." in last))
+    return 0, int(not kept)
+
+
+def _last_word(entity: str) -> str:
+    found = LAST_WORD.search(entity)
+    return found.group().lower() if found else ""
+
+
+_RULES: tuple[Callable[[str], tuple[int, int]], ...] = (_stray, _enclosed, _unpaired, _possessive, _stop)
