@@ -18,8 +18,8 @@ from documents import Document, evaluation_sets
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.mentions import TagScheme, trimmed
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.inference import Tagger
 
 Placed = tuple[int, int, int, str]
 """Document, begin, end, label."""
