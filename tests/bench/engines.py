@@ -26,9 +26,8 @@ from safetensors.numpy import save_file
 from entitymill import preparation, settings
 from entitymill.engines import sparknlp_model
 from entitymill.extraction import FEWEST_TASKS_PER_CORE
-from entitymill.engines.engine import open_engine
-from entitymill.session import open_session
 from entitymill.recognition.tagger import bundle
+from entitymill.session import open_session
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -121,7 +120,7 @@ def ways(spark: SparkSession, scratch: Path) -> dict[str, tuple[str, Callable[[D
         for engine in ("openvino", "sparknlp"):
             overrides = [*common, f"recognition.precision={precision}", f"recognition.engine={engine}"]
             overrides += [f"model.path={scratch}/{stored}", f"recognition.sparknlp_model={scratch}/{stored}-sparknlp"]
-            recogniser = open_recogniser(spark, settings.load(None, overrides, {}))
+            recogniser = open_engine(spark, settings.load(None, overrides, {}))
             found[f"{engine} {precision}"] = (precision, recogniser.load())
     return found
 
@@ -133,7 +132,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     cores = os.cpu_count() or 1
-    spark = open_session(settings.SparkSettings(master=f"local[{cores}]", jars=str(ROOT / "build/jars")), "bench")
+    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
+    spark = open_session(settings.SparkSettings(master=f"local[{cores}]", jars=jars), "bench", sparknlp=True)
     spent: dict[str, list[machine.Spent]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         every = ways(spark, Path(scratch))
