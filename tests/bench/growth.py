@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
 import machine
 import pyarrow.parquet as pq
+import sessions
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from texts import ROOT
 
 from entitymill import extraction, schemas, settings
-from entitymill.extraction import extract
 from entitymill.engines.engine import Engine
-from entitymill.session import open_session
+from entitymill.extraction import extract
 from entitymill.source import open_source
 from entitymill.summary import Summary
 
-ROOT = Path(__file__).parents[2]
 SHARE = 0.01
 
 
@@ -60,9 +59,9 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     return documents.select(*columns)
 
 
-def open_stub(spark: SparkSession, loaded: settings.Settings) -> Recogniser:
-    """In the place of recognition.open_recogniser."""
-    return Recogniser("stub", "stub", lambda: stub_tagger)
+def open_stub(spark: SparkSession, loaded: settings.Settings) -> Engine:
+    """In the place of engine.open_engine."""
+    return Engine("stub", "stub", lambda: stub_tagger)
 
 
 def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFrame:
@@ -133,19 +132,21 @@ def measure(spark: SparkSession, directory: Path, rows: int, chars: int, repeats
     print(f"  {live_heap(spark):,.0f} MB of the heap in use after a collection", flush=True)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print one block per size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--chars", type=int, default=1_500, help="of each text: a short news article")
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        options.rows, options.repeats = [200], 1
     print(machine.describe())
-    conf = {"spark.driver.memory": "3g"}
-    chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=str(ROOT / "build/jars"), conf=conf)
-    spark = open_session(chosen, "bench")
-    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_recogniser", open_stub):
-        measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)
+    spark = sessions.open_bench()
+    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_engine", open_stub):
+        if not options.smoke:
+            measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)
         for rows in options.rows:
             measure(spark, Path(scratch), rows, options.chars, options.repeats)
 
