@@ -9,9 +9,12 @@ DEV_READY := $(VENV)/.dev-ready
 BENCH_READY := $(VENV)-bench/.ready
 AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
+SPARK4_READY := $(VENV)-spark4/.ready
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest
 JARS := build/jars/.ready
+SPARKNLP_JARS := build/jars-sparknlp/.ready
+SPARK4_JARS := build/jars-spark4/.ready
 S3_JARS := build/jars-s3/.ready
 S3_SERVER := build/s3-server/.ready
 PACKAGE := build/package/.ready
@@ -24,8 +27,12 @@ help: ## this list
 run: $(RUN_READY) $(JARS) ## set up what is missing, then run the job on the speeches the repository carries
 	$(BIN)/python jobs/extract_entities.py --config conf/demo.yaml --show-entities
 
+.PHONY: run-sparknlp
+run-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the demo through Spark NLP's own engine and ours: says whether the entities are the same (ten minutes)
+	$(BIN)/python tests/bench/yardstick.py
+
 .PHONY: test
-test: $(DEV_READY) $(JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour)
+test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,12 +49,16 @@ bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
 
 .PHONY: bench-engines
-bench-engines: $(BENCH_READY) $(JARS) ## speed of both engines on the same rows, in one run (half an hour)
+bench-engines: $(BENCH_READY) $(JARS) $(SPARKNLP_JARS) ## speed of both engines on the same rows, in one run (half an hour)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/engines.py
 
 .PHONY: bench-growth
 bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6 documents, without a model (half an hour)
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
+
+.PHONY: test-spark4
+test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on Spark 4 in an environment of its own: the same tables as on 3.5 (four minutes)
+	$(BIN)/python -m pytest tests/spark4
 
 .PHONY: test-airflow
 test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (seven minutes)
@@ -64,7 +75,13 @@ prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.p
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-prepare.lock
 
 .PHONY: jars
-jars: $(JARS) ## fetch Spark NLP, TensorFlow and Delta into build/jars, and build OpenVINO for the JVM
+jars: $(JARS) ## fetch Delta for Spark 3.5, all that a run needs beside Spark, into build/jars
+
+.PHONY: jars-sparknlp
+jars-sparknlp: $(SPARKNLP_JARS) ## for engine sparknlp: fetch Spark NLP and TensorFlow, build OpenVINO for the JVM, into build/jars-sparknlp
+
+.PHONY: jars-spark4
+jars-spark4: $(SPARK4_JARS) ## fetch Delta for Spark 4 into build/jars-spark4
 
 .PHONY: jars-s3
 jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
@@ -79,10 +96,13 @@ test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## on object
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	$(BIN)/python -m pip install --quiet uv
-	for kind in run prepare dev bench; do \
-	  case $$kind in run) groups="";; prepare) groups="--group prepare";; dev) groups="--group test --group lint --group prepare";; bench) groups="--group bench --group recipe --group prepare";; esac; \
+	for kind in run prepare dev bench spark4; do \
+	  case $$kind in run) groups="--extra spark";; prepare) groups="--extra spark --group prepare";; \
+	    dev) groups="--extra spark --extra sparknlp --group test --group lint --group prepare";; \
+	    bench) groups="--extra spark --extra sparknlp --group bench --group recipe --group prepare";; \
+	    spark4) groups="--extra spark4";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --no-annotate pyproject.toml --extra spark $$groups --output-file requirements-$$kind.lock; \
+	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
 	done
 
 .PHONY: lock-airflow
@@ -124,9 +144,24 @@ $(DATABRICKS_READY): tests/databricks/runtime.lock
 	$(VENV)-databricks/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(JARS): jars/pom.xml $(wildcard jars/src/main/java/org/intel/openvino/*.java)
+$(SPARK4_READY): requirements-spark4.lock
+	@test -x $(VENV)-spark4/bin/python || $(PYTHON) -m venv $(VENV)-spark4
+	$(VENV)-spark4/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(JARS): jars/pom.xml
 	@rm -rf build/jars
-	mvn --quiet --batch-mode --file jars/pom.xml package dependency:copy-dependencies
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	@touch $@
+
+$(SPARKNLP_JARS): jars/sparknlp/pom.xml $(wildcard jars/sparknlp/src/main/java/org/intel/openvino/*.java)
+	@rm -rf build/jars-sparknlp
+	mvn --quiet --batch-mode --file $< package dependency:copy-dependencies
+	@touch $@
+
+$(SPARK4_JARS): jars/spark4/pom.xml
+	@rm -rf build/jars-spark4
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
 	@touch $@
 
 $(S3_JARS): jars/s3/pom.xml

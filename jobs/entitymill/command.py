@@ -96,7 +96,7 @@ def _run(settings: settings_module.Settings, options: argparse.Namespace) -> Non
     from entitymill.session import open_session
     from entitymill.tables import Tables
 
-    spark = open_session(settings.spark, "entitymill")
+    spark = open_session(settings.spark, "entitymill", sparknlp=settings.recognition.engine == "sparknlp")
     summary = extract(spark, settings, full=options.full, dry_run=options.dry_run)
     console = Console()
     if options.dry_run:

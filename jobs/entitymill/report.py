@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from entitymill import source
+from entitymill import marking, source
 from entitymill.settings import Settings
 from entitymill.summary import Summary
 from entitymill.tables import NAMES, Tables
@@ -16,8 +16,6 @@ from entitymill.tables import NAMES, Tables
 TOP_ENTITIES = 8
 SHOWN_SENTENCES = 6
 MAX_SHOWN_CHARS = 400
-COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
-OTHER_COLOUR = "bold black on plum2"
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
@@ -38,7 +36,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     counts.add_row("tokens", f"{summary.tokens:,}")
     counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
     for label, rows in sorted(summary.by_label.items()):
-        counts.add_row(Text(f" {label} ", style=COLOURS.get(label, OTHER_COLOUR)), f"{rows:,}")
+        counts.add_row(Text(f" {label} ", style=marking.colour(label)), f"{rows:,}")
     counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
     for code, rows in sorted(summary.rejects.items()):
         counts.add_row(f"  {code}", f"{rows:,}")
@@ -79,7 +77,7 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
     for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
         rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
         names = ", ".join(f"{' '.join(row.entity.split())} ({row['count']})" for row in rows)
-        top.add_row(Text(f" {label} ", style=COLOURS.get(label, OTHER_COLOUR)), Text(names))
+        top.add_row(Text(f" {label} ", style=marking.colour(label)), Text(names))
     console.print(top)
     _print_sentences(console, spark, settings, tables)
 
@@ -87,8 +85,8 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
     """Sentences rich in different labels, one a document."""
     entities = tables.read("entities")
-    sentence = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
-    rich = entities.groupBy(*sentence).agg(
+    key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
+    rich = entities.groupBy(*key).agg(
         F.countDistinct("label").alias("labels"),
         F.sort_array(F.collect_list(F.struct("begin", "end", "label"))).alias("mentions"),
     )
@@ -97,13 +95,9 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     chosen = list({row.doc_id: row for row in reversed(best)}.values())[::-1][:SHOWN_SENTENCES]
     texts = source.texts(spark, settings.source, [row.doc_id for row in chosen])
     for row in chosen:
-        line = Text(f"{row.doc_id}  ", style="dim")
-        at = row.sentence_begin
-        text = texts[row.doc_id]
-        for mention in row.mentions:
-            line.append(text[at : mention.begin], style="not dim")
-            line.append(text[mention.begin : mention.end], style=COLOURS.get(mention.label, OTHER_COLOUR))
-            at = mention.end
-        line.append(text[at : row.sentence_end], style="not dim")
-        console.print(line)
+        spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
+        sentence = marking.mark(
+            texts[row.doc_id], spans, colours=console.is_terminal, first=row.sentence_begin, last=row.sentence_end
+        )
+        console.print(Text(f"{row.doc_id}  ", style="dim").append_text(sentence))
         console.print()

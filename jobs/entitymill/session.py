@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import sys
 import zipfile
@@ -14,7 +15,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from entitymill import shipping
+from entitymill import shipping, versions
 from entitymill.errors import SessionError
 from entitymill.settings import SparkSettings
 
@@ -22,22 +23,23 @@ DEFAULTS = "conf/spark-defaults.conf"
 _PACKAGE = Path(__file__).parent
 
 
-def open_session(settings: SparkSettings, name: str) -> SparkSession:
+def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) -> SparkSession:
     """The active session, or one started by spark-submit's settings, or a local one.
 
     Args:
         settings: used only where this program starts Spark itself.
         name: of the application.
+        sparknlp: whether it is for engine `sparknlp`, which nothing else needs Spark NLP for.
 
     Raises:
-        SessionError: Spark cannot start, or lacks Spark NLP or Delta.
+        SessionError: Spark cannot start, or lacks Delta, or Spark NLP where that is asked for.
     """
     spark = SparkSession.getActiveSession()
     if spark is None:
         # A session may be there without being active in this thread.
         there = submitted() or on_databricks() or SparkContext._active_spark_context is not None
         spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
-    check(spark)
+    check(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark
 
@@ -83,18 +85,10 @@ def on_databricks() -> bool:
 
 
 def _start(settings: SparkSettings, name: str) -> SparkSession:
-    jars = []
-    for directory in settings.jars.split(","):
-        found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
-        if not found:
-            raise SessionError(
-                f"spark.jars: no jar in {directory}: run `make jars` (for s3a also `make jars-s3`), or name the directory "
-                "that holds Spark NLP and Delta."
-            )
-        jars += found
+    jars = _jars(settings)
     # The workers must be this very interpreter, not whichever python3 is first on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    # TensorFlow, in the sentence detector, tells of its instruction sets otherwise.
+    # TensorFlow, in Spark NLP's sentence detector, tells of its instruction sets otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
     for key, value in {**_defaults(), **_local(settings.master), "spark.jars": ",".join(jars), **settings.conf}.items():
@@ -103,6 +97,19 @@ def _start(settings: SparkSettings, name: str) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise SessionError(f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}.") from error
+
+
+def _jars(settings: SparkSettings) -> list[str]:
+    jars = []
+    for directory in settings.jars.split(","):
+        found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
+        if not found:
+            raise SessionError(
+                f"spark.jars: no jar in {directory}: run `make jars` (for Spark 4 `make jars-spark4`, for s3a also `make "
+                "jars-s3`, for engine sparknlp also `make jars-sparknlp`), or name the directory that holds Delta."
+            )
+        jars += found
+    return jars
 
 
 def _defaults() -> dict[str, str]:
@@ -130,24 +137,23 @@ def _local(master: str) -> dict[str, str]:
     return options
 
 
-def check(spark: SparkSession) -> None:
+def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
     """Find out now, and say clearly, what would fail in the middle of a run.
 
     Raises:
-        SessionError: the Spark version, Spark NLP or Delta is missing or does not fit.
+        SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
     """
-    if not spark.version.startswith("3.5."):
-        raise SessionError(f"Spark {spark.version} is not supported: this program runs on Spark 3.5.")
+    versions.check_spark(spark.version)
     virtual_machine: Any = spark.sparkContext._jvm
-    check_scala(str(virtual_machine.scala.util.Properties.versionNumberString()))
-    for what, name, artifact in (
-        ("Spark NLP", "com.johnsnowlabs.nlp.DocumentAssembler", "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3"),
-        ("Delta", "io.delta.tables.DeltaTable", "io.delta:delta-spark_2.12:3.3"),
-    ):
-        if not has_class(spark, name):
-            raise SessionError(
-                f"{what} is not on Spark's class path: add {artifact} with --jars or --packages (local runs: `make jars`)."
-            )
+    scala = str(virtual_machine.scala.util.Properties.versionNumberString())
+    if not on_databricks():  # which has its own, under other names
+        versions.check_delta(_jar_of(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
+    if sparknlp:
+        versions.check_sparknlp(
+            scala,
+            classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
+            package=importlib.util.find_spec("sparknlp") is not None,
+        )
     extensions = spark.conf.get("spark.sql.extensions", "") or ""
     if "DeltaSparkSessionExtension" not in extensions and not on_databricks():
         raise SessionError(
@@ -155,23 +161,17 @@ def check(spark: SparkSession) -> None:
         )
 
 
-def check_scala(version: str) -> None:
-    """Spark NLP and Delta are built for one Scala; with another they fail with NoSuchMethodError, anywhere.
-
-    Raises:
-        SessionError: Spark was built for another one.
-    """
-    if not version.startswith("2.12."):
-        raise SessionError(
-            f"This Spark is built for Scala {version}, Spark NLP and Delta here for 2.12: use a Scala 2.12 build."
-        )
-
-
 def has_class(spark: SparkSession, name: str) -> bool:
     """Whether the driver's class path holds a class; it is not loaded, since loading may start native libraries."""
+    return _jar_of(spark, name) is not None
+
+
+def _jar_of(spark: SparkSession, name: str) -> str | None:
+    """Where the driver's class path has a class."""
     virtual_machine: Any = spark.sparkContext._jvm
     loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
-    return loader.getResource(name.replace(".", "/") + ".class") is not None
+    found = loader.getResource(name.replace(".", "/") + ".class")
+    return None if found is None else str(found.toString())
 
 
 def ship_package(spark: SparkSession) -> None:

@@ -206,8 +206,7 @@ def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Excepti
             return f"nothing is at {settings.path}."
     except OSError as reason:
         return f"{settings.path} cannot be reached: {reason}."
-    condition = error.getErrorClass() if isinstance(error, PySparkException) else None
-    if condition == "UNABLE_TO_INFER_SCHEMA":
+    if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
         return f"{settings.path} holds no {settings.format} file."
     if settings.format == "delta":
         return f"{settings.path} is not a Delta table; for plain Parquet files set source.format=parquet."

@@ -85,7 +85,7 @@ def test_yarn(jvm: Any, package: Path) -> None:
     assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
     files, jars = (conf.get(f"spark.yarn.dist.{what}").split(",") for what in ("files", "jars"))
     assert [Path(path).name for path in files] == ["base.yaml", "articles.yaml"]
-    assert {"hadoop-aws-3.3.4.jar", "spark-nlp_2.12-5.5.3.jar"} <= {Path(path).name for path in jars}
+    assert {"hadoop-aws-3.3.4.jar", "delta-spark_2.12-3.3.3.jar"} <= {Path(path).name for path in jars}
     assert (conf.get("spark.executor.cores"), conf.get("spark.executor.memoryOverheadFactor")) == ("4", "0.5")
     assert conf.get("spark.ui.enabled") == "true"
 

@@ -34,8 +34,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.memory": "3g",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING.as_uri()} -XX:ReservedCodeCacheSize=400m",
     }
-    chosen = settings.SparkSettings(master="local[2]", jars=str(ROOT / "build" / "jars"), conf=conf)
-    session = open_session(chosen, "entitymill tests")
+    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
+    chosen = settings.SparkSettings(master="local[2]", jars=jars, conf=conf)
+    session = open_session(chosen, "entitymill tests", sparknlp=True)
     yield session
     session.stop()
 

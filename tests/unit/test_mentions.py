@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.mentions import TagScheme
+from entitymill.recognition.mentions import LONGEST_TRIMMED, TagScheme, trimmed
 
 LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 
@@ -77,3 +77,96 @@ def test_confidence_is_the_mean_over_the_spans_tokens() -> None:
 def test_nothing_has_no_spans() -> None:
     found = TagScheme([]).spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert len(found.first) == 0
+
+
+def name_in(entity: str) -> str:
+    front, back = trimmed(entity)
+    return entity[front : len(entity) - back]
+
+
+@pytest.mark.parametrize(
+    ("entity", "expected"),
+    [
+        # possessives
+        ("America's", "America"),
+        ("America\u2019s", "America"),
+        ("AMERICA'S", "AMERICA"),
+        ("the Democrats'", "the Democrats"),
+        ("U.S.'s", "U.S."),
+        ('"The Wire"\'s', "The Wire"),
+        # punctuation
+        ("Washington.", "Washington"),
+        ("Washington,", "Washington"),
+        ('Washington."', "Washington"),
+        ("Washington...", "Washington"),
+        ("Yahoo!", "Yahoo"),
+        ("- Paris -", "Paris"),
+        ("#Denver", "Denver"),
+        ("\u201cAmerica", "America"),
+        ('"The Wire"', "The Wire"),
+        ("(NATO)", "NATO"),
+        ("(NATO", "NATO"),
+        ("NATO)", "NATO"),
+        ("[NATO),", "NATO"),
+        (") NATO (", "NATO"),
+        ("Amazon.com.", "Amazon.com"),
+        ("Windows 3.1.", "Windows 3.1"),
+        ("'Abd al-Rahman", "Abd al-Rahman"),
+    ],
+)
+def test_what_is_no_part_of_a_name_goes(entity: str, expected: str) -> None:
+    assert name_in(entity) == expected
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        "America",
+        "U.S.",
+        "Washington, D.C.",
+        "Acme Inc.",
+        "J.P. Morgan & Co.",
+        "Martin Luther King Jr.",
+        "John F.",
+        "St.",
+        "Richmond, Va.",
+        "Ph.D.",
+        "Spider-Man (film)",
+        "(I) and (II)",
+        'Dwayne "The Rock"',
+        "Moody's",
+        "Standard & Poor's",
+        "MCDONALD'S",
+        "'s-Hertogenbosch",
+        "'t Hooft",
+        ".NET Framework",
+        "C++",
+        "O'Hara",
+        "U.S.-led",
+        "",
+        "'s",
+        "...",
+        '"!"',
+    ],
+)
+def test_what_belongs_to_a_name_stays(entity: str) -> None:
+    assert name_in(entity) == entity
+
+
+def test_an_abbreviation_keeps_one_stop_alone() -> None:
+    assert name_in('U.S.."') == "U.S."
+    assert name_in('Acme Inc.",') == "Acme Inc."
+
+
+def test_what_is_too_long_for_a_name_stays() -> None:
+    entity = "a" + ")" * LONGEST_TRIMMED
+    assert name_in(entity) == entity
+
+
+@given(st.one_of(st.text(), st.text(alphabet="aS1. '\u2019\"()[]\u201c\u201d,;-#&", max_size=12)))
+def test_trimming_never_widens_or_empties_and_twice_is_once(entity: str) -> None:
+    front, back = trimmed(entity)
+
+    assert front >= 0 and back >= 0
+    assert front + back < len(entity) or not entity
+    assert trimmed(name_in(entity)) == (0, 0)

@@ -6,11 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from entitymill.engines.documents import read_segments
+from entitymill.segmentation import load_detector, segment
 from pyarrow import Table
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill.engines.documents import read_segments
-from entitymill.segmentation import load_detector, segment
 from entitymill.session import open_session
 from entitymill.settings import SegmentationSettings, SparkSettings
 
@@ -36,7 +36,9 @@ def main() -> None:
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.gold.read_text(encoding="utf8").splitlines()]
     gold = {(line["id"], begin, end) for line in lines for begin, end in line["sents"]}
-    spark = open_session(SparkSettings(master="local[1]"), "sentence detector scores")
+    spark = open_session(
+        SparkSettings(master="local[1]", jars="build/jars,build/jars-sparknlp"), "sentence detector scores", sparknlp=True
+    )
     documents = spark.createDataFrame([(line["id"], line["text"]) for line in lines], "doc_id string, text string")
     detectors = [SegmentationSettings(detector="rules")]
     detectors += [SegmentationSettings(detector="dl", model=model) for model in options.models]

@@ -60,7 +60,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
-    spark = open_session(SparkSettings(master="local[1]"), "sentence detector recipe")
+    spark = open_session(
+        SparkSettings(master="local[1]", jars="build/jars,build/jars-sparknlp"), "sentence detector recipe", sparknlp=True
+    )
     rows = spark.createDataFrame([(s,) for s in sentences(options.data)], "text string").coalesce(1)
     approach = (
         SentenceDetectorDLApproach()

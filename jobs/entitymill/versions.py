@@ -1,0 +1,72 @@
+"""Which versions of Spark, Scala, Delta and Spark NLP go together."""
+
+from __future__ import annotations
+
+import re
+
+from entitymill.errors import SessionError
+
+DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4")}
+"""Of Spark -> of Delta, and the make target that fetches it into the directory of its name."""
+SPARK_NLP_SCALA = "2.12"
+
+
+def check_spark(version: str) -> None:
+    """Refuse a Spark that this program was never run on.
+
+    Raises:
+        SessionError: this one.
+    """
+    if _release(version) not in DELTA:
+        raise SessionError(f"Spark {version} is not supported: this program runs on Spark {' and '.join(DELTA)}.")
+
+
+def check_delta(jar: str | None, spark: str, scala: str) -> None:
+    """Delta is built for one Scala; with another it fails with NoSuchMethodError, anywhere.
+
+    Args:
+        jar: that Delta's classes are in, or what its platform calls it; none where they are nowhere.
+        spark: its version, one that `check_spark` lets pass.
+        scala: version that Spark was built for.
+
+    Raises:
+        SessionError: there is none, or it does not fit.
+    """
+    version, target = DELTA[_release(spark)]
+    fitting = f"io.delta:delta-spark_{_release(scala)}:{version}"
+    local = f"local runs: `make {target}` and spark.jars=build/{target}"
+    if jar is None:
+        raise SessionError(f"Delta is not on Spark's class path: add {fitting} with --jars or --packages ({local}).")
+    named = re.search(r"delta-spark_([\d.]+)-([\d.]+)\.jar", jar)
+    if named and (named[1] != _release(scala) or named[2].split(".")[0] != version.split(".")[0]):
+        raise SessionError(f"{named[0]} does not fit Spark {spark} for Scala {_release(scala)}: use {fitting} ({local}).")
+
+
+def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
+    """Engine `sparknlp` needs Spark NLP twice, its jars and its Python package, and on a Scala it is built for.
+
+    Args:
+        scala: version that Spark was built for.
+        classes: whether its classes are on Spark's class path.
+        package: whether its Python package is installed.
+
+    Raises:
+        SessionError: either is missing, or cannot run there.
+    """
+    if _release(scala) != SPARK_NLP_SCALA:
+        raise SessionError(
+            f"recognition.engine: sparknlp runs on Spark 3.5 for Scala {SPARK_NLP_SCALA}, this Spark is for Scala "
+            f"{_release(scala)}; use engine openvino."
+        )
+    missing = [what for what, there in (("jars", classes), ("Python package", package)) if not there]
+    if missing:
+        raise SessionError(
+            f"recognition.engine: sparknlp needs Spark NLP, whose {' and '.join(missing)} cannot be found: the jars "
+            "come with `make jars-sparknlp` and spark.jars=build/jars,build/jars-sparknlp, or with --packages "
+            "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3; the Python package is the extra entitymill[sparknlp]."
+        )
+
+
+def _release(version: str) -> str:
+    """The first two numbers."""
+    return ".".join(version.split(".")[:2])

@@ -1,0 +1,33 @@
+"""Averaged weights of one or more runs to a Hugging Face directory: `python finish.py OUT WEIGHTS [WEIGHTS ...]`.
+
+The runs go on from one bundle, so that their weights may be averaged. Writes safetensors, vocab.txt and tokenizer.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from encoder import build, fold, tokenizer
+
+
+def main() -> None:
+    """Average, fold the casings into the embedding table, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("weights", type=Path, nargs="+")
+    options = parser.parse_args()
+    runs = [torch.load(path, weights_only=True) for path in options.weights]
+    model, pieces = build()
+    averaged = {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
+    model.load_state_dict(averaged, strict=False)
+    fold(model)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(options.out)
+    tokenizer(pieces).save(str(options.out / "tokenizer.json"))
+    (options.out / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A model bundle's weights back in PyTorch, to train on from there: `load_bundle`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import torch
+from encoder import CasedEmbedding
+from transformers import DistilBertForTokenClassification
+
+from entitymill.recognition.tagger import bundle
+
+WORDS = "distilbert.embeddings.word_embeddings"
+
+
+def load_bundle(model: DistilBertForTokenClassification, directory: Path) -> None:
+    """Give an untrained `encoder.build()` the weights of a bundle that this recipe exported earlier.
+
+    8-bit matrices are expanded to floats. The embedding table is taken apart again into words and casings.
+    """
+    network = ov.Core().read_model(directory / bundle.NETWORK)
+    state = _matrices(network) | _vectors(network)
+    table = torch.tensor(state.pop(f"{WORDS}.weight"))
+    missing, strange = model.load_state_dict({name: torch.tensor(value) for name, value in state.items()}, strict=False)
+    if strange or {name for name in missing if not name.startswith(WORDS)}:
+        raise SystemExit(f"{directory} is no export of this recipe: {strange or missing}")
+    _unfold(model.distilbert.embeddings.word_embeddings, table)
+
+
+def _matrices(network: ov.Model) -> dict[str, np.ndarray]:
+    constants = {node.get_friendly_name(): node for node in network.get_ops() if node.get_type_name() == "Constant"}
+    found = {}
+    for name, node in constants.items():
+        match = re.search(r"(distilbert\..*|classifier\.)weight$", name)
+        if match and f"{name}/scale" in constants:
+            found[match.group(0)] = node.data.astype(np.float32) * constants[f"{name}/scale"].data.astype(np.float32)
+    return found
+
+
+def _vectors(network: ov.Model) -> dict[str, np.ndarray]:
+    """Biases and layer norms: constants without a name, known by the operation that uses them."""
+    found = {}
+    for node in network.get_ops():
+        match = re.search(r"model\.((?:distilbert\.|classifier).*?)/aten::(linear|layer_norm)", node.get_friendly_name())
+        if node.get_type_name() not in ("Add", "Multiply") or not match:
+            continue
+        for port in node.inputs():
+            constant = port.get_source_output().get_node()
+            if constant.get_type_name() == "Constant" and constant.get_element_type() == ov.Type.f32:
+                part = "weight" if node.get_type_name() == "Multiply" else "bias"
+                found[f"{match.group(1)}.{part}"] = constant.data.reshape(-1).copy()
+    return found
+
+
+def _unfold(embedding: CasedEmbedding, table: torch.Tensor) -> None:
+    """A piece's row is its word's row plus its casing's vector: casings are mean differences, words mean remainders."""
+    base, casing = embedding.base, embedding.casing
+    plain = table[: embedding.word.num_embeddings]
+    with torch.no_grad():
+        for case in (1, 2):
+            chosen = casing == case
+            embedding.case.weight[case] = (table[chosen] - plain[base[chosen]]).mean(0)
+        count = torch.zeros(len(plain), 1).index_add_(0, base, torch.ones(len(base), 1))
+        total = torch.zeros_like(plain).index_add_(0, base, table - embedding.case.weight[casing])
+        embedding.word.weight.copy_(total / count)

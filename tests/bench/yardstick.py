@@ -1,0 +1,74 @@
+"""The demo through Spark NLP's own engine and through ours: are the entities the same?
+
+The model of models/demo is saved as one of Spark NLP's. Both engines run it on the speeches in f32 and in Spark NLP's
+encoding, each in a process of its own. Prints one sentence; ends with 1 where an entity differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from deltalake import DeltaTable
+
+ROOT = Path(__file__).parents[2]
+PLACE = ROOT / "build" / "yardstick"
+KEY = ("doc_id", "begin", "end", "label", "entity")
+CONFIDENCE = 1e-4
+Entities = dict[tuple[object, ...], float]
+
+
+def run(script: str, *arguments: str) -> None:
+    command = [sys.executable, str(ROOT / "jobs" / script), *arguments]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        sys.exit(f"{script} failed: see above.")
+
+
+def extract(engine: str, overrides: list[str]) -> Entities:
+    """Run the job on an empty output, and read what it wrote."""
+    output = PLACE / engine
+    shutil.rmtree(output, ignore_errors=True)
+    chosen = [f"output.path={output}", "recognition.precision=f32", "recognition.encoding=sparknlp", *overrides]
+    run("extract_entities.py", "--config", "conf/demo.yaml", *(word for one in chosen for word in ("--set", one)))
+    rows = DeltaTable(output / "entities").to_pyarrow_table(columns=[*KEY, "confidence"]).to_pylist()
+    return {tuple(row[name] for name in KEY): row["confidence"] for row in rows}
+
+
+def difference(theirs: Entities, ours: Entities) -> str | None:
+    """What is not the same, in one sentence; nothing where all is."""
+    alone = theirs.keys() ^ ours.keys()
+    other = [key for key in theirs.keys() & ours.keys() if abs(theirs[key] - ours[key]) > CONFIDENCE]
+    if not alone and not other:
+        return None
+    missed, added = len(theirs.keys() - ours.keys()), len(ours.keys() - theirs.keys())
+    where = dict(zip(KEY, min(alone or other, key=str), strict=True))
+    return (
+        f"Engine sparknlp finds {len(theirs):,} entities, engine openvino {len(ours):,}: {missed:,} are the first's alone, "
+        f"{added:,} the second's, {len(other):,} differ in confidence by more than {CONFIDENCE:g}; one is "
+        f"{where['label']} {where['begin']}-{where['end']} of {where['doc_id']}."
+    )
+
+
+def main() -> None:
+    """Run both engines, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="for both engines")
+    overrides = parser.parse_args().overrides
+    saved = PLACE / "model"
+    run("prepare_model.py", "models/demo", str(saved), "--to", "sparknlp", "--overwrite")
+    jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
+    theirs = extract("sparknlp", ["recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", jars, *overrides])
+    ours = extract("openvino", ["recognition.engine=openvino", *overrides])
+    if not theirs:
+        sys.exit("Engine sparknlp finds no entity: nothing was compared.")
+    told = difference(theirs, ours)
+    if told:
+        sys.exit(told)
+    print(f"{len(theirs):,} entities, the same in both engines.")
+
+
+if __name__ == "__main__":
+    main()
