@@ -11,6 +11,7 @@ from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import machine
 import numpy as np
@@ -88,7 +89,7 @@ class Bare:
         parts.write_bytes(pickle.dumps(given.parts(self._count)))
         self._pool = ProcessPoolExecutor(cores, get_context("spawn"), _load, (model, precision, parts))
 
-    def __enter__(self) -> Bare:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,9 +1,9 @@
 """Both engines over the same rows: `python tests/bench/engines.py [--sentences N] [--repeats N]`.
 
 DistilBERT-base's shape with random weights, documents of 1 to 40 real sentences, all cores, one warm session:
-segmentation and tagging, the result thrown away. One precision after the other, and in each the engines in turn: a machine
-that drifts drifts for both, our child keeps its model from run to run, and so does Spark NLP. Its engine runs on the OpenVINO
-release that ours runs on, with a stream and a thread for each core.
+segmentation and tagging, the result thrown away. One precision after the other, and in each the engines in turn: a
+machine that drifts drifts for both, our child keeps its model from run to run, and so does Spark NLP, which runs on the
+OpenVINO release that ours runs on, with a stream and a thread for each core.
 """
 
 from __future__ import annotations

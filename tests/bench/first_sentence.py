@@ -1,8 +1,8 @@
 """A process that only loads a model: `python tests/bench/first_sentence.py WAY DIRECTORY PRECISION FILE`.
 
 It prints, as JSON, the seconds from its start to its first tagged sentence (imports and compilation included), and its
-resident MB then, and once it has tagged the sentences of a JSON file too. WAY is packed or by-length for a bundle's directory,
-pipeline for a Hugging Face one.
+resident MB then, and once it has tagged the sentences of a JSON file too. WAY is packed or by-length for a bundle's
+directory, pipeline for a Hugging Face one.
 """
 
 from __future__ import annotations

@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for what in ("wall", "cpu"):
         pairs = [getattr(b, what) / getattr(a, what) for a, b in zip(alone, apart, strict=True)]
         least = min(getattr(run, what) for run in apart) / min(getattr(run, what) for run in alone)
-        print(f"{what}: child / this process {least:.3f} of minima, {statistics.median(pairs):.3f} median (to meet {TO_MEET})")
+        print(
+            f"{what}: child / this process {least:.3f} of minima, {statistics.median(pairs):.3f} median (to meet {TO_MEET})"
+        )
     isolation.child(work).close()
 
 

@@ -1,8 +1,8 @@
 """The bare tagger, packed, against batches by length, a Hugging Face pipeline and the machine's peak: one thread each.
 
-`python tests/bench/tagger.py [--model BUNDLE]`: the same sentences, in turn within one run. Without --model it is DistilBERT-base's
-shape with random weights, in floats, with 8-bit weights, and calibrated. The pipeline runs random weights of the model's
-shape; the classifier is biased to O, since a pipeline would otherwise spend its time on spurious entities.
+`python tests/bench/tagger.py [--model BUNDLE]`: the same sentences, in turn within one run. Without --model it is
+DistilBERT-base's shape with random weights, in floats, with 8-bit weights, and calibrated. The pipeline runs random weights
+of the model's shape, biased to O, since it would otherwise spend its time on spurious entities.
 """
 
 from __future__ import annotations
