@@ -94,11 +94,13 @@ def write_random(directory: Path, shape: Shape, outside: float = 3.0) -> None:
 
 def _tensors(shape: Shape, vocabulary: int, labels: int, outside: float) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    sizes = {
+    sizes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (vocabulary, shape.width),
         "embeddings.position_embeddings.weight": (POSITIONS, shape.width),
     }
-    linear = {f"attention.{part}_lin": (shape.width, shape.width) for part in ("q", "k", "v", "out")}
+    linear: dict[str, tuple[int, ...]] = {
+        f"attention.{part}_lin": (shape.width, shape.width) for part in ("q", "k", "v", "out")
+    }
     linear |= {"ffn.lin1": (shape.hidden, shape.width), "ffn.lin2": (shape.width, shape.hidden)}
     norms = ["embeddings.LayerNorm"]
     for layer in range(shape.layers):

@@ -2,8 +2,8 @@
 
 FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, joined to text as
 a person writes it (models/demo/recipe/text.py). The second pair of columns is of the same sentences with `;` for their last
-full stop, so that the five run on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing, the
-complete one goes on in windows.
+full stop, so that the five run on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing,
+the complete one goes on in windows.
 """
 
 from __future__ import annotations

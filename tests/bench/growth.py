@@ -12,13 +12,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import machine
 import pyarrow.parquet as pq
 import sessions
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from texts import ROOT
 
@@ -35,7 +36,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     """schemas.RECOGNISED with two mentions a document, without a model."""
     words = F.split("text", " ", 3)
 
-    def mention(begin: F.Column, entity: F.Column, label: str) -> F.Column:
+    def mention(begin: Column, entity: Column, label: str) -> Column:
         end = begin + F.length(entity)
         name = F.coalesce(F.format_string("%s:%d-%d", "doc_id", begin, end), F.lit(""))
         values = {
@@ -43,7 +44,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
             "begin": begin, "end": end, "entity": entity, "label": F.lit(label), "confidence": F.lit(0.9),
             "token_count": F.lit(1),
         }  # fmt: skip
-        fields = schemas.MENTIONS.elementType.fields
+        fields = schemas.MENTIONS.elementType.fields  # type: ignore[attr-defined]
         return F.struct(*(values[field.name].cast(field.dataType).alias(field.name) for field in fields))
 
     first, second = words[0], words[1]
@@ -82,7 +83,7 @@ def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
 
 def live_heap(spark: SparkSession) -> float:
     """Megabytes that the one JVM, driver and executor, holds on to after a collection."""
-    jvm = spark.sparkContext._jvm
+    jvm: Any = spark.sparkContext._jvm
     for _ in range(3):  # what one collection finds unused, Spark lets go a moment later
         jvm.System.gc()
         time.sleep(1)

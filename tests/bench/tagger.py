@@ -87,7 +87,9 @@ def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
     return rows.last - rows.first + 2
 
 
-def run(found: list[Way], sentences: list[list[str]], repeats: int, rounds: int) -> tuple[dict, dict]:
+def run(
+    found: list[Way], sentences: list[list[str]], repeats: int, rounds: int
+) -> tuple[dict[str, list[machine.Spent]], dict[peak.Kind, float]]:
     """What each way spent, and the highest peaks."""
     work = {way.name: first_sentence.WAYS[way.how](way.directory, way.precision) for way in found}
     peaks = {kind: peak.measurement(kind, rounds) for kind in sorted({way.peak for way in found})}
@@ -119,7 +121,9 @@ def fresh(way: Way, sentences: Path, repeats: int) -> dict[str, float]:
     return {key: statistics.median(one[key] for one in said) for key in said[0]}
 
 
-def report(found: list[Way], spent: dict[str, list[machine.Spent]], highest: dict[str, float], operations: float) -> None:
+def report(
+    found: list[Way], spent: dict[str, list[machine.Spent]], highest: dict[peak.Kind, float], operations: float
+) -> None:
     """Ratios against the pipeline and batches by length, and shares of the peak measured in the same run."""
     print("peak of matrix products, operations a CPU second: " + json.dumps({k: f"{v:.3g}" for k, v in highest.items()}))
     cpu = {name: machine.median(runs).cpu for name, runs in spent.items()}
