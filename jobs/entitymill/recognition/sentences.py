@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,7 +20,7 @@ from entitymill.recognition.sentences_rules import RuleDetector
 
 Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
-_WIDE_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()}
+_WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
 class Detector(Protocol):
@@ -42,7 +43,7 @@ class SentencexDetector:
     def breaks(self, texts: Texts) -> NDArray[np.int64]:
         """See `Detector`."""
         edges = texts.code_points(texts.edges).tolist()
-        text = texts.text.translate(_WIDE_BLANKS)
+        text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
         found = [first + begin for first, last in itertools.pairwise(edges) for begin in _sentencex_begins(text[first:last])]
         return texts.units_at(np.array(found, np.int64))
 
