@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.smoke:
         options.sentences, options.repeats, options.warm_ups = 40, 1, 0
         precisions, shape = ("f32", "int8"), bundles.TINY
-    spark = sessions.open_bench(sparknlp=True)
+    spark = sessions.open_bench("4g", sparknlp=True)
     if not sessions.has_sparknlp(spark):
         print("engines: Spark NLP or its jars are not there; nothing was measured")
         return

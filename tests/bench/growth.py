@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.smoke:
         options.rows, options.repeats = [200], 1
     print(machine.describe())
-    spark = sessions.open_bench()
+    spark = sessions.open_bench("3g")
     with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_engine", open_stub):
         if not options.smoke:
             measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)

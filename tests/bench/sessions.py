@@ -21,10 +21,17 @@ def loaded(*overrides: str) -> settings.Settings:
     return settings.load(DEFAULTS, [*always, *overrides], {})
 
 
-def open_bench(*, sparknlp: bool = False) -> SparkSession:
-    """The session that is there, or one on all cores; with Spark NLP's jars, where they are wanted and there."""
+def open_bench(memory: str | None = None, *, sparknlp: bool = False) -> SparkSession:
+    """The session that is there, or one on all cores.
+
+    Args:
+        memory: of the JVM, where it is not the default.
+        sparknlp: whether Spark NLP's jars are wanted, where they are there.
+    """
     jars = [str(directory) for directory in JARS[: 1 + sparknlp] if directory.is_dir()]
-    return open_session(settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars)), "bench")
+    conf = {} if memory is None else {"spark.driver.memory": memory}
+    chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars), conf=conf)
+    return open_session(chosen, "bench")
 
 
 def has_sparknlp(spark: SparkSession) -> bool:

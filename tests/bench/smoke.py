@@ -22,7 +22,7 @@ def main() -> None:
     for bench in (tagger, isolation, engines, growth, encoding_scores, job):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
-            sessions.open_bench(sparknlp=True)
+            sessions.open_bench("4g", sparknlp=True)
         bench.main(["--smoke"])
         print(f"== {bench.__name__} ran, {time.perf_counter() - began:.0f} s so far", flush=True)
 
