@@ -95,6 +95,10 @@ class Bare:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._pool.shutdown()
 
+    def wake(self) -> None:
+        """Have every process load its model, and tag something."""
+        list(self._pool.map(_tag, [0] * (os.cpu_count() or 1)))
+
     def run(self) -> machine.Spent:
         """Tag everything; the CPU is that of the tagging alone."""
         wall = time.perf_counter()

@@ -2,7 +2,7 @@
 
 `python tests/bench/job.py [--shape demo|base] [--sentences N] [--repeats N] [--cold N] [--texts FILE.jsonl]`
 
-Warm: `extract` in a session that has run it before, each time into an output that is not there yet: reading, comparing,
+Warm: `extract` in a session that has run it a few times before, into an output that is not there yet: reading, comparing,
 recognising, making and writing the tables, all of it. The bare tagger gets the job's own tokens, ready in memory, in one
 process a core; they run in turn, so that a machine that drifts drifts for both. Cold: `python jobs/extract_entities.py`.
 """
@@ -48,18 +48,19 @@ OUTSIDE = 1.5
 class Case:
     """What is measured.
 
-    table: of the documents; given: their tokens; model: a bundle.
+    table: of the documents; few: of a tenth of them; given: the tokens of all; model: a bundle.
     """
 
     shape: str
     table: Path
+    few: Path
     given: Tokens
     model: Path
     scratch: Path
 
-    def overrides(self, precision: Precision) -> list[str]:
+    def overrides(self, precision: Precision, table: Path | None = None) -> list[str]:
         """Of the settings, but for the output."""
-        found = {"source.format": "parquet", "source.path": self.table, "model.path": self.model}
+        found = {"source.format": "parquet", "source.path": table or self.table, "model.path": self.model}
         return [*(f"{key}={value}" for key, value in found.items()), f"recognition.precision={precision}"]
 
 
@@ -72,23 +73,32 @@ def wake(spark: SparkSession, case: Case, precision: Precision) -> None:
     open_engine(spark, loaded).load()(spread).write.format("noop").mode("overwrite").save()
 
 
+def once(spark: SparkSession, case: Case, precision: Precision, table: Path) -> tuple[machine.Spent, Summary]:
+    """The job on a table, into an output that is not there yet."""
+    wake(spark, case, precision)
+    found: list[Summary] = []
+    with tempfile.TemporaryDirectory(dir=case.scratch) as output:
+        loaded = sessions.loaded(*case.overrides(precision, table), f"output.path={output}/tables")
+        spent = machine.spend(lambda: found.append(extract(spark, loaded)))
+    return spent, found[0]
+
+
 def warm(spark: SparkSession, case: Case, precision: Precision, repeats: int, warm_ups: int) -> None:
     """The job and the bare tagger in turn."""
+    for _ in range(warm_ups):
+        once(spark, case, precision, case.few)
     jobs: list[machine.Spent] = []
     bares: list[machine.Spent] = []
     summaries: list[Summary] = []
     with Bare(case.model, precision, case.given, case.scratch) as bare:
-        for repeat in range(-warm_ups, repeats):
-            alone = bare.run()
-            output = case.scratch / f"{case.shape}-{precision}-{repeat}"
-            loaded = sessions.loaded(*case.overrides(precision), f"output.path={output}")
-            wake(spark, case, precision)
-            job = machine.spend(lambda: summaries.append(extract(spark, loaded)))  # noqa: B023
-            print(f"  job {job.wall:.2f} s, bare tagger {alone.wall:.2f} s{'' if repeat >= 0 else ' (warm-up)'}", flush=True)
-            if repeat >= 0:
-                jobs.append(job)
-                bares.append(alone)
-    report(case, jobs, bares, summaries[-repeats:])
+        bare.wake()
+        for _ in range(repeats):
+            bares.append(bare.run())
+            job, summary = once(spark, case, precision, case.table)
+            jobs.append(job)
+            summaries.append(summary)
+            print(f"  job {job.wall:.2f} s, bare tagger {bares[-1].wall:.2f} s", flush=True)
+    report(case, jobs, bares, summaries)
 
 
 def report(case: Case, jobs: list[machine.Spent], bares: list[machine.Spent], summaries: list[Summary]) -> None:
@@ -126,8 +136,9 @@ def cold(name: str, arguments: Sequence[object], scratch: Path, repeats: int, un
 def prepare(options: argparse.Namespace, scratch: Path) -> Case:
     """The table, its tokens and the model."""
     many = texts.documents(options.sentences) if options.texts is None else texts.lines(options.texts, options.rows)
-    table = scratch / "texts.parquet"
-    pq.write_table(pa.table({"id": [f"d{number}" for number in range(len(many))], "text": many}), table)
+    table, few = scratch / "texts.parquet", scratch / "few.parquet"
+    for path, step in ((table, 1), (few, 10)):
+        pq.write_table(pa.table({"id": [f"d{i}" for i in range(0, len(many), step)], "text": many[::step]}), path)
     chosen = sessions.loaded().segmentation
     files = sentences.saved_files(Path(chosen.model)) if chosen.detector == "dl" else {}
     detector = sentences.open_detector(chosen.detector, files)
@@ -140,7 +151,7 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Case:
     if options.shape == "base":
         bundles.write_random(scratch / "saved", bundles.TINY if options.smoke else bundles.BASE, OUTSIDE)
         model = bundles.make(scratch / "saved", scratch / "model", options.stored)
-    return Case(options.shape, table, given, model, scratch)
+    return Case(options.shape, table, few, given, model, scratch)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=Path, help="JSON lines with a text each, in their place")
     parser.add_argument("--rows", type=int, default=100_000, help="at most so many of them")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--warm-ups", type=int, default=1)
+    parser.add_argument("--warm-ups", type=int, default=3, help="on a tenth of the documents")
     parser.add_argument("--cold", type=int, default=2, help="cold runs of either kind")
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
     options = parser.parse_args(arguments)
