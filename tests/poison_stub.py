@@ -1,4 +1,4 @@
-"""A stand-in for `tagging.open_tagging`: the real tagger, but some texts crash or hang it, as a bug in native code would."""
+"""A stand-in for `child.open_recognition`: the real recogniser, but some texts crash or hang it, as a native bug would."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from entitymill.engines import tagging
+from entitymill.engines import child
 
-FACTORY = "poison_stub:open_tagging"
+FACTORY = "poison_stub:open_recognition"
 SEGFAULT, KILL, LOOP, MEMORY, BUG = (f"poison{name}" for name in ("segfault", "kill", "loop", "memory", "bug"))
 WHEN = "poisonwhen:"
 """Before a path: deadly once something is there."""
 DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
 
 
-def open_tagging(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    tag = tagging.open_tagging(*arguments)
+def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    recognise = child.open_recognition(*arguments)
 
     def poisoned(window: pa.RecordBatch) -> pa.RecordBatch:
         text = " ".join(window.column("text").to_pylist())
@@ -37,7 +37,7 @@ def open_tagging(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
             raise MemoryError
         if BUG in text:
             raise ZeroDivisionError("a bug")
-        return tag(window)
+        return recognise(window)
 
     return poisoned
 

@@ -26,9 +26,8 @@ from safetensors.numpy import save_file
 from entitymill import preparation, settings
 from entitymill.engines import sparknlp_model
 from entitymill.extraction import FEWEST_TASKS_PER_CORE
-from entitymill.engines.engine import open_engine
-from entitymill.session import open_session
 from entitymill.recognition.tagger import bundle
+from entitymill.session import open_session
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -121,7 +120,7 @@ def ways(spark: SparkSession, scratch: Path) -> dict[str, tuple[str, Callable[[D
         for engine in ("openvino", "sparknlp"):
             overrides = [*common, f"recognition.precision={precision}", f"recognition.engine={engine}"]
             overrides += [f"model.path={scratch}/{stored}", f"recognition.sparknlp_model={scratch}/{stored}-sparknlp"]
-            recogniser = open_recogniser(spark, settings.load(None, overrides, {}))
+            recogniser = open_engine(spark, settings.load(None, overrides, {}))
             found[f"{engine} {precision}"] = (precision, recogniser.load())
     return found
 

@@ -23,7 +23,6 @@ from pyspark.sql import functions as F
 
 from entitymill import extraction, schemas, settings
 from entitymill.extraction import extract
-from entitymill.engines.engine import Engine
 from entitymill.session import open_session
 from entitymill.source import open_source
 from entitymill.summary import Summary
@@ -61,7 +60,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
 
 
 def open_stub(spark: SparkSession, loaded: settings.Settings) -> Recogniser:
-    """In the place of recognition.open_recogniser."""
+    """In the place of recognition.open_engine."""
     return Recogniser("stub", "stub", lambda: stub_tagger)
 
 
@@ -144,7 +143,7 @@ def main() -> None:
     conf = {"spark.driver.memory": "3g"}
     chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=str(ROOT / "build/jars"), conf=conf)
     spark = open_session(chosen, "bench")
-    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_recogniser", open_stub):
+    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_engine", open_stub):
         measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)
         for rows in options.rows:
             measure(spark, Path(scratch), rows, options.chars, options.repeats)

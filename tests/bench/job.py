@@ -20,18 +20,18 @@ import machine
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from entitymill.engines.documents import read_segments
+from entitymill.segmentation import load_detector, segment
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
 from entitymill.changes import everything
-from entitymill.engines.documents import read_segments
 from entitymill.extraction import extract
-from entitymill.segmentation import load_detector, segment
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.inference import Tagger
 from entitymill.session import open_session
 from entitymill.source import open_source
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.execution import Precision
 from entitymill.units import spread
 
 ROOT = Path(__file__).parents[2]

@@ -25,8 +25,8 @@ from tokenizers import Tokenizer
 
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
-from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.rows import CompleteRows
 
 ROOT = Path(__file__).parents[2]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from entitymill.segmentation import BLOCK_CHARS, CHUNK_CHARS, blocks
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import segmentation
-from entitymill.segmentation import BLOCK_CHARS, CHUNK_CHARS, blocks
 
 from .conftest import Job
 

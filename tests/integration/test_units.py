@@ -150,16 +150,16 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkey
     job.texts(list(SOURCE.items())).run()
     recognised = job.spark.sparkContext.accumulator(0)
 
-    def counting(spark: SparkSession, settings: Settings) -> extraction.Recogniser:
-        recogniser = open_recogniser(spark, settings)
+    def counting(spark: SparkSession, settings: Settings) -> extraction.Engine:
+        engine = open_engine(spark, settings)
 
         def load() -> Callable[..., Any]:
-            recognise = recogniser.load()
+            recognise = engine.load()
             return lambda rows: counted(recognise(rows), recognised)
 
-        return replace(recogniser, load=load)
+        return replace(engine, load=load)
 
-    monkeypatch.setattr(extraction, "open_recogniser", counting)
+    monkeypatch.setattr(extraction, "open_engine", counting)
     changed = {**SOURCE, **dict(zip(SOURCE, POOL[12:17], strict=False))}
     assert job.texts(list(changed.items())).run("limits.unit_rows=3").units == 2
     assert recognised.value == 5

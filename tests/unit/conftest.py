@@ -5,9 +5,8 @@ import pytest
 
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.execution import Encoding, Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
-from entitymill.recognition.tagger.execution import Precision
-from entitymill.recognition.tagger.execution import Encoding
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 
@@ -26,7 +25,7 @@ def demo_files(demo_manifest: bundle.Manifest) -> dict[str, Path]:
 def load_tagger(demo_files: dict[str, Path], demo_manifest: bundle.Manifest) -> Callable[..., Tagger]:
     def load(precision: Precision = "f32", max_length: int = 0, encoding: Encoding = "complete") -> Tagger:
         changed = demo_manifest.model_copy(update={"max_length": max_length or demo_manifest.max_length})
-        return Tagger.load(demo_files, changed, precision, encoding=encoding)
+        return Tagger.load(demo_files, changed, Execution(precision, encoding))
 
     return load
 

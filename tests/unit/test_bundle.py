@@ -6,8 +6,8 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.execution import Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.execution import Precision
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def copied(demo_files: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
 
 
 def load(files: dict[str, Path], manifest: bundle.Manifest, precision: Precision = "f32") -> Tagger:
-    return Tagger.load(files, manifest, precision, where="s3a://models/mine")
+    return Tagger.load(files, manifest, Execution(precision), "s3a://models/mine")
 
 
 def test_the_carried_model_is_what_its_manifest_says_and_stays_small(

@@ -201,10 +201,3 @@ def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_pat
         before = weights[name.removesuffix("/bf16")]
         assert (rounded.view(np.uint32) & 0xFFFF == 0).all()
         assert (np.abs(rounded - before) <= np.abs(before) * 2**-8).all() and (rounded != before).any()
-
-
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_a_calibrated_bundle_runs_in_int8_only(precision: network.Precision) -> None:
-    network.check_precision("int8", "int8", calibrated=True)
-    with pytest.raises(ModelError, match="prepare it without --calibrate"):
-        network.check_precision(precision, "int8", calibrated=True)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from test_documents import segmented
 
 import poison_stub
 from entitymill.engines import isolation, worker
 from entitymill.engines.openvino import FACTORY
-from entitymill.engines.worker import Run, ShippedModel, Worker
+from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, WorkerError
 from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.execution import Execution
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]
-RUN = Run("f32", "complete", 1)
+RUN = Run(Execution(), "rules", trim=True)
 
 
 class Here(ShippedModel):
@@ -32,6 +32,19 @@ class Here(ShippedModel):
 
     def files(self) -> dict[str, Path]:
         return {name: Path(path) for name, path in self.names.items()}
+
+
+NO_DETECTOR = ShippedDetector({}, "rules", {})
+
+
+def documents(texts: list[str]) -> pa.RecordBatch:
+    fields = {
+        "doc_id": pa.array([f"d{i}" for i in range(len(texts))]),
+        "text_hash": pa.array(["-"] * len(texts)),
+        "chars": pa.array([len(text) for text in texts], pa.int32()),
+        "text": pa.array(texts),
+    }
+    return pa.RecordBatch.from_pydict(fields)
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +56,14 @@ def no_child_left() -> Iterator[None]:
 
 @pytest.fixture
 def here(demo_manifest: bundle.Manifest) -> Here:
-    return Here(demo_manifest, {name: str(DEMO / name) for name in demo_manifest.files}, "models/demo")
+    return Here({name: str(DEMO / name) for name in demo_manifest.files}, "models/demo", demo_manifest)
 
 
 def run(here: Here, texts: list[str], factory: str = poison_stub.FACTORY, seconds: float = 60, **more: bool) -> list[dict]:
-    batch = segmented(texts)
+    batch = documents(texts)
     passed = pa.array([{"n": i} for i in range(len(texts))])
     batch = pa.RecordBatch.from_arrays([*batch.columns, passed], names=[*batch.schema.names, "passthrough"])
-    made = Worker(here, Run("f32", "complete", 1, **more), seconds, factory)(iter([batch]))
+    made = Worker(here, NO_DETECTOR, Run(Execution(), "rules", trim=True, **more), seconds, factory)(iter([batch]))
     return pa.Table.from_batches(list(made)).to_pylist()
 
 
@@ -86,25 +99,23 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
 
 
 def test_failed_rows_have_the_columns_of_the_others(here: Here) -> None:
-    batch = segmented([GOOD[0], poison_stub.KILL])
-    made = list(Worker(here, Run("f32", "complete", 1, annotations=True), 60, poison_stub.FACTORY)(iter([batch])))
+    batch = documents([GOOD[0], poison_stub.KILL])
+    run_ = Run(Execution(), "rules", trim=True, annotations=True)
+    made = list(Worker(here, NO_DETECTOR, run_, 60, poison_stub.FACTORY)(iter([batch])))
     assert [(row.schema.names, row.schema.types) for row in made] == [(made[0].schema.names, made[0].schema.types)] * 2
 
 
-def test_a_document_of_several_blocks_fails_as_one(here: Here) -> None:
-    batch = segmented(["Paris .", f"{poison_stub.KILL} .", "Rome ."], ["a", "a", "b"], [(0, 2), (1, 2), (0, 1)])
-    rows = pa.Table.from_batches(list(Worker(here, RUN, 60, poison_stub.FACTORY)(iter([batch])))).to_pylist()
-    assert [(row["doc_id"], row["failure"] is not None, len(row["mentions"])) for row in rows] == [
-        ("a", True, 0),
-        ("b", False, 1),
-    ]
-
-
 def test_a_larger_window_may_take_longer(here: Here) -> None:
-    made = Worker(here, RUN, 10, FACTORY)
-    assert made._limit(segmented(["a b"])) == 10
-    assert made._limit(segmented(["a b\n" * (4 * worker.WINDOW_SENTENCES)])) == 40
-    assert made._limit(segmented(["a " * (3 * worker.WINDOW_TOKENS)])) == 30
+    made = Worker(here, NO_DETECTOR, RUN, 10, FACTORY)
+    assert made._limit(documents(["a b"])) == 10
+    assert made._limit(documents(["a b\n" * worker.WINDOW_CHARS])) == 40
+
+
+def test_batches_are_joined_and_cut_to_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "WINDOW_CHARS", 10)
+    batches = [documents(["a" * 4, "b" * 4]), documents([]), documents(["c" * 4, "d" * 25, "e", "f"]), documents(["g"])]
+    cut = [window.column("text").to_pylist() for window in worker.windows(batches)]
+    assert cut == [["a" * 4, "b" * 4, "c" * 4], ["d" * 25], ["e", "f", "g"]]
 
 
 def test_a_python_error_is_raised_as_it_was_and_is_no_documents_fault(here: Here) -> None:
@@ -118,7 +129,18 @@ def test_an_altered_model_is_refused_by_the_child(here: Here, tmp_path: Path) ->
     copied = Path(shutil.copy(DEMO / bundle.LABELS, tmp_path / "labels.json"))
     copied.write_text(copied.read_text() + " ")
     with pytest.raises(ModelError, match=r"labels.json of the model at models/demo has SHA-256"):
-        run(Here(here.manifest, {**here.names, bundle.LABELS: str(copied)}, here.where), GOOD)
+        run(Here({**here.names, bundle.LABELS: str(copied)}, here.where, here.manifest), GOOD)
+
+
+def test_an_altered_detector_is_refused_by_the_child(here: Here, tmp_path: Path) -> None:
+    class Detector(ShippedDetector):
+        def files(self) -> dict[str, Path]:
+            return {name: Path(path) for name, path in self.names.items()}
+
+    (tmp_path / "metadata").write_text("{}")
+    detector = Detector({"metadata": str(tmp_path / "metadata")}, "models/sentence_detector", {"metadata": "0" * 64})
+    with pytest.raises(ModelError, match=r"metadata of the model at models/sentence_detector has SHA-256"):
+        list(Worker(here, detector, Run(Execution(), "dl", trim=True), 60, FACTORY)(iter([documents(GOOD)])))
 
 
 def test_a_machine_that_cannot_tag_at_all_is_no_documents_fault(here: Here) -> None:
@@ -143,7 +165,7 @@ def test_the_child_is_kept_from_task_to_task(here: Here) -> None:
 
 
 def test_a_slice_is_packed_alone() -> None:
-    batch = segmented(["a b c"] * 1000)
+    batch = documents(["a b c"] * 1000)
     one = batch.slice(500, 1)
     assert isolation.unpacked(isolation.packed(one)).equals(one)
     assert len(isolation.packed(one)) < len(isolation.packed(batch)) / 20

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
 from entitymill import schemas
@@ -14,9 +15,18 @@ from entitymill import schemas
 if TYPE_CHECKING:  # it brings OpenVINO, which a worker does without
     from entitymill.recognition.recogniser import Recognised
 
-_FAILURE = to_arrow_type(schemas.FAILURE)
-_MENTIONS = to_arrow_type(schemas.MENTIONS)
-_ANNOTATIONS = {field.name: to_arrow_type(field.dataType) for field in schemas.ANNOTATIONS}
+
+def _arrow(kind: T.DataType) -> pa.DataType:
+    """A Spark type as Arrow builds it: everything may be null there, and lists name their items alike."""
+    if isinstance(kind, T.ArrayType):
+        return pa.list_(_arrow(kind.elementType))
+    if isinstance(kind, T.StructType):
+        return pa.struct([(field.name, _arrow(field.dataType)) for field in kind.fields])
+    return to_arrow_type(kind)
+
+
+_FAILURE, _MENTIONS = _arrow(schemas.FAILURE), _arrow(schemas.MENTIONS)
+_ANNOTATIONS = {field.name: _arrow(field.dataType) for field in schemas.ANNOTATIONS}
 
 
 def carried(batch: pa.RecordBatch) -> tuple[str, ...]:

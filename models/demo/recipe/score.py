@@ -16,6 +16,7 @@ from documents import Document, evaluation_sets
 import entitymill
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.inference import Tagger
 
 DETECTOR = Path(__file__).parents[2] / "sentence_detector"
 Placed = tuple[int, int, int, str]

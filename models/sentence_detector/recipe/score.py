@@ -6,11 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from entitymill.engines.documents import read_segments
+from entitymill.segmentation import load_detector, segment
 from pyarrow import Table
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill.engines.documents import read_segments
-from entitymill.segmentation import load_detector, segment
 from entitymill.session import open_session
 from entitymill.settings import SegmentationSettings, SparkSettings
 

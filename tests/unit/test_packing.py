@@ -1,0 +1,149 @@
+"""Rows of several sentences: the plan, and networks of every kind that are changed to take them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import EXPECTED, KINDS, TINY, onnx_directory
+
+from entitymill.formats import exchange, huggingface
+from entitymill.recognition.tagger import bundle, network, packed_network, packing
+from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.inference import Tagger
+
+DEMO = Path(__file__).parents[2] / "models" / "demo"
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
+
+
+@given(LENGTHS, st.booleans())
+def test_every_sentence_is_in_one_place_and_none_over_another(lengths: list[int], packed: bool) -> None:
+    sizes = np.array(lengths)
+    taken: dict[int, int] = {}
+    for batch in packing.plan(sizes, 300, packed=packed):
+        filled = np.zeros((batch.rows, batch.length), np.int64)
+        for item, row, column in zip(batch.items, batch.row, batch.column, strict=True):
+            assert column + sizes[item] <= batch.length
+            filled[row, column : column + sizes[item]] += 1
+            taken[int(item)] = taken.get(int(item), 0) + 1
+        assert filled.max() == 1
+        assert batch.rows == 1 or batch.rows * batch.length <= packing.BATCH_PIECES
+    assert taken == dict.fromkeys(range(len(lengths)), 1)
+
+
+def test_rows_of_real_lengths_are_full() -> None:
+    lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 1024).astype(int) + 3, 3, 128)
+    batches = list(packing.plan(lengths, 128, packed=True))
+    assert lengths.sum() / sum(batch.rows * batch.length for batch in batches) > 0.97
+    assert len({batch.length for batch in batches}) <= 2
+
+
+def test_sentences_that_say_the_same_are_found() -> None:
+    ids = np.array([1, 2, 3, 1, 2, 1, 2, 3], np.int32)
+    kept, same = packing.distinct(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
+    assert (kept, same.tolist()) == ([0, 1], [0, 1, 0])
+
+
+def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    feeds = ({"input_ids": ids[None], "attention_mask": np.ones((1, len(ids)), np.int64)} for ids in sentences)
+    return [compiled(feed)[0][0].copy() for feed in feeds]
+
+
+def _together(packed: packed_network.Packed, sentences: list[np.ndarray]) -> list[np.ndarray]:
+    """All sentences in one row, and some room behind them."""
+    lengths = [len(ids) for ids in sentences]
+    total = sum(lengths) + 5
+    ids, places, segments = np.zeros((3, 1, total), np.int64)
+    places[:], segments[:] = packed.positions[0], -1
+    found, at = [], 0
+    for number, sentence in enumerate(sentences):
+        here = slice(at, at + len(sentence))
+        ids[0, here], places[0, here], segments[0, here] = sentence, packed.positions[: len(sentence)], number
+        at += len(sentence)
+    compiled = ov.Core().compile_model(packed.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    logits = compiled({"input_ids": ids, "positions": places, "segments": segments})[0][0]
+    for length in lengths:
+        found.append(logits[:length])
+        logits = logits[length:]
+    return found
+
+
+def _sentences(kind: str) -> list[np.ndarray]:
+    batch = {name: np.array(EXPECTED["models"][kind][name]) for name in ("input_ids", "attention_mask")}
+    return [ids[mask == 1] for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_every_kind_see_each_sentence_alone(kind: str) -> None:
+    sentences = _sentences(kind)
+    longest = max(map(len, sentences))
+    expected = _alone(huggingface.read(TINY / kind, kind).network, sentences)
+    packed = packed_network.pack(huggingface.read(TINY / kind, kind).network, longest, int(sentences[0][0]))
+    assert packed is not None
+    for found, wanted in zip(_together(packed, sentences), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_an_onnx_network_is_packed_too(tmp_path: Path) -> None:
+    sentences = _sentences("bert")
+    directory = onnx_directory(tmp_path / "onnx")
+    expected = _alone(exchange.read(directory, "onnx", "uncased").network, sentences)
+    packed = packed_network.pack(exchange.read(directory, "onnx", "uncased").network, 32, int(sentences[0][0]))
+    assert packed is not None
+    for found, wanted in zip(_together(packed, sentences), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
+    tagger: Tagger, demo_files: dict[str, Path], demo_manifest: bundle.Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise packed_network._NotPackableError
+
+    # Its positions cannot be told: nothing that picks rows of a table picks the first, the second, …
+    monkeypatch.setattr(packed_network, "_positions", none)
+    apart = Tagger.load(demo_files, demo_manifest, Execution())
+    assert apart._positions is None
+    tokens = [
+        "They",
+        "met",
+        "in",
+        "Paris",
+        ".",
+        "Angela",
+        "Merkel",
+        "of",
+        "Germany",
+        "and",
+        "a",
+        "great",
+        "many",
+        "others",
+        "were",
+        "there",
+        ".",
+    ]
+    lengths = np.array([5, 12])
+    found, expected = apart.tag(tokens, lengths, scores=True), tagger.tag(tokens, lengths, scores=True)
+    assert found.tags.tolist() == expected.tags.tolist()
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_unfolded_weights_are_those_that_were_folded(demo_files: dict[str, Path]) -> None:
+    def read() -> ov.Model:
+        return network.read(demo_files[bundle.NETWORK], demo_files[bundle.WEIGHTS], "demo")
+
+    changed = read()
+    network.without_quantized_activations(changed)
+    network.unfold(changed)
+    folded = [node for node in changed.get_ops() if node.get_type_name() == "MatMul"]
+    assert folded and all(node.input_value(1).get_node().get_type_name() == "Constant" for node in folded[:-1:6])
+    plain = read()
+    network.without_quantized_activations(plain)
+    ids = [np.arange(1000, 1020)]
+    np.testing.assert_allclose(_alone(changed, ids)[0], _alone(plain, ids)[0], atol=1e-4)
