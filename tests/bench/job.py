@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for precision in options.precisions if options.cold else ():
             given = [part for override in case.overrides(precision) for part in ("--set", override)]
             given += ["--dry-run"] if options.smoke else []
-            name = f"{options.shape} {precision}"
+            name = f"{options.shape} {precision}{', dry run' if options.smoke else ''}"
             cold(name, ["--config", sessions.DEFAULTS, *given], scratch, options.cold, len(case.given.lengths))
         if options.cold and options.shape == "demo" and not options.smoke:
             units = sum(map(len, texts.speeches()))
