@@ -23,6 +23,8 @@ _WIDTH = 2 * _SIDE + 1
 _AT_ONCE = 512
 """Marks whose sums stay in the core's cache."""
 _UNITS = 1 << 16
+_MIXED = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
+"""Odd numbers that spread the ids of a window over 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class DeepDetector:
         squeezed, place = _squeeze(texts, marks)
         windows, lefts, count = self._windows(texts, squeezed, marks, place, begins[row], texts.edges[row + 1])
         may = ~self._follows_never_last(texts, begins[row], marks, lefts, count)
-        return marks[may][self._network.logits(windows[may]) > 0] + 1
+        kept, same = _distinct(windows[may])
+        return marks[may][self._network.logits(windows[may][kept])[same] > 0] + 1
 
     def _windows(
         self,
@@ -178,6 +181,16 @@ class DeepDetector:
             there = texts.units[last[chosen][:, None] + np.arange(1 - size, 1)]
             found[chosen[(there == word).all(axis=1)]] = True
         return found
+
+
+def _distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Windows that differ, and for each one which of these it equals: a line of dots costs as much as one."""
+    hashed = windows.astype(np.uint64) @ _MIXED
+    _, kept, same = np.unique(hashed, return_index=True, return_inverse=True)
+    same = same.reshape(-1)  # numpy 2.0 gives it another shape
+    if not (windows[kept[same]] == windows).all():  # two windows of one hash
+        return np.arange(len(windows)), np.arange(len(windows))
+    return kept, same
 
 
 def _squeeze(texts: Texts, marks: NDArray[np.int64]) -> tuple[_Squeezed, NDArray[np.int64]]:
