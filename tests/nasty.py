@@ -181,6 +181,7 @@ def _long() -> dict[str, str]:
         "emoji in a row": "👩‍👩‍👧‍👦🇩🇪" * 9000,
         "random units": "".join(map(chr, draw.choices([*range(0xD800), *range(0xE000, 0x110000)], k=LONG))),
         "random ascii": "".join(map(chr, draw.choices(range(128), k=LONG))),
+        "random marks": "".join(draw.choices(".:?!;\n", k=LONG)),
         "random punctuation": "".join(draw.choices(".!?;:'\"()[] aA1\n", k=LONG)),
     }
 

@@ -39,7 +39,7 @@ def main() -> int:
     """Compare."""
     asked = arguments()
     chosen = settings.SparkSettings(master="local[1]", jars=asked.jars, conf={**SMALL_QUERIES, "spark.driver.memory": "2g"})
-    spark = open_session(chosen, "parity")
+    spark = open_session(chosen, "parity", sparknlp=True)
     differ = 0
     for kind in asked.detectors:
         texts = gathered(asked)
@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--join", type=int, default=0, metavar="CHARS", help="texts joined until they have so many")
     parser.add_argument("--limit", type=int, help="no more texts of each file")
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
-    parser.add_argument("--jars", default=str(ROOT / "build" / "jars"), help="directories with Spark NLP, commas between")
+    parser.add_argument("--jars", default=f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp")
     parser.add_argument("--smoke", action="store_true", help="some seconds: a few speeches and fuzzed texts")
     asked = parser.parse_args()
     if asked.smoke:

@@ -1,8 +1,8 @@
 """Write segments.jsonl.gz: the sentences and tokens that Spark NLP 5.5.3 itself finds in some thousand nasty texts.
 
-Run by hand, with Spark NLP's jars in build/jars: `python tests/golden/make_segments.py`. A line is [text, deep, rules], the
-last two [sentences, tokens], each a flat list of begin, end, begin, end … in UTF-16 units, ends exclusive. Nothing of
-recognition/ takes part. The rule-based detector's are null where Spark NLP may lose count (docs/migration.md).
+Run by hand, with Spark NLP's jars in build/jars-sparknlp: `python tests/golden/make_segments.py`. A line is [text, deep,
+rules], the last two [sentences, tokens], each a flat list of begin, end, begin, end … in UTF-16 units, ends exclusive.
+Nothing of recognition/ takes part. The rules' are null where Spark NLP may lose count (docs/migration.md).
 """
 
 import gzip
@@ -34,7 +34,9 @@ KNOWN = [
 def main(jars: str) -> None:
     """Write the file."""
     texts = [*KNOWN, *SAMPLE, *(text[:SHORTENED] for text in NASTY.values()), *fuzzed(TEXTS, seed=2)]
-    spark = open_session(settings.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden")
+    spark = open_session(
+        settings.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden", sparknlp=True
+    )
     found = {}
     for kind in ("dl", "rules"):
         with tempfile.TemporaryDirectory() as scratch:
@@ -54,4 +56,4 @@ def flat(cut: Cut) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "build/jars")
+    main(sys.argv[1] if len(sys.argv) > 1 else "build/jars,build/jars-sparknlp")
