@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
 _SHOWN = 2000
 """Characters that sentencex is shown at once: its time grows with the square of the quotation marks in them."""
-_WIDE_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()}
+_WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
 class Detector(Protocol):
@@ -46,7 +47,7 @@ class SentencexDetector:
     def breaks(self, texts: Texts) -> NDArray[np.int64]:
         """See `Detector`."""
         edges = texts.code_points(texts.edges).tolist()
-        text = texts.text.translate(_WIDE_BLANKS)
+        text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
         found = [first + begin for first, last in itertools.pairwise(edges) for begin in _sentencex_begins(text[first:last])]
         return texts.units_at(np.array(found, np.int64))
 
