@@ -16,8 +16,8 @@ from entitymill.engines import sparknlp_model, sparknlp_stages
 
 from .conftest import ROOT, Job
 
-SENTENCES = 3_000
-SPEECH_CHARS = 400_000
+SENTENCES = 2_000
+SPEECH_CHARS = 300_000
 LONG = 100_000
 NASTY = [
     "",
