@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
 
 LONG = 100_000
+SPEECHES = Path(__file__).parents[1] / "data" / "state_union.parquet"
 _REPEATED = {
     "space": " ",
     "tab": "\t",
@@ -199,6 +203,5 @@ SAMPLE = [
 
 
 def healthy(length: int) -> str:
-    """English of so many characters."""
-    paragraph = " ".join(SAMPLE) + "\n\n"
-    return (paragraph * (length // len(paragraph) + 1))[:length]
+    """English of so many characters, nothing of it said twice."""
+    return "\n\n".join(pq.read_table(SPEECHES, columns=["text"])["text"].to_pylist())[:length]

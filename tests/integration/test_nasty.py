@@ -11,7 +11,7 @@ from .conftest import Job
 HEALTHY = [(f"healthy-{number:02d}", text) for number, text in enumerate(SAMPLE * 5)]
 MEGABYTES = "a megabyte without a blank"
 """What a run of minutes is made of is cut short; one text is left as long as it is."""
-SHORTENED = 10_000
+SHORTENED = 3_000
 
 
 def entities(job: Job) -> list[tuple]:
