@@ -16,7 +16,6 @@ from rich.console import Console
 from entitymill import errors as errors_module
 from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, SourceError
-from entitymill.faults import storage_fault
 
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
@@ -121,6 +120,8 @@ def _known(error: Exception) -> EntityMillError:
     if raised:
         kind: type[EntityMillError] = getattr(errors_module, raised[1], EntityMillError)
         return kind(raised[2])
+    from entitymill.faults import storage_fault  # brings PySpark, which a command without Spark does without
+
     fault = storage_fault(text)
     if fault:
         return fault

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from pyspark.sql import SparkSession
+if TYPE_CHECKING:  # settings need the names alone
+    from pyspark.sql import SparkSession
 
 MOST_LEVELS = 3
 """Catalog, schema and table."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from entitymill.recognition import annotation, offsets, tokens
 from entitymill.recognition.found import Found
-from entitymill.recognition.mentions import TagScheme, trimmed
+from entitymill.recognition.mentions import Spans, TagScheme, trimmed
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences import Detector
 from entitymill.recognition.tagger.inference import Seconds, Tagger
@@ -96,7 +96,8 @@ def recognised(found: Found, *, trim: bool, annotations: bool = False) -> Recogn
 
 
 def _mentions(found: Found, *, trim: bool) -> pa.ListArray:
-    texts, segments, spans = found.texts, found.segments, found.spans
+    texts, segments = found.texts, found.segments
+    spans = _named(found) if trim else found.spans
     opening, closing = found.tokens[spans.first], found.tokens[spans.last - 1]
     begin, end = (texts.code_points(places) for places in (segments.token_begin[opening], segments.token_end[closing]))
     if trim:
@@ -120,6 +121,16 @@ def _mentions(found: Found, *, trim: bool) -> pa.ListArray:
         "token_count": pa.array(last - first, pa.int32()),
     }
     return found.listed(document, fields)
+
+
+def _named(found: Found) -> Spans:
+    """The spans with a letter or a digit in them: of any other nothing is left once it is trimmed."""
+    segments, spans = found.segments, found.spans
+    edges = segments.token_begin[found.tokens[spans.first]], segments.token_end[found.tokens[spans.last - 1]]
+    kept = [number for number, text in enumerate(found.texts.slices(*edges)) if any(map(str.isalnum, text))]
+    if len(kept) == len(spans.first):
+        return spans
+    return Spans(spans.first[kept], spans.last[kept], spans.kinds[kept], spans.confidences[kept])
 
 
 def _summed(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:

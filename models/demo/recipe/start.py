@@ -45,12 +45,14 @@ def _vectors(network: ov.Model) -> dict[str, np.ndarray]:
     found = {}
     for node in network.get_ops():
         match = re.search(r"model\.((?:distilbert\.|classifier).*?)/aten::(linear|layer_norm)", node.get_friendly_name())
-        if node.get_type_name() not in ("Add", "Multiply") or not match:
+        # A layer norm multiplies by its weight and adds its bias; in a linear layer a product is a matrix with its scales.
+        kinds = {"layer_norm": {"Multiply": "weight", "Add": "bias"}, "linear": {"Add": "bias"}}
+        part = kinds[match.group(2)].get(node.get_type_name()) if match else None
+        if part is None:
             continue
         for port in node.inputs():
             constant = port.get_source_output().get_node()
             if constant.get_type_name() == "Constant" and constant.get_element_type() == ov.Type.f32:
-                part = "weight" if node.get_type_name() == "Multiply" else "bias"
                 found[f"{match.group(1)}.{part}"] = constant.data.reshape(-1).copy()
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import openvino as ov
-from openvino import opset13 as ops
+from openvino import passes
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import graph
@@ -112,11 +112,11 @@ def unfold(model: ov.Model) -> None:
         for port in node.inputs()
         if not needs[graph.source(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
     ]
-    if not ports:
-        return
-    values = graph.evaluate([port.get_source_output() for port in ports])
-    for port, value in zip(ports, values, strict=True):
-        port.replace_source_output(ops.constant(value).output(0))
+    if ports:
+        # Of a part of the network, which shares its nodes with the whole: what is folded there is folded here.
+        folding = passes.Manager()
+        folding.register_pass(passes.ConstantFolding())
+        folding.run_passes(ov.Model([port.get_source_output() for port in ports], [], "weights"))
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:

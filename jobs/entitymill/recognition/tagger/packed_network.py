@@ -44,12 +44,18 @@ def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
         max_length: pieces of the longest sentence it is given.
         piece: id of any piece that is not padding.
     """
-    ids = np.full((1, max_length), piece, np.int64)
-    inputs = {IDS: ids, MASK: np.ones_like(ids)}
     needs = graph.dependencies(model)
+    masks, tables = _mask_ports(model, needs), _table_ports(model, needs)
+    ids = np.full((1, max_length), piece, np.int64)
+    first_alone = np.zeros_like(ids)
+    first_alone[0, 0] = 1
+    if not masks or not tables:
+        return None
     try:
-        masks = _masks(model, needs, inputs)
-        table, numbers = _positions(model, needs, inputs)
+        outputs = [port.get_source_output() for port in (*masks, *tables)]
+        values = graph.evaluate(outputs, {IDS: ids, MASK: first_alone})
+        shown = [_seen_and_hidden(value, max_length) for value in values[: len(masks)]]
+        table, numbers = _positions(tables, values[len(masks) :], max_length)
     except (_NotPackableError, RuntimeError):
         return None
     places, segments = (ops.parameter([-1, -1], np.int64, name=name) for name in (POSITIONS, SEGMENTS))
@@ -57,7 +63,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
         node.output(0).get_tensor().set_names({name})
     one, two = ops.constant(np.int64(1)), ops.constant(np.int64(2))
     same = ops.unsqueeze(ops.equal(ops.unsqueeze(segments, two), ops.unsqueeze(segments, one)), one)
-    for port, seen, hidden in masks:
+    for port, (seen, hidden) in zip(masks, shown, strict=True):
         if port.get_element_type() == ov.Type.boolean:
             joined = same if seen else ops.logical_not(same)
         else:
@@ -74,53 +80,47 @@ def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
     return Packed(model, numbers)
 
 
-def _masks(
-    model: ov.Model, needs: dict[str, frozenset[str]], inputs: dict[str, NDArray[np.int64]]
-) -> list[tuple[ov.Input, float, float]]:
-    """Where the mask meets the attention, and what stands there for a piece that is seen, and one that is hidden."""
-    half = dict(inputs)
-    half[MASK] = inputs[MASK].copy()
-    half[MASK][0, 1:] = 0
-    found = []
-    values: dict[str, NDArray[np.generic]] = {}
-    for node in model.get_ordered_ops():
-        if needs[node.get_friendly_name()] != {IDS, MASK}:
-            continue
-        for port in node.inputs():
-            if needs[graph.source(port)] != {MASK}:
-                continue
-            name = f"{graph.source(port)}:{port.get_source_output().get_index()}"
-            if name not in values:
-                [values[name]] = graph.evaluate([port.get_source_output()], half)
-            value = values[name]
-            if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != half[MASK].shape[1]:
-                raise _NotPackableError
-            seen, hidden = value[..., 0], value[..., 1:]
-            if seen.min() != seen.max() or hidden.min() != hidden.max() or seen.flat[0] == hidden.flat[0]:
-                raise _NotPackableError
-            found.append((port, seen.flat[0].item(), hidden.flat[0].item()))
-    if not found:
+def _mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
+    """Where what the mask alone decides meets what the ids decide."""
+    return [
+        port
+        for node in model.get_ordered_ops()
+        if needs[node.get_friendly_name()] == {IDS, MASK}
+        for port in node.inputs()
+        if needs[graph.source(port)] == {MASK}
+    ]
+
+
+def _seen_and_hidden(value: NDArray[np.generic], length: int) -> tuple[float, float]:
+    """What stands in a mask for a piece that is seen, and for one that is hidden, the first one alone being seen."""
+    if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
+    seen, hidden = value[..., 0], value[..., 1:]
+    if seen.min() != seen.max() or hidden.min() != hidden.max() or seen.flat[0] == hidden.flat[0]:
+        raise _NotPackableError
+    return seen.flat[0].item(), hidden.flat[0].item()
+
+
+def _table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
+    """The ports that pick rows of tables: words, positions, token types."""
+    found = []
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Gather" or needs[graph.source(node.input(0))] or MASK in needs[node.get_friendly_name()]:
+            continue
+        table, picked = node.input(0).get_partial_shape(), node.input(1).get_partial_shape()
+        if table.is_static and table.rank.get_length() == 2 and picked.rank.is_static and picked.rank.get_length() == 2:
+            found.append(node.input(1))
     return found
 
 
-def _positions(
-    model: ov.Model, needs: dict[str, frozenset[str]], inputs: dict[str, NDArray[np.int64]]
-) -> tuple[ov.Input, NDArray[np.int64]]:
-    """The port that picks rows of the position embedding, and the rows it picks for the pieces of one sentence."""
-    length = inputs[IDS].shape[1]
+def _positions(ports: list[ov.Input], values: list[NDArray[np.generic]], length: int) -> tuple[ov.Input, NDArray[np.int64]]:
+    """The port that picks positions, and those of the pieces of one sentence."""
     found = []
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "Gather" or needs[graph.source(node.input(0))]:
-            continue
-        table, port = node.input(0).get_partial_shape(), node.input(1)
-        if table.rank.get_length() != 2 or not table.is_static or port.get_partial_shape().rank.get_length() != 2:
-            continue
+    for port, value in zip(ports, values, strict=True):
+        numbers = value.reshape(-1).astype(np.int64)
         # The word embedding's rows are the ids themselves; token types are all the same.
-        [picked] = graph.evaluate([port.get_source_output()], inputs)
-        numbers = picked.reshape(-1)
         if len(numbers) == length and (np.diff(numbers) == 1).all():
-            found.append((port, numbers.astype(np.int64)))
+            found.append((port, numbers))
     if len(found) != 1:
         raise _NotPackableError
     return found[0]

@@ -1,0 +1,139 @@
+"""Texts without Spark: what a Python program calls, and what the command prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import entitymill
+from entitymill import cli, tag
+from entitymill.errors import ModelError
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "models" / "demo"
+TEXT = "Angela Merkel flew with joy \U0001f600 to Paris. Berlin's mayor did not."
+EXPECTED = [("Angela Merkel", "PER", 0), ("Paris", "LOC", 0), ("Berlin", "LOC", 1)]
+
+
+@pytest.fixture(scope="module")
+def tagger() -> entitymill.TextTagger:
+    return entitymill.load(DEMO, threads=1)
+
+
+def brief(mentions: list[entitymill.Mention]) -> list[tuple[str, str, int]]:
+    return [(mention.entity, mention.label, mention.sentence_id) for mention in mentions]
+
+
+def test_one_text_gives_its_mentions(tagger: entitymill.TextTagger) -> None:
+    found = tagger(TEXT)
+    assert brief(found) == EXPECTED
+    assert all(TEXT[mention.begin : mention.end] == mention.entity for mention in found)
+    assert all(mention.sentence_begin <= mention.begin < mention.end <= mention.sentence_end for mention in found)
+
+
+def test_lists_and_columns_give_a_list_each_and_none_has_none(tagger: entitymill.TextTagger) -> None:
+    texts = [TEXT, None, "", TEXT]
+    expected = [EXPECTED, [], [], EXPECTED]
+    assert [brief(found) for found in tagger(texts)] == expected
+    assert [brief(found) for found in tagger(pd.Series(texts))] == expected
+    assert tagger([]) == []
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_arrow_in_arrow_out_nulls_stay_null(tagger: entitymill.TextTagger, kind: pa.DataType) -> None:
+    whole = (
+        pa.array(["cut off", TEXT, None, "", TEXT]).cast(kind)
+        if kind != pa.string()
+        else pa.array(["x", TEXT, None, "", TEXT])
+    )
+    rows = tagger(whole.slice(1)).to_pylist()
+    assert [row and [(m["entity"], m["label"], m["sentence_id"]) for m in row] for row in rows] == [
+        EXPECTED,
+        None,
+        [],
+        EXPECTED,
+    ]
+    assert rows == tagger(pa.chunked_array([whole.slice(1, 2), whole.slice(3)])).to_pylist()
+    assert tagger(pa.chunked_array([], pa.string())).to_pylist() == []
+
+
+def test_lone_surrogates_are_code_points_like_others(tagger: entitymill.TextTagger) -> None:
+    text = "\ud800 Merkel\udc00 went to Paris."
+    found = tagger(text)
+    assert brief(found)[-1][0] == "Paris"
+    assert all(text[mention.begin : mention.end] == mention.entity for mention in found)
+
+
+def test_mentions_are_trimmed_unless_they_are_not_to_be(tagger: entitymill.TextTagger) -> None:
+    untrimmed = entitymill.load(DEMO, threads=1, trim=False)
+    assert [mention.entity for mention in untrimmed("They saw Berlin's mayor.")] == ["Berlin's"]
+    assert [mention.entity for mention in tagger("They saw Berlin's mayor.")] == ["Berlin"]
+
+
+@pytest.mark.parametrize("detector", ["rules", "sentencex"])
+def test_other_detectors_need_no_model(detector: str) -> None:
+    assert brief(entitymill.load(DEMO, detector=detector, threads=1)(TEXT)) == EXPECTED  # type: ignore[arg-type]
+
+
+def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not int"):
+        tagger([1])  # type: ignore[list-item]
+    with pytest.raises(ModelError, match=r"has no manifest\.json"):
+        entitymill.load(tmp_path)
+    with pytest.raises(ModelError, match="not a saved SentenceDetectorDLModel"):
+        entitymill.load(DEMO, detector_model=tmp_path)
+
+
+def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
+    code = (
+        "import sys, entitymill, entitymill.cli, entitymill.settings, entitymill.tag;"
+        "sys.exit(any(name in sys.modules for name in ('openvino', 'pyspark', 'tokenizers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT / "jobs").returncode == 0
+
+
+def test_the_command_marks_texts_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "letter.txt").write_text(TEXT, encoding="utf8")
+    assert cli.main(["tag", "Nobody came.", str(tmp_path / "letter.txt")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Nobody came."
+    assert lines[3] == "[Angela Merkel PER] flew with joy \U0001f600 to [Paris LOC]. [Berlin LOC]'s mayor did not."
+
+
+def test_the_command_prints_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(TEXT))
+    assert tag.main(["--json", "-"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["entity"], row["label"], row["sentence_id"]) for row in rows] == EXPECTED
+    assert all(TEXT[row["begin"] : row["end"]] == row["entity"] for row in rows)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    path = tmp_path / "letter.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main(["tag", str(path)]) == 3
+    assert str(path) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_one_command_for_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == cli.main(["--help"]) == cli.main(["--version"]) == 0
+    assert f"entitymill {entitymill.__version__}" in capsys.readouterr().out
+    assert cli.main(["tga"]) == 2
+    assert "tga is not a command" in capsys.readouterr().err
+    assert cli.main(["--config", "nowhere.yaml", "--print-config"]) == 2  # as in 0.1.0: the job's own options
+    assert "nowhere.yaml" in capsys.readouterr().err
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as left:
+            cli.main([name, "--help"])
+        assert left.value.code == 0
