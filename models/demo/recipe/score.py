@@ -16,7 +16,6 @@ from documents import Document, evaluation_sets
 import entitymill
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Precision
-from entitymill.recognition.tagger.inference import Tagger
 
 DETECTOR = Path(__file__).parents[2] / "sentence_detector"
 Placed = tuple[int, int, int, str]
