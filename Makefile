@@ -44,9 +44,15 @@ test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, 
 	ENTITYMILL_SWAP=all $(BIN)/python -m pytest tests/integration/test_units.py -k swap
 
 .PHONY: bench
-bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, in one run (half an hour)
+bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, with DistilBERT-base's shape and the carried model (an hour and a half)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py
+	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py --shape base
+	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py --model models/demo
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
+
+.PHONY: bench-smoke
+bench-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## whether every bench runs, on a few dozen sentences each (three minutes; no figures)
+	PYTHONPATH=jobs $(BIN)/python tests/bench/smoke.py
 
 .PHONY: bench-engines
 bench-engines: $(BENCH_READY) $(JARS) $(SPARKNLP_JARS) ## speed of both engines on the same rows, in one run (half an hour)

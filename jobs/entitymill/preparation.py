@@ -17,7 +17,7 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.formats import parts as parts_module
 from entitymill.formats import reduction, sources
 from entitymill.formats.parts import Parts
-from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.execution import Execution
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
@@ -112,6 +112,9 @@ def _make(
     stored = reduction.stored(found.network, str(options.source))
     kept = "int8" if stored == "calibrated" else stored
     wanted = options.precision or kept
+    if stored == "calibrated" and options.precision == "int8" and options.calibrate is None:
+        network.without_quantized_activations(found.network)
+        stored = "int8"
     if options.calibrate is None and wanted == kept:
         parts_module.write(found, made)
         manifest |= {"precision": kept, "calibrated": stored == "calibrated"}

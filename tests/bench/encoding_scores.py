@@ -1,34 +1,48 @@
 """F1 of both encodings on the same weights, whole job and evaluation: `python tests/bench/encoding_scores.py FILE.tsv …`.
 
-FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, their tokens
-joined by blanks. The second pair of columns is of the same sentences with `;` for their last full stop, so that the five
-run on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing, the complete one goes on in
-windows.
+FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, joined to text as
+a person writes it (models/demo/recipe/text.py). The second pair of columns is of the same sentences with `;` for their last
+full stop, so that the five run on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing,
+the complete one goes on in windows.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import importlib.util
 import re
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sessions
+import texts
 from pyspark.sql import SparkSession
 
-from entitymill import evaluation, settings
+from entitymill import evaluation
 from entitymill.extraction import extract
-from entitymill.recognition.mentions import TagScheme
-from entitymill.session import open_session
 
-ROOT = Path(__file__).parents[2]
 SENTENCES_IN_DOCUMENT = 5
+SMOKE = "The\tO\nsenator\tO\nmet\tO\nAnna\tB-PER\nBell\tI-PER\nin\tO\nParis\tB-LOC\n.\tO\n\n" * 6
 Tagged = list[tuple[str, str]]
 Gold = tuple[str, int, int, str]
+
+
+def _recipe(name: str) -> ModuleType:
+    """A module of the demo model's recipe, which is a folder of scripts and no package."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", texts.ROOT / f"models/demo/recipe/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+text = _recipe("text")
 
 
 def sentences(file: Path) -> list[Tagged]:
@@ -38,27 +52,18 @@ def sentences(file: Path) -> list[Tagged]:
     return [[(token, tag) for token, tag in block] for block in lines]
 
 
-def spans(tokens: Tagged) -> Iterator[tuple[int, int, str]]:
-    """First token, one past the last, label."""
-    labels = sorted({tag for _, tag in tokens} | {"O"})
-    tags = np.array([labels.index(tag) for _, tag in tokens], np.int16)
-    scheme = TagScheme(labels)
-    found = scheme.spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
-    for first, last, kind in zip(found.first.tolist(), found.last.tolist(), found.kinds.tolist(), strict=True):
-        yield first, last, scheme.kinds[kind]
-
-
 def document(doc_id: str, parts: list[Tagged], *, run_on: bool) -> tuple[str, list[Gold]]:
-    """The text of some sentences, and their mentions in code points."""
+    """Some sentences as running text, and their mentions in code points."""
     if run_on:
         parts = [[*part[:-1], (";", "O")] if part[-1][0] in ".!?" else part for part in parts]
-    tokens = [pair for part in parts for pair in part]
-    starts, at = [], 0
-    for token, _ in tokens:
-        starts.append(at)
-        at += len(token) + 1
-    gold = [(doc_id, starts[a], starts[b - 1] + len(tokens[b - 1][0]), label) for a, b, label in spans(tokens)]
-    return " ".join(token for token, _ in tokens), gold
+    written = ""
+    gold: list[Gold] = []
+    for part in parts:
+        sentence = text.joined([token for token, _ in part])
+        begin = len(written) + bool(written)
+        gold += [(doc_id, begin + b, begin + e, kind) for b, e, kind in text.mentions(sentence, [tag for _, tag in part])]
+        written = f"{written} {sentence.text}" if written else sentence.text
+    return written, gold
 
 
 def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_on: bool) -> float:
@@ -66,12 +71,13 @@ def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_
     tagged = sentences(file)
     groups = [tagged[i : i + SENTENCES_IN_DOCUMENT] for i in range(0, len(tagged), SENTENCES_IN_DOCUMENT)]
     made = [document(str(i), group, run_on=run_on) for i, group in enumerate(groups)]
-    texts = pa.table({"id": [str(i) for i in range(len(made))], "text": [text for text, _ in made]})
-    pq.write_table(texts, scratch / "texts.parquet")
+    table = pa.table({"id": [str(i) for i in range(len(made))], "text": [written for written, _ in made]})
+    pq.write_table(table, scratch / "texts.parquet")
     gold = spark.createDataFrame([g for _, mentions in made for g in mentions], ", ".join(GOLD_COLUMNS))
     overrides = ["source.format=parquet", f"source.path={scratch}/texts.parquet", f"output.path={scratch}/out"]
-    overrides += [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
-    extract(spark, settings.load(None, [*overrides, f"recognition.encoding={encoding}"], {}))
+    # Trimmed in both encodings: what is compared is what the model is fed.
+    chosen = [f"model.path={texts.ROOT}/models/demo", f"recognition.encoding={encoding}", "mentions.trim=true"]
+    extract(spark, sessions.loaded(*overrides, *chosen))
     labels = [row.label for row in gold.select("label").distinct().collect()]
     entities = spark.read.format("delta").load(f"{scratch}/out/entities")
     return evaluation.evaluate(entities, gold, labels)[evaluation.ALL].f1
@@ -80,21 +86,25 @@ def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_
 GOLD_COLUMNS = ("doc_id string", "begin int", "end int", "label string")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+")
-    options = parser.parse_args()
-    chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=str(ROOT / "build/jars"))
-    spark = open_session(chosen, "bench")
+    parser.add_argument("files", type=Path, nargs="*")
+    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    options = parser.parse_args(arguments)
+    spark = sessions.open_bench()
     print(f"{'F1':40} sparknlp complete   run on: sparknlp complete")
-    for file in options.files:
-        found = []
-        for run_on in (False, True):
-            for encoding in ("sparknlp", "complete"):
+    ways = [(run_on, encoding) for run_on in (False, True) for encoding in ("sparknlp", "complete")]
+    with tempfile.TemporaryDirectory() as made:
+        if options.smoke:
+            options.files, ways = [Path(made) / "smoke.tsv"], ways[1:2]
+            options.files[0].write_text(SMOKE, encoding="utf8")
+        for file in options.files:
+            found = []
+            for run_on, encoding in ways:
                 with tempfile.TemporaryDirectory() as scratch:
                     found.append(score(spark, file, encoding, Path(scratch), run_on=run_on))
-        print(f"{'/'.join(file.parts[-2:]):40} {found[0]:8.4f} {found[1]:8.4f} {found[2]:17.4f} {found[3]:8.4f}", flush=True)
+            print(f"{'/'.join(file.parts[-2:]):40} {' '.join(f'{one:8.4f}' for one in found)}", flush=True)
 
 
 if __name__ == "__main__":

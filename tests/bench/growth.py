@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import machine
 import pyarrow.parquet as pq
+import sessions
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from texts import ROOT
 
 from entitymill import extraction, schemas, settings
+from entitymill.engines.engine import Engine
 from entitymill.extraction import extract
-from entitymill.session import open_session
 from entitymill.source import open_source
 from entitymill.summary import Summary
 
-ROOT = Path(__file__).parents[2]
 SHARE = 0.01
 
 
@@ -35,7 +36,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     """schemas.RECOGNISED with two mentions a document, without a model."""
     words = F.split("text", " ", 3)
 
-    def mention(begin: F.Column, entity: F.Column, label: str) -> F.Column:
+    def mention(begin: Column, entity: Column, label: str) -> Column:
         end = begin + F.length(entity)
         name = F.coalesce(F.format_string("%s:%d-%d", "doc_id", begin, end), F.lit(""))
         values = {
@@ -43,7 +44,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
             "begin": begin, "end": end, "entity": entity, "label": F.lit(label), "confidence": F.lit(0.9),
             "token_count": F.lit(1),
         }  # fmt: skip
-        fields = schemas.MENTIONS.elementType.fields
+        fields = schemas.MENTIONS.elementType.fields  # type: ignore[attr-defined]
         return F.struct(*(values[field.name].cast(field.dataType).alias(field.name) for field in fields))
 
     first, second = words[0], words[1]
@@ -59,9 +60,9 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     return documents.select(*columns)
 
 
-def open_stub(spark: SparkSession, loaded: settings.Settings) -> Recogniser:
-    """In the place of recognition.open_engine."""
-    return Recogniser("stub", "stub", lambda: stub_tagger)
+def open_stub(spark: SparkSession, loaded: settings.Settings) -> Engine:
+    """In the place of engine.open_engine."""
+    return Engine("stub", "stub", lambda: stub_tagger)
 
 
 def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFrame:
@@ -82,7 +83,7 @@ def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
 
 def live_heap(spark: SparkSession) -> float:
     """Megabytes that the one JVM, driver and executor, holds on to after a collection."""
-    jvm = spark.sparkContext._jvm
+    jvm: Any = spark.sparkContext._jvm
     for _ in range(3):  # what one collection finds unused, Spark lets go a moment later
         jvm.System.gc()
         time.sleep(1)
@@ -132,19 +133,21 @@ def measure(spark: SparkSession, directory: Path, rows: int, chars: int, repeats
     print(f"  {live_heap(spark):,.0f} MB of the heap in use after a collection", flush=True)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print one block per size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--chars", type=int, default=1_500, help="of each text: a short news article")
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        options.rows, options.repeats = [200], 1
     print(machine.describe())
-    conf = {"spark.driver.memory": "3g"}
-    chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=str(ROOT / "build/jars"), conf=conf)
-    spark = open_session(chosen, "bench")
+    spark = sessions.open_bench("3g")
     with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_engine", open_stub):
-        measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)
+        if not options.smoke:
+            measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)
         for rows in options.rows:
             measure(spark, Path(scratch), rows, options.chars, options.repeats)
 

@@ -1,160 +1,192 @@
-"""The whole job against the bare tagger on the same sentences: `python tests/bench/job.py [--texts FILE.jsonl]`.
+"""The whole job against the bare tagger on the same sentences, and the job in a process of its own.
 
-The job is `extraction.extract` in a warm session: source, segmentation, tagging, writing, all of it. The bare tagger
-gets the job's own tokens, ready in memory, in one process per core. They run in turn: a machine that drifts drifts for both.
+`python tests/bench/job.py [--shape demo|base] [--sentences N] [--repeats N] [--cold N] [--texts FILE.jsonl]`
+
+Warm: `extract` in a session that has run it a few times before, into an output that is not there yet: reading, comparing,
+recognising, making and writing the tables, all of it. The bare tagger gets the job's own tokens, ready in memory, in one
+process a core; they run in turn, so that a machine that drifts drifts for both. Cold: `python jobs/extract_entities.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import statistics
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
-from multiprocessing import get_context
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import bundles
 import machine
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from entitymill.engines.documents import read_segments
-from entitymill.segmentation import load_detector, segment
-from pyspark.sql import DataFrame, SparkSession
+import sessions
+import texts
+from bare import Bare, Tokens, cut
+from pyspark.sql import SparkSession
 
-from entitymill import settings
-from entitymill.changes import everything
+from entitymill.engines.engine import open_engine
 from entitymill.extraction import extract
-from entitymill.recognition.tagger import bundle
+from entitymill.recognition import sentences
 from entitymill.recognition.tagger.execution import Precision
-from entitymill.recognition.tagger.inference import Tagger
-from entitymill.session import open_session
-from entitymill.source import open_source
-from entitymill.units import spread
+from entitymill.summary import Summary
+from entitymill.units import FEWEST_TASKS_PER_CORE
 
-ROOT = Path(__file__).parents[2]
-TO_MEET = 0.80
-Sentences = tuple[list[str], "np.ndarray"]
-
-
-def write_texts(path: Path, texts: Path | None, rows: int, copies: int) -> None:
-    """The source table: texts of a JSON Lines file, or the repository's speeches, some copies of them."""
-    if texts is None:
-        speeches = pq.read_table(ROOT / "data" / "state_union.parquet")
-        texts_of_all = speeches["text"].to_pylist() * copies
-        table = pa.table({"id": [str(i) for i in range(len(texts_of_all))], "text": texts_of_all})
-    else:
-        found = [json.loads(line)["text"] for line in texts.open(encoding="utf8")][:rows]
-        table = pa.table({"id": [str(i) for i in range(len(found))], "text": found})
-    pq.write_table(table, path)
+TO_MEET = {"demo": 0.80, "base": 0.90}
+MOST_RESIDENT = 3_000
+"""MB, of `make run`."""
+SMOKE_SENTENCES = 60
+OUTSIDE = 1.5
+"""With it random weights of DistilBERT-base's shape find about as many mentions as a model does."""
 
 
-def tokens_in(table: pa.Table) -> Sentences:
-    """Tokens of segmented blocks."""
-    batch = table.combine_chunks().to_batches()[0]
-    segments = read_segments(batch, batch.column("text").to_pylist())
-    return segments.tokens, segments.sentence_tokens
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    table: of the documents; few: of a tenth of them; given: the tokens of all; model: a bundle.
+    """
+
+    shape: str
+    table: Path
+    few: Path
+    given: Tokens
+    model: Path
+    scratch: Path
+
+    def overrides(self, precision: Precision, table: Path | None = None) -> list[str]:
+        """Of the settings, but for the output."""
+        found = {"source.format": "parquet", "source.path": table or self.table, "model.path": self.model}
+        return [*(f"{key}={value}" for key, value in found.items()), f"recognition.precision={precision}"]
 
 
-def segmented(spark: SparkSession, loaded: settings.Settings) -> DataFrame:
-    """The job's segmentation, on its own."""
-    found = everything(open_source(spark, loaded.source), "first")
-    return segment(
-        spread(spark, found.documents.drop("known"), found.chars, None), load_detector(spark, loaded.segmentation)
-    )
+def wake(spark: SparkSession, case: Case, precision: Precision) -> None:
+    """Have a model loaded on every core: Spark ends workers that idled for a minute, and with them their models."""
+    loaded = sessions.loaded(*case.overrides(precision))
+    rows = [(str(number), "They met in Paris.", "", 18) for number in range(64)]
+    frame = spark.createDataFrame(rows, "doc_id string, text string, text_hash string, chars int")
+    spread = frame.repartition(FEWEST_TASKS_PER_CORE * (os.cpu_count() or 1))
+    open_engine(spark, loaded).load()(spread).write.format("noop").mode("overwrite").save()
 
 
-_tagger: Tagger | None = None
+def once(spark: SparkSession, case: Case, precision: Precision, table: Path) -> tuple[machine.Spent, Summary]:
+    """The job on a table, into an output that is not there yet."""
+    wake(spark, case, precision)
+    found: list[Summary] = []
+    with tempfile.TemporaryDirectory(dir=case.scratch) as output:
+        loaded = sessions.loaded(*case.overrides(precision, table), f"output.path={output}/tables")
+        spent = machine.spend(lambda: found.append(extract(spark, loaded)))
+    return spent, found[0]
 
 
-def _load(directory: Path, precision: Precision) -> None:
-    global _tagger  # noqa: PLW0603
-    manifest, files = bundle.in_directory(directory)
-    _tagger = Tagger.load(files, manifest, precision)
+def warm(spark: SparkSession, case: Case, precision: Precision, repeats: int, warm_ups: int) -> None:
+    """The job and the bare tagger in turn."""
+    for _ in range(warm_ups):
+        once(spark, case, precision, case.few)
+    jobs: list[machine.Spent] = []
+    bares: list[machine.Spent] = []
+    summaries: list[Summary] = []
+    with Bare(case.model, precision, case.given, case.scratch) as bare:
+        bare.wake()
+        for _ in range(repeats):
+            bares.append(bare.run())
+            job, summary = once(spark, case, precision, case.table)
+            jobs.append(job)
+            summaries.append(summary)
+            print(f"  job {job.wall:.2f} s, bare tagger {bares[-1].wall:.2f} s", flush=True)
+    report(case, jobs, bares, summaries)
 
 
-def _tag(part: Sentences) -> float:
-    assert _tagger is not None
-    began = time.process_time()
-    _tagger.tag(*part)
-    return time.process_time() - began
-
-
-def bare(parts: list[Sentences], pool: ProcessPoolExecutor) -> machine.Spent:
-    """Tag every part, one per process; the CPU is that of the tagging alone."""
-    wall = time.perf_counter()
-    cpu = sum(pool.map(_tag, parts))
-    return machine.Spent(time.perf_counter() - wall, cpu)
-
-
-def parts_of(sentences: Sentences, count: int) -> list[Sentences]:
-    """As many parts of like size, each a run of sentences."""
-    tokens, lengths = sentences
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    edges = np.linspace(0, len(lengths), 8 * count + 1).astype(int)
-    return [(tokens[starts[a] : starts[b]], lengths[a:b]) for a, b in pairwise(edges)]
-
-
-def main() -> None:
-    """Print one block per precision."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", type=Path, help="JSON Lines with a text each; the repository's speeches otherwise")
-    parser.add_argument("--rows", type=int, default=12_000, help="at most so many of them")
-    parser.add_argument("--copies", type=int, default=3, help="of the speeches, so that set-up weighs little")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--precisions", nargs="+", default=["f32", "int8"], choices=["f32", "bf16", "int8"])
-    options = parser.parse_args()
-    cores = os.cpu_count() or 1
-    print(machine.describe())
-    with tempfile.TemporaryDirectory() as scratch:
-        write_texts(Path(scratch) / "texts.parquet", options.texts, options.rows, options.copies)
-        common = ["source.format=parquet", f"source.path={scratch}/texts.parquet", f"output.path={scratch}/out"]
-        common += [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
-        loaded = settings.load(None, common, {})
-        spark = open_session(settings.SparkSettings(master=f"local[{cores}]", jars=str(ROOT / "build/jars")), "bench")
-        collected = segmented(spark, loaded).toPandas()
-        sentences = tokens_in(pa.Table.from_pandas(collected, preserve_index=False))
-        print(f"{len(sentences[1]):,} sentences, {len(sentences[0]):,} tokens, {options.repeats} repeats after one warm-up")
-        for precision in options.precisions:
-            compare(spark, precision, [*common, f"recognition.precision={precision}"], sentences, options.repeats)
-
-
-def compare(spark: SparkSession, precision: Precision, overrides: list[str], sentences: Sentences, repeats: int) -> None:
-    """One precision: the job, the bare tagger, segmentation alone; ratio and shares."""
-    loaded = settings.load(None, overrides, {})
-    cores = os.cpu_count() or 1
-    parts = parts_of(sentences, cores)
-    model = Path(loaded.model.path)
-    pool = ProcessPoolExecutor(cores, get_context("spawn"), _load, (model, precision))
-    jobs, bares, segmentations, seconds = [], [], [], []
-    with pool:
-        for repeat in range(repeats + 1):
-            summaries = []
-            job = machine.spend(lambda: summaries.append(extract(spark, loaded)))  # noqa: B023
-            alone = bare(parts, pool)
-            cut = machine.spend(lambda: segmented(spark, loaded).write.format("noop").mode("overwrite").save())
-            if repeat:
-                jobs.append(job)
-                bares.append(alone)
-                segmentations.append(cut)
-                seconds.append(summaries[0].seconds)
-    count = len(sentences[1])
-    print(f"\n{precision}")
-    print(machine.line("whole job", jobs, count, "sentences"))
-    print(machine.line("bare tagger", bares, count, "sentences"))
-    print(machine.line("segmentation alone", segmentations, count, "sentences"))
-    job, alone, cut = machine.median(jobs), machine.median(bares), machine.median(segmentations)
-    wall, cpu = alone.wall / job.wall, alone.cpu / job.cpu
-    print(f"job's speed over the bare tagger's: wall {wall:.3f}, cpu {cpu:.3f} (to meet {TO_MEET})")
-    stages = {stage: np.median([s[stage] for s in seconds]) for stage in ("preparation", "source", "recognition", "writing")}
-    print("wall seconds of the job: " + ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items()))
+def report(case: Case, jobs: list[machine.Spent], bares: list[machine.Spent], summaries: list[Summary]) -> None:
+    """Ratios, and where the job's time goes."""
+    last = summaries[-1]
+    mentions = sum(last.by_label.values())
+    assert last.mode == "first", last.mode
+    print(f"{last.documents:,} documents, {last.sentences:,} sentences, {last.tokens:,} tokens, {mentions:,} mentions")
+    print(machine.line("whole job, warm", jobs, last.sentences, "sentences"))
+    print(machine.line("bare tagger", bares, last.sentences, "sentences"))
+    job, alone = machine.median(jobs), machine.median(bares)
+    seconds = {stage: statistics.median(s.seconds.get(stage, 0.0) for s in summaries) for stage in last.seconds}
     print(
-        f"shares of its cpu: tagging {alone.cpu / job.cpu:.2f}, segmentation {cut.cpu / job.cpu:.2f}, "
-        f"the rest, writing and transfer {1 - (alone.cpu + cut.cpu) / job.cpu:.2f}",
-        flush=True,
+        f"job's speed over the bare tagger's: wall {alone.wall / job.wall:.3f}, cpu {alone.cpu / job.cpu:.3f} "
+        f"(to meet {TO_MEET.get(case.shape, 0)}); its recognition alone: wall {alone.wall / seconds['recognition']:.3f}"
     )
+    stages = ("preparation", "source", "recognition", "writing", "total")
+    print("wall seconds of the job: " + ", ".join(f"{stage} {seconds.get(stage, 0):.2f}" for stage in stages))
+    print("  of all workers: " + ", ".join(f"{stage} {seconds.get(stage, 0):.2f}" for stage in ("encoding", "inference")))
+
+
+def cold(name: str, arguments: Sequence[object], scratch: Path, repeats: int, units: float) -> None:
+    """The job in a process of its own, into outputs that are not there yet."""
+    runs = []
+    for repeat in range(repeats):
+        output = scratch / f"cold-{name.replace(' ', '-').replace(',', '')}-{repeat}"
+        command = [sys.executable, "jobs/extract_entities.py", *arguments, "--set", f"output.path={output}"]
+        runs.append(machine.watch(command, texts.ROOT, scratch / "log"))
+    print(machine.line(f"{name}, cold", runs, units, "sentences"))
+    resident, proportional = (max(getattr(run, what) for run in runs) for what in ("resident", "proportional"))
+    aim = f" (to meet {MOST_RESIDENT:,})" if name == "make run" else ""
+    print(f"  at most {resident:,.0f} MB resident{aim}, {proportional:,.0f} MB with shared pages counted once", flush=True)
+
+
+def prepare(options: argparse.Namespace, scratch: Path) -> Case:
+    """The table, its tokens and the model."""
+    many = texts.documents(options.sentences) if options.texts is None else texts.lines(options.texts, options.rows)
+    table, few = scratch / "texts.parquet", scratch / "few.parquet"
+    for path, step in ((table, 1), (few, 10)):
+        pq.write_table(pa.table({"id": [f"d{i}" for i in range(0, len(many), step)], "text": many[::step]}), path)
+    chosen = sessions.loaded().segmentation
+    files = sentences.saved_files(Path(chosen.model)) if chosen.detector == "dl" else {}
+    detector = sentences.open_detector(chosen.detector, files)
+    began = time.process_time()
+    given = cut(many, detector)
+    spent = time.process_time() - began
+    count = len(given.lengths)
+    print(f"{chosen.detector}: {count:,} sentences of {np.mean(given.lengths):.1f} tokens, cut in {spent:.2f} cpu-s")
+    model = bundles.DEMO
+    if options.shape == "base":
+        bundles.write_random(scratch / "saved", bundles.TINY if options.smoke else bundles.BASE, OUTSIDE)
+        model = bundles.make(scratch / "saved", scratch / "model", options.stored)
+    return Case(options.shape, table, few, given, model, scratch)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one block per precision, and one of cold runs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=("demo", "base"), default="demo", help="the carried model, or DistilBERT-base's")
+    parser.add_argument("--stored", choices=("f32", "weights", "calibrated"), default="calibrated", help="shape base's")
+    parser.add_argument("--precisions", nargs="+", default=["int8"], choices=("f32", "bf16", "int8"))
+    parser.add_argument("--sentences", type=int, default=52_000, help="of the repository's speeches, cut anew")
+    parser.add_argument("--texts", type=Path, help="JSON lines with a text each, in their place")
+    parser.add_argument("--rows", type=int, default=100_000, help="at most so many of them")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warm-ups", type=int, default=3, help="on a tenth of the documents")
+    parser.add_argument("--cold", type=int, default=2, help="cold runs of either kind")
+    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        options.sentences, options.repeats, options.warm_ups, options.cold = SMOKE_SENTENCES, 1, 0, 1
+    print(machine.describe())
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        case = prepare(options, scratch)
+        spark = sessions.open_bench()
+        for precision in options.precisions:
+            print(f"\nshape {options.shape}, {precision}: {options.repeats} repeats after {options.warm_ups} warm-ups")
+            warm(spark, case, precision, options.repeats, options.warm_ups)
+        spark.stop()  # its memory is not the cold runs'
+        for precision in options.precisions if options.cold else ():
+            given = [part for override in case.overrides(precision) for part in ("--set", override)]
+            given += ["--dry-run"] if options.smoke else []
+            name = f"{options.shape} {precision}{', dry run' if options.smoke else ''}"
+            cold(name, ["--config", sessions.DEFAULTS, *given], scratch, options.cold, len(case.given.lengths))
+        if options.cold and options.shape == "demo" and not options.smoke:
+            units = sum(map(len, texts.speeches()))
+            cold("make run", ["--config", "conf/demo.yaml", "--show-entities"], scratch, options.cold, units)
 
 
 if __name__ == "__main__":

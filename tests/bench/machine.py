@@ -1,14 +1,24 @@
-"""What a bench measures with: wall and CPU seconds of a process and all it started, repeated."""
+"""What a bench measures with: wall and CPU seconds of a process and all it started, and the memory these hold."""
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+BETWEEN_LOOKS, BETWEEN_SHARES = 0.1, 1.0
+"""Seconds from one look at a watched tree to the next; at what its processes share, which is slower to find, too."""
+STRAGGLERS_SECONDS = 20.0
+"""What a watched program started may outlive it by so much."""
+MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -19,16 +29,26 @@ class Spent:
     cpu: float
 
 
+@dataclass(frozen=True)
+class Watched(Spent):
+    """A program of its own and all that it started.
+
+    resident: MB, the most that all had at once, pages that several share counted in each.
+    proportional: MB, the same with such pages counted once.
+    """
+
+    resident: float
+    proportional: float
+
+
 def cpu_seconds() -> float:
     """CPU seconds of this process and its descendants, those that ended included."""
     own = psutil.Process()
     total = 0.0
     for process in [own, *own.children(recursive=True)]:
-        try:
+        with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
+            total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
@@ -39,25 +59,90 @@ def spend(work: Callable[[], object]) -> Spent:
     return Spent(time.perf_counter() - wall, cpu_seconds() - cpu)
 
 
-def line(name: str, runs: list[Spent], units: float, unit: str) -> str:
+class _Tree:
+    """A program and all that it started, as far as they were seen."""
+
+    def __init__(self, root: psutil.Process) -> None:
+        self._root = root
+        self._cpu: dict[psutil.Process, float] = {}
+        self.alive: set[psutil.Process] = set()
+        self.resident = self.proportional = 0.0
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of all, each as it was last seen."""
+        return sum(self._cpu.values())
+
+    def look(self, *, shares: bool) -> None:
+        """Note what each has taken so far, and what all hold now."""
+        with suppress(psutil.NoSuchProcess):
+            self.alive |= {self._root, *self._root.children(recursive=True)}
+        resident = proportional = 0.0
+        for process in list(self.alive):
+            try:
+                times = process.cpu_times()
+                resident += process.memory_info().rss
+                proportional += process.memory_full_info().pss if shares else 0
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                self.alive.discard(process)
+                continue
+            self._cpu[process] = times.user + times.system
+        self.resident = max(self.resident, resident)
+        self.proportional = max(self.proportional, proportional)
+
+
+def watch(command: Sequence[object], directory: Path, log: Path) -> Watched:
+    """Run a program to its end.
+
+    Raises:
+        RuntimeError: it failed; the message has the end of what it printed.
+    """
+    began = shared = time.perf_counter()
+    with log.open("wb") as printed:
+        root = psutil.Popen([str(part) for part in command], cwd=directory, stdout=printed, stderr=subprocess.STDOUT)
+        tree = _Tree(psutil.Process(root.pid))
+        while root.poll() is None:
+            shares = time.perf_counter() - shared > BETWEEN_SHARES
+            shared = time.perf_counter() if shares else shared
+            tree.look(shares=shares)
+            time.sleep(BETWEEN_LOOKS)
+        wall = time.perf_counter() - began
+        while tree.alive and time.perf_counter() - began - wall < STRAGGLERS_SECONDS:
+            tree.look(shares=False)
+            time.sleep(BETWEEN_LOOKS)
+    if root.returncode:
+        raise RuntimeError(f"exit code {root.returncode}: {log.read_text(encoding='utf8', errors='replace')[-2000:]}")
+    return Watched(wall, tree.cpu, tree.resident / MEGABYTE, tree.proportional / MEGABYTE)
+
+
+def line(name: str, runs: Sequence[Spent], units: float, unit: str) -> str:
     """Minimum and median of several runs, and the rate at the median."""
     walls, cpus = sorted(run.wall for run in runs), sorted(run.cpu for run in runs)
     wall, cpu = statistics.median(walls), statistics.median(cpus)
     return (
-        f"{name:34} wall {walls[0]:7.2f} min {wall:7.2f} median   cpu {cpus[0]:7.2f} min {cpu:7.2f} median   "
-        f"{units / wall:8.0f} {unit}/s wall {units / cpu:8.0f} {unit}/cpu-s"
+        f"{name:36} wall {walls[0]:7.2f} min {wall:7.2f} median   cpu {cpus[0]:7.2f} min {cpu:7.2f} median   "
+        f"{units / wall:8.0f} {unit}/s wall {units / max(cpu, 1e-9):8.0f} {unit}/cpu-s"
     )
 
 
-def median(runs: list[Spent]) -> Spent:
+def median(runs: Sequence[Spent]) -> Spent:
     """Of wall and CPU each."""
     return Spent(statistics.median(run.wall for run in runs), statistics.median(run.cpu for run in runs))
 
 
+def has(instructions: str) -> bool:
+    """Whether the processor has some instructions, by their name in /proc/cpuinfo."""
+    return f" {instructions}" in Path("/proc/cpuinfo").read_text(encoding="utf8")
+
+
+def has_bf16() -> bool:
+    """Whether it computes in bfloat16; where not, OpenVINO runs what is set to bf16 in f32."""
+    return has("avx512_bf16") or has("amx_bf16")
+
+
 def describe() -> str:
     """The processor, its cores, and the precisions it has instructions for."""
-    with open("/proc/cpuinfo", encoding="utf8") as file:  # noqa: PTH123
-        text = file.read()
-    name = next((row.split(":")[1].strip() for row in text.splitlines() if row.startswith("model name")), "?")
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-    return f"{name}, {os.cpu_count()} cores, {' '.join(flag for flag in wanted if f' {flag}' in text)}"
+    rows = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    name = next((row.split(":")[1].strip() for row in rows if row.startswith("model name")), "?")
+    found = f"{name}, {os.cpu_count()} cores, {' '.join(filter(has, INSTRUCTIONS))}"
+    return found if has_bf16() else f"{found}; no bf16: what is set to bf16 runs in f32"

@@ -1,206 +1,176 @@
-"""The bare tagger with a DistilBERT-base of random weights, against a Hugging Face pipeline and the machine's peak.
+"""The bare tagger, packed, against batches by length, a Hugging Face pipeline and the machine's peak: one thread each.
 
-`python tests/bench/tagger.py`: one thread each, the same sentences, in turn within one run. Weights do not change the speed;
-the classifier is biased to O, since a pipeline would otherwise spend its time on spurious entities.
+`python tests/bench/tagger.py [--model BUNDLE]`: the same sentences, in turn within one run. Without --model it is
+DistilBERT-base's shape with random weights, in floats, with 8-bit weights, and calibrated. The pipeline runs random weights
+of the model's shape, biased to O, since it would otherwise spend its time on spurious entities.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import re
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import bundles
+import first_sentence
 import machine
-import nncf
 import numpy as np
-import openvino as ov
-import pyarrow.parquet as pq
-import torch
-import transformers
-from openvino import opset13 as ops
-from tokenizers import Tokenizer
+import peak
+import texts
 
-from entitymill.recognition.tagger import bundle, network
-from entitymill.recognition.tagger.encoding import Encoder
+from entitymill import accuracy
+from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Precision
-from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.rows import CompleteRows
+from entitymill.recognition.tagger.inference import read_tokenizer, row_maker
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "models" / "demo"
-LAYERS, WIDTH, HIDDEN = 6, 768, 3072
-MAX_LENGTH = 512
+PIPELINE = "Hugging Face pipeline"
 FASTER_THAN_PIPELINE = {"f32": 1.8, "bf16": 3.5, "int8": 6.0}
+FRESH_SENTENCES, MOST_FRESH = 256, 2
 SHARE_OF_PEAK = {"f32": 0.85, "bf16": 0.80, "int8": 0.70}
 
 
-def sentences(count: int) -> list[list[str]]:
-    """Tokens of real sentences: the speeches, split by rule; length and words are what matters here."""
-    texts = pq.read_table(ROOT / "data" / "state_union.parquet")["text"].to_pylist()
-    split = (part for text in texts for part in re.split(r"(?<=[.!?])\s+", text))
-    found = [re.findall(r"\w+|[^\w\s]", part) for part in split]
-    chosen = np.random.default_rng(0).permutation([i for i, tokens in enumerate(found) if tokens])[:count]
-    return [found[i] for i in chosen]
+@dataclass(frozen=True)
+class Way:
+    """One way of tagging.
+
+    how: a key of first_sentence.WAYS.
+    peak: the precision whose peak it is held against.
+    """
+
+    name: str
+    how: str
+    directory: Path
+    precision: Precision
+    peak: peak.Kind
 
 
-def random_model(vocabulary: int) -> transformers.DistilBertForTokenClassification:
-    """DistilBERT-base with nine labels and random weights."""
-    torch.manual_seed(0)
-    config = transformers.DistilBertConfig(vocab_size=vocabulary, num_labels=9)
-    model = transformers.DistilBertForTokenClassification(config).eval()
-    model.classifier.bias.data[0] = 50.0
-    return model
-
-
-class _Logits(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits alone."""
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-
-def converted(model: torch.nn.Module) -> ov.Model:
-    """The OpenVINO network, shapes dynamic."""
-    ids = torch.ones(2, 16, dtype=torch.long)
-    found = ov.convert_model(_Logits(model), example_input={"input_ids": ids, "attention_mask": ids})
-    for port, name in zip(found.inputs, network.INPUTS, strict=True):
-        port.get_tensor().set_names({name})
-        port.get_node().set_partial_shape(ov.PartialShape([-1, -1]))
-        port.get_node().set_element_type(ov.Type.i64)
-    found.validate_nodes_and_infer_types()
+def ways(model: Path | None, shape: bundles.Shape, scratch: Path) -> list[Way]:
+    """Every way of running a model, slowest first."""
+    saved = scratch / "saved"
+    bundles.write_random(saved, shape)
+    if model is None:
+        f32, weights, calibrated = (bundles.make(saved, scratch / k, k) for k in ("f32", "weights", "calibrated"))
+        runs: list[tuple[str, Path, Precision, peak.Kind]] = [
+            ("f32", f32, "f32", "f32"),
+            ("bf16", f32, "bf16", "bf16"),
+            ("8-bit weights in bf16", weights, "bf16", "bf16"),
+            ("8-bit weights in int8", weights, "int8", "int8"),
+            ("int8, calibrated", calibrated, "int8", "int8"),
+        ]
+    else:
+        manifest, _ = bundle.in_directory(model)
+        stored = "calibrated" if manifest.calibrated else f"{manifest.precision} weights"
+        runs = [(f"{p}, {stored}", model, p, p) for p in accuracy.executions(manifest)]
+    found = [Way(PIPELINE, "pipeline", saved, "f32", "f32")] if _has_torch() else []
+    for name, directory, precision, reached in runs:
+        found += [Way(f"{name}, {how}", how, directory, precision, reached) for how in ("by-length", "packed")]
     return found
 
 
-def quantized(model: ov.Model, encoder: Encoder, texts: list[list[str]]) -> ov.Model:
-    """Post-training int8, activations calibrated on some of the sentences."""
-    feeds = []
-    for tokens in texts[:64]:
-        ids = np.array([[encoder.cls_id, *encoder.encode(tokens).ids, encoder.sep_id]], np.int64)
-        feeds.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})
-    return nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(feeds))
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
-def reread(model: ov.Model, directory: Path, name: str) -> ov.Model:
-    """Through a file, as a bundle is."""
-    ov.save_model(model, directory / f"{name}.xml", compress_to_fp16=False)
-    return ov.Core().read_model(directory / f"{name}.xml")
+def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
+    """[sentences] pieces of each, special ones included."""
+    manifest, files = bundle.in_directory(directory)
+    maker = row_maker(read_tokenizer(files, manifest), manifest, "complete")
+    starts = np.cumsum([0, *map(len, sentences)])
+    rows = maker.rows([t for tokens in sentences for t in tokens], starts, np.zeros(starts[-1], np.int64))
+    return rows.last - rows.first + 2
 
 
-def chain(model_type: str) -> ov.CompiledModel:
-    """Four of the encoder's own matrix products, one after the other, in one precision: the peak is measured on it."""
-    rng = np.random.default_rng(0)
-    data = ops.parameter([512, WIDTH], np.float32)
-    node = data
-    for rows, columns in ((WIDTH, HIDDEN), (HIDDEN, WIDTH)) * 2:
-        weight = ops.constant(rng.normal(0, 0.02, (columns, rows)).astype(np.float32))
-        node = ops.matmul(node, weight, transpose_a=False, transpose_b=True)
-    model = ov.Model([node], [data], "peak")
-    if model_type == "int8":
-        feeds = [rng.normal(size=(512, WIDTH)).astype(np.float32) for _ in range(4)]
-        model = nncf.quantize(model, nncf.Dataset(feeds), subset_size=4)
-    hint = "f32" if model_type == "f32" else "bf16"
-    options = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": hint}
-    return ov.Core().compile_model(model, "CPU", {**options, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0})
+def run(
+    found: list[Way], sentences: list[list[str]], repeats: int, rounds: int
+) -> tuple[dict[str, list[machine.Spent]], dict[peak.Kind, float]]:
+    """What each way spent, and the highest peaks."""
+    work = {way.name: first_sentence.WAYS[way.how](way.directory, way.precision) for way in found}
+    peaks = {kind: peak.measurement(kind, rounds) for kind in sorted({way.peak for way in found})}
+    spent: dict[str, list[machine.Spent]] = {name: [] for name in work}
+    highest = dict.fromkeys(peaks, 0.0)
+    for repeat in range(repeats + 1):
+        for name, tag in work.items():
+            once = machine.spend(lambda: tag(sentences))  # noqa: B023
+            if repeat:
+                spent[name].append(once)
+        for kind, measure in peaks.items():
+            highest[kind] = max(highest[kind], measure())
+    return spent, highest
 
 
-def peak(model_type: str, rounds: int = 40) -> Callable[[], float]:
-    """A measurement of floating (or integer) operations a CPU second."""
-    request = chain(model_type).create_infer_request()
-    data = np.random.default_rng(1).normal(size=(512, WIDTH)).astype(np.float32)
-    operations = 4 * 2 * 512 * WIDTH * HIDDEN
-
-    def measure() -> float:
-        request.infer([data])
-        spent = machine.spend(lambda: [request.infer([data]) for _ in range(rounds)])
-        return operations * rounds / spent.cpu
-
-    return measure
-
-
-def operations_of(lengths: np.ndarray) -> float:
-    """Useful operations of an encoder over sentences of so many pieces, padding not counted."""
-    dense = 2 * LAYERS * (4 * WIDTH**2 + 2 * WIDTH * HIDDEN)
-    return float((lengths * dense + LAYERS * 4 * WIDTH * lengths**2).sum())
+def fresh(way: Way, sentences: Path, repeats: int) -> dict[str, float]:
+    """Medians of what processes that only load the model say."""
+    script = Path(__file__).with_name("first_sentence.py")
+    command = [sys.executable, script, way.how, way.directory, way.precision, sentences]
+    path = os.pathsep.join([str(texts.ROOT / "jobs"), os.environ.get("PYTHONPATH", "")])
+    said = [
+        json.loads(
+            subprocess.run(
+                [str(part) for part in command], check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path}
+            ).stdout.splitlines()[-1]
+        )
+        for _ in range(repeats)
+    ]
+    return {key: statistics.median(one[key] for one in said) for key in said[0]}
 
 
-def ways(texts: list[list[str]], scratch: Path) -> tuple[dict[str, Callable[[], object]], np.ndarray]:
-    """Every way of tagging the sentences, and the pieces of each sentence."""
-    tokenizer = Tokenizer.from_file(str(DEMO / bundle.TOKENIZER))
-    labels = bundle.read_labels(DEMO / bundle.LABELS)
-    encoder = Encoder(tokenizer, MAX_LENGTH - 2)
-    tokens, counts = [token for text in texts for token in text], np.array([len(text) for text in texts])
-    lengths = np.array([len(encoder.encode(text).ids) + 2 for text in texts])
-    torch_model = random_model(tokenizer.get_vocab_size())
-    plain = reread(converted(torch_model), scratch, "plain")
-    compressed = reread(
-        nncf.compress_weights(converted(torch_model), mode=nncf.CompressWeightsMode.INT8_SYM), scratch, "compressed"
-    )
-    calibrated = reread(quantized(converted(torch_model), encoder, texts), scratch, "calibrated")
-
-    def tagger(model: ov.Model, precision: Precision, weights: str) -> Callable[[], object]:
-        compiled = network.compile_model(model, precision, 1, weights)
-        built = Tagger(compiled, CompleteRows(Encoder(tokenizer, MAX_LENGTH - 2), MAX_LENGTH), labels)
-        return lambda: built.tag(tokens, counts)
-
-    wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
-    )
-    torch.set_num_threads(1)
-    pipeline = transformers.pipeline("token-classification", torch_model, tokenizer=wrapped, batch_size=8, device="cpu")
-    joined = [" ".join(text) for text in texts]
-    return {
-        "Hugging Face pipeline": lambda: pipeline(joined),
-        "f32": tagger(plain, "f32", "f32"),
-        "bf16": tagger(plain, "bf16", "f32"),
-        "int8 weights, in bf16": tagger(compressed, "bf16", "int8"),
-        "int8 weights, in int8": tagger(compressed, "int8", "int8"),
-        "int8": tagger(calibrated, "bf16", "int8"),
-    }, lengths
+def report(
+    found: list[Way], spent: dict[str, list[machine.Spent]], highest: dict[peak.Kind, float], operations: float
+) -> None:
+    """Ratios against the pipeline and batches by length, and shares of the peak measured in the same run."""
+    print("peak of matrix products, operations a CPU second: " + json.dumps({k: f"{v:.3g}" for k, v in highest.items()}))
+    cpu = {name: machine.median(runs).cpu for name, runs in spent.items()}
+    for way in found:
+        if way.how == "pipeline":
+            continue
+        said = [f"{operations / cpu[way.name] / highest[way.peak]:.2f} of the {way.peak} peak"]
+        if way.how == "packed":
+            said[0] += f" (to meet {SHARE_OF_PEAK[way.peak]})"
+            said += [f"{cpu[way.name.replace('packed', 'by-length')] / cpu[way.name]:.2f} x batches by length"]
+        if PIPELINE in cpu:
+            said += [f"{cpu[PIPELINE] / cpu[way.name]:.2f} x the pipeline (to meet {FASTER_THAN_PIPELINE[way.peak]})"]
+        print(f"{way.name:36} {', '.join(said)}")
 
 
-def main() -> None:
-    """Print times, ratios and shares of the peak."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print times, ratios, shares of the peak, memory and time to the first sentence."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="a bundle, such as models/demo")
     parser.add_argument("--sentences", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    texts = sentences(options.sentences)
+    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    options = parser.parse_args(arguments)
+    shape = bundles.BASE if options.model is None else bundles.shape_of(options.model)
+    rounds = 40
+    if options.smoke:
+        options.sentences, options.repeats, rounds = 48, 1, 2
+        shape = bundles.TINY if options.model is None else shape
+    sentences = texts.sentences(options.sentences)
+    print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
-        run_all, lengths = ways(texts, Path(scratch))
-        peaks = {name: peak(name) for name in ("f32", "bf16", "int8")}
-        print(machine.describe())
-        print(f"DistilBERT-base, random weights, one thread; {len(texts):,} sentences, mean {lengths.mean():.1f} pieces")
-        spent: dict[str, list[machine.Spent]] = {name: [] for name in run_all}
-        highest: dict[str, float] = dict.fromkeys(peaks, 0.0)
-        for repeat in range(options.repeats + 1):
-            for name, work in run_all.items():
-                once = machine.spend(work)
-                if repeat:
-                    spent[name].append(once)
-            for name, measure in peaks.items():
-                highest[name] = max(highest[name], measure())
-    for name, runs in spent.items():
-        print(machine.line(name, runs, len(texts), "sentences"))
-    report(spent, highest, operations_of(lengths))
-
-
-def report(spent: dict[str, list[machine.Spent]], highest: dict[str, float], operations: float) -> None:
-    """Ratios against the pipeline, and shares of the peak measured in the same run."""
-    base = machine.median(spent["Hugging Face pipeline"]).cpu
-    print("peak of matrix products, operations per CPU second: " + json.dumps({k: f"{v:.3g}" for k, v in highest.items()}))
-    for name in ("f32", "bf16", "int8 weights, in bf16", "int8 weights, in int8", "int8"):
-        precision = "int8" if name.endswith("int8") else name.rsplit(maxsplit=1)[-1]
-        cpu = machine.median(spent[name]).cpu
+        found = ways(options.model, shape, Path(scratch))
+        lengths = pieces(found[-1].directory, sentences)
+        print(f"{options.model or 'random weights'}, {shape}, one thread; {len(sentences):,} sentences, ", end="")
+        print(f"mean {lengths.mean():.1f} pieces, {options.repeats} repeats after one warm-up", flush=True)
+        spent, highest = run(found, sentences, options.repeats, rounds)
+        for name, runs in spent.items():
+            print(machine.line(name, runs, len(sentences), "sentences"))
+        report(found, spent, highest, shape.operations(lengths))
         print(
-            f"{name:24} {base / cpu:5.2f} x the pipeline (to meet {FASTER_THAN_PIPELINE[precision]}), "
-            f"{operations / cpu / highest[precision]:.2f} of the {precision} peak (to meet {SHARE_OF_PEAK[precision]})"
+            "a process of its own: to the first tagged sentence, resident then, and after some hundred sentences", flush=True
         )
+        (Path(scratch) / "sentences.json").write_text(json.dumps(sentences[:FRESH_SENTENCES]), encoding="utf8")
+        for way in found[-2:] if options.smoke else found:
+            said = fresh(way, Path(scratch) / "sentences.json", min(options.repeats, MOST_FRESH))
+            print(f"{way.name:36} {said['seconds']:6.2f} s {said['loaded']:7.0f} MB {said['after']:7.0f} MB", flush=True)
 
 
 if __name__ == "__main__":

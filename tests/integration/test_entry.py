@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import yaml
 from deltalake import DeltaTable as DeltaReader
 
+import entitymill
+from entitymill.errors import SettingsError
 from pages import block
 
 from .conftest import ROOT, Job
@@ -36,3 +40,17 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     assert "source took" in done.stdout, "spark-submit joins what Python writes to its two streams"
     table = DeltaReader(str(job.output / "entities")).to_pyarrow_table().sort_by("begin")
     assert table["entity"].to_pylist() == ["Angela Merkel", "Emmanuel Macron", "Paris"]
+
+
+def test_the_job_runs_from_python(job: Job, tmp_path: Path) -> None:
+    job.texts([("a", "Angela Merkel flew to Paris."), ("b", "Nobody came.")])
+    config = tmp_path / "articles.yaml"
+    config.write_text(yaml.safe_dump({"source": {"format": "parquet", "path": f"{job.directory}/texts.parquet"}}))
+    options = [option for option in job.options() if not option.startswith("source.")]
+
+    summary = entitymill.extract(config, *options, spark=job.spark)
+
+    assert (summary.documents, summary.by_label) == (2, {"LOC": 1, "PER": 1})
+    assert [entity for _, entity, _ in job.mentions()] == ["Angela Merkel", "Paris"]
+    with pytest.raises(SettingsError, match="nowhere"):
+        entitymill.extract(tmp_path / "nowhere.yaml")

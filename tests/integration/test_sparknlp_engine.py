@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill import preparation, segmentation, settings
-from entitymill.engines import sparknlp_model
+from entitymill import preparation, settings
+from entitymill.engines import sparknlp_model, sparknlp_stages
 from entitymill.errors import ModelError
 from entitymill.session import has_class
 
@@ -36,9 +36,9 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
-    detector = segmentation.load_detector(spark, settings.SegmentationSettings(model=f"{ROOT}/models/sentence_detector"))
-    rows = spark.createDataFrame([], "text string")
-    loaded = sparknlp_model.load(sparknlp_model.inspect(spark, str(saved_demo)), segmentation.stages(detector, rows))
+    chosen = settings.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
+    around = sparknlp_stages.stages(spark, chosen)
+    loaded = sparknlp_model.load(sparknlp_model.inspect(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
     loaded.stages.write().save(str(path))
     return path

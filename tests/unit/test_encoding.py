@@ -49,6 +49,18 @@ def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.M
     assert len(encoder._known) <= 3
 
 
+def test_the_cache_starts_anew_when_its_words_are_long(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base64 column has few words, each of megabytes."""
+    monkeypatch.setattr(encoding, "CACHED_CHARACTERS", 1000)
+    encoder._forget()
+    words = [f"{number}" * 300 for number in range(10)]
+    alone = [pieces_of(encoder, [word])[0] for word in words]
+    assert sum(map(len, encoder._known)) <= 1000
+    assert pieces_of(encoder, words) == alone
+    assert pieces_of(encoder, words[:2]) == alone[:2]
+    assert sum(map(len, encoder._known)) <= 1000
+
+
 @given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=8), st.data())
 def test_gather_picks_rows_of_a_ragged_array(ragged: list[list[int]], data: st.DataObject) -> None:
     values = np.array([value for row in ragged for value in row], np.int32)

@@ -12,6 +12,7 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.formats import exchange, huggingface, parts, reduction
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
+from entitymill.recognition.tagger.execution import Execution
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 
@@ -22,7 +23,7 @@ def tagger_of(found: parts.Parts, directory: Path) -> Tagger:
     parts.write(found, directory)
     about = {"name": "tiny", "source": "test", "licence": "none", "casing": found.casing, "precision": "f32"}
     manifest = bundle.write_manifest(directory, {**about, "max_length": found.max_length})
-    return Tagger.load({name: directory / name for name in manifest.files}, manifest, "f32")
+    return Tagger.load({name: directory / name for name in manifest.files}, manifest, Execution())
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

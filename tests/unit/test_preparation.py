@@ -103,7 +103,7 @@ def test_a_vocabulary_that_spark_nlp_cannot_take_is_refused(prepare: Prepare, tm
     [
         (["--precision", "bf16"], False, {"f32", "bf16"}),
         (["--precision", "int8"], False, {"f32", "bf16", "int8"}),
-        (["--precision", "int8", "--calibrate"], True, {"int8"}),
+        (["--precision", "int8", "--calibrate"], True, {"f32", "bf16", "int8"}),
     ],
     ids=["bf16", "int8", "calibrated"],
 )
@@ -125,6 +125,22 @@ def test_lower_precision_is_checked_and_noted(
             found = accuracy.tag(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
             assert f1 == pytest.approx(accuracy.span_f1(found, expected), abs=1e-4)
         assert "checked on 100 sentences" in said
+
+
+def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_in_f32(
+    prepare: Prepare, tmp_path: Path, texts: Path
+) -> None:
+    options = ["--precision", "int8", "--calibrate", texts, "--max-loss", 1]
+    assert prepare(tiny.TINY / "distilbert", tmp_path / "calibrated", *options)[0] == 0
+    assert prepare(tmp_path / "calibrated", tmp_path / "plain", "--precision", "int8")[0] == 0
+
+    assert manifest_of(tmp_path / "calibrated").calibrated
+    assert not manifest_of(tmp_path / "plain").calibrated
+    network = (tmp_path / "plain" / bundle.NETWORK).read_text(encoding="utf8")
+    assert "FakeQuantize" in (tmp_path / "calibrated" / bundle.NETWORK).read_text(encoding="utf8")
+    assert "FakeQuantize" not in network
+    found = [accuracy.tag(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
+    assert found[0] == found[1]
 
 
 def test_a_bundle_that_loses_too_much_is_not_written(prepare: Prepare, tmp_path: Path) -> None:

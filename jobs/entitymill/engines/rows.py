@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
@@ -53,7 +53,7 @@ def rows(
             "sentences": recognised.sentences,
             "tokens": recognised.tokens,
             "split_sentences": recognised.split_sentences,
-            "mentions": _identified(documents.column("doc_id").to_pylist(), recognised.mentions),
+            "mentions": _identified(documents.column("doc_id"), recognised.mentions),
             "encoding_seconds": pa.array(timing[0], pa.float64()),
             "inference_seconds": pa.array(timing[1], pa.float64()),
             "failure": pa.nulls(documents.num_rows, _FAILURE),
@@ -96,14 +96,14 @@ def _batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotatio
     return pa.RecordBatch.from_arrays([every[name] for name in names], names=names)
 
 
-def _identified(doc_ids: Sequence[str], mentions: pa.ListArray) -> pa.ListArray:
+def _identified(doc_ids: pa.StringArray, mentions: pa.ListArray) -> pa.ListArray:
     """Mentions with an id each: doc_id:begin-end."""
     found = mentions.flatten()
     counts = np.diff(mentions.offsets.to_numpy())
-    begins, ends = found.field("begin").to_pylist(), found.field("end").to_pylist()
-    document = np.repeat(np.arange(len(doc_ids)), counts).tolist()
-    ids = [f"{doc_ids[d]}:{begin}-{end}" for d, begin, end in zip(document, begins, ends, strict=True)]
+    begins, ends = (found.field(name).cast(pa.string()) for name in ("begin", "end"))
+    document = doc_ids.cast(pa.string()).take(pa.array(np.repeat(np.arange(len(doc_ids)), counts)))
+    ids = pc.binary_join_element_wise(document, pc.binary_join_element_wise(begins, ends, "-"), ":")
     names = [field.name for field in found.type]
-    fields = [pa.array(ids, pa.string()), *(found.field(name) for name in names)]
+    fields = [ids, *(found.field(name) for name in names)]
     structs = pa.StructArray.from_arrays(fields, names=["mention_id", *names])
     return pa.ListArray.from_arrays(mentions.offsets, structs)

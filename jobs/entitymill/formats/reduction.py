@@ -2,7 +2,7 @@
 
 `f32` keeps every weight as it is. `bf16` halves the file by rounding them. `int8` stores matrices as 8-bit integers with
 one scale a row, which runs in any precision; with calibration (NNCF post-training quantization) the activations' ranges
-are fixed too, which is fastest, and then runs in int8 only.
+are fixed too, which is fastest in int8; other precisions leave those out.
 """
 
 from __future__ import annotations

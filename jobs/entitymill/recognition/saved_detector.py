@@ -8,9 +8,11 @@ an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt) of 
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,22 @@ _LARGEST = 64 * 2**20
 """Bytes that any part of a network this small is refused above."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
+_DAMAGE = (
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    OverflowError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What reading bytes that are no network may raise, their sizes and kinds of compression being anything."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +87,7 @@ def read(metadata: Path, network: Path, where: str) -> SavedDetector:
     try:
         weights = _weights(network)
         _check_shapes(weights, ids)
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        IndexError,
-        OverflowError,
-        struct.error,
-        RuntimeError,
-    ) as error:
+    except _DAMAGE as error:
         raise ModelError(
             f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}): "
             "copy the model again."
@@ -107,7 +116,7 @@ def _parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, 
         ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}
         never_last = tuple(str(word) for word in chosen.get("impossiblePenultimates", ()) if word)
         lowest = min(ids.values())
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(
             f"segmentation.model: the metadata of {where} lists no characters: copy the model again."
         ) from error

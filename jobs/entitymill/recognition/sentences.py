@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,7 +21,9 @@ from entitymill.recognition.sentences_rules import RuleDetector
 
 Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
-_WIDE_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()}
+_SHOWN = 2000
+"""Characters that sentencex is shown at once: its time grows with the square of the quotation marks in them."""
+_WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
 class Detector(Protocol):
@@ -35,25 +39,50 @@ class Detector(Protocol):
 class SentencexDetector:
     """The package sentencex: rules by language, in Rust.
 
-    It breaks off on some white space of more than one byte (a no-break space before an initial), so it is shown a blank in
-    the place of each. Where it breaks off all the same, the text's sentences are those of the rules.
+    It sees two thousand characters of a text at a time. It breaks off on some white space of more than one byte (a no-break
+    space before an initial), so it is shown a blank in the place of each. Where it breaks off all the same, the text's
+    sentences are those of the rules.
     """
 
     def breaks(self, texts: Texts) -> NDArray[np.int64]:
         """See `Detector`."""
         edges = texts.code_points(texts.edges).tolist()
-        text = texts.text.translate(_WIDE_BLANKS)
+        text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
         found = [first + begin for first, last in itertools.pairwise(edges) for begin in _sentencex_begins(text[first:last])]
         return texts.units_at(np.array(found, np.int64))
 
 
 def _sentencex_begins(text: str) -> list[int]:
     try:
-        return [sentence["start_index"] for sentence in sentencex.get_sentence_boundaries(LANGUAGE, text)]
+        return list(_begins_in_windows(text))
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # pyo3's, which has no public name and is no Exception
             raise
         return [edge for span in sentences_rules.sentences(text) for edge in span]
+
+
+def _begins_in_windows(text: str) -> Iterator[int]:
+    """Where sentences begin, a page at a time; the next page begins with the last sentence of the one before.
+
+    A sentence longer than half a page is read on where its page ends, so that every page is new for half at least.
+    """
+    at, begins_here = 0, True
+    while at < len(text):
+        end = _end_of_window(text, at)
+        shown = sentencex.get_sentence_boundaries(LANGUAGE, text[at:end])
+        found = [at + sentence["start_index"] for sentence in shown]
+        new = found if begins_here else [begin for begin in found if begin > at]
+        resumes = end < len(text) and bool(new) and new[-1] > at + _SHOWN // 2
+        yield from new[:-1] if resumes else new
+        at, begins_here = (new[-1], True) if resumes else (end, False)
+
+
+def _end_of_window(text: str, at: int) -> int:
+    end = at + _SHOWN
+    if end >= len(text):
+        return len(text)
+    blank = text.rfind(" ", at + _SHOWN // 2, end)
+    return end if blank < 0 else blank
 
 
 def sentencex_version() -> str:

@@ -20,9 +20,11 @@ from entitymill.recognition.saved_detector import SavedDetector
 _SIDE, _REACH = 5, 15
 """Units the network sees on either side, and how far Spark NLP looks for them, runs of blanks counted in full."""
 _WIDTH = 2 * _SIDE + 1
-_AT_ONCE = 1024
+_AT_ONCE = 512
 """Marks whose sums stay in the core's cache."""
 _UNITS = 1 << 16
+_MIXED = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
+"""Odd numbers that spread the ids of a window over 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +53,31 @@ class Network:
         for at in range(_WIDTH):
             for place in range(max(0, at - width + 1), min(places, at + 1)):
                 tables[at, :, place] = taps[at - place]
+        tables[0] += weights[saved.FILTER_BIAS]  # every window has one character in the first place
         self._tables = tables.reshape(_WIDTH, len(embedding), places * filters)
         self._shape = (places, filters)
-        self._bias = weights[saved.FILTER_BIAS]
-        self._hidden = weights[saved.HIDDEN], weights[saved.HIDDEN_BIAS]
+        self._hidden = np.concatenate([weights[saved.HIDDEN], weights[saved.HIDDEN_BIAS][None]])
         self._output = weights[saved.OUTPUT][:, 0], float(weights[saved.OUTPUT_BIAS][0])
 
     def logits(self, windows: NDArray[np.uint16]) -> NDArray[np.float64]:
         """[marks] positive where a sentence ends; `windows` [marks, 11] are ids of characters, 0 where there is none."""
         found = np.zeros(len(windows))
+        columns = np.ascontiguousarray(windows.T)
+        # Made once: a fresh megabyte a round costs more than what is computed in it.
+        sums, taken = (np.empty((_AT_ONCE, self._tables.shape[-1])) for _ in range(2))
+        pooled = np.ones((_AT_ONCE, len(self._hidden)))  # the last column, of ones, takes the bias
+        spare = np.empty((_AT_ONCE, len(self._output[0])))
         for first in range(0, len(windows), _AT_ONCE):
-            part = windows[first : first + _AT_ONCE]
-            sums = self._tables[0][part[:, 0]]
+            part = columns[:, first : first + _AT_ONCE]
+            size = part.shape[1]
+            total, term = sums[:size], taken[:size]
+            np.take(self._tables[0], part[0], axis=0, out=total, mode="clip")  # ids are known: clip checks nothing
             for at in range(1, _WIDTH):
-                sums += self._tables[at][part[:, at]]
-            pooled = sums.reshape(-1, *self._shape).max(axis=1) + self._bias
-            hidden = np.maximum(pooled, 0) @ self._hidden[0] + self._hidden[1]
-            found[first : first + _AT_ONCE] = np.maximum(hidden, 0) @ self._output[0] + self._output[1]
+                np.take(self._tables[at], part[at], axis=0, out=term, mode="clip")
+                total += term
+            np.maximum.reduce(total.reshape(-1, *self._shape).swapaxes(0, 1), out=pooled[:size, :-1], initial=0)
+            hidden = np.matmul(pooled[:size], self._hidden, out=spare[:size])
+            found[first : first + size] = np.maximum(hidden, 0, out=hidden) @ self._output[0] + self._output[1]
         return found
 
 
@@ -80,6 +90,8 @@ class DeepDetector:
         for character, number in detector.ids.items():
             self._ids[ord(character[0]) % _UNITS] = number
         self._never_last = [np.frombuffer(word.encode("utf-16-le", "surrogatepass"), "<u2") for word in detector.never_last]
+        self._ends_one = np.zeros(_UNITS, np.bool_)
+        self._ends_one[[word[-1] for word in self._never_last]] = True
 
     def breaks(self, texts: Texts) -> NDArray[np.int64]:
         """See `sentences.Detector`."""
@@ -90,12 +102,17 @@ class DeepDetector:
         solid = np.flatnonzero((texts.kinds & SKIP) == 0)
         begins = np.append(solid, size)[np.searchsorted(solid, texts.edges[:-1])]  # of each text, blanks before it left out
         row = texts.of(marks)
-        inside = marks >= begins[row]
+        # A text of control characters alone is one sentence, whatever marks are in it.
+        graphic = np.flatnonzero(texts.kinds & GRAPHIC)
+        lit = np.diff(np.searchsorted(graphic, texts.edges)) > 0
+        inside = (marks >= begins[row]) & lit[row]
         marks, row = marks[inside], row[inside]
         squeezed, place = _squeeze(texts, marks)
         windows, lefts, count = self._windows(texts, squeezed, marks, place, begins[row], texts.edges[row + 1])
         may = ~self._follows_never_last(texts, begins[row], marks, lefts, count)
-        return marks[may][self._network.logits(windows[may]) > 0] + 1
+        marks, windows = marks[may], windows[may]
+        kept, same = _distinct(windows)
+        return marks[self._network.logits(windows[kept])[same] > 0] + 1
 
     def _windows(
         self,
@@ -158,15 +175,27 @@ class DeepDetector:
         last = np.where(last < begin, -1, last)  # nothing to be seen before
         behind = np.where(last < 0, 0, texts.units[last])
         found = np.zeros(len(marks), np.bool_)
+        near = np.flatnonzero(self._ends_one[behind] | self._ends_one[lefts[:, -1]])
+        begin, last, behind, lefts, count = begin[near], last[near], behind[near], lefts[near], count[near]
         for word in self._never_last:
             size = len(word)
             if size <= _SIDE:
                 chosen = np.flatnonzero((lefts[:, -1] == word[-1]) & (count >= size))
-                found[chosen[(lefts[chosen, _SIDE - size :] == word).all(axis=1)]] = True
+                found[near[chosen[(lefts[chosen, _SIDE - size :] == word).all(axis=1)]]] = True
             chosen = np.flatnonzero((behind == word[-1]) & (last - size + 1 >= begin))
             there = texts.units[last[chosen][:, None] + np.arange(1 - size, 1)]
-            found[chosen[(there == word).all(axis=1)]] = True
+            found[near[chosen[(there == word).all(axis=1)]]] = True
         return found
+
+
+def _distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Windows that differ, and for each one which of these it equals: a line of dots costs as much as one."""
+    hashed = windows.astype(np.uint64) @ _MIXED
+    _, kept, same = np.unique(hashed, return_index=True, return_inverse=True)
+    same = same.reshape(-1)  # numpy 2.0 gives it another shape
+    if not (windows[kept[same]] == windows).all():  # two windows of one hash
+        return np.arange(len(windows)), np.arange(len(windows))
+    return kept, same
 
 
 def _squeeze(texts: Texts, marks: NDArray[np.int64]) -> tuple[_Squeezed, NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -121,6 +122,33 @@ def _single_quotes(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
+def _class(wanted: Callable[[str], bool]) -> str:
+    return "[" + "".join(re.escape(character) for character in map(chr, range(0xF000)) if wanted(character)) + "]"
+
+
+_ODD_NUMBER = re.compile(_class(lambda c: c.isalnum() and unicodedata.category(c) in ("Nl", "No")))
+"""What is a letter or digit to Python, but not to Java 17."""
+_JOINED = re.compile(_class(lambda c: unicodedata.category(c) == "Mn") + "+")
+_DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z]))*")
+
+
+def _dotted_letters(text: str) -> str:
+    r"""\b[a-zA-Z](?:\.[a-zA-Z])+…, protected, where \b is Java 17's: a combining mark goes with the letter before it."""
+    if "." not in text:
+        return text
+    shown = _JOINED.sub(_as_its_letter, _ODD_NUMBER.sub("\uf8ff", text))
+    parts, at = [], 0
+    for match in _DOTTED_LETTERS.finditer(shown):
+        parts += [text[at : match.start()], _OPEN, text[match.start() : match.end()], _CLOSE]
+        at = match.end()
+    return "".join([*parts, text[at:]])
+
+
+def _as_its_letter(marks: re.Match[str]) -> str:
+    letter = marks.string[marks.start() - 1 : marks.start()]
+    return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
+
+
 _RULES: tuple[_Rule, ...] = (
     _rule(r"(\()[a-z]+\)|^[a-z]+\)", _item, ")"),
     _rule(
@@ -133,7 +161,7 @@ _RULES: tuple[_Rule, ...] = (
     _rule(r"(?<=\d)\.(?=\S)", _NUMBER, "."),
     _rule(r"(?<=^\d)\.(?=(\s\S)|\))", _NUMBER, "."),
     _rule(r"(?<=^\d\d)\.(?=(\s\S)|\))", _NUMBER, "."),
-    _rule(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z]))*", _protected, ".", 0),
+    _dotted_letters,
     _rule(r"(?i)p\.m\.*", _protected, "."),
     _rule(r"(?i)a\.m\.*", _protected, "."),
     _rule(r"\.(?='s\s)|\.(?='s\$)|\.(?='s\Z)", _ABBREVIATION, ".'s"),
@@ -210,11 +238,9 @@ class RuleDetector:
 
     def breaks(self, texts: Texts) -> NDArray[np.int64]:
         """See `sentences.Detector`. Between two sentences there are but white space and control characters."""
-        edges = texts.code_points(texts.edges)
-        found = [
-            edge + first
-            for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-            for span in sentences(texts.text[first:last])
-            for edge in span
-        ]
+        found = []
+        for first, last in itertools.pairwise(texts.code_points(texts.edges).tolist()):
+            # A text of these alone has no sentence: parted, it is not taken for one (`tokens.cut`).
+            spans = sentences(texts.text[first:last]) or ([(1, 1)] if last - first > 1 else [])
+            found += [first + edge for span in spans for edge in span]
         return texts.units_at(np.array(found, np.int64))

@@ -107,19 +107,15 @@ def _without_invisible(
     end: NDArray[np.int64],
     sentence: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Leave out sentences of control characters alone, unless a text has nothing else: then it is one sentence.
+    """Leave out sentences of control characters alone, unless one is a whole text.
 
-    Spark NLP drops a sentence of which String.trim leaves nothing; a text of which the detector finds no sentence at all
-    it passes on as it is, if it is longer than one unit.
+    Spark NLP drops a sentence of which String.trim leaves nothing; a text of which its deep detector finds no sentence at
+    all it passes on as it is, if it is longer than one unit.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.kinds & GRAPHIC) != 0)])
     stops = np.append(breaks[1:], len(texts.kinds))
-    seen = graphic[stops] > graphic[breaks]
-    row = texts.of(begin)
-    dark = (graphic[edges[1:]] == graphic[edges[:-1]])[row]
-    alone = dark & ((edges[1:] - edges[:-1])[row] > 1)
-    kept = np.where(dark, alone, seen[sentence])
-    first = np.searchsorted(breaks, edges[:-1], side="right") - 1
-    sentence = np.where(dark, first[row], sentence)
+    row = np.minimum(texts.of(breaks), len(texts) - 1)
+    whole = (breaks == edges[row]) & (stops == edges[row + 1]) & (stops - breaks > 1)
+    kept = ((graphic[stops] > graphic[breaks]) | whole)[sentence]
     return begin[kept], end[kept], sentence[kept]

@@ -35,7 +35,7 @@ class Manifest(BaseModel):
     max_length: int = Field(ge=8, description="pieces in one window, [CLS] and [SEP] included")
     sparknlp_max_length: int = Field(128, ge=8, description="maxSentenceLength in Spark NLP, for the encoding sparknlp")
     precision: Literal["f32", "bf16", "int8"] = Field(description="of the stored weights")
-    calibrated: bool = Field(default=False, description="activations are quantized too: it runs in int8 only")
+    calibrated: bool = Field(default=False, description="in int8, activations are quantized by ranges that were measured")
     f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 

@@ -19,6 +19,8 @@ from entitymill.errors import ModelError
 
 CACHED_WORDS = 200_000
 """Distinct words kept by one worker, some 50 MB; past it the cache starts anew."""
+CACHED_CHARACTERS = 20_000_000
+"""The same of their characters, since a word may be as long as its text."""
 BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 """What BERT and DistilBERT call begin, end, padding and unknown."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
@@ -51,15 +53,19 @@ class WordCache(ABC):
 
     def _forget(self) -> None:
         self._known: dict[str, int] = {}
+        self._characters = 0
         self._values = np.zeros((0, *self._shape), np.int32)
         self._starts = np.zeros(1, np.int64)
 
     def _gathered(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The pieces of all tokens, [pieces, *shape], and where each token's start, [tokens + 1]."""
         new = [word for word in dict.fromkeys(tokens) if word not in self._known]
-        if len(self._known) + len(new) > CACHED_WORDS:
+        longer = sum(map(len, new))
+        if len(self._known) + len(new) > CACHED_WORDS or self._characters + longer > CACHED_CHARACTERS:
             self._forget()
             new = list(dict.fromkeys(tokens))
+            longer = sum(map(len, new))
+        self._characters += longer
         if new:
             self._learn(new)
         words = np.fromiter((self._known[token] for token in tokens), np.int64, len(tokens))

@@ -1,0 +1,106 @@
+"""The bare tagger on a job's own tokens, ready in memory, in one process for each core."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import machine
+import numpy as np
+import pyarrow as pa
+
+from entitymill.recognition import offsets, tokens
+from entitymill.recognition.sentences import Detector
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.execution import Execution, Precision
+from entitymill.recognition.tagger.inference import Tagger
+
+PARTS_PER_CORE = 8
+WINDOW = 64
+"""Documents cut at once."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of sentences, one after the other; lengths: [sentences]; begins: [tokens], in their documents."""
+
+    tokens: list[str]
+    lengths: np.ndarray
+    begins: np.ndarray
+
+    def parts(self, count: int) -> list[Tokens]:
+        """As many parts of like size, each a run of sentences."""
+        starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        cuts = np.linspace(0, len(self.lengths), count + 1).astype(int)
+        found = []
+        for a, b in pairwise(cuts):
+            within = slice(starts[a], starts[b])
+            found.append(Tokens(self.tokens[within], self.lengths[a:b], self.begins[within]))
+        return found
+
+
+def cut(documents: list[str], detector: Detector) -> Tokens:
+    """What the job's tagger is given of its documents."""
+    found: list[str] = []
+    lengths, begins = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for at in range(0, len(documents), WINDOW):
+        whole = offsets.read(pa.array(documents[at : at + WINDOW]))
+        segments = tokens.cut(whole, detector.breaks(whole))
+        begins.append(segments.token_begin - whole.edges[whole.of(segments.token_begin)])
+        found += whole.slices(segments.token_begin, segments.token_end)
+        lengths.append(segments.sentence_tokens)
+    return Tokens(found, np.concatenate(lengths), np.concatenate(begins))
+
+
+_tagger: Tagger | None = None
+_parts: list[Tokens] = []
+
+
+def _load(directory: Path, precision: Precision, parts: Path) -> None:
+    global _tagger  # noqa: PLW0603  - of a process of the pool
+    manifest, files = bundle.in_directory(directory)
+    _tagger = Tagger.load(files, manifest, Execution(precision))
+    _parts.extend(pickle.loads(parts.read_bytes()))  # noqa: S301  - this program's own
+
+
+def _tag(number: int) -> float:
+    assert _tagger is not None
+    part = _parts[number]
+    began = time.process_time()
+    _tagger.tag(part.tokens, part.lengths, part.begins)
+    return time.process_time() - began
+
+
+class Bare:
+    """Processes that hold a model and the tokens."""
+
+    def __init__(self, model: Path, precision: Precision, given: Tokens, scratch: Path) -> None:
+        cores = os.cpu_count() or 1
+        self._count = PARTS_PER_CORE * cores
+        parts = scratch / "parts"
+        parts.write_bytes(pickle.dumps(given.parts(self._count)))
+        self._pool = ProcessPoolExecutor(cores, get_context("spawn"), _load, (model, precision, parts))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.shutdown()
+
+    def wake(self) -> None:
+        """Have every process load its model, and tag something."""
+        list(self._pool.map(_tag, [0] * (os.cpu_count() or 1)))
+
+    def run(self) -> machine.Spent:
+        """Tag everything; the CPU is that of the tagging alone."""
+        wall = time.perf_counter()
+        cpu = sum(self._pool.map(_tag, range(self._count)))
+        return machine.Spent(time.perf_counter() - wall, cpu)

@@ -1,0 +1,151 @@
+"""Models for the benches: any DistilBERT's shape with random weights. Weights do not change the speed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino as ov
+import texts
+from safetensors.numpy import save_file
+
+from entitymill.formats import huggingface, reduction
+from entitymill.formats import parts as parts_module
+from entitymill.recognition.tagger import bundle, graph, network
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger.rows import SPECIAL_PIECES
+
+DEMO = texts.ROOT / "models" / "demo"
+POSITIONS = 512
+CALIBRATION_SENTENCES = 64
+Kind = Literal["f32", "weights", "calibrated"]
+"""As stored: floats, 8-bit weights, 8-bit weights and activations."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the speed of an encoder."""
+
+    layers: int
+    width: int
+    hidden: int
+    heads: int = 12
+
+    def operations(self, lengths: np.ndarray) -> float:
+        """Useful ones over sentences of so many pieces, padding not counted."""
+        dense = 2 * self.layers * (4 * self.width**2 + 2 * self.width * self.hidden)
+        return float((lengths * dense + self.layers * 4 * self.width * lengths**2).sum())
+
+
+BASE, TINY = Shape(6, 768, 3072), Shape(2, 48, 96)
+"""DistilBERT-base, and one for smoke tests."""
+
+
+def shape_of(directory: Path) -> Shape:
+    """The shape of a bundle's network, read off its matrix products."""
+    model = network.read(directory / bundle.NETWORK, directory / bundle.WEIGHTS, str(directory))
+    width = network.embedding_shape(model)[1]
+    products = Counter(_weight_shapes(model))
+    hidden = max(max(shape) for shape in products)
+    return Shape(products[width, width] // 4, width, hidden)
+
+
+def _weight_shapes(model: ov.Model) -> list[tuple[int, ...]]:
+    needs = graph.dependencies(model)
+    products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    return [tuple(node.input(1).get_shape()) for node in products if not needs[graph.source(node.input(1))]]
+
+
+def write_random(directory: Path, shape: Shape, outside: float = 3.0) -> None:
+    """A Hugging Face directory of random weights, with the demo model's vocabulary and labels.
+
+    Args:
+        directory: to make.
+        shape: of the network.
+        outside: what O's logit has over the others': the more, the fewer mentions.
+    """
+    directory.mkdir()
+    labels = bundle.read_labels(DEMO / bundle.LABELS)
+    shutil.copy(DEMO / bundle.TOKENIZER, directory / bundle.TOKENIZER)
+    vocabulary = len(json.loads((DEMO / bundle.TOKENIZER).read_text(encoding="utf8"))["model"]["vocab"])
+    save_file(_tensors(shape, vocabulary, len(labels), outside), directory / "model.safetensors", {"format": "pt"})
+    config = {
+        "model_type": "distilbert",
+        "architectures": ["DistilBertForTokenClassification"],
+        "activation": "gelu",
+        "dim": shape.width,
+        "hidden_dim": shape.hidden,
+        "n_heads": shape.heads,
+        "n_layers": shape.layers,
+        "max_position_embeddings": POSITIONS,
+        "vocab_size": vocabulary,
+        "sinusoidal_pos_embds": False,
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def _tensors(shape: Shape, vocabulary: int, labels: int, outside: float) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    sizes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (vocabulary, shape.width),
+        "embeddings.position_embeddings.weight": (POSITIONS, shape.width),
+    }
+    linear: dict[str, tuple[int, ...]] = {
+        f"attention.{part}_lin": (shape.width, shape.width) for part in ("q", "k", "v", "out")
+    }
+    linear |= {"ffn.lin1": (shape.hidden, shape.width), "ffn.lin2": (shape.width, shape.hidden)}
+    norms = ["embeddings.LayerNorm"]
+    for layer in range(shape.layers):
+        inside = f"transformer.layer.{layer}"
+        sizes |= {f"{inside}.{name}.weight": size for name, size in linear.items()}
+        sizes |= {f"{inside}.{name}.bias": size[:1] for name, size in linear.items()}
+        norms += [f"{inside}.{name}" for name in ("sa_layer_norm", "output_layer_norm")]
+    tensors = {f"distilbert.{name}": rng.normal(0, 0.02, size).astype(np.float32) for name, size in sizes.items()}
+    for name in norms:
+        tensors[f"distilbert.{name}.weight"] = np.ones(shape.width, np.float32)
+        tensors[f"distilbert.{name}.bias"] = np.zeros(shape.width, np.float32)
+    # Of any width the logits spread as those of 768 do.
+    tensors["classifier.weight"] = rng.normal(0, 0.02 * (768 / shape.width) ** 0.5, (labels, shape.width)).astype(np.float32)
+    tensors["classifier.bias"] = np.eye(labels, dtype=np.float32)[0] * outside
+    return tensors
+
+
+def make(saved: Path, directory: Path, kind: Kind) -> Path:
+    """A bundle of a Hugging Face directory; its accuracy, which means nothing here, is not measured."""
+    found = huggingface.read(saved, str(saved))
+    directory.mkdir()
+    manifest = {
+        "name": f"random {kind}",
+        "source": "random weights",
+        "licence": "none",
+        "casing": found.casing,
+        "max_length": POSITIONS,
+        "precision": "f32" if kind == "f32" else "int8",
+        "calibrated": kind == "calibrated",
+    }
+    if kind != "f32":
+        feeds = _feeds(saved) if kind == "calibrated" else []
+        found = replace(found, network=reduction.reduce(found.network, "int8", feeds))
+    parts_module.write(found, directory)
+    bundle.write_manifest(directory, manifest)
+    return directory
+
+
+def _feeds(saved: Path) -> list[dict[str, np.ndarray]]:
+    """Sentences as the network takes them."""
+    manifest, files = bundle.in_directory(DEMO)
+    encoder = Encoder(read_tokenizer({**files, bundle.TOKENIZER: saved / bundle.TOKENIZER}, manifest), POSITIONS)
+    feeds = []
+    for tokens in texts.sentences(CALIBRATION_SENTENCES):
+        pieces = encoder.encode(tokens).ids[: POSITIONS - SPECIAL_PIECES]
+        ids = np.array([[encoder.cls_id, *pieces, encoder.sep_id]], np.int64)
+        feeds.append(dict(zip(network.INPUTS, (ids, np.ones_like(ids)), strict=True)))
+    return feeds

@@ -1,0 +1,89 @@
+"""A process that only loads a model: `python tests/bench/first_sentence.py WAY DIRECTORY PRECISION FILE`.
+
+It prints, as JSON, the seconds from its start to its first tagged sentence (imports and compilation included), and its
+resident MB then, and once it has tagged the sentences of a JSON file too. WAY is packed or by-length for a bundle's
+directory, pipeline for a Hugging Face one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from entitymill.recognition.tagger.execution import Precision
+
+FIRST = ["They", "met", "in", "Paris", "."]
+Tag = Callable[[list[list[str]]], object]
+
+
+def packed(directory: Path, precision: Precision) -> Tag:
+    """As the job does it."""
+    import numpy as np  # noqa: PLC0415  - each way imports what it needs, and is timed
+
+    from entitymill.recognition.tagger import bundle  # noqa: PLC0415
+    from entitymill.recognition.tagger.execution import Execution  # noqa: PLC0415
+    from entitymill.recognition.tagger.inference import Tagger  # noqa: PLC0415
+
+    manifest, files = bundle.in_directory(directory)
+    tagger = Tagger.load(files, manifest, Execution(precision))
+    return lambda every: tagger.tag([t for tokens in every for t in tokens], np.array([len(tokens) for tokens in every]))
+
+
+def by_length(directory: Path, precision: Precision) -> Tag:
+    """As 0.1.0 did it."""
+    import numpy as np  # noqa: PLC0415
+    from by_length import ByLength  # noqa: PLC0415
+
+    tagger = ByLength(directory, precision)
+    return lambda every: tagger.tag([t for tokens in every for t in tokens], np.array([len(tokens) for tokens in every]))
+
+
+def pipeline(directory: Path, precision: Precision) -> Tag:
+    """As transformers does it, on one thread, in batches of 8; `precision` is f32."""
+    del precision
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    model = transformers.AutoModelForTokenClassification.from_pretrained(directory)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(directory / "tokenizer.json"),
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+    )
+    built = transformers.pipeline("token-classification", model, tokenizer=tokenizer, batch_size=8, device="cpu")
+    return lambda every: built([" ".join(tokens) for tokens in every])
+
+
+WAYS = {"packed": packed, "by-length": by_length, "pipeline": pipeline}
+
+
+def main() -> None:
+    """Load, tag, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("precision", choices=("f32", "bf16", "int8"))
+    parser.add_argument("sentences", type=Path)
+    options = parser.parse_args()
+    own = psutil.Process()
+    tag = WAYS[options.way](options.directory, options.precision)
+    tag([FIRST])
+    first = time.time() - own.create_time()
+    loaded = own.memory_info().rss
+    tag(json.loads(options.sentences.read_text(encoding="utf8")))
+    print(json.dumps({"seconds": first, "loaded": loaded / 1e6, "after": own.memory_info().rss / 1e6}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Whether recognition/ cuts texts as Spark NLP does in the JVM: the same sentences, the same tokens, of every text.
+
+`python tests/bench/parity.py --texts FILE… --fuzz 50000`: a line of counts per detector; exit code 1 where any text differs.
+FILE is JSON lines or Parquet with a column `text`. Spark NLP takes time that grows with the square of a text's length:
+longer ones than --cap are parted at blank lines; --join makes long ones, of texts that follow each other, on purpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
+
+from entitymill import settings  # noqa: E402
+from entitymill.recognition import sentences  # noqa: E402
+from entitymill.session import open_session  # noqa: E402
+from jvm_segments import by_spark_nlp  # noqa: E402
+from mean import fuzzed, lost  # noqa: E402
+from ours import Cut, by_ours  # noqa: E402
+from small_queries import SMALL_QUERIES  # noqa: E402
+
+AT_ONCE = 20_000
+SHOWN = 5
+DETECTORS: tuple[sentences.Kind, ...] = ("dl", "rules")
+
+
+def main() -> int:
+    """Compare."""
+    asked = arguments()
+    chosen = settings.SparkSettings(master="local[1]", jars=asked.jars, conf={**SMALL_QUERIES, "spark.driver.memory": "2g"})
+    spark = open_session(chosen, "parity", sparknlp=True)
+    differ = 0
+    for kind in asked.detectors:
+        texts = gathered(asked)
+        began = time.monotonic()
+        line, found = compared(spark, kind, texts)
+        differ += found
+        print(f"{kind}: {line}; {time.monotonic() - began:.0f} s", flush=True)
+    spark.stop()
+    return 1 if differ else 0
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", nargs="*", default=[], type=Path, metavar="FILE")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="texts made at random")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cap", type=int, default=20_000, metavar="CHARS")
+    parser.add_argument("--join", type=int, default=0, metavar="CHARS", help="texts joined until they have so many")
+    parser.add_argument("--limit", type=int, help="no more texts of each file")
+    parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
+    parser.add_argument("--jars", default=f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp")
+    parser.add_argument("--smoke", action="store_true", help="some seconds: a few speeches and fuzzed texts")
+    asked = parser.parse_args()
+    if asked.smoke:
+        asked.texts, asked.limit, asked.fuzz = [ROOT / "data" / "state_union.parquet"], 3, 300
+    return asked
+
+
+def gathered(asked: argparse.Namespace) -> Iterator[str]:
+    """All texts."""
+    for file in asked.texts:
+        texts = list(capped(read(file), asked.cap))
+        texts = list(joined(texts, asked.join)) if asked.join else texts
+        yield from texts[: asked.limit]
+    yield from fuzzed(asked.fuzz, asked.seed)
+
+
+def read(file: Path) -> list[str]:
+    """The texts of a file."""
+    if file.suffix == ".parquet":
+        return pq.read_table(file, columns=["text"])["text"].to_pylist()
+    with file.open(encoding="utf8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
+def capped(texts: Iterable[str], most: int) -> Iterator[str]:
+    """Texts, longer ones in parts that end at blank lines, or where they must."""
+    for text in texts:
+        parts = [text] if len(text) <= most else re.split(r"(?<=\n)\s*\n", text)
+        for part in parts:
+            yield from (part[at : at + most] for at in range(0, len(part), most))
+
+
+def joined(texts: Iterable[str], least: int) -> Iterator[str]:
+    """Texts that follow each other, joined."""
+    held: list[str] = []
+    for text in texts:
+        held.append(text)
+        if sum(map(len, held)) >= least:
+            yield "\n\n".join(held)
+            held = []
+
+
+def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) -> tuple[str, int]:
+    """Compare all texts, so many at once: a line of counts, and how many differ.
+
+    Those that Spark NLP's rules lose count of are counted apart. Those that differ are cut by Spark NLP once more, since its
+    network does not always give the same answer: some that differ once do not when asked again.
+    """
+    detector = sentences.open_detector(kind, sentences.saved_files(ROOT / "models" / "sentence_detector"))
+    counts = dict.fromkeys(("texts", "sentences", "tokens", "lost", "differ", "unsteady"), 0)
+    for part in batches(texts):
+        kept = [text for text in part if kind != "rules" or not lost(text)]
+        counts["lost"] += len(part) - len(kept)
+        counts["texts"] += len(kept)
+        differing = []
+        for text, wanted, found in zip(kept, cut(spark, kind, kept), by_ours(detector, kept), strict=True):
+            counts["sentences"] += len(wanted.sentences)
+            counts["tokens"] += len(wanted.tokens)
+            differing += [(text, wanted, found)] if found != wanted else []
+        again = cut(spark, kind, [text for text, _, _ in differing]) if differing else []
+        for (text, wanted, found), second in zip(differing, again, strict=True):
+            counts["unsteady" if second != wanted else "differ"] += 1
+            if second == wanted and counts["differ"] <= SHOWN:
+                print(f"{kind}: {text!r}\n  Spark NLP: {wanted}\n  ours: {found}", flush=True)
+            elif second != found:
+                print(f"{kind}: {text!r}\n  Spark NLP: {wanted}, then: {second}\n  ours: {found}", flush=True)
+    line = "{sentences:,} sentences, {tokens:,} tokens of {texts:,} texts: {differ:,} differ".format(**counts)
+    if counts["unsteady"]:
+        line += f"; of {counts['unsteady']:,} Spark NLP gave another answer the second time"
+    if counts["lost"]:
+        line += f"; {counts['lost']:,} more, that Spark NLP may lose count of, are left out"
+    return line, counts["differ"]
+
+
+def cut(spark: SparkSession, kind: sentences.Kind, texts: list[str]) -> list[Cut]:
+    """By Spark NLP."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return by_spark_nlp(spark, kind, texts, Path(scratch))
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """AT_ONCE texts at a time."""
+    held: list[str] = []
+    for text in texts:
+        held.append(text)
+        if len(held) == AT_ONCE:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Every bench for a few seconds, to see that it runs: `python tests/bench/smoke.py`. Its figures mean nothing.
+
+Those that run Spark share one session, whose JVM is warm for all but the first; the job's stops it, and comes last.
+"""
+
+from __future__ import annotations
+
+import time
+
+import encoding_scores
+import engines
+import growth
+import isolation
+import job
+import sessions
+import tagger
+
+
+def main() -> None:
+    """Run them all."""
+    began = time.perf_counter()
+    for bench in (tagger, isolation, engines, growth, encoding_scores, job):
+        print(f"\n== {bench.__name__} --smoke", flush=True)
+        if bench is engines:
+            sessions.open_bench("4g", sparknlp=True)
+        bench.main(["--smoke"])
+        print(f"== {bench.__name__} ran, {time.perf_counter() - began:.0f} s so far", flush=True)
+
+
+if __name__ == "__main__":
+    main()

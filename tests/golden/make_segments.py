@@ -1,0 +1,59 @@
+"""Write segments.jsonl.gz: the sentences and tokens that Spark NLP 5.5.3 itself finds in some thousand nasty texts.
+
+Run by hand, with Spark NLP's jars in build/jars-sparknlp: `python tests/golden/make_segments.py`. A line is [text, deep,
+rules], the last two [sentences, tokens], each a flat list of begin, end, begin, end … in UTF-16 units, ends exclusive.
+Nothing of recognition/ takes part. The rules' are null where Spark NLP may lose count (docs/migration.md).
+"""
+
+import gzip
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1] / "jobs"), str(HERE.parent)]
+
+from entitymill import settings  # noqa: E402
+from entitymill.session import open_session  # noqa: E402
+from jvm_segments import by_spark_nlp  # noqa: E402
+from mean import fuzzed, lost  # noqa: E402
+from nasty import NASTY, SAMPLE  # noqa: E402
+from ours import Cut  # noqa: E402
+
+TEXTS = 2200
+SHORTENED = 160
+KNOWN = [
+    "\x1e\n", "\x01", "\x01\x02", " \x01 ", "\x01\n\x02", "\x01. \x02", "\x00\x01.\x02.", "a.\x01\x02", "\x1f;\x1e;",
+    "\u2187U.S.A.F. A", "Zu\u0732U.S.A. x", "\u0301U.S.A. B", "²U.S. A", "_U.S. A", "e\U0001e000U.S. A",
+]  # fmt: skip
+"""That once were cut differently."""
+
+
+def main(jars: str) -> None:
+    """Write the file."""
+    texts = [*KNOWN, *SAMPLE, *(text[:SHORTENED] for text in NASTY.values()), *fuzzed(TEXTS, seed=2)]
+    spark = open_session(
+        settings.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden", sparknlp=True
+    )
+    found = {}
+    for kind in ("dl", "rules"):
+        with tempfile.TemporaryDirectory() as scratch:
+            found[kind] = by_spark_nlp(spark, kind, texts, Path(scratch))
+    rows = [
+        [text, flat(deep), None if lost(text) else flat(rules)]
+        for text, deep, rules in zip(texts, found["dl"], found["rules"], strict=True)
+    ]
+    lines = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+    (HERE / "segments.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+    spark.stop()
+
+
+def flat(cut: Cut) -> list[list[int]]:
+    """Begin, end, begin, end …"""
+    return [list(itertools.chain.from_iterable(spans)) for spans in (cut.sentences, cut.tokens)]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "build/jars,build/jars-sparknlp")

@@ -1,0 +1,54 @@
+"""Sentences and tokens as Spark NLP itself finds them in the JVM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.ml import PipelineModel
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from entitymill import settings
+from entitymill.engines import sparknlp_stages
+from ours import Cut
+
+ROOT = Path(__file__).parents[1]
+
+
+def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: Path) -> list[Cut]:
+    """What DocumentAssembler, a detector and Tokenizer find.
+
+    Args:
+        spark: with Spark NLP's jars.
+        kind: the detector, dl or rules.
+        texts: to be cut.
+        scratch: an empty directory.
+    """
+    source, found = scratch / f"{kind}-texts.parquet", scratch / f"{kind}-found.parquet"
+    pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), source)
+    chosen = settings.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
+    rows = spark.read.parquet(str(source))
+    cut = PipelineModel(sparknlp_stages.stages(spark, chosen)).transform(rows)
+    columns = [F.col(f"_token.{edge}").alias(edge) for edge in ("begin", "end")]
+    number = F.transform("_token", lambda token: token["metadata"]["sentence"].cast("int")).alias("sentence")
+    cut.select("id", *columns, number).write.parquet(str(found))
+    table = pq.read_table(found).sort_by("id")
+    assert table.num_rows == len(texts)
+    return [
+        _of_tokens(*row) for row in zip(*(table[name].to_pylist() for name in ("begin", "end", "sentence")), strict=True)
+    ]
+
+
+def _of_tokens(begins: list[int], lasts: list[int], numbers: list[int]) -> Cut:
+    found = [(begin, last + 1) for begin, last in zip(begins, lasts, strict=True)]
+    sentences: list[tuple[int, int]] = []
+    before = None
+    for (begin, end), number in zip(found, numbers, strict=True):
+        if number == before:
+            begin = sentences.pop()[0]  # noqa: PLW2901
+        sentences.append((begin, end))
+        before = number
+    return Cut(sentences, found)

@@ -1,0 +1,45 @@
+"""Sentences and tokens of texts as recognition/ finds them: what tests compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from entitymill.recognition import offsets, tokens
+from entitymill.recognition.sentences import Detector
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One text's sentences and tokens: sentences that have a token, from the first one's begin to the last one's end.
+
+    Places are UTF-16 units, ends exclusive.
+    """
+
+    sentences: list[tuple[int, int]]
+    tokens: list[tuple[int, int]]
+
+
+def by_ours(detector: Detector, texts: Sequence[str]) -> list[Cut]:
+    """All texts in one array."""
+    whole = offsets.read(pa.array(texts, pa.string()))
+    segments = tokens.cut(whole, detector.breaks(whole))
+    starts = segments.sentence_starts
+    firsts = np.searchsorted(segments.token_begin, whole.edges)
+    edges = (segments.sentence_begin, segments.sentence_end), (segments.token_begin, segments.token_end)
+    found = []
+    for row, origin in enumerate(whole.edges[:-1].tolist()):
+        spans = [
+            _spans(begin, end, slice(first[row], first[row + 1]), origin)
+            for (begin, end), first in zip(edges, (starts, firsts), strict=True)
+        ]
+        found.append(Cut(*spans))
+    return found
+
+
+def _spans(begin: NDArray[np.int64], end: NDArray[np.int64], rows: slice, origin: int) -> list[tuple[int, int]]:
+    return list(zip((begin[rows] - origin).tolist(), (end[rows] - origin).tolist(), strict=True))

@@ -1,0 +1,138 @@
+"""Texts in, mentions out: the whole of recognition/ with the carried model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entitymill.recognition import sentences
+from entitymill.recognition.recogniser import Recognised, Recogniser
+from entitymill.recognition.tagger.inference import Tagger
+from mean import GROUPS
+
+FILES = sentences.saved_files(Path(__file__).parents[2] / "models" / "sentence_detector")
+KINDS = ("dl", "rules", "sentencex")
+Make = Callable[..., Recogniser]
+
+
+@pytest.fixture(scope="session")
+def make(tagger: Tagger) -> Make:
+    def made(kind: sentences.Kind = "dl", *, trim: bool = True, by: Tagger = tagger) -> Recogniser:
+        return Recogniser(sentences.open_detector(kind, FILES), by, trim=trim)
+
+    return made
+
+
+def mentions(found: Recognised) -> list[list[dict]]:
+    return found.mentions.to_pylist()
+
+
+def named(found: Recognised) -> list[list[tuple[str, str, int]]]:
+    return [[(m["entity"], m["label"], m["sentence_id"]) for m in text] for text in mentions(found)]
+
+
+def close(found: Recognised) -> list[list[dict]]:
+    return [[{**m, "confidence": pytest.approx(m["confidence"], abs=1e-5)} for m in text] for text in mentions(found)]
+
+
+atoms = st.sampled_from(
+    ["Angela Merkel", " met ", "Paris", ". ", "😀", "𝒳", "é", "\u200f", "\0", "\n", *GROUPS[0], *GROUPS[7]]
+)
+texts = st.lists(st.lists(atoms, max_size=10).map("".join), max_size=4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20)
+@given(texts=texts, trim=st.booleans())
+def test_every_mention_is_the_text_at_its_offsets(make: Make, kind: sentences.Kind, texts: list[str], trim: bool) -> None:
+    found = make(kind, trim=trim)(pa.array(texts, pa.string()))
+
+    assert len(found.mentions) == len(found.sentences) == len(found.tokens) == len(found.split_sentences) == len(texts)
+    for text, of_it, count in zip(texts, mentions(found), found.sentences.to_pylist(), strict=True):
+        for mention in of_it:
+            assert text[mention["begin"] : mention["end"]] == mention["entity"] != ""
+            assert mention["sentence_begin"] <= mention["begin"] < mention["end"] <= mention["sentence_end"]
+            assert 0 <= mention["sentence_id"] < count
+            assert mention["token_count"] >= 1
+            assert 0 < mention["confidence"] <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_get_their_own_mentions_and_counts(make: Make, kind: sentences.Kind) -> None:
+    texts = ["", "😀 Angela Merkel met Emmanuel Macron. Then nobody else came.", " ", "They met in Paris."]
+    found = make(kind)(pa.array(texts))
+
+    assert named(found) == [[], [("Angela Merkel", "PER", 0), ("Emmanuel Macron", "PER", 0)], [], [("Paris", "LOC", 0)]]
+    assert found.sentences.to_pylist() == [0, 2, 0, 1]
+    assert found.tokens.to_pylist() == [0, 12, 0, 5]
+    assert mentions(found)[1][0]["begin"] == 2
+
+
+def test_neighbours_change_nothing(make: Make) -> None:
+    texts = ["Angela Merkel came.", "", "They met in Paris. It rained in Rome.", "Apple Inc. of Austin, Texas, said no."]
+    recognise = make()
+    alone = [close(recognise(pa.array([text])))[0] for text in texts]
+    assert mentions(recognise(pa.array(texts))) == alone
+    assert mentions(recognise(pa.array(["x. y", *texts, "Berlin."]).slice(1, 4))) == alone
+    assert mentions(recognise(pa.array(texts, pa.large_string()))) == alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_gives_no_rows_and_empty_texts_none_each(make: Make, kind: sentences.Kind) -> None:
+    for width in (pa.string(), pa.large_string()):
+        assert mentions(make(kind)(pa.array([], width))) == []
+        assert mentions(make(kind)(pa.array(["", "", "\x01"], width))) == [[], [], []]
+
+
+def test_mentions_are_trimmed_where_they_are_to_be(make: Make) -> None:
+    text = "Angela Merkel's party won in “Paris”. It is America's."
+    trimmed, whole = (named(make(trim=trim)(pa.array([text])))[0] for trim in (True, False))
+    assert [entity for entity, _, _ in trimmed][:1] == ["Angela Merkel"]
+    assert [entity for entity, _, _ in whole][:1] == ["Angela Merkel's"]
+    assert {label for _, label, _ in trimmed} == {label for _, label, _ in whole}
+
+
+def test_a_sentence_said_again_has_its_mentions_again(make: Make) -> None:
+    sentence = "Angela Merkel met Emmanuel Macron in Paris."
+    once, often = (make()(pa.array([" ".join([sentence] * count)])) for count in (1, 50))
+
+    assert often.sentences.to_pylist() == [50]
+    assert [(m["sentence_id"], m["begin"] - m["sentence_begin"], m["entity"]) for m in mentions(often)[0]] == [
+        (number, m["begin"], m["entity"]) for number in range(50) for m in mentions(once)[0]
+    ]
+
+
+def test_sentences_over_the_models_limit_are_tagged_whole_and_counted(
+    make: Make, load_tagger: Callable[..., Tagger]
+) -> None:
+    long = "They met " + "and talked and met again and " * 30 + "at last came to Paris, where Angela Merkel was."
+    found = make(by=load_tagger(max_length=64))(pa.array([long, "She came.", f"{long} {long}"]))
+
+    assert found.split_sentences.to_pylist() == [1, 0, 2]
+    assert [entity for entity, _, _ in named(found)[0]] == ["Paris", "Angela Merkel"]
+
+
+def test_annotations_are_spark_nlps(make: Make) -> None:
+    text = "😀 It rained. Angela Merkel's car was in Paris."
+    found = make("rules")(pa.array(["", text]), annotations=True)
+    units = text.encode("utf-16-le")
+
+    assert set(found.annotations) == {"ner", "ner_chunk"}
+    assert found.annotations["ner"].to_pylist()[0] == found.annotations["ner_chunk"].to_pylist()[0] == []
+    tags, chunks = (found.annotations[name].to_pylist()[1] for name in ("ner", "ner_chunk"))
+    assert len(tags) == found.tokens.to_pylist()[1]
+    for annotated in (*tags, *chunks):
+        written = units[2 * annotated["begin"] : 2 * annotated["end"] + 2].decode("utf-16-le")
+        metadata = dict(annotated["metadata"])
+        assert written == (metadata["word"] if annotated["annotatorType"] == "named_entity" else annotated["result"])
+    # NerConverter's chunks are never trimmed.
+    assert [(chunk["result"], dict(chunk["metadata"])["sentence"]) for chunk in chunks] == [
+        ("Angela Merkel's", "1"),
+        ("Paris", "1"),
+    ]
+    assert all(abs(sum(float(p) for n, p in tag["metadata"] if n not in ("word", "sentence")) - 1) < 1e-4 for tag in tags)

@@ -1,0 +1,165 @@
+"""A saved SentenceDetectorDLModel: read as it is, refused with one sentence where it is damaged or of another kind."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entitymill.errors import ModelError
+from entitymill.recognition import saved_detector, sentences
+from entitymill.recognition.saved_detector import METADATA, NETWORK
+
+CARRIED = Path(__file__).parents[2] / "models" / "sentence_detector"
+FILES = sentences.saved_files(CARRIED)
+DAMAGES = 250
+
+
+def read(metadata: Path, network: Path) -> saved_detector.SavedDetector:
+    return saved_detector.read(metadata, network, "the detector")
+
+
+def changed(tmp_path: Path, **parameters: object) -> Path:
+    saved = json.loads(FILES[METADATA].read_text(encoding="utf8"))
+    for name, value in parameters.items():
+        if name == "class":
+            saved[name] = value
+        else:
+            saved["paramMap"][name] = value
+    path = tmp_path / "part-00000"
+    path.write_text(json.dumps(saved), encoding="utf8")
+    return path
+
+
+def test_the_carried_detector_is_read_whole() -> None:
+    found = read(FILES[METADATA], FILES[NETWORK])
+
+    assert {name: array.ndim for name, array in found.weights.items()} == saved_detector._WEIGHTS
+    assert all(array.dtype == np.float32 for array in found.weights.values())
+    assert max(found.ids.values()) < len(found.weights[saved_detector.EMBEDDING])
+    assert found.ids["."] > 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"modelArchitecture": "bilstm"}, "was saved with modelArchitecture 'bilstm'; this program's detector knows 'cnn'"),
+        ({"customBounds": ["%"]}, r"was saved with customBounds \['%'\]"),
+        ({"useCustomBoundsOnly": True}, "was saved with useCustomBoundsOnly True"),
+        ({"explodeSentences": True}, "was saved with explodeSentences True"),
+        ({"minLength": 3}, "was saved with minLength 3"),
+        ({"maxLength": 512}, "was saved with maxLength 512"),
+        ({"splitLength": 100}, "was saved with splitLength 100"),
+        ({"class": "com.johnsnowlabs.nlp.SentenceDetector"}, "is a SentenceDetector, not a SentenceDetectorDLModel"),
+        ({"class": None}, "is a None, not a SentenceDetectorDLModel"),
+        ({"Encoder": []}, "lists no characters"),
+        ({"Encoder": [{"a": "x"}]}, "lists no characters"),
+        ({"Encoder": 3}, "lists no characters"),
+        ({"Encoder": [{"a": -1}]}, "numbers no characters"),
+        ({"Encoder": [{"": 1}]}, "numbers no characters"),
+        ({"Encoder": [{"a": 10**6}]}, "layers that do not fit each other"),
+        ({"Encoder": [{"a": 1e400}]}, "lists no characters"),
+        ({"impossiblePenultimates": 3}, "lists no characters"),
+    ],
+)
+def test_another_kind_of_detector_is_refused(tmp_path: Path, parameters: dict[str, object], said: str) -> None:
+    with pytest.raises(ModelError, match=rf"^segmentation\.model: .*the detector.*{said}"):
+        read(changed(tmp_path, **parameters), FILES[NETWORK])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "3", '"a"', "[" * 100_000, "{}", '{"class": 1, "paramMap": 2, "defaultParamMap": 3}'],
+    ids=lambda content: content[:20],
+)
+def test_metadata_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "part-00000"
+    path.write_text(content, encoding="utf8")
+    with pytest.raises(ModelError, match="not that of a saved model"):
+        read(path, FILES[NETWORK])
+
+
+def test_a_directory_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
+    for name in ("nothing", "network alone", "metadata alone"):
+        directory = tmp_path / name
+        (directory / METADATA).mkdir(parents=True)
+        if name == "network alone":
+            shutil.copy(FILES[NETWORK], directory / NETWORK)
+        if name == "metadata alone":
+            shutil.copy(FILES[METADATA], directory / METADATA / "part-00000")
+        with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel; name the directory of one"):
+            sentences.saved_files(directory)
+
+
+def test_missing_files_are_refused(tmp_path: Path) -> None:
+    for files in ((tmp_path / "no", FILES[NETWORK]), (FILES[METADATA], tmp_path / "no"), (tmp_path, tmp_path)):
+        with pytest.raises(ModelError):
+            read(*files)
+
+
+def damaged(content: bytes, draw: random.Random) -> bytes:
+    """Bytes flipped, cut off, left out, or put in."""
+    kind, at = draw.choice(["flip", "flip", "cut", "drop", "put", "zero"]), draw.randrange(len(content))
+    if kind == "flip":
+        many = bytearray(content)
+        for place in (at, *(draw.randrange(len(content)) for _ in range(draw.choice([0, 0, 3, 30])))):
+            many[place] ^= draw.randrange(1, 256)
+        return bytes(many)
+    size = draw.choice([1, 4, 100])
+    return {
+        "cut": content[:at],
+        "drop": content[:at] + content[at + size :],
+        "put": content[:at] + draw.randbytes(size) + content[at:],
+        "zero": content[:at] + bytes(size) + content[at + size :],
+    }[kind]
+
+
+def repacked(members: dict[str, bytes]) -> bytes:
+    """The zip of these: with sums that are right, so that what is in them is read."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("what", ["metadata", "zip", "index", "data"])
+def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what: str) -> None:
+    draw = random.Random(what)  # noqa: S311  # seeded, not secret
+    with zipfile.ZipFile(FILES[NETWORK]) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist() if not member.is_dir()}
+    [inner] = [
+        name for name in members if name.endswith({"index": ".index", "data": ".data-00000-of-00001"}.get(what, ".index"))
+    ]
+    refused = 0
+    for number in range(DAMAGES):
+        files = dict(FILES)
+        path = tmp_path / f"{number}"
+        if what == "metadata":
+            path.write_bytes(damaged(FILES[METADATA].read_bytes(), draw))
+            files[METADATA] = path
+        else:
+            whole = FILES[NETWORK].read_bytes()
+            path.write_bytes(
+                damaged(whole, draw) if what == "zip" else repacked({**members, inner: damaged(members[inner], draw)})
+            )
+            files[NETWORK] = path
+        try:
+            read(files[METADATA], files[NETWORK])
+        except ModelError as error:
+            refused += str(error).startswith("segmentation.model: ")
+        path.unlink()
+    # A name or a weight's last digit may change unseen here: on the workers the files' SHA-256 are checked.
+    assert refused > DAMAGES * (0 if what == "data" else 0.3)
+
+
+def test_a_part_that_would_unpack_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved_detector, "_LARGEST", 1000)
+    with pytest.raises(ModelError, match="too large"):
+        read(FILES[METADATA], FILES[NETWORK])

@@ -1,0 +1,146 @@
+"""The three detectors: where sentences begin, and that none of them takes long over a text that is meant to hurt."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from entitymill.errors import ModelError
+from entitymill.recognition import offsets, sentences, tokens
+from entitymill.recognition.sentences import Detector, Kind
+from nasty import LONG, NASTY, SAMPLE, healthy
+from ours import by_ours
+
+SAVED = Path(__file__).parents[2] / "models" / "sentence_detector"
+KINDS: tuple[Kind, ...] = ("dl", "rules", "sentencex")
+SHARE = 10
+TRIES = 6
+
+
+@cache
+def detector(kind: Kind) -> Detector:
+    return sentences.open_detector(kind, sentences.saved_files(SAVED))
+
+
+def found(kind: Kind, text: str) -> list[str]:
+    units = text.encode("utf-16-le")
+    return [units[2 * begin : 2 * end].decode("utf-16-le") for begin, end in by_ours(detector(kind), [text])[0].sentences]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ["Angela Merkel came to Paris.", "Nobody else did!", "Why?"],
+        ["😀 They met in Rome.", "Then 𝒳 came."],
+        ["Mr. Smith and Dr. Jones of the U.S. came."],
+        ["It cost 3.14 dollars.", "They paid."],
+    ],
+    ids=lambda wanted: wanted[0][:12],
+)
+def test_plain_english_is_cut_where_a_reader_would(kind: Kind, wanted: list[str]) -> None:
+    assert found(kind, " ".join(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a ╔ b. c. d", ["a ╔ b.", "c.", "d"]),
+        ("\uf050a. b\uf056 c. d\uf057", ["\uf050a.", "b\uf056 c.", "d\uf057"]),
+        ("He said 'x'\\ and left. Then. ", ["He said 'x'\\ and left.", "Then."]),
+        ("'a. b'\\ c. d", ["'a. b'\\ c.", "d"]),
+    ],
+)
+def test_where_spark_nlps_rules_lose_count_ours_do_not(text: str, wanted: list[str]) -> None:
+    assert found("rules", text) == wanted
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("A.\xa0B. C", 1), ("No. 5.\u3000Then. " * 3, 3)])
+def test_sentencex_survives_white_space_of_more_bytes(text: str, wanted: int) -> None:
+    assert len(found("sentencex", text)) >= wanted
+    assert "".join("".join(found("sentencex", text)).split()) == "".join(text.split())
+
+
+def test_sentencex_finds_the_same_however_long_the_text_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = " ".join(f"{text} {number}." for number in range(40) for text in SAMPLE)
+    wrapped = ("Angela Merkel went " + "on and on " * 700 + "to Paris. ") * 2 + "Then she left."
+    windowed = [by_ours(detector("sentencex"), [text]) for text in (long, wrapped)]
+    monkeypatch.setattr(sentences, "_SHOWN", 10**9)
+    whole = [by_ours(detector("sentencex"), [text]) for text in (long, wrapped)]
+    assert windowed == whole
+    assert [len(found[0].sentences) for found in whole] == [len(whole[0][0].sentences), 3]
+    assert len(whole[0][0].sentences) > 200
+
+
+def test_where_sentencex_breaks_off_the_rules_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def broken(*_: str) -> None:
+        raise PanicException
+
+    text = "One came. Two left."
+    monkeypatch.setattr(sentences.sentencex, "get_sentence_boundaries", broken)
+    assert found("sentencex", text) == found("rules", text)
+
+
+def test_a_keyboard_interrupt_is_no_panic(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sentences.sentencex, "get_sentence_boundaries", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found("sentencex", "One.")
+
+
+def test_a_detector_without_its_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel"):
+        sentences.open_detector("dl", sentences.saved_files(tmp_path))
+
+
+def test_logits_do_not_depend_on_how_many_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = detector("dl")._network  # type: ignore[attr-defined]
+    windows = np.random.default_rng(1).integers(0, 70, (1100, 11)).astype(np.uint16)
+    whole = network.logits(windows)
+    assert np.allclose(whole, np.concatenate([network.logits(windows[at : at + 7]) for at in range(0, 1100, 7)]), atol=1e-12)
+    assert len({*whole.round(6)}) > 1000
+
+
+def seconds(kind: Kind, text: str) -> float:
+    """Processor time of all that comes before a text's tokens are tagged."""
+    began = time.process_time()
+    whole = offsets.read(pa.array([text]))
+    cut = tokens.cut(whole, detector(kind).breaks(whole))
+    words = whole.slices(cut.token_begin, cut.token_end)
+    spent = time.process_time() - began
+    assert len(words) >= len(cut.sentence_begin)
+    return spent
+
+
+@cache
+def share(kind: Kind, length: int) -> float:
+    """Of one text as long as LONG, so that the clock's grain and the calls' own cost do not count."""
+    return min(seconds(kind, healthy(LONG)) for _ in range(TRIES)) * max(1, length / LONG)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind) -> None:
+    slow = {}
+    for name, text in NASTY.items():
+        most = SHARE * share(kind, len(text))
+        # The least of several: this machine may be busy with something else.
+        spent = (seconds(kind, text) for _ in range(TRIES))
+        if not any(taken < most for taken in spent):
+            slow[name] = round(min(seconds(kind, text) for _ in range(2)) / share(kind, len(text)), 1)
+    assert slow == {}
+
+
+def test_there_is_enough_that_is_nasty() -> None:
+    assert len(NASTY) >= 60
+    assert sum(len(text) >= LONG for text in NASTY.values()) >= 60
+    assert max(map(len, NASTY.values())) >= 1_000_000
