@@ -31,7 +31,7 @@ CALIBRATION = (
     "crossner/politics.train.bio4.tsv",
     "uner-ewt/en_ewt-ud-dev.bio4.tsv",
 )
-CALIBRATION_SENTENCES = 75
+CALIBRATION_SENTENCES = 50
 """Of each of these."""
 
 
