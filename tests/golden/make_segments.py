@@ -8,8 +8,11 @@ Nothing of recognition/ takes part. The rules' are null where Spark NLP may lose
 import gzip
 import itertools
 import json
+import random
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -22,7 +25,7 @@ from mean import fuzzed, lost  # noqa: E402
 from nasty import NASTY, SAMPLE  # noqa: E402
 from ours import Cut  # noqa: E402
 
-TEXTS = 2200
+TEXTS, SPACED = 2200, 400
 SHORTENED = 160
 KNOWN = [
     "\x1e\n", "\x01", "\x01\x02", " \x01 ", "\x01\n\x02", "\x01. \x02", "\x00\x01.\x02.", "a.\x01\x02", "\x1f;\x1e;",
@@ -31,9 +34,19 @@ KNOWN = [
 """That once were cut differently."""
 
 
+def spaced(count: int) -> Iterator[str]:
+    """Texts with runs of blanks near a mark, about as long as the detector's network looks over."""
+    draw = random.Random(3)  # noqa: S311  # seeded, not secret
+    for _ in range(count):
+        word = partial(draw.choice, ["A", "I", "He", "a", "5", '"I', "b", "It"])
+        before, mark = draw.choice(["he", "o", "Dr", "5", "is a", "to X"]), draw.choice([". ", "? ", "\n", ".", "; "])
+        blanks = draw.choice([" ", "\n"]) * draw.randint(8, 17)
+        yield draw.choice([f"{before}{mark}{word()}{blanks}{word()} then", f"{before}{blanks}{word()}{mark}{word()} then"])
+
+
 def main(jars: str) -> None:
     """Write the file."""
-    texts = [*KNOWN, *SAMPLE, *(text[:SHORTENED] for text in NASTY.values()), *fuzzed(TEXTS, seed=2)]
+    texts = [*KNOWN, *SAMPLE, *(text[:SHORTENED] for text in NASTY.values()), *spaced(SPACED), *fuzzed(TEXTS, seed=2)]
     spark = open_session(
         settings.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden", sparknlp=True
     )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entitymill.recognition import sentences
-from entitymill.recognition.recogniser import Recognised, Recogniser
+from entitymill.recognition import offsets, sentences, tokens
+from entitymill.recognition.recogniser import Recognised, Recogniser, join, recognised
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tagger.tags import Tags
 from mean import GROUPS
 
 FILES = sentences.saved_files(Path(__file__).parents[2] / "models" / "sentence_detector")
@@ -95,6 +97,28 @@ def test_mentions_are_trimmed_where_they_are_to_be(make: Make) -> None:
     assert [entity for entity, _, _ in trimmed][:1] == ["Angela Merkel"]
     assert [entity for entity, _, _ in whole][:1] == ["Angela Merkel's"]
     assert {label for _, label, _ in trimmed} == {label for _, label, _ in whole}
+
+
+def test_a_token_that_is_trimmed_off_is_not_counted() -> None:
+    whole = offsets.read(pa.array(["So “ Paris Hilton ” left"]))
+    cut = tokens.cut(whole, np.zeros(0, np.int64))
+    told = Tags(
+        np.arange(6), np.array([0, 1, 2, 2, 2, 0], np.int16), np.full(6, 0.5, np.float32), None, np.zeros(1, np.bool_)
+    )
+    found = join(whole, cut, told, ["O", "B-PER", "I-PER"])
+
+    trimmed, untrimmed = (recognised(found, trim=trim).mentions.to_pylist()[0] for trim in (True, False))
+
+    assert [(m["entity"], m["token_count"]) for m in trimmed] == [("Paris Hilton", 2)]
+    assert [(m["entity"], m["token_count"]) for m in untrimmed] == [("“ Paris Hilton ”", 4)]
+
+
+def test_a_token_without_a_tag_ends_a_span() -> None:
+    whole = offsets.read(pa.array(["Paris Hilton left"]))
+    cut = tokens.cut(whole, np.zeros(0, np.int64))
+    told = Tags(np.array([2, 0]), np.array([2, 1], np.int16), np.full(2, 0.5, np.float32), None, np.zeros(1, np.bool_))
+    found = recognised(join(whole, cut, told, ["O", "B-PER", "I-PER"]), trim=True).mentions.to_pylist()[0]
+    assert [m["entity"] for m in found] == ["Paris", "left"]
 
 
 def test_a_sentence_said_again_has_its_mentions_again(make: Make) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import offsets, sentences, tokens
+from entitymill.recognition import offsets, sentences, sentences_dl, tokens
 from entitymill.recognition.sentences import Detector, Kind
 from entitymill.recognition.tagger.encoding import Encoder
 from nasty import LONG, NASTY, SAMPLE, healthy
@@ -111,6 +111,22 @@ def test_logits_do_not_depend_on_how_many_are_asked_for_at_once(monkeypatch: pyt
     whole = network.logits(windows)
     assert np.allclose(whole, np.concatenate([network.logits(windows[at : at + 7]) for at in range(0, 1100, 7)]), atol=1e-12)
     assert len({*whole.round(6)}) > 1000
+
+
+def test_a_text_of_control_characters_is_one_deep_sentence_whatever_the_network_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spark NLP drops the parts, finds nothing left, and passes on the whole."""
+    monkeypatch.setattr(detector("dl")._network, "logits", lambda windows: np.ones(len(windows)))  # type: ignore[attr-defined]
+    found = by_ours(detector("dl"), ["a\nb", "\x01\n\x02", "\x01"])
+    assert [cut.sentences for cut in found] == [[(0, 1), (2, 3)], [(0, 3)], []]
+
+
+def test_windows_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text[:2000] for text in NASTY.values()]
+    wanted = by_ours(detector("dl"), texts)
+    monkeypatch.setattr(sentences_dl, "_MIXED", np.zeros(11, np.uint64))
+    assert by_ours(detector("dl"), texts) == wanted
 
 
 def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
