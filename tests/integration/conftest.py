@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import openvino as ov
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from entitymill import settings
 from entitymill.engines import sparknlp_model
 from entitymill.extraction import extract
+from entitymill.recognition.tagger import bundle, network
 from entitymill.session import open_session
 from entitymill.summary import Summary
 from entitymill.tables import Tables
@@ -116,8 +118,9 @@ def saved_demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
 
     demo, directory = ROOT / "models" / "demo", tmp_path_factory.mktemp("saved")
     (directory / "source" / "assets").mkdir(parents=True)
-    for name in ("openvino_model.xml", "openvino_model.bin"):
-        (directory / "source" / name).symlink_to(demo / name)
+    model = network.read(demo / bundle.NETWORK, demo / bundle.WEIGHTS, "models/demo")
+    network.without_quantized_activations(model)  # as our engine runs it in f32
+    ov.save_model(model, directory / "source" / bundle.NETWORK, compress_to_fp16=False)
     vocabulary = Tokenizer.from_file(str(demo / "tokenizer.json")).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     (directory / "source" / "assets" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")

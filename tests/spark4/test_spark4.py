@@ -104,7 +104,7 @@ def change(source: Path) -> None:
 
 def held(output: Path, name: str) -> list[dict[str, object]]:
     found = DeltaTable(output / name).to_pyarrow_table().to_pylist()
-    found.sort(key=lambda row: [str(row[key]).zfill(12) for key in KEYS[name]])
+    found.sort(key=lambda row: [f"{row[key]:09}" if isinstance(row[key], int) else str(row[key]) for key in KEYS[name]])
     return [{key: value for key, value in row.items() if key not in RUN} for row in found]
 
 

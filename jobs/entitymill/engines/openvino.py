@@ -114,10 +114,9 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
         return ShippedDetector({}, settings.detector, {})
     scratch, place = shipping.scratch("entitymill-detector-"), saved_detector_at(spark, settings)
     parts = [path for path, _, _ in storage.files(spark, place) if "/metadata/part-" in path]
-    addresses = {
-        saved_detector.METADATA: parts[0] if parts else place,
-        saved_detector.NETWORK: f"{place}/{saved_detector.NETWORK}",
-    }
+    if len(parts) != 1:
+        raise ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel.")
+    addresses = {saved_detector.METADATA: parts[0], saved_detector.NETWORK: f"{place}/{saved_detector.NETWORK}"}
     names, digests = {}, {}
     try:
         for name, address in addresses.items():

@@ -12,16 +12,15 @@ import re
 import shutil
 from pathlib import Path
 
-import nncf
 import numpy as np
 import openvino as ov
 import text
 import torch
 from corpus import LABELS, read
-from nncf.quantization import advanced_parameters as advanced
 from tokenizers import Tokenizer
 from transformers import DistilBertForTokenClassification
 
+from entitymill.formats import reduction
 from entitymill.recognition.tagger import bundle
 
 NAME = "distilbert_ner_minilm_l6_384_cased_conll_english"
@@ -31,7 +30,7 @@ CALIBRATION = (
     "crossner/politics.train.bio4.tsv",
     "uner-ewt/en_ewt-ud-dev.bio4.tsv",
 )
-CALIBRATION_SENTENCES = 75
+CALIBRATION_SENTENCES = 50
 """Of each of these."""
 
 
@@ -60,41 +59,10 @@ def network(trained: Path) -> ov.Model:
 
 
 def calibrated(model: ov.Model, trained: Path, data: Path, max_length: int) -> ov.Model:
-    """8-bit weights, one scale a row, and 8-bit activations, one scale a tensor.
-
-    Smooth quantization and bias correction stay off: here they gain nothing, and without them the network is the one with
-    8-bit weights alone once the activations' FakeQuantize are taken out.
-    """
-    sentences = _inputs(trained, data, max_length)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(sentences),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(sentences),
-        # OpenVINO's fused attention runs on floats: 8-bit queries and keys would be quantized for nothing.
-        ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"]),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            disable_bias_correction=True,
-            smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(matmul=-1),
-        ),
-    )
-    _share(quantized)
+    """The network with 8-bit weights, and 8-bit activations by ranges measured on sentences that were trained on."""
+    quantized = reduction.calibrated(model, _inputs(trained, data, max_length))
     _name_weights(quantized)
     return quantized
-
-
-def _share(model: ov.Model) -> None:
-    """Quantize what queries, keys and values are made of once, not three times."""
-    kept: dict[tuple[object, ...], ov.Node] = {}
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "FakeQuantize":
-            continue
-        source = node.input_value(0)
-        ranges = [node.input_value(i).get_node().data.tobytes() for i in range(1, 5)]
-        first = kept.setdefault((source.get_node().get_friendly_name(), source.get_index(), *ranges), node)
-        if first is not node:
-            node.output(0).replace(first.output(0))
 
 
 def _inputs(trained: Path, data: Path, max_length: int) -> list[dict[str, np.ndarray]]:
