@@ -10,8 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import segmentation, settings
-from entitymill.engines import openvino
+from entitymill import settings
+from entitymill.engines import openvino, sparknlp_stages
 from entitymill.errors import ModelError, OutputError
 from entitymill.extraction import extract
 from entitymill.session import configured
@@ -100,9 +100,12 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
     with configured(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
         model = openvino.ship_model(spark, str(demo))
         chosen = SegmentationSettings(model=str(detector))
-        assert segmentation.identity(spark, chosen).startswith("dl ")
-        segmentation.load_detector(spark, chosen)
+        assert openvino.detector_identity(spark, chosen).startswith("dl ")
+        assert openvino.ship_detector(spark, chosen).digests
+        sparknlp_stages.load_detector(spark, chosen)
     assert model.manifest.name
     shutil.copytree(detector, tmp_path / "ä b" / "detector")
+    blank = SegmentationSettings(model=str(tmp_path / "ä b" / "detector"))
+    assert openvino.ship_detector(spark, blank).digests
     with pytest.raises(ModelError, match="a directory with a blank in its name"):
-        segmentation.load_detector(spark, SegmentationSettings(model=str(tmp_path / "ä b" / "detector")))
+        sparknlp_stages.load_detector(spark, blank)
