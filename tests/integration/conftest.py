@@ -34,7 +34,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         **SMALL_QUERIES,
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
         "spark.driver.memory": "3g",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING.as_uri()} -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING.as_uri()} -XX:ReservedCodeCacheSize=400m",
     }
     jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
     chosen = settings.SparkSettings(master="local[2]", jars=jars, conf=conf)
