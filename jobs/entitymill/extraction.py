@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
 from entitymill import changes, failures, faults, feed, units
 from entitymill.changes import Changes
@@ -243,8 +244,9 @@ class _Run:
         self.summary.removed = found.to_remove
         for piece in units.cut(found, self.settings.limits):
             documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
-            # Kept: all tables and the counts read it, and the model must run once.
-            recognised = recognise(documents).persist(StorageLevel.MEMORY_AND_DISK)
+            # Kept: all tables and the counts read it, and the model must run once. Spark hands out what is kept of an equal
+            # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
+            recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id)).persist(StorageLevel.MEMORY_AND_DISK)
             try:
                 first, last, some_failed = self.summary.count(recognised)
                 self.clock.lap("recognition")
