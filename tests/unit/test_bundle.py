@@ -50,6 +50,8 @@ def test_a_missing_file_is_named(copied: dict[str, Path], demo_manifest: bundle.
     [
         ({"files": {}}, "incomplete"),
         ({"max_length": 2}, "max_length"),
+        ({"max_length": 10**9}, "max_length"),
+        ({"sparknlp_max_length": 10**9}, "sparknlp_max_length"),
         ({"casing": "CASED"}, "casing"),
         ({"surprise": 1}, "surprise"),
         (
@@ -71,7 +73,20 @@ def test_a_manifest_that_is_not_json_is_refused() -> None:
         bundle.read_manifest("{", "models/mine")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '["O", "PER"]', '["O", "B-PER", "B-PER"]', '{"O": 0}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '["O", "PER"]',
+        '["O", "B-PER", "B-PER"]',
+        '{"O": 0}',
+        "[" * 100_000,
+        '["O", "B-\\ud800"]',
+        '["O", "B-\\u0000"]',
+    ],
+    ids=lambda content: content[:20],
+)
 def test_labels_must_be_iob2_tags(tmp_path: Path, content: str) -> None:
     path = tmp_path / bundle.LABELS
     path.write_text(content)

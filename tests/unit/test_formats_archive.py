@@ -59,6 +59,14 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
     assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + archive.MAX_RATIO * len(content)
 
 
+def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) -> None:
+    content = bytearray(packed({"a": b"x"}))
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 42 : entry + 46] = (len(content) - 10).to_bytes(4, "little")
+    with pytest.raises(ModelError, match="not a zip archive that can be read"):
+        unpack(bytes(content), tmp_path)
+
+
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
     with pytest.raises(ModelError, match="3 files"):

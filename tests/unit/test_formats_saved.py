@@ -26,6 +26,7 @@ def test_a_saved_onnx_model_is_read(tmp_path: Path) -> None:
         ({"class": "org.apache.spark.ml.PipelineModel"}, "is a saved PipelineModel; readable are DistilBert"),
         ({"paramMap": {}}, "saved with engine tensorflow"),
         ({"paramMap": {"engine": "onnx", "maxSentenceLength": "48"}}, "lacks maxSentenceLength"),
+        ({"paramMap": {"engine": "onnx", "maxSentenceLength": True}}, "lacks maxSentenceLength"),
         ({"paramMap": {"engine": "openvino"}}, "has no bert_classification_openvino"),
         ({"paramMap": []}, "holds no parameters"),
     ],
@@ -42,6 +43,13 @@ def test_a_vocabulary_with_a_part_missing_has_gaps(tmp_path: Path) -> None:
     directory = tiny.saved_onnx(tmp_path / "saved")
     (directory / "fields" / "vocabulary" / "part-00001").unlink()
     with pytest.raises(ModelError, match="vocabulary of here is empty or numbered with gaps"):
+        saved.read(directory, tmp_path, "here")
+
+
+def test_a_directory_in_the_place_of_a_part_is_refused(tmp_path: Path) -> None:
+    directory = tiny.saved_onnx(tmp_path / "saved")
+    (directory / "fields" / "labels" / "part-00002").mkdir()
+    with pytest.raises(ModelError, match="part-00002 cannot be read"):
         saved.read(directory, tmp_path, "here")
 
 

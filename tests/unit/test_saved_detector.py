@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import shutil
@@ -15,6 +14,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition import saved_detector, sentences
 from entitymill.recognition.saved_detector import METADATA, NETWORK
+from unit.damage import damaged, repacked
 
 CARRIED = Path(__file__).parents[2] / "models" / "sentence_detector"
 FILES = sentences.saved_files(CARRIED)
@@ -101,32 +101,6 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
     for files in ((tmp_path / "no", FILES[NETWORK]), (FILES[METADATA], tmp_path / "no"), (tmp_path, tmp_path)):
         with pytest.raises(ModelError):
             read(*files)
-
-
-def damaged(content: bytes, draw: random.Random) -> bytes:
-    """Bytes flipped, cut off, left out, or put in."""
-    kind, at = draw.choice(["flip", "flip", "cut", "drop", "put", "zero"]), draw.randrange(len(content))
-    if kind == "flip":
-        many = bytearray(content)
-        for place in (at, *(draw.randrange(len(content)) for _ in range(draw.choice([0, 0, 3, 30])))):
-            many[place] ^= draw.randrange(1, 256)
-        return bytes(many)
-    size = draw.choice([1, 4, 100])
-    return {
-        "cut": content[:at],
-        "drop": content[:at] + content[at + size :],
-        "put": content[:at] + draw.randbytes(size) + content[at:],
-        "zero": content[:at] + bytes(size) + content[at + size :],
-    }[kind]
-
-
-def repacked(members: dict[str, bytes]) -> bytes:
-    """The zip of these: with sums that are right, so that what is in them is read."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return sink.getvalue()
 
 
 @pytest.mark.parametrize("what", ["metadata", "zip", "index", "data"])

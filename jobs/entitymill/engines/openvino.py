@@ -34,11 +34,10 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """
     scratch = shipping.scratch("entitymill-model-")
     manifest = _fetch_manifest(spark, path, scratch)
-    names, place = {}, storage.driver_first(path).rstrip("/")
-    for name, digest in manifest.files.items():
-        names[name] = f"{digest[:16]}-{name}"
+    names, place = manifest.shipped(), storage.driver_first(path).rstrip("/")
+    for name, shipped in names.items():
         try:
-            storage.fetch(spark, f"{place}/{name}", scratch / names[name])
+            storage.fetch(spark, f"{place}/{name}", scratch / shipped)
         except OSError as error:
             raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)

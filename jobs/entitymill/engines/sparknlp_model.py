@@ -71,17 +71,29 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / "metadata"
             storage.fetch(spark, top[0], copy)
-            kind = str(json.loads(copy.read_text(encoding="utf8"))["class"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+            metadata = json.loads(copy.read_text(encoding="utf8"))
+            kind = str(metadata["class"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         hint = (
             "unpack the zip first, to where every executor can read it" if address.endswith(".zip") else "it has no metadata"
         )
         raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.") from error
+    if kind == _PIPELINE and _names_python(metadata):
+        raise ModelError(
+            f"{setting} was saved with a stage written in Python, and would import whatever module it names: "
+            "save it with stages of Spark and Spark NLP alone."
+        )
     classifier = _CLASSIFIER.fullmatch(kind)
     if kind != _PIPELINE and not classifier:
         raise ModelError(f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel.")
     engines = {match[1] for path in files if (match := re.search(r"_classification_(openvino|onnx)$", path))}
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
+
+
+def _names_python(metadata: dict[str, Any]) -> bool:
+    """Whether PySpark would take a pipeline's classes for Python's (pyspark.ml.pipeline, PipelineModelReader)."""
+    chosen = metadata.get("paramMap")
+    return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"
 
 
 def on_class_path(spark: SparkSession) -> tuple[bool, bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -15,8 +17,20 @@ MAX_RATIO = 200
 """Times its own size that an archive may unpack to; networks and vocabularies stay far below."""
 _FREE_BYTES = 2**20
 _BLOCK = 2**20
-# What zipfile raises on damaged files, beside its own error.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError, OverflowError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
+"""What zipfile raises on damaged files, of any kind of compression, beside its own error."""
 
 
 def unpack(archive: Path, into: Path, where: str) -> None:

@@ -14,7 +14,7 @@ from entitymill.recognition.tagger import bundle
 
 Casing = Literal["cased", "uncased"]
 LONGEST_TEXT = 256 * 2**20
-"""Bytes of the largest text file (vocabulary, tokenizer, configuration) that is read."""
+"""Bytes of the largest file of text (vocabulary, tokenizer, configuration) that is read."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,20 @@ class Parts:
     sparknlp_max_length: int = 128
 
 
+def read_bytes(path: Path) -> bytes:
+    """A small file.
+
+    Raises:
+        ModelError: it is missing, or far too large to be one.
+    """
+    try:
+        if path.stat().st_size > LONGEST_TEXT:
+            raise ModelError(f"{path} is larger than any such file: it is not the model's.")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): copy the model again.") from error
+
+
 def read_text(path: Path) -> str:
     """A small text file.
 
@@ -50,11 +64,7 @@ def read_text(path: Path) -> str:
         ModelError: it is missing, not UTF-8, or far too large to be one.
     """
     try:
-        if path.stat().st_size > LONGEST_TEXT:
-            raise ModelError(f"{path} is larger than any such file: it is not the model's.")
-        return path.read_bytes().decode("utf8")
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}): copy the model again.") from error
+        return read_bytes(path).decode("utf8")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 text: copy the model again.") from error
 

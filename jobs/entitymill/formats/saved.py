@@ -12,7 +12,7 @@ from pathlib import Path
 
 from entitymill.errors import ModelError
 from entitymill.formats import archive, exchange, javastream, sequencefile
-from entitymill.formats.parts import Casing, Parts, in_order, parse_json, read_text
+from entitymill.formats.parts import Casing, Parts, in_order, parse_json, read_bytes, read_text
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {
@@ -112,7 +112,7 @@ def describe(directory: Path, where: str) -> Saved:
             "import its original into Spark NLP as ONNX or OpenVINO, or prepare the Hugging Face original."
         )
     length, sensitive = parameters.get("maxSentenceLength"), parameters.get("caseSensitive")
-    if not isinstance(length, int) or not isinstance(sensitive, bool):
+    if not isinstance(length, int) or isinstance(length, bool) or not isinstance(sensitive, bool):
         raise ModelError(f"The metadata of {where} lacks maxSentenceLength or caseSensitive: copy the model again.")
     return Saved(
         name=NETWORKS[kind],
@@ -140,7 +140,7 @@ def _field(directory: Path, name: str, where: str) -> dict[str, int]:
     """A saved Map[String, Int]."""
     found: dict[str, int] = {}
     for part in _parts(directory / FIELDS / name, where):
-        for record in sequencefile.read(part.read_bytes(), str(part)):
+        for record in sequencefile.read(read_bytes(part), str(part)):
             for key, value in javastream.read_pairs(record, str(part)):
                 if not isinstance(key, str) or not isinstance(value, int) or key in found:
                     raise ModelError(f"{part} does not map distinct strings to numbers: copy the model again.")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.formats.parts import read_json
+from entitymill.recognition.tagger import bundle
 
 INDEX = "model.safetensors.index.json"
 Weights = dict[str, NDArray[np.float32]]
@@ -31,7 +32,7 @@ def _files(directory: Path, where: str) -> list[Path]:
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        if not names or any(Path(name).name != name for name in names):
+        if not names or not all(map(bundle.is_plain, names)):
             raise ModelError(f"{INDEX} of {where} does not list files of its own directory: copy the model again.")
         return [directory / name for name in names]
     found = sorted(directory.glob("*.safetensors"))

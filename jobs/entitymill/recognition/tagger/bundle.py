@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -20,20 +21,26 @@ NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = (
     "labels.json",
 )
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
+LONGEST_WINDOW = 2**20
+"""Pieces that no network takes at once; a manifest that says more is damaged."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Manifest(BaseModel):
     """`manifest.json`: where a model comes from, how it is to be run, and the SHA-256 of each of its files."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
     name: str = Field(min_length=1)
     source: str
     licence: str
     casing: Literal["cased", "uncased"]
-    max_length: int = Field(ge=8, description="pieces in one window, [CLS] and [SEP] included")
-    sparknlp_max_length: int = Field(128, ge=8, description="maxSentenceLength in Spark NLP, for the encoding sparknlp")
+    max_length: int = Field(ge=8, le=LONGEST_WINDOW, description="pieces in one window, [CLS] and [SEP] included")
+    sparknlp_max_length: int = Field(
+        128, ge=8, le=LONGEST_WINDOW, description="maxSentenceLength in Spark NLP, for the encoding sparknlp"
+    )
     precision: Literal["f32", "bf16", "int8"] = Field(description="of the stored weights")
     calibrated: bool = Field(default=False, description="in int8, activations are quantized by ranges that were measured")
     f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
@@ -42,6 +49,18 @@ class Manifest(BaseModel):
     def digest(self) -> str:
         """SHA-256 over the files' own: two bundles with one digest hold the same model."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+    def shipped(self) -> dict[str, str]:
+        """File name -> what a copy of the file is called among those of other models: by its content."""
+        return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
+
+
+def is_plain(name: str) -> bool:
+    """Whether what a foreign file says is the name of a file, and no way to another directory.
+
+    Letters, digits and ._- alone: nothing that Python, Hadoop or Spark takes for a separator, a scheme or a pattern.
+    """
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def sha256(path: Path) -> str:
@@ -54,7 +73,8 @@ def read_manifest(text: str, where: str) -> Manifest:
     """Parse a manifest.
 
     Raises:
-        ModelError: it is not JSON, or a field is missing, unknown or of the wrong type, or names no required file.
+        ModelError: it is not JSON, or a field is missing, unknown or of the wrong type, or names no required file, or
+            what it calls a file or a digest is none, but perhaps a path.
     """
     try:
         manifest = Manifest.model_validate_json(text)
@@ -67,9 +87,15 @@ def read_manifest(text: str, where: str) -> Manifest:
         missing.append(f"{TOKENIZER} (or {VOCABULARY})")
     if missing:
         raise ModelError(f"{where}/{MANIFEST} lists no {', '.join(missing)}: the bundle is incomplete, prepare it again.")
-    unsafe = [name for name in manifest.files if Path(name).name != name]
+    # Before anything is named after either: a copy's name on the driver is made of both.
+    unsafe = [name for name in manifest.files if not is_plain(name)]
     if unsafe:
-        raise ModelError(f"{where}/{MANIFEST} names a file outside the bundle: {unsafe[0]}.")
+        raise ModelError(f"{where}/{MANIFEST} names a file outside the bundle, or none: {unsafe[0]!r}; prepare it again.")
+    damaged = [name for name, digest in manifest.files.items() if not _DIGEST.fullmatch(digest)]
+    if damaged:
+        raise ModelError(
+            f"{where}/{MANIFEST} has no SHA-256 of {damaged[0]} (64 digits, 0-9 and a-f): prepare the bundle again."
+        )
     return manifest
 
 
@@ -77,9 +103,15 @@ def in_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
     """The manifest of a bundle in a local directory, and where its files lie; they are not checked.
 
     Raises:
-        ModelError: the manifest is not one.
+        ModelError: the manifest is not one, or cannot be read.
     """
-    manifest = read_manifest((directory / MANIFEST).read_text(encoding="utf8"), str(directory))
+    try:
+        text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
+    except OSError as error:
+        raise ModelError(
+            f"{directory} has no {MANIFEST} that can be read ({error.strerror}): it is no model bundle."
+        ) from error
+    manifest = read_manifest(text, str(directory))
     return manifest, {name: directory / name for name in manifest.files}
 
 
@@ -123,10 +155,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} of the model is not JSON.") from error
     ok = isinstance(labels, list) and all(
-        isinstance(label, str) and (label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2)) for label in labels
+        isinstance(label, str) and label.isprintable() and (label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2))
+        for label in labels
     )
     if not ok or "O" not in labels or len(set(labels)) != len(labels):
         raise ModelError(f"{path.name} of the model is not a list of O and distinct IOB2 tags (B-PER, I-PER, …).")
