@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from entitymill import masking, naming
+from entitymill import conditions, masking, naming
 from entitymill.errors import SettingsError
 from entitymill.recognition.tagger.execution import Encoding, Precision
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
+DAY = 86_400
+"""Seconds."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 """How a setting names a model of Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 class SourceSettings(_Section):
@@ -46,6 +48,13 @@ class SourceSettings(_Section):
             naming.check(self.path, naming.MOST_LEVELS)
         return self
 
+    @field_validator("where")
+    @classmethod
+    def _of_rows(cls, where: str | None) -> str | None:
+        if where is not None:
+            conditions.check(where)
+        return where
+
 
 class OutputSettings(_Section):
     """Where the four tables go: a directory, or a catalog schema."""
@@ -57,6 +66,13 @@ class OutputSettings(_Section):
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
     replace_slice: bool = Field(
         False, description="the run is about the rows of source.where alone, and replaces what an earlier run of it wrote"
+    )
+    adopt_source: bool = Field(
+        False, description="let a run over another source than the one the output is of take the output over"
+    )
+    deletion_vectors: bool = Field(
+        True,
+        description="deletion vectors on the tables: a change costs what changed; off for readers that know none",
     )
 
     @model_validator(mode="after")
@@ -132,13 +148,20 @@ class LimitSettings(_Section):
     """When a run refuses to go on."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of refused rows above which nothing is published")
-    batch_seconds: float = Field(
-        300, gt=0, description="what a worker's window of some 1,024 sentences may take; more for a larger one"
+    max_removed_ratio: float = Field(
+        0.2, ge=0, le=1, description="largest share of the documents a run may take out; --allow-removals lifts it once"
     )
-    unit_rows: int = Field(100_000, ge=1, description="documents that are recognised and committed together, about")
-    unit_mb: int = Field(256, ge=1, description="million characters of a unit, about")
-    lease_seconds: int = Field(300, ge=1, description="after so long without a sign of life a run is taken for dead")
-    wait_seconds: int = Field(900, ge=0, description="how long a run waits for another one on the same output")
+    batch_seconds: float = Field(
+        300, gt=0, le=DAY, description="what a worker's window of some 1,024 sentences may take; more for a larger one"
+    )
+    unit_rows: int = Field(
+        100_000, ge=1, le=1_000_000_000, description="documents that are recognised and committed together, about"
+    )
+    unit_mb: int = Field(256, ge=1, le=1_000_000, description="million characters of a unit, about")
+    lease_seconds: int = Field(
+        300, ge=1, le=7 * DAY, description="after so long without a sign of life a run is taken for dead"
+    )
+    wait_seconds: int = Field(900, ge=0, le=7 * DAY, description="how long a run waits for another one on the same output")
 
 
 class SparkSettings(_Section):
@@ -147,7 +170,9 @@ class SparkSettings(_Section):
     master: str = "local[*]"
     jars: str = Field("build/jars", description="directories of jars, commas between them")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
-    partitions: int | None = Field(None, ge=1, description="tasks that documents are spread over; empty: by their volume")
+    partitions: int | None = Field(
+        None, ge=1, le=1_000_000, description="tasks that documents are spread over; empty: by their volume"
+    )
 
 
 class Settings(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, WorkerError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Execution
+from entitymill.settings import DAY
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]
@@ -214,3 +216,11 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_the_longest_text_with_the_longest_limit_is_waited_for(here: Here) -> None:
+    largest = pa.RecordBatch.from_pydict({"chars": [100_000_000]})
+    limit = Worker(here, NO_DETECTOR, RUN, DAY, FACTORY)._limit(largest)
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send("done")
+    assert ours.poll(limit) and limit > DAY

@@ -1,11 +1,13 @@
+import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from entitymill import masking
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings, load
+from entitymill.settings import Settings, known_keys, load
 
 CONF = Path(__file__).parents[2] / "conf"
 MINIMAL = ["source.path=texts", "output.path=out"]
@@ -45,6 +47,34 @@ def test_a_condition_is_taken_as_written() -> None:
     assert found.source.where == "event_date = '2026-11-01' and kind: x # y"
 
 
+def numbers() -> list[str]:
+    """Every setting that is a number."""
+
+    def kinds(key: str) -> set[Any]:
+        kind: Any = Settings
+        for level in key.split("."):
+            [kind] = [field.annotation for name, field in kind.model_fields.items() if level == (field.alias or name)]
+        return {kind, *get_args(kind)}
+
+    return [key for key in known_keys() if {int, float} & kinds(key)]
+
+
+def test_all_numbers_are_found() -> None:
+    assert {"source.max_chars", "limits.batch_seconds", "limits.max_removed_ratio", "spark.partitions"} < set(numbers())
+
+
+@pytest.mark.parametrize("key", numbers())
+def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
+    section, name = key.split(".")
+    file = tmp_path / "mine.yaml"
+    for value in (".inf", "-.inf", ".nan", "1.0e+300", "-1", f"1{'0' * 12}", f"1{'0' * 30}"):
+        file.write_text(f"{section}: {{{name}: {value}}}")
+        with pytest.raises(SettingsError, match=rf"^{re.escape(key)}: "):
+            load(file, MINIMAL, {})
+        with pytest.raises(SettingsError, match=rf"^{re.escape(key)}: "):
+            load(None, [*MINIMAL, f"{key}={value.replace('.inf', 'inf').replace('.nan', 'nan')}"], {})
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -52,6 +82,8 @@ def test_a_condition_is_taken_as_written() -> None:
         (["colour=red"], "colour is not a setting"),
         (["source.max_chars=many"], r"source\.max_chars: .*integer"),
         (["source.format=csv"], r"source\.format: .*'delta', 'parquet' or 'table'"),
+        (["limits.batch_seconds=inf"], r"limits\.batch_seconds: .*finite"),
+        (["limits.max_removed_ratio=nan"], r"limits\.max_removed_ratio: .*finite"),
         (["limits.max_reject_ratio=2"], r"limits\.max_reject_ratio: .*less than or equal to 1"),
         (["output.schema=main.entities"], "set either"),
         (["source=x", "source.path=y"], "source is a single value"),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
 """Code points a worker collects before they are recognised: some 1,024 sentences, enough for full rows of the tagger."""
+LONGEST_WAIT = 14 * 86_400.0
+"""Seconds that any window may take: the operating system counts milliseconds in 32 bits, which end after 24 days."""
 MOST_FAILED = 20
 """More documents of one task do not fail by their own fault."""
 
@@ -130,7 +132,7 @@ class Worker:
                 return
 
     def _limit(self, window: pa.RecordBatch) -> float:
-        return self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS)
+        return min(LONGEST_WAIT, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
 def windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
