@@ -20,6 +20,9 @@ from entitymill.errors import SessionError
 from entitymill.settings import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
+_CALENDARS = tuple(
+    f"spark.sql.parquet.{kind}RebaseModeIn{way}" for kind in ("datetime", "int96") for way in ("Read", "Write")
+)
 _PACKAGE = Path(__file__).parent
 
 
@@ -40,8 +43,20 @@ def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) 
         there = submitted() or on_databricks() or SparkContext._active_spark_context is not None
         spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
     check(spark, sparknlp=sparknlp)
+    trust_calendars(spark)
     ship_package(spark)
     return spark
+
+
+def trust_calendars(spark: SparkSession) -> None:
+    """Read and write dates before 1582 and times before 1900 as they stand, where Spark would refuse them.
+
+    Spark 3 cannot tell whether files that it did not write count such days as Spark 2 did, and asks; Parquet's own
+    definition is the calendar of today, and Spark 4 takes them for that. Whoever chose a mode keeps it.
+    """
+    for key in _CALENDARS:
+        if str(spark.conf.get(key)).upper() == "EXCEPTION":
+            spark.conf.set(key, "CORRECTED")
 
 
 @contextmanager

@@ -14,17 +14,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission, schemas, storage
-from entitymill.errors import SourceError
+from entitymill import admission, carried, overlap, session, storage
+from entitymill.errors import SettingsError, SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
 
 _MOVING = re.compile(
-    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select)\b",
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
     re.IGNORECASE,
 )
-"""Functions, special dates such as DATE 'yesterday', and subqueries."""
-_NOT_IN_NAMES = " ,;{}()\n\t="
+"""Functions, special dates such as DATE 'yesterday', subqueries, and the files that rows lie in at the moment."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,10 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     """Find and check the source; reads no rows.
 
     Raises:
+        SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
+    session.trust_calendars(spark)
     table, version = _read(spark, settings)
     passthrough = _check_columns(table, settings)
     delta = delta_table(spark, settings)
@@ -76,10 +77,10 @@ def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFra
         SourceError: the condition is none on this table.
     """
     kept = _where(table, settings)
-    columns = [F.col(quoted_part(column)) for column in settings.passthrough]
-    carried = [F.struct(*columns).alias("passthrough")] if columns else []
+    passed = carried.fields(table, list(settings.passthrough), "passthrough", settings.path)
+    struct = [F.struct(*map(carried.column, passed)).alias("passthrough")] if passed else []
     doc_id = F.col(quoted_part(settings.id_column)).cast("string").alias("doc_id")
-    return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *carried, *others)
+    return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *struct, *others)
 
 
 def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | None:
@@ -118,7 +119,7 @@ def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> 
 
 
 def moves(where: str | None) -> bool:
-    """Whether a condition asks for the time, for chance, or for another table; one that only might counts."""
+    """Whether a condition asks for the time, for chance, for another table, or for files; one that only might counts."""
     return where is not None and _MOVING.search(where) is not None
 
 
@@ -174,6 +175,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
         if settings.format == "parquet":
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             version = _listing_digest(spark, settings.path)
+            _refuse_delta(spark, settings.path)
             return reader.parquet(settings.path), version
         if settings.format == "delta":
             path = storage.qualify(spark, settings.path)
@@ -198,6 +200,20 @@ def _listing_digest(spark: SparkSession, path: str) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
+def _refuse_delta(spark: SparkSession, path: str) -> None:
+    """A Delta table's files hold rows that were deleted or replaced since.
+
+    Raises:
+        SettingsError: the path is that of a Delta table, or of files in one.
+    """
+    table = overlap.table_around(storage.qualify(spark, path), lambda address: storage.exists(spark, address))
+    if table is not None:
+        raise SettingsError(
+            f"source.format: parquet would read deleted rows of {path}, since {table} is a Delta table: "
+            "set source.format=delta."
+        )
+
+
 def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
     if settings.format == "table":
         return f"there is no table {settings.path}, or it may not be read."
@@ -214,14 +230,9 @@ def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Excepti
 
 
 def _check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
-    fields = {field.name: field for field in table.schema.fields}
-    wanted = [("id_column", settings.id_column), ("text_column", settings.text_column)]
-    for setting, column in [*wanted, *(("passthrough", column) for column in settings.passthrough)]:
-        if column not in fields:
-            raise SourceError(
-                f"source.{setting}: {settings.path} has no column {column}; it has {', '.join(sorted(fields))}."
-            )
-    text, key = fields[settings.text_column], fields[settings.id_column]
+    [key] = carried.fields(table, [settings.id_column], "id_column", settings.path)
+    [text] = carried.fields(table, [settings.text_column], "text_column", settings.path)
+    passthrough = carried.fields(table, list(settings.passthrough), "passthrough", settings.path)
     if not isinstance(text.dataType, T.StringType):
         raise SourceError(
             f"source.text_column: {text.name} of {settings.path} is {text.dataType.simpleString()}, not string."
@@ -231,26 +242,4 @@ def _check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructF
             f"source.id_column: {key.name} of {settings.path} is {key.dataType.simpleString()}; "
             "an id must be a single value."
         )
-    taken = {name.lower() for name in schemas.ENTITY_COLUMNS}
-    for column in settings.passthrough:
-        if column.lower() in taken:
-            raise SourceError(
-                f"source.passthrough: {column} is the name of another column of the entities table, letter case apart; "
-                "rename it in a view."
-            )
-        taken.add(column.lower())
-        if any(character in _NOT_IN_NAMES for character in _names(fields[column].dataType) + column):
-            raise SourceError(
-                f"source.passthrough: {column} of {settings.path} cannot be a column of the entities table, since "
-                "Delta and Parquet allow no blank and none of ,;{}()= in names; rename it in a view."
-            )
-    return [fields[column] for column in settings.passthrough]
-
-
-def _names(kind: T.DataType) -> str:
-    """All field names inside a type, in one string."""
-    if isinstance(kind, T.StructType):
-        return "".join(field.name + _names(field.dataType) for field in kind)
-    if isinstance(kind, T.ArrayType):
-        return _names(kind.elementType)
-    return _names(kind.keyType) + _names(kind.valueType) if isinstance(kind, T.MapType) else ""
+    return carried.check(passthrough, settings.path)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from entitymill import source
+from entitymill import settings, source
+from entitymill.errors import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,36 @@ from entitymill import source
         ("at < timestamp'Today'", True),
         ("rand(7) < 0.1", True),
         ("id IN (SELECT id FROM others)", True),
+        ("_metadata.file_path LIKE '%2026%'", True),
+        ("_METADATA.file_size > 10", True),
+        ("my_metadata.kind = 'x' AND input_file_names = 'y'", False),
     ],
 )
 def test_a_condition_that_may_hold_for_other_rows_later(where: str | None, moving: bool) -> None:
     assert source.moves(where) == moving
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "input_file_name() LIKE '%a%'",
+        "kind = 'a' AND Input_File_Name ( ) <> ''",
+        "input_file_block_start() = 0",
+        "input_file_block_length() > 1",
+        "spark_partition_id() = 0",
+        "`spark_partition_id`() = 0",
+        "monotonically_increasing_id() % 2 = 0",
+        "kind = 'it\\'s' AND monotonically_increasing_id() > 0",
+    ],
+)
+def test_a_condition_on_how_rows_are_read_is_refused(asked: str) -> None:
+    with pytest.raises(SettingsError, match=r"^source\.where: \w+\(\) tells how a row is read") as refused:
+        settings.load(None, ["source.path=x", "output.path=y", f"source.where={asked}"], {})
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "asked", ["kind = 'input_file_name()'", 'kind = "spark_partition_id()"', "input_file_name = 'a'", "id IN (1, 2)"]
+)
+def test_a_condition_on_what_is_in_rows_is_taken(asked: str) -> None:
+    assert settings.load(None, ["source.path=x", "output.path=y", f"source.where={asked}"], {}).source.where == asked

@@ -1,0 +1,138 @@
+"""1  columns that are carried from the source to `entities`: whether they can be, and as what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill import schemas
+from entitymill.errors import SourceError
+from entitymill.naming import quoted_part
+
+_NOT_IN_NAMES = " ,;{}()\n\t="
+_HELPERS = frozenset({"_lost"})
+"""Columns that are beside those of `entities` while it is changed."""
+_COMMENT = "comment"
+_KINDS = (
+    T.StringType,
+    T.CharType,
+    T.VarcharType,
+    T.BinaryType,
+    T.BooleanType,
+    T.NumericType,
+    T.DateType,
+    T.TimestampType,
+    T.TimestampNTZType,
+    T.UserDefinedType,
+)
+"""What Delta, Parquet and Arrow all hold, alone or inside arrays, maps and structs."""
+
+
+def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
+    """The fields of some columns; the types of all others are nobody's business, PySpark may not even know them.
+
+    Args:
+        table: that has them.
+        names: of the columns.
+        setting: that named them, for messages.
+        path: of the table, for messages.
+
+    Raises:
+        SourceError: there is no such column, or its type is none that PySpark knows.
+    """
+    java: Any = table._jdf
+    held = list(java.columns())
+    found = []
+    for name in names:
+        if name not in held:
+            raise SourceError(f"source.{setting}: {path} has no column {name}; it has {', '.join(sorted(held))}.")
+        try:
+            found.append(table.select(F.col(quoted_part(name))).schema.fields[0])
+        except ValueError as error:
+            kind = java.schema().apply(name).dataType().simpleString()
+            raise SourceError(f"source.{setting}: {_unfit(name, path, kind)}") from error
+    return found
+
+
+def check(found: list[T.StructField], path: str) -> list[T.StructField]:
+    """The carried fields as `entities` is to have them: without what their own table notes of them, comments apart.
+
+    Args:
+        found: as the source has them.
+        path: of the source, for messages.
+
+    Raises:
+        SourceError: one cannot be a column of `entities`.
+    """
+    taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPERS
+    for field in found:
+        name = field.name
+        if name.lower() in taken:
+            raise SourceError(
+                f"source.passthrough: {name} is the name of another column of the entities table, letter case apart; "
+                "rename it in a view."
+            )
+        taken.add(name.lower())
+        if any(character in _NOT_IN_NAMES for character in _names(field.dataType) + name):
+            raise SourceError(
+                f"source.passthrough: {name} of {path} cannot be a column of the entities table, since "
+                "Delta and Parquet allow no blank and none of ,;{}()= in names; rename it in a view."
+            )
+        if not _storable(field.dataType):
+            raise SourceError(f"source.passthrough: {_unfit(name, path, field.dataType.simpleString())}")
+    return [plain(field) for field in found]
+
+
+def column(field: T.StructField) -> Column:
+    """A carried column.
+
+    The cast is to its own type: without it the column would bring what its table notes of it, such as a default or the
+    length of a varchar, which a table of its own must allow for first.
+    """
+    return F.col(quoted_part(field.name)).cast(plain(field).dataType).alias(field.name)
+
+
+def plain(field: T.StructField) -> T.StructField:
+    """A field with its comment, and nothing else that was noted of it or of what is inside it."""
+    noted = {_COMMENT: field.metadata[_COMMENT]} if _COMMENT in field.metadata else {}
+    return T.StructField(field.name, _plain(field.dataType), field.nullable, noted)
+
+
+def _plain(kind: T.DataType) -> T.DataType:
+    if isinstance(kind, T.StructType):
+        return T.StructType([plain(field) for field in kind])
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(_plain(kind.elementType), kind.containsNull)
+    if isinstance(kind, T.MapType):
+        return T.MapType(_plain(kind.keyType), _plain(kind.valueType), kind.valueContainsNull)
+    return kind
+
+
+def _storable(kind: T.DataType) -> bool:
+    if isinstance(kind, T.StructType):
+        distinct = {field.name.lower() for field in kind}
+        return 0 < len(distinct) == len(kind.fields) and all(_storable(field.dataType) for field in kind)
+    if isinstance(kind, T.ArrayType):
+        return _storable(kind.elementType)
+    if isinstance(kind, T.MapType):
+        return _storable(kind.keyType) and _storable(kind.valueType)
+    return isinstance(kind, _KINDS)
+
+
+def _unfit(name: str, path: str, kind: str) -> str:
+    return (
+        f"{name} of {path} is {kind}, which cannot be a column of the entities table; "
+        "cast it in a view (source.format table)."
+    )
+
+
+def _names(kind: T.DataType) -> str:
+    """All field names inside a type, in one string."""
+    if isinstance(kind, T.StructType):
+        return "".join(field.name + _names(field.dataType) for field in kind)
+    if isinstance(kind, T.ArrayType):
+        return _names(kind.elementType)
+    return _names(kind.keyType) + _names(kind.valueType) if isinstance(kind, T.MapType) else ""
