@@ -1,4 +1,4 @@
-"""1  columns that are carried from the source to `entities`: whether they can be, and as what."""
+"""1  columns of the source: whether they are what the settings say, and how those that are carried come to `entities`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import SourceError
 from entitymill.naming import quoted_part
+from entitymill.settings import SourceSettings
 
 _NOT_IN_NAMES = " ,;{}()\n\t="
 _HELPERS = frozenset({"_lost"})
@@ -29,6 +30,24 @@ _KINDS = (
     T.UserDefinedType,
 )
 """What Delta, Parquet and Arrow all hold, alone or inside arrays, maps and structs."""
+
+
+def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
+    """The carried fields as `entities` is to have them, of a table whose other columns are fit, too.
+
+    Raises:
+        SourceError: a column is missing, or of a type that it cannot have.
+    """
+    path = settings.path
+    [key] = fields(table, [settings.id_column], "id_column", path)
+    [text] = fields(table, [settings.text_column], "text_column", path)
+    if not isinstance(text.dataType, T.StringType):
+        raise SourceError(f"source.text_column: {text.name} of {path} is {text.dataType.simpleString()}, not string.")
+    if not isinstance(key.dataType, T.AtomicType):
+        raise SourceError(
+            f"source.id_column: {key.name} of {path} is {key.dataType.simpleString()}; an id must be a single value."
+        )
+    return check(fields(table, list(settings.passthrough), "passthrough", path), path)
 
 
 def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:

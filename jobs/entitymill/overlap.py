@@ -57,7 +57,7 @@ def check(source: str, output: str, exists: Exists, names: Names) -> None:
     """Refuse an output that lies in its source, around it, or in another table.
 
     Args:
-        source: address of the source's files: `source.path`, or the location of a catalog table.
+        source: address of the source's files: `source.path`, or the location of a catalog table; empty for a view.
         output: `output.path`.
         exists: whether anything is at an address: `storage.exists`.
         names: of the files that an address with wildcards in its last part matches: `storage.names`.
@@ -65,7 +65,7 @@ def check(source: str, output: str, exists: Exists, names: Names) -> None:
     Raises:
         SettingsError: it does.
     """
-    pairs = [(here, there) for here in places(output) for there in places(source)]
+    pairs = [(here, there) for here in places(output) for there in (places(source) if source else ())]
     if any(there.holds(here) for here, there in pairs):
         raise SettingsError(
             f"output.path: {output} lies in the source {source}, which would be read with the output's files in it, or be "

@@ -14,8 +14,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission, carried, overlap, session, storage
-from entitymill.errors import SettingsError, SourceError
+from entitymill import admission, carried, session, storage, surroundings
+from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
 
@@ -34,6 +34,7 @@ class Source:
     passthrough: fields carried to the entities.
     version: of the table read.
     identity: tells the table from another one made later at the same place; of Delta tables.
+    location: address of its files; empty for a view.
     moving: whether `source.where` may hold for other rows at another time, though these did not change.
     settings: that named it.
     """
@@ -42,6 +43,7 @@ class Source:
     passthrough: list[T.StructField]
     version: str
     identity: str
+    location: str
     moving: bool
     settings: SourceSettings
 
@@ -64,10 +66,11 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     """
     session.trust_calendars(spark)
     table, version = _read(spark, settings)
-    passthrough = _check_columns(table, settings)
+    passthrough = carried.check_columns(table, settings)
     delta = delta_table(spark, settings)
-    identity = str(delta.detail().select("id").collect()[0][0]) if delta is not None else ""
-    return Source(rows_of(table, settings), passthrough, version, identity, moves(settings.where), settings)
+    identity, location = delta.detail().select("id", "location").collect()[0] if delta is not None else ("", "")
+    location = location or _location(spark, settings)
+    return Source(rows_of(table, settings), passthrough, version, identity, location, moves(settings.where), settings)
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -93,6 +96,14 @@ def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | N
         return DeltaTable.forName(spark, quoted_in(spark, settings.path))
     except PySparkException:
         return None
+
+
+def _location(spark: SparkSession, settings: SourceSettings) -> str:
+    """Where the files of a source that is not Delta's are."""
+    if settings.format != "table":
+        return storage.qualify(spark, settings.path)
+    told = spark.sql(f"DESCRIBE TABLE EXTENDED {quoted_in(spark, settings.path)}").where("col_name = 'Location'")
+    return next((str(row["data_type"]) for row in told.collect()), "")
 
 
 def has_change_feed(table: DeltaTable) -> bool:
@@ -175,7 +186,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
         if settings.format == "parquet":
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             version = _listing_digest(spark, settings.path)
-            _refuse_delta(spark, settings.path)
+            surroundings.check_parquet(spark, settings.path)
             return reader.parquet(settings.path), version
         if settings.format == "delta":
             path = storage.qualify(spark, settings.path)
@@ -200,20 +211,6 @@ def _listing_digest(spark: SparkSession, path: str) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
-def _refuse_delta(spark: SparkSession, path: str) -> None:
-    """A Delta table's files hold rows that were deleted or replaced since.
-
-    Raises:
-        SettingsError: the path is that of a Delta table, or of files in one.
-    """
-    table = overlap.table_around(storage.qualify(spark, path), lambda address: storage.exists(spark, address))
-    if table is not None:
-        raise SettingsError(
-            f"source.format: parquet would read deleted rows of {path}, since {table} is a Delta table: "
-            "set source.format=delta."
-        )
-
-
 def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
     if settings.format == "table":
         return f"there is no table {settings.path}, or it may not be read."
@@ -227,19 +224,3 @@ def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Excepti
     if settings.format == "delta":
         return f"{settings.path} is not a Delta table; for plain Parquet files set source.format=parquet."
     return f"{settings.path} is not readable as {settings.format}: a file there is damaged or of another format."
-
-
-def _check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
-    [key] = carried.fields(table, [settings.id_column], "id_column", settings.path)
-    [text] = carried.fields(table, [settings.text_column], "text_column", settings.path)
-    passthrough = carried.fields(table, list(settings.passthrough), "passthrough", settings.path)
-    if not isinstance(text.dataType, T.StringType):
-        raise SourceError(
-            f"source.text_column: {text.name} of {settings.path} is {text.dataType.simpleString()}, not string."
-        )
-    if not isinstance(key.dataType, T.AtomicType):
-        raise SourceError(
-            f"source.id_column: {key.name} of {settings.path} is {key.dataType.simpleString()}; "
-            "an id must be a single value."
-        )
-    return carried.check(passthrough, settings.path)

@@ -9,9 +9,12 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from entitymill import settings
+from entitymill.errors import SettingsError
 from entitymill.source import open_source
+from entitymill.surroundings import check_output
 
 from .conftest import Job
 from .test_bad_input import nothing_written
@@ -78,14 +81,19 @@ def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...],
     assert noted == {name: {"comment": f"of {name}"} for name in COLUMNS}
 
 
-@pytest.mark.parametrize("int96", [False, True])
-@pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_old_days_and_times_of_files_that_spark_did_not_write_arrive(job: Job, *, int96: bool, format_: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "format_"), [("parquet", "delta"), ("parquet", "parquet"), ("int96", "parquet"), ("delta-rs", "delta")]
+)
+def test_old_days_and_times_of_files_that_spark_did_not_write_arrive(job: Job, kind: str, format_: str) -> None:
     ids = IDS[: len(OLD_DAYS)]
-    days, times = pa.array(OLD_DAYS), pa.array(OLD_TIMES if not int96 else OLD_TIMES[1:2] * 4, pa.timestamp("us", "UTC"))
-    texts = pa.table({"id": ids, "text": [TEXT] * len(ids), "day": days, "at": times})
-    pq.write_table(texts, job.directory / "texts.parquet", use_deprecated_int96_timestamps=int96)
-    options = (f"output.format={format_}", "source.passthrough=[day, at]", FAST)
+    times = pa.array(OLD_TIMES, pa.timestamp("us", "UTC"))
+    texts = pa.table({"id": ids, "text": [TEXT] * len(ids), "day": pa.array(OLD_DAYS), "at": times})
+    options = [f"output.format={format_}", "source.passthrough=[day, at]", FAST]
+    if kind == "delta-rs":
+        write_deltalake(job.directory / "source", texts)
+        options += ["source.format=delta", f"source.path={job.directory}/source"]
+    else:
+        pq.write_table(texts, job.directory / "texts.parquet", use_deprecated_int96_timestamps=kind == "int96")
 
     assert job.run(*options).documents == len(ids)
     assert job.run(*options, "limits.max_reject_ratio=1").documents == 0
@@ -148,3 +156,27 @@ def test_files_of_a_delta_table_are_not_read_as_plain_parquet(job: Job, main: Ma
         assert (code, nothing_written(job)) == (2, True)
         assert f"source.format: parquet would read deleted rows of {path}, since file:{source} is a Delta table" in error
         assert "source.format=delta" in error
+
+
+def test_an_output_in_or_around_its_source_is_refused_wherever_that_is_said_to_be(job: Job) -> None:
+    spark, place = job.spark, job.directory
+    spark.sql("CREATE SCHEMA IF NOT EXISTS apart")
+    rows = spark.createDataFrame([("a", TEXT)], "id string, text string")
+    for name in ("delta", "parquet"):
+        rows.write.format(name).option("path", f"{place}/{name}").mode("overwrite").saveAsTable(f"apart.{name}_table")
+    spark.sql("CREATE OR REPLACE VIEW apart.view AS SELECT * FROM apart.delta_table")
+    job.texts([("a", TEXT)])
+    sources = {
+        f"{place}/delta": [("delta", f"{place}/delta"), ("table", "apart.delta_table"), ("table", "apart.view")],
+        f"{place}/parquet": [("parquet", f"file://{place}//parquet/"), ("table", "apart.parquet_table")],
+        f"{place}/texts.parquet": [("parquet", f"{place}/texts.parquet")],
+    }
+    for files, named in sources.items():
+        for format_, path in named:
+            options = ["output.path=unused", f"source.format={format_}", f"source.path={path}"]
+            source = open_source(spark, settings.load(None, options, {}).source)
+            check_output(spark, source.location, f"{place}/out")
+            check_output(spark, source.location, f"{place}/delta_out")
+            for output in (files, f"{files}/a/out", *([] if path == "apart.view" else [place])):
+                with pytest.raises(SettingsError, match=r"output\.path"):
+                    check_output(spark, source.location, str(output))

@@ -136,6 +136,8 @@ def test_links_are_followed_either_way(tmp_path: Path) -> None:
 def test_an_output_in_any_table_is_refused(tmp_path: Path, below: str, files: tuple[str, ...]) -> None:
     foreign = table(tmp_path / "else [1]" / "where", *files)
 
+    with pytest.raises(SettingsError, match="lies in the table"):
+        check("", foreign / below)
     with pytest.raises(SettingsError, match="lies in the table") as refused:
         check(tmp_path / "texts", foreign / below)
     assert f"file:{foreign}, " in str(refused.value)
@@ -163,6 +165,7 @@ def test_our_own_tables_and_files_beside_the_output_are_no_table_around_it(tmp_p
     table(tmp_path / "outer")
 
     check(tmp_path / "texts.parquet", out)
+    check("", out)  # of a view
     check(f"file://{tmp_path}/texts.parquet", f"file:{out}/")
 
 
