@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -103,15 +103,6 @@ def check(found: list[T.StructField], path: str) -> list[T.StructField]:
         if not _storable(field.dataType):
             raise SourceError(f"source.passthrough: {_unfit(name, path, field.dataType.simpleString())}")
     return [plain(field) for field in found]
-
-
-def column(field: T.StructField) -> Column:
-    """A carried column.
-
-    The cast is to its own type: without it the column would bring what its table notes of it, such as a default or the
-    length of a varchar, which a table of its own must allow for first.
-    """
-    return F.col(quoted_part(field.name)).cast(plain(field).dataType).alias(field.name)
 
 
 def plain(field: T.StructField) -> T.StructField:

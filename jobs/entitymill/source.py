@@ -80,8 +80,8 @@ def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFra
         SourceError: the condition is none on this table.
     """
     kept = _where(table, settings)
-    passed = carried.fields(table, list(settings.passthrough), "passthrough", settings.path)
-    struct = [F.struct(*map(carried.column, passed)).alias("passthrough")] if passed else []
+    columns = [F.col(quoted_part(column)) for column in settings.passthrough]
+    struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quoted_part(settings.id_column)).cast("string").alias("doc_id")
     return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *struct, *others)
 
