@@ -20,6 +20,7 @@ from entitymill.errors import SessionError
 from entitymill.settings import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
+ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parent
 
 
@@ -60,18 +61,9 @@ def configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]
                 spark.conf.set(key, old)
 
 
-def beside(spark: SparkSession) -> SparkSession:
-    """Another session of the same application, whose confs, catalog and schema are the same now and may change apart."""
-    other = spark.newSession()
-    # In the JVM: what SQL's SET tells has its secrets blotted out.
-    there, here = (of._jsparkSession.sessionState().conf().settings() for of in (other, spark))
-    there.putAll(here)
-    # Only where they differ: the current schema need not exist.
-    if other.catalog.currentCatalog() != spark.catalog.currentCatalog():
-        other.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
-    if other.catalog.currentDatabase() != spark.catalog.currentDatabase():
-        other.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
-    return other
+def adaptive(spark: SparkSession) -> bool:
+    """Whether Spark plans anew after each shuffle: that joins small partitions and splits large ones, at a job a shuffle."""
+    return str(spark.conf.get(ADAPTIVE, "true")).lower() == "true"
 
 
 def submitted() -> bool:

@@ -55,6 +55,10 @@ class OutputSettings(_Section):
     format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
+    deletion_vectors: bool = Field(
+        True, description="a change writes what changed and marks old rows; off for readers that know no deletion vectors"
+    )
+    adopt_source: bool = Field(False, description="another source than that of the runs before may take this output over")
     replace_slice: bool = Field(
         False, description="the run is about the rows of source.where alone, and replaces what an earlier run of it wrote"
     )
@@ -132,6 +136,9 @@ class LimitSettings(_Section):
     """When a run refuses to go on."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of refused rows above which nothing is published")
+    max_removed_ratio: float = Field(
+        0.2, ge=0, le=1, description="share of the documents that a run may take out; --allow-removals lifts it once"
+    )
     batch_seconds: float = Field(
         300, gt=0, description="what a worker's window of some 1,024 sentences may take; more for a larger one"
     )

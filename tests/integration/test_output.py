@@ -31,7 +31,7 @@ def test_parquet_is_written_by_label_and_replaced_as_a_whole(job: Job) -> None:
     directory = job.output / "entities"
     assert {path.name for path in directory.glob("label=*")} == {"label=PER", "label=LOC"}
     assert pq.read_table(directory, partitioning="hive").num_rows == 3
-    assert sorted(path.name for path in job.output.iterdir()) == ["_lease", "documents", "entities", "rejects", "runs"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["documents", "entities", "rejects", "runs"]
 
 
 def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) -> None:
@@ -66,7 +66,7 @@ def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job) -> None:
 
 
 def test_a_table_that_was_never_finished_blocks_nobody(job: Job) -> None:
-    for name in ("_lease", "documents", "entities", "runs", "rejects"):
+    for name in ("documents", "entities", "runs", "rejects"):
         (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
     job.texts(TEXTS).run()
     assert job.mentions() == EXPECTED
@@ -163,7 +163,7 @@ def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, form
 def test_a_table_of_another_schema_version_is_refused(job: Job, spark: SparkSession) -> None:
     job.texts(TEXTS).run()
     spark.sql(f"ALTER TABLE delta.`{job.output}/entities` SET TBLPROPERTIES ('entitymill.schema' = '99')")
-    with pytest.raises(OutputError, match="has schema 99, this program writes 2"):
+    with pytest.raises(OutputError, match="has schema 99, this program writes 3"):
         job.run()
 
 
