@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+
+from delta_reader import read_delta
 
 SPEECHES = Path(__file__).parents[1] / "data" / "state_union.parquet"
 MENTION = ("sentence_id", "sentence_begin", "sentence_end", "begin", "end", "entity", "label", "token_count")
@@ -31,9 +32,9 @@ class Truth:
 
     def __init__(self, output: Path, source: Mapping[str, str]) -> None:
         self._mentions: dict[str, Rows] = {text: [] for text in source.values()}
-        for row in DeltaTable(str(output / "entities")).to_pyarrow_table().to_pylist():
+        for row in read_delta(output / "entities").to_pylist():
             self._mentions[source[row["doc_id"]]].append((*(row[name] for name in MENTION), round(row["confidence"], 3)))
-        documents = DeltaTable(str(output / "documents")).to_pyarrow_table().to_pylist()
+        documents = read_delta(output / "documents").to_pylist()
         self._documents = {source[row["doc_id"]]: tuple(row[name] for name in DOCUMENT) for row in documents}
         assert len(self._documents) == len(self._mentions)
 
@@ -56,10 +57,10 @@ class Truth:
 def held(output: Path) -> tuple[Rows, Rows]:
     """Rows of `entities` and `documents`, without run ids and times, read without Spark."""
     if (output / "entities" / "_delta_log").exists():
-        entities = DeltaTable(str(output / "entities")).to_pyarrow_table()
+        entities = read_delta(output / "entities")
     else:
         entities = pq.read_table(output / "entities", partitioning="hive")
-    documents = DeltaTable(str(output / "documents")).to_pyarrow_table()
+    documents = read_delta(output / "documents")
     mentions = [
         (row["doc_id"], row["mention_id"], *(row[name] for name in MENTION), round(row["confidence"], 3))
         for row in entities.to_pylist()

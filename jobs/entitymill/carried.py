@@ -14,7 +14,7 @@ from entitymill.naming import quoted_part
 from entitymill.settings import SourceSettings
 
 _NOT_IN_NAMES = " ,;{}()\n\t="
-_HELPERS = frozenset({"_lost"})
+_HELPERS = frozenset({"_put"})
 """Columns that are beside those of `entities` while it is changed."""
 _COMMENT = "comment"
 _KINDS = (

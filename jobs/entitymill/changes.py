@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
@@ -17,6 +17,14 @@ from entitymill.feed import Feed
 from entitymill.source import Source
 
 KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice")
+
+
+NEVER = 9
+"""A balance that no document can make up for."""
+
+
+class Unsure(Exception):  # noqa: N818  # no error: another way is gone
+    """Only a look at all rows can tell what changed."""
 
 
 @dataclass(frozen=True)
@@ -96,49 +104,65 @@ def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
         OutputError: a fingerprint differs, and the policy is to refuse.
     """
     judged = source.judged()
-    outcomes = plans.apart(_outcomes(judged, known, policy)).persist(StorageLevel.DISK_ONLY)
+    looked_at = judged.withColumns({"here": F.lit(True), "balance": F.lit(None).cast("long")})
+    outcomes = plans.apart(_outcomes(looked_at, known, policy)).persist(StorageLevel.DISK_ONLY)
     total = source.rows.count()
     return _changes("compare", judged, outcomes, source, total, whole=True)
 
 
-def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame, policy: Policy) -> Changes | None:
+def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None, policy: Policy) -> Changes | None:
     """What Delta says has changed against what is known of it.
 
     Args:
         source: of the run.
         feed: since the version that the output is of.
         known: KNOWN_COLUMNS of what the output holds.
-        refused: doc_id of `rejects`.
+        refused: doc_id of `rejects`; none: it is empty.
         policy: of the run.
 
     Returns:
         None where a row was, or is now, refused, or an id may occur elsewhere too: only a look at all rows can tell then.
     """
-    ids = feed.events.select("doc_id").distinct()
-    concerned = known.join(ids, "doc_id", "left_semi")
-    settled = feeds.settle(feed.events, concerned, refused)
-    if settled is None:
+    rows = feeds.rows(feed).persist(StorageLevel.DISK_ONLY)
+    here = F.col("here").isNotNull()
+    columns = [f"here.{name}" for name in ("text", "passthrough") if name in feed.events.columns]
+    unsure = F.col("doc_id").isNull() | (F.col("now") > 1)
+    if refused is not None:
+        rejected = refused.select("doc_id", F.lit(True).alias("rejected")).dropDuplicates(["doc_id"])
+        rows = rows.join(rejected, "doc_id", "left")
+        unsure |= F.col("rejected").isNotNull()
+    flags = (F.lit(1).cast("long").alias("copies"), here.alias("here"), unsure.alias("unsure"))
+    # A known document is one row; with those that came and went, it must be the rows of the latest commit: one, or none.
+    balance = (F.col("more") - F.col("now")).alias("balance")
+    judged = admission.judge(rows.select("doc_id", *columns, *flags, balance), source.settings.max_chars)
+    judged = judged.withColumn(CODE, F.when(F.col("here"), F.col(CODE)))
+    balanced = F.when(F.col("unsure") | F.col(CODE).isNotNull(), NEVER).otherwise(F.col("balance"))
+    concerned = known.join(rows.select("doc_id"), "doc_id", "left_semi")
+    outcomes = plans.apart(_outcomes(judged.withColumn("balance", balanced), concerned, policy))
+    outcomes = outcomes.persist(StorageLevel.DISK_ONLY)
+    try:
+        found = _changes(feed.mode, judged.where("here"), outcomes, source, 0, whole=False)
+    except Unsure:
+        outcomes.unpersist()
+        rows.unpersist()
         return None
-    rows, gone = settled
-    judged = admission.judge(rows.withColumn("copies", F.lit(1).cast("long")), source.settings.max_chars)
-    if judged.where(F.col(CODE).isNotNull()).take(1):
-        return None
-    present = judged.select("doc_id").unionByName(gone)
-    outcomes = _outcomes(judged, concerned.join(present, "doc_id", "left_semi"), policy)
-    outcomes = plans.apart(outcomes).persist(StorageLevel.DISK_ONLY)
-    return _changes(feed.mode, judged, outcomes, source, judged.count(), whole=False)
+    return replace(found, close=lambda: (outcomes.unpersist(), rows.unpersist()))
 
 
 def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
-    """One row per document or refused row that is not as it was: doc_id, kind, chars, copies, CODE, known."""
+    """One row per document or refused row that is not as it was: doc_id, kind, chars, copies, CODE, known.
+
+    Args:
+        judged: with `here`, whether the row is in the source, and `balance`: with 1 for a known document it must be 0, or
+            the outcome is `unsure`; null where that is not asked.
+        known: KNOWN_COLUMNS of what the output holds.
+        policy: of the run.
+    """
     hashes = judged.select(
         "doc_id",
         F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash"),
         admission.passthrough_hash(judged.columns).alias("passthrough_hash"),
-        "chars",
-        "copies",
-        CODE,
-        F.lit(True).alias("here"),
+        *("chars", "copies", CODE, "here", "balance"),
     )
     held = known.select(*KNOWN_COLUMNS).alias("k")
     joined = hashes.alias("s").join(held, F.col("s.doc_id") == F.col("k.doc_id"), "full")
@@ -158,6 +182,7 @@ def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
 
 def _kind(policy: Policy) -> Column:
     other_model = ~F.col("fingerprint").eqNullSafe(F.lit(policy.fingerprint))
+    # `pending` was 0.1.0's, of a run that died.
     changed = F.col("status").eqNullSafe("pending") | ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
     # Of another model's documents the carried columns may be others, too: then it is the model that counts.
     changed |= ~other_model & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
@@ -165,8 +190,10 @@ def _kind(policy: Policy) -> Column:
         changed |= other_model
     if policy.slice is not None:
         changed |= ~F.col("slice").eqNullSafe(F.lit(policy.slice))
-    kind = F.when(F.col(CODE).isNotNull(), "refused").when(F.col("here").isNull(), F.when(_mine(policy), "removed"))
-    kind = kind.when(F.col("k.doc_id").isNull(), "new").when(changed, "changed")
+    held = F.col("k.doc_id").isNotNull()
+    kind = F.when(held.cast("int") + F.col("balance") != 0, "unsure").when(F.col(CODE).isNotNull(), "refused")
+    kind = kind.when(~F.coalesce("here", F.lit(False)), F.when(held & _mine(policy), "removed").otherwise("same"))
+    kind = kind.when(~held, "new").when(changed, "changed")
     return F.coalesce(kind, F.lit("same"))
 
 
@@ -200,13 +227,21 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
 
 
 def _changes(mode: str, judged: DataFrame, outcomes: DataFrame, source: Source, total: int, *, whole: bool) -> Changes:
+    gone = (F.col("kind") == "removed") | F.col("out")
     sums = outcomes.groupBy("kind", CODE).agg(
-        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.sum(F.col("known").cast("long")).alias("known")
+        F.count("*").alias("rows"),
+        F.sum("chars").alias("chars"),
+        F.sum(F.col("known").cast("long")).alias("known"),
+        F.sum(gone.cast("long")).alias("gone"),
     )
     found = sums.collect()
+    if any(row["kind"] == "unsure" for row in found):
+        raise Unsure
     work = [row for row in found if row["kind"] in ("new", "changed")]
     todo = outcomes.where(F.col("kind").isin("new", "changed")).select("doc_id", "known")
-    removed = outcomes.where((F.col("kind") == "removed") | F.col("out")).select("doc_id").distinct()
+    removed = outcomes.where(gone).select("doc_id").distinct()
+    refused = {row[CODE]: row["rows"] for row in found if row["kind"] == "refused"}
+    to_remove = sum(row["gone"] or 0 for row in found)
     return Changes(
         mode=mode,
         documents=admission.documents(judged).join(todo, "doc_id"),
@@ -214,9 +249,10 @@ def _changes(mode: str, judged: DataFrame, outcomes: DataFrame, source: Source, 
         refused=admission.refused(outcomes.where(F.col("kind") == "refused"), source.settings.max_chars),
         whole=whole,
         rows=total,
-        counts={row[CODE]: row["rows"] for row in found if row["kind"] == "refused"},
+        counts=refused,
         to_recognise=sum(row["rows"] for row in work),
-        to_remove=removed.count(),
+        # A refused id may occur more than once.
+        to_remove=removed.count() if to_remove and refused else to_remove,
         chars=sum(row["chars"] or 0 for row in work),
         known=sum(row["known"] or 0 for row in work),
         close=outcomes.unpersist,

@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--full", action="store_true", help="process everything anew, and swap it in as a whole when it is done"
     )
+    built.add_argument(
+        "--allow-removals",
+        action="store_true",
+        help="take out more documents than limits.max_removed_ratio allows, this once",
+    )
     built.add_argument("--print-config", action="store_true", help="print the settings in force, secrets masked, and stop")
     built.add_argument(
         "--show-entities", action="store_true", help="at the end print frequent entities and sentences: this shows text"
@@ -96,7 +101,7 @@ def _run(settings: settings_module.Settings, options: argparse.Namespace) -> Non
     from entitymill.tables import Tables
 
     spark = open_session(settings.spark, "entitymill", sparknlp=settings.recognition.engine == "sparknlp")
-    summary = extract(spark, settings, full=options.full, dry_run=options.dry_run)
+    summary = extract(spark, settings, full=options.full, dry_run=options.dry_run, allow_removals=options.allow_removals)
     console = Console()
     if options.dry_run:
         console.print(

@@ -4,36 +4,54 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import changes, failures, faults, feed, units
+from entitymill import changes, failures, faults, feed, guards, surroundings, units
 from entitymill.changes import Changes
 from entitymill.engines.engine import Engine, open_engine
-from entitymill.errors import RejectedError, SettingsError
+from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.failures import Failures
+from entitymill.session import ADAPTIVE, calendars, configured
 from entitymill.settings import Settings
 from entitymill.source import Source, open_source
 from entitymill.summary import Clock, Summary, scope, slice_of
-from entitymill.tables import NAMES, Stamp, Tables
+from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.arrivals import Arrivals
-from entitymill.tables.commits import Commits
-from entitymill.tables.layout import LEASE
+from entitymill.tables.commits import retried
 from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import Publisher, Unit, adopt
-from entitymill.tables.refusals import Refusals
-from entitymill.tables.runs import Runs
+from entitymill.tables.rejects import Rejects
+from entitymill.tables.runs import Record, Runs
 from entitymill.tables.staging import Staging
 
 log = logging.getLogger(__name__)
+SMALL_BYTES = 64_000_000
+"""Of a source: up to here the run is many small queries."""
+SMALL_QUERIES = {
+    # Planning anew after each shuffle makes a job of each, and compiling takes longer than the rows: half of a run's time.
+    ADAPTIVE: "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 
 
-def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_run: bool = False) -> Summary:
+def extract(
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    full: bool = False,
+    dry_run: bool = False,
+    allow_removals: bool = False,
+) -> Summary:
     """Run the job: bring the output up to the source, and touch what is as it should be no more than needed.
 
     Args:
@@ -41,6 +59,7 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
         settings: of this run.
         full: process everything anew, and swap it in when it is done.
         dry_run: check source and model, count, and write nothing; whether the output can be written is not tried.
+        allow_removals: take out as many documents as the source has no more, whatever limits.max_removed_ratio says.
 
     Raises:
         EntityMillError: of the kind that says what is wrong; of the units that were not published yet nothing is then.
@@ -50,41 +69,91 @@ def extract(spark: SparkSession, settings: Settings, *, full: bool = False, dry_
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
     clock = Clock(summary)
     engine = open_engine(spark, settings)
-    source = open_source(spark, settings.source)
-    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
     if dry_run:
-        return _count_alone(source, summary)
-    stamp = Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
+        with configured(spark, calendars(spark)):
+            return _count_alone(_open(spark, settings), summary)
     tables = Tables(spark, settings.output)
-    tables.check_place()
-    tables.check_ours(LEASE, *NAMES)
-    clock.lap("preparation")
-    runs = Runs(tables)
-    seen = runs.last()
-    if not full and not source.moving and tables.complete() and _nothing_new(seen, tables, summary, stamp):
-        return _idle(runs, tables, settings, stamp, summary, clock)
-    with Lease(tables, settings.limits, summary.run_id) as lease:
-        commits = lease.commits()
-        last = runs.last()
-        if last is not None and last != seen:
-            # Another run came between, perhaps with a newer version of the source: an older one must not follow.
-            source = open_source(spark, settings.source)
-            stamp = replace(stamp, source_version=source.version)
-        summary.started_at = runs.turn(last)
-        stamp = replace(stamp, started_at=summary.started_at)
-        runs.start(summary.row(settings, stamp, "running"), commits)
-        run = _Run(spark, settings, stamp, summary, clock, tables, lease, commits, source, engine, last)
+    own = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
+    with configured(spark, {**calendars(spark), **tables.confs(), **SMALL_QUERIES}):
+        _bring_up(spark, settings, summary, clock, engine, tables, own, full=full, allow_removals=allow_removals)
+    return summary
+
+
+def _open(spark: SparkSession, settings: Settings) -> Source:
+    """The source, if the output may be where it is."""
+    source = open_source(spark, settings.source)
+    if settings.output.path is not None:
         try:
-            run.go(full=full)
+            surroundings.check_output(spark, source.location, settings.output.path)
+        except OSError as error:
+            raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
+    return source
+
+
+def _bring_up(
+    spark: SparkSession,
+    settings: Settings,
+    summary: Summary,
+    clock: Clock,
+    engine: Engine,
+    tables: Tables,
+    own: Mapping[str, str],
+    *,
+    full: bool,
+    allow_removals: bool,
+) -> None:
+    # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
+    runs = Runs(tables)
+    seen = _seen(tables, runs)
+    source = _open(spark, settings)
+    stamp = _stamp(spark, settings, summary, source, engine)
+    guards.check_source(settings, seen.last)
+    tables.check_place()
+    clock.lap("preparation")
+    if not full and not source.moving and _nothing_new(seen.last, tables, summary, stamp):
+        _idle(runs, tables, settings, stamp, summary, clock)
+        return
+
+    def row() -> dict[str, Any]:
+        clock.total()
+        return summary.row(settings, stamp)
+
+    tables.check_ours()
+    with Lease(tables, settings.limits, summary.run_id, row, seen) as lease:
+        last = lease.before.last
+        if last != seen.last:
+            # Another run came between, perhaps with a newer version of the source: an older one must not follow.
+            tables.forget()
+            source = open_source(spark, settings.source)
+            stamp = _stamp(spark, settings, summary, source, engine)
+            guards.check_source(settings, last)
+        summary.started_at = lease.started
+        stamp = replace(stamp, started_at=summary.started_at)
+        run = _Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, allow_removals=allow_removals)
+        small = source.size is not None and source.size <= SMALL_BYTES
+        try:
+            with configured(spark, {} if small else own):
+                run.go(full=full)
             lease.check()
         except Exception as error:
             if faults.reason(str(error)):
-                commits.try_once()
-            _record_failure(runs, settings, stamp, summary, clock, commits)
+                lease.commits.try_once()
             raise
-        clock.total()
-        runs.end(summary.row(settings, stamp, "done"), commits)
-    return summary
+        lease.end("done")
+
+
+def _seen(tables: Tables, runs: Runs) -> Record:
+    """What `runs` says; where it is somebody else's table, the check of all tables says so."""
+    try:
+        return runs.look()
+    except (PySparkException, Py4JJavaError):
+        tables.check_ours()
+        raise
+
+
+def _stamp(spark: SparkSession, settings: Settings, summary: Summary, source: Source, engine: Engine) -> Stamp:
+    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
+    return Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
 
 
 def _count_alone(source: Source, summary: Summary) -> Summary:
@@ -102,31 +171,22 @@ def _continues(last: Row | None, tables: Tables, summary: Summary, stamp: Stamp)
 def _nothing_new(last: Row | None, tables: Tables, summary: Summary, stamp: Stamp) -> bool:
     """Whether the last run did the same for the same version of the source."""
     unchanged = last is not None and last.source_version == stamp.source_version != "unversioned"
-    return unchanged and _continues(last, tables, summary, stamp)
+    return unchanged and tables.complete() and _continues(last, tables, summary, stamp)
 
 
-def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> Summary:
+def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
     summary.mode = "none"
     clock.total()
     claim = claim_of(tables, settings.limits, summary.run_id)
     if claim is not None and not claim.take():
         log.info("nothing to do, and not recorded: another run is at work")
-        return summary
+        return
     try:
-        runs.idle(summary.row(settings, stamp, "done"))
+        now = datetime.now(timezone.utc)
+        runs.idle({**summary.row(settings, stamp), "started_at": summary.started_at, "ended_at": now, "status": "done"})
     finally:
         if claim is not None:
             claim.release()
-    return summary
-
-
-def _record_failure(runs: Runs, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock, commits: Commits) -> None:
-    """A failed run keeps its own error even where this fails too."""
-    clock.total()
-    try:
-        runs.end(summary.row(settings, stamp, "failed"), commits)
-    except Exception:
-        log.exception("the failed run could not be recorded")
 
 
 @dataclass
@@ -140,39 +200,48 @@ class _Run:
     clock: Clock
     tables: Tables
     lease: Lease
-    commits: Commits
     source: Source
     engine: Engine
-    last: Row | None
+    _: KW_ONLY
+    allow_removals: bool
+
+    def __post_init__(self) -> None:
+        """The lease is taken."""
+        self.commits = self.lease.commits
+        self.last = self.lease.before.last
 
     def go(self, *, full: bool) -> None:
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
+        trusted = recovery.settle(self.tables, self.commits, self.last)
         self.tables.check_types(self.source.passthrough)
         whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
         publisher = self._publisher(staging, whole=whole) if collecting else None
-        known = self._known(staging if collecting else None)
+        known = self._known(staging if collecting else None) if trusted else None
         found = self._changes(known, full=full)
         self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
         self.summary.units = units.wanted(found, self.settings.limits)
-        before = failures.listed(self.tables)
         try:
-            refusals = Refusals(self.tables, self.commits, self.stamp)
-            failed = Failures(self.spark, self.settings, self.summary, refusals, before)
-            self._refuse(refusals, found)
+            if not self.allow_removals:
+                guards.check_removals(self.settings, self.tables, found, self.stamp.slice, whole=whole)
+            before = failures.listed(self.tables)
+            rejects = Rejects(self.tables, self.commits, self.stamp)
+            failed = Failures(self.spark, self.settings, self.summary, rejects, before)
+            self._refuse(rejects, found)
             self.clock.lap("source")
             recognise = self.engine.load() if found.to_recognise else _nothing
             publisher = publisher or self._publisher(None, whole=False)
-            if found.mode == "first" and not collecting:
+            if found.mode == "first" and not collecting and not publisher.fresh:
                 publisher.clear()
             self._publish(found, recognise, publisher, failed, tombstones=collecting and not whole)
         finally:
             found.close()
         if collecting:
             staging.finish()
-        if self.stamp.slice is None:
+        if self.stamp.slice is None and self.lease.before.sliced:
             adopt(self.tables, self.commits)
+        retried("files", self.tables.compact)
         self.clock.lap("writing")
 
     def _publisher(self, staging: Staging | None, *, whole: bool) -> Publisher:
@@ -185,7 +254,9 @@ class _Run:
         """What the output holds of each document; none where it holds nothing."""
         if staging is None and not self.tables.complete():
             return None
-        known = staging.known() if staging is not None else self.tables.read("documents")
+        if staging is None:
+            return None if self.tables.empty("documents") else self.tables.read("documents")
+        known = staging.known()
         return known if known.take(1) else None
 
     def _changes(self, known: DataFrame | None, *, full: bool) -> Changes:
@@ -207,16 +278,17 @@ class _Run:
         told = feed.since(self.spark, self.source, before, arrived.keep, arrived.drop)
         if told is None:
             return None
-        found = changes.told(self.source, told, known, self.tables.read("rejects"), policy)
+        refused = None if self.tables.empty("rejects") else self.tables.read("rejects")
+        found = changes.told(self.source, told, known, refused, policy)
         if found is None:
             told.close()
             return None
         return replace(found, close=lambda: (found.close(), told.close()))
 
-    def _refuse(self, refusals: Refusals, found: Changes) -> None:
+    def _refuse(self, rejects: Rejects, found: Changes) -> None:
         """Write down what is refused, and give up where it is too much."""
         if found.whole:
-            refusals.replace(found.refused, some=bool(found.counts))
+            rejects.replace(found.refused, some=bool(found.counts))
         refused = sum(found.counts.values())
         ratio = refused / found.rows if found.rows else 0.0
         allowed = self.settings.limits.max_reject_ratio
@@ -238,15 +310,14 @@ class _Run:
     ) -> None:
         # Removed documents go with the first unit: the fewer commits, the better.
         removed = found.removed if found.to_remove else None
-        if removed is not None and not found.to_recognise:
-            publisher.remove(removed, tombstones=tombstones)
-            self.clock.lap("writing")
         self.summary.removed = found.to_remove
         for piece in units.cut(found, self.settings.limits):
             documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
             # Kept: all tables and the counts read it, and the model must run once. Spark hands out what is kept of an equal
             # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
-            recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id)).persist(StorageLevel.MEMORY_AND_DISK)
+            recognised = (
+                recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id)).persist(StorageLevel.MEMORY_AND_DISK)
+            )
             try:
                 first, last, some_failed = self.summary.count(recognised)
                 self.clock.lap("recognition")
@@ -261,6 +332,9 @@ class _Run:
                 self.clock.lap("writing")
             finally:
                 recognised.unpersist()
+        if removed is not None:
+            publisher.remove(removed, tombstones=tombstones)
+            self.clock.lap("writing")
         seconds = self.summary.seconds
         slots = self.spark.sparkContext.defaultParallelism
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)

@@ -9,7 +9,7 @@ from entitymill.errors import RejectedError
 from entitymill.settings import Settings
 from entitymill.summary import Summary
 from entitymill.tables import Tables
-from entitymill.tables.refusals import Refusals
+from entitymill.tables.rejects import Rejects
 from entitymill.units import Piece
 
 STAGE = "recognition"
@@ -20,7 +20,7 @@ _REFUSED = "doc_id string, stage string, code string, detail string"
 
 def listed(tables: Tables) -> set[str]:
     """Ids of the documents that failed in runs that could go on nevertheless, and have not been looked at since."""
-    if not tables.exists("rejects") or not tables.exists("runs"):
+    if tables.empty("rejects"):
         return set()
     failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
     if not failed:
@@ -46,7 +46,7 @@ class Failures:
         spark: SparkSession,
         settings: Settings,
         summary: Summary,
-        refusals: Refusals,
+        rejects: Rejects,
         before: set[str],
     ) -> None:
         """None so far.
@@ -55,13 +55,13 @@ class Failures:
             spark: the session.
             settings: of the run.
             summary: that counts them.
-            refusals: that lists them.
+            rejects: that lists them.
             before: ids that were `listed` when the run began.
         """
         self._spark = spark
         self._settings = settings
         self._summary = summary
-        self._refusals = refusals
+        self._rejects = rejects
         self._before = before
 
     def take(self, recognised: DataFrame, piece: Piece) -> tuple[DataFrame, DataFrame]:
@@ -82,7 +82,7 @@ class Failures:
         again = dict.fromkeys(self._before, AGAIN)
         failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
         refused = self._spark.createDataFrame(failed, _REFUSED)
-        self._refusals.add(refused)
+        self._rejects.add(refused)
         for _, _, code, _ in failed:
             self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
         ids = [doc_id for doc_id, *_ in failed]

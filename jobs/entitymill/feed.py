@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
-from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
@@ -18,6 +16,8 @@ from entitymill.source import Source
 
 log = logging.getLogger(__name__)
 MOST_COMMITS = 1000
+SINCE_THEN = 20
+"""Commits that may have come since the source was opened."""
 NO_DATA = frozenset(
     {
         "OPTIMIZE",
@@ -43,7 +43,7 @@ class Feed:
     """What changed, or nothing at all.
 
     mode: `feed` or `arrivals`.
-    events: doc_id, text, perhaps `passthrough`, CHANGE and COMMIT of the rows that pass `source.where`; cached.
+    events: doc_id, text, perhaps `passthrough`, CHANGE and COMMIT of the rows that pass `source.where`.
     close: gives back what is kept.
     """
 
@@ -68,17 +68,16 @@ def since(
         None where Delta cannot tell: rows were rewritten without a change feed, or the history is gone.
     """
     try:
-        table = source.delta_table(spark, source_.settings)
-        if table is None or not (version.isdigit() and source_.version.isdigit()):
+        if source_.detail is None or not (version.isdigit() and source_.version.isdigit()):
             return None
-        commits = _commits(table, int(version), int(source_.version))
+        commits = _commits(spark, source_, int(version))
         if commits is None:
             return None
         changing = [commit for commit in commits if commit["operation"] not in NO_DATA]
         if not changing:
             empty = source_.rows.limit(0).withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")})
             return Feed("feed", empty, lambda: None)
-        if source.has_change_feed(table):
+        if str(source_.detail["properties"].get("delta.enableChangeDataFeed")).lower() == "true":
             return _change_feed(spark, source_, int(version))
         if all(map(_appends, changing)):
             return _arrivals(spark, source_, int(version), keep, drop)
@@ -88,12 +87,13 @@ def since(
     return None
 
 
-def _commits(table: DeltaTable, after: int, until: int) -> list[Row] | None:
-    """The commits after one version up to another; none where some are gone, of an unknown kind, or they are too many."""
+def _commits(spark: SparkSession, source_: Source, after: int) -> list[Row] | None:
+    """The commits since a version; none where some are gone, of an unknown kind, or they are too many."""
+    until = int(source_.version)
     if not after <= until or until - after > MOST_COMMITS:
         return None
-    rows = table.history(until - after + MOST_COMMITS).where((F.col("version") > after) & (F.col("version") <= until))
-    found = rows.select("version", "operation", "operationParameters").collect()
+    rows = source.history(spark, source_.settings, until - after + SINCE_THEN)
+    found = [row for row in rows if after < row["version"] <= until]
     known = all(commit["operation"] in OF_ROWS | NO_DATA for commit in found)
     return found if known and len(found) == until - after else None
 
@@ -107,13 +107,7 @@ def _appends(commit: Row) -> bool:
 
 def _change_feed(spark: SparkSession, source_: Source, version: int) -> Feed:
     read = source.read_changes(spark, source_.settings, version + 1, int(source_.version))
-    events = source.rows_of(read, source_.settings, CHANGE, COMMIT).persist(StorageLevel.DISK_ONLY)
-    try:
-        events.count()  # read here, where a feed that is not there does no harm
-    except Exception:
-        events.unpersist()
-        raise
-    return Feed("feed", events, events.unpersist)
+    return Feed("feed", source.rows_of(read, source_.settings, CHANGE, COMMIT), lambda: None)
 
 
 def _arrivals(
@@ -128,28 +122,21 @@ def _arrivals(
     return Feed("arrivals", kept.withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}), drop)
 
 
-def settle(events: DataFrame, known: DataFrame, refused: DataFrame) -> tuple[DataFrame, DataFrame] | None:
-    """The rows as they are now, and the ids of rows that are no more.
-
-    Args:
-        events: of a feed.
-        known: doc_id of the documents that the output holds.
-        refused: doc_id of `rejects`.
+def rows(feed: Feed) -> DataFrame:
+    """A row for each id that the events tell of, as its latest commit left it.
 
     Returns:
-        doc_id, text, perhaps `passthrough`; and doc_id. None where an id may occur in a row that the events do not tell of.
+        doc_id; here: text and perhaps `passthrough` in a struct, null where the row is no more; now: rows of the latest
+        commit; more: rows put less rows cut, of all commits.
     """
     put = F.col(CHANGE).isin(*PUT)
-    each = events.groupBy("doc_id").agg(F.max(COMMIT).alias("last"), F.sum(F.when(put, 1).otherwise(-1)).alias("more"))
-    latest = events.join(each, "doc_id").where(put & (F.col(COMMIT) == F.col("last")))
-    now = latest.groupBy("doc_id").agg(F.count("*").alias("now"))
-    held = known.select("doc_id", F.lit(1).alias("held"))
-    told = each.join(now, "doc_id", "left").join(held, "doc_id", "left").fillna(0, ["now", "held"])
-    # A known document is one row; with those that came and went, it must be the rows of the latest commit: one, or none.
-    sure = (F.col("held") + F.col("more") == F.col("now")) & (F.col("now") <= 1)
-    unsure = told.where(~sure).select("doc_id")
-    unsure = unsure.unionByName(each.select("doc_id").join(refused.select("doc_id"), "doc_id", "left_semi"))
-    unsure = unsure.unionByName(events.where(F.col("doc_id").isNull()).select("doc_id"))
-    if unsure.take(1):
-        return None
-    return latest.drop("last", "more", CHANGE, COMMIT), told.where("now = 0").select("doc_id")
+    columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
+    row = F.when(put, F.struct(*columns))
+    # By id alone, which serves both groupings.
+    events = feed.events.repartition("doc_id").withColumns({"put": put.cast("int"), "row": row})
+    commits = events.groupBy("doc_id", COMMIT).agg(
+        F.sum("put").alias("now"), F.sum(2 * F.col("put") - 1).alias("more"), F.first("row", ignorenulls=True).alias("here")
+    )
+    return commits.groupBy("doc_id").agg(
+        F.max_by("here", COMMIT).alias("here"), F.max_by("now", COMMIT).alias("now"), F.sum("more").alias("more")
+    )

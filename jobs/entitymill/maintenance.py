@@ -19,16 +19,18 @@ from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError
 from entitymill.session import configured, open_session
 from entitymill.settings import Settings
-from entitymill.tables import NAMES, Tables, claims
+from entitymill.tables import NAMES, Tables, claims, recovery
 from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import retried
-from entitymill.tables.layout import LEASE
+from entitymill.tables.layout import MAX_FILE
 from entitymill.tables.lease import Lease
+from entitymill.tables.runs import IDLE
 from entitymill.tables.staging import Staging
 
 log = logging.getLogger(__name__)
 WEEK_HOURS, DAY_HOURS = 168, 24
-_FILE_SIZE = "spark.databricks.delta.optimize.maxFileSize"
+IDLE_DAYS = 30
+"""So long `runs` remembers a run that had nothing to do; of the others it remembers all."""
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
@@ -51,22 +53,23 @@ class Done:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
-    """Join small files to ones of about `output.target_file_mb`; a job may run at the same time.
+    """Join small files to ones of about `output.target_file_mb`, and forget old runs with nothing to do.
+
+    A job may run at the same time.
 
     Args:
         tables: of the output.
         sort: whether to write all files anew, in order of doc_id (ZORDER), so that changes of a few documents touch few.
     """
-    tables.spark.conf.set(_FILE_SIZE, str(tables.settings.target_file_mb * 1024 * 1024))
 
     def change(name: str) -> None:
-        builder = tables.table(name).optimize()
-        if sort and name in _SORTED:
-            builder.executeZOrderBy("doc_id")
-        else:
-            builder.executeCompaction()
+        order = " ZORDER BY (doc_id)" if sort and name in _SORTED else ""
+        tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
 
-    return _each(tables, change)
+    old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
+    retried("runs", lambda: tables.delete("runs", old))
+    with configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+        return _each(tables, change)
 
 
 def vacuum(tables: Tables, hours: float) -> list[Done]:
@@ -94,14 +97,15 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
     with Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease:
-        Staging(tables, lease.commits(), lease).discard()
+        Staging(tables, lease.commits, lease).discard()
+        recovery.settle(tables, lease.commits, lease.before.last)
         Arrivals(tables).drop()
 
         def change(name: str) -> None:
             tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
             _vacuum(tables, name, hours)
 
-        # The others hold no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
+        # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
         return _each(tables, change, _OF_DOCUMENTS)
 
 
@@ -112,7 +116,7 @@ def _beside(tables: Tables, settings: Settings) -> AbstractContextManager[object
     return nullcontext()
 
 
-def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = (*NAMES, LEASE)) -> list[Done]:
+def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[Done]:
     done = []
     for name in names:
         if not (tables.is_delta(name) and tables.exists(name)):
@@ -128,11 +132,11 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
     tasks = _LISTING_TASKS_PER_CORE * spark.sparkContext.defaultParallelism
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
     with configured(spark, chosen):
-        tables.table(name).vacuum(hours)
+        spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")
 
 
 def _state(tables: Tables, name: str) -> tuple[int, float, int]:
-    detail = tables.table(name).detail().select("numFiles", "sizeInBytes", "location").collect()[0]
+    detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.reference(name)}").collect()[0]
     # In the log a job's temporary files come and go, which a listing may trip over.
     on_disk = list(storage.files(tables.spark, detail["location"], without="_delta_log"))
     return detail["numFiles"], detail["sizeInBytes"] / 1e6, len(on_disk)
@@ -182,23 +186,24 @@ def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.address('documents').rpartition('/')[0] or 'that schema'}.")
-    tables.check_ours(LEASE, *NAMES)
+    tables.check_ours()
+    with configured(spark, tables.confs()):
+        done, said = _maintain(tables, settings, options)
+    _print(done, said)
+
+
+def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[Done], str]:
     if options.task == "optimize":
         with _beside(tables, settings):
-            done, said = optimize(tables, sort=options.sort), "small files joined"
-    else:
-        hours = options.retain_hours
-        if hours < 0:
-            raise SettingsError("--retain-hours cannot be negative.")
-        if options.task == "purge":
-            done = purge(tables, settings, hours)
-        else:
-            with _beside(tables, settings):
-                done = vacuum(tables, hours)
-        said = f"versions older than {hours:g} hours can no longer be read"
-        if options.task == "purge":
-            said += f", and rows removed before that are gone from the disk; {_LOG_KEEPS}"
-    _print(done, said)
+            return optimize(tables, sort=options.sort), "small files joined"
+    hours = options.retain_hours
+    if hours < 0:
+        raise SettingsError("--retain-hours cannot be negative.")
+    said = f"versions older than {hours:g} hours can no longer be read"
+    if options.task == "purge":
+        return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_KEEPS}"
+    with _beside(tables, settings):
+        return vacuum(tables, hours), said
 
 
 _LOG_KEEPS = "the Delta log keeps smallest and greatest ids of deleted files until its own retention ends (30 days)"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # settings need the names alone
     from pyspark.sql import SparkSession
+    from pyspark.sql import types as T
 
 MOST_LEVELS = 3
 """Catalog, schema and table."""
@@ -76,3 +77,21 @@ def quoted_in(spark: SparkSession, name: str) -> str:
 def quoted_part(part: str) -> str:
     """One level of a name, or a column, quoted."""
     return "`" + part.replace("`", "``") + "`"
+
+
+def literal(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def ddl(kind: T.DataType) -> str:
+    """A type as SQL writes it, the names of its fields quoted; simpleString() quotes none."""
+    from pyspark.sql import types as T  # noqa: PLC0415  # settings need the names alone
+
+    if isinstance(kind, T.StructType):
+        return f"struct<{', '.join(f'{quoted_part(field.name)}: {ddl(field.dataType)}' for field in kind)}>"
+    if isinstance(kind, T.ArrayType):
+        return f"array<{ddl(kind.elementType)}>"
+    if isinstance(kind, T.MapType):
+        return f"map<{ddl(kind.keyType)}, {ddl(kind.valueType)}>"
+    return kind.simpleString()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pyspark.sql import types as T
 
-VERSION = "2"
+VERSION = "3"
 """Of these schemas; kept as a property of each table."""
+READABLE = frozenset({"2", VERSION})
+"""Versions of tables that a run goes on with: those of 0.1.0 get what they lack."""
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
@@ -57,11 +59,7 @@ DOCUMENTS = T.StructType(
     [
         _DOC_ID,
         _column("text_hash", _STRING, "SHA-256 of the text's UTF-8 bytes, hex"),
-        _column(
-            "status",
-            _STRING,
-            "done; blank: only white space; pending: a run is replacing its mentions, nothing is claimed",
-        ),
+        _column("status", _STRING, "done; blank: only white space"),
         _column("chars", _INT, "code points of the text"),
         _column("sentences", _INT, "sentences with at least one token"),
         _column("tokens", _INT, "tokens"),
@@ -98,7 +96,11 @@ RUNS = T.StructType(
         _column("started_at", _TIME, "start"),
         _column("ended_at", _TIME, "end"),
         _column("status", _STRING, "running, done, failed; or died: found running by a later run"),
-        _column("mode", _STRING, "how the run found its documents: first, full, compare, feed, arrivals, none"),
+        _column(
+            "mode",
+            _STRING,
+            "how the run found its documents: first, full, compare, feed, arrivals; none: nothing to do; maintenance",
+        ),
         _column("settings", _STRING, "all settings as JSON, secrets masked"),
         _column("source", _STRING, "what was read"),
         _column("source_version", _STRING, "which version of it"),
@@ -113,22 +115,15 @@ RUNS = T.StructType(
         _column("rejects", _LONG, "rows refused"),
         _column("seconds", T.MapType(_STRING, T.DoubleType()), "stage -> seconds"),
         _column("sentences_per_second", T.DoubleType(), "sentences over the wall seconds of the whole run"),
-    ]
-)
-
-LEASE = T.StructType(
-    [
-        _key("epoch", _LONG, "grows with every run that takes the lease"),
-        _column("run_id", _STRING, "run that writes; null when none does"),
+        _column("epoch", _LONG, "grows with every run that may write the tables; null where there was nothing to do"),
         _column("process", _STRING, "where it runs: host, kernel start, process"),
-        _column("until", _TIME, "when it is taken for dead unless it says otherwise before"),
+        _column("until", _TIME, "when a running one is taken for dead unless it says otherwise before"),
     ]
 )
-"""One row: who writes."""
 
 CONSTRAINTS = {
     "entities": "`begin` >= 0 AND `end` > `begin` AND confidence >= 0 AND confidence <= 1",
-    "documents": "status IN ('done', 'blank', 'pending') AND entities >= 0",
+    "documents": "status IN ('done', 'blank') AND entities >= 0",
 }
 """Table -> its CHECK constraint."""
 

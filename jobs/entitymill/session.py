@@ -23,6 +23,7 @@ DEFAULTS = "conf/spark-defaults.conf"
 _CALENDARS = tuple(
     f"spark.sql.parquet.{kind}RebaseModeIn{way}" for kind in ("datetime", "int96") for way in ("Read", "Write")
 )
+ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parent
 
 
@@ -43,20 +44,17 @@ def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) 
         there = submitted() or on_databricks() or SparkContext._active_spark_context is not None
         spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
     check(spark, sparknlp=sparknlp)
-    trust_calendars(spark)
     ship_package(spark)
     return spark
 
 
-def trust_calendars(spark: SparkSession) -> None:
-    """Read and write dates before 1582 and times before 1900 as they stand, where Spark would refuse them.
+def calendars(spark: SparkSession) -> dict[str, str]:
+    """Properties with which dates before 1582 and times before 1900 are read and written as they stand.
 
-    Spark 3 cannot tell whether files that it did not write count such days as Spark 2 did, and asks; Parquet's own
+    Spark 3 cannot tell whether files that it did not write count such days as Spark 2 did, and refuses them; Parquet's own
     definition is the calendar of today, and Spark 4 takes them for that. Whoever chose a mode keeps it.
     """
-    for key in _CALENDARS:
-        if str(spark.conf.get(key)).upper() == "EXCEPTION":
-            spark.conf.set(key, "CORRECTED")
+    return {key: "CORRECTED" for key in _CALENDARS if str(spark.conf.get(key)).upper() == "EXCEPTION"}
 
 
 @contextmanager
@@ -75,18 +73,9 @@ def configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]
                 spark.conf.set(key, old)
 
 
-def beside(spark: SparkSession) -> SparkSession:
-    """Another session of the same application, whose confs, catalog and schema are the same now and may change apart."""
-    other = spark.newSession()
-    # In the JVM: what SQL's SET tells has its secrets blotted out.
-    there, here = (of._jsparkSession.sessionState().conf().settings() for of in (other, spark))
-    there.putAll(here)
-    # Only where they differ: the current schema need not exist.
-    if other.catalog.currentCatalog() != spark.catalog.currentCatalog():
-        other.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
-    if other.catalog.currentDatabase() != spark.catalog.currentDatabase():
-        other.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
-    return other
+def adaptive(spark: SparkSession) -> bool:
+    """Whether Spark plans anew after each shuffle: that joins small partitions and splits large ones, at a job a shuffle."""
+    return str(spark.conf.get(ADAPTIVE, "true")).lower() == "true"
 
 
 def submitted() -> bool:

@@ -64,15 +64,12 @@ class OutputSettings(_Section):
     format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
+    deletion_vectors: bool = Field(
+        True, description="a change writes what changed and marks old rows; off for readers that know no deletion vectors"
+    )
+    adopt_source: bool = Field(False, description="another source than that of the runs before may take this output over")
     replace_slice: bool = Field(
         False, description="the run is about the rows of source.where alone, and replaces what an earlier run of it wrote"
-    )
-    adopt_source: bool = Field(
-        False, description="let a run over another source than the one the output is of take the output over"
-    )
-    deletion_vectors: bool = Field(
-        True,
-        description="deletion vectors on the tables: a change costs what changed; off for readers that know none",
     )
 
     @model_validator(mode="after")

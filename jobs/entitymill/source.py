@@ -7,14 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission, carried, session, storage, surroundings
+from entitymill import admission, carried, storage, surroundings
 from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
@@ -36,6 +35,8 @@ class Source:
     identity: tells the table from another one made later at the same place; of Delta tables.
     location: address of its files; empty for a view.
     moving: whether `source.where` may hold for other rows at another time, though these did not change.
+    size: bytes of its files; none where nobody knows.
+    detail: what Delta says of its table; none of others.
     settings: that named it.
     """
 
@@ -45,6 +46,8 @@ class Source:
     identity: str
     location: str
     moving: bool
+    size: int | None
+    detail: Row | None
     settings: SourceSettings
 
     @property
@@ -64,13 +67,12 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
-    session.trust_calendars(spark)
-    table, version = _read(spark, settings)
+    table, version, size, detail = _read(spark, settings)
     passthrough = carried.check_columns(table, settings)
-    delta = delta_table(spark, settings)
-    identity, location = delta.detail().select("id", "location").collect()[0] if delta is not None else ("", "")
-    location = location or _location(spark, settings)
-    return Source(rows_of(table, settings), passthrough, version, identity, location, moves(settings.where), settings)
+    identity = "" if detail is None else str(detail["id"])
+    location = _location(spark, settings) if detail is None else str(detail["location"])
+    rows = rows_of(table, settings)
+    return Source(rows, passthrough, version, identity, location, moves(settings.where), size, detail, settings)
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -86,16 +88,22 @@ def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFra
     return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *struct, *others)
 
 
-def delta_table(spark: SparkSession, settings: SourceSettings) -> DeltaTable | None:
-    """The source, if it is a Delta table."""
+def _reference(spark: SparkSession, settings: SourceSettings) -> str:
+    """The source as SQL names it, quoted."""
+    if settings.format == "delta":
+        return "delta." + quoted_part(storage.qualify(spark, settings.path))
+    return quoted_in(spark, settings.path)
+
+
+def delta_detail(spark: SparkSession, settings: SourceSettings) -> Row | None:
+    """What DESCRIBE DETAIL says of the source: id, properties, sizeInBytes; none where it is no Delta table."""
     if settings.format == "parquet":
         return None
     try:
-        if settings.format == "delta":
-            return DeltaTable.forPath(spark, storage.qualify(spark, settings.path))
-        return DeltaTable.forName(spark, quoted_in(spark, settings.path))
+        row = spark.sql(f"DESCRIBE DETAIL {_reference(spark, settings)}").collect()[0]
     except PySparkException:
         return None
+    return row if row["format"] == "delta" else None
 
 
 def _location(spark: SparkSession, settings: SourceSettings) -> str:
@@ -106,10 +114,9 @@ def _location(spark: SparkSession, settings: SourceSettings) -> str:
     return next((str(row["data_type"]) for row in told.collect()), "")
 
 
-def has_change_feed(table: DeltaTable) -> bool:
-    """Whether a Delta table records every change of a row."""
-    properties = table.detail().select("properties").collect()[0][0]
-    return str(properties.get("delta.enableChangeDataFeed")).lower() == "true"
+def history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
+    """Delta's record of the source's latest commits: version, operation, operationParameters and more."""
+    return spark.sql(f"DESCRIBE HISTORY {_reference(spark, settings)} LIMIT {limit}").collect()
 
 
 def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
@@ -145,7 +152,7 @@ def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """The texts of a few documents, for showing."""
-    table, _ = _read(spark, settings)
+    table, *_ = _read(spark, settings)
     rows = rows_of(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
 
@@ -179,36 +186,35 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     return found
 
 
-def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str]:
-    """The table and its version; a Delta table is pinned to it, so that every pass of a run sees the same rows."""
+def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str, int | None, Row | None]:
+    """The table, its version, its bytes, and what Delta says of it.
+
+    A Delta table is pinned to its version, so that every pass of a run sees the same rows.
+    """
     reader = spark.read
     try:
         if settings.format == "parquet":
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
-            version = _listing_digest(spark, settings.path)
+            listing = list(storage.files(spark, settings.path))
             surroundings.check_parquet(spark, settings.path)
-            return reader.parquet(settings.path), version
+            return reader.parquet(settings.path), _digest(listing), sum(size for _, size, _ in listing), None
+        detail = delta_detail(spark, settings)
+        if detail is None and settings.format == "table":
+            return reader.table(quoted_in(spark, settings.path)), "unversioned", None, None
+        version = str(history(spark, settings, 1)[0]["version"])
+        pinned = reader.option("versionAsOf", version)
         if settings.format == "delta":
-            path = storage.qualify(spark, settings.path)
-            version = _latest(DeltaTable.forPath(spark, path))
-            return reader.format("delta").option("versionAsOf", version).load(path), version
-        table = delta_table(spark, settings)
-        if table is None:
-            return reader.table(quoted_in(spark, settings.path)), "unversioned"
-        version = _latest(table)
-        return reader.option("versionAsOf", version).table(quoted_in(spark, settings.path)), version
+            table = pinned.format("delta").load(storage.qualify(spark, settings.path))
+        else:
+            table = pinned.table(quoted_in(spark, settings.path))
     except (PySparkException, Py4JJavaError, OSError) as error:
         raise SourceError(f"source.path: {_reading_fault(spark, settings, error)}") from error
+    return table, version, None if detail is None else detail["sizeInBytes"], detail
 
 
-def _latest(table: DeltaTable) -> str:
-    return str(table.history(1).select("version").collect()[0][0])
-
-
-def _listing_digest(spark: SparkSession, path: str) -> str:
+def _digest(listing: list[tuple[str, int, int]]) -> str:
     """Plain files have no version: a digest of their names, sizes and times."""
-    listing = "\n".join(map(str, storage.files(spark, path)))
-    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
 
 
 def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:

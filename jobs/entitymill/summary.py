@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from time import perf_counter
 from typing import Any
 
@@ -55,28 +55,35 @@ class Summary:
 
     def count(self, recognised: DataFrame) -> tuple[str | None, str | None, bool]:
         """Add a unit, but no failed documents; returns its smallest and greatest id, and whether some failed."""
-        columns = ["sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds"]
-        ends = [F.min("doc_id").alias("first"), F.max("doc_id").alias("last")]
-        counts = [F.count("*").alias("documents"), F.count("failure").alias("failed")]
-        sums = recognised.agg(*counts, *ends, *(F.sum(c).alias(c) for c in columns)).collect()[0]
-        self.documents += sums["documents"] - sums["failed"]
-        self.sentences += sums["sentences"] or 0
-        self.tokens += sums["tokens"] or 0
-        self.split_sentences += sums["split_sentences"] or 0
+        columns = ("sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds")
+        # One pass: a row for each label that a document has, and before these one for the document itself.
+        labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
+        each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
+        sums = each.groupBy("label").agg(
+            F.count("*").alias("rows"),
+            F.min("doc_id").alias("first"),
+            F.max("doc_id").alias("last"),
+            F.sum(F.col("failed").cast("long")).alias("failed"),
+            *(F.sum(name).alias(name) for name in columns),
+        )
+        found = {row["label"]: row for row in sums.collect()}
+        documents = found.pop(None, None)
+        if documents is None:
+            return None, None, False
+        self.documents += documents["rows"] - documents["failed"]
+        self.sentences += documents["sentences"] or 0
+        self.tokens += documents["tokens"] or 0
+        self.split_sentences += documents["split_sentences"] or 0
         for stage in ("encoding", "inference"):
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + (sums[f"{stage}_seconds"] or 0.0)
-        labels = recognised.select(F.explode("mentions.label").alias("label")).groupBy("label").count()
-        for row in labels.orderBy("label").collect():
-            self.by_label[row["label"]] = self.by_label.get(row["label"], 0) + row["count"]
-        return sums["first"], sums["last"], sums["failed"] > 0
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
+        for label in sorted(found):
+            self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
+        return documents["first"], documents["last"], documents["failed"] > 0
 
-    def row(self, settings: Settings, stamp: Stamp, status: str) -> dict[str, Any]:
-        """The run's row of `runs`."""
+    def row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
+        """The run's row of `runs`, without its beginning, its end and its lease."""
         return {
             "run_id": self.run_id,
-            "started_at": self.started_at,
-            "ended_at": None if status == "running" else datetime.now(timezone.utc),
-            "status": status,
             "mode": self.mode or None,
             "settings": json.dumps(settings.masked()),
             "source": settings.masked()["source"]["path"],

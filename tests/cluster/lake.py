@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+
+from tests.delta_reader import read_delta
 
 from .servers import BUCKET, KEY, SECRET, fill
 
@@ -21,7 +22,7 @@ def read(endpoint: str, table: str) -> pa.Table:
         "AWS_ALLOW_HTTP": "true",
         "AWS_ENDPOINT_URL": f"http://{endpoint}",
     }
-    return DeltaTable(f"s3://{BUCKET}/{table}", storage_options=options).to_pyarrow_table()
+    return read_delta(f"s3://{BUCKET}/{table}", options)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from entitymill.session import open_session
 from entitymill.settings import SparkSettings
 from entitymill.tables.claims import Claims
-from entitymill.tables.lease import gone, this_process
+from entitymill.tables.process import gone, this_process
 from small_queries import SMALL_QUERIES
 
 from .lake import read

@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+
+from delta_reader import read_delta
 
 from .conftest import Cluster
 from .servers import ROOT, SECRET, credentials
@@ -48,7 +49,7 @@ def local(texts: pa.Table, directory: Path) -> pa.Table:
         [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *settings],
         env=credentials(), check=True, timeout=300, capture_output=True,
     )  # fmt: skip
-    return DeltaTable(f"{directory}/out/entities").to_pyarrow_table()
+    return read_delta(f"{directory}/out/entities")
 
 
 def executors(cluster: Cluster) -> list[Path]:

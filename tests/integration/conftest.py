@@ -56,7 +56,9 @@ class Job:
 
     def options(self, *overrides: str) -> list[str]:
         source = ["source.format=parquet", f"source.path={self.directory}/texts.parquet"]
-        return [*source, f"output.path={self.output}", *MODELS, "spark.partitions=2", *overrides]
+        # Of a few documents one that goes is many.
+        few = ["spark.partitions=2", "limits.max_removed_ratio=1"]
+        return [*source, f"output.path={self.output}", *MODELS, *few, *overrides]
 
     def run(self, *overrides: str, full: bool = False) -> Summary:
         return extract(self.spark, settings.load(None, self.options(*overrides), {}), full=full)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deltalake import DeltaTable as DeltaReader
 
 import entitymill
+from delta_reader import read_delta
 from entitymill.errors import SettingsError
 from pages import block
 
@@ -38,7 +38,7 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "sentences/s" in done.stdout
     assert "source took" in done.stdout, "spark-submit joins what Python writes to its two streams"
-    table = DeltaReader(str(job.output / "entities")).to_pyarrow_table().sort_by("begin")
+    table = read_delta(job.output / "entities").sort_by("begin")
     assert table["entity"].to_pylist() == ["Angela Merkel", "Emmanuel Macron", "Paris"]
 
 

@@ -194,7 +194,7 @@ def test_full_makes_everything_anew(job: Job, truth: Truth, format_: str) -> Non
     assert (summary.mode, summary.documents) == ("full", len(changed))
     truth.check(job.output, changed)
     assert {row.run_id for row in job.read("documents").collect()} == {summary.run_id}
-    assert sorted(path.name for path in job.output.glob("_*")) == ["_lease"]
+    assert sorted(path.name for path in job.output.glob("_*")) == []
 
 
 def test_parquet_output_is_incremental_too(job: Job, truth: Truth) -> None:

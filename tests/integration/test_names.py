@@ -27,7 +27,7 @@ def odd_catalog(spark: SparkSession) -> Iterator[str]:
     for sql in (
         f'CREATE SCHEMA "{ODD_SCHEMA}"',
         f'CREATE TABLE {table} ("id" VARCHAR(9), {column} VARCHAR(99))',
-        f"INSERT INTO {table} VALUES ('a', '{TEXT}')",  # noqa: S608  # a constant
+        f"INSERT INTO {table} VALUES ('a', '{TEXT}')",  # a constant
     ):
         statement.execute(sql)
     for key, value in {

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas, settings
-from entitymill.errors import OutputError, SourceError
+from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.extraction import extract
 from entitymill.session import configured
 from entitymill.tables import Tables, parquet
@@ -31,7 +31,7 @@ def test_parquet_is_written_by_label_and_replaced_as_a_whole(job: Job) -> None:
     directory = job.output / "entities"
     assert {path.name for path in directory.glob("label=*")} == {"label=PER", "label=LOC"}
     assert pq.read_table(directory, partitioning="hive").num_rows == 3
-    assert sorted(path.name for path in job.output.iterdir()) == ["_lease", "documents", "entities", "rejects", "runs"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["documents", "entities", "rejects", "runs"]
 
 
 def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) -> None:
@@ -66,7 +66,7 @@ def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job) -> None:
 
 
 def test_a_table_that_was_never_finished_blocks_nobody(job: Job) -> None:
-    for name in ("_lease", "documents", "entities", "runs", "rejects"):
+    for name in ("documents", "entities", "runs", "rejects"):
         (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
     job.texts(TEXTS).run()
     assert job.mentions() == EXPECTED
@@ -163,8 +163,26 @@ def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, form
 def test_a_table_of_another_schema_version_is_refused(job: Job, spark: SparkSession) -> None:
     job.texts(TEXTS).run()
     spark.sql(f"ALTER TABLE delta.`{job.output}/entities` SET TBLPROPERTIES ('entitymill.schema' = '99')")
-    with pytest.raises(OutputError, match="has schema 99, this program writes 2"):
-        job.run()
+    with pytest.raises(OutputError, match="has schema 99, this program writes 3"):
+        job.texts(TEXTS[:1]).run()
+
+
+@pytest.mark.parametrize("place", ["in", "around", "foreign"])
+def test_an_output_in_the_source_around_it_or_in_another_table_is_refused(job: Job, spark: SparkSession, place: str) -> None:
+    source = job.directory / "lake" / "texts"
+    frame = spark.createDataFrame(TEXTS, "id string, text string")
+    frame.write.format("delta").save(str(source))
+    (job.directory / "link").symlink_to(source)
+    output = {"in": f"{job.directory}/link/out", "around": f"{job.directory}/lake/x/..", "foreign": str(job.output)}[place]
+    if place == "foreign":
+        frame.write.format("delta").save(str(job.directory / "out"))
+        output = f"file:{job.output}//out"
+    before = sorted(source.rglob("*"))
+    for dry_run in (True, False):
+        loaded = settings.load(None, job.options("source.format=delta", f"source.path={source}", f"output.path={output}"), {})
+        with pytest.raises(SettingsError, match=r"output\.path: .* lies in "):
+            extract(spark, loaded, dry_run=dry_run)
+    assert sorted(source.rglob("*")) == before
 
 
 def test_a_dry_run_counts_and_writes_nothing(job: Job) -> None:

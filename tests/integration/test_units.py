@@ -18,7 +18,7 @@ from entitymill import extraction, storage, units
 from entitymill.changes import Changes
 from entitymill.engines.engine import open_engine
 from entitymill.settings import LimitSettings, Settings
-from entitymill.tables.commits import Commits
+from entitymill.tables import commits
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.staging import Staging
 from truth import POOL, Truth
@@ -94,7 +94,7 @@ def dies_in_the_swap(patched: pytest.MonkeyPatch, step: int) -> None:
         of(staging)
 
     patched.setattr(Staging, "finish", finish)
-    for owner, name in ((Commits, "__call__"), (Staging, "_mark"), (storage, "rename"), (storage, "remove")):
+    for owner, name in ((commits, "retried"), (Staging, "_mark"), (storage, "rename"), (storage, "remove")):
         patched.setattr(owner, name, counting(getattr(owner, name)))
 
 

@@ -8,23 +8,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from pyspark.sql import functions as F
 
-from entitymill import session, settings
+from entitymill import settings
 from entitymill.errors import OutputError
 from entitymill.tables import Tables
 from entitymill.tables.commits import Commits
-from entitymill.tables.layout import LEASE
-from entitymill.tables.lease import Lease, this_process
+from entitymill.tables.lease import Lease
+from entitymill.tables.process import this_process
 from entitymill.tables.publisher import Publisher
 from truth import POOL, Truth
 
 from .conftest import ROOT, Job
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
 SOURCE = {f"d{i}": text for i, text in enumerate(POOL[:9])}
 
 
@@ -70,15 +69,28 @@ def test_a_run_that_may_not_wait_says_who_writes(job: Job) -> None:
     assert not (job.output / "entities").exists()
 
 
+def set_lease(job: Job, **columns: str) -> None:
+    """Of the run that holds the lease, from outside."""
+    changed = ", ".join(f"{name} = {value}" for name, value in columns.items())
+    job.spark.sql(f"UPDATE delta.`{job.output}/runs` SET {changed} WHERE status = 'running'")
+
+
+@pytest.fixture
+def outdated(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes the lease one of a process that slept for long, as its own clock shows it when it wakes up."""
+    check = Lease.check
+    monkeypatch.setattr(Lease, "check", lambda lease, **_: check(lease, surely=True))
+    return lambda: set_lease(job, until="TIMESTAMP '2020-01-01 00:00:00'")
+
+
 def left_by(job: Job, process: dict[str, str], until: datetime) -> None:
     """As a run that was killed leaves the lease."""
-    loaded = settings.load(None, job.options(), {})
-    tables = Tables(job.spark, loaded.output)
-    if not tables.exists(LEASE):
-        with held(job):
-            pass
-    values = {"run_id": F.lit("dead"), "process": F.lit(json.dumps(process)), "until": F.lit(until)}
-    tables.table(LEASE).update(F.lit(True), values)
+    if (job.output / "runs").exists():
+        job.spark.sql(f"DELETE FROM delta.`{job.output}/runs` WHERE status = 'running'")
+    lease = held(job)
+    lease.__enter__()
+    lease._stopped.set()
+    set_lease(job, run_id="'dead'", process=f"'{json.dumps(process)}'", until=f"TIMESTAMP '{until:%Y-%m-%d %H:%M:%S%z}'")
 
 
 def test_a_process_that_is_gone_from_this_machine_blocks_nobody(job: Job) -> None:
@@ -96,7 +108,9 @@ def test_a_machine_that_is_gone_blocks_until_its_lease_ends(job: Job) -> None:
     job.run("limits.wait_seconds=0")
 
 
-def test_a_run_taken_for_dead_publishes_nothing_more(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_taken_for_dead_publishes_nothing_more(
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, outdated: Callable[[], None]
+) -> None:
     """It wakes up in the middle of a unit, when another run has done everything."""
     job.texts(list(SOURCE.items()))
     publish = Publisher.publish
@@ -105,7 +119,7 @@ def test_a_run_taken_for_dead_publishes_nothing_more(job: Job, truth: Truth, mon
     def after_another_run(publisher: Publisher, *rest: object, **named: object) -> None:
         if not woken:
             woken.append("now")
-            Tables(job.spark, publisher.tables.settings).table(LEASE).update(F.lit(True), {"until": F.lit(LONG_AGO)})
+            outdated()
             changed = {**SOURCE, "d0": POOL[5]}
             job.texts(list(changed.items())).run("limits.wait_seconds=0")
             publish(publisher, *rest, **named)
@@ -120,7 +134,7 @@ def test_a_run_taken_for_dead_publishes_nothing_more(job: Job, truth: Truth, mon
 
 
 def test_a_run_taken_for_dead_cannot_publish_before_the_next_one_does(
-    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, outdated: Callable[[], None]
 ) -> None:
     """It wakes up while its successor is between looking at the tables and changing them."""
     job.texts(list(SOURCE.items()))
@@ -130,7 +144,7 @@ def test_a_run_taken_for_dead_cannot_publish_before_the_next_one_does(
     def interleaved(publisher: Publisher, *rest: object, **named: object) -> None:
         calls.append((publisher, *rest))
         if len(calls) == 1:
-            Tables(job.spark, publisher.tables.settings).table(LEASE).update(F.lit(True), {"until": F.lit(LONG_AGO)})
+            outdated()
             job.run("limits.wait_seconds=0")
         else:
             publish(*calls[0], **named)  # type: ignore[arg-type]
@@ -147,8 +161,8 @@ def test_commits_of_an_older_epoch_write_nothing(job: Job) -> None:
     tables = Tables(job.spark, settings.load(None, job.options(), {}).output)
     row = job.read("runs").limit(1)
     far = 4_000_000_000
-    Commits(job.spark, far)("runs", lambda: tables.append(row, "runs"))
-    Commits(job.spark, far - 1)("runs", lambda: tables.append(row, "runs"))
+    Commits(tables, "young", far).append(row, "runs")
+    Commits(tables, "old", far - 1).append(row, "runs")
     assert job.read("runs").count() == 2
 
 
@@ -185,15 +199,3 @@ def test_a_parquet_directory_that_is_just_being_swapped_is_not_somebody_elses(
     job.texts(list(SOURCE.items())).run(parquet)
     assert missed
     truth.check(job.output, SOURCE)
-
-
-def test_the_leases_session_begins_as_the_runs(job: Job) -> None:
-    secret = {"spark.hadoop.fs.test.account.key": "hunter2", "spark.sql.session.timeZone": "Asia/Tokyo"}
-    job.spark.sql("CREATE SCHEMA IF NOT EXISTS chosen")
-    with session.configured(job.spark, secret):
-        job.spark.catalog.setCurrentDatabase("chosen")
-        other = session.beside(job.spark)
-        job.spark.catalog.setCurrentDatabase("default")
-    assert {key: other.conf.get(key) for key in secret} == secret
-    assert other.catalog.currentDatabase() == "chosen"
-    assert job.spark.conf.get("spark.sql.session.timeZone") != "Asia/Tokyo"

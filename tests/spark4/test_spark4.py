@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from delta_reader import read_delta
 from small_queries import SMALL_QUERIES
 from truth import paragraphs
 
@@ -103,7 +104,7 @@ def change(source: Path) -> None:
 
 
 def held(output: Path, name: str) -> list[dict[str, object]]:
-    found = DeltaTable(output / name).to_pyarrow_table().to_pylist()
+    found = read_delta(output / name).to_pylist()
     found.sort(key=lambda row: [f"{row[key]:09}" if isinstance(row[key], int) else str(row[key]) for key in KEYS[name]])
     return [{key: value for key, value in row.items() if key not in RUN} for row in found]
 

@@ -8,6 +8,8 @@ https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from delta.exceptions import DeltaConcurrentModificationException
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame
 
 from entitymill.session import configured
 from entitymill.tables.layout import NAMES, Tables
@@ -26,7 +28,7 @@ COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 PAUSE_SECONDS = 0.5
 """Before the second try; doubled before each further one."""
-_TRANSACTION = "spark.databricks.delta.write.txn"
+_SESSION = "spark.databricks.delta."
 _STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
 
@@ -34,26 +36,57 @@ _FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedExcept
 class Commits:
     """The commits of one holder of the lease."""
 
-    def __init__(self, spark: SparkSession, epoch: int) -> None:
+    def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
         """Start counting.
 
         Args:
-            spark: whose session confs carry the fence while a commit runs.
+            tables: of the output.
+            run_id: of the holder.
             epoch: of the lease.
         """
-        self._spark = spark
-        self._version = epoch * COMMITS_PER_EPOCH
+        self._tables = tables
+        self._run_id = run_id
+        self._epoch = epoch
+        self._versions = itertools.count(epoch * COMMITS_PER_EPOCH + 1)
         self._tries = TRIES
 
-    def __call__(self, what: str, change: Callable[[], object]) -> None:
-        """Make one change, at most once.
+    def append(self, frame: DataFrame, name: str, unit: int | None = None, *, to: Tables | None = None) -> None:
+        """Add rows.
 
         Args:
-            what: for the log.
-            change: makes at most one commit to each table it touches, and is safe to run again if it made none.
+            frame: the rows.
+            name: of the table.
+            unit: that they are of: stands in Delta's record of the commit.
+            to: other tables than the output's.
         """
-        self._version += 1
-        retried(what, lambda: self._fenced(change), self._tries)
+        options = self._options(unit)
+        retried(name, lambda: (to or self._tables).append(frame, name, options), self._tries)
+
+    def replace(self, frame: DataFrame, name: str, condition: str | None = None, *, to: Tables | None = None) -> None:
+        """Put rows in the place of those that meet a condition, or of all."""
+        options = self._options(None)
+        retried(name, lambda: (to or self._tables).replace(frame, name, condition, options), self._tries)
+
+    def change(self, name: str, statement: Callable[[], object], unit: int | None = None) -> None:
+        """Run a statement of SQL, which finds in the session's confs what a writer has as options.
+
+        Args:
+            name: of the table, for the log.
+            statement: makes at most one commit, and is safe to run again if it made none.
+            unit: as for `append`.
+        """
+        options = self._options(unit)
+        confs = {
+            f"{_SESSION}write.txnAppId": options["txnAppId"],
+            f"{_SESSION}write.txnVersion": options["txnVersion"],
+            f"{_SESSION}commitInfo.userMetadata": options["userMetadata"],
+        }
+
+        def fenced() -> None:
+            with configured(self._tables.spark, confs):
+                statement()
+
+        retried(name, fenced, self._tries)
 
     def try_once(self) -> None:
         """From now on: for a run that broke off since its storage is down, and has waited for it long enough."""
@@ -63,12 +96,12 @@ class Commits:
         """Commit nothing to every Delta table that is there: from now on no commit of an older epoch is taken."""
         for tables in places:
             for name in NAMES:
-                if tables.is_delta(name) and tables.exists(name):
-                    self(name, lambda name=name, tables=tables: tables.append(tables.read(name).limit(0), name))  # type: ignore[misc]
+                if name != "runs" and tables.is_delta(name) and tables.exists(name):
+                    self.append(tables.read(name).limit(0), name, to=tables)
 
-    def _fenced(self, change: Callable[[], object]) -> None:
-        with configured(self._spark, {f"{_TRANSACTION}AppId": APPLICATION, f"{_TRANSACTION}Version": str(self._version)}):
-            change()
+    def _options(self, unit: int | None) -> dict[str, str]:
+        told = {"entitymill": self._run_id, "epoch": self._epoch, **({} if unit is None else {"unit": unit})}
+        return {"txnAppId": APPLICATION, "txnVersion": str(next(self._versions)), "userMetadata": json.dumps(told)}
 
 
 def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None:

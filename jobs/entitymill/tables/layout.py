@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import time
 
-from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import faults, schemas, storage
+from entitymill import faults, schemas, session, storage
 from entitymill.errors import OutputError
-from entitymill.naming import quoted, quoted_in, quoted_part
-from entitymill.session import configured
+from entitymill.naming import ddl, literal, quoted, quoted_in, quoted_part
 from entitymill.settings import OutputSettings
 from entitymill.tables import leftovers
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations")
-LEASE = "lease"
 HIDDEN = "entitymill_"
 """Before the name of a table, in a catalog schema, that is nobody's but this program's."""
 STAGED = "staged_"
 """Before the name of a table that waits to be swapped in."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
-_ADVISORY_SIZE = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
-_REPLACING = {
+_VECTORS = "delta.enableDeletionVectors"
+MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
+LABELS = 4
+"""About as many partitions `entities` has."""
+_LARGE = ("entities", "documents", "annotations")
+_PARTITIONED = {"entities": "label", "runs": "status"}
+_STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
+MAKING_SECONDS, LONGEST_MAKING_SECONDS = 2, 60
+"""What making a table takes another run, between its directory and its first commit: as a rule, and at most."""
+MOST_FILES = 200
+"""Of a table, on the average at most a quarter of the target: a run that finds more joins the small ones at its end."""
+SMALL_SHARE = 8
+"""Small is a file of less than this part of a partition: so a row is written again a few times, and not every time."""
+SHUFFLED_BYTES_PER_FILE_BYTE = 3
+"""Rows in a shuffle are about this much larger than in Parquet."""
+CONFS = {
     # On the path of a writer, whose rows must all meet the condition otherwise.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
     # `dynamic`, which some clusters have as their default, would leave every label that is not found any more.
     "spark.sql.sources.partitionOverwriteMode": "static",
+    # Of ids that begin alike, as URLs do, 32 characters tell Delta nothing.
+    "spark.databricks.io.skipping.stringPrefixLength": "256",
+    # Joining files, leave one alone until half of its rows are gone: else a few random changes a night rewrite the table.
+    "spark.databricks.delta.optimize.maxDeletedRowsRatio": "0.5",
 }
-_LONGEST_MAKING_SECONDS = 60
-_STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
-SHUFFLED_BYTES_PER_FILE_BYTE = 3
-"""Rows in a shuffle are about this much larger than in Parquet."""
+"""What the tables are written with; given back when a run ends."""
 
 
 class Tables:
@@ -53,11 +65,18 @@ class Tables:
         self.spark = spark
         self.settings = settings
         self.staged = staged
+        self._root = None if settings.path is None else storage.qualify(spark, settings.path)
+        self._found: dict[str, Row] = {}
 
     @property
     def parquet(self) -> bool:
         """Whether `entities` is plain Parquet here."""
         return self.settings.format == "parquet" and not self.staged
+
+    @property
+    def place(self) -> str:
+        """The output as its user knows it."""
+        return str(self.settings.path or self.settings.schema_)
 
     def is_delta(self, name: str) -> bool:
         """Whether a table is one of Delta's."""
@@ -66,9 +85,9 @@ class Tables:
     def address(self, name: str) -> str:
         """Where a table is: a path, or a catalog name."""
         prefix = STAGED if self.staged else ""
-        if self.settings.path is not None:
+        if self._root is not None:
             # A leading underscore: no reader of the directory takes it for data.
-            return f"{storage.qualify(self.spark, self.settings.path)}/{'_' * self._hidden(name)}{prefix}{name}"
+            return f"{self._root}/{'_' * self._hidden(name)}{prefix}{name}"
         return f"{self.settings.schema_}.{HIDDEN * self._hidden(name)}{prefix}{name}"
 
     def _hidden(self, name: str) -> bool:
@@ -79,13 +98,13 @@ class Tables:
 
     def reference(self, name: str) -> str:
         """A Delta table as SQL names it, quoted."""
-        if self.settings.path is not None:
+        if self._root is not None:
             return "delta." + quoted_part(self.address(name))
         return self._named(name)
 
     def read(self, name: str) -> DataFrame:
         """One of the tables."""
-        if self.settings.path is None:
+        if self._root is None:
             return self.spark.read.table(self._named(name))
         if self.is_delta(name):
             return self.spark.read.format("delta").load(self.address(name))
@@ -94,30 +113,48 @@ class Tables:
             return self.spark.createDataFrame([], schemas.entities([]))
         return self.spark.read.parquet(self.address(name))
 
+    def detail(self, name: str) -> Row | None:
+        """What DESCRIBE DETAIL says of a Delta table, asked for once: its properties, where its files are; none: no table.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        if name not in self._found:
+            try:
+                with faults.storage_told_apart():
+                    row = self.spark.sql(f"DESCRIBE DETAIL {self.reference(name)}").collect()[0]
+            except (PySparkException, Py4JJavaError):
+                return None
+            if row["format"] != "delta":
+                return None
+            self._found[name] = row
+        return self._found[name]
+
     def exists(self, name: str) -> bool:
         """Whether anything is where a table would be."""
-        if self.settings.path is not None:
-            return storage.exists(self.spark, self.address(name)) and not self._half_made(name)
+        if name in self._found:
+            return True
+        if self._root is not None:
+            return storage.exists(self.spark, self.address(name)) and not leftovers.half_made(self.spark, self.address(name))
         return self.spark.catalog.tableExists(self._named(name))
-
-    def _half_made(self, name: str) -> bool:
-        """Whether a run died, or is, between making a table's directory and its first commit."""
-        return leftovers.half_made(self.spark, self.address(name))
 
     def _blank(self, name: str) -> bool:
         """Whether a directory holds nothing but what Spark leaves beside data."""
         names = (file.rpartition("/")[2] for file, *_ in storage.files(self.spark, self.address(name)))
         return all(file.startswith(("_", ".")) for file in names)
 
+    def empty(self, name: str) -> bool:
+        """Whether a Delta table had no file when it was looked at: then it need not be read."""
+        found = self.detail(name)
+        return found is None or found["numFiles"] == 0
+
+    def forget(self) -> None:
+        """Look again: another run came between."""
+        self._found.clear()
+
     def complete(self) -> bool:
         """Whether `documents` and what it tells of are both there."""
         return self.exists("documents") and self.exists("entities")
-
-    def table(self, name: str) -> DeltaTable:
-        """A Delta table, to be changed."""
-        if self.settings.path is not None:
-            return DeltaTable.forPath(self.spark, self.address(name))
-        return DeltaTable.forName(self.spark, self._named(name))
 
     def check_place(self) -> None:
         """Find out before any work whether tables can be written here; make the catalog schema where it is missing.
@@ -145,24 +182,33 @@ class Tables:
     def _on_object_store(self) -> bool:
         return self.address("entities").startswith(_OBJECT_STORES)
 
-    def check_ours(self, *names: str) -> None:
-        """Find out whether the tables that exist were written by this version of this program.
+    def check_ours(self) -> None:
+        """Find out whether the tables that exist were written by a version of this program whose tables this one knows.
 
         Raises:
             OutputError: one was not.
         """
-        for name in names:
+        for name in NAMES:
             if not self.exists(name):
                 continue
             if not self.is_delta(name):
                 self._check_parquet()
                 continue
-            version = self.properties(name).get(PROPERTY)
-            if version != schemas.VERSION:
+            version = self._properties(name).get(PROPERTY)
+            if version not in schemas.READABLE:
                 found = (
                     f"has schema {version}, this program writes {schemas.VERSION}" if version else "was not written by it"
                 )
                 raise OutputError(f"output: {self.address(name)} exists and {found}; choose another output or move it away.")
+
+    def _properties(self, name: str) -> dict[str, str]:
+        found = self.detail(name)
+        return {} if found is None else dict(found["properties"])
+
+    def properties(self, name: str) -> dict[str, str]:
+        """The properties of a Delta table as they are now; none where there is no such table."""
+        self._found.pop(name, None)
+        return self._properties(name)
 
     def check_types(self, fields: list[T.StructField]) -> None:
         """Find out before any work whether carried columns still have the types that `entities` has for them.
@@ -201,87 +247,164 @@ class Tables:
         except (PySparkException, Py4JJavaError, OSError):
             return False
 
-    def properties(self, name: str) -> dict[str, str]:
-        """The properties of a Delta table; none where there is no such table.
-
-        Raises:
-            StorageError: the storage does not answer.
-        """
-        try:
-            with faults.storage_told_apart():
-                rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.reference(name)}").collect()
-        except (PySparkException, Py4JJavaError):
-            return {}
-        return {row["key"]: row["value"] for row in rows}
-
-    def create(self, name: str, schema: T.StructType, properties: dict[str, str] | None = None) -> None:
+    def create(self, name: str, schema: T.StructType, properties: dict[str, str] | None = None) -> bool:
         """Create a Delta table with keys NOT NULL, a CHECK constraint and comments on its columns, if it is not there.
 
-        An existing one gets the columns it lacks.
+        An existing one gets the columns and the properties it lacks.
+
+        Returns:
+            Whether it was made.
         """
+        # Each look at a table that has them costs a job more: not where rows are few.
+        vectors = str(self.settings.deletion_vectors and name in _LARGE).lower()
         if self.exists(name):
-            self._evolve(name, schema)
-            return
-        # What a run left that died before it made the table: Delta takes it for one, or makes none over it.
-        if self.settings.path is not None:
+            self._evolve(name, schema, {PROPERTY: schemas.VERSION, _VECTORS: vectors})
+            return False
+        if self._left(name):
+            if name == "runs":  # of which another run may just be the maker
+                time.sleep(MAKING_SECONDS)
+            if self.exists(name):
+                return False
+            # What a run left that died before it made the table: Delta takes it for one, or makes none over it.
             self.drop(name)
-        else:
-            # Of the lease alone another run may just be the maker.
-            quiet = _LONGEST_MAKING_SECONDS if name == LEASE else 0
-            leftovers.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
-        builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema).property(PROPERTY, schemas.VERSION)
-        for key, value in (properties or {}).items():
-            builder = builder.property(key, value)
+        chosen = {PROPERTY: schemas.VERSION, _VECTORS: vectors, **(properties or {})}
         if name in schemas.CONSTRAINTS and not self.staged:
-            builder = builder.property(f"delta.constraints.entitymill_{name}", schemas.CONSTRAINTS[name])
+            chosen[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
         if name == "entities":
             # No statistics on what was found: they would lie in the log long after the rows are gone.
-            builder = builder.partitionedBy("label").property("delta.dataSkippingStatsColumns", _STATISTICS)
-        if self.settings.path is not None:
-            builder.location(self.address(name)).execute()
-        else:
-            builder.tableName(self._named(name)).execute()
+            chosen["delta.dataSkippingStatsColumns"] = _STATISTICS
+        columns = ", ".join(map(_column, schema))
+        partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.reference(name)} ({columns}) USING delta {partitions} "
+            f"TBLPROPERTIES ({_listed(chosen)})"
+        )
+        return True
 
-    def _evolve(self, name: str, schema: T.StructType) -> None:
+    def _left(self, name: str) -> bool:
+        return self._root is None or storage.exists(self.spark, self.address(name))
+
+    def _evolve(self, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
         held = {column.lower() for column in self.read(name).columns}
         if any(column.lower() not in held for column in schema.names):
             self.append(self.spark.createDataFrame([], schema), name)
+        before = self._properties(name)
+        # As Delta has it where nobody said anything.
+        before.setdefault(_VECTORS, "false")
+        differing = {key: value for key, value in properties.items() if before.get(key) != value}
+        if differing:
+            self.spark.sql(f"ALTER TABLE {self.reference(name)} SET TBLPROPERTIES ({_listed(differing)})")
+            self._found.pop(name, None)
 
-    def append(self, frame: DataFrame, name: str) -> None:
-        """Add rows in one commit; new columns are added."""
-        if self.settings.path is not None:
-            frame.write.format("delta").mode("append").option("mergeSchema", "true").save(self.address(name))
+    def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
+        """Add rows in one commit; new columns are added.
+
+        Args:
+            frame: the rows.
+            name: of the table.
+            options: of Delta's writer.
+        """
+        chosen = {"mergeSchema": "true", **(options or {})}
+        if self._root is not None:
+            frame.write.format("delta").mode("append").options(**chosen).save(self.address(name))
         else:
-            frame.writeTo(self._named(name)).option("mergeSchema", "true").append()
+            frame.writeTo(self._named(name)).options(**chosen).append()
 
-    def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
+    def replace(
+        self, frame: DataFrame, name: str, condition: str | None = None, options: dict[str, str] | None = None
+    ) -> None:
         """Delete the rows that meet an SQL condition, or all, and add others, in one commit.
 
         The others need not meet the condition. New columns are added, ones no longer written stay, empty; NOT NULL and
-        properties are kept.
+        properties are kept. CONFS have to be in force.
         """
-        with configured(self.spark, _REPLACING):
-            if self.settings.path is not None:
-                writer = frame.write.format("delta").mode("overwrite").option("mergeSchema", "true")
-                if condition is not None:
-                    writer = writer.option("replaceWhere", condition)
-                writer.save(self.address(name))
-            else:
-                # saveAsTable would replace the table itself, its constraints and properties with it.
-                table = frame.writeTo(self._named(name)).option("mergeSchema", "true")
-                table.overwrite(F.expr(condition) if condition is not None else F.lit(True))
+        chosen = {"mergeSchema": "true", **(options or {})}
+        if self._root is not None:
+            if condition is not None:
+                chosen["replaceWhere"] = condition
+            frame.write.format("delta").mode("overwrite").options(**chosen).save(self.address(name))
+        else:
+            # saveAsTable would replace the table itself, its constraints and properties with it.
+            frame.writeTo(self._named(name)).options(**chosen).overwrite(F.expr(condition or "true"))
+
+    def exchange(self, name: str, out: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None) -> None:
+        """Take all rows of some documents out and put others in, in one commit.
+
+        Args:
+            name: of the table.
+            out: doc_id of the documents whose rows go, each once.
+            rows: that come.
+            between: smallest and greatest of these ids: Delta skips the files that cannot hold one.
+        """
+        source = rows.withColumn("_put", F.lit(True)).unionByName(
+            out.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
+        )
+        inside = f"AND t.doc_id BETWEEN {literal(between[0])} AND {literal(between[1])}" if between else ""
+        names = ", ".join(map(quoted_part, rows.columns))
+        values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
+        self.spark.sql(
+            f"MERGE INTO {self.reference(name)} AS t USING {{source}} AS s "
+            f"ON t.doc_id = s.doc_id AND NOT s._put {inside} "
+            f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s._put THEN INSERT ({names}) VALUES ({values})",
+            source=source,
+        )
+
+    def delete(self, name: str, condition: str = "true") -> None:
+        """Delete rows, in one commit."""
+        self.spark.sql(f"DELETE FROM {self.reference(name)} WHERE {condition}")
+
+    def restore(self, name: str, version: int) -> None:
+        """Make the rows those of an older version, in one commit that copies nothing."""
+        self.spark.sql(f"RESTORE TABLE {self.reference(name)} TO VERSION AS OF {version}")
+
+    def compact(self) -> None:
+        """Join the small files of tables that had too many of them when they were looked at."""
+        target = self.settings.target_file_mb * 1024 * 1024
+        for name in NAMES:
+            found = self.detail(name) if self.is_delta(name) else None
+            if found is None or found["numFiles"] <= MOST_FILES or found["sizeInBytes"] > found["numFiles"] * target / 4:
+                continue
+            partitions = LABELS if name == "entities" else 1
+            small = min(target // 2, found["sizeInBytes"] // partitions // SMALL_SHARE)
+            with session.configured(self.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
+                self.spark.sql(f"OPTIMIZE {self.reference(name)}")
+            self._found.pop(name)
+
+    def history(self, name: str, latest: int | None = None) -> DataFrame:
+        """Delta's record of a table's commits, all or the latest: version, operation, userMetadata and more."""
+        limit = "" if latest is None else f" LIMIT {latest}"
+        return self.spark.sql(f"DESCRIBE HISTORY {self.reference(name)}{limit}")
 
     def drop(self, name: str) -> None:
-        """Remove a table that waits to be swapped in."""
-        if self.settings.path is not None:
+        """Remove a table that waits to be swapped in, or what a run left that died while it made one."""
+        self._found.pop(name, None)
+        if self._root is not None:
             leftovers.discard(self.spark, self.address(name), by_renaming=not self._on_object_store())
         else:
-            self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
-            leftovers.clear(self.spark, self.address(name), hidden=True)
+            if self._hidden(name):
+                self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
+            quiet = LONGEST_MAKING_SECONDS if name == "runs" else 0
+            leftovers.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
-        self.spark.conf.set(_ADVISORY_SIZE, f"{self.settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE}m")
+        if not session.adaptive(self.spark):
+            return frame.coalesce(1).sortWithinPartitions("doc_id")
         hint = f"REBALANCE({by})" if by else "REBALANCE"
-        query = f"SELECT /*+ {hint} */ * FROM {{frame}}"  # noqa: S608  # the hint is this program's own
+        query = f"SELECT /*+ {hint} */ * FROM {{frame}}"
         return self.spark.sql(query, frame=frame).sortWithinPartitions("doc_id")
+
+    def confs(self) -> dict[str, str]:
+        """CONFS, and the size of files that `sized` aims at."""
+        megabytes = self.settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
+        return {**CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}
+
+
+def _column(field: T.StructField) -> str:
+    required = "" if field.nullable else " NOT NULL"
+    comment = f" COMMENT {literal(field.metadata['comment'])}" if "comment" in field.metadata else ""
+    return f"{quoted_part(field.name)} {ddl(field.dataType)}{required}{comment}"
+
+
+def _listed(properties: dict[str, str]) -> str:
+    return ", ".join(f"{literal(key)} = {literal(value)}" for key, value in properties.items())

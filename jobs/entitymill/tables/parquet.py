@@ -26,7 +26,7 @@ def swap(tables: Tables, frame: DataFrame, lease: Lease) -> None:
     # Of its own name: a run that was taken for dead may still be writing.
     written = f"{_WRITTEN}_{lease.epoch}"
     tables.sized(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(tables.address(written))
-    lease.check()
+    lease.check(surely=True)
     if tables.exists("entities"):
         _rename(tables, "entities", _REPLACED)
     _rename(tables, written, "entities")

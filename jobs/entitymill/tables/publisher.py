@@ -1,27 +1,30 @@
 """Documents in and out of the tables, a unit at a time, so that a run may die between any two commits.
 
-1. `documents` marks the unit's documents pending: they claim nothing, and the next run does them again.
-2. `entities` (and `annotations`) change in one commit.
-3. `documents` says what `entities` holds now.
+1. `entities` (and before it `annotations`) change in one commit.
+2. `documents` says in one commit what `entities` holds now.
 
-So a document without a row in `documents` has none in `entities`, and units of such documents are appended without a look
-at what is there.
+A run that died between the two is undone by the next one: see `recovery`. So a document without a row in `documents` has
+none in `entities`, and units of such documents are appended without a look at what is there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.naming import quoted_part
 from entitymill.tables import rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.rows import Stamp
+
+ORDER = ("annotations", "entities", "documents")
+"""In which the tables of a unit change."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,12 @@ class Publisher:
         self._annotations = annotations
         # Where earlier runs wrote annotations and this one does not, theirs go with their documents.
         self._outdated = not annotations and tables.exists("annotations")
-        if not tables.parquet:
-            tables.create("entities", self._schema)
-        tables.create("documents", schemas.DOCUMENTS)
+        self._unit = 0
+        made = tables.parquet or tables.create("entities", self._schema)
+        self.fresh = tables.create("documents", schemas.DOCUMENTS) and made
+        """Whether the tables were made just now, and so are empty."""
         if annotations:
             tables.create("annotations", schemas.ANNOTATION_TABLE)
-        self._mine = f"status = 'pending' AND run_id = '{stamp.run_id}'"
 
     def publish(self, unit: Unit, removed: DataFrame | None = None, *, tombstones: bool = False) -> None:
         """Make the tables say of a unit's documents what was recognised in them.
@@ -76,118 +79,53 @@ class Publisher:
             removed: doc_id of documents to take out in the same commits, each once.
             tombstones: whether to leave a row of status `removed` in `documents` for these, for what is swapped in later.
         """
-        if unit.first is None:
+        if unit.first is None and removed is None:
             return
-        ids = unit.recognised.select("doc_id")
+        self._unit += 1
+        out = unit.recognised.select("doc_id")
         if removed is not None:
-            unit = replace(unit, known=True, first=None)
-            ids = ids.unionByName(removed.select("doc_id"))
-        mentions = rows.entities(unit.recognised, self._schema, self._stamp).to(self._schema)
-        between = _between(unit)
-        if unit.known:
-            self._mark(ids, between)
-            self._commits("entities", lambda: self._replace_mentions(ids, mentions, between))
-        else:
-            pending = rows.pending(ids, self._stamp)
-            self._commits("documents", lambda: self.tables.append(pending.coalesce(1), "documents"))
-            sized = self.tables.sized(mentions, by="label")
-            self._commits("entities", lambda: self.tables.append(sized, "entities"))
+            out = out.unionByName(removed.select("doc_id"))
+        between = None
+        if removed is None and unit.first is not None and unit.last is not None:
+            between = unit.first, unit.last
+        exchange = partial(self._exchange, out=out, between=between) if unit.known or removed is not None else self._append
         if self._annotations:
-            self._annotate(unit, ids, between)
-        elif self._outdated and unit.known:
-            self._commits("annotations", lambda: self._delete("annotations", ids))
+            exchange("annotations", rows.annotated(unit.recognised, self._stamp).to(schemas.ANNOTATION_TABLE))
+        elif self._outdated and (unit.known or removed is not None):
+            self._exchange("annotations", self.tables.read("annotations").limit(0), out=out, between=between)
+        exchange("entities", rows.entities(unit.recognised, self._schema, self._stamp).to(self._schema))
         done = rows.documents(unit.recognised, self._stamp).select(*schemas.DOCUMENTS.names).to(schemas.DOCUMENTS)
         if removed is not None and tombstones:
-            done = done.unionByName(self._tombstones(removed), allowMissingColumns=True)
-        self._settle(self.tables.sized(done))
+            done = done.unionByName(rows.tombstones(removed, self._stamp), allowMissingColumns=True)
+        exchange("documents", done)
 
     def remove(self, ids: DataFrame, *, tombstones: bool = False) -> None:
-        """Take documents out of the tables.
-
-        Args:
-            ids: doc_id, each once.
-            tombstones: whether to leave a row of status `removed` in `documents`, for what is swapped in later.
-        """
-        self._mark(ids, F.lit(True), insert=tombstones)
-        names = ("entities", "annotations") if self._annotations or self._outdated else ("entities",)
-        for name in names:
-            self._commits(name, lambda name=name: self._delete(name, ids))  # type: ignore[misc]
-        self._settle(self._tombstones(ids) if tombstones else None)
-
-    def _tombstones(self, ids: DataFrame) -> DataFrame:
-        return rows.pending(ids, self._stamp).withColumn("status", F.lit("removed"))
+        """Take documents out of the tables: as `publish`, where there is no unit to do it with."""
+        nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNISED))
+        carried = [field for field in self._schema if field.name not in schemas.ENTITY_COLUMNS]
+        if carried:
+            nothing = nothing.withColumn("passthrough", F.lit(None).cast(T.StructType(carried)))
+        if self._annotations:
+            nothing = nothing.withColumns({f.name: F.lit(None).cast(f.dataType) for f in schemas.ANNOTATIONS})
+        self.publish(Unit(nothing, known=True, first=None, last=None), ids, tombstones=tombstones)
 
     def clear(self) -> None:
         """Empty the tables, where one of them was lost: nothing the others say can be trusted then."""
-        names = ("documents", "entities", *(["annotations"] if self._annotations or self._outdated else []))
-        for name in names:
-            if self.tables.read(name).take(1):
-                self._commits(name, self.tables.table(name).delete)
+        for name in ORDER[::-1]:
+            if self.tables.exists(name):
+                self._commits.change(name, partial(self.tables.delete, name))
 
-    def _mark(self, ids: DataFrame, between: Column, *, insert: bool = True) -> None:
-        pending = rows.pending(ids, self._stamp)
-        changed: dict[str, str | Column] = {
-            name: F.col(f"s.{name}") for name in ("status", "entities", "run_id", "processed_at")
-        }
-        merge = self.tables.table("documents").alias("t").merge(pending.alias("s"), _same_document() & between)
-        merge = merge.whenMatchedUpdate(set={**changed, "text_hash": F.lit(None).cast("string")})
-        if insert:
-            merge = merge.whenNotMatchedInsert(values={name: f"s.{name}" for name in pending.columns})
-        self._commits("documents", merge.execute)
+    def _append(self, name: str, frame: DataFrame) -> None:
+        sized = self.tables.sized(frame, by="label" if name == "entities" else None)
+        self._commits.append(sized, name, self._unit, to=self.tables)
 
-    def _replace_mentions(self, ids: DataFrame, mentions: DataFrame, between: Column) -> None:
-        """One commit: mentions found again are updated, others deleted, new ones inserted."""
-        held = self.tables.read("entities").alias("t").where(between)
-        lost = held.join(ids, "doc_id", "left_semi").join(mentions, "mention_id", "left_anti")
-        put = mentions.withColumn("_lost", F.lit(False))
-        source = put.unionByName(lost.select("doc_id", "mention_id", F.lit(True).alias("_lost")), allowMissingColumns=True)
-        target = self.tables.table("entities").alias("t")
-        matched = (F.col("t.mention_id") == F.col("s.mention_id")) & _same_document() & between
-        values: dict[str, str | Column] = {quoted_part(n): F.col(f"s.{quoted_part(n)}") for n in self._schema.names}
-        # Columns no longer carried stay, empty.
-        written = {n.lower() for n in self._schema.names}
-        dropped = {quoted_part(n): F.lit(None) for n in held.columns if n.lower() not in written}
-        merge = target.merge(source.alias("s"), matched).whenMatchedDelete("s._lost")
-        merge.whenMatchedUpdate(set={**values, **dropped}).whenNotMatchedInsert("NOT s._lost", values=values).execute()
-
-    def _annotate(self, unit: Unit, ids: DataFrame, between: Column) -> None:
-        found = rows.annotated(unit.recognised, self._stamp).to(schemas.ANNOTATION_TABLE)
-        if not unit.known:
-            self._commits("annotations", lambda: self.tables.append(self.tables.sized(found), "annotations"))
-            return
-        target = self.tables.table("annotations").alias("t")
-        lost = ids.join(found, "doc_id", "left_anti").withColumn("_lost", F.lit(True))
-        source = found.withColumn("_lost", F.lit(False)).unionByName(lost, allowMissingColumns=True)
-        merge = target.merge(source.alias("s"), _same_document() & between).whenMatchedDelete("s._lost")
-        values: dict[str, str | Column] = {name: f"s.{name}" for name in found.columns}
-        merge = merge.whenMatchedUpdate(set=values).whenNotMatchedInsert("NOT s._lost", values=values)
-        self._commits("annotations", merge.execute)
-
-    def _delete(self, name: str, ids: DataFrame) -> None:
-        target = self.tables.table(name).alias("t")
-        target.merge(ids.select("doc_id").alias("s"), _same_document()).whenMatchedDelete().execute()
-
-    def _settle(self, done: DataFrame | None) -> None:
-        """Put what is known now in the place of this run's pending rows; only files that hold such rows are read."""
-        if done is None:
-            self._commits("documents", lambda: self.tables.table("documents").delete(self._mine))
-        else:
-            self._commits("documents", lambda: self.tables.replace(done, "documents", self._mine))
-
-
-def _between(unit: Unit) -> Column:
-    """The range of a unit's ids, if it is one: by their statistics Delta skips the files that cannot hold one."""
-    if unit.first is None:
-        return F.lit(True)
-    return (F.col("t.doc_id") >= F.lit(unit.first)) & (F.col("t.doc_id") <= F.lit(unit.last))
-
-
-def _same_document() -> Column:
-    return F.col("t.doc_id") == F.col("s.doc_id")
+    def _exchange(self, name: str, frame: DataFrame, *, out: DataFrame, between: tuple[str, str] | None) -> None:
+        change: Callable[[], None] = partial(self.tables.exchange, name, out, frame, between)
+        self._commits.change(name, change, self._unit)
 
 
 def adopt(tables: Tables, commits: Commits) -> None:
     """Make all documents those of a run that is about the whole source, and no slice's."""
     if tables.read("documents").where("slice IS NOT NULL").take(1):
-        nobody: dict[str, str | Column] = {"slice": F.lit(None).cast("string")}
-        commits("documents", lambda: tables.table("documents").update("slice IS NOT NULL", nobody))
+        update = f"UPDATE {tables.reference('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608  # quoted
+        commits.change("documents", lambda: tables.spark.sql(update))

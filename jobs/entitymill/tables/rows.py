@@ -59,11 +59,11 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     return rows.drop("mentions", "passthrough", "encoding_seconds", "inference_seconds", "failure", "ner", "ner_chunk")
 
 
-def pending(ids: DataFrame, stamp: Stamp) -> DataFrame:
-    """A row per document whose mentions are about to be replaced: it claims nothing."""
+def tombstones(ids: DataFrame, stamp: Stamp) -> DataFrame:
+    """A row per document that goes when what was collected is swapped in."""
     return ids.select(
         "doc_id",
-        F.lit("pending").alias("status"),
+        F.lit("removed").alias("status"),
         F.lit(0).alias("entities"),
         F.lit(stamp.slice).cast("string").alias("slice"),
         *(column.alias(name) for name, column in stamp.columns().items()),

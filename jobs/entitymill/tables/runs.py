@@ -1,18 +1,49 @@
-"""The record of runs: one row each, from its start to its end."""
+"""The record of runs: one row each, from its start to its end. The row of a running one is the lease on the output."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from pyspark.sql import Column, Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from entitymill import schemas
+from entitymill.errors import OutputError
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
+
+LATEST = 10
+"""Commits to look back: runs with nothing to do may have been quicker."""
+RUNNING = "status = 'running'"
+IDLE, MAINTENANCE = "none", "maintenance"
+"""Modes of what recognised no documents."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `runs` says now.
+
+    last: the latest run that had anything to do, or to find out.
+    latest: of the greatest epoch, maintenance too: it holds the lease where its status is `running`.
+    sliced: whether a run ever replaced a slice.
+    """
+
+    last: Row | None = None
+    latest: Row | None = None
+
+    sliced: bool = False
+
+    @property
+    def epoch(self) -> int | None:
+        """The greatest there is."""
+        return None if self.latest is None else int(self.latest["epoch"])
+
+    @property
+    def holder(self) -> Row | None:
+        """The run that holds the lease, alive or not."""
+        return self.latest if self.latest is not None and self.latest["status"] == "running" else None
 
 
 class Runs:
@@ -22,43 +53,75 @@ class Runs:
         """Nothing is read yet."""
         self._tables = tables
 
-    def last(self) -> Row | None:
-        """The latest run that had anything to do, or to find out; none if there was none."""
-        if not self._tables.exists("runs"):
-            return None
-        rows = self._tables.read("runs").where("mode IS NULL OR mode <> 'none'").orderBy(F.desc("started_at")).take(1)
-        return rows[0] if rows else None
-
-    def turn(self, last: Row | None) -> datetime:
-        """When a run that has just taken the lease began: after the last one, whatever the clocks say."""
-        now = datetime.now(timezone.utc)
-        if last is None:
-            return now
-        return max(now, last["started_at"].astimezone(timezone.utc) + timedelta(microseconds=1))
-
-    def start(self, row: dict[str, Any], commits: Commits) -> None:
-        """Record that a run began; it holds the lease, so others still said to be running are dead."""
+    def create(self) -> None:
+        """Make the table, where it is not there."""
         self._tables.create("runs", schemas.RUNS)
-        if self._tables.read("runs").where("status = 'running'").take(1):
-            died: dict[str, str | Column] = {"status": F.lit("died")}
-            commits("runs", lambda: self._tables.table("runs").update("status = 'running'", died))
-        commits("runs", lambda: self._tables.append(self._frame(row), "runs"))
 
-    def end(self, row: dict[str, Any], commits: Commits) -> None:
-        """Record how a run ended."""
-        values = {field.name: _literal(row.get(field.name), field.dataType) for field in schemas.RUNS}
-        commits("runs", lambda: self._tables.table("runs").update(F.col("run_id") == values["run_id"], dict(values)))
+    def look(self) -> Record:
+        """Read it, in one look."""
+        if not self._tables.exists("runs"):
+            return Record()
+        rows = self._tables.read("runs")
+        if "epoch" not in rows.columns:  # of 0.1.0
+            rows = rows.withColumn("epoch", F.lit(None).cast("long"))
+        # Written by 0.1.0, a run has no epoch; one of a smaller epoch never began later.
+        order = F.struct(F.coalesce("epoch", F.lit(0)), "started_at")
+        job = F.col("mode").isNull() | ~F.col("mode").isin(IDLE, MAINTENANCE)
+        whole = F.struct(*rows.columns)
+        sliced = F.get_json_object("settings", "$.output.replace_slice") == "true"
+        # In one task: a shuffle costs more than the table is worth.
+        found = (
+            rows.coalesce(1)
+            .agg(
+                F.max_by(whole, F.when(job, order)).alias("last"),
+                F.max_by(whole, F.when(F.col("epoch").isNotNull(), order)).alias("latest"),
+                F.max(sliced).alias("sliced"),
+            )
+            .collect()[0]
+        )
+        return Record(found["last"], found["latest"], bool(found["sliced"]))
+
+    def first_epoch(self) -> int:
+        """Where no run has one yet: the second in which the table was made, the same for all that start at once.
+
+        So epochs keep growing even where somebody removed the table.
+        """
+        detail = self._tables.detail("runs")
+        if detail is None:
+            raise OutputError(f"output: {self._tables.address('runs')} has just been taken away; run again.")
+        return int(detail["createdAt"].timestamp())
+
+    def put(self, row: dict[str, Any], commits: Commits, *, over: bool = False) -> None:
+        """Write a run's row in the place of the running one, in one commit; Delta refuses it where another came between.
+
+        Args:
+            row: of the run.
+            commits: of the run.
+            over: whether others are said to run, which are dead.
+        """
+        frame = self._frame(row)
+        if over:
+            dead = self._tables.read("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
+            frame = dead.withColumn("status", F.lit("died")).unionByName(frame, allowMissingColumns=True)
+        commits.replace(frame.coalesce(1), "runs", RUNNING)
+
+    def wrote(self, run_id: str) -> bool:
+        """Whether a run's row was really written just now: Delta skips one that comes second under an epoch."""
+        return any(run_id in (row["userMetadata"] or "") for row in self._tables.history("runs", LATEST).collect())
 
     def idle(self, row: dict[str, Any]) -> None:
         """Record a run that found nothing to do."""
+        self.create()
         self._tables.append(self._frame(row), "runs")
 
-    def _frame(self, row: dict[str, Any]) -> Any:
+    def _frame(self, row: dict[str, Any]) -> DataFrame:
         values = [tuple(row.get(name) for name in schemas.RUNS.names)]
         return self._tables.spark.createDataFrame(values, schemas.RUNS).coalesce(1)
 
 
-def _literal(value: Any, kind: T.DataType) -> Column:
-    if isinstance(kind, T.MapType):
-        return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
-    return F.lit(value).cast(kind)
+def turn(last: Row | None) -> datetime:
+    """When a run that has just taken the lease began: after the last one, whatever the clocks say."""
+    now = datetime.now(timezone.utc)
+    if last is None:
+        return now
+    return max(now, last["started_at"].astimezone(timezone.utc) + timedelta(microseconds=1))

@@ -1,8 +1,8 @@
 """Results that become visible all at once: of `--full`, and of every run whose `entities` is plain Parquet.
 
 Units are published into tables of their own beside the output, so a killed run goes on where it was. When all are there, the
-staging is marked complete and swapped in; a run that finds a complete one, left by a run that died in the swap, swaps it
-in first. Every step of the swap may be done again.
+staging is marked complete and swapped in, first `entities`, then `documents`; a run that finds a complete one, left by a run
+that died in the swap, swaps it in first. Every step of the swap may be done again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import parquet
+from entitymill.tables import parquet, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
@@ -87,7 +87,8 @@ class Staging:
             }
         )
         resumed = self._staged.exists("documents") and self._staged.properties("documents").get(_KIND) == kind
-        if not resumed:
+        if not (resumed and recovery.settle(self._staged, self._commits, None)):
+            resumed = False
             self._drop()
             self._staged.create("documents", schemas.DOCUMENTS, {_KIND: kind})
         publisher = Publisher(self._staged, self._commits, stamp, passthrough, annotations=annotations)
@@ -120,36 +121,33 @@ class Staging:
 
     def _swap(self) -> None:
         collected = self._staged.read("documents")
-        self._tables.create("documents", schemas.DOCUMENTS)
-        # Claims go first: until the end, `documents` says nothing of what is being replaced.
-        self._withdraw("documents", collected)
         if self._tables.parquet:
             parquet.swap(self._tables, self._merged(collected), self._lease)
         else:
-            entities = self._staged.read("entities")
-            self._tables.create("entities", entities.schema)
-            self._commits("entities", lambda: self._tables.replace(self._tables.sized(entities, by="label"), "entities"))
+            self._replace("entities", self._staged.read("entities"))
         if self._staged.exists("annotations"):
             self._tables.create("annotations", schemas.ANNOTATION_TABLE)
         if self._tables.exists("annotations"):
-            self._withdraw("annotations", collected)
-        if self._staged.exists("annotations"):
-            annotations = self._tables.sized(self._staged.read("annotations"))
-            self._commits("annotations", lambda: self._tables.append(annotations, "annotations"))
-        present = self._tables.sized(collected.where("status IN ('done', 'blank')"))
-        self._commits("documents", lambda: self._tables.append(present, "documents"))
-        self._lease.check()
+            empty = self._tables.read("annotations").limit(0)
+            annotations = self._staged.read("annotations") if self._staged.exists("annotations") else empty
+            self._put("annotations", collected, annotations)
+        self._tables.create("documents", schemas.DOCUMENTS)
+        self._put("documents", collected, collected.where("status <> 'removed'"))
+        self._lease.check(surely=True)
         # Else what a death leaves of it, half deleted, would be swapped in again.
         self._mark(_SPENT)
         self._drop()
 
-    def _withdraw(self, name: str, collected: DataFrame) -> None:
-        target = self._tables.table(name)
+    def _put(self, name: str, collected: DataFrame, rows: DataFrame) -> None:
+        """In one commit: all rows, or those of the documents that were collected."""
         if self._whole:
-            self._commits(name, target.delete)
-            return
-        merge = target.alias("t").merge(collected.select("doc_id").alias("s"), "t.doc_id = s.doc_id")
-        self._commits(name, merge.whenMatchedDelete().execute)
+            self._replace(name, rows)
+        else:
+            self._commits.change(name, lambda: self._tables.exchange(name, collected.select("doc_id"), rows))
+
+    def _replace(self, name: str, rows: DataFrame) -> None:
+        self._tables.create(name, rows.schema)
+        self._commits.replace(self._tables.sized(rows, by="label" if name == "entities" else None), name)
 
     def _merged(self, collected: DataFrame) -> DataFrame:
         parts = [self._staged.read("entities")]

@@ -11,7 +11,7 @@ from entitymill.tables.layout import Tables
 from entitymill.tables.rows import Stamp
 
 
-class Refusals:
+class Rejects:
     """What a run changes in `rejects`."""
 
     def __init__(self, tables: Tables, commits: Commits, stamp: Stamp) -> None:
@@ -19,7 +19,7 @@ class Refusals:
         self._tables = tables
         self._commits = commits
         self._stamp = stamp
-        tables.create("rejects", schemas.REJECTS)
+        self._empty = tables.create("rejects", schemas.REJECTS) or tables.empty("rejects")
 
     def replace(self, refused: DataFrame, *, some: bool) -> None:
         """Make the refused rows of this run's source, or slice, these.
@@ -29,12 +29,12 @@ class Refusals:
             some: whether there are any.
         """
         condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
-        if some or self._tables.read("rejects").where(condition or "true").take(1):
-            self._commits("rejects", lambda: self._tables.replace(self._rows(refused), "rejects", condition))
+        if some or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
+            self._commits.replace(self._rows(refused), "rejects", condition)
 
     def add(self, refused: DataFrame) -> None:
         """Add refused rows: doc_id, stage, code, detail."""
-        self._commits("rejects", lambda: self._tables.append(self._rows(refused), "rejects"))
+        self._commits.append(self._rows(refused), "rejects")
 
     def _rows(self, refused: DataFrame) -> DataFrame:
         made = rows.rejects(refused, self._stamp).select(*schemas.REJECTS.names).to(schemas.REJECTS)

@@ -1,0 +1,38 @@
+package entitymill.faults;
+
+import java.io.IOException;
+import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.LocalFileSystem;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.util.Progressable;
+
+/** Hadoop's local files, of which every creation, renaming, deletion and new directory may be a run's last change. */
+public class MortalFileSystem extends LocalFileSystem {
+  @Override
+  public FSDataOutputStream create(
+      Path path, FsPermission permission, boolean overwrite, int buffer, short copies, long block, Progressable progress)
+      throws IOException {
+    return Mortality.of("create", path, () -> super.create(path, permission, overwrite, buffer, copies, block, progress));
+  }
+
+  @Override
+  public boolean rename(Path from, Path to) throws IOException {
+    return Mortality.of("rename", from, () -> super.rename(from, to));
+  }
+
+  @Override
+  public boolean delete(Path path, boolean recursive) throws IOException {
+    return Mortality.of("delete", path, () -> super.delete(path, recursive));
+  }
+
+  @Override
+  public boolean mkdirs(Path path, FsPermission permission) throws IOException {
+    return Mortality.of("mkdirs", path, () -> super.mkdirs(path, permission));
+  }
+
+  @Override
+  public boolean mkdirs(Path path) throws IOException {
+    return Mortality.of("mkdirs", path, () -> super.mkdirs(path));
+  }
+}
