@@ -179,7 +179,8 @@ def test_an_output_in_the_source_around_it_or_in_another_table_is_refused(job: J
         output = f"file:{job.output}//out"
     before = sorted(source.rglob("*"))
     for dry_run in (True, False):
-        loaded = settings.load(None, job.options("source.format=delta", f"source.path={source}", f"output.path={output}"), {})
+        chosen = job.options("source.format=delta", f"source.path={source}", f"output.path={output}")
+        loaded = settings.load(None, chosen, {})
         with pytest.raises(SettingsError, match=r"output\.path: .* lies in "):
             extract(spark, loaded, dry_run=dry_run)
     assert sorted(source.rglob("*")) == before
