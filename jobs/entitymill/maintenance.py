@@ -96,15 +96,18 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
     Raises:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
-    with Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease:
+
+    def change(name: str) -> None:
+        tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
+        _vacuum(tables, name, hours)
+
+    with (
+        configured(tables.spark, tables.confs()),
+        Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease,
+    ):
         Staging(tables, lease.commits, lease).discard()
         recovery.settle(tables, lease.commits, lease.before.last)
         Arrivals(tables).drop()
-
-        def change(name: str) -> None:
-            tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
-            _vacuum(tables, name, hours)
-
         # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
         return _each(tables, change, _OF_DOCUMENTS)
 

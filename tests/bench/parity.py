@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -35,9 +35,9 @@ SHOWN = 5
 DETECTORS: tuple[sentences.Kind, ...] = ("dl", "rules")
 
 
-def main() -> int:
-    """Compare."""
-    asked = arguments()
+def main(given: Sequence[str] | None = None) -> int:
+    """Compare; 1 where any text differs."""
+    asked = arguments(given)
     chosen = settings.SparkSettings(master="local[1]", jars=asked.jars, conf={**SMALL_QUERIES, "spark.driver.memory": "2g"})
     spark = open_session(chosen, "parity", sparknlp=True)
     differ = 0
@@ -51,7 +51,7 @@ def main() -> int:
     return 1 if differ else 0
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", nargs="*", default=[], type=Path, metavar="FILE")
@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
     parser.add_argument("--jars", default=f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp")
     parser.add_argument("--smoke", action="store_true", help="some seconds: a few speeches and fuzzed texts")
-    asked = parser.parse_args()
+    asked = parser.parse_args(given)
     if asked.smoke:
         asked.texts, asked.limit, asked.fuzz = [ROOT / "data" / "state_union.parquet"], 3, 300
     return asked

@@ -67,8 +67,6 @@ WORDS = [
 DAYS = ("mon", "tue")
 FEED = {"delta.enableChangeDataFeed": "true"}
 JAVA = Path(__file__).parent / "java"
-QUIET = Path(__file__).parent / "log4j2-off.properties"
-"""Every death would fill a page."""
 Rows = list[tuple[object, ...]]
 
 
@@ -84,7 +82,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.memory": "3g",
         "spark.driver.extraClassPath": f"{classes}/mortal.jar:{JARS}/*",
         "spark.jars": "",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET.as_uri()} {QUICK_START}",
+        "spark.driver.extraJavaOptions": QUICK_START,
         "spark.delta.logStore.file.impl": "entitymill.faults.MortalLogStore",
         "spark.hadoop.fs.file.impl": "entitymill.faults.MortalFileSystem",
         "spark.ui.enabled": "false",
@@ -93,6 +91,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.databricks.delta.snapshotPartitions": "1",
     }
     session = open_session(settings.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill crash points")
+    session.sparkContext.setLogLevel("OFF")  # every death would fill a page
     yield session
     session.stop()
 

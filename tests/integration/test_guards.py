@@ -183,3 +183,23 @@ def test_too_many_small_files_are_joined_by_the_run_that_finds_them(job: Job, mo
     files = job.spark.sql(f"DESCRIBE DETAIL delta.`{job.output}/documents`").collect()[0]["numFiles"]
     assert (before, read_delta(job.output / "documents").num_rows) == (8, 10)
     assert files < 4
+
+
+def test_tables_of_the_version_before_are_taken_over(job: Job) -> None:
+    job.texts(TEN).run("output.deletion_vectors=false")
+    runs = str(job.output / "runs")
+    old = job.read("runs").drop("epoch", "process", "until").toPandas()
+    rows = job.spark.createDataFrame(old, job.read("runs").drop("epoch", "process", "until").schema)
+    rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true").partitionBy().save(runs)
+    for name in ("runs", "documents", "entities", "rejects"):
+        job.spark.sql(f"ALTER TABLE delta.`{job.output}/{name}` SET TBLPROPERTIES ('entitymill.schema' = '2')")
+
+    summary = job.texts([("d0", "Bob Cairo 0"), *TEN[1:]]).run()
+
+    assert (summary.mode, summary.documents) == ("compare", 1)
+    assert job.texts(TEN).run().documents == 1
+    tables = Tables(job.spark, settings.load(None, job.options(), {}).output)
+    assert {tables.properties(name)["entitymill.schema"] for name in ("runs", "documents", "entities", "rejects")} == {"3"}
+    found = job.read("runs").orderBy("started_at").collect()
+    assert [row.epoch is None for row in found] == [True, False, False]
+    assert found[2].epoch == found[1].epoch + 1

@@ -85,7 +85,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
 
     def maintain() -> None:
         tables = Tables(small_files.spark.newSession(), loaded.output)
-        while not stopped.wait(2):
+        while not stopped.wait(0.2):
             try:
                 rounds.append(maintenance.optimize(tables))
                 maintenance.vacuum(tables, 24)
@@ -97,7 +97,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
     beside.start()
     changed = {key: POOL[(i + 5) % len(SOURCE)] for i, key in enumerate(SOURCE)}
     try:
-        small_files.texts(list(changed.items())).run("limits.unit_rows=3")
+        small_files.texts(list(changed.items())).run("limits.unit_rows=1")
     finally:
         stopped.set()
         beside.join()
