@@ -61,7 +61,8 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     place = job.output / "sized"
     # Hashes do not compress: as large in a file as on their way there. Split by what each task sends, so of many tasks.
     rows = spark.range(0, 400_000, 1, 16).select(key, label)
-    tables.sized(rows, by="label").write.partitionBy("label").parquet(str(place))
+    with configured(spark, tables.confs()):
+        tables.sized(rows, by="label").write.partitionBy("label").parquet(str(place))
     files = {name: list((place / f"label={name}").glob("*.parquet")) for name in ("LOC", "PER")}
     sizes = {name: [path.stat().st_size for path in paths] for name, paths in files.items()}
     assert len(sizes["LOC"]) == 1
