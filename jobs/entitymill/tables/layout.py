@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -65,8 +66,11 @@ class Tables:
         self.spark = spark
         self.settings = settings
         self.staged = staged
-        self._root = None if settings.path is None else storage.qualify(spark, settings.path)
         self._found: dict[str, Row] = {}
+
+    @cached_property
+    def _root(self) -> str | None:
+        return None if self.settings.path is None else storage.qualify(self.spark, self.settings.path)
 
     @property
     def parquet(self) -> bool:
