@@ -31,7 +31,18 @@ ODD = [
     "Zoë 👩‍👩‍👧 met José Álvarez in São Paulo;\r\nthen flew to 東京, Japan.",
     "A\x00B Corp. of Paris. " + "Mr. Smith went to Washington, D.C. " * 60,
 ]
-RUN = {"run_id", "processed_at", "at", "started_at", "ended_at", "seconds", "sentences_per_second", "settings"}
+RUN = {
+    "epoch",
+    "process",
+    "run_id",
+    "processed_at",
+    "at",
+    "started_at",
+    "ended_at",
+    "seconds",
+    "sentences_per_second",
+    "settings",
+}
 """Columns that tell of a run, not of what it found."""
 KEYS = {
     "entities": ["doc_id", "begin"], "documents": ["doc_id"], "rejects": ["code", "doc_id"], "annotations": ["doc_id"],

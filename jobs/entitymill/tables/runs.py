@@ -14,6 +14,8 @@ from entitymill.errors import OutputError
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 
+LEASE = "lease"
+"""The table with which 0.1.0 let one run at a time."""
 LATEST = 10
 """Commits to look back: runs with nothing to do may have been quicker."""
 RUNNING = "status = 'running'"
@@ -84,12 +86,13 @@ class Runs:
     def first_epoch(self) -> int:
         """Where no run has one yet: the second in which the table was made, the same for all that start at once.
 
-        So epochs keep growing even where somebody removed the table.
+        So epochs keep growing even where somebody removed the table. Those of 0.1.0 stand in a table of its own.
         """
         detail = self._tables.detail("runs")
         if detail is None:
             raise OutputError(f"output: {self._tables.address('runs')} has just been taken away; run again.")
-        return int(detail["createdAt"].timestamp())
+        before = self._tables.read(LEASE).agg(F.max("epoch")).collect()[0][0] if self._tables.exists(LEASE) else None
+        return max(int(detail["createdAt"].timestamp()), (before or 0) + 1)
 
     def put(self, row: dict[str, Any], commits: Commits, *, over: bool = False) -> None:
         """Write a run's row in the place of the running one, in one commit; Delta refuses it where another came between.
