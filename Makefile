@@ -69,7 +69,7 @@ test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on S
 .PHONY: test-airflow
 test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (seven minutes)
 	$(BIN)/ruff check --preview --select AIR3 airflow_dags
-	$(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
+	MYPYPATH=airflow_dags $(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow
 
 .PHONY: test-databricks

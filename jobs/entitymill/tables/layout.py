@@ -147,6 +147,10 @@ class Tables:
         names = (file.rpartition("/")[2] for file, *_ in storage.files(self.spark, self.address(name)))
         return all(file.startswith(("_", ".")) for file in names)
 
+    def current(self, name: str) -> bool:
+        """Whether a table is there, as this version makes it."""
+        return self._properties(name).get(PROPERTY) == schemas.VERSION
+
     def empty(self, name: str) -> bool:
         """Whether a Delta table had no file when it was looked at: then it need not be read."""
         found = self.detail(name)

@@ -143,7 +143,7 @@ class Lease:
         """Of two first runs at once, one may find the table half made by the other."""
         for attempt in range(TRIES):
             try:
-                if attempt or not self._tables.exists("runs"):
+                if attempt or not self._tables.current("runs"):
                     self._runs.create()
                 seen, self._seen = self._seen, None
                 return seen or self._runs.look()
