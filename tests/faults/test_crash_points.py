@@ -32,7 +32,7 @@ from delta_reader import read_delta
 from entitymill import extraction, settings
 from entitymill.engines.engine import Engine
 from entitymill.session import open_session
-from entitymill.tables import process
+from entitymill.tables import layout, lease, process
 from small_queries import SMALL_QUERIES
 
 from .cluster import JARS, QUICK_START, SPARK_HOME
@@ -98,9 +98,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine without a model, and a process of its own, by then gone, for each run."""
+    """A process of its own, by then gone, for each run; and the dead do not wait."""
     number = itertools.count(4_200_000)
     own = process.this_process()
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(layout, "MAKING_SECONDS", 0.05)
     monkeypatch.setattr(process, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
 
 
