@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import cached_property
 
+from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -281,6 +282,9 @@ class Tables:
         if name == "entities":
             # No statistics on what was found: they would lie in the log long after the rows are gone.
             chosen["delta.dataSkippingStatsColumns"] = _STATISTICS
+        if name == "annotations":
+            self._build(name, schema, chosen)
+            return True
         columns = ", ".join(map(_column, schema))
         partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
         self.spark.sql(
@@ -288,6 +292,16 @@ class Tables:
             f"TBLPROPERTIES ({_listed(chosen)})"
         )
         return True
+
+    def _build(self, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+        """By Delta's builder: in SQL a column has a comment alone, and Spark NLP tells its columns by their metadata."""
+        builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema)
+        for key, value in properties.items():
+            builder = builder.property(key, value)
+        if self._root is not None:
+            builder.location(self.address(name)).execute()
+        else:
+            builder.tableName(self._named(name)).execute()
 
     def _left(self, name: str) -> bool:
         return self._root is None or storage.exists(self.spark, self.address(name))
