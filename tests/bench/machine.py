@@ -19,6 +19,8 @@ BETWEEN_LOOKS, BETWEEN_SHARES = 0.1, 1.0
 STRAGGLERS_SECONDS = 20.0
 """What a watched program started may outlive it by so much."""
 MEGABYTE = 1e6
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds: the least that Linux tells of CPU time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def spend(work: Callable[[], object]) -> Spent:
     """Run once."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     work()
-    return Spent(time.perf_counter() - wall, cpu_seconds() - cpu)
+    return Spent(time.perf_counter() - wall, max(TICK, cpu_seconds() - cpu))
 
 
 class _Tree:
