@@ -61,10 +61,8 @@ class Cost:
 def counters(spark: SparkSession) -> tuple[int, int]:
     """Spark jobs and SQL executions so far."""
     context: Any = spark.sparkContext._jsc.sc()
-    system: Any = spark.sparkContext._jvm
-    # Asking for the next one's number takes it; Spark's own count of them forgets the old.
-    execution = system.org.apache.spark.sql.execution.SQLExecution.nextExecutionId()
-    return int(context.dagScheduler().numTotalJobs()), int(execution)
+    executions = spark._jsparkSession.sharedState().statusStore().executionsCount()
+    return int(context.dagScheduler().numTotalJobs()), int(executions)
 
 
 def stored(output: Path) -> tuple[int, int]:
@@ -79,7 +77,7 @@ def cost(spark: SparkSession, output: Path, work: Callable[[], object]) -> Cost:
     (jobs, executions), (commits, size) = counters(spark), stored(output)
     spent = machine.spend(work)
     after, now = counters(spark), stored(output)
-    return Cost(spent, after[0] - jobs, after[1] - executions - 1, now[0] - commits, (now[1] - size) / 1e6)
+    return Cost(spent, after[0] - jobs, after[1] - executions, now[0] - commits, (now[1] - size) / 1e6)
 
 
 def show(name: str, costs: Sequence[Cost], rows: int) -> None:

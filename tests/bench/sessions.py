@@ -29,7 +29,10 @@ def open_bench(memory: str | None = None, *, sparknlp: bool = False) -> SparkSes
         sparknlp: whether Spark NLP's jars are wanted, where they are there.
     """
     jars = [str(directory) for directory in JARS[: 1 + sparknlp] if directory.is_dir()]
-    conf = {} if memory is None else {"spark.driver.memory": memory}
+    # Spark forgets old executions, and with them how many there were.
+    conf = {"spark.sql.ui.retainedExecutions": "1000000"}
+    if memory is not None:
+        conf["spark.driver.memory"] = memory
     chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars), conf=conf)
     return open_session(chosen, "bench")
 

@@ -12,7 +12,6 @@ import engines
 import growth
 import isolation
 import job
-import parity
 import sessions
 import tagger
 
@@ -20,7 +19,7 @@ import tagger
 def main() -> None:
     """Run them all."""
     began = time.perf_counter()
-    for bench in (tagger, isolation, engines, growth, encoding_scores, parity, job):
+    for bench in (tagger, isolation, engines, growth, encoding_scores, job):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)
