@@ -78,7 +78,7 @@ class Home:
             "source": {"format": "delta", "path": str(self.source)},
             "recognition": {"precision": "int8"},
             # One document a unit, so that a run can be killed between two; and no long wait for the dead one.
-            "limits": {"unit_rows": 1, "lease_seconds": 10},
+            "limits": {"unit_rows": 1, "lease_seconds": 10, "max_removed_ratio": 1},
         }
         config = self.directory / "conf" / "speeches.yaml"
         config.parent.mkdir(exist_ok=True)
