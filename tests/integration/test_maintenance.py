@@ -85,7 +85,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
 
     def maintain() -> None:
         tables = Tables(small_files.spark.newSession(), loaded.output)
-        while not stopped.wait(0.2):
+        while not stopped.wait(1):
             try:
                 rounds.append(maintenance.optimize(tables))
                 maintenance.vacuum(tables, 24)
