@@ -123,7 +123,7 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None
     Returns:
         None where a row was, or is now, refused, or an id may occur elsewhere too: only a look at all rows can tell then.
     """
-    rows = feeds.rows(feed).persist(StorageLevel.DISK_ONLY)
+    rows = kept = feeds.rows(feed).persist(StorageLevel.DISK_ONLY)
     here = F.col("here").isNotNull()
     columns = [f"here.{name}" for name in ("text", "passthrough") if name in feed.events.columns]
     unsure = F.col("doc_id").isNull() | (F.col("now") > 1)
@@ -144,9 +144,9 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None
         found = _changes(feed.mode, judged.where("here"), outcomes, source, 0, whole=False)
     except Unsure:
         outcomes.unpersist()
-        rows.unpersist()
+        kept.unpersist()
         return None
-    return replace(found, close=lambda: (outcomes.unpersist(), rows.unpersist()))
+    return replace(found, close=lambda: (outcomes.unpersist(), kept.unpersist()))
 
 
 def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:

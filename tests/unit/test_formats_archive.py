@@ -1,6 +1,7 @@
 import io
 import stat
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,12 @@ from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
 from entitymill.formats import archive
+from unit.damage import repacked
 
 FILES = {"metadata/part-00000": b'{"class": "x"}\n' * 20, "network": bytes(range(256)) * 8, "empty": b""}
 
 
-def packed(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as opened:
-        for name, content in files.items():
-            opened.writestr(name, content)
-    return buffer.getvalue()
+packed = partial(repacked, method=zipfile.ZIP_DEFLATED)
 
 
 def unpack(content: bytes, directory: Path) -> Path:
@@ -76,7 +73,7 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @given(st.data())
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_archive_is_refused_or_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    content = bytearray(packed(FILES, data.draw(st.sampled_from([zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED]))))
+    content = bytearray(repacked(FILES, data.draw(st.sampled_from([zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED]))))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(content) - 1))
         match data.draw(st.sampled_from(["flip", "cut", "insert"])):

@@ -270,7 +270,8 @@ class Tables:
             self._evolve(name, schema, {PROPERTY: schemas.VERSION, _VECTORS: vectors})
             return False
         if self._left(name):
-            if name == "runs":  # of which another run may just be the maker
+            # Of `runs` another run may just be the maker; of a catalog's, `drop` says so itself.
+            if name == "runs" and self._root is not None:
                 time.sleep(MAKING_SECONDS)
             if self.exists(name):
                 return False
