@@ -13,6 +13,7 @@ from deltalake import write_deltalake
 
 from entitymill import settings
 from entitymill.errors import SettingsError
+from entitymill.session import calendars, configured
 from entitymill.source import open_source
 from entitymill.surroundings import check_output
 
@@ -53,7 +54,8 @@ def delta(job: Job) -> tuple[str, ...]:
     job.spark.sql(f"CREATE TABLE {address} (id STRING, text VARCHAR(100), {declared}) USING delta {allowed}")
     values = ", ".join(value for _, value in COLUMNS.values())
     rows = ", ".join(f"('{key}', '{TEXT}', {values})" for key in IDS)
-    job.spark.sql(f"INSERT INTO {address} VALUES {rows}")
+    with configured(job.spark, calendars(job.spark)):
+        job.spark.sql(f"INSERT INTO {address} VALUES {rows}")
     carried = f"source.passthrough=[{', '.join(COLUMNS)}]"
     return "source.format=delta", f"source.path={job.directory}/source", carried, FAST
 
@@ -62,7 +64,8 @@ def delta(job: Job) -> tuple[str, ...]:
 def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...], format_: str) -> None:
     options = (*delta, f"output.format={format_}")
     assert job.run(*options).documents == len(IDS)
-    job.spark.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
+    with configured(job.spark, calendars(job.spark)):
+        job.spark.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
 
     assert job.run(*options).documents == 1
     assert job.run(*options, "source.where=id <> 'd4'").removed == 1

@@ -32,8 +32,8 @@ LABELS = 4
 _LARGE = ("entities", "documents", "annotations")
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
-MAKING_SECONDS, LONGEST_MAKING_SECONDS = 2, 60
-"""What making a table takes another run, between its directory and its first commit: as a rule, and at most."""
+MAKING_SECONDS, LONGEST_MAKING_SECONDS = 10, 60
+"""What making a table takes another run at most, between its directory and its first commit: alone, and in a catalog."""
 MOST_FILES = 200
 """Of a table, on the average at most a quarter of the target: a run that finds more joins the small ones at its end."""
 SMALL_SHARE = 8
@@ -271,9 +271,7 @@ class Tables:
             return False
         if self._left(name):
             # Of `runs` another run may just be the maker; of a catalog's, `drop` says so itself.
-            if name == "runs" and self._root is not None:
-                time.sleep(MAKING_SECONDS)
-            if self.exists(name):
+            if name == "runs" and self._root is not None and self._made_by_another(name):
                 return False
             # What a run left that died before it made the table: Delta takes it for one, or makes none over it.
             self.drop(name)
@@ -303,6 +301,15 @@ class Tables:
             builder.location(self.address(name)).execute()
         else:
             builder.tableName(self._named(name)).execute()
+
+    def _made_by_another(self, name: str) -> bool:
+        """Whether a table comes to be while its directory stands there without a commit."""
+        deadline = time.monotonic() + MAKING_SECONDS
+        while not self.exists(name):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(MAKING_SECONDS / 20)
+        return True
 
     def _left(self, name: str) -> bool:
         return self._root is None or storage.exists(self.spark, self.address(name))

@@ -133,31 +133,32 @@ class Lease:
             return False
         taken = False
         try:
-            taken = self._try_to_take(self._look_surely())
+            taken = self._try_to_take(*self._look_surely())
         finally:
             if not taken:
                 self._withdraw()
         return taken
 
-    def _look_surely(self) -> Record:
-        """Of two first runs at once, one may find the table half made by the other."""
+    def _look_surely(self) -> tuple[Record, int]:
+        """What `runs` says, and the epoch to take; of two first runs, one may find the table half made by the other."""
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.current("runs"):
                     self._runs.create()
                 seen, self._seen = self._seen, None
-                return seen or self._runs.look()
+                found = seen or self._runs.look()
+                return found, self._runs.first_epoch() if found.epoch is None else found.epoch + 1
             except (PySparkException, Py4JJavaError, OutputError):
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(POLL_SECONDS)
         raise AssertionError
 
-    def _try_to_take(self, found: Record) -> bool:
+    def _try_to_take(self, found: Record, epoch: int) -> bool:
         holder = found.holder
         if holder is not None and _lasting(holder) and not process.gone(holder["process"]):
             return False
-        self.epoch = self._runs.first_epoch() if found.epoch is None else found.epoch + 1
+        self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, self.epoch)
         self._started = turn(found.last)
         try:
