@@ -85,7 +85,7 @@ class Publisher:
         if unit.first is None and removed is None:
             return
         self._unit += 1
-        change = self._append
+        change: Callable[[str, DataFrame], None] = self._append
         if unit.known or removed is not None:
             change = self._exchange_of(unit, removed)
         if self._annotations:
