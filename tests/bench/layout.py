@@ -1,6 +1,6 @@
-"""What nights do to the files of a table, without Spark: `python tests/bench/layout.py [--documents 1000000000] [--nights 30]`.
+"""What nights do to the files of a table, without Spark: `python tests/bench/layout.py [--documents 1000000000]`.
 
-It holds a list of files, each a range of ids with so many rows, and changes it as a run does: units are ranges of the changed
+It holds a list of files, each a range of ids with so many rows, and changes it as a run does: units are ranges of changed
 ids; a unit marks the old rows in every file they lie in (deletion vectors) and adds files of its own; a run that ends with
 many small files joins these, smallest first, as Delta does. Ids grow, are random, or begin with a day. What it says of files
 and bytes is compared with a real table's in docs/scale.md.
@@ -9,6 +9,7 @@ and bytes is compared with a real table's in docs/scale.md.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -123,7 +124,7 @@ class Table:
         for part in self.parts:
             sizes = part.rows * self.bytes
             chosen = (sizes < small) | (part.live < (1 - DEAD) * part.rows)
-            if chosen.sum() < 2:  # noqa: PLR2004
+            if chosen.sum() < 2:
                 continue
             order = np.flatnonzero(chosen)[np.argsort(sizes[chosen])]
             bins = np.floor(np.cumsum(sizes[order]) / TARGET)
@@ -139,18 +140,18 @@ def ranges(kind: str, end: float, changed: float, units: int) -> list[tuple[floa
     """The units of a night: smallest and greatest id, documents, whether they are new."""
     if kind == "growing":
         edges = np.linspace(end, end + changed, units + 1)
-        return [(a, b, b - a, True) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(a, b, b - a, True) for a, b in itertools.pairwise(edges)]
     if kind == "random":
         edges = np.linspace(0, end, units + 1)
-        return [(a, b, changed / units, False) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(a, b, changed / units, False) for a, b in itertools.pairwise(edges)]
     # By day: half are new, at the end; of the others nine of ten are in the newest days.
     hot = max(1, units // 2)
     old = end * (1 - HOT_DAYS)
     edges = np.linspace(old, end, hot + 1)
     found = [(0.0, old, changed * 0.05, False)]
-    found += [(a, b, changed * 0.45 / hot, False) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    found += [(a, b, changed * 0.45 / hot, False) for a, b in itertools.pairwise(edges)]
     edges = np.linspace(end, end + changed / 2, hot + 1)
-    return found + [(a, b, b - a, True) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return found + [(a, b, b - a, True) for a, b in itertools.pairwise(edges)]
 
 
 def simulate(kind: str, documents: int, nights: int, share: float, unit_rows: int) -> None:

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from bench.stub import stub_tagger
+from entitymill import settings
+from entitymill.session import open_session
+from entitymill.settings import SourceSettings
+from entitymill.source import Source
+from entitymill.tables import Stamp, Tables
+from entitymill.tables.commits import Commits
+from entitymill.tables.publisher import Publisher, Unit
+from small_queries import SMALL_QUERIES
+
+ROOT = Path(__file__).parents[2]
+DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    conf = {
+        **SMALL_QUERIES,
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
+        "spark.driver.memory": "1g",
+    }
+    chosen = settings.SparkSettings(master="local[1]", jars=f"{ROOT}/build/jars", conf=conf)
+    session = open_session(chosen, "entitymill stages")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    return Tables(spark, settings.load(None, ["source.path=x", f"output.path={tmp_path}/out"], {}).output)
+
+
+@pytest.fixture
+def source_of(spark: SparkSession) -> Callable[..., Source]:
+    """A source that holds these (id, text)."""
+
+    def make(*rows: tuple[Any, Any], max_chars: int = 100) -> Source:
+        frame = spark.createDataFrame(list(rows), "doc_id string, text string")
+        chosen = SourceSettings(path="x", max_chars=max_chars)
+        return Source(frame, [], "1", "", "", False, None, None, chosen)
+
+    return make
+
+
+class Writing:
+    """What publishes documents into tables, as one run after another does."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables, self.epoch = tables, 1
+
+    def stamp(self) -> Stamp:
+        return Stamp(f"run {self.epoch}", DAY, "stub", "f1", "1")
+
+    def recognised(self, *rows: tuple[str, str]) -> DataFrame:
+        frame = self.tables.spark.createDataFrame(list(rows), "doc_id string, text string")
+        return stub_tagger(frame.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}))
+
+    def publish(self, *rows: tuple[str, str], known: bool, removed: tuple[str, ...] = ()) -> None:
+        """One run of one unit."""
+        commits = Commits(self.tables, f"run {self.epoch}", self.epoch)
+        publisher = Publisher(self.tables, commits, self.stamp(), [], annotations=False)
+        self.epoch += 1
+        ids = [key for key, _ in rows]
+        unit = Unit(self.recognised(*rows), known, min(ids, default=None), max(ids, default=None))
+        gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
+        publisher.publish(unit, gone)
+
+    def held(self) -> tuple[dict[str, list[str]], list[str]]:
+        """doc_id -> entities, and doc_id of `documents`."""
+        found: dict[str, list[str]] = {}
+        for row in self.tables.read("entities").orderBy("doc_id", "begin").collect():
+            found.setdefault(row["doc_id"], []).append(row["entity"])
+        return found, [row["doc_id"] for row in self.tables.read("documents").orderBy("doc_id").collect()]
+
+
+@pytest.fixture
+def writing(tables: Tables) -> Writing:
+    return Writing(tables)

@@ -1,0 +1,106 @@
+"""Who may write an output: the running row of `runs`."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from entitymill.errors import OutputError
+from entitymill.settings import LimitSettings
+from entitymill.tables import Tables, lease, process
+from entitymill.tables.lease import Lease
+from entitymill.tables.runs import Runs
+
+AT_ONCE = LimitSettings(wait_seconds=0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+
+
+def statuses(tables: Tables) -> list[tuple[str, str]]:
+    return [(row["run_id"], row["status"]) for row in tables.read("runs").orderBy("epoch").collect()]
+
+
+def test_a_second_run_waits_and_says_for_whom(tables: Tables) -> None:
+    with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}):
+        with pytest.raises(
+            OutputError, match=r"run one \(.*its lease lasts until .*\) writes .*/out; run again when it is done"
+        ):
+            Lease(tables, AT_ONCE, "two").__enter__()
+        assert statuses(tables) == [("one", "running")]
+    with Lease(tables, AT_ONCE, "two") as held:
+        assert held.before.last["run_id"] == "one"
+    assert statuses(tables) == [("one", "done"), ("two", "done")]
+
+
+def test_epochs_grow_and_a_failed_run_says_so(tables: Tables) -> None:
+    epochs = []
+
+    def fails(number: int) -> None:
+        with Lease(tables, AT_ONCE, f"run {number}") as held:
+            epochs.append(held.epoch)
+            raise RuntimeError("died")
+
+    for number in range(3):
+        with pytest.raises(RuntimeError):
+            fails(number)
+    assert epochs == sorted(set(epochs))
+    assert [status for _, status in statuses(tables)] == ["failed"] * 3
+
+
+def left(tables: Tables, until: datetime) -> None:
+    """What a run leaves that died: its row, running."""
+    held = Lease(tables, AT_ONCE, "dead")
+    held.__enter__()
+    held._stopped.set()
+    held._thread.join()
+    row = {**held._whole("running"), "until": until}
+    Runs(tables).put(row, held.commits)
+
+
+@pytest.mark.parametrize(("gone", "minutes", "taken"), [(False, -1, True), (True, 5, True), (False, 5, False)])
+def test_a_dead_runs_lease_is_taken_over(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, gone: bool, minutes: int, taken: bool
+) -> None:
+    left(tables, datetime.now(timezone.utc) + timedelta(minutes=minutes))
+    monkeypatch.setattr(process, "gone", lambda _: gone)
+    if not taken:
+        with pytest.raises(OutputError, match="run dead"):
+            Lease(tables, AT_ONCE, "next").__enter__()
+        return
+    with Lease(tables, AT_ONCE, "next") as held:
+        held.check(surely=True)
+    assert statuses(tables) == [("dead", "died"), ("next", "done")]
+
+
+def test_who_lost_the_lease_finds_out(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "gone", lambda _: True)
+    with Lease(tables, AT_ONCE, "asleep") as asleep:
+        with Lease(tables, AT_ONCE, "next"):
+            pass
+        with pytest.raises(OutputError, match="run next took over"):
+            asleep.check(surely=True)
+
+
+def test_of_runs_that_start_at_once_one_has_it(tables: Tables) -> None:
+    inside, most, lock = [], [], threading.Lock()
+
+    def run(name: str) -> None:
+        with Lease(tables, LimitSettings(wait_seconds=60), name):
+            with lock:
+                inside.append(name)
+                most.append(len(inside))
+            with lock:
+                inside.remove(name)
+
+    threads = [threading.Thread(target=run, args=(f"run {number}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+    assert sorted(statuses(tables)) == [("run 0", "done"), ("run 1", "done"), ("run 2", "done")]

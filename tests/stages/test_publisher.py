@@ -1,0 +1,60 @@
+"""Recognised documents in and out of the tables."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import Row
+
+from entitymill.tables import publisher, recovery
+from entitymill.tables.commits import Commits
+
+from .conftest import Writing
+
+FIRST = (("a", "Anna Berlin x"), ("b", "Bob Cairo x"), ("c'\\", "Cleo Delhi x"))
+
+
+@pytest.mark.parametrize("few", [1000, 0], ids=["by name", "by a merge"])
+def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(publisher, "FEW", few)
+    writing.publish(*FIRST, known=False)
+    writing.publish(("a", "Ada Essen x"), ("d", "Dora Fulda x"), known=True, removed=("c'\\",))
+    assert writing.held() == ({"a": ["Ada", "Essen"], "b": ["Bob", "Cairo"], "d": ["Dora", "Fulda"]}, ["a", "b", "d"])
+    operations = [row["operation"] for row in writing.tables.history("documents").orderBy("version").collect()]
+    assert operations == ["CREATE TABLE", "WRITE", "WRITE" if few else "MERGE"]
+
+
+def test_documents_alone_are_removed(writing: Writing) -> None:
+    writing.publish(*FIRST, known=False)
+    writing.publish(known=True, removed=("a", "b"))
+    assert writing.held() == ({"c'\\": ["Cleo", "Delhi"]}, ["c'\\"])
+
+
+def test_what_was_published_half_is_taken_back(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing.publish(*FIRST, known=False)
+    replace = Commits.replace
+
+    def dies(commits: Commits, frame: object, name: str, *others: object, **named: object) -> None:
+        if name == "documents":
+            raise RuntimeError("died")
+        replace(commits, frame, name, *others, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Commits, "replace", dies)
+        with pytest.raises(RuntimeError, match="died"):
+            writing.publish(("a", "Ada Essen x"), known=True)
+    assert writing.held()[0]["a"] == ["Ada", "Essen"]
+    last = Row(status="failed")
+    assert recovery.settle(writing.tables, Commits(writing.tables, "next", 9), last)
+    assert writing.held() == (
+        {"a": ["Anna", "Berlin"], "b": ["Bob", "Cairo"], "c'\\": ["Cleo", "Delhi"]},
+        ["a", "b", "c'\\"],
+    )
+
+
+def test_an_older_epoch_changes_nothing(writing: Writing) -> None:
+    writing.publish(*FIRST, known=False)
+    writing.epoch = 5
+    writing.publish(("a", "Ada Essen x"), known=True)
+    writing.epoch = 4
+    writing.publish(("a", "Old Olpe x"), ("b", "Old Olpe x"), known=True)
+    assert writing.held()[0]["a"] == ["Ada", "Essen"]
