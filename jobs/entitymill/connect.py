@@ -14,6 +14,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from entitymill.errors import SettingsError
+from entitymill.settings import OutputSettings
+
 _MANY = 1_000_000
 _FILE = "file:"
 
@@ -21,6 +24,20 @@ _FILE = "file:"
 def remote(spark: SparkSession) -> bool:
     """Whether a session has SQL and DataFrames alone, without Spark's classes behind them."""
     return type(spark).__module__.startswith("pyspark.sql.connect.")
+
+
+def check(spark: SparkSession, output: OutputSettings) -> None:
+    """Refuse what only Spark's own classes can write.
+
+    Raises:
+        SettingsError: the output is such.
+    """
+    if not remote(spark):
+        return
+    if output.path is not None:
+        raise SettingsError("output.path: through Spark Connect tables are those of a catalog; set output.schema.")
+    if output.annotations:
+        raise SettingsError("output.annotations are not written through Spark Connect; set it to false.")
 
 
 def cores(spark: SparkSession) -> int:

@@ -66,6 +66,7 @@ def extract(
     """
     if full and settings.output.replace_slice:
         raise SettingsError("--full makes the whole output anew: it does not go with output.replace_slice.")
+    connect.check(spark, settings.output)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
     clock = Clock(summary)
     engine = open_engine(spark, settings)

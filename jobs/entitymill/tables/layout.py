@@ -178,11 +178,6 @@ class Tables:
         Raises:
             OutputError: they cannot.
         """
-        if connect.remote(self.spark):
-            if self.settings.path is not None:
-                raise OutputError("output.path: through Spark Connect tables are those of a catalog; set output.schema.")
-            if self.settings.annotations:
-                raise OutputError("output.annotations are not written through Spark Connect; set it to false.")
         if self.settings.path is not None:
             if self.parquet and self._on_object_store():
                 raise OutputError(
