@@ -152,9 +152,7 @@ def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
     versions.check_spark(spark.version)
     if connect.remote(spark):
         if sparknlp:
-            raise SessionError(
-                "recognition.engine: sparknlp needs Spark's own classes, not Spark Connect: use engine openvino."
-            )
+            raise SessionError("recognition.engine: sparknlp does not run through Spark Connect; use engine openvino.")
         return
     virtual_machine: Any = spark.sparkContext._jvm
     scala = str(virtual_machine.scala.util.Properties.versionNumberString())
