@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from entitymill import conditions, masking, naming
+from entitymill import conditions, masking, naming, textfiles
 from entitymill.errors import SettingsError
 from entitymill.layers import Layers, near
 from entitymill.recognition.tagger.execution import Encoding, Precision
@@ -39,6 +39,14 @@ class SourceSettings(_Section):
     where: str | None = Field(None, description="a Spark SQL condition; rows that fail it do not exist for this run")
     passthrough: tuple[str, ...] = Field((), description="columns copied to every entity row")
     max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _a_table(cls, format_: Any) -> Any:
+        kind = textfiles.kind(str(format_))
+        if kind is not None:
+            raise ValueError(f"{format_} is not read; {textfiles.advice(kind, f'texts.{format_}')}".removesuffix("."))
+        return format_
 
     @field_validator("passthrough", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission, carried, storage, surroundings
+from entitymill import admission, carried, diagnosis, footers, storage, surroundings
 from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
@@ -147,7 +147,9 @@ def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
     try:
         return table.where(settings.where)
     except PySparkException as error:
-        raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}.") from error
+        raise SourceError(
+            f"source.where: {settings.where!r} is not a condition on {settings.path}: {diagnosis.words(error)}."
+        ) from error
 
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
@@ -197,7 +199,14 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             listing = list(storage.files(spark, settings.path))
             surroundings.check_parquet(spark, settings.path)
-            return reader.parquet(settings.path), _digest(listing), sum(size for _, size, _ in listing), None
+            first = footers.first_data_file(listing)
+            known = footers.legible(spark, first) if first else None
+            if known is not None:
+                reader = reader.schema(known.schema)
+            table = reader.parquet(settings.path)
+            if known is not None:
+                carried.check_left_out(table, settings, known.left_out)
+            return table, _digest(listing), sum(size for _, size, _ in listing), None
         detail = delta_detail(spark, settings)
         if detail is None and settings.format == "table":
             return reader.table(quoted_in(spark, settings.path)), "unversioned", None, None
@@ -208,25 +217,10 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
         else:
             table = pinned.table(quoted_in(spark, settings.path))
     except (PySparkException, Py4JJavaError, OSError) as error:
-        raise SourceError(f"source.path: {_reading_fault(spark, settings, error)}") from error
+        raise SourceError(f"source.path: {diagnosis.of_reading(spark, settings, error)}") from error
     return table, version, None if detail is None else detail["sizeInBytes"], detail
 
 
 def _digest(listing: list[tuple[str, int, int]]) -> str:
     """Plain files have no version: a digest of their names, sizes and times."""
     return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
-
-
-def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    if settings.format == "table":
-        return f"there is no table {settings.path}, or it may not be read."
-    try:
-        if not storage.exists(spark, settings.path):
-            return f"nothing is at {settings.path}."
-    except OSError as reason:
-        return f"{settings.path} cannot be reached: {reason}."
-    if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
-        return f"{settings.path} holds no {settings.format} file."
-    if settings.format == "delta":
-        return f"{settings.path} is not a Delta table; for plain Parquet files set source.format=parquet."
-    return f"{settings.path} is not readable as {settings.format}: a file there is damaged or of another format."
