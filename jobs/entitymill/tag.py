@@ -15,7 +15,7 @@ from rich.text import Text
 
 from entitymill import command
 from entitymill.errors import SourceError
-from entitymill.marking import mark
+from entitymill.marking import mark, sees_colours
 
 if TYPE_CHECKING:
     from entitymill.texts import Mention
@@ -100,4 +100,4 @@ def _print_marked(name: str, text: str, mentions: list[Mention], *, several: boo
     if several:
         console.print(Text(name, style="dim"))
     spans = [(mention.begin, mention.end, mention.label) for mention in mentions]
-    console.print(mark(text, spans, colours=console.is_terminal))
+    console.print(mark(text, spans, colours=sees_colours(console)))
