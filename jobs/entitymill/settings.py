@@ -32,12 +32,14 @@ class _Section(BaseModel):
 class SourceSettings(_Section):
     """The text table."""
 
-    format: Literal["delta", "parquet", "table"] = "delta"
+    format: Literal["delta", "parquet", "table"] = Field("delta", description="what source.path names; table: of a catalog")
     path: str = Field(min_length=1, description="a path, or with format table a table's name")
-    id_column: str = Field("id", min_length=1)
-    text_column: str = Field("text", min_length=1)
+    id_column: str = Field("id", min_length=1, description="unique, of any single-valued type")
+    text_column: str = Field("text", min_length=1, description="of strings")
     where: str | None = Field(None, description="a Spark SQL condition; rows that fail it do not exist for this run")
-    passthrough: tuple[str, ...] = Field((), description="columns copied to every entity row")
+    passthrough: tuple[str, ...] = Field(
+        (), description="columns copied to every entity row", json_schema_extra={"type": ["array", "string"]}
+    )
     max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
 
     @field_validator("format", mode="before")
@@ -73,8 +75,8 @@ class SourceSettings(_Section):
 class OutputSettings(_Section):
     """Where the four tables go: a directory, or a catalog schema."""
 
-    path: str | None = Field(None, min_length=1)
-    schema_: str | None = Field(None, min_length=1, alias="schema")
+    path: str | None = Field(None, min_length=1, description="directory of the tables, or else output.schema")
+    schema_: str | None = Field(None, min_length=1, alias="schema", description="catalog schema of the tables")
     format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
@@ -121,7 +123,7 @@ class RecognitionSettings(_Section):
         description="complete: every piece of a token, the model's own normalization; sparknlp: as Spark NLP does it, which "
         "engine sparknlp always does",
     )
-    precision: Precision = "f32"
+    precision: Precision = Field("f32", description="of execution; int8 is the fastest, and needs 8-bit weights")
     sparknlp_model: str | None = Field(
         None,
         min_length=1,
@@ -178,7 +180,7 @@ class LimitSettings(_Section):
 class SparkSettings(_Section):
     """The Spark session, where this program starts one; ignored under spark-submit and in a notebook."""
 
-    master: str = "local[*]"
+    master: str = Field("local[*]", description="where Spark runs")
     jars: str = Field("build/jars", description="directories of jars, commas between them")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(
@@ -262,8 +264,9 @@ def _explain(error: ValidationError, layers: Layers, known: Sequence[str]) -> st
             sentences.append(f"{key} is not set, and has no default.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
+            within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
             # A fault of several sections together has no key of its own, but names those at fault.
-            named = f"{key}: {message[0].lower()}{message[1:]}" if key else message
+            named = f"{key}: {within}" if key else message
             sentences.append(f"{named}{place}.")
     return " ".join(sentences)
 
