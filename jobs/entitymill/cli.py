@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from entitymill import __version__
+from entitymill import __version__, missing
 from entitymill.command import leave
 
 COMMANDS = {
@@ -14,6 +14,7 @@ COMMANDS = {
     "tag": ("tag", "texts and files -> marked text, or JSON; no Spark"),
     "evaluate": ("evaluation", "entity table against gold -> precision, recall, F1"),
     "prepare": ("preparation", "a trained model -> a model bundle"),
+    "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
 }
 """Name -> the module whose `main` it is, and what it does."""
@@ -32,11 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: {name} is not a command.\n\n{_help()}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"entitymill.{COMMANDS[name][0]}").main(given))
+    try:
+        command = importlib.import_module(f"entitymill.{COMMANDS[name][0]}")
+    except ModuleNotFoundError as error:
+        print(f"error: {missing.package(error) or error}", file=sys.stderr)
+        return 1
+    return int(command.main(given))
 
 
 def _help() -> str:
-    lines = [f"  {name:10}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:12}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         ["usage: entitymill COMMAND [OPTION …]", "", *lines, "", "entitymill COMMAND --help lists its options."]
     )

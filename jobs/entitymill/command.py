@@ -14,8 +14,9 @@ import yaml
 from rich.console import Console
 
 from entitymill import errors as errors_module
+from entitymill import missing
 from entitymill import settings as settings_module
-from entitymill.errors import EntityMillError, SourceError
+from entitymill.errors import EntityMillError, SessionError, SourceError
 
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
@@ -120,6 +121,9 @@ def _known(error: Exception) -> EntityMillError:
     """The error as this program's own kind."""
     if isinstance(error, EntityMillError):
         return error
+    if isinstance(error, ModuleNotFoundError):
+        said = missing.package(error)
+        return SessionError(said) if said else EntityMillError(f"{error}; install this program anew.")
     text = str(error)
     raised = _FROM_WORKER.search(text)
     if raised:

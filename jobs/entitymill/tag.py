@@ -20,8 +20,9 @@ from entitymill.marking import mark, sees_colours
 if TYPE_CHECKING:
     from entitymill.texts import Mention
 
-MODEL = Path(__file__).parents[2] / "models" / "demo"
-"""The carried model, where this is the repository."""
+_CARRIED = Path("models") / "demo"
+MODEL = next(filter(Path.is_dir, [Path(__file__).parents[2] / _CARRIED]), _CARRIED)
+"""The carried model: where this is the repository its own, elsewhere one that was copied to where this is started."""
 STDIN = "-"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from entitymill import schemas, shipping, storage
+from entitymill import missing, schemas, shipping, storage
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError
 from entitymill.recognition import saved_detector, sentences
@@ -103,7 +103,8 @@ def saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> st
             return address.rstrip("/")
     except OSError as error:
         raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error
-    raise ModelError(f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel.")
+    way = missing.model(settings.model) or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+    raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
 
 
 def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from entitymill import missing
 from entitymill.recognition.tagger import bundle
 
 PAGE = "docs/models.md"
@@ -14,6 +15,9 @@ _WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
 def nothing_there(path: str) -> str:
     """Of a path at which nothing is."""
+    carried = missing.model(path)
+    if carried:
+        return f"nothing is at {path}; {carried} ({PAGE})."
     if path.startswith("pretrained:"):
         return f"{path} is on Spark NLP's models hub, which recognition.sparknlp_model names; a bundle is a directory."
     if "/" in path and _ON_A_HUB.fullmatch(path):
