@@ -14,10 +14,19 @@ COMMANDS = {
     "tag": ("tag", "texts and files -> marked text, or JSON; no Spark"),
     "evaluate": ("evaluation", "entity table against gold -> precision, recall, F1"),
     "prepare": ("preparation", "a trained model -> a model bundle"),
+    "init": ("draft", "a table of yours -> a YAML of settings for it"),
     "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
 }
 """Name -> the module whose `main` it is, and what it does."""
+EXAMPLES = (
+    'entitymill tag "Angela Merkel flew to Paris."',
+    "entitymill init /data/articles --to conf/articles.yaml",
+    "entitymill extract --config conf/articles.yaml --dry-run",
+    "entitymill extract --config conf/articles.yaml --set recognition.precision=int8",
+    "entitymill prepare build/distilbert-NER build/models/ner --precision int8",
+    "entitymill maintain --config conf/articles.yaml optimize",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _help() -> str:
     lines = [f"  {name:12}{what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: entitymill COMMAND [OPTION …]", "", *lines, "", "entitymill COMMAND --help lists its options."]
-    )
+    usage = "usage: entitymill COMMAND [OPTION …]   or   entitymill --version"
+    shown = [f"  {example}" for example in EXAMPLES]
+    closing = "entitymill COMMAND --help lists its options."
+    return "\n".join([usage, "", *lines, "", "examples:", *shown, "", closing])
 
 
 def entry() -> None:

@@ -67,12 +67,24 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
-    table, version, size, detail = _read(spark, settings)
+    table, left_out, version, size, detail = _read(spark, settings)
+    carried.check_left_out(table, settings, left_out)
     passthrough = carried.check_columns(table, settings)
     identity = "" if detail is None else str(detail["id"])
     location = _location(spark, settings) if detail is None else str(detail["location"])
     rows = rows_of(table, settings)
     return Source(rows, passthrough, version, identity, location, moves(settings.where), size, detail, settings)
+
+
+def look(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str]]:
+    """The table itself, whatever its columns are, and name -> type of those that Spark cannot read; reads no rows.
+
+    Raises:
+        SettingsError: what is to be read as plain Parquet is a Delta table.
+        SourceError: it is missing or unreadable.
+    """
+    table, left_out, *_ = _read(spark, settings)
+    return table, left_out
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -188,8 +200,8 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     return found
 
 
-def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str, int | None, Row | None]:
-    """The table, its version, its bytes, and what Delta says of it.
+def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str], str, int | None, Row | None]:
+    """The table, columns it is without, its version, its bytes, and what Delta says of it.
 
     A Delta table is pinned to its version, so that every pass of a run sees the same rows.
     """
@@ -201,15 +213,12 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             surroundings.check_parquet(spark, settings.path)
             first = footers.first_data_file(listing)
             known = footers.legible(spark, first) if first else None
-            if known is not None:
-                reader = reader.schema(known.schema)
-            table = reader.parquet(settings.path)
-            if known is not None:
-                carried.check_left_out(table, settings, known.left_out)
-            return table, _digest(listing), sum(size for _, size, _ in listing), None
+            left_out = known.left_out if known else {}
+            table = (reader.schema(known.schema) if known else reader).parquet(settings.path)
+            return table, left_out, _digest(listing), sum(size for _, size, _ in listing), None
         detail = delta_detail(spark, settings)
         if detail is None and settings.format == "table":
-            return reader.table(quoted_in(spark, settings.path)), "unversioned", None, None
+            return reader.table(quoted_in(spark, settings.path)), {}, "unversioned", None, None
         version = str(history(spark, settings, 1)[0]["version"])
         pinned = reader.option("versionAsOf", version)
         if settings.format == "delta":
@@ -218,7 +227,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             table = pinned.table(quoted_in(spark, settings.path))
     except (PySparkException, Py4JJavaError, OSError) as error:
         raise SourceError(f"source.path: {diagnosis.of_reading(spark, settings, error)}") from error
-    return table, version, None if detail is None else detail["sizeInBytes"], detail
+    return table, {}, version, None if detail is None else detail["sizeInBytes"], detail
 
 
 def _digest(listing: list[tuple[str, int, int]]) -> str:
