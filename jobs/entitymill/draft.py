@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], None]) -> None:
-        start_log(None)
         file = options.to or Path(f"{_name(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
+        start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
         from entitymill import proposal, session  # noqa: PLC0415  # Spark
 
