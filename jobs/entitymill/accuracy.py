@@ -93,7 +93,7 @@ def tag(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]
     tagger = Tagger.load(files, manifest, how)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
-    return _mentions(tagger.labels, tags.tags, lengths)
+    return _mentions(tagger.labels, tags.tags, lengths, tagger.scheme)
 
 
 def span_f1(found: Mentions, expected: Mentions) -> float:
@@ -110,8 +110,10 @@ def _gold(tags: Sequence[Sequence[str]]) -> Mentions:
     return _mentions(labels, flat, np.array([len(sentence) for sentence in tags], np.int64))
 
 
-def _mentions(labels: Sequence[str], tags: NDArray[np.int16], lengths: NDArray[np.int64]) -> Mentions:
-    scheme = TagScheme(labels)
+def _mentions(
+    labels: Sequence[str], tags: NDArray[np.int16], lengths: NDArray[np.int64], how: bundle.Scheme = "iob2"
+) -> Mentions:
+    scheme = TagScheme(labels, parts_kinds=how == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
     spans = scheme.spans(tags, np.ones(len(tags), np.float32), sentence_of)

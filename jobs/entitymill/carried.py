@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -17,6 +21,9 @@ _NOT_IN_NAMES = " ,;{}()\n\t="
 _HELPERS = frozenset({"_put"})
 """Columns that are beside those of `entities` while it is changed."""
 _COMMENT = "comment"
+_IN_BACKQUOTES = re.compile(r"`([^`]+)`")
+_NEAR, _MOST_NAMED = 0.72, 30
+"""How alike names are that are taken for one another, from 0 to 1; and how many columns a message lists."""
 _KINDS = (
     T.StringType,
     T.CharType,
@@ -66,7 +73,7 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
     found = []
     for name in names:
         if name not in held:
-            raise SourceError(f"source.{setting}: {path} has no column {name}; it has {', '.join(sorted(held))}.")
+            raise SourceError(f"source.{setting}: {path} has no column {name}; {_others(name, sorted(held))}")
         try:
             found.append(table.select(F.col(quoted_part(name))).schema.fields[0])
         except ValueError as error:
@@ -87,6 +94,42 @@ def _kind(table: DataFrame, name: str) -> str:
         return "of a type that PySpark does not know"
     java: Any = table._jdf
     return str(java.schema().apply(name).dataType().simpleString())
+
+
+def check_left_out(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
+    """Make sure that nothing asks for columns which Spark cannot read.
+
+    Args:
+        table: without them.
+        settings: that say what is asked for.
+        left_out: name -> type of each.
+
+    Raises:
+        SourceError: something does; the message has the column's type.
+    """
+    asked = dict.fromkeys(settings.passthrough, "passthrough")
+    asked |= {settings.text_column: "text_column", settings.id_column: "id_column"}
+    try:
+        if settings.where is not None:
+            table.where(settings.where)
+    except PySparkException as error:
+        # Letter case apart, as Spark takes names; what else may be wrong with the condition is said later.
+        named = {name.lower() for name in _IN_BACKQUOTES.findall(str(error).partition("\n")[0])}
+        asked |= {name: "where" for name in left_out if name.lower() in named}
+    for name, setting in asked.items():
+        if name in left_out:
+            raise SourceError(
+                f"source.{setting}: {name} of {settings.path} is {left_out[name]}, which Spark cannot read; write it as "
+                "another type there, a time in microseconds for example and a UUID as text."
+            )
+
+
+def _others(name: str, held: list[str]) -> str:
+    """What to write in the place of a column that is not there."""
+    near = get_close_matches(name, held, 1, _NEAR)
+    more = f" and {len(held) - _MOST_NAMED} more" if len(held) > _MOST_NAMED else ""
+    has = f"it has {', '.join(held[:_MOST_NAMED])}{more}"
+    return f"{has}; did you mean {near[0]}?" if near else f"{has}."
 
 
 def check(found: list[T.StructField], path: str) -> list[T.StructField]:

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from entitymill import __version__
+from entitymill import __version__, missing
 from entitymill.command import leave
 
 COMMANDS = {
@@ -14,9 +14,19 @@ COMMANDS = {
     "tag": ("tag", "texts and files -> marked text, or JSON; no Spark"),
     "evaluate": ("evaluation", "entity table against gold -> precision, recall, F1"),
     "prepare": ("preparation", "a trained model -> a model bundle"),
+    "init": ("draft", "a table of yours -> a YAML of settings for it"),
+    "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
 }
 """Name -> the module whose `main` it is, and what it does."""
+EXAMPLES = (
+    'entitymill tag "Angela Merkel flew to Paris."',
+    "entitymill init /data/articles --to conf/articles.yaml",
+    "entitymill extract --config conf/articles.yaml --dry-run",
+    "entitymill extract --config conf/articles.yaml --set recognition.precision=int8",
+    "entitymill prepare build/distilbert-NER build/models/ner --precision int8",
+    "entitymill maintain --config conf/articles.yaml optimize",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,14 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: {name} is not a command.\n\n{_help()}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"entitymill.{COMMANDS[name][0]}").main(given))
+    try:
+        command = importlib.import_module(f"entitymill.{COMMANDS[name][0]}")
+    except ModuleNotFoundError as error:
+        print(f"error: {missing.package(error) or error}", file=sys.stderr)
+        return 1
+    return int(command.main(given))
 
 
 def _help() -> str:
-    lines = [f"  {name:10}{what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: entitymill COMMAND [OPTION …]", "", *lines, "", "entitymill COMMAND --help lists its options."]
-    )
+    lines = [f"  {name:12}{what}" for name, (_, what) in COMMANDS.items()]
+    usage = "usage: entitymill COMMAND [OPTION …]   or   entitymill --version"
+    shown = [f"  {example}" for example in EXAMPLES]
+    closing = "entitymill COMMAND --help lists its options."
+    return "\n".join([usage, "", *lines, "", "examples:", *shown, "", closing])
 
 
 def entry() -> None:

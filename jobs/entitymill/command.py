@@ -14,8 +14,9 @@ import yaml
 from rich.console import Console
 
 from entitymill import errors as errors_module
+from entitymill import missing
 from entitymill import settings as settings_module
-from entitymill.errors import EntityMillError, SourceError
+from entitymill.errors import EntityMillError, SessionError, SourceError
 
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
@@ -29,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(
         prog="extract_entities.py",
         description="Read a text table, recognise entities, write entity tables.",
-        epilog="Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, 1 anything else.",
+        epilog="Examples: --config conf/demo.yaml --show-entities   --config conf/articles.yaml --set output.path=/data/out "
+        "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, 1 anything else.",
     )
     built.add_argument("--config", type=Path, help="YAML file of settings; base.yaml beside it is read first")
     built.add_argument(
@@ -120,6 +122,9 @@ def _known(error: Exception) -> EntityMillError:
     """The error as this program's own kind."""
     if isinstance(error, EntityMillError):
         return error
+    if isinstance(error, ModuleNotFoundError):
+        said = missing.package(error)
+        return SessionError(said) if said else EntityMillError(f"{error}; install this program anew.")
     text = str(error)
     raised = _FROM_WORKER.search(text)
     if raised:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.console import Console
 from rich.text import Text
 
 COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 OTHER_COLOUR = "bold black on plum2"
+LONGEST_SHOWN = 120
+"""Characters of a mention; of a longer one its two ends are shown."""
+
+
+def sees_colours(console: Console) -> bool:
+    """Whether what colours mark can be told from the rest: not in a file, nor where NO_COLOR or TERM=dumb says so."""
+    return console.is_terminal and console.color_system is not None and not console.no_color
+
+
+def shortened(entity: str) -> str:
+    """A mention as it is shown: a text of nothing but name-like words may be one, of many megabytes."""
+    if len(entity) <= LONGEST_SHOWN:
+        return entity
+    end = LONGEST_SHOWN // 3
+    return f"{entity[:end]} … {len(entity) - 2 * end:,} characters more … {entity[-end:]}"
 
 
 def colour(label: str) -> str:
@@ -18,7 +34,7 @@ def colour(label: str) -> str:
 def mark(
     text: str, spans: Iterable[tuple[int, int, str]], *, colours: bool, first: int = 0, last: int | None = None
 ) -> Text:
-    """A text, or text[first:last] of it, with its mentions marked.
+    """A text, or text[first:last] of it, with its mentions marked and the longest of them shortened.
 
     Args:
         text: the whole.
@@ -31,10 +47,10 @@ def mark(
     for begin, end, label in spans:
         line.append(text[at:begin])
         if colours:
-            line.append(text[begin:end], style=colour(label))
+            line.append(shortened(text[begin:end]), style=colour(label))
             line.append(f" {label}", style="dim")
         else:
-            line.append(f"[{text[begin:end]} {label}]")
+            line.append(f"[{shortened(text[begin:end])} {label}]")
         at = end
     line.append(text[at:last])
     return line

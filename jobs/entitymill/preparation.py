@@ -15,7 +15,7 @@ from rich.console import Console
 from entitymill import accuracy, command, placement, sample
 from entitymill.errors import ModelError, SettingsError
 from entitymill.formats import parts as parts_module
-from entitymill.formats import reduction, sources
+from entitymill.formats import reduction, sources, tagging
 from entitymill.formats.parts import Parts
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
@@ -59,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--licence", help="the model's licence, for the manifest")
     built.add_argument("--max-length", metavar="N", type=int, help="pieces in one window, special ones included")
     built.add_argument("--casing", choices=("cased", "uncased"), help="where SOURCE does not say")
+    built.add_argument(
+        "--labels",
+        choices=tagging.GIVEN,
+        help="their scheme, where the labels themselves do not tell: IOB1 (CoNLL-2003), IOB2, or plain names",
+    )
     built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
     return built
 
@@ -89,7 +94,10 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
     """
     with placement.beside(options.dest) as scratch, tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked:
         found, origin = sources.read(options.source, Path(unpacked), options.casing)
-        manifest = _manifest(options, found, origin)
+        if origin is not None and options.labels is not None:
+            raise SettingsError(f"--labels: the bundle {options.source} says itself what they are: leave the option out.")
+        found, scheme = (found, origin.scheme) if origin else tagging.bring(found, str(options.source), options.labels)
+        manifest = {**_manifest(options, found, origin), "scheme": scheme}
         made = scratch / "bundle"
         made.mkdir()
         _make(options, found, manifest, made, Path(unpacked), console)

@@ -76,7 +76,7 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
     top.add_column("entity (mentions)")
     for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
         rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
-        names = ", ".join(f"{' '.join(row.entity.split())} ({row['count']})" for row in rows)
+        names = ", ".join(f"{marking.shortened(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
         top.add_row(Text(f" {label} ", style=marking.colour(label)), Text(names))
     console.print(top)
     _print_sentences(console, spark, settings, tables)
@@ -97,7 +97,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     for row in chosen:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
         sentence = marking.mark(
-            texts[row.doc_id], spans, colours=console.is_terminal, first=row.sentence_begin, last=row.sentence_end
+            texts[row.doc_id], spans, colours=marking.sees_colours(console), first=row.sentence_begin, last=row.sentence_end
         )
         console.print(Text(f"{row.doc_id}  ", style="dim").append_text(sentence))
         console.print()

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from entitymill import missing
 from entitymill.errors import SettingsError
 
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
@@ -133,7 +134,7 @@ def _delta(path: Path) -> Any:
     try:
         import deltalake  # noqa: PLC0415  - one kind of sample needs it
     except ImportError as error:
-        raise SettingsError("A Delta sample needs the dependency group `prepare` (deltalake): install it.") from error
+        raise SettingsError(f"A sample that is a Delta table needs {missing.PREPARE}.") from error
     try:
         return deltalake.DeltaTable(str(path)).to_pyarrow_dataset()
     except deltalake.exceptions.DeltaError as error:

@@ -15,7 +15,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from entitymill import connect, shipping, versions
+from entitymill import connect, missing, shipping, versions
 from entitymill.errors import SessionError
 from entitymill.settings import SparkSettings
 
@@ -91,6 +91,9 @@ def on_databricks() -> bool:
 
 
 def _start(settings: SparkSettings, name: str) -> SparkSession:
+    no_java = missing.java()
+    if no_java:
+        raise SessionError(no_java)
     jars = _jars(settings)
     # The workers must be this very interpreter, not whichever python3 is first on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -111,17 +114,17 @@ def _jars(settings: SparkSettings) -> list[str]:
         found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
         if not found:
             raise SessionError(
-                f"spark.jars: no jar in {directory}: run `make jars` (for Spark 4 `make jars-spark4`, for s3a also `make "
-                "jars-s3`, for engine sparknlp also `make jars-sparknlp`), or name the directory that holds Delta."
+                f"spark.jars: no jar in {directory}: run `entitymill fetch-jars --to {directory}` (in the repository `make "
+                "jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or name where they are."
             )
         jars += found
     return jars
 
 
 def _defaults() -> dict[str, str]:
-    """spark-defaults.conf as spark-submit would read it, if it lies where the repository keeps it."""
-    path = _PACKAGE.parent.parent / DEFAULTS
-    if not path.is_file():
+    """spark-defaults.conf as spark-submit would read it: the package carries it, too."""
+    path = _PACKAGE / DEFAULTS
+    if not path.is_file():  # the package is in a zip
         return {}
     lines = (line.strip() for line in path.read_text(encoding="utf8").splitlines())
     pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
@@ -130,7 +133,7 @@ def _defaults() -> dict[str, str]:
 
 def _local(master: str) -> dict[str, str]:
     """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
-    logging = _PACKAGE.parent.parent / "conf" / "log4j2.properties"
+    logging = _PACKAGE / "conf" / "log4j2.properties"
     options = (
         {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()}"} if logging.is_file() else {}
     )

@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from entitymill import conditions, masking, naming
+from entitymill import conditions, masking, naming, textfiles
 from entitymill.errors import SettingsError
+from entitymill.layers import Layers, near
 from entitymill.recognition.tagger.execution import Encoding, Precision
 
-ENVIRONMENT_PREFIX = "ENTITYMILL__"
 DAY = 86_400
 """Seconds."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
@@ -34,13 +32,31 @@ class _Section(BaseModel):
 class SourceSettings(_Section):
     """The text table."""
 
-    format: Literal["delta", "parquet", "table"] = "delta"
+    format: Literal["delta", "parquet", "table"] = Field("delta", description="what source.path names; table: of a catalog")
     path: str = Field(min_length=1, description="a path, or with format table a table's name")
-    id_column: str = Field("id", min_length=1)
-    text_column: str = Field("text", min_length=1)
+    id_column: str = Field("id", min_length=1, description="unique, of any single-valued type")
+    text_column: str = Field("text", min_length=1, description="of strings")
     where: str | None = Field(None, description="a Spark SQL condition; rows that fail it do not exist for this run")
-    passthrough: tuple[str, ...] = Field((), description="columns copied to every entity row")
+    passthrough: tuple[str, ...] = Field(
+        (), description="columns copied to every entity row", json_schema_extra={"type": ["array", "string"]}
+    )
     max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _a_table(cls, format_: Any) -> Any:
+        kind = textfiles.kind(str(format_))
+        if kind is not None:
+            raise ValueError(f"{format_} is not read; {textfiles.advice(kind, f'texts.{format_}')}".removesuffix("."))
+        return format_
+
+    @field_validator("passthrough", mode="before")
+    @classmethod
+    def _one_column(cls, columns: Any) -> Any:
+        """One name is a list of one: passthrough=year."""
+        if isinstance(columns, str) and "," in columns:
+            raise ValueError(f"several columns are written as a list: [{columns}]")
+        return (columns,) if isinstance(columns, str) else columns
 
     @model_validator(mode="after")
     def _a_name(self) -> SourceSettings:
@@ -59,8 +75,8 @@ class SourceSettings(_Section):
 class OutputSettings(_Section):
     """Where the four tables go: a directory, or a catalog schema."""
 
-    path: str | None = Field(None, min_length=1)
-    schema_: str | None = Field(None, min_length=1, alias="schema")
+    path: str | None = Field(None, min_length=1, description="directory of the tables, or else output.schema")
+    schema_: str | None = Field(None, min_length=1, alias="schema", description="catalog schema of the tables")
     format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
@@ -107,7 +123,7 @@ class RecognitionSettings(_Section):
         description="complete: every piece of a token, the model's own normalization; sparknlp: as Spark NLP does it, which "
         "engine sparknlp always does",
     )
-    precision: Precision = "f32"
+    precision: Precision = Field("f32", description="of execution; int8 is the fastest, and needs 8-bit weights")
     sparknlp_model: str | None = Field(
         None,
         min_length=1,
@@ -164,7 +180,7 @@ class LimitSettings(_Section):
 class SparkSettings(_Section):
     """The Spark session, where this program starts one; ignored under spark-submit and in a notebook."""
 
-    master: str = "local[*]"
+    master: str = Field("local[*]", description="where Spark runs")
     jars: str = Field("build/jars", description="directories of jars, commas between them")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(
@@ -222,82 +238,36 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     Raises:
         SettingsError: a file cannot be read, or a setting is unknown, missing or wrong; the message names it.
     """
-    merged: dict[str, Any] = {}
+    known, layers = list(known_keys()), Layers()
     if config is not None:
         base = config.with_name("base.yaml")
         for path in [base, config] if base.is_file() and base != config else [config]:
-            layer = _read_yaml(path)
-            masking.refuse_secrets(layer, path)
-            _merge(merged, layer)
-    for name, text in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
-            _assign(merged, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), text)
+            layers.add_file(path)
+    layers.add_environment(os.environ if environment is None else environment, known)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise SettingsError(f"--set {override!r} is not of the form key.path=value.")
-        _assign(merged, key.strip().split("."), text)
+        layers.add_option(override)
     try:
-        return Settings.model_validate(merged)
+        return Settings.model_validate(layers.merged)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from error
+        raise SettingsError(_explain(error, layers, known)) from error
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"--config {path} is not YAML{where}.") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"--config {path} holds no settings: expected keys such as source and output.")
-    return content
-
-
-def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    for key, value in layer.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _assign(into: dict[str, Any], path: list[str], text: str) -> None:
-    """Set one key; lists, mappings and null are YAML, everything else is text for its field to parse."""
-    if path[:2] == ["spark", "conf"] and len(path) > 2:
-        path = ["spark", "conf", ".".join(path[2:])]
-    try:
-        value = yaml.safe_load(text) if text.strip()[:1] in ("[", "{") or text in ("null", "~") else text
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{'.'.join(path)}: {text!r} is not a YAML list or mapping.") from error
-    for key in path[:-1]:
-        inner = into.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise SettingsError(f"{'.'.join(path)}: {key} is a single value, not a section.")
-        into = inner
-    into[path[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
     """Every fault of the settings in one sentence each."""
     sentences = []
     for fault in error.errors():
-        path = ".".join(str(part) for part in fault["loc"])
+        key = ".".join(str(part) for part in fault["loc"])
+        place = layers.place(key)
         if fault["type"] == "extra_forbidden":
-            siblings = [key for key in known_keys() if key.count(".") == path.count(".")]
-            near = get_close_matches(path, siblings, n=1, cutoff=0.72)
-            hint = f"; did you mean {near[0]}?" if near else "; see conf/base.yaml for those that exist."
-            sentences.append(f"{path} is not a setting{hint}")
+            sentences.append(f"{key} is not a setting{place}; {near(key, known)}")
         elif fault["type"] == "missing":
-            sentences.append(f"{path} is not set, and has no default.")
+            sentences.append(f"{key} is not set, and has no default.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            sentences.append(f"{path}: {message[0].lower()}{message[1:]}.")
+            within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
+            # A fault of several sections together has no key of its own, but names those at fault.
+            named = f"{key}: {within}" if key else message
+            sentences.append(f"{named}{place}.")
     return " ".join(sentences)
 
 

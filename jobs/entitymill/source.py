@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission, carried, storage, surroundings
+from entitymill import admission, carried, diagnosis, footers, storage, surroundings
 from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
 from entitymill.settings import SourceSettings
@@ -67,12 +67,24 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
-    table, version, size, detail = _read(spark, settings)
+    table, left_out, version, size, detail = _read(spark, settings)
+    carried.check_left_out(table, settings, left_out)
     passthrough = carried.check_columns(table, settings)
     identity = "" if detail is None else str(detail["id"])
     location = _location(spark, settings) if detail is None else str(detail["location"])
     rows = rows_of(table, settings)
     return Source(rows, passthrough, version, identity, location, moves(settings.where), size, detail, settings)
+
+
+def look(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str]]:
+    """The table itself, whatever its columns are, and name -> type of those that Spark cannot read; reads no rows.
+
+    Raises:
+        SettingsError: what is to be read as plain Parquet is a Delta table.
+        SourceError: it is missing or unreadable.
+    """
+    table, left_out, *_ = _read(spark, settings)
+    return table, left_out
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -147,7 +159,9 @@ def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
     try:
         return table.where(settings.where)
     except PySparkException as error:
-        raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}.") from error
+        raise SourceError(
+            f"source.where: {settings.where!r} is not a condition on {settings.path}: {diagnosis.words(error)}."
+        ) from error
 
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
@@ -186,8 +200,8 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     return found
 
 
-def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str, int | None, Row | None]:
-    """The table, its version, its bytes, and what Delta says of it.
+def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str], str, int | None, Row | None]:
+    """The table, columns it is without, its version, its bytes, and what Delta says of it.
 
     A Delta table is pinned to its version, so that every pass of a run sees the same rows.
     """
@@ -197,10 +211,14 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             listing = list(storage.files(spark, settings.path))
             surroundings.check_parquet(spark, settings.path)
-            return reader.parquet(settings.path), _digest(listing), sum(size for _, size, _ in listing), None
+            first = footers.first_data_file(listing)
+            known = footers.legible(spark, first) if first else None
+            left_out = known.left_out if known else {}
+            table = (reader.schema(known.schema) if known else reader).parquet(settings.path)
+            return table, left_out, _digest(listing), sum(size for _, size, _ in listing), None
         detail = delta_detail(spark, settings)
         if detail is None and settings.format == "table":
-            return reader.table(quoted_in(spark, settings.path)), "unversioned", None, None
+            return reader.table(quoted_in(spark, settings.path)), {}, "unversioned", None, None
         version = str(history(spark, settings, 1)[0]["version"])
         pinned = reader.option("versionAsOf", version)
         if settings.format == "delta":
@@ -208,25 +226,10 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, str
         else:
             table = pinned.table(quoted_in(spark, settings.path))
     except (PySparkException, Py4JJavaError, OSError) as error:
-        raise SourceError(f"source.path: {_reading_fault(spark, settings, error)}") from error
-    return table, version, None if detail is None else detail["sizeInBytes"], detail
+        raise SourceError(f"source.path: {diagnosis.of_reading(spark, settings, error)}") from error
+    return table, {}, version, None if detail is None else detail["sizeInBytes"], detail
 
 
 def _digest(listing: list[tuple[str, int, int]]) -> str:
     """Plain files have no version: a digest of their names, sizes and times."""
     return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
-
-
-def _reading_fault(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    if settings.format == "table":
-        return f"there is no table {settings.path}, or it may not be read."
-    try:
-        if not storage.exists(spark, settings.path):
-            return f"nothing is at {settings.path}."
-    except OSError as reason:
-        return f"{settings.path} cannot be reached: {reason}."
-    if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
-        return f"{settings.path} holds no {settings.format} file."
-    if settings.format == "delta":
-        return f"{settings.path} is not a Delta table; for plain Parquet files set source.format=parquet."
-    return f"{settings.path} is not readable as {settings.format}: a file there is damaged or of another format."

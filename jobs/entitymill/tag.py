@@ -15,13 +15,14 @@ from rich.text import Text
 
 from entitymill import command
 from entitymill.errors import SourceError
-from entitymill.marking import mark
+from entitymill.marking import mark, sees_colours
 
 if TYPE_CHECKING:
     from entitymill.texts import Mention
 
-MODEL = Path(__file__).parents[2] / "models" / "demo"
-"""The carried model, where this is the repository."""
+_CARRIED = Path("models") / "demo"
+MODEL = next(filter(Path.is_dir, [Path(__file__).parents[2] / _CARRIED]), _CARRIED)
+"""The carried model: where this is the repository its own, elsewhere one that was copied to where this is started."""
 STDIN = "-"
 
 
@@ -100,4 +101,4 @@ def _print_marked(name: str, text: str, mentions: list[Mention], *, several: boo
     if several:
         console.print(Text(name, style="dim"))
     spans = [(mention.begin, mention.end, mention.label) for mention in mentions]
-    console.print(mark(text, spans, colours=console.is_terminal))
+    console.print(mark(text, spans, colours=sees_colours(console)))

@@ -34,7 +34,7 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     """
     version, target = DELTA[_release(spark)]
     fitting = f"io.delta:delta-spark_{_release(scala)}:{version}"
-    local = f"local runs: `make {target}` and spark.jars=build/{target}"
+    local = f"local runs: `entitymill fetch-jars` or `make {target}`, and spark.jars=build/{target}"
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {fitting} with --jars or --packages ({local}).")
     named = re.search(r"delta-spark_([\d.]+)-([\d.]+)\.jar", jar)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
+
+from entitymill import settings, source
+from entitymill.errors import SourceError
 
 from .conftest import ROOT, Job
 
@@ -32,12 +42,18 @@ def nothing_written(job: Job) -> bool:
         (["source.text_column=n"], 3, "source.text_column: n of {texts} is bigint, not string."),
         (["source.id_column=tags"], 3, "source.id_column: tags of {texts} is array<string>"),
         (["source.passthrough=[n, a b]"], 3, "source.passthrough: a b of {texts} cannot be a column of the entities table"),
-        (["source.where=n >"], 3, "source.where: 'n >' is not a condition on {texts}."),
-        (["source.where=colour = 1"], 3, "source.where: 'colour = 1' is not a condition on {texts}."),
+        (["source.text_column=txt"], 3, "{texts} has no column txt; it has a b, id, n, tags, text; did you mean text?"),
+        (["source.where=n >"], 3, "source.where: 'n >' is not a condition on {texts}: syntax error at or near end of input"),
+        (["source.where=tag = 1"], 3, "`tag` cannot be resolved. Did you mean one of the following? [`"),
+        (["source.path=/data/2026-*/*.parquet"], 3, "nothing is at /data/2026-*/*.parquet. Wildcards are not read: name"),
+        (["source.format=table", "source.path=texts_*"], 3, "there is no table texts_*, or it may not be read. Wildcards"),
         (["source.max_chars=none"], 2, "source.max_chars: "),
         (["sauce.path=x"], 2, "sauce is not a setting; did you mean source?"),
         (["model.path=/nowhere"], 5, "model.path: nothing is at /nowhere; name a model bundle."),
         (["model.path=conf"], 5, "model.path: conf has no manifest.json: it is not a model bundle"),
+        (["model.path=tests/golden/tiny_models/roberta"], 5, "is a Hugging Face directory, not a model bundle: run prep"),
+        (["model.path=models/sentence_detector"], 5, "models/sentence_detector is a saved Spark NLP model, not a model bu"),
+        (["model.path=dslim/some-NER"], 5, "model.path: nothing is at dslim/some-NER. If it is a model's name on the Hugg"),
         (["segmentation.model=/nowhere"], 5, "segmentation.model: nothing is at /nowhere"),
         (["segmentation.model=conf"], 5, "segmentation.model: conf is not a saved SentenceDetectorDLModel."),
         (["output.path=/proc/entitymill"], 1, "output.path: /proc/entitymill cannot be written: "),
@@ -57,6 +73,80 @@ def test_the_setting_at_fault_is_named_and_nothing_written(
     assert message.format(texts=f"{job.directory}/texts.parquet") in error
     assert "Traceback" not in error
     assert nothing_written(job)
+
+
+def test_a_text_file_is_said_how_to_make_a_table_of(job: Job, main: Main) -> None:
+    (job.directory / "a.csv").write_text('id,text\n007,"Angela Merkel flew\nto Paris."\n008,NA\n')
+    (job.directory / "b").mkdir()
+    (job.directory / "b" / "part-0.jsonl").write_text('{"id": "007", "text": "Angela Merkel flew to Paris."}\n')
+
+    for place, kind, file in (("a.csv", "CSV", "a.csv"), ("b", "JSON", "b/part-0.jsonl")):
+        for named in ("parquet", "delta"):
+            code, error = main(f"source.path={job.directory}/{place}", f"source.format={named}")
+            assert code == 3
+            assert f"source.path: {job.directory}/{place} is {kind}; make a Parquet file of it, in Python with" in error
+        done = re.search(r"pandas\.read_\w+\('(.+?)', .+?\)\.to_parquet\('(.+?)'\)", error)
+        assert done and done[1] == f"{job.directory}/{file}"
+        # What the sentence says is what is run.
+        subprocess.run([sys.executable, "-c", f"import pandas; {done[0]}"], cwd=job.directory, check=True)
+        table = pq.read_table(job.directory / done[2])
+        assert table["id"].to_pylist()[0] == "007"
+        assert {field.type for field in table.schema} <= {pa.string(), pa.large_string()}
+    code, error = main("source.format=csv")
+    assert code == 2
+    assert error.startswith("error: source.format: csv is not read; make a Parquet file of it, in Python with pandas.read_")
+
+
+def test_a_delta_table_of_another_time_is_called_one(job: Job, main: Main) -> None:
+    """Features that this Delta does not know, and a log that nobody can read."""
+    place = job.directory / "texts"
+    write_deltalake(place, pa.table({"id": ["a"], "text": ["x"]}))
+    log = place / "_delta_log" / "00000000000000000000.json"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    features = ["quantumRows", "variantShredding9"]
+    newer = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}
+    log.write_text("\n".join(json.dumps({"protocol": newer} if "protocol" in line else line) for line in lines))
+
+    code, error = main(f"source.path={place}", "source.format=delta")
+
+    assert code == 3
+    assert f"source.path: {place} is a Delta table with " in error
+    assert all(feature in error for feature in features)
+    assert "which Delta 3.3.3 does not know" in error
+    assert "source.format=parquet" not in error
+
+    log.write_text("not JSON")
+    code, error = main(f"source.path={place}", "source.format=delta")
+    assert code == 3
+    assert f"source.path: {place} is a Delta table that Delta cannot read: " in error
+    assert "source.format=parquet" not in error
+
+
+def test_columns_that_spark_cannot_read_are_left_out_where_nothing_asks_for_them(job: Job) -> None:
+    """Times in nanoseconds, as pandas writes them, and UUIDs, as DuckDB does."""
+    told = "select 'd' || i as id, uuid() as key, {'k': uuid()} as held, 'Angela Merkel flew to Paris.' as text, i as n, "
+    told += "'2026-01-01'::timestamp_ns as at, i % 2 as part from range(4) t(i)"
+    duckdb.sql(f"COPY ({told}) TO '{job.directory}/texts.parquet' (FORMAT parquet, PARTITION_BY (part))")
+
+    def opened(*overrides: str) -> source.Source:
+        return source.open_source(job.spark, settings.load(None, job.options(*overrides), {}).source)
+
+    rows = opened("source.passthrough=[n, part]", "source.where=part = 0").rows.orderBy("doc_id").collect()
+    assert [(row.doc_id, row.text, *row.passthrough) for row in rows] == [
+        (f"d{n}", "Angela Merkel flew to Paris.", n, 0) for n in (0, 2)
+    ]
+    for setting, asked, column, kind in (
+        ("passthrough", "[n, at]", "at", "INT64 (TIMESTAMP(NANOS,false))"),
+        ("id_column", "key", "key", "FIXED_LEN_BYTE_ARRAY (UUID)"),
+        ("where", "AT > '2025-01-01'", "at", "INT64 (TIMESTAMP(NANOS,false))"),
+        ("where", "held.k IS NOT NULL", "held", "FIXED_LEN_BYTE_ARRAY (UUID)"),
+    ):
+        with pytest.raises(SourceError) as refused:
+            opened(f"source.{setting}={asked}")
+        said = f"source.{setting}: {column} of {job.directory}/texts.parquet is {kind}, which Spark cannot read; "
+        assert str(refused.value).startswith(said)
+    with pytest.raises(SourceError, match=r"`nn` cannot be resolved. Did you mean one of the following\? \[`n`"):
+        opened("source.where=nn = 1")
 
 
 def test_rows_that_cannot_be_documents_are_rejected_and_the_rest_runs(job: Job) -> None:

@@ -42,6 +42,13 @@ def test_values_are_typed_by_their_setting() -> None:
     assert found.spark.conf == {"spark.sql.shuffle.partitions": "8"}
 
 
+def test_one_column_is_a_list_of_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("source: {passthrough: year}")
+    assert load(file, MINIMAL, {}).source.passthrough == ("year",)
+    assert load(None, [*MINIMAL, "source.passthrough=year"], {}).source.passthrough == ("year",)
+
+
 def test_a_condition_is_taken_as_written() -> None:
     found = load(None, [*MINIMAL, "source.where=event_date = '2026-11-01' and kind: x # y"], {})
     assert found.source.where == "event_date = '2026-11-01' and kind: x # y"
@@ -79,9 +86,16 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
     ("overrides", "message"),
     [
         (["source.pth=x"], r"source\.pth is not a setting; did you mean source\.path\?"),
-        (["colour=red"], "colour is not a setting"),
+        (["colour=red"], "^colour is not a setting; there are source, output, "),
+        (["source.zzz=red"], "source.zzz is not a setting; source has format, path, id_column, "),
+        (["id_column=key"], r"id_column is not a setting; did you mean source\.id_column\?"),
+        (["path=x"], r"path is not a setting; did you mean source\.path, output\.path or model\.path\?"),
+        (["output.text_colum=x"], r"output\.text_colum is not a setting; did you mean source\.text_column\?"),
+        (["output.replace_slice=true"], r"^output\.replace_slice needs source\.where"),
+        (["source.passthrough=a,b"], r"source\.passthrough: several columns are written as a list: \[a,b\]"),
         (["source.max_chars=many"], r"source\.max_chars: .*integer"),
-        (["source.format=csv"], r"source\.format: .*'delta', 'parquet' or 'table'"),
+        (["source.format=orc"], r"source\.format: .*'delta', 'parquet' or 'table'"),
+        (["source.format=CSV"], r"^source\.format: CSV is not read; make a Parquet file of it, .*pandas\.read_csv"),
         (["limits.batch_seconds=inf"], r"limits\.batch_seconds: .*finite"),
         (["limits.max_removed_ratio=nan"], r"limits\.max_removed_ratio: .*finite"),
         (["limits.max_reject_ratio=2"], r"limits\.max_reject_ratio: .*less than or equal to 1"),
@@ -121,6 +135,58 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None
         path.write_text(content)
     with pytest.raises(SettingsError, match=f"mine.yaml.*{message}"):
         load(path, MINIMAL, {})
+
+
+def test_a_fault_says_in_which_line_it_was_set(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("source:\n  max_chars: none\n  format: delta\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text("source:\n  format: delta\n\n  # a comment\n  pth: x\n")
+    with pytest.raises(SettingsError) as refused:
+        load(file, [*MINIMAL, "source.id_column="], {"ENTITYMILL__LIMITS__UNIT_MB": "0"})
+    said = str(refused.value)
+    assert f"source.pth is not a setting ({file}, line 5); did you mean source.path?" in said
+    assert f"unable to parse string as an integer ({tmp_path}/base.yaml, line 2)." in said
+    assert "greater than or equal to 1 (environment variable ENTITYMILL__LIMITS__UNIT_MB)." in said
+    assert "source.id_column: string should have at least 1 character." in said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("source:\n  path: a\noutput:\n  path: b\nsource:\n  path: c\n", "line 5: source is there already, in line 1"),
+        ("source:\n  path: a\n  where: x\n  path: b\n", r"line 4: source\.path is there already, in line 2; keep one"),
+        ("source: &it\n  path: *it\n", r"line 1: source\.path holds itself"),
+    ],
+)
+def test_a_key_is_there_once(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=f"mine.yaml, {message}"):
+        load(file, MINIMAL, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ENTITYMIL__SOURCE__PATH", "ENTITYMILL__SOURCE__PATH"),
+        ("ENTITYMILL_SOURCE__PATH", "ENTITYMILL__SOURCE__PATH"),
+        ("ENTITYMILL_SOURCE_ID_COLUMN", "ENTITYMILL__SOURCE__ID_COLUMN"),
+        ("ENTITY_MILL__LOG", "ENTITYMILL__LOG"),
+        ("entitymill__source__path", "ENTITYMILL__SOURCE__PATH"),
+        ("ENTITYMILLS__SPARK__CONF__SPARK__UI__ENABLED", "ENTITYMILL__SPARK__CONF__SPARK__UI__ENABLED"),
+    ],
+)
+def test_a_variable_that_is_almost_ours_is_refused(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^Environment variable {name} is not a setting; did you mean {meant}\?$"):
+        load(None, MINIMAL, {name: "x"})
+
+
+def test_variables_of_others_are_none_of_our_business() -> None:
+    # Of the DAGs, the package's interpreter, the tests, and what Kubernetes sets for a service called entitymill.
+    own = ("HOME", "TABLES", "PYTHON", "KILLS", "SEED", "SWAP", "CRASH_POINTS")
+    service = ("PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "PORT_80_TCP_PROTO")
+    foreign = {f"ENTITYMILL_{name}": "x" for name in (*own, *service)} | {"PATH": "x", "SOURCE__PATH": "x", "LOG": "x"}
+    load(None, MINIMAL, foreign)
 
 
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from entitymill import schemas, shipping, storage
+from entitymill import missing, schemas, shipping, storage
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError
 from entitymill.recognition import saved_detector, sentences
-from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger import bundle, mistaken
 from entitymill.settings import PRETRAINED, SegmentationSettings
 
 FACTORY = "entitymill.engines.child:open_recognition"
@@ -62,11 +62,14 @@ def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Man
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not there:
-        raise ModelError(f"model.path: nothing is at {path}; name a model bundle.")
+        raise ModelError(f"model.path: {mistaken.nothing_there(path)}")
     try:
         storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
     except OSError as error:
-        raise ModelError(f"model.path: {path} has no {bundle.MANIFEST}: it is not a model bundle ({error}).") from error
+        held = storage.names(spark, f"{place}/*")
+        if bundle.MANIFEST in held:
+            raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
+        raise ModelError(f"model.path: {mistaken.other_model(path, held)}") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
@@ -100,7 +103,8 @@ def saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> st
             return address.rstrip("/")
     except OSError as error:
         raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error
-    raise ModelError(f"segmentation.model: nothing is at {settings.model}; name a saved SentenceDetectorDLModel.")
+    way = missing.model(settings.model) or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+    raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
 
 
 def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:

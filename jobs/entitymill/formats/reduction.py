@@ -16,6 +16,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
+from entitymill import missing
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger.execution import Precision
 from entitymill.recognition.tagger.network import INPUTS
@@ -153,7 +154,7 @@ def _nncf() -> Any:
     try:
         import nncf  # noqa: PLC0415  - slow, and needed for 8 bits alone
     except ImportError as error:
-        raise SettingsError("--precision int8 needs the dependency group `prepare` (nncf): install it.") from error
+        raise SettingsError(f"--precision int8 needs {missing.PREPARE}.") from error
     nncf.set_log_level(logging.ERROR)
     return nncf
 

@@ -117,7 +117,7 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     """
     file = _find(directory, bundle.LABELS)
     if file is not None:
-        return bundle.read_labels(file)
+        return _listed(file)
     file = _find(directory, CONFIG)
     if file is not None and "id2label" in (config := read_json(file)):
         return labels_of(config, str(file))
@@ -125,6 +125,16 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     if file is not None:
         return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     raise ModelError(f"{where} does not say what its outputs mean: add labels.json, a list of tags (O, B-PER, I-PER, …).")
+
+
+def _listed(file: Path) -> tuple[str, ...]:
+    try:
+        labels = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file} is not JSON: copy the model again.") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ModelError(f"{file} is not a JSON list of labels: copy the model again.")
+    return tuple(labels)
 
 
 def labels_of(config: dict[str, object], where: str) -> tuple[str, ...]:

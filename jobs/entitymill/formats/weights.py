@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from entitymill import missing
 from entitymill.errors import ModelError, SettingsError
 from entitymill.formats.parts import read_json
 from entitymill.recognition.tagger import bundle
@@ -52,7 +53,7 @@ def _read_one(file: Path, where: str) -> Weights:
     try:
         import safetensors  # noqa: PLC0415  - only models from Hugging Face need it
     except ImportError as error:
-        raise SettingsError("Reading safetensors needs the dependency group `prepare`: install it.") from error
+        raise SettingsError(f"Reading safetensors needs {missing.PREPARE}.") from error
     try:
         tensors = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError, ValueError) as error:

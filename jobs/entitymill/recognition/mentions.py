@@ -30,10 +30,16 @@ class Spans:
 
 
 class TagScheme:
-    """What a model's IOB2 labels mean."""
+    """What a model's labels mean."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        """`labels` as the model orders them: O, B-PER, I-PER, …"""
+    def __init__(self, labels: Sequence[str], *, parts_kinds: bool = False) -> None:
+        """What tags are joined by.
+
+        Args:
+            labels: as the model orders them: O, B-PER, I-PER, …
+            parts_kinds: whether an I- of another label begins a span, as in IOB1; otherwise it goes on with the one before.
+        """
+        self._parts_kinds = parts_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
         self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels], np.int64)
         self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
@@ -47,7 +53,8 @@ class TagScheme:
         """Join tags into spans.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
-        or O, so an I- of another label goes on with it. It never crosses a sentence. (Spark NLP 5.5.3, NerTagsEncoding.)
+        or O, so an I- of another label goes on with it, unless kinds are parted. It never crosses a sentence. (Spark NLP
+        5.5.3, NerTagsEncoding.)
 
         Args:
             tags: [tagged] indices into the labels.
@@ -58,6 +65,8 @@ class TagScheme:
         inside = kind >= 0
         follows = np.zeros(len(tags), np.bool_)
         follows[1:] = inside[1:] & inside[:-1] & (sentence_of[1:] == sentence_of[:-1]) & ~self._begins[tags[1:]]
+        if self._parts_kinds:
+            follows[1:] &= kind[1:] == kind[:-1]
         first = np.flatnonzero(inside & ~follows)
         # Every tagged token belongs to the last start at or before it, so tokens per span are counted directly.
         tagged = np.flatnonzero(inside)

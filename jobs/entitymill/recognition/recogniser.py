@@ -14,6 +14,7 @@ from entitymill.recognition.found import Found
 from entitymill.recognition.mentions import Spans, TagScheme, trimmed
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences import Detector
+from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
 from entitymill.recognition.tagger.tags import Tags
 from entitymill.recognition.tokens import Segments
@@ -63,10 +64,11 @@ class Recogniser:
         begins = segments.token_begin - whole.edges[whole.of(segments.token_begin)]
         written = whole.slices(segments.token_begin, segments.token_end)
         tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
-        return recognised(join(whole, segments, tags, self._tagger.labels), trim=self._trim, annotations=annotations)
+        found = join(whole, segments, tags, self._tagger.labels, self._tagger.scheme)
+        return recognised(found, trim=self._trim, annotations=annotations)
 
 
-def join(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str]) -> Found:
+def join(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> Found:
     """Join the tags of tokens to spans. A token without a tag ends a span, as it does in NerConverter.
 
     Args:
@@ -74,12 +76,13 @@ def join(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str]) ->
         segments: of them.
         tags: of their tokens; the encoding sparknlp may tag a token again, or out of order: its first tag counts.
         labels: that the tags count in.
+        scheme: of these.
     """
-    scheme = TagScheme(labels)
+    meanings = TagScheme(labels, parts_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)
     run = segments.sentence_of[tagged] + tagged - np.arange(len(tagged))  # grows at a new sentence, and at a gap
-    spans = scheme.spans(tags.tags[first], tags.confidences[first], run)
-    return Found(texts, segments, tags, tagged, spans, tuple(labels), tuple(scheme.kinds))
+    spans = meanings.spans(tags.tags[first], tags.confidences[first], run)
+    return Found(texts, segments, tags, tagged, spans, tuple(labels), tuple(meanings.kinds))
 
 
 def recognised(found: Found, *, trim: bool, annotations: bool = False) -> Recognised:

@@ -118,6 +118,7 @@ def saved_files(directory: Path) -> dict[str, Path]:
     network = directory / saved_detector.NETWORK
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
-            f"segmentation.model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one."
+            f"segmentation.model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one, or take "
+            "the detector sentencex, which needs none."
         )
     return {saved_detector.METADATA: parts[0], saved_detector.NETWORK: network}

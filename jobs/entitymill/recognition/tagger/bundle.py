@@ -21,6 +21,8 @@ NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = (
     "labels.json",
 )
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
+Scheme = Literal["iob2", "iob1"]
+"""What an I- is after a mention of another kind: in IOB2 more of it, as NerConverter has it; in IOB1 another mention."""
 LONGEST_WINDOW = 2**20
 """Pieces that no network takes at once; a manifest that says more is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -43,12 +45,14 @@ class Manifest(BaseModel):
     )
     precision: Literal["f32", "bf16", "int8"] = Field(description="of the stored weights")
     calibrated: bool = Field(default=False, description="in int8, activations are quantized by ranges that were measured")
+    scheme: Scheme = Field("iob2", description="of the tags: how they join to mentions")
     f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
-        """SHA-256 over the files' own: two bundles with one digest hold the same model."""
-        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the files' own: two bundles with one digest hold the same model, and read its tags alike."""
+        decisive = self.files if self.scheme == "iob2" else {**self.files, "scheme": self.scheme}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped(self) -> dict[str, str]:
         """File name -> what a copy of the file is called among those of other models: by its content."""

@@ -1,0 +1,141 @@
+"""`entitymill init` on tables of every kind: what it proposes, and that the job runs with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+from pyspark.sql import SparkSession
+
+from entitymill import completion, draft, proposal, settings
+from entitymill.errors import SourceError
+from entitymill.extraction import extract
+
+from .conftest import MODELS
+
+SECRET = "Zebulon Quartermain met Emmanuel Macron in Paris."
+ARTICLES = {
+    "position": [1, 2, 3, 3],
+    "title": ["One", "Two", "Three", "Four"],
+    "article_id": ["a1", "a2", "a3", "a4"],
+    "body": [SECRET * 9, SECRET * 9, "", None],
+    "summary": [SECRET * 5] * 4,
+    "published": ["2026-01-01", None, "2026-01-03", "2026-01-04"],
+    "label": ["x", "y", "z", "w"],
+    "tags": [["t"], [], None, ["u", "v"]],
+}
+
+
+def table(rows: int = 4) -> pa.Table:
+    return pa.table({name: values[:rows] for name, values in ARTICLES.items()})
+
+
+def run(*arguments: object) -> int:
+    return draft.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> Path:
+    """Where the command is started; its session is the tests' own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta", "table"])
+def test_what_is_written_runs(here: Path, spark: SparkSession, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    named = "first_articles" if kind == "table" else str(here / "articles")
+    if kind == "parquet":
+        pq.write_table(table(), here / "articles")
+    elif kind == "delta":
+        write_deltalake(here / "articles", table())
+    else:
+        spark.sql(f"CREATE OR REPLACE TEMP VIEW view AS SELECT * FROM parquet.`{_written(here)}`")
+        spark.sql("CREATE TABLE first_articles USING delta AS SELECT * FROM view")
+
+    assert run(named, "--to", "conf/mine.yaml") == 0
+
+    told = capfd.readouterr()
+    text = (here / "conf" / "mine.yaml").read_text(encoding="utf8")
+    assert "Zebulon" not in told.out + told.err + text
+    assert "id article_id, text body" in told.out
+    assert text.startswith(completion.LINE)
+    assert (here / "conf" / "schema.json").read_text(encoding="utf8") == completion.schema()
+    found = settings.load(here / "conf" / "mine.yaml", [*MODELS, "recognition.precision=int8"], {})
+    assert (found.source.format, found.source.path) == (kind, named)
+    assert found.source.passthrough == ("position", "title", "published", "tags")
+    few = ["limits.max_reject_ratio=1", "spark.partitions=1", f"output.path={here}/out"]
+    loaded = settings.load(here / "conf" / "mine.yaml", [*MODELS, "recognition.precision=int8", *few], {})
+    assert extract(spark, loaded, dry_run=True).documents == 3
+    if kind == "table":
+        spark.sql("DROP TABLE first_articles")
+
+
+def _written(here: Path) -> Path:
+    pq.write_table(table(), here / "for_view.parquet")
+    return here / "for_view.parquet"
+
+
+def test_the_comments_say_what_else_there_is(here: Path) -> None:
+    pq.write_table(table(), "articles.parquet")
+    assert run(here / "articles.parquet") == 0
+    text = Path("articles.yaml").read_text(encoding="utf8")
+    assert "id_column: article_id  # string, unique in the rows looked at; or title (string), label (string)" in text
+    assert "characters on average; or summary (245), published (10), title (4), label (1)" in text
+    assert "# not carried: summary is string of 245 characters on average, long for a copy beside each mention" in text
+    assert "# not carried: label is string, whose name or type cannot be a column of the entities table" in text
+    assert f"path: {here}/articles_entities" in text
+
+
+def test_nothing_is_overwritten(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(table(), "articles.parquet")
+    Path("articles.yaml").write_text("mine")
+    assert run(here / "articles.parquet") == 2
+    assert "--to articles.yaml exists already: remove it, or name another file." in capfd.readouterr().err
+    assert Path("articles.yaml").read_text() == "mine"
+    Path("schema.json").write_text("{}")
+    assert run(here / "articles.parquet", "--to", "other.yaml") == 0
+    assert Path("schema.json").read_text() == "{}"
+
+
+def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSession) -> None:
+    duckdb.sql(f"COPY (SELECT uuid() AS id, 'k' || i AS name, '{SECRET}' AS text FROM range(3) t(i)) TO 'u.parquet'")
+    _, found = proposal.propose(spark, f"{here}/u.parquet")
+    assert (found.key.name, found.text.name) == ("name", "text")
+    assert found.left_out == [("id", "FIXED_LEN_BYTE_ARRAY (UUID), which Spark cannot read")]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ({"n": [1, 2]}, {}, "has no column of strings"),
+        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column that is a single value, never null and unique in its first 2"),
+        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column that is a single value, never null and unique"),
+        ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not there, or not a single value; there"),
+        ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not there, or not of strings; there are"),
+        ({"n": pa.array([], pa.int64())}, {}, "has no rows"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_said_why(
+    here: Path, spark: SparkSession, content: dict[str, object], arguments: dict[str, str], message: str
+) -> None:
+    pq.write_table(pa.table(content), "t.parquet")
+    with pytest.raises(SourceError, match=message):
+        proposal.propose(spark, f"{here}/t.parquet", **arguments)
+
+
+def test_what_is_not_there_is_said(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for named in ("nowhere", "no.such.table", "/nowhere/at/all"):
+        assert run(named) == 3
+        assert f"nothing is at {named}" in capfd.readouterr().err
+
+
+def test_names_that_yaml_would_take_for_something_else(here: Path, spark: SparkSession) -> None:
+    odd = {"no: #1": [1, 2], "a\nb": ["x", "y"], "null": ["a" * 90, "b" * 90], "1": ["p", "q"]}
+    pq.write_table(pa.table(odd), "odd.parquet")
+    assert run(here / "odd.parquet", "--id", "no: #1") == 0
+    loaded = settings.load(here / "odd.yaml", (), {}).source
+    assert (loaded.id_column, loaded.text_column, loaded.passthrough) == ("no: #1", "null", ("1",))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entitymill import __version__, cli, command, draft, maintenance, preparation, tag
+
+PARSERS = {
+    "tag": tag.parser,
+    "init": draft.parser,
+    "extract": command.parser,
+    "prepare": preparation.parser,
+    "maintain": maintenance.parser,
+}
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+def test_the_help_lists_every_command_and_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in cli.COMMANDS)
+    for example in cli.EXAMPLES:
+        assert f"  {example}\n" in shown
+        _, name, *options = shlex.split(example)
+        PARSERS[name]().parse_args(options)
+
+
+def test_the_version_is_the_packages_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"entitymill {__version__}\n"
+
+
+def test_help_brings_no_spark_and_no_model() -> None:
+    """Neither that of the whole nor of the commands that need none until they work."""
+    heavy = {"pyspark", "py4j", "openvino", "pyarrow", "numpy", "tokenizers"}
+    code = (
+        "import sys\nfrom entitymill import cli\n"
+        "for arguments in (['--help'], ['--version'], ['init', '-h'], ['fetch-jars', '-h'], ['extract', '-h']):\n"
+        "    try:\n        cli.main(arguments)\n    except SystemExit as done:\n        assert not done.code\n"
+        f"print(sorted({heavy} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=JOBS, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == "[]\n"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from entitymill import completion
+from entitymill.settings import known_keys
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = sorted(path.name for path in CONF.glob("*.yaml"))
+
+
+@pytest.fixture
+def carried() -> Any:
+    return json.loads((CONF / completion.FILE).read_text(encoding="utf8"))
+
+
+def test_the_schema_is_the_settings_own() -> None:
+    assert (CONF / completion.FILE).read_text(encoding="utf8") == completion.schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_settings_names_the_schema_and_is_valid_by_it(carried: Any, name: str) -> None:
+    text = (CONF / name).read_text(encoding="utf8")
+    assert text.startswith(completion.LINE + "\n")
+    jsonschema.validate(yaml.safe_load(text), carried)
+
+
+def test_every_setting_is_described(carried: Any) -> None:
+    """What an editor shows beside a key."""
+    found = {}
+
+    def walk(section: Any, prefix: str) -> None:
+        for key, value in section["properties"].items():
+            found[prefix + key] = value
+            if "$ref" in value:
+                walk(carried["$defs"][value["$ref"].rpartition("/")[2]], f"{prefix}{key}.")
+
+    walk(carried, "")
+    assert set(found) == set(known_keys())
+    assert [key for key, value in found.items() if "$ref" not in value and "description" not in value] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "valid"),
+    [
+        ("{source: {path: a, passthrough: year}, spark: {conf: {spark.sql.shuffle.partitions: 8}}}", True),
+        ("{source: {path: a, passthrough: [year]}, log: null}", True),
+        ("{source: {pth: a}}", False),
+        ("{source: {format: csv}}", False),
+        ("{limits: {max_reject_ratio: 2}}", False),
+    ],
+)
+def test_an_editor_sees_what_a_run_would_say(carried: Any, content: str, valid: bool) -> None:
+    assert jsonschema.Draft202012Validator(carried).is_valid(yaml.safe_load(content)) == valid

@@ -1,0 +1,119 @@
+"""Labels of every scheme that models have: the same mentions as whoever trained the model would read."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from entitymill import accuracy, preparation
+from entitymill.errors import ModelError
+from entitymill.formats import huggingface, tagging
+from entitymill.recognition.mentions import TagScheme
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.inference import Tagger
+from unit import tiny
+
+KIND = "distilbert"
+SCHEMES = {
+    "bilou": (["O", "B-PER", "I-PER", "L-PER", "U-PER"], ["O", "B-PER", "I-PER", "I-PER", "B-PER"], "iob2"),
+    "iobes": (["S_LOC", "B_LOC", "o", "E_LOC", "I_LOC"], ["B-LOC", "B-LOC", "O", "I-LOC", "I-LOC"], "iob2"),
+    "bmes": (["O", "B-LOC", "M-LOC", "E-LOC", "S-LOC"], ["O", "B-LOC", "I-LOC", "I-LOC", "B-LOC"], "iob2"),
+    "iob2": (tiny.LABELS, tiny.LABELS, "iob2"),
+    "iob1": (["O", "I-PER", "I-LOC", "B-LOC", "I-ORG"], ["O", "I-PER", "I-LOC", "B-LOC", "I-ORG"], "iob1"),
+    "io": (["I-PER", "O", "I-LOC", "I-ORG", "I-MISC"], ["I-PER", "O", "I-LOC", "I-ORG", "I-MISC"], "iob1"),
+    "plain": (["O", "PER", "LOC", "ORG", "E-MAIL"], ["O", "I-PER", "I-LOC", "I-ORG", "I-E-MAIL"], "iob1"),
+}
+
+
+def made(labels: list[str], into: Path, *options: str) -> tuple[int, Path]:
+    source = tiny.copied(KIND, into)
+    tiny.change_config(source, id2label={str(i): label for i, label in enumerate(labels)})
+    return preparation.main([str(source), str(into / "out"), *options]), into / "out"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_probabilities_add_where_labels_become_one(tmp_path: Path, scheme: str) -> None:
+    labels, expected, joined = SCHEMES[scheme]
+    given = ["--labels", "plain"] if scheme == "plain" else []
+    code, place = made(labels, tmp_path, *given)
+    assert code == 0
+    manifest, files = bundle.in_directory(place)
+    assert manifest.scheme == joined
+    names = bundle.read_labels(files[bundle.LABELS])
+    assert list(names) == list(dict.fromkeys(expected))
+
+    scores = np.exp(tiny.expected_logits(KIND).astype(np.float64))
+    scores /= scores.sum(axis=-1, keepdims=True)
+    summed = np.stack([scores[..., [name == label for label in expected]].sum(axis=-1) for name in names], axis=-1)
+
+    found = np.exp(tiny.logits(ov.Core().read_model(files[bundle.NETWORK]), KIND).astype(np.float64))
+    np.testing.assert_allclose(found / found.sum(axis=-1, keepdims=True), summed, atol=1e-5, rtol=0)
+
+
+def test_a_packed_run_finds_what_one_sentence_alone_finds(tmp_path: Path) -> None:
+    """The outputs that were joined do not keep a network from being packed, and the tagger's probabilities are theirs."""
+    _, place = made(SCHEMES["bilou"][0], tmp_path)
+    manifest, files = bundle.in_directory(place)
+    tagger = Tagger.load(files, manifest, Execution())
+    assert tagger._positions is not None
+    tokens = [token for sentence in tiny.SENTENCES for token in sentence]
+    together = tagger.tag(tokens, np.array([len(sentence) for sentence in tiny.SENTENCES]), scores=True)
+    alone = [tagger.tag(sentence, np.array([len(sentence)]), scores=True) for sentence in tiny.SENTENCES]
+    assert together.tags.tolist() == [tag for tags in alone for tag in tags.tags.tolist()]
+    assert together.scores is not None and together.scores.shape[1] == 3
+    np.testing.assert_allclose(together.scores.sum(axis=1), 1, atol=1e-5)
+
+
+def test_kinds_of_plain_labels_part_mentions(tmp_path: Path) -> None:
+    labels, _, _ = SCHEMES["io"]
+    _, place = made(labels, tmp_path)
+    tags = tiny.EXPECTED["models"][KIND]["tags"]
+    as_trained = [[labels[tiny.LABELS.index(tag)] for tag in sentence] for sentence in tags]
+    expected = set()
+    for number, sentence in enumerate(as_trained):
+        for tag, run in groupby(range(len(sentence)), key=sentence.__getitem__):
+            places = list(run)
+            if tag != "O":
+                expected.add((number, places[0], places[-1] + 1, tag[2:]))
+    assert accuracy.tag(place, "f32", tiny.SENTENCES) == expected
+    assert len({kind for *_, kind in expected}) > 1
+
+
+def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
+    """Its labels may be those of IOB2; the same network then finds other mentions, and is another model to a run."""
+    _, place = made(tiny.LABELS, tmp_path, "--labels", "iob1")
+    told, _ = bundle.in_directory(place)
+    assert told.scheme == "iob1"
+    assert told.digest() != told.model_copy(update={"scheme": "iob2"}).digest()
+    scheme = TagScheme(tiny.LABELS, parts_kinds=True)
+    tags = np.array([tiny.LABELS.index(tag) for tag in ("I-PER", "I-LOC", "B-LOC", "I-LOC", "O", "I-PER")], np.int16)
+    found = scheme.spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
+    assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 4), (5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"], "are not O and names of entities, each once, but LABEL_0"),
+        (["O", "B-PER", "I-PER", "PAD", "X"], "are of two schemes, .*: PAD has no letter before it"),
+        (["O", "PER", "PER", "LOC", "ORG"], "each once"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -> None:
+    found = huggingface.read(tiny.TINY / KIND, KIND)
+    with pytest.raises(ModelError, match=message):
+        tagging._brought(labels, "it", None)
+    assert tagging.bring(found, "it")[0].labels == tuple(tiny.LABELS)
+
+
+def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, place = made(SCHEMES["io"][0], tmp_path)
+    assert preparation.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
+    assert "says itself what they are: leave the option out" in " ".join(capsys.readouterr().err.split())
+    assert preparation.main([str(place), str(tmp_path / "again")]) == 0
+    assert bundle.in_directory(tmp_path / "again")[0].scheme == "iob1"
