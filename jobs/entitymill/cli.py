@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("evaluation", "entity table against gold -> precision, recall, F1"),
     "prepare": ("preparation", "a trained model -> a model bundle"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
+    "report": ("reporting.command", "entity tables -> one HTML page about them and the latest run"),
 }
 """Name -> the module whose `main` it is, and what it does."""
 

@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(
         prog="extract_entities.py",
         description="Read a text table, recognise entities, write entity tables.",
-        epilog="Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, 1 anything else.",
+        epilog="Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
+        "6 done but far from the runs before (report.fail_on_drift), 1 anything else.",
     )
     built.add_argument("--config", type=Path, help="YAML file of settings; base.yaml beside it is read first")
     built.add_argument(
