@@ -204,7 +204,9 @@ class MetricsSettings(_Section):
     @classmethod
     def _read_by_the_collector(cls, path: str | None) -> str | None:
         if path is not None and not (path.endswith(".prom") and "://" not in path):
-            raise ValueError("must be a file on the driver's own disk whose name ends in .prom: the collector reads no other")
+            raise ValueError(
+                "must be a file on the driver's own disk whose name ends in .prom: the collector reads no other"
+            )
         return path
 
     @field_validator("pushgateway")

@@ -19,14 +19,15 @@ def parser() -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(
         prog="entitymill report",
         description="Write a page about the entity tables of a job and its latest run: one HTML file that needs no network.",
-        epilog="It shows text only where report.show_text is set. Exit codes: 0 done, 2 bad settings, 6 done, and the latest run is "
-        "far from the ones before (report.fail_on_drift), 1 anything else.",
+        epilog="It shows text only where report.show_text is set. Exit codes: 0 done, 2 bad settings, 6 done, and the run is far "
+        "from the ones before (report.fail_on_drift), 1 anything else.",
     )
     built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
     built.add_argument(
         "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
     )
     built.add_argument("--to", metavar="FILE.html", help="the file to write; else report.path")
+    built.add_argument("--run", metavar="RUN_ID", help="the run that it is about; else the latest that had anything to do")
     return built
 
 
@@ -40,20 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if to is None:
             raise SettingsError("--to is not given, and report.path is not set: name the HTML file to write.")
         start_log(settings.log)
-        _write(settings, to)
+        _write(settings, to, options.run)
 
     return command.reporting(work, "interrupted; no page was written.")
 
 
-def _write(settings: Settings, to: str) -> None:
+def _write(settings: Settings, to: str, run_id: str | None) -> None:
     # Spark takes a second to import; --help and a bad setting need it not.
     from entitymill.reporting import drift, ending  # noqa: PLC0415
     from entitymill.session import open_session  # noqa: PLC0415
     from entitymill.tables import Tables  # noqa: PLC0415
 
-    ending.check_extra("entitymill report")
+    ending.require_extra("entitymill report")
     spark = open_session(settings.spark, "entitymill report")
-    found = ending.write_page(spark, settings, Tables(spark, settings.output), to)
+    found = ending.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     Console().print("page", to, highlight=False, soft_wrap=True, markup=False)
     if settings.report.fail_on_drift:
         drift.check(found)

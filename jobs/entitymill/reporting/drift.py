@@ -84,7 +84,9 @@ def compare(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> D
         why = f"The run tagged {run.sentences:,} sentences; fewer than report.drift_sentences, {least:,}, are not compared."
         return Drift(run, len(done), sentences, why_not=why)
     if sentences < least:
-        why = f"The runs before tagged {sentences:,} sentences; fewer than report.drift_sentences, {least:,}, say too little."
+        why = (
+            f"The runs before tagged {sentences:,} sentences; fewer than report.drift_sentences, {least:,}, say too little."
+        )
         return Drift(run, len(done), sentences, why_not=why)
     other_model = any(other.fingerprint != run.fingerprint for other in done)
     return Drift(run, len(done), sentences, tuple(_changes(run, done, bounds)), other_model=other_model)

@@ -14,17 +14,29 @@ from entitymill.errors import EntityMillError, SettingsError
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
 from entitymill.settings import Settings
+from entitymill.summary import Summary
 from entitymill.tables import Tables
+from entitymill.tables.runs import IDLE
 
 log = logging.getLogger(__name__)
 EXTRA = ("jinja2", "matplotlib")
 
 
-def check_extra(asked_by: str) -> None:
-    """Find out, before any work, whether a page can be made.
+def check_extra(settings: Settings) -> None:
+    """Find out, before any work, whether the page that the settings ask for can be made.
+
+    Raises:
+        SettingsError: they do, and its libraries are missing.
+    """
+    if settings.report.path is not None:
+        require_extra("report.path")
+
+
+def require_extra(asked_by: str) -> None:
+    """Find out whether a page can be made.
 
     Args:
-        asked_by: setting or option, for the message.
+        asked_by: setting or command, for the message.
 
     Raises:
         SettingsError: its libraries are missing.
@@ -66,7 +78,7 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
     return drift
 
 
-def finish(spark: SparkSession, settings: Settings, tables: Tables, run_id: str, console: Console) -> Drift | None:
+def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
     """Do what the settings want done after a run; returns the drift where that was looked at.
 
     A page that cannot be written is said, in the log and to the person, and is no error: the run has published.
@@ -75,13 +87,15 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, run_id: str,
         spark: the session.
         settings: of the run.
         tables: it wrote.
-        run_id: its id.
+        summary: of it.
         console: where the person is told.
 
     Raises:
         DriftError: the run differs too much, and report.fail_on_drift is set.
     """
     chosen, drift = settings.report, None
+    # After a run with nothing to do the page is about the one before, which was judged when it ended.
+    run_id = summary.run_id if summary.mode != IDLE else None
     if chosen.path is not None:
         try:
             drift = write_page(spark, settings, tables, chosen.path, run_id)
@@ -90,6 +104,8 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, run_id: str,
             log.exception("the page was not written")
             said = str(error) if isinstance(error, EntityMillError) else f"{type(error).__name__}; the log has the details."
             console.print(f"The run was published, but not its page: {said}", highlight=False, soft_wrap=True, markup=False)
+    if run_id is None:
+        return None
     if chosen.fail_on_drift:
         from entitymill.reporting import reading  # noqa: PLC0415  # only here
 

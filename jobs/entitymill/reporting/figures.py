@@ -15,6 +15,8 @@ SENTENCE_BIN = 20
 """Characters."""
 SENTENCE_BINS = 21
 """The last one holds all that is longer."""
+_NAMES = ("mode", "model", "fingerprint", "source", "source_version")
+_NUMBERS = ("documents", "removed", "units", "sentences", "rejects")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Run:
     @classmethod
     def of(cls, row: Mapping[str, Any], kept: int = 0, confidence: float | None = None) -> Run:
         """From a row of `runs` of any version, its times in UTC."""
+        names: dict[str, Any] = {name: row.get(name) or "" for name in _NAMES}
+        numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
         return cls(
             run_id=row["run_id"],
             started=row["started_at"],
@@ -72,8 +76,8 @@ class Run:
             status=row["status"],
             kept=kept,
             confidence=confidence,
-            **{name: row.get(name) or "" for name in ("mode", "model", "fingerprint", "source", "source_version")},
-            **{name: row.get(name) or 0 for name in ("documents", "removed", "units", "sentences", "rejects")},
+            **names,
+            **numbers,
             by_label=dict(row.get("entities_by_label") or {}),
             seconds=dict(row.get("seconds") or {}),
         )
@@ -81,7 +85,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Documents:
-    """Sums over the table `documents`; by_tokens: of documents of 2^n to 2^(n+1) - 1 tokens, by n; those without one at -1."""
+    """Sums over the table `documents`.
+
+    by_tokens: n -> documents of 2^n to 2^(n+1) - 1 tokens; those without a token are at -1.
+    """
 
     documents: int = 0
     blank: int = 0
@@ -162,8 +169,11 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is text. top: label -> the most frequent entities and their mentions; changed: sentences left out, since the source
-    holds another text now; problem: why there are no sentences.
+    """What is text.
+
+    top: label -> the most frequent entities, and how many mentions each has.
+    changed: sentences left out, since the source holds another text now.
+    problem: why there are no sentences.
     """
 
     top: Mapping[str, tuple[tuple[str, int], ...]]
@@ -174,7 +184,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Figures:
-    """All that a page shows. run: the one it is about; runs: newest first, it among them; shown: only where that is allowed."""
+    """All that a page shows.
+
+    run: the one that it is about.
+    runs: newest first, that one among them.
+    shown: only where text is allowed.
+    """
 
     output: str
     run: Run | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from importlib import resources
 
 import jinja2
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from entitymill import __version__
 from entitymill.reporting import plots
 from entitymill.reporting.drift import Drift
-from entitymill.reporting.figures import SENTENCE_BIN, SENTENCE_BINS, STAGES, Figures, Run
+from entitymill.reporting.figures import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
 
 SHOWN_RUNS = 20
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
@@ -77,8 +77,9 @@ def _plots(figures: Figures) -> dict[str, str]:
     days = figures.days
     if days is not None and days.counts:
         form = {"day": "%-d %b", "week": "%-d %b", "month": "%b %Y", "year": "%Y"}[days.step]
-        series = {name: [counts.get(name, 0) for counts in days.counts.values()] for name in names}
-        found["days"] = plots.stacked([day.strftime(form) for day in days.counts], series, f"Mentions by {days.step}")
+        every = _every(days)
+        series = {name: [days.counts.get(day, {}).get(name, 0) for day in every] for name in names}
+        found["days"] = plots.stacked([day.strftime(form) for day in every], series, f"Mentions by {days.step}")
     if any(figures.lengths.bins):
         labels = [str(at * SENTENCE_BIN) for at in range(SENTENCE_BINS)]
         found["sentences"] = plots.stacked(
@@ -93,14 +94,32 @@ def _plots(figures: Figures) -> dict[str, str]:
     return found | _plots_of_runs(figures)
 
 
+def _every(days: Days) -> list[date]:
+    """Each step from the first to the last, also those without a mention."""
+    at, last, found = min(days.counts), max(days.counts), []
+    months = {"month": 1, "year": 12}.get(days.step)
+    while at <= last:
+        found.append(at)
+        if months is None:
+            at += timedelta(days=7 if days.step == "week" else 1)
+        else:
+            month = at.month - 1 + months
+            at = at.replace(year=at.year + month // 12, month=month % 12 + 1)
+    return found
+
+
 def _plots_of_runs(figures: Figures) -> dict[str, str]:
     runs = [run for run in figures.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
     found = {}
     if runs:
-        at = [f"{run.started:%-d %b}" for run in runs]
+        days = [f"{run.started:%-d %b}" for run in runs]
+        at = days if len(set(days)) == len(days) else [f"{run.started:%-d %b %H:%M}" for run in runs]
         stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in STAGES}
         found["seconds"] = plots.stacked(at, stages, "Seconds by stage and run", about="run of", seconds=True)
-        speeds = {"whole run": [run.speed for run in runs], "recognition alone": [_recognition(run) for run in runs]}
+        speeds: dict[str, list[float | None]] = {
+            "whole run": [run.speed for run in runs],
+            "recognition": [_recognition(run) for run in runs],
+        }
         found["speed"] = plots.lines(at, speeds, "Sentences a second by run", about="run of")
         rates = {label.name: _rates(runs, label.name) for label in figures.labels}
         found["rates"] = plots.lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")

@@ -27,7 +27,7 @@ _VARIABLES = {
     _BAD: "var(--bad)",
     **{f"#0102{number:02x}": f"var(--s{number})" for number in range(SERIES)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a label may hold dollars
     "font.family": ["sans-serif"],
@@ -51,7 +51,9 @@ _STYLE = {
     "grid.linewidth": 0.8,
     "figure.dpi": _PER_INCH,
 }
-_IDS = re.compile(r' id="(?:figure|axes|patch|line2d|matplotlib\.axis|xtick|ytick|text|legend|Poly\w*|Path\w*|Line\w*)_?\d*"')
+_IDS = re.compile(
+    r' id="(?:figure|axes|patch|line2d|matplotlib\.axis|xtick|ytick|text|legend|Poly\w*|Path\w*|Line\w*)_?\d*"'
+)
 
 
 def colour(number: int) -> str:
@@ -114,7 +116,9 @@ def lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], ti
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            axes.plot(range(len(names)), found, color=colour(number), label=_short(name), marker="o", markersize=3.5, linewidth=1.6)
+            axes.plot(
+                range(len(names)), found, color=colour(number), label=_short(name), marker="o", markersize=3.5, linewidth=1.6
+            )
         axes.set_ylim(bottom=0)
         _name_some(axes, names)
         axes.margins(x=0.04)

@@ -44,7 +44,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
 
     Raises:
         OutputError: there are no tables.
-        SettingsError: report.date_column has no days.
+        SettingsError: report.date_column has no days, or there is no such run.
     """
     check_there(tables)
     with configured(spark, calendars(spark)):
@@ -54,6 +54,8 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
         counts = _counts(entities, date, [row["run_id"] for row in rows])
         runs = _runs(rows, counts)
         run = subject(runs, run_id)
+        if run is None and run_id is not None:
+            raise SettingsError(f"--run: {run_id} is not among the latest {RUNS} runs of {tables.place}.")
         labels = _labels(counts)
         return Figures(
             output=tables.place,
@@ -132,10 +134,14 @@ def _date(entities: DataFrame, settings: Settings) -> Column | None:
     kind = held.get(name.lower())
     if not isinstance(kind, _DATES):
         is_what = "not in the table entities yet" if kind is None else kind.simpleString()
-        raise SettingsError(f"report.date_column: {name} is {is_what}; it must be a date, a timestamp, or text such as 2026-11-30.")
+        raise SettingsError(
+            f"report.date_column: {name} is {is_what}; it must be a date, a timestamp, or text such as 2026-11-30."
+        )
     column = F.col(quoted_part(name))
     # try_to_date is not there yet; a cast would fail under ANSI.
-    return F.to_date(F.expr(f"try_to_timestamp({quoted_part(name)})")) if isinstance(kind, T.StringType) else F.to_date(column)
+    return (
+        F.to_date(F.expr(f"try_to_timestamp({quoted_part(name)})")) if isinstance(kind, T.StringType) else F.to_date(column)
+    )
 
 
 def _counts(entities: DataFrame, date: Column | None, runs: list[str]) -> list[Row]:
@@ -209,7 +215,9 @@ def _rejects(tables: Tables) -> tuple[figures.Reject, ...]:
         .limit(MOST_CODES)
     )
     return tuple(
-        figures.Reject(row["stage"], row["code"], row["rows"], tuple(i for i in row["ids"] if i is not None), row["detail"] or "")
+        figures.Reject(
+            row["stage"], row["code"], row["rows"], tuple(i for i in row["ids"] if i is not None), row["detail"] or ""
+        )
         for row in rows.collect()
     )
 
@@ -227,7 +235,9 @@ def _units(tables: Tables, run: Run | None) -> tuple[figures.UnitSpeed, ...]:
             continue
         metrics = row["operationMetrics"] or {}
         rows = metrics.get("numOutputRows") if "numTargetRowsInserted" not in metrics else metrics["numTargetRowsInserted"]
-        found.append(figures.UnitSpeed(told["unit"], time, (time - last).total_seconds(), None if rows is None else int(rows)))
+        found.append(
+            figures.UnitSpeed(told["unit"], time, (time - last).total_seconds(), None if rows is None else int(rows))
+        )
         last = time
     return tuple(found)
 

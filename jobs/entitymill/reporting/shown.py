@@ -78,7 +78,9 @@ def _chosen(entities: DataFrame, counted: DataFrame) -> list[Row]:
 
 def _keys(chosen: Iterable[Row]) -> list[tuple[str, int, int, int]]:
     """Each sentence once."""
-    return list(dict.fromkeys((row["doc_id"], row["sentence_id"], row["sentence_begin"], row["sentence_end"]) for row in chosen))
+    return list(
+        dict.fromkeys((row["doc_id"], row["sentence_id"], row["sentence_begin"], row["sentence_end"]) for row in chosen)
+    )
 
 
 def _mentions(spark: SparkSession, entities: DataFrame, chosen: list[Row]) -> list[Row]:
