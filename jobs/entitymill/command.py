@@ -121,6 +121,7 @@ def _run(settings: settings_module.Settings, options: argparse.Namespace, known:
         report.print_entities(console, spark, settings, tables)
     report.print_summary(console, summary, settings, tables)
     known.drift = ending.finish(spark, settings, tables, summary, console)
+    ending.judge(settings, known.drift)
 
 
 def _known(error: Exception) -> EntityMillError:

@@ -16,8 +16,16 @@ from sample_figures import SCRIPT, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 # Root and a closed network: no sandbox, and none of what a browser asks its maker for.
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +78,9 @@ def test_it_opens_without_a_complaint(browser: Browser, file: Path, width: int, 
     blue = {"light": "rgb(47, 111, 181)", "dark": "rgb(106, 165, 232)"}[scheme]
     assert blue in bars
     # What a letter of a plot measures on the screen.
-    heights = opened.page.locator("figure svg text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    heights = opened.page.locator("figure svg text").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().height)"
+    )
     assert min(heights) >= 9
 
 
@@ -79,7 +89,9 @@ def test_text_from_data_does_nothing(browser: Browser, file: Path) -> None:
     assert SCRIPT in (opened.page.text_content("h1") or "")
     assert opened.page.locator("script").count() == 1
     # Nor would it if it came in.
-    opened.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.in = 1'}))")
+    opened.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.in = 1'}))"
+    )
     assert opened.page.evaluate("window.in") is None
     assert "Content Security Policy" in " ".join(opened.complaints)
     assert opened.page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"

@@ -12,6 +12,8 @@ from entitymill.reporting.figures import Days
 from entitymill.settings import ReportSettings
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 
+LINKS = ("src", "href", "srcset", "action", "data", "xlink:href")
+
 
 def rendered(**other: object) -> str:
     made = figures(**other)
@@ -47,13 +49,14 @@ def test_what_comes_from_data_stays_text() -> None:
 def test_the_page_asks_for_nothing_and_its_policy_forbids_it() -> None:
     text = rendered(shown=shown())
     elements = Elements(text)
-    outside = [(tag, name, value) for tag, attributes in elements.found for name, value in attributes.items()
-               if name in ("src", "href", "srcset", "action", "data", "xlink:href") and value and not value.startswith(("#", "data:"))]  # fmt: skip
-    assert outside == []
+    places = [value or "" for _, attributes in elements.found for name, value in attributes.items() if name in LINKS]
+    assert [place for place in places if not place.startswith(("#", "data:"))] == []
     assert not re.search(r"@import|url\((?!#)", text)
     assert "http://" not in text
     assert "https://" not in text
-    [policy] = [a["content"] for tag, a in elements.found if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    [policy] = [
+        a["content"] for tag, a in elements.found if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    ]
     script = re.search(r"<script>(.*?)</script>\n</body>", text, re.DOTALL)
     assert script is not None
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
@@ -77,7 +80,7 @@ def test_a_change_beyond_its_bound_is_marked() -> None:
     latest = run(2, by_label={"PER": 950, "LOC": 50})
     text = rendered(run=latest, runs=(latest, run(1), run(0)))
     assert text.count("beyond its bound") == 2  # the shares of both labels; not the rate, nor the confidence
-    assert "differs from the 2 before by more than its bounds: share of LOC 0.050 instead of 0.400" in text
+    assert "differs from the 2 runs before by more than its bounds: share of LOC 0.050 instead of 0.400" in text
 
 
 def test_a_run_that_failed_since_is_said() -> None:

@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(
         prog="entitymill report",
         description="Write a page about the entity tables of a job and its latest run: one HTML file that needs no network.",
-        epilog="It shows text only where report.show_text is set. Exit codes: 0 done, 2 bad settings, 6 done, and the run is far "
-        "from the ones before (report.fail_on_drift), 1 anything else.",
+        epilog="It shows text only where report.show_text is set. Exit codes: 0 done, 2 bad settings, 6 done, but the run "
+        "is far from the ones before (report.fail_on_drift), 1 anything else.",
     )
     built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
     built.add_argument(
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(settings: Settings, to: str, run_id: str | None) -> None:
     # Spark takes a second to import; --help and a bad setting need it not.
-    from entitymill.reporting import drift, ending  # noqa: PLC0415
+    from entitymill.reporting import ending  # noqa: PLC0415
     from entitymill.session import open_session  # noqa: PLC0415
     from entitymill.tables import Tables  # noqa: PLC0415
 
@@ -56,5 +56,4 @@ def _write(settings: Settings, to: str, run_id: str | None) -> None:
     spark = open_session(settings.spark, "entitymill report")
     found = ending.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     Console().print("page", to, highlight=False, soft_wrap=True, markup=False)
-    if settings.report.fail_on_drift:
-        drift.check(found)
+    ending.judge(settings, found)

@@ -62,6 +62,11 @@ class Drift:
     other_model: bool = False
 
     @property
+    def those(self) -> str:
+        """The runs before, in words."""
+        return "the run before" if self.runs == 1 else f"the {self.runs} runs before"
+
+    @property
     def marked(self) -> tuple[Change, ...]:
         """What changed too much."""
         return tuple(change for change in self.changes if change.marked)
@@ -101,7 +106,7 @@ def check(drift: Drift) -> None:
     if drift.marked:
         marked = ", ".join(str(change) for change in drift.marked)
         raise DriftError(
-            f"report.fail_on_drift: the run was published, but differs from the {drift.runs} before: {marked}. Look at its "
+            f"report.fail_on_drift: the run was published, but differs from {drift.those}: {marked}. Look at its "
             "page; if all is well, raise the bound in report.drift_*. The next run counts this one among those before it."
         )
 

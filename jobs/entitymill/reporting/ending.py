@@ -79,7 +79,7 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
 
 
 def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
-    """Do what the settings want done after a run; returns the drift where that was looked at.
+    """Do what the settings want done after a run; returns its drift where that was looked at.
 
     A page that cannot be written is said, in the log and to the person, and is no error: the run has published.
 
@@ -89,9 +89,6 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
         tables: it wrote.
         summary: of it.
         console: where the person is told.
-
-    Raises:
-        DriftError: the run differs too much, and report.fail_on_drift is set.
     """
     chosen, drift = settings.report, None
     # After a run with nothing to do the page is about the one before, which was judged when it ended.
@@ -106,12 +103,19 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
             console.print(f"The run was published, but not its page: {said}", highlight=False, soft_wrap=True, markup=False)
     if run_id is None:
         return None
-    if chosen.fail_on_drift:
+    if drift is None and chosen.fail_on_drift:
         from entitymill.reporting import reading  # noqa: PLC0415  # only here
 
-        if drift is None:
-            run, runs = reading.read_runs(spark, tables, run_id)
-            before = [other for other in runs if run is not None and other.started < run.started]
-            drift = drift_module.compare(run, before, chosen)
-        drift_module.check(drift)
+        run, before = reading.read_runs(spark, tables, run_id)
+        drift = drift_module.compare(run, before, chosen)
     return drift
+
+
+def judge(settings: Settings, drift: Drift | None) -> None:
+    """Give a run that differs too much its exit code, where the settings want that.
+
+    Raises:
+        DriftError: it does.
+    """
+    if drift is not None and settings.report.fail_on_drift:
+        drift_module.check(drift)

@@ -145,7 +145,12 @@ class UnitSpeed:
     number: int
     at: datetime
     seconds: float
-    documents: int | None
+    documents: int
+
+    @property
+    def speed(self) -> float:
+        """Documents a second."""
+        return self.documents / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def _plots_of_runs(figures: Figures) -> dict[str, str]:
         found["rates"] = plots.lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")
     if len(figures.units) > 1:
         units = [str(unit.number) for unit in figures.units]
-        values = {"seconds": [unit.seconds for unit in figures.units]}
-        found["units"] = plots.stacked(units, values, "Seconds by unit", about="unit", seconds=True)
+        values = {"documents": [unit.speed for unit in figures.units]}
+        found["units"] = plots.stacked(units, values, "Documents a second by unit", about="unit")
     return found
 
 

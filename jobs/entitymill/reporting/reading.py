@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -73,7 +73,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
 
 
 def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
-    """What drift needs alone: the run, and it and others, newest first.
+    """What drift needs alone: the run, and those before it, newest first.
 
     Raises:
         OutputError: there are no tables.
@@ -82,7 +82,8 @@ def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) ->
     with configured(spark, calendars(spark)):
         rows = _rows(tables)
         runs = _runs(rows, _counts(tables.read("entities"), None, [row["run_id"] for row in rows]))
-    return subject(runs, run_id), runs
+    run = subject(runs, run_id)
+    return run, tuple(other for other in runs if run is not None and other.started < run.started)
 
 
 def check_there(tables: Tables) -> None:
@@ -228,18 +229,23 @@ def _units(tables: Tables, run: Run | None) -> tuple[figures.UnitSpeed, ...]:
         return ()
     history = tables.history("documents", MOST_COMMITS).where(F.col("userMetadata").contains(run.run_id))
     at = F.unix_micros("timestamp").alias("at")
-    found, last = [], run.started
+    found: list[figures.UnitSpeed] = []
+    last = run.started
     for row in history.select("version", at, "userMetadata", "operationMetrics").orderBy("version").collect():
         told, time = json.loads(row["userMetadata"]), _time(row["at"])
         if "unit" not in told or time is None:
             continue
-        metrics = row["operationMetrics"] or {}
-        rows = metrics.get("numOutputRows") if "numTargetRowsInserted" not in metrics else metrics["numTargetRowsInserted"]
-        found.append(
-            figures.UnitSpeed(told["unit"], time, (time - last).total_seconds(), None if rows is None else int(rows))
-        )
+        if found or told["unit"] == 1:  # else it is not known when it began
+            seconds = max(0.0, (time - last).total_seconds())
+            found.append(figures.UnitSpeed(told["unit"], time, seconds, _rows_of(row["operationMetrics"] or {})))
         last = time
     return tuple(found)
+
+
+def _rows_of(metrics: Mapping[str, str]) -> int:
+    """That a commit wrote: of a MERGE, where copied rows are output too, those that it changed."""
+    names = ("numTargetRowsInserted", "numTargetRowsUpdated")
+    return sum(int(metrics[name]) for name in (names if names[0] in metrics else ("numOutputRows",)) if name in metrics)
 
 
 def _settings(rows: list[Row], run: Run | None) -> str:
