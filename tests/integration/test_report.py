@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import metrics, reading, shown
+from entitymill.reporting import reading, shown, totals
 from entitymill.reporting.figures import Figures
 from entitymill.tables import Tables
 from truth import POOL
@@ -253,7 +253,7 @@ def test_a_failed_run_says_so_in_its_metrics(job: Job) -> None:
 
 
 def test_totals_are_sums_over_the_runs(output: Job) -> None:
-    found = metrics.read_totals(Tables(output.spark, loaded(output).output))
+    found = totals.read(Tables(output.spark, loaded(output).output))
     runs = output.read("runs").collect()
     assert found is not None
     assert found.runs == {"done": 3}

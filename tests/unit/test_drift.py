@@ -58,7 +58,7 @@ def test_the_first_mention_ever_is_a_change() -> None:
         (None, [], "No run has come to its end"),
         (run(2, sentences=999), [run(1)], r"The run tagged 999 sentences"),
         (run(2), [run(1, sentences=999), run(0, status="failed")], r"The runs before tagged 999 sentences"),
-        (run(2), [], "The runs before tagged 0 sentences"),
+        (run(2), [run(1, sentences=0)], "No run before it tagged anything"),
     ],
 )
 def test_too_little_is_not_compared(last: drift.Run | None, before: list[drift.Run], why: str) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
 from entitymill.reporting import drift, metrics
+from entitymill.reporting.totals import Totals
 from entitymill.summary import Summary
 from sample_figures import run
 
@@ -87,7 +88,7 @@ def test_a_run_that_was_stopped(tmp_path: Path, stop: BaseException, code: int) 
 
 
 def test_totals_are_counters(tmp_path: Path) -> None:
-    totals = metrics.Totals({"done": 4, "failed": 1}, 70, 400, 9, {"PER": 50}, START.timestamp())
+    totals = Totals({"done": 4, "failed": 1}, 70, 400, 9, {"PER": 50}, START.timestamp())
     file = tmp_path / "entitymill.prom"
     metrics.write_textfile(metrics.collect(metrics.Known("/lake/out", START, totals=totals)), str(file), None)
     text = file.read_text()

@@ -36,11 +36,15 @@ class Change:
         """Whether it is beyond its bound; a rounding error is not."""
         return abs(self.change) > self.bound + 1e-9
 
+    @property
+    def name(self) -> str:
+        """For people; labels are no text of documents."""
+        return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(self.what, "mean confidence")
+
     def __str__(self) -> str:
-        """For messages; labels are no text of documents."""
-        name = {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences", "confidence": "mean confidence"}
+        """For messages."""
         places = 1 if self.what == "rate" else 3
-        return f"{name[self.what]} {self.now:.{places}f} instead of {self.before:.{places}f}"
+        return f"{self.name} {self.now:.{places}f} instead of {self.before:.{places}f}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ def compare(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> D
     if run.sentences < least:
         why = f"The run tagged {run.sentences:,} sentences; fewer than report.drift_sentences, {least:,}, are not compared."
         return Drift(run, len(done), sentences, why_not=why)
+    if not done:
+        return Drift(run, why_not="No run before it tagged anything.")
     if sentences < least:
         why = (
             f"The runs before tagged {sentences:,} sentences; fewer than report.drift_sentences, {least:,}, say too little."

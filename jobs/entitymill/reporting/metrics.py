@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from entitymill.reporting.drift import Drift
+    from entitymill.reporting.totals import Totals
     from entitymill.summary import Summary
     from entitymill.tables import Tables
 
@@ -30,21 +31,8 @@ JOB = "entitymill"
 PUSH_SECONDS = 5
 """What a push may take: it is the last thing that a run does."""
 INTERRUPTED = 130
-MOST_LABELS = 100
 _WORKERS = ("encoding", "inference", "segmentation")
 """Stages whose seconds are summed over all cores."""
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Over all runs of an output. mentions: by label; last_success: seconds since 1970."""
-
-    runs: Mapping[str, int]
-    documents: int
-    sentences: int
-    rejects: int
-    mentions: Mapping[str, int]
-    last_success: float | None
 
 
 @dataclass
@@ -109,7 +97,7 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
     known.ended = datetime.now(timezone.utc)
     try:
         if totals and known.tables is not None:
-            known.totals = read_totals(known.tables)
+            known.totals = _totals(known.tables)
     except Exception:
         log.exception("the totals of the runs could not be read for the metrics")
     registry = collect(known)
@@ -124,31 +112,10 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
             Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 
-def read_totals(tables: Tables) -> Totals | None:
-    """Sums over the table `runs`, in two queries; none where there is no such table."""
-    from pyspark.sql import functions as F  # noqa: PLC0415  # only where metrics are asked for
+def _totals(tables: Tables) -> Totals | None:
+    from entitymill.reporting import totals  # noqa: PLC0415  # brings Spark
 
-    if not tables.exists("runs"):
-        return None
-    runs = tables.read("runs").where("status IN ('done', 'failed', 'died')")
-    sums = [F.sum(name).alias(name) for name in ("documents", "sentences", "rejects")]
-    each = (
-        runs.groupBy("status")
-        .agg(F.count("*").alias("runs"), F.max(F.unix_micros("ended_at")).alias("ended"), *sums)
-        .collect()
-    )
-    labels = runs.select(F.explode("entities_by_label").alias("label", "mentions"))
-    by_label = labels.groupBy("label").agg(F.sum("mentions").alias("mentions")).limit(MOST_LABELS).collect()
-    ended = next((row["ended"] for row in each if row["status"] == "done"), None)
-    documents, sentences, rejects = (sum(row[name] or 0 for row in each) for name in ("documents", "sentences", "rejects"))
-    return Totals(
-        {row["status"]: row["runs"] for row in each},
-        documents,
-        sentences,
-        rejects,
-        {row["label"]: row["mentions"] for row in by_label},
-        None if ended is None else ended / 1e6,
-    )
+    return totals.read(tables)
 
 
 def collect(known: Known) -> CollectorRegistry:

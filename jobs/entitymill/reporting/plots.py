@@ -116,9 +116,13 @@ def lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], ti
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            axes.plot(
-                range(len(names)), found, color=colour(number), label=_short(name), marker="o", markersize=3.5, linewidth=1.6
-            )
+            look: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 3.5,
+                "linewidth": 1.6,
+                "clip_on": False,
+            }  # a line along zero is whole
+            axes.plot(range(len(names)), found, color=colour(number), label=_short(name), **look)
         axes.set_ylim(bottom=0)
         _name_some(axes, names)
         axes.margins(x=0.04)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError
 from entitymill.naming import quoted_part
-from entitymill.reporting import figures, shown
+from entitymill.reporting import figures, shown, unit_speeds
 from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run
 from entitymill.session import calendars, configured
 from entitymill.settings import Settings
@@ -28,7 +28,7 @@ MOST_STEPS = 70
 """Bars that a plot has room for, about; of the longest step the latest are kept."""
 SAMPLED_MENTIONS = 1_000_000
 """Whose sentences are measured; of more mentions it is a part of the documents."""
-MOST_LABELS, MOST_CODES, MOST_COMMITS = 30, 50, 300
+MOST_LABELS, MOST_CODES = 30, 50
 """What is read at most; models have a few labels, and there are a few codes."""
 _DATES = (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType)
 
@@ -66,7 +66,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
             days=_days(entities, date, settings.report.date_column or "", counts) if date is not None else None,
             lengths=_lengths(entities, sum(label.mentions for label in labels)),
             rejects=_rejects(tables),
-            units=_units(tables, run),
+            units=unit_speeds.read(tables, run),
             settings=_settings(rows, run),
             shown=shown.read(spark, settings, tables) if settings.report.show_text else None,
         )
@@ -221,31 +221,6 @@ def _rejects(tables: Tables) -> tuple[figures.Reject, ...]:
         )
         for row in rows.collect()
     )
-
-
-def _units(tables: Tables, run: Run | None) -> tuple[figures.UnitSpeed, ...]:
-    """From Delta's record of the commits of `documents`; a run that swaps everything in at its end leaves none."""
-    if run is None:
-        return ()
-    history = tables.history("documents", MOST_COMMITS).where(F.col("userMetadata").contains(run.run_id))
-    at = F.unix_micros("timestamp").alias("at")
-    found: list[figures.UnitSpeed] = []
-    last = run.started
-    for row in history.select("version", at, "userMetadata", "operationMetrics").orderBy("version").collect():
-        told, time = json.loads(row["userMetadata"]), _time(row["at"])
-        if "unit" not in told or time is None:
-            continue
-        if found or told["unit"] == 1:  # else it is not known when it began
-            seconds = max(0.0, (time - last).total_seconds())
-            found.append(figures.UnitSpeed(told["unit"], time, seconds, _rows_of(row["operationMetrics"] or {})))
-        last = time
-    return tuple(found)
-
-
-def _rows_of(metrics: Mapping[str, str]) -> int:
-    """That a commit wrote: of a MERGE, where copied rows are output too, those that it changed."""
-    names = ("numTargetRowsInserted", "numTargetRowsUpdated")
-    return sum(int(metrics[name]) for name in (names if names[0] in metrics else ("numOutputRows",)) if name in metrics)
 
 
 def _settings(rows: list[Row], run: Run | None) -> str:
