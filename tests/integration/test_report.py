@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import reading, shown, totals
+from entitymill.reporting import reading, shown, totals, unit_speeds
 from entitymill.reporting.figures import Figures
 from entitymill.tables import Tables
 from truth import POOL
@@ -37,9 +37,10 @@ def _log_as_before() -> Iterator[None]:
 
 
 def texts(job: Job, count: int) -> Job:
-    """Documents of the pool, one a day, and rows that are refused."""
+    """Documents of the pool, one a day, one that changes, and rows that are refused."""
+    changing = "Rome." if count < 20 else "Paris and London."
     rows = [(f"d{at}", text, DAY + dt.timedelta(days=at)) for at, text in enumerate([SCRIPT, *POOL][:count])]
-    rows += [("<b>null</b>", None, DAY), (None, "no id", DAY), ("undated", "Rome.", None), ("blank", " ", DAY)]
+    rows += [("<b>null</b>", None, DAY), (None, "no id", DAY), ("undated", changing, None), ("blank", " ", DAY)]
     kinds = (pa.string(), pa.string(), pa.date32())
     columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))
     return job.texts(pa.table(dict(zip(("id", "text", "published"), columns, strict=True))))
@@ -106,6 +107,12 @@ def test_figures_are_those_of_the_tables(output: Job) -> None:
     assert f"path: {output.directory}/texts.parquet" in found.settings
 
 
+def test_units_of_which_the_first_is_not_known(output: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = read(output).units
+    monkeypatch.setattr(unit_speeds, "MOST_COMMITS", 2)
+    assert read(output).units == every[-1:]
+
+
 def test_many_mentions_are_measured_by_a_part_of_the_documents(output: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "SAMPLED_MENTIONS", 10)
     found = read(output)
@@ -134,7 +141,7 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     for label, top in found.top.items():
         own = sorted(((-count, entity) for (kind, entity), count in counted.items() if kind == label))
         assert list(top) == [(entity, -count) for count, entity in own[: shown.TOP]]
-    sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *POOL])} | {"undated": "Rome."}
+    sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *POOL])} | {"undated": "Paris and London."}
     assert found.sentences
     for sentence in found.sentences:
         assert "".join(part.text for part in sentence.parts) in sources[sentence.doc_id]

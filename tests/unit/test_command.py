@@ -80,6 +80,13 @@ def test_nothing_is_loaded_that_is_not_used(options: list[str]) -> None:
     assert done.stdout.endswith("\nset()\n")
 
 
+def test_a_run_loads_no_library_of_pages_and_metrics() -> None:
+    seen = "import sys; from entitymill import command, extraction; from entitymill.reporting import ending; "
+    seen += "print({name.partition('.')[0] for name in sys.modules} & {'jinja2', 'matplotlib', 'prometheus_client'})"
+    done = subprocess.run([sys.executable, "-c", seen], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "set()\n"
+
+
 def test_exit_codes_are_the_documented_ones() -> None:
     kinds = (errors.SettingsError, errors.SourceError, errors.RejectedError, errors.ModelError, errors.OutputError)
     assert [kind.exit_code for kind in kinds] == [2, 3, 4, 5, 1]

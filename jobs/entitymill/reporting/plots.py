@@ -173,6 +173,7 @@ def _svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
     text = written.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for drawn, variable in _VARIABLES.items():
         text = text.replace(drawn, variable)

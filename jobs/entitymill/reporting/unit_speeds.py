@@ -22,12 +22,13 @@ def read(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
     history = tables.history("documents", MOST_COMMITS).where(F.col("userMetadata").contains(run.run_id))
     at = F.unix_micros("timestamp").alias("at")
     found: list[UnitSpeed] = []
-    last = run.started
+    last: datetime | None = None
     for row in history.select("version", at, "userMetadata", "operationMetrics").orderBy("version").collect():
         told, time = json.loads(row["userMetadata"]), datetime.fromtimestamp(row["at"] / 1e6, timezone.utc)
         if "unit" not in told:
             continue
-        if found or told["unit"] == 1:  # else it is not known when it began
+        last = run.started if told["unit"] == 1 else last
+        if last is not None:  # else it is not known when the unit began
             seconds = max(0.0, (time - last).total_seconds())
             found.append(UnitSpeed(told["unit"], time, seconds, _rows_of(row["operationMetrics"] or {})))
         last = time
