@@ -64,7 +64,11 @@ bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6
 
 .PHONY: test-spark4
 test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on Spark 4 in an environment of its own: the same tables as on 3.5 (four minutes)
-	$(BIN)/python -m pytest tests/spark4
+	$(BIN)/python -m pytest tests/spark4/test_spark4.py
+
+.PHONY: test-connect
+test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## the job through a Spark Connect server: the same tables as without one (four minutes)
+	$(BIN)/python -m pytest tests/spark4/test_connect.py
 
 .PHONY: test-report
 test-report: $(DEV_READY) ## a run's page in headless Chromium, which it installs where it is missing (one minute; root for that)

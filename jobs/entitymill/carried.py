@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import schemas
+from entitymill import connect, schemas
 from entitymill.errors import SourceError
 from entitymill.naming import quoted_part
 from entitymill.settings import SourceSettings
@@ -62,8 +62,7 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
     Raises:
         SourceError: there is no such column, or its type is none that PySpark knows.
     """
-    java: Any = table._jdf
-    held = list(java.columns())
+    held = _columns(table)
     found = []
     for name in names:
         if name not in held:
@@ -71,9 +70,23 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
         try:
             found.append(table.select(F.col(quoted_part(name))).schema.fields[0])
         except ValueError as error:
-            kind = java.schema().apply(name).dataType().simpleString()
-            raise SourceError(f"source.{setting}: {_unfit(name, path, kind)}") from error
+            raise SourceError(f"source.{setting}: {_unfit(name, path, _kind(table, name))}") from error
     return found
+
+
+def _columns(table: DataFrame) -> list[str]:
+    """Of any types; PySpark's own list knows only those of its types."""
+    if connect.remote(table.sparkSession):
+        return list(table.columns)
+    java: Any = table._jdf
+    return list(java.columns())
+
+
+def _kind(table: DataFrame, name: str) -> str:
+    if connect.remote(table.sparkSession):
+        return "of a type that PySpark does not know"
+    java: Any = table._jdf
+    return str(java.schema().apply(name).dataType().simpleString())
 
 
 def check(found: list[T.StructField], path: str) -> list[T.StructField]:

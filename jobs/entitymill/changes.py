@@ -9,7 +9,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from entitymill import admission, plans
+from entitymill import admission
 from entitymill import feed as feeds
 from entitymill.admission import CODE
 from entitymill.errors import OutputError
@@ -105,7 +105,7 @@ def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
     """
     judged = source.judged()
     looked_at = judged.withColumns({"here": F.lit(True), "balance": F.lit(None).cast("long")})
-    outcomes = plans.apart(_outcomes(looked_at, known, policy)).persist(StorageLevel.DISK_ONLY)
+    outcomes = _outcomes(looked_at, known, policy).persist(StorageLevel.DISK_ONLY)
     total = source.rows.count()
     return _changes("compare", judged, outcomes, source, total, whole=True)
 
@@ -138,8 +138,7 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None
     judged = judged.withColumn(CODE, F.when(F.col("here"), F.col(CODE)))
     balanced = F.when(F.col("unsure") | F.col(CODE).isNotNull(), NEVER).otherwise(F.col("balance"))
     concerned = known.join(rows.select("doc_id"), "doc_id", "left_semi")
-    outcomes = plans.apart(_outcomes(judged.withColumn("balance", balanced), concerned, policy))
-    outcomes = outcomes.persist(StorageLevel.DISK_ONLY)
+    outcomes = _outcomes(judged.withColumn("balance", balanced), concerned, policy).persist(StorageLevel.DISK_ONLY)
     try:
         found = _changes(feed.mode, judged.where("here"), outcomes, source, 0, whole=False)
     except Unsure:

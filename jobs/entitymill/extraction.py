@@ -15,7 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import changes, failures, faults, feed, guards, surroundings, units
+from entitymill import changes, connect, failures, faults, feed, guards, surroundings, units
 from entitymill.changes import Changes
 from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import OutputError, RejectedError, SettingsError
@@ -25,8 +25,8 @@ from entitymill.settings import Settings
 from entitymill.source import Source, open_source
 from entitymill.summary import Clock, Summary, scope, slice_of
 from entitymill.tables import Stamp, Tables, recovery
-from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import retried
+from entitymill.tables.kept import Kept
 from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import Publisher, Unit, adopt
 from entitymill.tables.rejects import Rejects
@@ -209,11 +209,14 @@ class _Run:
         """The lease is taken."""
         self.commits = self.lease.commits
         self.last = self.lease.before.last
+        self.kept = Kept(self.tables)
 
     def go(self, *, full: bool) -> None:
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
         trusted = recovery.settle(self.tables, self.commits, self.last)
+        if self.last is not None and self.last["status"] != "done":
+            self.kept.drop()
         self.tables.check_types(self.source.passthrough)
         whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
@@ -237,6 +240,7 @@ class _Run:
             self._publish(found, recognise, publisher, failed, tombstones=collecting and not whole)
         finally:
             found.close()
+            self.kept.close()
         if collecting:
             staging.finish()
         if self.stamp.slice is None and self.lease.before.sliced:
@@ -255,7 +259,7 @@ class _Run:
         if staging is None and not self.tables.complete():
             return None
         if staging is None:
-            return None if self.tables.empty("documents") else self.tables.read("documents")
+            return None if self.tables.empty("documents") else self.tables.read_as_it_is("documents")
         known = staging.known()
         return known if known.take(1) else None
 
@@ -273,17 +277,12 @@ class _Run:
 
     def _told(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
         """What Delta says has changed since the last run, if it can tell."""
-        arrived = Arrivals(self.tables)
         before = self.last.source_version if self.last is not None else ""
-        told = feed.since(self.spark, self.source, before, arrived.keep, arrived.drop)
+        told = feed.since(self.spark, self.source, before, self.kept.arrived)
         if told is None:
             return None
-        refused = None if self.tables.empty("rejects") else self.tables.read("rejects")
-        found = changes.told(self.source, told, known, refused, policy)
-        if found is None:
-            told.close()
-            return None
-        return replace(found, close=lambda: (found.close(), told.close()))
+        refused = None if self.tables.empty("rejects") else self.tables.read_as_it_is("rejects")
+        return changes.told(self.source, told, known, refused, policy)
 
     def _refuse(self, rejects: Rejects, found: Changes) -> None:
         """Write down what is refused, and give up where it is too much."""
@@ -311,7 +310,7 @@ class _Run:
         # Removed documents go with the first unit: the fewer commits, the better.
         removed = found.removed if found.to_remove else None
         self.summary.removed = found.to_remove
-        for piece in units.cut(found, self.settings.limits):
+        for piece in units.cut(found, self.settings.limits, self.kept.units):
             documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
             # Kept: all tables and the counts read it, and the model must run once. Spark hands out what is kept of an equal
             # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
@@ -336,7 +335,7 @@ class _Run:
             publisher.remove(removed, tombstones=tombstones)
             self.clock.lap("writing")
         seconds = self.summary.seconds
-        slots = self.spark.sparkContext.defaultParallelism
+        slots = connect.cores(self.spark)
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
         seconds["segmentation"] = max(0.0, slots * seconds.get("recognition", 0.0) - spent)
 

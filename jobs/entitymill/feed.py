@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import source
+from entitymill import connect, source
 from entitymill.source import Source
 
 log = logging.getLogger(__name__)
@@ -44,17 +44,13 @@ class Feed:
 
     mode: `feed` or `arrivals`.
     events: doc_id, text, perhaps `passthrough`, CHANGE and COMMIT of the rows that pass `source.where`.
-    close: gives back what is kept.
     """
 
     mode: str
     events: DataFrame
-    close: Callable[[], object]
 
 
-def since(
-    spark: SparkSession, source_: Source, version: str, keep: Callable[[DataFrame], DataFrame], drop: Callable[[], object]
-) -> Feed | None:
+def since(spark: SparkSession, source_: Source, version: str, keep: Callable[[DataFrame], DataFrame]) -> Feed | None:
     """What changed in a Delta source after a version, up to the one that is read.
 
     Args:
@@ -62,7 +58,6 @@ def since(
         source_: of the run.
         version: that an earlier run read.
         keep: writes a stream of rows down until no more arrive, and returns them.
-        drop: removes what `keep` wrote.
 
     Returns:
         None where Delta cannot tell: rows were rewritten without a change feed, or the history is gone.
@@ -76,11 +71,12 @@ def since(
         changing = [commit for commit in commits if commit["operation"] not in NO_DATA]
         if not changing:
             empty = source_.rows.limit(0).withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")})
-            return Feed("feed", empty, lambda: None)
+            return Feed("feed", empty)
         if str(source_.detail["properties"].get("delta.enableChangeDataFeed")).lower() == "true":
             return _change_feed(spark, source_, int(version))
-        if all(map(_appends, changing)):
-            return _arrivals(spark, source_, int(version), keep, drop)
+        # Connect's server is not where this program could note how far a stream is.
+        if all(map(_appends, changing)) and not connect.remote(spark):
+            return _arrivals(spark, source_, int(version), keep)
     except (PySparkException, Py4JJavaError) as error:
         # An old file was vacuumed, or the feed was off for a while: all rows can still be compared.
         log.warning("Delta does not tell what changed (%s): all rows are compared", type(error).__name__)
@@ -107,7 +103,7 @@ def _appends(commit: Row) -> bool:
 
 def _change_feed(spark: SparkSession, source_: Source, version: int) -> Feed:
     read = source.read_changes(spark, source_.settings, version + 1, int(source_.version))
-    return Feed("feed", source.rows_of(read, source_.settings, CHANGE, COMMIT), lambda: None)
+    return Feed("feed", source.rows_of(read, source_.settings, CHANGE, COMMIT))
 
 
 def _arrivals(
@@ -115,11 +111,10 @@ def _arrivals(
     source_: Source,
     version: int,
     keep: Callable[[DataFrame], DataFrame],
-    drop: Callable[[], object],
 ) -> Feed:
     stream = source.rows_of(source.read_arrivals(spark, source_.settings, version + 1), source_.settings)
     kept = keep(stream)
-    return Feed("arrivals", kept.withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}), drop)
+    return Feed("arrivals", kept.withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}))
 
 
 def rows(feed: Feed) -> DataFrame:

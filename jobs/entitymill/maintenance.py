@@ -14,14 +14,14 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
-from entitymill import command, storage
+from entitymill import command, connect, storage
 from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError
 from entitymill.session import configured, open_session
 from entitymill.settings import Settings
 from entitymill.tables import NAMES, Tables, claims, recovery
-from entitymill.tables.arrivals import Arrivals
 from entitymill.tables.commits import retried
+from entitymill.tables.kept import Kept
 from entitymill.tables.layout import MAX_FILE
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import IDLE
@@ -107,7 +107,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
     ):
         Staging(tables, lease.commits, lease).discard()
         recovery.settle(tables, lease.commits, lease.before.last)
-        Arrivals(tables).drop()
+        Kept(tables).drop()
         # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
         return _each(tables, change, _OF_DOCUMENTS)
 
@@ -132,7 +132,7 @@ def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] 
 
 def _vacuum(tables: Tables, name: str, hours: float) -> None:
     spark = tables.spark
-    tasks = _LISTING_TASKS_PER_CORE * spark.sparkContext.defaultParallelism
+    tasks = _LISTING_TASKS_PER_CORE * connect.cores(spark)
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
     with configured(spark, chosen):
         spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")

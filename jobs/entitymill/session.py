@@ -15,7 +15,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from entitymill import shipping, versions
+from entitymill import connect, shipping, versions
 from entitymill.errors import SessionError
 from entitymill.settings import SparkSettings
 
@@ -25,6 +25,8 @@ _CALENDARS = tuple(
 )
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parent
+_REMOTE = "SPARK_REMOTE"
+"""Spark's own: the address of a Spark Connect server."""
 
 
 def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) -> SparkSession:
@@ -41,7 +43,7 @@ def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) 
     spark = SparkSession.getActiveSession()
     if spark is None:
         # A session may be there without being active in this thread.
-        there = submitted() or on_databricks() or SparkContext._active_spark_context is not None
+        there = submitted() or on_databricks() or _REMOTE in os.environ or SparkContext._active_spark_context is not None
         spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
     check(spark, sparknlp=sparknlp)
     ship_package(spark)
@@ -148,6 +150,12 @@ def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
         SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
     """
     versions.check_spark(spark.version)
+    if connect.remote(spark):
+        if sparknlp:
+            raise SessionError(
+                "recognition.engine: sparknlp needs Spark's own classes, not Spark Connect: use engine openvino."
+            )
+        return
     virtual_machine: Any = spark.sparkContext._jvm
     scala = str(virtual_machine.scala.util.Properties.versionNumberString())
     if not on_databricks():  # which has its own, under other names

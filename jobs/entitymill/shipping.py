@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from entitymill import connect
+
 _sent: set[tuple[str, str]] = set()
 
 
@@ -27,7 +29,11 @@ def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
         file: in a `scratch` directory.
         code: whether it is a zip of Python modules, to be put on the workers' path.
     """
-    key = (spark.sparkContext.applicationId, file.name)
-    if key not in _sent:
+    key = (connect.session_id(spark), file.name)
+    if key in _sent:
+        return
+    if connect.remote(spark):
+        spark.addArtifacts(str(file), pyfile=code, file=not code)
+    else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
-        _sent.add(key)
+    _sent.add(key)

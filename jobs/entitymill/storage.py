@@ -14,7 +14,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from entitymill import faults
+from entitymill import connect, faults
 
 
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
@@ -38,7 +38,7 @@ def qualify(spark: SparkSession, path: str) -> str:
     Raises:
         OSError: the scheme is unknown or its client is not set up.
     """
-    return str(hadoop_path(spark, path)[1].toString())
+    return connect.qualify(path) if connect.remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
 
 def driver_first(path: str) -> str:
@@ -57,6 +57,8 @@ def exists(spark: SparkSession, path: str) -> bool:
     Raises:
         OSError: the file system cannot be asked.
     """
+    if connect.remote(spark):
+        return connect.exists(spark, path)
     system, java_path = hadoop_path(spark, path)
     try:
         return bool(system.exists(java_path))
@@ -75,6 +77,9 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
     Raises:
         OSError: the directory cannot be listed.
     """
+    if connect.remote(spark):
+        yield from connect.files(spark, path)
+        return
     system, java_path = hadoop_path(spark, path)
     try:
         if without is None:
@@ -122,6 +127,9 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     Raises:
         OSError: it is missing, or cannot be read.
     """
+    if connect.remote(spark):
+        connect.fetch(spark, path, into)
+        return
     gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, path)
     try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import plans
+from entitymill import connect
 from entitymill.changes import Changes
 from entitymill.settings import LimitSettings
+from entitymill.tables.kept import UNIT
 
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000
@@ -41,25 +42,27 @@ def wanted(changes: Changes, limits: LimitSettings) -> int:
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
-def cut(changes: Changes, limits: LimitSettings) -> Iterator[Piece]:
+def cut(changes: Changes, limits: LimitSettings, keep: Callable[[DataFrame], DataFrame]) -> Iterator[Piece]:
     """The units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
 
-    The driver holds a few numbers a unit. Where there are several, the texts of the work lie in a shuffle on the
-    executors' disks (Spark computes a lost part again from the source), of which each unit is one partition: neither the
-    source nor the shuffle is read once a unit.
+    The driver holds a few numbers a unit, and where there are several, the source is read once for all of them.
+
+    Args:
+        changes: of the run.
+        limits: how large a unit may be.
+        keep: writes documents down by their column UNIT, and returns them.
     """
     number = wanted(changes, limits)
     if number <= 1:
         if number:
             yield Piece(changes.documents.drop("known"), changes.known > 0, changes.to_recognise, changes.chars)
         return
-    ranged = plans.apart(changes.documents.repartitionByRange(number, "doc_id"))
-    sums = ranged.groupBy(F.spark_partition_id().alias("partition")).agg(
-        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known")
-    )
-    for found in sums.orderBy("partition").collect():
-        inside = plans.partition(ranged, found["partition"])
-        yield Piece(inside.drop("known"), found["known"], found["rows"], found["chars"])
+    ranged = changes.documents.repartitionByRange(number, "doc_id").withColumn(UNIT, F.spark_partition_id())
+    kept = keep(ranged)
+    sums = kept.groupBy(UNIT).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known"))
+    for found in sums.orderBy(UNIT).collect():
+        inside = kept.where(F.col(UNIT) == found[UNIT]).drop(UNIT, "known")
+        yield Piece(inside, found["known"], found["rows"], found["chars"])
 
 
 def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: bool) -> DataFrame:
@@ -71,7 +74,7 @@ def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: b
         partitions: how many; none: by the texts.
         once: whether to take one row of an id even where several are there by now, which were not when they were counted.
     """
-    cores = spark.sparkContext.defaultParallelism
+    cores = connect.cores(spark)
     wanted = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
     spread_out = piece.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if once else spread_out

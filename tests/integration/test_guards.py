@@ -176,7 +176,7 @@ def test_a_change_copies_no_neighbours_where_readers_know_deletion_vectors(job: 
 
 def test_too_many_small_files_are_joined_by_the_run_that_finds_them(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "MOST_FILES", 3)
-    monkeypatch.setattr(layout, "SMALL_SHARE", 1)
+    monkeypatch.setattr(layout, "SMALL_PART", 1)
     job.texts(TEN[:8]).run("limits.unit_rows=2")
     before = read_delta(job.output / "documents").num_rows
     job.texts(TEN).run()

@@ -14,11 +14,12 @@ from delta.tables import DeltaTable
 from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill import extraction, storage, units
+from entitymill import extraction, settings, storage, units
 from entitymill.changes import Changes
 from entitymill.engines.engine import open_engine
 from entitymill.settings import LimitSettings, Settings
-from entitymill.tables import commits
+from entitymill.tables import Tables, commits
+from entitymill.tables.kept import Kept
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.staging import Staging
 from truth import POOL, Truth
@@ -178,14 +179,17 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     limits = LimitSettings(unit_rows=100)
     sampled = None
     seen: list[str] = []
-    for piece in units.cut(found, limits):
+    kept = Kept(Tables(job.spark, settings.load(None, job.options(), {}).output))
+    for piece in units.cut(found, limits, kept.units):
         sampled = sampled or read.value
         ids = [row.doc_id for row in piece.documents.collect()]
-        assert (len(ids), piece.documents.rdd.getNumPartitions(), piece.known) == (piece.rows, 1, False)
+        assert (len(ids), len(piece.documents.inputFiles()), piece.known) == (piece.rows, 1, False)
         assert min(ids) > max(seen, default="")
         seen += ids
     assert len(seen) == len(set(seen)) == 1000
     assert read.value == sampled, "what the work is made of is not computed again for a unit"
+    kept.close()
+    assert not list(job.output.iterdir())
 
 
 def test_a_unit_is_bounded_in_characters_too(job: Job) -> None:

@@ -62,9 +62,11 @@ class Commits:
         options = self._options(unit)
         retried(name, lambda: (to or self._tables).append(frame, name, options), self._tries)
 
-    def replace(self, frame: DataFrame, name: str, condition: str | None = None, *, to: Tables | None = None) -> None:
-        """Put rows in the place of those that meet a condition, or of all."""
-        options = self._options(None)
+    def replace(
+        self, frame: DataFrame, name: str, condition: str | None = None, unit: int | None = None, *, to: Tables | None = None
+    ) -> None:
+        """Put rows in the place of those that meet a condition, or of all; the rest is as for `append`."""
+        options = self._options(unit)
         retried(name, lambda: (to or self._tables).replace(frame, name, condition, options), self._tries)
 
     def change(self, name: str, statement: Callable[[], object], unit: int | None = None) -> None:

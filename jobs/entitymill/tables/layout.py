@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from functools import cached_property
 
-from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import faults, schemas, session, storage
+from entitymill import connect, faults, schemas, session, storage
 from entitymill.errors import OutputError
 from entitymill.naming import ddl, literal, quoted, quoted_in, quoted_part
 from entitymill.settings import OutputSettings
@@ -35,9 +34,10 @@ _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 MAKING_SECONDS, LONGEST_MAKING_SECONDS = 10, 60
 """What making a table takes another run at most, between its directory and its first commit: alone, and in a catalog."""
 MOST_FILES = 200
-"""Of a table, on the average at most a quarter of the target: a run that finds more joins the small ones at its end."""
-SMALL_SHARE = 8
-"""Small is a file of less than this part of a partition: so a row is written again a few times, and not every time."""
+"""Of a table whose files are small on the average: a run that finds more joins the small ones at its end."""
+SMALL_SHARE, SMALL_PART = 16, 8
+"""Small is a file of less than these parts of the target and of its partition: so a row is written again a few times, and
+not every time; and what a unit of a full run wrote stays as it is, in order of doc_id, which joining files does not keep."""
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Rows in a shuffle are about this much larger than in Parquet."""
 CONFS = {
@@ -118,6 +118,13 @@ class Tables:
             return self.spark.createDataFrame([], schemas.entities([]))
         return self.spark.read.parquet(self.address(name))
 
+    def read_as_it_is(self, name: str) -> DataFrame:
+        """A Delta table, of which every look finds what it holds now: elsewhere a plan does, and Connect's is made anew."""
+        if not connect.remote(self.spark):
+            return self.read(name)
+        version = self.history(name, 1).collect()[0]["version"]
+        return self.spark.read.option("versionAsOf", version).table(self._named(name))
+
     def detail(self, name: str) -> Row | None:
         """What DESCRIBE DETAIL says of a Delta table, asked for once: its properties, where its files are; none: no table.
 
@@ -171,6 +178,11 @@ class Tables:
         Raises:
             OutputError: they cannot.
         """
+        if connect.remote(self.spark):
+            if self.settings.path is not None:
+                raise OutputError("output.path: through Spark Connect tables are those of a catalog; set output.schema.")
+            if self.settings.annotations:
+                raise OutputError("output.annotations are not written through Spark Connect; set it to false.")
         if self.settings.path is not None:
             if self.parquet and self._on_object_store():
                 raise OutputError(
@@ -294,6 +306,8 @@ class Tables:
 
     def _build(self, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
         """By Delta's builder: in SQL a column has a comment alone, and Spark NLP tells its columns by their metadata."""
+        from delta.tables import DeltaTable  # noqa: PLC0415  # Spark Connect has none
+
         builder = DeltaTable.createIfNotExists(self.spark).addColumns(schema)
         for key, value in properties.items():
             builder = builder.property(key, value)
@@ -392,10 +406,12 @@ class Tables:
         target = self.settings.target_file_mb * 1024 * 1024
         for name in NAMES:
             found = self.detail(name) if self.is_delta(name) else None
-            if found is None or found["numFiles"] <= MOST_FILES or found["sizeInBytes"] > found["numFiles"] * target / 4:
+            if found is None or found["numFiles"] <= MOST_FILES:
                 continue
             partitions = LABELS if name == "entities" else 1
-            small = min(target // 2, found["sizeInBytes"] // partitions // SMALL_SHARE)
+            small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
+            if found["sizeInBytes"] > found["numFiles"] * small:
+                continue
             with session.configured(self.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
                 self.spark.sql(f"OPTIMIZE {self.reference(name)}")
             self._found.pop(name)

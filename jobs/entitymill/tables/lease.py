@@ -20,6 +20,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
+from entitymill import connect
 from entitymill.errors import OutputError
 from entitymill.settings import LimitSettings
 from entitymill.tables import claims, process
@@ -211,7 +212,8 @@ class Lease:
         return f"run {held['run_id']} ({process.host(held['process'])}, its lease lasts until {until})"
 
     def _renew_while_held(self) -> None:
-        self._tables.spark.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
+        if not connect.remote(self._tables.spark):
+            self._tables.spark.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
         while not self._stopped.wait(self._limits.lease_seconds / RENEWALS_PER_LEASE):
             try:
                 if self._claim is not None:

@@ -8,7 +8,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from entitymill import storage
+from entitymill import connect, storage
 from entitymill.errors import OutputError
 from entitymill.naming import MOST_LEVELS, parts, quoted_part
 
@@ -71,7 +71,9 @@ def clear(spark: SparkSession, name: str, *, hidden: bool, quiet_seconds: float 
 
 
 def _default_place(spark: SparkSession, name: str) -> str | None:
-    """Where the session catalog puts a managed table; none for other catalogs, which give each table a place of its own."""
+    """Where the session catalog puts a managed table; none for others, which give each table one."""
+    if connect.remote(spark):
+        return None
     levels = parts(name)
     catalog = levels[0] if len(levels) == MOST_LEVELS else spark.catalog.currentCatalog()
     if catalog != _SESSION_CATALOG:

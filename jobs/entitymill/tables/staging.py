@@ -99,11 +99,13 @@ class Staging:
 
     def known(self) -> DataFrame:
         """What `documents` will say of all documents, as far as is known now."""
-        collected = self._staged.read("documents")
+        collected = self._staged.read_as_it_is("documents")
         present = collected.where("status <> 'removed'")
         if self._whole or not self._tables.exists("documents"):
             return present
-        return present.unionByName(self._tables.read("documents").join(collected.select("doc_id"), "doc_id", "left_anti"))
+        return present.unionByName(
+            self._tables.read_as_it_is("documents").join(collected.select("doc_id"), "doc_id", "left_anti")
+        )
 
     def finish(self) -> None:
         """Make what was collected visible.

@@ -1,0 +1,149 @@
+"""One source, ways to run the job over it, and whether they left the same tables, which are read without Spark."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from delta_reader import read_delta
+from small_queries import SMALL_QUERIES
+from truth import paragraphs
+
+ROOT = Path(__file__).parents[2]
+TEXTS = paragraphs(40)
+ODD = [
+    "",
+    " \n\t",
+    "Zoë 👩‍👩‍👧 met José Álvarez in São Paulo;\r\nthen flew to 東京, Japan.",
+    "A\x00B Corp. of Paris. " + "Mr. Smith went to Washington, D.C. " * 60,
+]
+RUN = {
+    "epoch",
+    "process",
+    "run_id",
+    "processed_at",
+    "at",
+    "started_at",
+    "ended_at",
+    "seconds",
+    "sentences_per_second",
+    "settings",
+}
+"""Columns that tell of a run, not of what it found."""
+KEYS = {
+    "entities": ["doc_id", "begin"], "documents": ["doc_id"], "rejects": ["code", "doc_id"], "annotations": ["doc_id"],
+    "runs": ["started_at"],
+}  # fmt: skip
+CONFIDENCE = 1e-5
+PROBABILITY = re.compile(r"[01]\.\d+(E-\d+)?|\d\.\d+E-\d+")
+SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("day", pa.date32()), ("tags", pa.list_(pa.string()))])
+
+
+@dataclass
+class Spark:
+    """One of the ways to run the job; settings: beside the usual ones, or in their place, none to leave one out."""
+
+    name: str
+    python: Path
+    jars: Path
+    settings: dict[str, str | None] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, output: Path, source: Path, *flags: str, source_format: str = "delta") -> subprocess.CompletedProcess[str]:
+        """The job's own command line, in a process that knows of no other Spark."""
+        settings = {
+            "source.format": source_format, "source.path": source, "source.passthrough": "[day, tags]",
+            "output.path": output, "output.annotations": "true", "model.path": ROOT / "models" / "demo",
+            "segmentation.model": ROOT / "models" / "sentence_detector", "limits.max_reject_ratio": "0.2",
+            "spark.master": "local[2]", "spark.jars": self.jars, "spark.conf.spark.driver.memory": "1g",
+            **{f"spark.conf.{key}": value for key, value in SMALL_QUERIES.items()},
+            "log": f"{output}.log",
+        }  # fmt: skip
+        chosen = {key: value for key, value in {**settings, **self.settings}.items() if value is not None}
+        overrides = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+        command = [str(self.python), str(ROOT / "jobs" / "extract_entities.py"), *overrides, *flags]
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))
+        } | self.environment
+        return subprocess.run(
+            command, cwd=output.parent, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    def bring_up(self, output: Path, source: Path, *flags: str) -> None:
+        ended = self.run(output, source, *flags)
+        assert ended.returncode == 0, (self.name, ended.stdout, ended.stderr[-3000:])
+
+
+OLD = Spark("3.5", Path(sys.executable), ROOT / "build" / "jars")
+NEW = Spark("4.0", ROOT / ".venv-spark4" / "bin" / "python", ROOT / "build" / "jars-spark4")
+
+
+def rows(texts: Mapping[int | None, str | None]) -> pa.Table:
+    days = [date(2026, 11, 1 + (key or 0) % 28) for key in texts]
+    tags = [["a", "b"][: (key or 0) % 3] for key in texts]
+    return pa.table([list(texts), list(texts.values()), days, tags], schema=SCHEMA)
+
+
+def make(path: Path) -> Path:
+    """A source with a change feed, and rows to be refused."""
+    texts: dict[int | None, str | None] = dict(enumerate([*TEXTS[:30], *ODD]))
+    texts |= {100: None, None: "An id is missing."}
+    write_deltalake(path, rows(texts), configuration={"delta.enableChangeDataFeed": "true"})
+    write_deltalake(path, rows({101: "Twice in Rome.", 102: "x" * 20}), mode="append")
+    write_deltalake(path, rows({101: "Twice in Oslo."}), mode="append")
+    return path
+
+
+def change(source: Path) -> None:
+    """An update, a deletion, rows appended: one commit each."""
+    table = DeltaTable(source)
+    table.update(predicate="id IN (3, 7, 11)", updates={"text": "concat('In Berlin, Angela Merkel said: ', text)"})
+    table.delete("id IN (5, 31)")
+    write_deltalake(source, rows(dict(enumerate(TEXTS[30:36], 200))), mode="append")
+
+
+def held(output: Path, name: str) -> list[dict[str, object]]:
+    found = read_delta(output / name).to_pylist()
+    found.sort(key=lambda row: [f"{row[key]:09}" if isinstance(row[key], int) else str(row[key]) for key in KEYS[name]])
+    return [{key: unordered(value) for key, value in row.items() if key not in RUN} for row in found]
+
+
+def unordered(value: object) -> object:
+    """A map, which is read as pairs in any order."""
+    pairs = isinstance(value, list) and all(isinstance(pair, tuple) for pair in value)
+    return dict(value) if pairs and value else value  # type: ignore[call-overload]
+
+
+def assert_equal(here: Path, there: Path) -> None:
+    for name in [name for name in KEYS if (here / name).exists() or (there / name).exists()]:
+        mine, others = held(here, name), held(there, name)
+        assert len(mine) == len(others), name
+        for a, b in zip(mine, others, strict=True):
+            assert close(a, b), (name, a, b)
+        assert schema_of(here, name) == schema_of(there, name), name
+
+
+def close(a: object, b: object) -> bool:
+    """Equal, but for probabilities, which may differ in the last digits; Spark NLP's columns have them as text."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(close, a, b))
+    if isinstance(a, str) and isinstance(b, str) and PROBABILITY.fullmatch(a) and PROBABILITY.fullmatch(b):
+        return abs(float(a) - float(b)) < CONFIDENCE
+    return abs(a - b) < CONFIDENCE if isinstance(a, float) and isinstance(b, float) else a == b
+
+
+def schema_of(output: Path, name: str) -> list[tuple[str, str, bool, str]]:
+    """Names, types, NOT NULL and comments."""
+    fields = DeltaTable(output / name).schema().fields
+    return [(field.name, str(field.type), field.nullable, str(field.metadata)) for field in fields]
