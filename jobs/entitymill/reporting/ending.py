@@ -44,7 +44,7 @@ def require_extra(asked_by: str) -> None:
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(
-            f"{asked_by}: the page needs {' and '.join(missing)}, which are not installed: pip install 'entitymill[report]'."
+            f"{asked_by}: what makes the page is not installed ({', '.join(missing)}): pip install 'entitymill[report]'."
         )
 
 
