@@ -36,6 +36,8 @@ def read(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
 
 
 def _rows_of(metrics: Mapping[str, str]) -> int:
-    """That a commit wrote: of a MERGE, where copied rows are output too, those that it changed."""
-    names = ("numTargetRowsInserted", "numTargetRowsUpdated")
-    return sum(int(metrics[name]) for name in (names if names[0] in metrics else ("numOutputRows",)) if name in metrics)
+    """That a commit is about: of what it wrote without those that it only copied; a MERGE counts them its own way."""
+    counted = {name: int(value) for name, value in metrics.items() if name.endswith(("Rows", "Inserted", "Updated"))}
+    if "numTargetRowsInserted" in counted:
+        return counted["numTargetRowsInserted"] + counted.get("numTargetRowsUpdated", 0)
+    return counted.get("numOutputRows", 0) - counted.get("numCopiedRows", 0)
