@@ -70,6 +70,11 @@ test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on S
 test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## the job through a Spark Connect server: the same tables as without one (four minutes)
 	$(BIN)/python -m pytest tests/spark4/test_connect.py
 
+.PHONY: test-report
+test-report: $(DEV_READY) ## a run's page in headless Chromium, which it installs where it is missing (one minute; root for that)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	CHROMIUM=$$(command -v chromium) $(BIN)/python -m pytest tests/browser
+
 .PHONY: test-airflow
 test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (seven minutes)
 	$(BIN)/ruff check --preview --select AIR3 airflow_dags
@@ -112,7 +117,7 @@ lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	for kind in run prepare dev bench spark4; do \
 	  case $$kind in run) groups="--extra spark";; prepare) groups="--extra spark --group prepare";; \
-	    dev) groups="--extra spark --extra sparknlp --group test --group lint --group prepare";; \
+	    dev) groups="--extra spark --extra sparknlp --extra report --extra metrics --group test --group lint --group prepare";; \
 	    bench) groups="--extra spark --extra sparknlp --group bench --group recipe --group prepare";; \
 	    spark4) groups="--extra spark4";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -17,6 +17,7 @@ COMMANDS = {
     "init": ("draft", "a table of yours -> a YAML of settings for it"),
     "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
+    "report": ("reporting.command", "entity tables -> one HTML page about them and the latest run"),
 }
 """Name -> the module whose `main` it is, and what it does."""
 EXAMPLES = (

@@ -17,6 +17,7 @@ from entitymill import errors as errors_module
 from entitymill import missing
 from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, SessionError, SourceError
+from entitymill.reporting import metrics
 
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
@@ -31,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
         prog="extract_entities.py",
         description="Read a text table, recognise entities, write entity tables.",
         epilog="Examples: --config conf/demo.yaml --show-entities   --config conf/articles.yaml --set output.path=/data/out "
-        "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, 1 anything else.",
+        "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
+        "6 done but far from the runs before (report.fail_on_drift), 1 anything else.",
     )
     built.add_argument("--config", type=Path, help="YAML file of settings; base.yaml beside it is read first")
     built.add_argument(
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
             return
         start_log(settings.log)
-        _run(settings, options)
+        with metrics.kept(settings, lambda error: _known(error).exit_code, wanted=not options.dry_run) as known:
+            _run(settings, options, known)
 
     return reporting(work, "interrupted; nothing more was published.")
 
@@ -95,14 +98,17 @@ def reporting(work: Callable[[Callable[[str | None], None]], None], interrupted:
     return 0
 
 
-def _run(settings: settings_module.Settings, options: argparse.Namespace) -> None:
+def _run(settings: settings_module.Settings, options: argparse.Namespace, known: metrics.Known) -> None:
     # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
     from entitymill import report
     from entitymill.extraction import extract
+    from entitymill.reporting import ending
     from entitymill.session import open_session
     from entitymill.tables import Tables
 
+    ending.check_extra(settings)
     spark = open_session(settings.spark, "entitymill", sparknlp=settings.recognition.engine == "sparknlp")
+    known.tables = tables = Tables(spark, settings.output)
     summary = extract(spark, settings, full=options.full, dry_run=options.dry_run, allow_removals=options.allow_removals)
     console = Console()
     if options.dry_run:
@@ -112,10 +118,12 @@ def _run(settings: settings_module.Settings, options: argparse.Namespace) -> Non
             highlight=False,
         )
         return
-    tables = Tables(spark, settings.output)
+    known.summary = summary
     if options.show_entities:
         report.print_entities(console, spark, settings, tables)
     report.print_summary(console, summary, settings, tables)
+    known.drift = ending.finish(spark, settings, tables, summary, console)
+    ending.judge(settings, known.drift)
 
 
 def _known(error: Exception) -> EntityMillError:

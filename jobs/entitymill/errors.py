@@ -37,6 +37,12 @@ class ModelError(EntityMillError):
     exit_code = 5
 
 
+class DriftError(EntityMillError):
+    """A run differs from the ones before by more than `report.drift_*` allow; it was published."""
+
+    exit_code = 6
+
+
 class OutputError(EntityMillError):
     """The output cannot be written, or belongs to somebody else."""
 

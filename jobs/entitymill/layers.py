@@ -133,7 +133,8 @@ def _almost(name: str, known: Collection[str]) -> str:
         path = rest.lower().split("__")
         if path[0] in known:
             return ENVIRONMENT_PREFIX + rest.upper()
-    variables = {_PROGRAM + _squeezed(key.replace(".", "")): key for key in known}
+    # A section alone is too short a name to tell a slip from somebody else's variable: ENTITYMILL_PORT, say.
+    variables = {_PROGRAM + _squeezed(key.replace(".", "")): key for key in known if "." in key}
     found = get_close_matches(_squeezed(name), variables, 1, _ALMOST_A_VARIABLE)
     return ENVIRONMENT_PREFIX + variables[found[0]].replace(".", "__").upper() if found else ""
 

@@ -188,6 +188,51 @@ class SparkSettings(_Section):
     )
 
 
+class ReportSettings(_Section):
+    """The run's page, and when a run differs too much from the ones before."""
+
+    path: str | None = Field(None, min_length=1, description="HTML file that a run writes at its end, on the driver's disk")
+    date_column: str | None = Field(None, min_length=1, description="a carried column: mentions are counted by its days")
+    show_text: bool = Field(False, description="show entities and sentences on the page: whoever has the file reads them")
+    fail_on_drift: bool = Field(False, description="end with exit code 6 where a run differs by more than the bounds below")
+    drift_share: float = Field(0.05, ge=0, le=1, description="largest change of a label's share of the mentions")
+    drift_rate: float = Field(
+        0.25, ge=0, le=100, description="largest change of the mentions per 1,000 sentences, as a part of what they were"
+    )
+    drift_confidence: float = Field(0.05, ge=0, le=1, description="largest change of the mean confidence")
+    drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs of fewer sentences are not compared")
+
+    @field_validator("path")
+    @classmethod
+    def _a_file_here(cls, path: str | None) -> str | None:
+        if path is not None and not (path.endswith(".html") and "://" not in path):
+            raise ValueError("must be a file on the driver's own disk whose name ends in .html")
+        return path
+
+
+class MetricsSettings(_Section):
+    """The run's figures for Prometheus."""
+
+    textfile: str | None = Field(None, min_length=1, description="a .prom file for node_exporter's textfile collector")
+    pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
+
+    @field_validator("textfile")
+    @classmethod
+    def _read_by_the_collector(cls, path: str | None) -> str | None:
+        if path is not None and not (path.endswith(".prom") and "://" not in path):
+            raise ValueError(
+                "must be a file on the driver's own disk whose name ends in .prom: the collector reads no other"
+            )
+        return path
+
+    @field_validator("pushgateway")
+    @classmethod
+    def _an_address(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
+            raise ValueError("must be an address such as http://pushgateway:9091")
+        return address
+
+
 class Settings(_Section):
     """All settings of one run."""
 
@@ -199,6 +244,8 @@ class Settings(_Section):
     mentions: MentionSettings = MentionSettings()
     incremental: IncrementalSettings = IncrementalSettings()
     limits: LimitSettings = LimitSettings()
+    report: ReportSettings = ReportSettings()
+    metrics: MetricsSettings = MetricsSettings()
     spark: SparkSettings = SparkSettings()
     log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
 
@@ -206,6 +253,13 @@ class Settings(_Section):
     def _slice_of_something(self) -> Settings:
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where: the condition that makes the slice")
+        return self
+
+    @model_validator(mode="after")
+    def _a_carried_date(self) -> Settings:
+        column = self.report.date_column
+        if column is not None and column not in self.source.passthrough:
+            raise ValueError(f"report.date_column {column} must be one of source.passthrough, the carried columns")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from entitymill import errors
-from entitymill.command import _known, main, reporting
+from entitymill.command import _known, main, parser, reporting
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +67,29 @@ def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert "stack trace: stderr" in said
 
 
+@pytest.mark.parametrize(
+    "options", [["--help"], ["report", "--help"], ["extract", "--config", "conf/demo.yaml", "--print-config"]]
+)
+def test_nothing_is_loaded_that_is_not_used(options: list[str]) -> None:
+    seen = "import sys; from entitymill import cli\ntry: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    seen += (
+        "print({name.partition('.')[0] for name in sys.modules} & {'pyspark', 'jinja2', 'matplotlib', 'prometheus_client'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", seen, *options], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.endswith("\nset()\n")
+
+
+def test_a_run_loads_no_library_of_pages_and_metrics() -> None:
+    seen = "import sys; from entitymill import command, extraction; from entitymill.reporting import ending; "
+    seen += "print({name.partition('.')[0] for name in sys.modules} & {'jinja2', 'matplotlib', 'prometheus_client'})"
+    done = subprocess.run([sys.executable, "-c", seen], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "set()\n"
+
+
 def test_exit_codes_are_the_documented_ones() -> None:
     kinds = (errors.SettingsError, errors.SourceError, errors.RejectedError, errors.ModelError, errors.OutputError)
     assert [kind.exit_code for kind in kinds] == [2, 3, 4, 5, 1]
+    assert errors.DriftError.exit_code == 6
+    assert "6 done but far from the runs before" in " ".join(parser().format_help().split())

@@ -104,6 +104,18 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["source.passthrough=[a"], "not a YAML list"),
         (["nonsense"], "not of the form"),
         (["recognition.precision=fp4"], r"recognition\.precision"),
+        (["report.path=page.pdf"], r"report\.path: must be a file on the driver's own disk whose name ends in \.html"),
+        (["report.path=s3a://lake/page.html"], r"report\.path: must be a file on the driver's own disk"),
+        (["report.date_column=day"], r"report\.date_column day must be one of source\.passthrough"),
+        (["report.show_text=some"], r"report\.show_text: .*boolean"),
+        (["report.fail_on_drift=often"], r"report\.fail_on_drift: .*boolean"),
+        (["report.drift_share=1.1"], r"report\.drift_share: .*less than or equal to 1"),
+        (["report.drift_rate=-0.1"], r"report\.drift_rate: .*greater than or equal to 0"),
+        (["report.drift_confidence=high"], r"report\.drift_confidence: .*number"),
+        (["report.drift_sentences=0"], r"report\.drift_sentences: .*greater than or equal to 1"),
+        (["metrics.textfile=run.txt"], r"metrics\.textfile: must be a file .* ends in \.prom: the collector reads no other"),
+        (["metrics.pushgateway=gateway:9091"], r"metrics\.pushgateway: must be an address such as http://pushgateway:9091"),
+        (["metrics.pushgateway=ftp://gateway"], r"metrics\.pushgateway: must be an address"),
     ],
 )
 def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:

@@ -1,0 +1,121 @@
+"""What a run does last: it looks for drift, and writes its page. Nothing here undoes a run that has published."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+
+from entitymill.errors import EntityMillError, SettingsError
+from entitymill.reporting import drift as drift_module
+from entitymill.reporting.drift import Drift
+from entitymill.settings import Settings
+from entitymill.summary import Summary
+from entitymill.tables import Tables
+from entitymill.tables.runs import IDLE
+
+log = logging.getLogger(__name__)
+EXTRA = ("jinja2", "matplotlib")
+
+
+def check_extra(settings: Settings) -> None:
+    """Find out, before any work, whether the page that the settings ask for can be made.
+
+    Raises:
+        SettingsError: they do, and its libraries are missing.
+    """
+    if settings.report.path is not None:
+        require_extra("report.path")
+
+
+def require_extra(asked_by: str) -> None:
+    """Find out whether a page can be made.
+
+    Args:
+        asked_by: setting or command, for the message.
+
+    Raises:
+        SettingsError: its libraries are missing.
+    """
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"{asked_by}: what makes the page is not installed ({', '.join(missing)}): pip install 'entitymill[report]'."
+        )
+
+
+def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
+    """Write the page of an output, in the place of what is there at once; returns the drift that it shows.
+
+    Args:
+        spark: the session.
+        settings: of the output's runs.
+        tables: of the output.
+        to: the file.
+        run_id: of the run that it is about; none: the latest that did anything.
+
+    Raises:
+        OutputError: there are no tables.
+        SettingsError: a setting of the page does not fit the tables, or the file cannot be written.
+    """
+    from entitymill.reporting import page, reading  # noqa: PLC0415  # libraries of the extra
+
+    figures = reading.read(spark, settings, tables, run_id)
+    drift = drift_module.compare(figures.run, figures.before, settings.report)
+    file = Path(to)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        # Characters that UTF-8 cannot say must not cost the page.
+        beside.write_bytes(page.render(figures, drift).encode("utf8", "replace"))
+        beside.replace(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True) if beside.parent.is_dir() else None
+        raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
+    return drift
+
+
+def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
+    """Do what the settings want done after a run; returns its drift where that was looked at.
+
+    A page that cannot be written is said, in the log and to the person, and is no error: the run has published.
+
+    Args:
+        spark: the session.
+        settings: of the run.
+        tables: it wrote.
+        summary: of it.
+        console: where the person is told.
+    """
+    chosen, drift = settings.report, None
+    # After a run with nothing to do the page is about the one before, which was judged when it ended.
+    run_id = summary.run_id if summary.mode != IDLE else None
+    if chosen.path is not None:
+        try:
+            drift = write_page(spark, settings, tables, chosen.path, run_id)
+            console.print(f"{'page':11}", chosen.path, highlight=False, soft_wrap=True, markup=False)
+        except Exception as error:
+            log.exception("the page was not written")
+            said = str(error) if isinstance(error, EntityMillError) else f"{type(error).__name__}; the log has the details."
+            console.print(f"The run was published, but not its page: {said}", highlight=False, soft_wrap=True, markup=False)
+    if run_id is None:
+        return None
+    if drift is None and chosen.fail_on_drift:
+        from entitymill.reporting import reading  # noqa: PLC0415  # only here
+
+        run, before = reading.read_runs(spark, tables, run_id)
+        drift = drift_module.compare(run, before, chosen)
+    return drift
+
+
+def judge(settings: Settings, drift: Drift | None) -> None:
+    """Give a run that differs too much its exit code, where the settings want that.
+
+    Raises:
+        DriftError: it does.
+    """
+    if drift is not None and settings.report.fail_on_drift:
+        drift_module.check(drift)

@@ -1,0 +1,226 @@
+"""A run's figures for Prometheus: a file for node_exporter's textfile collector, or a push to a Pushgateway."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from rich.console import Console
+
+from entitymill import __version__, masking
+from entitymill.errors import SettingsError
+from entitymill.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+    from entitymill.reporting.drift import Drift
+    from entitymill.reporting.totals import Totals
+    from entitymill.summary import Summary
+    from entitymill.tables import Tables
+
+log = logging.getLogger(__name__)
+JOB = "entitymill"
+PUSH_SECONDS = 5
+"""What a push may take: it is the last thing that a run does."""
+INTERRUPTED = 130
+_WORKERS = ("encoding", "inference", "segmentation")
+"""Stages whose seconds are summed over all cores."""
+
+
+@dataclass
+class Known:
+    """What is known of a run when it ends, however it ends: all but the first two may be missing.
+
+    output: where its tables are, without secrets.
+    started: when.
+    exit_code: 0, or that of its error.
+    summary: of a run that published.
+    drift: where that was looked at.
+    tables: from which the totals come.
+    totals: over all runs.
+    """
+
+    output: str
+    started: datetime
+    exit_code: int = 0
+    summary: Summary | None = None
+    drift: Drift | None = None
+    tables: Tables | None = None
+    totals: Totals | None = None
+    ended: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+
+@contextmanager
+def kept(settings: Settings, exit_code: Callable[[Exception], int], *, wanted: bool = True) -> Iterator[Known]:
+    """Write the figures of what goes on inside, however it ends; where no setting asks for them, do nothing.
+
+    Figures that cannot be written are said, in the log and on stderr, and are no error.
+
+    Args:
+        settings: of the run.
+        exit_code: of an error.
+        wanted: whether it is a run at all.
+
+    Raises:
+        SettingsError: they are asked for, and the library is missing; nothing was done yet.
+    """
+    place = str(masking.mask(settings.output.path or settings.output.schema_))
+    known = Known(place, datetime.now(timezone.utc))
+    wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
+    if wanted and importlib.util.find_spec("prometheus_client") is None:
+        raise SettingsError("metrics: prometheus_client is not installed: pip install 'entitymill[metrics]'.")
+    try:
+        yield known
+    except BaseException as error:
+        known.exit_code = exit_code(error) if isinstance(error, Exception) else _code_of_stop(error)
+        if wanted:
+            # An interrupted run has no time to ask Spark.
+            _write(settings, known, totals=isinstance(error, Exception))
+        raise
+    if wanted:
+        _write(settings, known, totals=True)
+
+
+def _code_of_stop(error: BaseException) -> int:
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else INTERRUPTED
+
+
+def _write(settings: Settings, known: Known, *, totals: bool) -> None:
+    known.ended = datetime.now(timezone.utc)
+    try:
+        if totals and known.tables is not None:
+            known.totals = _totals(known.tables)
+    except Exception:
+        log.exception("the totals of the runs could not be read for the metrics")
+    registry = collect(known)
+    for setting, write in (("textfile", write_textfile), ("pushgateway", push)):
+        place = getattr(settings.metrics, setting)
+        try:
+            if place:
+                write(registry, place, known)
+        except (OSError, ValueError) as error:
+            log.exception("metrics were not written")
+            said = f"metrics.{setting}: the figures could not be written to {masking.mask(place)}: {type(error).__name__}."
+            Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
+
+
+def _totals(tables: Tables) -> Totals | None:
+    from entitymill.reporting import totals  # noqa: PLC0415  # brings Spark
+
+    return totals.read(tables)
+
+
+def collect(known: Known) -> CollectorRegistry:
+    """The figures of a run, as far as they are known; counters are sums over all runs of the output."""
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415  # of the extra
+
+    figures = _Figures(known.output)
+    published = known.summary is not None
+    figures.gauge("run_success", "Whether the last run published all it had to do: 1, or 0", float(published))
+    figures.gauge("run_exit_code", "Exit code of the last run", known.exit_code)
+    figures.gauge("run_start_timestamp_seconds", "Start of the last run", known.started.timestamp())
+    figures.gauge("run_end_timestamp_seconds", "End of the last run", known.ended.timestamp())
+    seconds = (known.ended - known.started).total_seconds()
+    figures.gauge("run_duration_seconds", "Seconds by the clock of the last run, its page included", seconds)
+    figures.gauges("build_info", "Version of the program, always 1", "version", {__version__: 1})
+    if known.summary is not None:
+        _of_summary(figures, known.summary)
+    if known.drift is not None:
+        marked = len(known.drift.marked)
+        figures.gauge("run_drift_marked", "Figures of the last run that differ by more than report.drift_* allow", marked)
+    if known.totals is not None:
+        _of_totals(figures, known.totals)
+    registry = CollectorRegistry()
+    registry.register(figures)
+    return registry
+
+
+def _of_summary(figures: _Figures, summary: Summary) -> None:
+    for name in ("documents", "removed", "units", "sentences", "tokens"):
+        figures.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
+    figures.gauge("run_sentences_per_second", "Over the whole last run", summary.sentences_per_second)
+    figures.gauges("run_mentions", "Mentions that the last run found", "label", summary.by_label)
+    figures.gauges("run_rejects", "Rows that the last run refused", "code", summary.rejects)
+    clock = {stage: spent for stage, spent in summary.seconds.items() if stage not in (*_WORKERS, "total")}
+    figures.gauges("run_stage_seconds", "Seconds by the clock of the last run", "stage", clock)
+    workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _WORKERS}
+    figures.gauges("run_worker_seconds", "Parts of recognition in the last run, summed over all cores", "stage", workers)
+
+
+def _of_totals(figures: _Figures, totals: Totals) -> None:
+    figures.counters("runs", "Runs that ended", "status", totals.runs)
+    figures.counters("documents", "Documents processed", "", {"": totals.documents})
+    figures.counters("sentences", "Sentences tagged", "", {"": totals.sentences})
+    figures.counters("rejects", "Rows refused", "", {"": totals.rejects})
+    figures.counters("mentions", "Mentions found", "label", totals.mentions)
+    if totals.last_success is not None:
+        figures.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)
+
+
+class _Figures:
+    """Metrics of one output, each with the label `output` and at most one more; a collector of prometheus_client's."""
+
+    def __init__(self, output: str) -> None:
+        """None yet."""
+        self._output = output
+        self._families: list[Metric] = []
+
+    def collect(self) -> list[Metric]:
+        """All of them."""
+        return self._families
+
+    def gauge(self, name: str, help_: str, value: float) -> None:
+        self.gauges(name, help_, "", {"": value})
+
+    def gauges(self, name: str, help_: str, label: str, values: Mapping[str, float]) -> None:
+        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  # of the extra
+
+        self._add(GaugeMetricFamily(f"{JOB}_{name}", f"{help_}.", labels=_labels(label)), values, label)
+
+    def counters(self, name: str, help_: str, label: str, values: Mapping[str, int]) -> None:
+        """The name is without the `_total` that it gets."""
+        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415  # of the extra
+
+        described = f"{help_}, over all runs of the output."
+        self._add(CounterMetricFamily(f"{JOB}_{name}", described, labels=_labels(label)), values, label)
+
+    def _add(self, family: Any, values: Mapping[str, float], label: str) -> None:
+        for key, value in sorted(values.items()):
+            family.add_metric([self._output, key] if label else [self._output], value)
+        self._families.append(family)
+
+
+def _labels(label: str) -> list[str]:
+    return ["output", label] if label else ["output"]
+
+
+def write_textfile(registry: CollectorRegistry, path: str, _: Known) -> None:
+    """Write the file under another name, and rename it: a collector never sees half of it."""
+    from prometheus_client import write_to_textfile  # noqa: PLC0415  # of the extra
+
+    write_to_textfile(path, registry)
+
+
+def push(registry: CollectorRegistry, address: str, known: Known) -> None:
+    """Send the figures, grouped by output. After a failed run what it cannot know stays as the one before left it."""
+    from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # of the extra
+
+    parts = urlsplit(address)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+
+    def handler(url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes) -> Any:
+        if not user:
+            return exposition.default_handler(url, method, timeout, headers, data)
+        return exposition.basic_auth_handler(url, method, timeout, headers, data, user, password)
+
+    send = push_to_gateway if known.summary is not None else pushadd_to_gateway
+    send(bare, JOB, registry, {"output": known.output}, timeout=PUSH_SECONDS, handler=handler)

@@ -1,0 +1,181 @@
+"""Figures -> SVG, drawn once: colours are the page's own variables, so that one drawing serves light and dark. No Spark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+WIDTH, HEIGHT = 352, 190
+"""CSS pixels: the width of a card on a small screen and on a large one, so that letters have the same size on both."""
+SERIES = 8
+"""Colours there are; a model with more labels has the last for the rest."""
+_PER_INCH = 72
+# Colours that nothing else has, in whose place the page's variables come.
+_INK, _MUTED, _LINE, _BAD = "#010101", "#010102", "#010103", "#010104"
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _LINE: "var(--line)",
+    _BAD: "var(--bad)",
+    **{f"#0102{number:02x}": f"var(--s{number})" for number in range(SERIES)},
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a label may hold dollars
+    "font.family": ["sans-serif"],
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "grid.color": _LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.linewidth": 0.8,
+    "figure.dpi": _PER_INCH,
+}
+_IDS = re.compile(
+    r' id="(?:figure|axes|patch|line2d|matplotlib\.axis|xtick|ytick|text|legend|Poly\w*|Path\w*|Line\w*)_?\d*"'
+)
+
+
+def colour(number: int) -> str:
+    """Of a series, by its number; for drawing."""
+    return f"#0102{min(number, SERIES - 1):02x}"
+
+
+def bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
+    """Horizontal bars: name, value, number of its colour."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(rows))[::-1]
+        axes.barh(list(places), [value for _, value, _ in rows], color=[colour(number) for *_, number in rows], height=0.62)
+        axes.set_yticks(list(places), [_short(name) for name, *_ in rows])
+        axes.tick_params(axis="y", labelcolor=_INK)
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_xticks([])
+        largest = max((value for _, value, _ in rows), default=1) or 1
+        axes.set_xlim(0, largest * 1.22)
+        for place, (_, value, _) in zip(places, rows, strict=True):
+            axes.text(value + largest * 0.02, place, f"{value:,.0f}", va="center", color=_INK)
+
+    return _svg(draw, title, height=max(90, 26 * len(rows) + 16))
+
+
+def stacked(
+    names: Sequence[str], series: Mapping[str, Sequence[float]], title: str, *, about: str = "", seconds: bool = False
+) -> str:
+    """Upright bars, one upon the other.
+
+    Args:
+        names: below the bars; as many are written as there is room for.
+        series: name -> a value for each bar; in order of their colours.
+        title: for readers that do not see it.
+        about: what the bars stand for.
+        seconds: whether values are seconds.
+    """
+
+    def draw(axes: Axes) -> None:
+        below = [0.0] * len(names)
+        # Few bars are no wider than many would let them be.
+        width = 0.86 if len(names) > 8 else 0.1 * len(names)
+        for number, (name, values) in enumerate(series.items()):
+            axes.bar(range(len(names)), values, width, below, color=colour(number), label=_short(name), linewidth=0)
+            below = [low + value for low, value in zip(below, values, strict=True)]
+        _name_some(axes, names)
+        axes.set_xlim(-0.6, max(len(names), 4) - 0.4)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value) + " s" * seconds))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=not seconds))
+        axes.set_xlabel(about)
+        _legend(axes, len(series))
+
+    return _svg(draw, title)
+
+
+def lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str, *, about: str = "") -> str:
+    """Lines over the same places, from zero; arguments as those of `stacked`, a value that is none leaves a gap."""
+
+    def draw(axes: Axes) -> None:
+        for number, (name, values) in enumerate(series.items()):
+            found = [float("nan") if value is None else value for value in values]
+            look: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 3.5,
+                "linewidth": 1.6,
+                "clip_on": False,
+            }  # a line along zero is whole
+            axes.plot(range(len(names)), found, color=colour(number), label=_short(name), **look)
+        axes.set_ylim(bottom=0)
+        _name_some(axes, names)
+        axes.margins(x=0.04)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value)))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel(about)
+        _legend(axes, len(series))
+
+    return _svg(draw, title)
+
+
+def _legend(axes: Axes, series: int) -> None:
+    if series > 1:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, frameon=False, handlelength=0.9, handleheight=0.9,
+            columnspacing=1.1, handletextpad=0.4, borderpad=0, labelcolor=_INK,
+        )  # fmt: skip
+
+
+def _name_some(axes: Axes, names: Sequence[str]) -> None:
+    """As many names as fit, spread evenly."""
+    room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
+    step = -(-len(names) // room)
+    places = list(range(0, len(names), max(1, step)))
+    axes.set_xticks(places, [names[place] for place in places])
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+def _brief(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
+    """An <svg> element for a page; what it says is escaped by matplotlib, or is a number."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # salted: the same drawing is the same bytes
+        figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes: Any = figure.add_subplot()
+        draw(axes)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for drawn, variable in _VARIABLES.items():
+        text = text.replace(drawn, variable)
+    text = _IDS.sub("", text)
+    return re.sub(r"<svg [^>]*>", f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">', text, count=1)

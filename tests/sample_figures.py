@@ -1,0 +1,80 @@
+"""Figures of a made-up output, with every kind of text that could break out of a page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
+
+from entitymill.reporting.figures import (
+    CONFIDENCE_BINS,
+    SENTENCE_BINS,
+    Days,
+    Documents,
+    Figures,
+    Label,
+    Lengths,
+    Part,
+    Reject,
+    Run,
+    Sentence,
+    Shown,
+    UnitSpeed,
+)
+
+SCRIPT = "<script>alert(1)</script>"
+QUOTE = "\"' onmouseover=alert(2) x='"
+START = datetime(2026, 11, 20, 3, tzinfo=timezone.utc)
+
+
+def run(number: int, **other: object) -> Run:
+    """The run of a night; number counts from 0."""
+    started = START + timedelta(days=number)
+    made = Run(
+        run_id=f"run{number}",
+        started=started,
+        ended=started + timedelta(seconds=60),
+        status="done",
+        mode="compare",
+        model=f"model {SCRIPT}",
+        fingerprint="f00",
+        source=f"/texts/{SCRIPT}",
+        source_version="7",
+        documents=100,
+        units=2,
+        sentences=2000,
+        rejects=3,
+        by_label={"PER": 600, "LOC": 400},
+        seconds={"preparation": 2.0, "source": 8.0, "recognition": 40.0, "writing": 10.0, "total": 60.0},
+        kept=1000,
+        confidence=0.9,
+    )
+    return replace(made, **other)  # type: ignore[arg-type]
+
+
+def shown() -> Shown:
+    """Three sentences; the mentions in them have the confidences 0.3 (LOC), 0.6 (PER), and 0.9 (PER) with 0.95 (LOC)."""
+    sentences = (
+        Sentence("one", (Part("In "), Part(f"Paris{SCRIPT}", "LOC", 0.3, judged=True), Part(" it rained.")), ("least",)),
+        Sentence(f"two{QUOTE}", (Part("Smith", "PER", 0.6, judged=True), Part(f" {SCRIPT}.")), ("rarest", "random")),
+        Sentence("three", (Part("Jones", "PER", 0.9, judged=True), Part(" saw "), Part("Rome", "LOC", 0.95)), ("random",)),
+    )
+    return Shown({"PER": ((SCRIPT, 12), ("Smith", 3)), "LOC": (("Paris", 4),)}, sentences, changed=1)
+
+
+def figures(**other: object) -> Figures:
+    """Of three runs, without text unless `shown` is given."""
+    runs = tuple(run(number) for number in (2, 1, 0))
+    bins = tuple(range(CONFIDENCE_BINS))
+    made = Figures(
+        output=f"/out/{SCRIPT}",
+        run=runs[0],
+        runs=runs,
+        documents=Documents(300, 2, 90_000, 6000, 150_000, 5, {-1: 2, 4: 100, 6: 198}),
+        labels=(Label("PER", 1800, 0.91, bins), Label("LOC", 1200, 0.88, bins), Label(f"$x$ {SCRIPT}", 3, 0.5, bins)),
+        days=Days("published", "day", {date(2026, 11, 1): {"PER": 5}, date(2026, 11, 4): {"LOC": 2, "PER": 1}}, 4),
+        lengths=Lengths(tuple(range(SENTENCE_BINS)), 3),
+        rejects=(Reject("source", "null_text", 9, (f"b{SCRIPT}", "c"), f"the text is null {SCRIPT}"),),
+        units=(UnitSpeed(1, START, 30.0, 50), UnitSpeed(2, START, 20.0, 50)),
+        settings=f"source:\n  path: {SCRIPT}\n",
+    )
+    return replace(made, **other)  # type: ignore[arg-type]

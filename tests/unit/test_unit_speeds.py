@@ -1,0 +1,17 @@
+import pytest
+
+from entitymill.reporting import unit_speeds
+
+
+@pytest.mark.parametrize(
+    ("metrics", "rows"),
+    [
+        ({"numOutputRows": "4", "numOutputBytes": "5417", "numFiles": "1"}, 4),
+        # Rows in the place of others, and a MERGE: as Delta 3.3 tells of them.
+        ({"numOutputRows": "6", "numCopiedRows": "3", "numDeletedRows": "1", "numRemovedBytes": "0"}, 3),
+        ({"numOutputRows": "9", "numTargetRowsInserted": "2", "numTargetRowsUpdated": "1", "numTargetRowsCopied": "6"}, 3),
+        ({}, 0),
+    ],
+)
+def test_rows_that_were_only_copied_do_not_count(metrics: dict[str, str], rows: int) -> None:
+    assert unit_speeds._rows_of(metrics) == rows
