@@ -1,10 +1,43 @@
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before numpy is loaded: its threads would wait for each other where a test counts processor time. Spark's workers have one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parents[1]
 
 # Shared machines stall; how long an example takes says nothing here.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one session of a test process: a second one would be the same."""
+    # Most tests need no Spark.
+    from entitymill import settings  # noqa: PLC0415
+    from entitymill.session import open_session  # noqa: PLC0415
+    from small_queries import SMALL_QUERIES  # noqa: PLC0415
+
+    logging = ROOT / "conf" / "log4j2.properties"
+    conf = {
+        **SMALL_QUERIES,
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
+        "spark.driver.memory": "3g",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()} -XX:ReservedCodeCacheSize=400m",
+    }
+    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
+    chosen = settings.SparkSettings(master="local[2]", jars=jars, conf=conf)
+    session = open_session(chosen, "entitymill tests", sparknlp=True)
+    yield session
+    session.stop()

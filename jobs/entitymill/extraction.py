@@ -9,28 +9,26 @@ from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import changes, connect, failures, faults, feed, guards, surroundings, units
+from entitymill import changes, connect, failures, faults, feed, guards, inspection, outcome, plan, storage, units
 from entitymill.changes import Changes
 from entitymill.engines.engine import Engine, open_engine
-from entitymill.errors import OutputError, RejectedError, SettingsError
+from entitymill.errors import SettingsError
 from entitymill.failures import Failures
 from entitymill.session import ADAPTIVE, calendars, configured
 from entitymill.settings import Settings
 from entitymill.source import Source, open_source
-from entitymill.summary import Clock, Summary, scope, slice_of
+from entitymill.summary import Clock, Summary
 from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import retried
 from entitymill.tables.kept import Kept
 from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import Publisher, Unit, adopt
 from entitymill.tables.rejects import Rejects
-from entitymill.tables.runs import Record, Runs
+from entitymill.tables.runs import Runs
 from entitymill.tables.staging import Staging
 
 log = logging.getLogger(__name__)
@@ -51,6 +49,8 @@ def extract(
     full: bool = False,
     dry_run: bool = False,
     allow_removals: bool = False,
+    watch: Callable[[Summary], object] = lambda _: None,
+    log_path: str | None = None,
 ) -> Summary:
     """Run the job: bring the output up to the source, and touch what is as it should be no more than needed.
 
@@ -58,8 +58,10 @@ def extract(
         spark: a session that `session.check` found fit.
         settings: of this run.
         full: process everything anew, and swap it in when it is done.
-        dry_run: check source and model, count, and write nothing; whether the output can be written is not tried.
+        dry_run: find out what there is to do, and write nothing: see `plan`.
         allow_removals: take out as many documents as the source has no more, whatever limits.max_removed_ratio says.
+        watch: is given the summary before any work, to look at while it fills.
+        log_path: of this program's log, for the record.
 
     Raises:
         EntityMillError: of the kind that says what is wrong; of the units that were not published yet nothing is then.
@@ -67,28 +69,21 @@ def extract(
     if full and settings.output.replace_slice:
         raise SettingsError("--full makes the whole output anew: it does not go with output.replace_slice.")
     connect.check(spark, settings.output)
+    storage.forget(spark)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
+    summary.application_id, summary.log = connect.session_id(spark), log_path
+    watch(summary)
     clock = Clock(summary)
     engine = open_engine(spark, settings)
-    if dry_run:
-        with configured(spark, calendars(spark)):
-            return _count_alone(_open(spark, settings), summary)
     tables = Tables(spark, settings.output)
     own = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
     with configured(spark, {**calendars(spark), **tables.confs(), **SMALL_QUERIES}):
-        _bring_up(spark, settings, summary, clock, engine, tables, own, full=full, allow_removals=allow_removals)
+        if dry_run:
+            plan.make(spark, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
+        else:
+            _bring_up(spark, settings, summary, clock, engine, tables, own, full=full, allow_removals=allow_removals)
+    summary.stage = "done"
     return summary
-
-
-def _open(spark: SparkSession, settings: Settings) -> Source:
-    """The source, if the output may be where it is."""
-    source = open_source(spark, settings.source)
-    if settings.output.path is not None:
-        try:
-            surroundings.check_output(spark, source.location, settings.output.path)
-        except OSError as error:
-            raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
-    return source
 
 
 def _bring_up(
@@ -105,13 +100,13 @@ def _bring_up(
 ) -> None:
     # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
     runs = Runs(tables)
-    seen = _seen(tables, runs)
-    source = _open(spark, settings)
-    stamp = _stamp(spark, settings, summary, source, engine)
+    seen = inspection.seen(tables, runs)
+    source = inspection.open_checked(spark, settings)
+    stamp = inspection.stamp(spark, settings, summary, source, engine)
     guards.check_source(settings, seen.last)
     tables.check_place()
     clock.lap("preparation")
-    if not full and not source.moving and _nothing_new(seen.last, tables, summary, stamp):
+    if not full and not source.moving and inspection.nothing_new(seen.last, tables, summary, stamp):
         _idle(runs, tables, settings, stamp, summary, clock)
         return
 
@@ -120,13 +115,13 @@ def _bring_up(
         return summary.row(settings, stamp)
 
     tables.check_ours()
-    with Lease(tables, settings.limits, summary.run_id, row, seen) as lease:
+    with Lease(tables, settings.limits, summary.run_id, row, seen, summary.wait) as lease:
         last = lease.before.last
         if last != seen.last:
             # Another run came between, perhaps with a newer version of the source: an older one must not follow.
             tables.forget()
             source = open_source(spark, settings.source)
-            stamp = _stamp(spark, settings, summary, source, engine)
+            stamp = inspection.stamp(spark, settings, summary, source, engine)
             guards.check_source(settings, last)
         summary.started_at = lease.started
         stamp = replace(stamp, started_at=summary.started_at)
@@ -136,43 +131,13 @@ def _bring_up(
             with configured(spark, {} if small else own):
                 run.go(full=full)
             lease.check()
-        except Exception as error:
+        except BaseException as error:
             if faults.reason(str(error)):
                 lease.commits.try_once()
+            summary.error, summary.exit_code = outcome.told(error)
             raise
+        summary.exit_code, summary.stage = 0, "done"
         lease.end("done")
-
-
-def _seen(tables: Tables, runs: Runs) -> Record:
-    """What `runs` says; where it is somebody else's table, the check of all tables says so."""
-    try:
-        return runs.look()
-    except (PySparkException, Py4JJavaError):
-        tables.check_ours()
-        raise
-
-
-def _stamp(spark: SparkSession, settings: Settings, summary: Summary, source: Source, engine: Engine) -> Stamp:
-    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
-    return Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
-
-
-def _count_alone(source: Source, summary: Summary) -> Summary:
-    found = changes.everything(source, "first")
-    summary.documents, summary.rejects = found.to_recognise, found.counts
-    return summary
-
-
-def _continues(last: Row | None, tables: Tables, summary: Summary, stamp: Stamp) -> bool:
-    """Whether the last run was about the same, and came to its end: then only what changed since needs a look."""
-    same = last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint)
-    return same and not failures.worth_a_try(tables, last)
-
-
-def _nothing_new(last: Row | None, tables: Tables, summary: Summary, stamp: Stamp) -> bool:
-    """Whether the last run did the same for the same version of the source."""
-    unchanged = last is not None and last.source_version == stamp.source_version != "unversioned"
-    return unchanged and tables.complete() and _continues(last, tables, summary, stamp)
 
 
 def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
@@ -213,6 +178,7 @@ class _Run:
         self.kept = Kept(self.tables)
 
     def go(self, *, full: bool) -> None:
+        self.summary.stage = "source"
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
         trusted = recovery.settle(self.tables, self.commits, self.last)
@@ -225,7 +191,7 @@ class _Run:
         known = self._known(staging if collecting else None) if trusted else None
         found = self._changes(known, full=full)
         self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
-        self.summary.units = units.wanted(found, self.settings.limits)
+        self.summary.units, self.summary.planned = units.wanted(found, self.settings.limits), found.to_recognise
         try:
             if not self.allow_removals:
                 guards.check_removals(self.settings, self.tables, found, self.stamp.slice, whole=whole)
@@ -270,7 +236,7 @@ class _Run:
         how = self.settings.incremental.on_fingerprint_change
         policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
-        if not full and not self.source.moving and _continues(self.last, self.tables, self.summary, self.stamp):
+        if not full and not self.source.moving and inspection.continues(self.last, self.tables, self.summary, self.stamp):
             found = self._told(known, policy)
             if found is not None:
                 return found
@@ -289,15 +255,7 @@ class _Run:
         """Write down what is refused, and give up where it is too much."""
         if found.whole:
             rejects.replace(found.refused, some=bool(found.counts))
-        refused = sum(found.counts.values())
-        ratio = refused / found.rows if found.rows else 0.0
-        allowed = self.settings.limits.max_reject_ratio
-        if ratio > allowed:
-            reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.counts.items()))
-            raise RejectedError(
-                f"{refused} of {found.rows} rows of {self.settings.source.path} were refused ({reasons}), more than "
-                f"limits.max_reject_ratio {allowed:g} allows: nothing was published; the rejects table lists the rows."
-            )
+        guards.check_rejects(self.settings, found)
 
     def _publish(
         self,
@@ -312,6 +270,7 @@ class _Run:
         removed = found.removed if found.to_remove else None
         self.summary.removed = found.to_remove
         for piece in units.cut(found, self.settings.limits, self.kept.units):
+            self.summary.stage = "recognition"
             documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
             # Kept: all tables and the counts read it, and the model must run once. Spark hands out what is kept of an equal
             # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
@@ -321,6 +280,7 @@ class _Run:
             try:
                 first, last, some_failed = self.summary.count(recognised)
                 self.clock.lap("recognition")
+                self.summary.stage = "writing"
                 healthy = failures.without(recognised, [])
                 if some_failed:
                     healthy, lost = failed.take(recognised, piece)
@@ -329,6 +289,7 @@ class _Run:
                 self.lease.check()
                 publisher.publish(Unit(healthy, piece.known, first, last), removed, tombstones=tombstones)
                 removed = None
+                self.summary.units_done += 1
                 self.clock.lap("writing")
             finally:
                 recognised.unpersist()

@@ -58,3 +58,26 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
             f"more, a larger share than limits.max_removed_ratio {allowed:g} allows: nothing was changed; if that is right, "
             "run once with --allow-removals."
         )
+
+
+def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> None:
+    """Refuse a source of which too much is refused.
+
+    Args:
+        settings: of the run.
+        found: what the run would do.
+        tense: for the message.
+
+    Raises:
+        RejectedError: a larger share of its rows than limits.max_reject_ratio.
+    """
+    refused = sum(found.counts.values())
+    ratio = refused / found.rows if found.rows else 0.0
+    allowed = settings.limits.max_reject_ratio
+    if ratio > allowed:
+        reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.counts.items()))
+        raise RejectedError(
+            f"{refused} of {found.rows} rows of {settings.source.path} {tense} refused ({reasons}), more than "
+            f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
+            + ("; the rejects table lists the rows." if tense == "were" else ".")
+        )

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from entitymill.errors import SettingsError, StorageError
 
 LOG = "_delta_log"
-_MARKS = ("_SUCCESS", "_metadata", "_common_metadata")
+_OF_TABLES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
 """Beside the files of a Parquet table that is a directory; a file alone, whatever lies beside it, is its own table."""
-_PARTS = "part-*.parquet"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
 _ALIKE = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
 """Schemes that are other ways to the same files."""
@@ -96,10 +95,9 @@ def table_around(address: str, exists: Exists, names: Names | None = None) -> st
         inside = directory.rstrip("/")
         if _seen(exists, f"{inside}/{LOG}"):
             return directory
-        if names is None:
-            continue
         escaped = re.sub(r"([\\*?\[\]{}])", r"\\\1", inside)
-        if any(_seen(exists, f"{inside}/{mark}") for mark in _MARKS) or _seen(names, f"{escaped}/{_PARTS}"):
+        # In one question: each is one to the storage.
+        if names is not None and _seen(names, f"{escaped}/{{{','.join(_OF_TABLES)}}}"):
             return directory
     return None
 

@@ -10,11 +10,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from entitymill import connect, faults
+
+_confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
+"""Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
+
+
+def forget(spark: SparkSession) -> None:
+    """Take the properties of the storage's clients anew: they may have been changed since."""
+    _confs.pop(spark, None)
 
 
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
@@ -26,7 +35,9 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     gateway, session = _java(spark)
     try:
         java_path = gateway.org.apache.hadoop.fs.Path(path)
-        system = java_path.getFileSystem(session.sessionState().newHadoopConf())
+        if spark not in _confs:
+            _confs[spark] = session.sessionState().newHadoopConf()
+        system = java_path.getFileSystem(_confs[spark])
         return system, system.makeQualified(java_path)
     except Py4JJavaError as error:
         raise _failed(error, path) from error

@@ -8,13 +8,16 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.settings import Settings
 from entitymill.tables import Stamp
+
+if TYPE_CHECKING:
+    from entitymill.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +31,18 @@ class Summary:
     documents, sentences, tokens, split_sentences: processed.
     removed: documents taken out, since the source has them no more.
     units: the work was cut into.
+    planned: documents to be processed, found before the first unit.
+    units_done: published so far.
+    stage: what the run is at: `preparation`, `waiting`, `source`, `recognition`, `writing`, `done`.
+    waiting: for whom, while the stage is that.
     by_label: label -> mentions found.
     rejects: code -> rows.
     seconds: stage -> wall seconds; but `encoding` and `inference` are parts of recognition, summed over all workers, and
         `segmentation` is what is left of all cores' time in it: segmentation, the way to the workers and back, idling.
+    error, exit_code: how it ended; one sentence, and none where nothing went wrong.
+    application_id: Spark's.
+    log: path of this program's log.
+    plan: of a dry run.
     """
 
     run_id: str
@@ -41,17 +52,34 @@ class Summary:
     documents: int = 0
     removed: int = 0
     units: int = 0
+    planned: int = 0
+    units_done: int = 0
+    stage: str = "preparation"
+    waiting: str = ""
     sentences: int = 0
     tokens: int = 0
     split_sentences: int = 0
     by_label: dict[str, int] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    exit_code: int | None = None
+    application_id: str | None = None
+    log: str | None = None
+    plan: Plan | None = None
 
     @property
     def sentences_per_second(self) -> float:
         """Sentences over the wall seconds of the whole run, set-up included."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
+
+    def wait(self, holder: str) -> None:
+        """The run cannot begin yet.
+
+        Args:
+            holder: of the lease.
+        """
+        self.stage, self.waiting = "waiting", holder
 
     def count(self, recognised: DataFrame) -> tuple[str | None, str | None, bool]:
         """Add a unit, but no failed documents; returns its smallest and greatest id, and whether some failed."""
@@ -95,6 +123,13 @@ class Summary:
             "documents": self.documents,
             "removed": self.removed,
             "units": self.units,
+            "planned": self.planned,
+            "units_done": self.units_done,
+            "stage": self.stage,
+            "error": self.error,
+            "exit_code": self.exit_code,
+            "application_id": self.application_id,
+            "log": self.log,
             "sentences": self.sentences,
             "rejects": sum(self.rejects.values()),
             "seconds": self.seconds,

@@ -200,7 +200,7 @@ class Step:
     def run(self, spark: SparkSession, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = Engine("stub", self.model, lambda: stub.stub_tagger)
         monkeypatch.setattr(extraction, "open_engine", lambda *_: engine)
-        fixed = ["limits.max_removed_ratio=1", "limits.unit_rows=3", "limits.wait_seconds=0", "spark.partitions=1"]
+        fixed = ["limits.max_removed_ratio=1", "limits.wait_seconds=0", "spark.partitions=1"]
         options = [*self.source.options(), f"output.path={output}", *fixed, *self.overrides]
         extraction.extract(spark, settings.load(None, options, {}), full=self.full)
 
@@ -218,7 +218,7 @@ def steps(chance: random.Random, directory: Path) -> Iterator[Step]:
         if number:
             source.change(kind)
         model = f"model {number}" if kind == "model" and not slices else model
-        overrides = (f"output.format={format_}",)
+        overrides = (f"output.format={format_}", f"limits.unit_rows={chance.choice((3, 100))}")
         if slices:
             for day in DAYS:
                 chosen = (*overrides, "output.replace_slice=true", f"source.where=day = '{day}'")

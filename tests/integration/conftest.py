@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,31 +16,13 @@ from entitymill import settings
 from entitymill.engines import sparknlp_model
 from entitymill.extraction import extract
 from entitymill.recognition.tagger import bundle, network
-from entitymill.session import open_session
 from entitymill.summary import Summary
 from entitymill.tables import Tables
-from small_queries import SMALL_QUERIES
 from truth import POOL, Truth
 
 ROOT = Path(__file__).parents[2]
-LOGGING = ROOT / "conf" / "log4j2.properties"
 MODELS = [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
 Row = tuple[str | None, str | None]
-
-
-@pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    conf = {
-        **SMALL_QUERIES,
-        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
-        "spark.driver.memory": "3g",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING.as_uri()} -XX:ReservedCodeCacheSize=400m",
-    }
-    jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
-    chosen = settings.SparkSettings(master="local[2]", jars=jars, conf=conf)
-    session = open_session(chosen, "entitymill tests", sparknlp=True)
-    yield session
-    session.stop()
 
 
 @dataclass

@@ -11,33 +11,23 @@ from pyspark.sql import functions as F
 
 from bench.stub import stub_tagger
 from entitymill import settings
-from entitymill.session import open_session
+from entitymill.extraction import SMALL_QUERIES
+from entitymill.session import configured
 from entitymill.settings import SourceSettings
 from entitymill.source import Source
 from entitymill.tables import Stamp, Tables
 from entitymill.tables.commits import Commits
+from entitymill.tables.layout import CONFS
 from entitymill.tables.publisher import Publisher, Unit
-from small_queries import SMALL_QUERIES
 
-ROOT = Path(__file__).parents[2]
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 
 
-@pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    conf = {
-        **SMALL_QUERIES,
-        "spark.sql.adaptive.enabled": "false",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.databricks.delta.snapshotPartitions": "1",
-        "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
-        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
-        "spark.driver.memory": "1g",
-    }
-    chosen = settings.SparkSettings(master="local[1]", jars=f"{ROOT}/build/jars", conf=conf)
-    session = open_session(chosen, "entitymill stages")
-    yield session
-    session.stop()
+@pytest.fixture(autouse=True)
+def small(spark: SparkSession) -> Iterator[None]:
+    """Of frames of ten rows."""
+    with configured(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
+        yield
 
 
 @pytest.fixture

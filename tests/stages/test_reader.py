@@ -17,7 +17,7 @@ from bench.stub import open_stub
 from entitymill import extraction, settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS, NIGHTS = 40, 4
+DOCUMENTS, NIGHTS = 20, 3
 READER = """
 import json, sys
 from pathlib import Path

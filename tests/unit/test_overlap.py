@@ -28,7 +28,9 @@ def names(pattern: str) -> list[str]:
     directory, _, last = str(on_disk(pattern)).rpartition("/")
     assert not re.search(r"(?<!\\)[*?\[\]{}]", directory), "only the last part is a pattern"
     held = Path(directory.replace("\\", "")) if directory else Path("/")
-    return [path.name for path in held.iterdir() if fnmatch.fnmatch(path.name, last)] if held.is_dir() else []
+    patterns = last[1:-1].split(",") if last.startswith("{") else [last]
+    found = sorted(held.iterdir()) if held.is_dir() else []
+    return [path.name for path in found if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
 
 
 def nothing(_: str) -> bool:

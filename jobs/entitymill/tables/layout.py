@@ -195,6 +195,19 @@ class Tables:
         except (PySparkException, Py4JJavaError) as error:
             raise OutputError(f"output.schema: {self.settings.schema_} does not exist and cannot be created.") from error
 
+    def check_schema(self) -> None:
+        """Find out whether the catalog schema is there; where it is not, whether it could be made is not known.
+
+        Raises:
+            OutputError: its catalog is not there, or may not be asked.
+        """
+        name = self.settings.schema_ or ""
+        try:
+            with faults.storage_told_apart():
+                self.spark.catalog.databaseExists(quoted_in(self.spark, name))
+        except (PySparkException, Py4JJavaError) as error:
+            raise OutputError(f"output.schema: {name} cannot be looked for: is its catalog there?") from error
+
     def _on_object_store(self) -> bool:
         return self.address("entities").startswith(_OBJECT_STORES)
 

@@ -46,6 +46,7 @@ class Lease:
         run_id: str,
         row: Callable[[], dict[str, Any]] | None = None,
         seen: Record | None = None,
+        waits: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Nothing is taken yet.
 
@@ -55,12 +56,14 @@ class Lease:
             run_id: of the taker.
             row: of `runs`, as it is by now, without what says that it is the lease; none for maintenance.
             seen: what `runs` said not long ago. Where another run has come since, Delta skips the row of this one.
+            waits: is told for whom it waits.
         """
         self._tables = tables
         self._limits = limits
         self._run_id = run_id
         self._row = row or (lambda: {"mode": MAINTENANCE})
         self._seen = seen
+        self._waits = waits
         self._runs = Runs(tables)
         self._claim = claim_of(tables, limits, run_id)
         self._stopped = threading.Event()
@@ -86,6 +89,7 @@ class Lease:
                     f"output: {holder} writes {self._tables.place}; run again when it is done, or raise limits.wait_seconds."
                 )
             log.info("waiting for %s", holder)
+            self._waits(holder)
             # Of runs that wait for the same one, not always the same should come in each other's way.
             time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
@@ -98,7 +102,7 @@ class Lease:
         """Give it back, if `end` did not."""
         if not self._stopped.is_set():
             try:
-                self.end("done" if error is None else "failed")
+                self.end("done" if error is None else "stopped" if isinstance(error, KeyboardInterrupt) else "failed")
             except Exception:
                 # The run's own outcome counts; the next one waits until the lease ends.
                 log.exception("the lease could not be given back")

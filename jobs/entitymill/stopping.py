@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM: Spark's jobs are cancelled, and the run ends as any other that breaks off, its lease given back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from entitymill.outcome import Stopped
+
+log = logging.getLogger("entitymill")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALLED = 128
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise Stopped inside where one of SIGNALS arrives; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if arrived:
+            os._exit(_SIGNALLED + number)
+        arrived.append(number)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.warning("stopped by %s", name)
+        _cancel_jobs()
+        raise Stopped(_SIGNALLED + number, name)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cancel_jobs() -> None:
+    """From a thread of its own, since the main one may be in the middle of a call of Spark's."""
+    from pyspark import SparkContext  # noqa: PLC0415  # a command without Spark does without
+
+    context = SparkContext._active_spark_context
+    if context is not None:
+        threading.Thread(target=context.cancelAllJobs, daemon=True).start()
