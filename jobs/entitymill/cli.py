@@ -17,6 +17,7 @@ COMMANDS = {
     "init": ("draft", "a table of yours -> a YAML of settings for it"),
     "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
+    "runs": ("reporting.history", "the runs of an output: how far, how they ended, and why"),
     "report": ("reporting.command", "entity tables -> one HTML page about them and the latest run"),
 }
 """Name -> the module whose `main` it is, and what it does."""
@@ -25,6 +26,7 @@ EXAMPLES = (
     "entitymill init /data/articles --to conf/articles.yaml",
     "entitymill extract --config conf/articles.yaml --dry-run",
     "entitymill extract --config conf/articles.yaml --set recognition.precision=int8",
+    "entitymill runs --config conf/articles.yaml",
     "entitymill prepare build/distilbert-NER build/models/ner --precision int8",
     "entitymill maintain --config conf/articles.yaml optimize",
 )

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 
-from entitymill import errors as errors_module
-from entitymill import missing
+from entitymill import __version__, outcome, stopping
 from entitymill import settings as settings_module
-from entitymill.errors import EntityMillError, SessionError, SourceError
-from entitymill.reporting import metrics
+from entitymill.reporting import metrics, progress
+
+if TYPE_CHECKING:
+    from entitymill.summary import Summary
 
 log = logging.getLogger("entitymill")
-_FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
+_TEMPORARY = "entitymill-log-"
 STDERR = "stderr"
 """In the place of a log's path."""
-_UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
     )
     built.add_argument(
-        "--dry-run", action="store_true", help="check settings, source and model, count the rows, write nothing"
+        "--dry-run", action="store_true", help="say what there is to do, and try all but the work; write nothing"
     )
     built.add_argument(
         "--full", action="store_true", help="process everything anew, and swap it in as a whole when it is done"
@@ -54,6 +56,18 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--show-entities", action="store_true", help="at the end print frequent entities and sentences: this shows text"
     )
+    built.add_argument(
+        "--progress",
+        choices=progress.KINDS,
+        default="auto",
+        help="while it runs: a bar (on a terminal), a line a minute (elsewhere), the same as JSON, or none",
+    )
+    built.add_argument("--progress-seconds", type=float, metavar="N", help="seconds between two lines, in the place of 60")
+    built.add_argument(
+        "--result-json",
+        metavar="FILE",
+        help="write how it ended as JSON; - is stdout, and the summary goes to stderr then",
+    )
     return built
 
 
@@ -61,44 +75,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    ended: dict[str, Any] = {}
+
+    def work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         if options.print_config:
             print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
             return
-        start_log(settings.log)
-        with metrics.kept(settings, lambda error: _known(error).exit_code, wanted=not options.dry_run) as known:
-            _run(settings, options, known)
+        ended["log"] = start_log(settings.log)
+        log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
+        with metrics.kept(settings, outcome.exit_code, wanted=not options.dry_run) as known:
+            _run(settings, options, known, ended)
 
-    return reporting(work, "interrupted; nothing more was published.")
+    code = reporting(work, "", ended)
+    if options.result_json and not options.print_config:
+        outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
+    return code
 
 
-def reporting(work: Callable[[Callable[[str | None], None]], None], interrupted: str) -> int:
+def reporting(
+    work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
+) -> int:
     """Do something; returns the exit code. Errors are one sentence on stderr, their stack traces go to the log.
 
+    A log in the temporary directory is taken away where nothing went wrong.
+
     Args:
-        work: is given a function that starts the log, at a path or in a temporary file.
-        interrupted: what to say after Ctrl-C.
+        work: is given a function that starts the log, at a path or in a temporary file, and returns where it is.
+        interrupted: what to say after Ctrl-C or SIGTERM; empty: what `outcome` says of a run.
+        ended: gets the error under `error`.
     """
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    traces: list[str] = []
+    logs: list[str] = []
+
+    def start(path: str | None) -> str:
+        logs.append(_log_to(path))
+        return logs[0]
+
     try:
-        work(lambda path: traces.append(_log_to(path)))
-    except KeyboardInterrupt:
-        errors.print(f"[bold]error:[/bold] {interrupted}")
-        return 130
-    except Exception as error:
-        known = _known(error)
+        with stopping.stoppable():
+            work(start)
+    except (KeyboardInterrupt, Exception) as error:
+        said, code = outcome.told(error)
+        if ended is not None:
+            ended["error"] = error
         errors.print("[bold red]error:[/bold red]", end=" ")
-        errors.print(str(known), markup=False)
-        if traces:
+        stopped = isinstance(error, KeyboardInterrupt)
+        errors.print(interrupted if stopped and interrupted else said, markup=False)
+        if logs and not stopped:
             log.exception("the run failed")
-            errors.print(f"       stack trace: {traces[0]}", markup=False)
-        return known.exit_code
+            errors.print(f"       stack trace: {logs[0]}", markup=False)
+        return code
+    _close_log(logs)
     return 0
 
 
-def _run(settings: settings_module.Settings, options: argparse.Namespace, known: metrics.Known) -> None:
+def _run(
+    settings: settings_module.Settings, options: argparse.Namespace, known: metrics.Known, ended: dict[str, Any]
+) -> None:
     # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
     from entitymill import report
     from entitymill.extraction import extract
@@ -107,16 +141,36 @@ def _run(settings: settings_module.Settings, options: argparse.Namespace, known:
     from entitymill.tables import Tables
 
     ending.check_extra(settings)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
+    errors.print(
+        f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
+    )
     spark = open_session(settings.spark, "entitymill", sparknlp=settings.recognition.engine == "sparknlp")
     known.tables = tables = Tables(spark, settings.output)
-    summary = extract(spark, settings, full=options.full, dry_run=options.dry_run, allow_removals=options.allow_removals)
-    console = Console()
-    if options.dry_run:
-        console.print(
-            f"dry run: {summary.documents:,} documents, {sum(summary.rejects.values()):,} rows would be rejected "
-            f"{summary.rejects or ''}; nothing was written.",
-            highlight=False,
+    shown = progress.Progress(options.progress, options.progress_seconds)
+
+    def watch(summary: Summary) -> None:
+        ended["summary"] = summary
+        errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
+        shown.watch(summary)
+
+    try:
+        summary = extract(
+            spark,
+            settings,
+            full=options.full,
+            dry_run=options.dry_run,
+            allow_removals=options.allow_removals,
+            watch=watch,
+            log_path=ended["log"],
         )
+    finally:
+        shown.close()
+    console = Console(stderr=options.result_json == outcome.STDOUT)
+    if options.dry_run:
+        if summary.plan is not None:
+            report.print_plan(console, summary.plan)
         return
     known.summary = summary
     if options.show_entities:
@@ -126,36 +180,13 @@ def _run(settings: settings_module.Settings, options: argparse.Namespace, known:
     ending.judge(settings, known.drift)
 
 
-def _known(error: Exception) -> EntityMillError:
-    """The error as this program's own kind."""
-    if isinstance(error, EntityMillError):
-        return error
-    if isinstance(error, ModuleNotFoundError):
-        said = missing.package(error)
-        return SessionError(said) if said else EntityMillError(f"{error}; install this program anew.")
-    text = str(error)
-    raised = _FROM_WORKER.search(text)
-    if raised:
-        kind: type[EntityMillError] = getattr(errors_module, raised[1], EntityMillError)
-        return kind(raised[2])
-    from entitymill.faults import storage_fault  # brings PySpark, which a command without Spark does without
-
-    fault = storage_fault(text)
-    if fault:
-        return fault
-    damaged = _UNREADABLE.search(text)
-    if damaged:
-        return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")
-    return EntityMillError(f"{type(error).__name__}; the log has the details.")
-
-
 def _log_to(path: str | None) -> str:
     """Send this program's log to a file, or to stderr; returns where it is."""
     handler: logging.Handler
     if path == STDERR:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        file = Path(path) if path else Path(tempfile.mkdtemp(prefix="entitymill-log-")) / "entitymill.log"
+        file = Path(path) if path else Path(tempfile.mkdtemp(prefix=_TEMPORARY)) / "entitymill.log"
         file.parent.mkdir(parents=True, exist_ok=True)
         handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
@@ -163,6 +194,16 @@ def _log_to(path: str | None) -> str:
     log.setLevel(logging.INFO)
     log.propagate = False
     return path
+
+
+def _close_log(logs: Sequence[str]) -> None:
+    for path in logs:
+        if Path(path).parent.name.startswith(_TEMPORARY):
+            for handler in list(log.handlers):
+                if isinstance(handler, logging.FileHandler) and handler.baseFilename == path:
+                    log.removeHandler(handler)
+                    handler.close()
+            shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def entry() -> None:

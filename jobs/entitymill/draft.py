@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Look and write; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         file = options.to or Path(f"{_name(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")

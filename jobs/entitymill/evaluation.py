@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Score two tables; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         start_log(None)
         spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
         entities = read_mentions(spark, options.entities, "--entities", KEY)

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         wanted = JARS[options.spark or _installed_spark()]
         _check_directory(options.to, wanted)
         if all(_digest(options.to / jar.name) == jar.sha256 for jar in wanted):

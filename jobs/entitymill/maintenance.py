@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Maintain the tables of one output; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         start_log(settings.log)
         _run(open_session(settings.spark, "entitymill maintenance"), settings, options)

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare a model; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         _check_options(options)
         start_log(None)
         prepare(options, Console())

@@ -9,6 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill import marking, source
+from entitymill.plan import Plan
+from entitymill.reporting.progress import duration
 from entitymill.settings import Settings
 from entitymill.summary import Summary
 from entitymill.tables import NAMES, Tables
@@ -65,6 +67,25 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     console.print(f"precision {settings.recognition.precision}, model {model}", highlight=False)
     for name in NAMES if settings.output.annotations else [name for name in NAMES if name != "annotations"]:
         console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """What a run would do."""
+    shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
+    shown.add_column(style="bold")
+    shown.add_column(justify="right")
+    for name in ("new", "changed", "removed", "unchanged"):
+        shown.add_row(f"documents {name}", f"{getattr(plan, name):,}")
+    shown.add_row("rows that would be rejected", f"{sum(plan.refused.values()):,}")
+    for code, rows in sorted(plan.refused.items()):
+        shown.add_row(f"  {code}", f"{rows:,}")
+    shown.add_row("units", f"{plan.units:,}")
+    if plan.hours is None:
+        shown.add_row("time", "not known before a first run")
+    else:
+        shown.add_row("time, as fast as the last run", duration(plan.hours * 3600))
+        shown.add_row("core-hours", f"{plan.core_hours:,.2f}")
+    console.print(shown)
 
 
 def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:

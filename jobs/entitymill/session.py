@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,10 +46,22 @@ def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) 
     if spark is None:
         # A session may be there without being active in this thread.
         there = submitted() or on_databricks() or _REMOTE in os.environ or SparkContext._active_spark_context is not None
-        spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
+        with _signals_kept():
+            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
     check(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """PySpark takes Ctrl-C for itself, and raises in the middle of its own call of Java's."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def calendars(spark: SparkSession) -> dict[str, str]:

@@ -29,6 +29,9 @@ def stoppable() -> Iterator[None]:
         if arrived:
             os._exit(_SIGNALLED + number)
         arrived.append(number)
+        # What py4j says of a call that was broken off is a stack trace, partly by the root logger itself.
+        logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
+        logging.getLogger().addFilter(lambda record: "py4j" not in record.pathname)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.warning("stopped by %s", name)
         _cancel_jobs()
@@ -49,5 +52,15 @@ def _cancel_jobs() -> None:
     from pyspark import SparkContext  # noqa: PLC0415  # a command without Spark does without
 
     context = SparkContext._active_spark_context
-    if context is not None:
-        threading.Thread(target=context.cancelAllJobs, daemon=True).start()
+    if context is None:
+        return
+
+    def cancel() -> None:
+        try:
+            context.setLogLevel("OFF")  # each task would say that it was killed
+            context.cancelAllJobs()
+        except Exception:
+            # The signal went to Spark's own process as well: its jobs end with it.
+            log.exception("Spark's jobs could not be cancelled")
+
+    threading.Thread(target=cancel, daemon=True).start()

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Tag texts; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(_: Callable[[str | None], None]) -> None:
+    def work(_: Callable[[str | None], str]) -> None:
         given = list(_read(options.texts))
         from entitymill import texts  # noqa: PLC0415  # OpenVINO: not for --help, nor for a file that is not there
 

@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas, settings
-from entitymill.errors import OutputError, SettingsError, SourceError
+from entitymill.errors import OutputError, RejectedError, SettingsError, SourceError
 from entitymill.extraction import extract
+from entitymill.plan import Plan
 from entitymill.session import configured
 from entitymill.tables import Tables, parquet
 
@@ -186,8 +187,37 @@ def test_an_output_in_the_source_around_it_or_in_another_table_is_refused(job: J
     assert sorted(source.rglob("*")) == before
 
 
-def test_a_dry_run_counts_and_writes_nothing(job: Job) -> None:
+def test_a_dry_run_plans_and_writes_nothing(job: Job) -> None:
+    def planned(*overrides: str, **flags: bool) -> Plan | None:
+        loaded = settings.load(None, job.options("limits.max_reject_ratio=0.5", *overrides), {})
+        return extract(job.spark, loaded, dry_run=True, **flags).plan
+
     job.texts([*TEXTS, ("c", None)])
-    summary = extract(job.spark, settings.load(None, job.options(), {}), dry_run=True)
-    assert (summary.documents, summary.rejects) == (2, {"null_text": 1})
+    assert planned() == Plan(2, 0, 0, 0, {"null_text": 1}, 1, None, None)
     assert not job.output.exists()
+    with pytest.raises(RejectedError, match=r"1 of 3 rows .* would be refused \(1 null_text\), more than .* 0.05 allows"):
+        planned("limits.max_reject_ratio=0.05")
+
+    job.run("limits.max_reject_ratio=0.5")
+    before = sorted(job.output.rglob("*"))
+    plan = planned()
+    assert plan is not None
+    assert (plan.new, plan.changed, plan.removed, plan.unchanged) == (0, 0, 0, 2)
+    [(key, text), *others] = TEXTS
+    job.texts([(key, f"{text} More."), ("new", "Paris."), ("newer", "Rome.")])
+    plan = planned()
+    assert plan is not None
+    assert (plan.new, plan.changed, plan.removed, plan.unchanged, plan.units) == (2, 1, len(others), 0, 1)
+    assert plan.hours is not None
+    assert plan.core_hours == pytest.approx(2 * plan.hours)
+    with pytest.raises(RejectedError, match=r"larger share than limits\.max_removed_ratio 0\.2"):
+        planned("limits.max_removed_ratio=0.2")
+    assert planned("limits.max_removed_ratio=0.2", allow_removals=True) == plan
+    assert sorted(job.output.rglob("*")) == before
+
+
+def test_a_dry_run_tries_whether_the_output_can_be_written(job: Job) -> None:
+    job.texts(TEXTS)
+    (job.directory / "file").write_text("no directory")
+    with pytest.raises(OutputError, match=r"output\.path: .*file/out cannot be (written|reached)"):
+        extract(job.spark, settings.load(None, job.options(f"output.path={job.directory}/file/out"), {}), dry_run=True)

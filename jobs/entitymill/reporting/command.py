@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         to = options.to or settings.report.path
         if to is None:
