@@ -5,6 +5,7 @@ Imports nothing heavy: Airflow reads this every few seconds.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,6 +49,7 @@ def make_dag(table: Table, home: Path) -> DAG:
         end_date=_aware(table.end_date, table.timezone) if table.end_date else None,
         catchup=table.catchup,
         max_active_runs=table.max_active_runs,
+        on_failure_callback=_named(table.alert) if table.alert else None,
         params=params(table),
         tags=["entitymill", *table.tags],
         default_args={
@@ -64,6 +66,16 @@ def make_dag(table: Table, home: Path) -> DAG:
         extract = _RUNNERS[table.runner](table, home)
         extract >> check
     return dag
+
+
+def _named(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A function by its module and name; looked for where a run fails, so that a DAG is never lost for its alert's sake."""
+
+    def call(context: Mapping[str, Any]) -> Any:
+        module, _, function = name.rpartition(".")
+        return getattr(importlib.import_module(module), function)(context)
+
+    return call
 
 
 def asset(table: Table) -> Asset:
@@ -114,13 +126,13 @@ def _common(table: Table) -> dict[str, Any]:
 
 
 def _spark_submit(table: Table, home: Path) -> BaseOperator:
-    from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator  # noqa: PLC0415
+    from entitymill_dags.spark import SubmitJob  # noqa: PLC0415  # loads the provider
 
     how = table.spark_submit
     elsewhere = how.deploy_mode == "cluster"
     config = table.config if elsewhere else str(home / (table.config or ""))
     directories = [home / directory for directory in how.jars]
-    return SparkSubmitOperator(
+    return SubmitJob(
         **_common(table),
         conn_id=how.connection,
         spark_binary=str(home / how.binary),

@@ -116,6 +116,11 @@ class Table(_Section):
     retry_minutes: float = Field(5, gt=0)
     timeout_hours: float = Field(12, gt=0)
     max_active_runs: int = Field(1, ge=1)
+    alert: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="module.function that Airflow calls with the context when a run failed for good",
+    )
     owner: str = "entitymill"
     tags: tuple[str, ...] = ()
 

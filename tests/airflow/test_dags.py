@@ -12,12 +12,13 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, ParamValidationError
 from airflow_home import ROOT
 from pydantic import ValidationError
 
 from entitymill import masking
 from entitymill_dags import arguments, check, factory, tables
+from entitymill_dags.spark import SubmitJob
 
 PARSED_WITHIN = 5.0
 """Seconds, of a file; some 0.3 here when nothing else runs. Airflow itself gives up after 30."""
@@ -254,3 +255,30 @@ def test_start_dates_are_of_the_tables_time_zone() -> None:
     dag = factory.make_dag(table(start_date=datetime(2026, 7, 1)), Path("/"))  # noqa: DTZ001  # as YAML gives it
     assert dag.start_date is not None
     assert dag.start_date.astimezone(pendulum.timezone("UTC")).isoformat() == "2026-06-30T22:00:00+00:00"
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, AirflowException), (2, AirflowFailException), (4, AirflowFailException)])
+def test_what_would_fail_again_the_same_way_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    stub = tmp_path / "spark-submit"  # stands in for the job alone: the provider's hook runs it
+    stub.write_text(f"#!/bin/sh\necho 'error: one sentence.'\nexit {code}\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("AIRFLOW_CONN_SPARK_DEFAULT", '{"conn_type": "spark", "host": "local[1]"}')
+    submit = SubmitJob(task_id="extract", application="job.py", spark_binary=str(stub), durable=False)
+    with pytest.raises(AirflowException) as failed:
+        submit.execute({})
+    assert type(failed.value) is kind
+    if kind is AirflowFailException:
+        assert str(failed.value).startswith(f"exit {code}: ")
+
+
+def test_the_alert_is_looked_for_when_it_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "our_pager.py").write_text("def page(context):\n    return context['reason']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    dag = factory.make_dag(table(alert="our_pager.page"), ROOT)
+    assert dag.on_failure_callback({"reason": "failed"}) == "failed"
+    assert factory.make_dag(table(), ROOT).on_failure_callback is None
+    factory.make_dag(table(alert="nowhere.page"), ROOT)
+    with pytest.raises(ValidationError, match="alert"):
+        table(alert="no function")

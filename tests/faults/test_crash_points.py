@@ -2,7 +2,7 @@
 
 Random histories of a small source, each step of which is a run. A step's run is made once undisturbed, to count its changes
 of files: commits, creations, renames, deletions, new directories. Then, from a copy of the tables as they were before it,
-it dies at a chosen one, and the next run has to leave what a clean run over the source would have written.
+runs die at chosen ones, one after the other, and the last has to leave what a clean run over the source would have written.
 
 ENTITYMILL_CRASH_POINTS says at how many points (1,000), ENTITYMILL_SEED with which seed. The engine is a stand-in.
 """
@@ -40,6 +40,8 @@ from .cluster import JARS, SPARK_HOME
 POINTS = int(os.environ.get("ENTITYMILL_CRASH_POINTS", "1000"))
 SEED = os.environ.get("ENTITYMILL_SEED", "1")
 HISTORIES, STEPS = 50, 3
+IN_A_ROW = 3
+"""Runs that die before one may come to its end."""
 KINDS = ("append", "update", "delete", "rewrite", "mixed", "full", "model")
 WORDS = [
     "Anna",
@@ -261,29 +263,33 @@ class Trial:
         assert held(place) == expected(rows)
         return int(self.mortality.count())
 
-    def dies(self, step: Step, state: Path, point: int, late: bool, again: Step, rows: dict[str, tuple[str, str]]) -> None:
-        """Make it die, and another run do its work."""
+    def die(
+        self, step: Step, state: Path, points: list[tuple[int, bool]], again: Step, rows: dict[str, tuple[str, str]]
+    ) -> None:
+        """Make it die at one point after the other, each time in another run, and the last run do its work."""
         # Of a name of its own: Delta remembers tables by their paths.
-        place = copy(state, state.parent / f"out-{self.done}")
-        self.done += 1
-        self.mortality.arm(str(place), point, late)
-        try:
-            step.run(self.spark, place, self.monkeypatch)
-        except Exception:
-            if not self.mortality.died():
-                raise
-        where = str(self.mortality.fatalChange()).replace(str(place), "OUT")
-        self.died[where.split(" ")[0] if self.mortality.died() else "not"] += 1
-        self.mortality.disarm()
+        place, where = copy(state, state.parent / f"out-{self.done}"), []
+        for point, late in points:
+            self.done += 1
+            self.mortality.arm(str(place), point, late)
+            try:
+                step.run(self.spark, place, self.monkeypatch)
+            except Exception:
+                if not self.mortality.died():
+                    raise
+            where.append(str(self.mortality.fatalChange()).replace(str(place), "OUT"))
+            self.died[where[-1].split(" ")[0] if self.mortality.died() else "not"] += 1
+            self.mortality.disarm()
         try:
             again.run(self.spark, place, self.monkeypatch)
             fine = held(place) == expected(rows)
         except Exception as error:
-            fine, where = False, f"{where}: {type(error).__name__} {str(error)[:500]}"
+            fine = False
+            where.append(f"{type(error).__name__} {str(error)[:500]}")
         if fine:
             shutil.rmtree(place)
         else:
-            self.wrong.append((str(place), step.overrides, step.full, again.full, where))
+            self.wrong.append((str(place), step.overrides, step.full, again.full, *where))
             print("WRONG", json.dumps(self.wrong[-1]), flush=True)
 
 
@@ -301,10 +307,10 @@ def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
             after, clean = visible(step, before), directory / f"state-{at}"
             changes = trial.undisturbed(step, state, clean, after)
             points = [(point, late) for point in range(1, changes + 1) for late in (False, True)]
-            for point, late in chance.sample(points, min(share, len(points))):
+            for deaths in batched(chance.sample(points, min(share, len(points)))):
                 # A night later, perhaps without --full.
                 again = replace(step, full=step.full and chance.random() < 0.5)
-                trial.dies(step, state, point, late, again, after)
+                trial.die(step, state, deaths, again, after)
             trial.forget()
             shutil.rmtree(state, ignore_errors=True)
             state, before = clean, after
@@ -312,6 +318,12 @@ def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
         if trial.done >= POINTS:
             break
     assert not trial.wrong
+
+
+def batched(points: list[tuple[int, bool]]) -> Iterator[list[tuple[int, bool]]]:
+    """In lots of IN_A_ROW."""
+    for at in range(0, len(points), IN_A_ROW):
+        yield points[at : at + IN_A_ROW]
 
 
 def copy(state: Path, place: Path) -> Path:

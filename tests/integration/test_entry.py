@@ -38,6 +38,7 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "sentences/s" in done.stdout
     assert "source took" in done.stdout, "spark-submit joins what Python writes to its two streams"
+    assert len((done.stdout + done.stderr).splitlines()) < 100, "Spark's own log is quiet"
     table = read_delta(job.output / "entities").sort_by("begin")
     assert table["entity"].to_pylist() == ["Angela Merkel", "Emmanuel Macron", "Paris"]
 
