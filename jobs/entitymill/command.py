@@ -89,7 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     code = reporting(work, "", ended)
     if options.result_json and not options.print_config:
-        outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
+        try:
+            outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
+        except OSError as error:
+            print(f"error: --result-json {options.result_json} cannot be written: {error.strerror}.", file=sys.stderr)
+            return code or 1
     return code
 
 

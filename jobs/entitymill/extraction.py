@@ -77,7 +77,7 @@ def extract(
     engine = open_engine(spark, settings)
     tables = Tables(spark, settings.output)
     own = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
-    with configured(spark, {**calendars(spark), **tables.confs(), **SMALL_QUERIES}):
+    with configured(spark, {**calendars(spark), **tables.confs(), **({} if dry_run else SMALL_QUERIES)}):
         if dry_run:
             plan.make(spark, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
         else:

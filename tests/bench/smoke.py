@@ -12,6 +12,7 @@ import engines
 import growth
 import isolation
 import job
+import layout
 import sessions
 import tagger
 
@@ -19,7 +20,7 @@ import tagger
 def main() -> None:
     """Run them all."""
     began = time.perf_counter()
-    for bench in (tagger, isolation, engines, growth, encoding_scores, job):
+    for bench in (layout, tagger, isolation, engines, growth, encoding_scores, job):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from entitymill import __version__, cli, command, draft, maintenance, preparation, tag
+from entitymill.reporting import history
 
 PARSERS = {
     "tag": tag.parser,
@@ -15,6 +16,7 @@ PARSERS = {
     "extract": command.parser,
     "prepare": preparation.parser,
     "maintain": maintenance.parser,
+    "runs": history.parser,
 }
 JOBS = Path(__file__).parents[2] / "jobs"
 

@@ -1,13 +1,19 @@
+import json
 import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from entitymill import errors
-from entitymill.command import _known, main, parser, reporting
+from entitymill import errors, outcome
+from entitymill.command import main, parser, reporting
+from entitymill.errors import SourceError
+from entitymill.outcome import Stopped
+from entitymill.reporting.progress import Progress, sentence
+from entitymill.summary import Summary
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +54,7 @@ def test_print_config_masks_and_starts_no_spark() -> None:
 def test_what_workers_and_spark_raise_gets_its_exit_code(
     text: str, kind: type[errors.EntityMillError], message: str
 ) -> None:
-    known = _known(RuntimeError(text))
+    known = outcome.known(RuntimeError(text))
     assert type(known) is kind
     assert message in str(known)
     assert "secret document text" not in str(known)
@@ -93,3 +99,44 @@ def test_exit_codes_are_the_documented_ones() -> None:
     assert [kind.exit_code for kind in kinds] == [2, 3, 4, 5, 1]
     assert errors.DriftError.exit_code == 6
     assert "6 done but far from the runs before" in " ".join(parser().format_help().split())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (None, "done", 0),
+        (SourceError("source.path: nothing is at x."), "failed", 3),
+        (Stopped(143, "SIGTERM"), "stopped", 143),
+    ],
+)
+def test_how_a_run_ended_is_written_for_programs(
+    tmp_path: Path, error: BaseException | None, status: str, code: int
+) -> None:
+    outcome.write(str(tmp_path / "result.json"), None, error, "a.log")
+    told = json.loads((tmp_path / "result.json").read_text())
+    assert (told["status"], told["exit_code"], told["log"]) == (status, code, "a.log")
+    assert (told["error"] is None) == (error is None)
+
+
+def test_a_result_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = tmp_path / "no" / "result.json"
+    assert main(["--config", str(tmp_path / "no.yaml"), "--result-json", str(nowhere)]) == 2
+    assert f"error: --result-json {nowhere} cannot be written: No such file or directory." in capsys.readouterr().err
+
+
+def test_progress_says_in_a_line_what_it_knows() -> None:
+    summary = Summary("ab12", datetime(2026, 11, 26, tzinfo=timezone.utc))
+    shown = Progress("lines")
+    assert sentence(shown.facts(summary)) == "run ab12: preparation"
+    summary.wait("run x (host y, its lease lasts until 2026-11-26 03:00:00)")
+    assert (
+        sentence(shown.facts(summary)) == "run ab12: waiting for run x (host y, its lease lasts until 2026-11-26 03:00:00)"
+    )
+    summary.stage, summary.planned, summary.units, summary.units_done = "writing", 4000, 4, 1
+    summary.documents, summary.sentences, summary.rejects = 2000, 60_000, {"null_id": 3}
+    known = shown.facts(summary)
+    known["sentences_per_second"], known["seconds_left"] = 2000.0, 400
+    assert sentence(known) == (
+        "run ab12: writing, unit 2 of 4, 2,000 of 4,000 documents, 60,000 sentences, 2,000 a second, about 7 min left, "
+        "3 rows rejected"
+    )

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
+from entitymill.outcome import Stopped
 from entitymill.reporting import drift, metrics
 from entitymill.reporting.totals import Totals
 from entitymill.summary import Summary
@@ -42,8 +43,8 @@ def loaded(*overrides: str) -> settings.Settings:
     return settings.load(None, [*MINIMAL, *overrides], {})
 
 
-def code_of(error: Exception) -> int:
-    return int(getattr(error, "exit_code", 1))
+def code_of(error: BaseException) -> int:
+    return int(getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1))
 
 
 def test_a_run_that_published(tmp_path: Path) -> None:
@@ -79,7 +80,9 @@ def test_a_run_that_failed(tmp_path: Path) -> None:
     assert ("entitymill_run_documents",) not in found
 
 
-@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt(), 130), (Stopped(143, "SIGTERM"), 143), (SystemExit(143), 143)]
+)
 def test_a_run_that_was_stopped(tmp_path: Path, stop: BaseException, code: int) -> None:
     file = tmp_path / "entitymill.prom"
     with pytest.raises(type(stop)), metrics.kept(loaded(f"metrics.textfile={file}"), code_of):

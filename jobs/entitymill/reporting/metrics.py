@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 JOB = "entitymill"
 PUSH_SECONDS = 5
 """What a push may take: it is the last thing that a run does."""
-INTERRUPTED = 130
 _WORKERS = ("encoding", "inference", "segmentation")
 """Stages whose seconds are summed over all cores."""
 
@@ -59,7 +58,7 @@ class Known:
 
 
 @contextmanager
-def kept(settings: Settings, exit_code: Callable[[Exception], int], *, wanted: bool = True) -> Iterator[Known]:
+def kept(settings: Settings, exit_code: Callable[[BaseException], int], *, wanted: bool = True) -> Iterator[Known]:
     """Write the figures of what goes on inside, however it ends; where no setting asks for them, do nothing.
 
     Figures that cannot be written are said, in the log and on stderr, and are no error.
@@ -80,7 +79,7 @@ def kept(settings: Settings, exit_code: Callable[[Exception], int], *, wanted: b
     try:
         yield known
     except BaseException as error:
-        known.exit_code = exit_code(error) if isinstance(error, Exception) else _code_of_stop(error)
+        known.exit_code = exit_code(error) if not isinstance(error, SystemExit) else _code_of_exit(error)
         if wanted:
             # An interrupted run has no time to ask Spark.
             _write(settings, known, totals=isinstance(error, Exception))
@@ -89,8 +88,8 @@ def kept(settings: Settings, exit_code: Callable[[Exception], int], *, wanted: b
         _write(settings, known, totals=True)
 
 
-def _code_of_stop(error: BaseException) -> int:
-    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else INTERRUPTED
+def _code_of_exit(error: SystemExit) -> int:
+    return error.code if isinstance(error.code, int) else 1
 
 
 def _write(settings: Settings, known: Known, *, totals: bool) -> None:
