@@ -113,7 +113,7 @@ def dies_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job, str, str], No
             of(publisher, name, *rest, **named)
 
         with monkeypatch.context() as patched:
-            for method in ("_append", "_exchange"):
+            for method in ("_append", "_replace", "_exchange"):
                 of = getattr(Publisher, method)
                 patched.setattr(Publisher, method, lambda *rest, of=of, **named: instead(*rest, of=of, **named))
             with pytest.raises(Died):
@@ -168,8 +168,8 @@ def test_a_change_copies_no_neighbours_where_readers_know_deletion_vectors(job: 
     job.texts(TEN).run(chosen)
     first = set((job.output / "entities").glob("label=PER/*.parquet"))
     job.texts([("d0", "Bob Cairo 0"), *TEN[1:]]).run(chosen)
-    [added] = set((job.output / "entities").glob("label=PER/*.parquet")) - first
-    assert pq.ParquetFile(added).metadata.num_rows == (1 if vectors else 10)
+    added = set((job.output / "entities").glob("label=PER/*.parquet")) - first
+    assert sorted(pq.ParquetFile(file).metadata.num_rows for file in added) == ([1] if vectors else [1, 9])
     loaded = Tables(job.spark, settings.load(None, job.options(), {}).output)
     assert loaded.properties("entities")["delta.enableDeletionVectors"] == str(vectors).lower()
 
