@@ -104,7 +104,10 @@ def test_precision_reaches_openvino_in_the_jvm(job: Job, saved_demo: Path) -> No
         job.run(*engine(saved_demo, f"recognition.precision={precision}"))
         found[precision] = [row.confidence for row in job.read("entities").orderBy("doc_id", "begin").collect()]
 
-    assert len({tuple(confidences) for confidences in found.values()}) == 3
+    # With AMX a calibrated model is computed in bf16 whether or not OpenVINO may quantize as it goes.
+    amx = "amx_int8" in Path("/proc/cpuinfo").read_text()
+    assert len({tuple(confidences) for confidences in found.values()}) == (2 if amx else 3)
+    assert found["bf16"] != found["f32"]
     assert found["bf16"][:3] == pytest.approx(found["f32"][:3], abs=0.05)
 
 
