@@ -27,7 +27,9 @@ ODD = [
     "A\x00B Corp. of Paris. " + "Mr. Smith went to Washington, D.C. " * 60,
 ]
 RUN = {
+    "application_id",
     "epoch",
+    "log",
     "process",
     "run_id",
     "processed_at",
