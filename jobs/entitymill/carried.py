@@ -69,7 +69,7 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
     Raises:
         SourceError: there is no such column, or its type is none that PySpark knows.
     """
-    held = _columns(table)
+    held = column_names(table)
     found = []
     for name in names:
         if name not in held:
@@ -77,19 +77,20 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
         try:
             found.append(table.select(F.col(quoted_part(name))).schema.fields[0])
         except ValueError as error:
-            raise SourceError(f"source.{setting}: {_unfit(name, path, _kind(table, name))}") from error
+            raise SourceError(f"source.{setting}: {_unfit(name, path, kind(table, name))}") from error
     return found
 
 
-def _columns(table: DataFrame) -> list[str]:
-    """Of any types; PySpark's own list knows only those of its types."""
+def column_names(table: DataFrame) -> list[str]:
+    """Of columns of any types; PySpark's own list knows only those of its types."""
     if connect.remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
     return list(java.columns())
 
 
-def _kind(table: DataFrame, name: str) -> str:
+def kind(table: DataFrame, name: str) -> str:
+    """The type of a column, as Spark writes it, whatever it is."""
     if connect.remote(table.sparkSession):
         return "of a type that PySpark does not know"
     java: Any = table._jdf

@@ -28,6 +28,14 @@ STDERR = "stderr"
 """In the place of a log's path."""
 
 
+def add_settings(built: argparse.ArgumentParser) -> None:
+    """The options by which a command is told of a job's settings: `config` and `overrides`."""
+    built.add_argument("--config", type=Path, help="YAML file of the job's settings; base.yaml beside it is read first")
+    built.add_argument(
+        "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of jobs/extract_entities.py."""
     built = argparse.ArgumentParser(
@@ -37,10 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
         "6 done but far from the runs before (report.fail_on_drift), 1 anything else.",
     )
-    built.add_argument("--config", type=Path, help="YAML file of settings; base.yaml beside it is read first")
-    built.add_argument(
-        "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
-    )
+    add_settings(built)
     built.add_argument(
         "--dry-run", action="store_true", help="say what there is to do, and try all but the work; write nothing"
     )

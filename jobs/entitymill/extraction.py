@@ -106,7 +106,7 @@ def _bring_up(
     guards.check_source(settings, seen.last)
     tables.check_place()
     clock.lap("preparation")
-    if not full and not source.moving and inspection.nothing_new(seen.last, tables, summary, stamp):
+    if not full and inspection.nothing_new(seen.last, tables, summary, stamp, source):
         _idle(runs, tables, settings, stamp, summary, clock)
         return
 
@@ -236,7 +236,7 @@ class _Run:
         how = self.settings.incremental.on_fingerprint_change
         policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
-        if not full and not self.source.moving and inspection.continues(self.last, self.tables, self.summary, self.stamp):
+        if not full and inspection.continues(self.last, self.tables, self.summary, self.stamp, self.source):
             found = self._told(known, policy)
             if found is not None:
                 return found

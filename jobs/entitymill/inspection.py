@@ -42,13 +42,18 @@ def stamp(spark: SparkSession, settings: Settings, summary: Summary, source: Sou
     return Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
 
 
-def continues(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp) -> bool:
-    """Whether the last run was about the same, and came to its end: then only what changed since needs a look."""
+def continues(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:
+    """Whether the last run was about the same, and came to its end: then only what changed since needs a look.
+
+    A source whose condition may hold for other rows by now is never the same.
+    """
+    if source.moving:
+        return False
     same = last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamped.fingerprint)
     return same and not failures.worth_a_try(tables, last)
 
 
-def nothing_new(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp) -> bool:
+def nothing_new(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:
     """Whether the last run did the same for the same version of the source."""
     unchanged = last is not None and last.source_version == stamped.source_version != "unversioned"
-    return unchanged and tables.complete() and continues(last, tables, summary, stamped)
+    return unchanged and tables.complete() and continues(last, tables, summary, stamped, source)

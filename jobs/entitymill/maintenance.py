@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 from rich.console import Console
@@ -153,8 +152,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="optimize and vacuum may run beside the job (on S3 they wait until none runs); purge waits until none runs. "
         "Exit codes: 0 done, 2 bad settings, 1 anything else.",
     )
-    built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
-    built.add_argument("--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting")
+    command.add_settings(built)
     tasks = built.add_subparsers(dest="task", required=True)
     tasks.add_parser("optimize", help="join small files").add_argument(
         "--sort", action="store_true", help="write all files anew, in order of doc_id"

@@ -57,16 +57,15 @@ def told(error: BaseException) -> tuple[str, int]:
     """The sentence and the exit code of what ended a run."""
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
-        return f"stopped by {name}; the units that were finished stay, run again to go on.", exit_code(error)
+        code = int(getattr(error, "exit_code", 130))
+        return f"stopped by {name}; the units that were finished stay, run again to go on.", code
     said = known(error)
     return str(said), said.exit_code
 
 
 def exit_code(error: BaseException) -> int:
     """Of what ended a run."""
-    if isinstance(error, KeyboardInterrupt):
-        return int(getattr(error, "exit_code", 130))
-    return known(error).exit_code
+    return told(error)[1]
 
 
 def write(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:

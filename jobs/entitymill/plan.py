@@ -60,7 +60,7 @@ def make(
     tables.check_types(source.passthrough)
     whole = full or not tables.complete()
     known = None if whole else tables.read_as_it_is("documents")
-    if known is not None and not full and inspection.nothing_new(seen.last, tables, summary, stamp):
+    if known is not None and not full and inspection.nothing_new(seen.last, tables, summary, stamp, source):
         summary.mode, summary.plan = "none", Plan(0, 0, 0, known.count(), {}, 0, 0.0, 0.0)
         return
     policy = Policy(stamp.fingerprint, settings.incremental.on_fingerprint_change, slice_of(settings))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -115,9 +114,8 @@ def _format(spark: SparkSession, table: str) -> str:
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     """The rows looked at, and all columns; one pass over a few rows, whose values stay where they are."""
-    java: Any = table._jdf
     kinds: dict[str, T.StructField | None] = {}
-    for name in java.columns():
+    for name in carried.column_names(table):
         try:
             [kinds[name]] = carried.fields(table, [name], "passthrough", path)
         except SourceError:  # of a type that PySpark does not know
@@ -136,7 +134,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         raise SourceError(f"{path} has no rows: there is nothing to look at.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
-        kind = " ".join(str(java.schema().apply(name).dataType().simpleString()).split())
+        kind = " ".join(carried.kind(table, name).split())
         unique = found.get(f"held{number}") == rows == found.get(f"set{number}")
         length = float(found.get(f"length{number}") or 0)
         refusal = _refusal(field, path, kind, length)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -22,10 +21,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="It shows text only where report.show_text is set. Exit codes: 0 done, 2 bad settings, 6 done, but the run "
         "is far from the ones before (report.fail_on_drift), 1 anything else.",
     )
-    built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
-    built.add_argument(
-        "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
-    )
+    command.add_settings(built)
     built.add_argument("--to", metavar="FILE.html", help="the file to write; else report.path")
     built.add_argument("--run", metavar="RUN_ID", help="the run that it is about; else the latest that had anything to do")
     return built

@@ -10,7 +10,8 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from entitymill.errors import EntityMillError, SettingsError
+from entitymill import outcome
+from entitymill.errors import SettingsError
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
 from entitymill.settings import Settings
@@ -99,8 +100,8 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
             console.print(f"{'page':11}", chosen.path, highlight=False, soft_wrap=True, markup=False)
         except Exception as error:
             log.exception("the page was not written")
-            said = str(error) if isinstance(error, EntityMillError) else f"{type(error).__name__}; the log has the details."
-            console.print(f"The run was published, but not its page: {said}", highlight=False, soft_wrap=True, markup=False)
+            said = f"The run was published, but not its page: {outcome.known(error)}"
+            console.print(said, highlight=False, soft_wrap=True, markup=False)
     if run_id is None:
         return None
     if drift is None and chosen.fail_on_drift:

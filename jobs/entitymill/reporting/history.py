@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,8 +34,7 @@ def parser() -> argparse.ArgumentParser:
         description="List the runs of an output, newest first.",
         epilog="Example: entitymill runs --config conf/articles.yaml --last 5",
     )
-    built.add_argument("--config", type=Path, help="the job's own settings; base.yaml beside it is read first")
-    built.add_argument("--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting")
+    command.add_settings(built)
     built.add_argument("--last", type=int, default=SHOWN, help=f"how many (default {SHOWN})")
     built.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return built
