@@ -26,7 +26,7 @@ from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import retried
 from entitymill.tables.kept import Kept
 from entitymill.tables.lease import Lease, claim_of
-from entitymill.tables.publisher import Publisher, Unit, adopt
+from entitymill.tables.publisher import FEW, Publisher, Unit, adopt
 from entitymill.tables.rejects import Rejects
 from entitymill.tables.runs import Runs
 from entitymill.tables.staging import Staging
@@ -278,16 +278,17 @@ class _Run:
                 recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id)).persist(StorageLevel.MEMORY_AND_DISK)
             )
             try:
-                first, last, some_failed = self.summary.count(recognised)
+                few = piece.rows <= FEW and (piece.known or removed is not None)
+                counted = self.summary.count(recognised, names=few)
                 self.clock.lap("recognition")
                 self.summary.stage = "writing"
                 healthy = failures.without(recognised, [])
-                if some_failed:
+                if counted.some_failed:
                     healthy, lost = failed.take(recognised, piece)
                     if piece.known:
                         removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
                 self.lease.check()
-                publisher.publish(Unit(healthy, piece.known, first, last), removed, tombstones=tombstones)
+                publisher.publish(Unit(healthy, piece.known, counted), removed, tombstones=tombstones)
                 removed = None
                 self.summary.units_done += 1
                 self.clock.lap("writing")

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill.settings import Settings
 from entitymill.tables import Stamp
+from entitymill.tables.publisher import Counted
 
 if TYPE_CHECKING:
     from entitymill.plan import Plan
@@ -81,8 +82,13 @@ class Summary:
         """
         self.stage, self.waiting = "waiting", holder
 
-    def count(self, recognised: DataFrame) -> tuple[str | None, str | None, bool]:
-        """Add a unit, but no failed documents; returns its smallest and greatest id, and whether some failed."""
+    def count(self, recognised: DataFrame, *, names: bool = False) -> Counted:
+        """Add a unit, but no failed documents.
+
+        Args:
+            recognised: schemas.RECOGNISED.
+            names: whether all ids are wanted: of a small unit, since they come to the driver.
+        """
         columns = ("sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds")
         # One pass: a row for each label that a document has, and before these one for the document itself.
         labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
@@ -91,13 +97,14 @@ class Summary:
             F.count("*").alias("rows"),
             F.min("doc_id").alias("first"),
             F.max("doc_id").alias("last"),
+            F.collect_list(F.when(F.lit(names) & F.col("label").isNull(), F.col("doc_id"))).alias("ids"),
             F.sum(F.col("failed").cast("long")).alias("failed"),
             *(F.sum(name).alias(name) for name in columns),
         )
         found = {row["label"]: row for row in sums.collect()}
         documents = found.pop(None, None)
         if documents is None:
-            return None, None, False
+            return Counted()
         self.documents += documents["rows"] - documents["failed"]
         self.sentences += documents["sentences"] or 0
         self.tokens += documents["tokens"] or 0
@@ -106,7 +113,7 @@ class Summary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
-        return documents["first"], documents["last"], documents["failed"] > 0
+        return Counted(documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0)
 
     def row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
         """The run's row of `runs`, without its beginning, its end and its lease."""

@@ -40,7 +40,7 @@ from .cluster import JARS, SPARK_HOME
 POINTS = int(os.environ.get("ENTITYMILL_CRASH_POINTS", "1000"))
 SEED = os.environ.get("ENTITYMILL_SEED", "1")
 HISTORIES, STEPS = 50, 3
-IN_A_ROW = 3
+IN_A_ROW = 5
 """Runs that die before one may come to its end."""
 KINDS = ("append", "update", "delete", "rewrite", "mixed", "full", "model")
 WORDS = [

@@ -18,7 +18,7 @@ from entitymill.source import Source
 from entitymill.tables import Stamp, Tables
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import CONFS
-from entitymill.tables.publisher import Publisher, Unit
+from entitymill.tables.publisher import Counted, Publisher, Unit
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 
@@ -60,13 +60,14 @@ class Writing:
         frame = self.tables.spark.createDataFrame(list(rows), "doc_id string, text string")
         return stub_tagger(frame.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}))
 
-    def publish(self, *rows: tuple[str, str], known: bool, removed: tuple[str, ...] = ()) -> None:
+    def publish(self, *rows: tuple[str, str], known: bool, removed: tuple[str, ...] = (), few: bool = True) -> None:
         """One run of one unit."""
         commits = Commits(self.tables, f"run {self.epoch}", self.epoch)
         publisher = Publisher(self.tables, commits, self.stamp(), [], annotations=False)
         self.epoch += 1
         ids = [key for key, _ in rows]
-        unit = Unit(self.recognised(*rows), known, min(ids, default=None), max(ids, default=None))
+        counted = Counted(min(ids, default=None), max(ids, default=None), ids if few else None)
+        unit = Unit(self.recognised(*rows), known, counted)
         gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
         publisher.publish(unit, gone)
 

@@ -31,18 +31,32 @@ FEW = 1000
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What the documents of a unit are.
+
+    first, last: smallest and greatest doc_id; none where there are no documents.
+    ids: all of them, where they were asked for.
+    some_failed: whether recognition gave up some.
+    """
+
+    first: str | None = None
+    last: str | None = None
+    ids: list[str] | None = None
+    some_failed: bool = False
+
+
+@dataclass(frozen=True)
 class Unit:
     """Recognised documents that are published together.
 
     recognised: schemas.RECOGNISED and perhaps `passthrough` and schemas.ANNOTATIONS; read several times, so cached.
     known: whether some may have rows in the tables already.
-    first, last: smallest and greatest doc_id; none where there are no documents.
+    counted: of these documents, and perhaps of some that failed.
     """
 
     recognised: DataFrame
     known: bool
-    first: str | None
-    last: str | None
+    counted: Counted
 
 
 class Publisher:
@@ -82,7 +96,7 @@ class Publisher:
             removed: doc_id of documents to take out in the same commits, each once.
             tombstones: whether to leave a row of status `removed` in `documents` for these, for what is swapped in later.
         """
-        if unit.first is None and removed is None:
+        if unit.counted.first is None and removed is None:
             return
         self._unit += 1
         change: Callable[[str, DataFrame], None] = self._append
@@ -106,7 +120,7 @@ class Publisher:
             nothing = nothing.withColumn("passthrough", F.lit(None).cast(T.StructType(carried)))
         if self._annotations:
             nothing = nothing.withColumns({f.name: F.lit(None).cast(f.dataType) for f in schemas.ANNOTATIONS})
-        self.publish(Unit(nothing, known=True, first=None, last=None), ids, tombstones=tombstones)
+        self.publish(Unit(nothing, known=True, counted=Counted(ids=[])), ids, tombstones=tombstones)
 
     def clear(self) -> None:
         """Empty the tables, where one of them was lost: nothing the others say can be trusted then."""
@@ -119,15 +133,17 @@ class Publisher:
 
     def _exchange_of(self, unit: Unit, removed: DataFrame | None) -> Callable[[str, DataFrame], None]:
         """What puts rows in the place of all that a table has of a unit's documents, and of removed ones."""
+        own, between = unit.counted, None
         out = unit.recognised.select("doc_id")
-        between = None
+        ids = None if own.ids is None else set(own.ids)
         if removed is not None:
             out = out.unionByName(removed.select("doc_id"))
-        elif unit.first is not None and unit.last is not None:
-            between = unit.first, unit.last
-        ids = [row["doc_id"] for row in out.limit(FEW + 1).collect()]
-        if len(ids) <= FEW:
-            return partial(self._replace, condition=f"doc_id IN ({', '.join(map(literal, ids))})")
+            if ids is not None:
+                ids.update(row["doc_id"] for row in removed.select("doc_id").limit(FEW + 1).collect())
+        elif own.first is not None and own.last is not None:
+            between = own.first, own.last
+        if ids is not None and len(ids) <= FEW:
+            return partial(self._replace, condition=f"doc_id IN ({', '.join(map(literal, sorted(ids)))})")
         return partial(self._exchange, out=out, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
