@@ -117,7 +117,7 @@ lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	for kind in run prepare dev bench spark4; do \
 	  case $$kind in run) groups="--extra spark";; prepare) groups="--extra spark --group prepare";; \
-	    dev) groups="--extra spark --extra sparknlp --extra report --extra metrics --group test --group lint --group prepare";; \
+	    dev) groups="--extra spark --extra sparknlp --extra report --extra metrics --extra lineage --group test --group lint --group prepare";; \
 	    bench) groups="--extra spark --extra sparknlp --group bench --group recipe --group prepare";; \
 	    spark4) groups="--extra spark4 --extra connect";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -17,6 +17,8 @@ COMMANDS = {
     "init": ("draft", "a table of yours -> a YAML of settings for it"),
     "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
     "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
+    "redact": ("tables.redaction", "the source's texts with their mentions masked, as a table"),
+    "erase": ("tables.erasure", "documents out of the tables, their old files too, and a record of it"),
     "runs": ("reporting.history", "the runs of an output: how far, how they ended, and why"),
     "report": ("reporting.command", "entity tables -> one HTML page about them and the latest run"),
 }
@@ -29,6 +31,7 @@ EXAMPLES = (
     "entitymill runs --config conf/articles.yaml",
     "entitymill prepare build/distilbert-NER build/models/ner --precision int8",
     "entitymill maintain --config conf/articles.yaml optimize",
+    "entitymill redact --config conf/articles.yaml --labels PER --to /data/articles_redacted",
 )
 
 

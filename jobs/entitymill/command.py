@@ -17,7 +17,7 @@ from rich.console import Console
 
 from entitymill import __version__, outcome, stopping
 from entitymill import settings as settings_module
-from entitymill.reporting import metrics, progress
+from entitymill.reporting import lineage, metrics, progress
 
 if TYPE_CHECKING:
     from entitymill.summary import Summary
@@ -89,8 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         ended["log"] = start_log(settings.log)
         log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
-        with metrics.kept(settings, outcome.exit_code, wanted=not options.dry_run) as known:
-            _run(settings, options, known, ended)
+        real = not options.dry_run
+        with (
+            metrics.kept(settings, outcome.exit_code, wanted=real) as known,
+            lineage.told(settings, outcome.told, wanted=real) as story,
+        ):
+            _run(settings, options, known, story, ended)
 
     code = reporting(work, "", ended)
     if options.result_json and not options.print_config:
@@ -140,7 +144,11 @@ def reporting(
 
 
 def _run(
-    settings: settings_module.Settings, options: argparse.Namespace, known: metrics.Known, ended: dict[str, Any]
+    settings: settings_module.Settings,
+    options: argparse.Namespace,
+    known: metrics.Known,
+    story: lineage.Lineage | None,
+    ended: dict[str, Any],
 ) -> None:
     # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
     from entitymill import report
@@ -163,6 +171,8 @@ def _run(
         ended["summary"] = summary
         errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
         shown.watch(summary)
+        if story is not None:
+            story.begin(summary)
 
     try:
         summary = extract(

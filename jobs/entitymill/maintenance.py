@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
@@ -19,7 +19,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.session import configured, open_session
 from entitymill.settings import Settings
 from entitymill.tables import NAMES, Tables, claims, recovery
-from entitymill.tables.commits import retried
+from entitymill.tables.commits import Commits, retried
 from entitymill.tables.kept import Kept
 from entitymill.tables.layout import MAX_FILE
 from entitymill.tables.lease import Lease
@@ -35,7 +35,7 @@ _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
 """VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
-_OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
+OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
 _SORTED = ("entities", "documents", "annotations")
 
 
@@ -95,20 +95,38 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
     Raises:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
+    with alone(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
+        return purge_all(tables, hours)
+
+
+@contextmanager
+def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
+    """No job runs as long as the context lasts, and what dead ones left is settled; gives the commits to make.
+
+    Args:
+        tables: of the output.
+        settings: of its jobs.
+        name: of the holder of the lease.
+
+    Raises:
+        OutputError: a job runs, for longer than `limits.wait_seconds`.
+    """
+    with configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
+        Staging(tables, lease.commits, lease).discard()
+        recovery.settle(tables, lease.commits, lease.before.last)
+        Kept(tables).drop()
+        yield lease.commits
+
+
+def purge_all(tables: Tables, hours: float) -> list[Done]:
+    """As `purge`, for who is `alone`."""
 
     def change(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
         _vacuum(tables, name, hours)
 
-    with (
-        configured(tables.spark, tables.confs()),
-        Lease(tables, settings.limits, f"purge-{uuid.uuid4().hex[:6]}") as lease,
-    ):
-        Staging(tables, lease.commits, lease).discard()
-        recovery.settle(tables, lease.commits, lease.before.last)
-        Kept(tables).drop()
-        # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
-        return _each(tables, change, _OF_DOCUMENTS)
+    # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
+    return _each(tables, change, OF_DOCUMENTS)
 
 
 def _beside(tables: Tables, settings: Settings) -> AbstractContextManager[object]:

@@ -32,6 +32,9 @@ _MENTION = [
     _column("confidence", T.FloatType(), "mean probability of the mention's tokens for their own tags"),
     _column("token_count", _INT, "tokens in the mention"),
 ]
+NORMALIZED = _column(
+    "entity_normalized", _STRING, "the mention for grouping: lower case, single blanks, no possessive ending"
+)
 _ORIGIN = [
     _column("model", _STRING, "name of the model"),
     _column("run_id", _STRING, "run that wrote the row"),
@@ -48,10 +51,13 @@ def entities(passthrough: list[T.StructField]) -> T.StructType:
         passthrough: source columns to carry, in the order the settings name them.
     """
     carried = [T.StructField(field.name, field.dataType, True, field.metadata) for field in passthrough]
-    return T.StructType([_DOC_ID, *_MENTION, *carried, *_ORIGIN])
+    after = [field.name for field in _MENTION].index("entity") + 1
+    return T.StructType([_DOC_ID, *_MENTION[:after], NORMALIZED, *_MENTION[after:], *carried, *_ORIGIN])
 
 
 ENTITY_COLUMNS = tuple(entities([]).names)
+OLDEST_ENTITY_COLUMNS = tuple(name for name in ENTITY_COLUMNS if name != NORMALIZED.name)
+"""Those that 0.1.0 wrote, too."""
 
 MENTIONS = T.ArrayType(T.StructType([T.StructField(f.name, f.dataType, False) for f in _MENTION]), False)
 
@@ -125,6 +131,16 @@ RUNS = T.StructType(
         _column("epoch", _LONG, "grows with every run that may write the tables; null where there was nothing to do"),
         _column("process", _STRING, "where it runs: host, kernel start, process"),
         _column("until", _TIME, "when a running one is taken for dead unless it says otherwise before"),
+    ]
+)
+
+ERASURES = T.StructType(
+    [
+        _key("erasure_id", _STRING, "id of the erasure"),
+        _column("at", _TIME, "when"),
+        _column("doc_id_sha256", _STRING, "SHA-256 of the erased id's UTF-8 bytes, hex: the id itself is not kept"),
+        _column("table", _STRING, "where it was looked for"),
+        _column("rows", _LONG, "rows it had there, all gone now, 0: none"),
     ]
 )
 

@@ -29,6 +29,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
+def _list_of(names: Any) -> Any:
+    """One name is a list of one: passthrough=year."""
+    if isinstance(names, str) and "," in names:
+        raise ValueError(f"several are written as a list: [{names}]")
+    return (names,) if isinstance(names, str) else names
+
+
 class SourceSettings(_Section):
     """The text table."""
 
@@ -50,13 +57,7 @@ class SourceSettings(_Section):
             raise ValueError(f"{format_} is not read; {textfiles.advice(kind, f'texts.{format_}')}".removesuffix("."))
         return format_
 
-    @field_validator("passthrough", mode="before")
-    @classmethod
-    def _one_column(cls, columns: Any) -> Any:
-        """One name is a list of one: passthrough=year."""
-        if isinstance(columns, str) and "," in columns:
-            raise ValueError(f"several columns are written as a list: [{columns}]")
-        return (columns,) if isinstance(columns, str) else columns
+    _list = field_validator("passthrough", mode="before")(_list_of)
 
     @model_validator(mode="after")
     def _a_name(self) -> SourceSettings:
@@ -149,6 +150,53 @@ class MentionSettings(_Section):
     )
 
 
+def _probability(given: Any) -> float:
+    number = float(given)
+    if isinstance(given, bool) or not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+class EntitySettings(_Section):
+    """Which mentions become rows of `entities`."""
+
+    labels: tuple[str, ...] = Field(
+        (), description="mentions of these labels alone; empty: of all", json_schema_extra={"type": ["array", "string"]}
+    )
+    min_confidence: float | dict[str, float] = Field(
+        0.0, description="mentions below it are left out: a number, or one by label, {PER: 0.8}; labels not named: 0"
+    )
+
+    _list = field_validator("labels", mode="before")(_list_of)
+
+    @field_validator("min_confidence", mode="before")
+    @classmethod
+    def _probabilities(cls, least: Any) -> Any:
+        try:
+            by_label = {label: _probability(one) for label, one in least.items()} if isinstance(least, dict) else None
+            return _probability(least) if by_label is None else by_label
+        except (TypeError, ValueError) as error:
+            wanted = "must be a number from 0 to 1, or one by label, such as {PER: 0.8, ORG: 0.5}"
+            raise ValueError(wanted) from error
+
+    @model_validator(mode="after")
+    def _of_these(self) -> EntitySettings:
+        others = [label for label in self.by_label if self.labels and label not in self.labels]
+        if others:
+            raise ValueError(f"min_confidence names {others[0]}, which is not among labels")
+        return self
+
+    @property
+    def by_label(self) -> dict[str, float]:
+        """Label -> least confidence; empty where one number is for all."""
+        return self.min_confidence if isinstance(self.min_confidence, dict) else {}
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Every label that is named."""
+        return tuple(dict.fromkeys((*self.labels, *self.by_label)))
+
+
 class IncrementalSettings(_Section):
     """What becomes of documents that did not change."""
 
@@ -210,6 +258,12 @@ class ReportSettings(_Section):
         return path
 
 
+def _web_address(address: str | None, example: str) -> str | None:
+    if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
+        raise ValueError(f"must be an address such as {example}")
+    return address
+
+
 class MetricsSettings(_Section):
     """The run's figures for Prometheus."""
 
@@ -228,9 +282,21 @@ class MetricsSettings(_Section):
     @field_validator("pushgateway")
     @classmethod
     def _an_address(cls, address: str | None) -> str | None:
-        if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
-            raise ValueError("must be an address such as http://pushgateway:9091")
-        return address
+        return _web_address(address, "http://pushgateway:9091")
+
+
+class LineageSettings(_Section):
+    """What was read and written, for an OpenLineage receiver."""
+
+    url: str | None = Field(
+        None, min_length=1, description="http:// or https:// address of an OpenLineage receiver (Marquez)"
+    )
+    namespace: str = Field("entitymill", min_length=1, description="of the job, and of catalog tables")
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, address: str | None) -> str | None:
+        return _web_address(address, "http://marquez:5000")
 
 
 class Settings(_Section):
@@ -242,10 +308,12 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     recognition: RecognitionSettings = RecognitionSettings()
     mentions: MentionSettings = MentionSettings()
+    entities: EntitySettings = EntitySettings()
     incremental: IncrementalSettings = IncrementalSettings()
     limits: LimitSettings = LimitSettings()
     report: ReportSettings = ReportSettings()
     metrics: MetricsSettings = MetricsSettings()
+    lineage: LineageSettings = LineageSettings()
     spark: SparkSettings = SparkSettings()
     log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
 

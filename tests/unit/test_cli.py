@@ -9,6 +9,7 @@ import pytest
 
 from entitymill import __version__, cli, command, draft, maintenance, preparation, tag
 from entitymill.reporting import history
+from entitymill.tables import redaction
 
 PARSERS = {
     "tag": tag.parser,
@@ -17,6 +18,7 @@ PARSERS = {
     "prepare": preparation.parser,
     "maintain": maintenance.parser,
     "runs": history.parser,
+    "redact": redaction.parser,
 }
 JOBS = Path(__file__).parents[2] / "jobs"
 

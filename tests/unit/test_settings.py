@@ -92,7 +92,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["path=x"], r"path is not a setting; did you mean source\.path, output\.path or model\.path\?"),
         (["output.text_colum=x"], r"output\.text_colum is not a setting; did you mean source\.text_column\?"),
         (["output.replace_slice=true"], r"^output\.replace_slice needs source\.where"),
-        (["source.passthrough=a,b"], r"source\.passthrough: several columns are written as a list: \[a,b\]"),
+        (["source.passthrough=a,b"], r"source\.passthrough: several are written as a list: \[a,b\]"),
         (["source.max_chars=many"], r"source\.max_chars: .*integer"),
         (["source.format=orc"], r"source\.format: .*'delta', 'parquet' or 'table'"),
         (["source.format=CSV"], r"^source\.format: CSV is not read; make a Parquet file of it, .*pandas\.read_csv"),
@@ -116,6 +116,12 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["metrics.textfile=run.txt"], r"metrics\.textfile: must be a file .* ends in \.prom: the collector reads no other"),
         (["metrics.pushgateway=gateway:9091"], r"metrics\.pushgateway: must be an address such as http://pushgateway:9091"),
         (["metrics.pushgateway=ftp://gateway"], r"metrics\.pushgateway: must be an address"),
+        (["lineage.url=marquez:5000"], r"lineage\.url: must be an address such as http://marquez:5000"),
+        (["lineage.namespace="], r"lineage\.namespace"),
+        (["entities.labels=PER,LOC"], r"entities\.labels: several are written as a list: \[PER,LOC\]"),
+        (["entities.min_confidence=high"], r"entities\.min_confidence: must be a number from 0 to 1, or one by label"),
+        (["entities.min_confidence={PER: 2}"], r"entities\.min_confidence: must be a number from 0 to 1"),
+        (["entities.labels=PER", "entities.min_confidence={LOC: 1}"], "entities: min_confidence names LOC, which is not"),
     ],
 )
 def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from entitymill import schemas, storage
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
 from entitymill.recognition.tagger.execution import Execution, check_precision
-from entitymill.settings import Settings
+from entitymill.settings import EntitySettings, Settings
 
 RESULTS_VERSION = 2
 """Raised whenever a change of this code changes what a given model finds in a given text."""
@@ -42,12 +43,37 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     Raises:
         ModelError: either is missing, or does not fit the settings.
     """
-    return (_open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp)(spark, settings)
+    engine = (_open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp)(spark, settings)
+    if settings.entities == EntitySettings():
+        return engine
+    keep = _keeping(settings.entities)
+
+    def load() -> Callable[[DataFrame], DataFrame]:
+        recognise = engine.load()
+        return lambda rows: recognise(rows).withColumn("mentions", F.filter("mentions", keep))
+
+    return replace(engine, load=load)
+
+
+def _keeping(chosen: EntitySettings) -> Callable[[Column], Column]:
+    """Whether a mention becomes a row."""
+
+    def keep(mention: Column) -> Column:
+        label = mention["label"]
+        least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
+        for name, confidence in chosen.by_label.items():
+            least = F.when(label == name, F.lit(confidence)).otherwise(least)
+        # As the column holds it: 0.8 as a double would be above the float 0.8.
+        kept = mention["confidence"] >= least.cast("float")
+        return kept & label.isin(*chosen.labels) if chosen.labels else kept
+
+    return keep
 
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     wanted = settings.recognition
     manifest = openvino.read_manifest(spark, settings.model.path)
+    openvino.check_labels(spark, settings.model.path, settings.entities.named)
     check_precision(wanted.precision, manifest.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(wanted.precision, wanted.encoding, threads)
@@ -95,7 +121,10 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 def _shape(settings: Settings) -> dict[str, Any]:
     """Settings that decide what there is of a document's results."""
     carried = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
-    return {"trim": settings.trims, **carried, **({"annotations": True} if settings.output.annotations else {})}
+    annotations = {"annotations": True} if settings.output.annotations else {}
+    # Where nothing is chosen, outputs of before stay as they are.
+    chosen = settings.entities.model_dump(mode="json", exclude_defaults=True)
+    return {"trim": settings.trims, **carried, **annotations, **({"entities": chosen} if chosen else {})}
 
 
 def _fingerprint(parts: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ boundary is the text, once, and what was found in it. This is the driver's side;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
@@ -13,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill import missing, schemas, shipping, storage
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import saved_detector, sentences
 from entitymill.recognition.tagger import bundle, mistaken
 from entitymill.settings import PRETRAINED, SegmentationSettings
@@ -53,6 +54,26 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
         ModelError: there is none.
     """
     return _fetch_manifest(spark, path, shipping.scratch("entitymill-manifest-"))
+
+
+def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
+    """Find out whether a bundle's model knows some labels.
+
+    Raises:
+        SettingsError: it does not know one.
+        ModelError: its labels cannot be read.
+    """
+    if not wanted:
+        return
+    copy = shipping.scratch("entitymill-labels-") / bundle.LABELS
+    try:
+        storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.LABELS}", copy)
+    except OSError as error:
+        raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}).") from error
+    known = sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
+    unknown = [label for label in wanted if label not in known]
+    if unknown:
+        raise SettingsError(f"entities: the model {path} knows no label {unknown[0]}; it knows {', '.join(known)}.")
 
 
 def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:

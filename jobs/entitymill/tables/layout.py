@@ -16,8 +16,9 @@ from entitymill.errors import OutputError
 from entitymill.naming import ddl, literal, quoted, quoted_in, quoted_part
 from entitymill.settings import OutputSettings
 from entitymill.tables import leftovers
+from entitymill.tables.rows import NORMALIZE
 
-NAMES = ("entities", "documents", "rejects", "runs", "annotations")
+NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 HIDDEN = "entitymill_"
 """Before the name of a table, in a catalog schema, that is nobody's but this program's."""
 STAGED = "staged_"
@@ -120,10 +121,14 @@ class Tables:
 
     def read_as_it_is(self, name: str) -> DataFrame:
         """A Delta table, of which every look finds what it holds now: elsewhere a plan does, and Connect's is made anew."""
-        if not connect.remote(self.spark):
+        return self.pinned(name) if connect.remote(self.spark) else self.read(name)
+
+    def pinned(self, name: str) -> DataFrame:
+        """One of the tables, as it is now, whatever becomes of it; of Delta's."""
+        if not self.is_delta(name):
             return self.read(name)
-        version = self.history(name, 1).collect()[0]["version"]
-        return self.spark.read.option("versionAsOf", version).table(self._named(name))
+        reader = self.spark.read.option("versionAsOf", self.history(name, 1).collect()[0]["version"])
+        return reader.table(self._named(name)) if self._root is None else reader.format("delta").load(self.address(name))
 
     def detail(self, name: str) -> Row | None:
         """What DESCRIBE DETAIL says of a Delta table, asked for once: its properties, where its files are; none: no table.
@@ -271,7 +276,7 @@ class Tables:
     def _parquet_is_ours(self) -> bool:
         try:
             with faults.storage_told_apart():
-                ours = set(schemas.ENTITY_COLUMNS) <= set(self.read("entities").columns)
+                ours = set(schemas.OLDEST_ENTITY_COLUMNS) <= set(self.read("entities").columns)
             return ours and not storage.exists(self.spark, f"{self.address('entities')}/_delta_log")
         except (PySparkException, Py4JJavaError, OSError):
             return False
@@ -340,6 +345,9 @@ class Tables:
         held = {column.lower() for column in self.read(name).columns}
         if any(column.lower() not in held for column in schema.names):
             self.append(self.spark.createDataFrame([], schema), name)
+        if name == "entities" and schemas.NORMALIZED.name not in held:
+            # Once, for tables of 0.1.0: it follows from what is there.
+            self.spark.sql(f"UPDATE {self.reference(name)} SET {schemas.NORMALIZED.name} = {NORMALIZE}")
         before = self._properties(name)
         # As Delta has it where nobody said anything.
         before.setdefault(_VECTORS, "false")

@@ -11,6 +11,7 @@ import json
 from functools import reduce
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
@@ -20,7 +21,7 @@ from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.rows import Stamp
+from entitymill.tables.rows import NORMALIZE, Stamp
 
 _KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
 _READY, _SPENT = "true", "spent"
@@ -160,6 +161,8 @@ class Staging:
                     "run again."
                 )
             held = self._tables.read("entities")
+            if schemas.NORMALIZED.name not in held.columns:
+                held = held.withColumn(schemas.NORMALIZED.name, F.expr(NORMALIZE))
             parts.append(held.join(collected.select("doc_id"), "doc_id", "left_anti"))
         return reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)
 

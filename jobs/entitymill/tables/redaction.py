@@ -1,0 +1,232 @@
+"""`entitymill redact`: the source's texts with the mentions of some labels masked, by the offsets in `entities`.
+
+A document is written only where the tables tell of the very text that the source has now: what a run has not seen yet, or
+has refused, is left out, never passed on as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from rich.console import Console
+
+from entitymill import command, storage, surroundings
+from entitymill import settings as settings_module
+from entitymill.errors import OutputError, SettingsError, SourceError
+from entitymill.naming import quoted, quoted_part
+from entitymill.source import Source, open_source
+from entitymill.tables.layout import Tables
+
+if TYPE_CHECKING:
+    from entitymill.settings import Settings
+
+PROPERTY = "entitymill.redacted"
+"""Of the tables that this wrote, which it may write anew."""
+MASK, LABEL = "[{label}]", "{label}"
+TABLE = "table:"
+_SPANS = T.ArrayType(
+    T.StructType(
+        [
+            T.StructField("begin", T.IntegerType()),
+            T.StructField("end", T.IntegerType()),
+            T.StructField("label", T.StringType()),
+        ]
+    )
+)
+
+
+def masked(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
+    """A text without some of its mentions.
+
+    Args:
+        text: the document.
+        spans: begin and end in code points, end exclusive, and label of each; none overlaps another.
+        mask: in their place, with the label for `{label}`; one character is repeated, so that offsets stay as they are.
+    """
+    pieces, at = [], 0
+    for begin, end, label in sorted(spans):
+        pieces += [text[at:begin], mask * (end - begin) if len(mask) == 1 else mask.replace(LABEL, label)]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+@dataclass(frozen=True)
+class _Masker:
+    """Rows of texts and spans to rows of masked texts, batch by batch."""
+
+    mask: str
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
+            texts = map(masked, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))
+            columns = {name: batch.column(name) for name in batch.schema.names if name != "spans"}
+            columns["text"] = pa.array(texts, pa.string())
+            yield pa.RecordBatch.from_pydict(columns)
+
+
+@dataclass(frozen=True)
+class Redacted:
+    """What was written.
+
+    documents, mentions: written, and masked in them.
+    left_out: rows of the source that were not written.
+    """
+
+    documents: int
+    mentions: int
+    left_out: int
+
+
+def redact(
+    spark: SparkSession, settings: Settings, to: str, labels: Sequence[str] = (), mask: str = MASK, *, partly: bool = False
+) -> Redacted:
+    """Write the redacted texts, in the place of an earlier redaction at once.
+
+    Args:
+        spark: the session.
+        settings: of the job that filled the tables.
+        to: path of a Delta table, or table:NAME.
+        labels: to mask; none: all that the tables have.
+        mask: as for `masked`.
+        partly: whether to leave out documents that the tables do not tell of, and not to refuse.
+
+    Raises:
+        OutputError: there are no tables, or `to` is somebody else's.
+        SettingsError: a label does not occur among the labels of the tables, or `to` lies in another table.
+        SourceError: documents would be left out.
+    """
+    tables = Tables(spark, settings.output)
+    if not tables.complete():
+        raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
+    tables.check_ours()
+    source = open_source(spark, settings.source)
+    _check_place(spark, source, to)
+    entities = tables.pinned("entities")
+    _check_labels(entities, labels)
+    rows = _covered(source, tables.pinned("documents"), entities, labels).persist()
+    try:
+        found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
+        left_out = source.rows.count() - found["documents"]
+        if left_out and not partly:
+            raise SourceError(
+                f"{left_out} rows of {settings.source.path} are not as {tables.place} knows them, or were refused: run the "
+                "job first, or leave them out with --partly."
+            )
+        _write(spark, _shaped(rows, source, mask), to)
+    finally:
+        rows.unpersist()
+    return Redacted(found["documents"], found["mentions"] or 0, left_out)
+
+
+def _covered(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
+    """doc_id, text, spans, and perhaps `passthrough`, of the documents whose mentions are those of this very text.
+
+    The two tables may be of either side of a job's two commits: so all mentions of a document must be of the run that
+    `documents` names, and as many as it says.
+    """
+    span = F.struct("begin", "end", "label")
+    chosen = F.when(F.col("label").isin(*labels), span) if labels else span
+    held = entities.groupBy("doc_id", "run_id").agg(F.count("*").alias("held"), F.collect_list(chosen).alias("spans"))
+    known = documents.select("doc_id", "run_id", "entities", F.col("text_hash").alias("known_hash"))
+    told = known.join(held, ["doc_id", "run_id"], "left").where(F.coalesce("held", F.lit(0)) == F.col("entities"))
+    here = source.rows.join(told, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
+    carried = [name for name in source.rows.columns if name == "passthrough"]
+    spans = F.coalesce("spans", F.array().cast(_SPANS)).alias("spans")
+    return here.select("doc_id", "text", spans, *carried).dropDuplicates(["doc_id"])
+
+
+def _shaped(rows: DataFrame, source: Source, mask: str) -> DataFrame:
+    """Masked, under the names that the columns have in the source."""
+    fields = [field for field in rows.schema.fields if field.name != "spans"]
+    done = rows.select("doc_id", "text", *(["passthrough"] if source.passthrough else []), "spans")
+    done = done.mapInArrow(_Masker(mask), T.StructType([*fields]))
+    names = [source.settings.id_column, source.settings.text_column]
+    columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
+    carried = [F.col(f"passthrough.{quoted_part(field.name)}") for field in source.passthrough if field.name not in names]
+    return done.select(*columns, *carried)
+
+
+def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
+    if not labels:
+        return
+    known = sorted(row["label"] for row in entities.select("label").distinct().collect())
+    for label in labels:
+        if label not in known:
+            raise SettingsError(f"--labels: no mention in the tables has the label {label}; there are {', '.join(known)}.")
+
+
+def _named(spark: SparkSession, to: str) -> str:
+    """The table as SQL names it."""
+    if to.startswith(TABLE):
+        return quoted(to.removeprefix(TABLE))
+    return "delta." + quoted_part(storage.qualify(spark, to))
+
+
+def _check_place(spark: SparkSession, source: Source, to: str) -> None:
+    named = _named(spark, to)
+    try:
+        there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
+        if not there and source.location and not to.startswith(TABLE):
+            surroundings.check_output(spark, source.location, to)
+    except OSError as error:
+        raise OutputError(f"--to: {to} cannot be reached: {error}.") from error
+    except SettingsError as error:
+        raise SettingsError(str(error).replace("output.path", "--to")) from error
+    if not there:
+        return
+    try:
+        properties = spark.sql(f"DESCRIBE DETAIL {named}").collect()[0]["properties"] or {}
+    except PySparkException:
+        properties = {}
+    if PROPERTY not in properties:
+        raise OutputError(f"--to: something is at {to} that `entitymill redact` did not write; choose another place.")
+
+
+def _write(spark: SparkSession, rows: DataFrame, to: str) -> None:
+    rows.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `entitymill redact`."""
+    built = argparse.ArgumentParser(
+        prog="entitymill redact",
+        description="Write the source's texts with their mentions masked, as a Delta table of the same columns.",
+        epilog="What the model did not find is not masked: docs/privacy.md. Exit codes: 0 done, 2 bad settings, 3 documents "
+        "that no run has seen as they are now, 1 anything else.",
+    )
+    command.add_settings(built)
+    built.add_argument("--to", metavar="PATH", required=True, help="the table to write: a path, or table:NAME")
+    built.add_argument("--labels", metavar="LABEL", nargs="+", default=[], help="mask these alone (default: all)")
+    built.add_argument(
+        "--mask", default=MASK, help=f"in a mention's place (default: {MASK}); one character is repeated, so offsets stay"
+    )
+    built.add_argument("--partly", action="store_true", help="leave out what no run has seen as it is now, or refused")
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Redact; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        settings = settings_module.load(options.config, options.overrides)
+        start_log(settings.log)
+        from entitymill.session import calendars, configured, open_session  # noqa: PLC0415  # not for --help
+
+        spark = open_session(settings.spark, "entitymill redact")
+        with configured(spark, calendars(spark)):
+            done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly)
+        left = f"; {done.left_out:,} rows left out" if done.left_out else ""
+        said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
+        Console().print(said, highlight=False, soft_wrap=True, markup=False)
+
+    return command.reporting(work, "interrupted; nothing was written.")
