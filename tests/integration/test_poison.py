@@ -15,6 +15,7 @@ from entitymill.engines.openvino import FACTORY
 from entitymill.errors import RejectedError
 from entitymill.failures import AGAIN
 from entitymill.summary import Summary
+from entitymill.tables.publisher import Counted
 
 from .conftest import Job
 from .delta_source import BASE, FEED, Source
@@ -128,8 +129,8 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD])
     count = Summary.count
 
-    def then_loses_it(summary: Summary, recognised: DataFrame) -> tuple[str | None, str | None, bool]:
-        found = count(summary, recognised)
+    def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> Counted:
+        found = count(summary, recognised, names=names)
         recognised.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()
         return found
