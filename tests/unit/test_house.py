@@ -1,0 +1,102 @@
+"""The rules of the house that a program can check: who imports whom, and who may touch what of Spark."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).parents[2] / "jobs"
+MODULES = {
+    ".".join(path.relative_to(JOBS).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((JOBS / "entitymill").rglob("*.py"))
+}
+SPARK = ("pyspark", "py4j", "delta")
+RULES = {
+    # What a text goes through, and models: usable without Spark.
+    "entitymill.recognition": (
+        *SPARK,
+        "entitymill.engines",
+        "entitymill.tables",
+        "entitymill.reporting",
+        "entitymill.source",
+    ),
+    "entitymill.formats": ("entitymill.engines", "entitymill.tables", "entitymill.reporting"),
+    # Tables are written by whoever has rows: they know of no engine, and of no report.
+    "entitymill.tables": ("entitymill.engines", "entitymill.recognition", "entitymill.reporting", "entitymill.extraction"),
+    "entitymill.engines": ("entitymill.tables", "entitymill.reporting", "entitymill.extraction"),
+    # A wrong setting is said, and help given, before anything heavy is loaded.
+    "entitymill.settings": (*SPARK, "openvino", "numpy", "pyarrow"),
+    "entitymill.cli": (*SPARK, "openvino", "numpy", "pyarrow"),
+    "entitymill.command": (*SPARK, "openvino", "numpy", "pyarrow"),
+}
+"""Package or module -> what it never imports, at its top."""
+PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
+PRIVATE_ALLOWED = {
+    "entitymill.carried",
+    "entitymill.engines.sparknlp_model",
+    "entitymill.footers",
+    "entitymill.session",
+    "entitymill.storage",
+    "entitymill.tables.leftovers",
+}
+"""Of classic Spark, what has no public way: Hadoop's client, Parquet's footers, the class path, a catalog's place."""
+WRITES = re.compile(r"\.write\b(?!\()|\.writeTo\(|\.writeStream\b")
+MOST_LINES = 310
+LARGE = {"entitymill.settings", "entitymill.tables.layout"}
+"""To be cut up; none may join them."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a module imports when it is loaded."""
+    tree = ast.parse(path.read_text(encoding="utf8"))
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [one for one in inside if one in MODULES]
+            yield from modules or [str(node.module)]
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("package", RULES)
+def test_nobody_imports_upwards(package: str) -> None:
+    found = [
+        f"{name} imports {imported}"
+        for name, path in MODULES.items()
+        if within(name, package)
+        for imported in imports(path)
+        if any(within(imported, forbidden) for forbidden in RULES[package])
+    ]
+    assert not found
+
+
+def test_there_are_no_circles() -> None:
+    graph = {name: {one for one in imports(path) if one in MODULES and one != name} for name, path in MODULES.items()}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1][::-1]))
+
+
+def test_private_parts_of_spark_are_touched_where_it_is_known() -> None:
+    found = {name for name, path in MODULES.items() if PRIVATE.search(path.read_text(encoding="utf8"))}
+    assert found == PRIVATE_ALLOWED
+
+
+def test_tables_alone_are_written_by_their_package() -> None:
+    writing = {name for name, path in MODULES.items() if WRITES.search(path.read_text(encoding="utf8"))}
+    assert {name for name in writing if not within(name, "entitymill.tables")} == set()
+
+
+def test_no_module_is_larger_than_a_page_or_two() -> None:
+    lines = {name: len(path.read_text(encoding="utf8").splitlines()) for name, path in MODULES.items()}
+    assert {name for name, number in lines.items() if number > MOST_LINES} == LARGE
