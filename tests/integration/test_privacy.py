@@ -61,7 +61,7 @@ def test_texts_are_redacted(filled: Job) -> None:
 def test_what_no_run_has_seen_is_not_passed_on(filled: Job) -> None:
     to = str(filled.directory / "redacted")
     filled.texts([("a", "Angela Merkel went to Rome."), *list(TEXTS.items())[1:], ("d", "Bob Dylan sang.")])
-    with pytest.raises(SourceError, match=r"2 rows of .* run the job first"):
+    with pytest.raises(SourceError, match=r"2 of 4 rows of .* run the job first"):
         redact(filled.spark, loaded(filled), to)
     assert redact(filled.spark, loaded(filled), to, partly=True).left_out == 2
     assert {row["id"] for row in filled.spark.read.format("delta").load(to).collect()} == {"b", "c"}
@@ -71,7 +71,7 @@ def test_tables_half_changed_are_not_believed(filled: Job) -> None:
     """As between a job's two commits: the mentions are of a text that `documents` does not know yet."""
     place = f"delta.`{filled.output}/entities`"
     filled.spark.sql(f"DELETE FROM {place} WHERE doc_id = 'b' AND label = 'LOC'")
-    with pytest.raises(SourceError, match="1 rows"):
+    with pytest.raises(SourceError, match="1 of 3 rows"):
         redact(filled.spark, loaded(filled), str(filled.directory / "redacted"))
 
 

@@ -115,10 +115,11 @@ def redact(
     rows = _covered(source, tables.pinned("documents"), entities, labels).persist()
     try:
         found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
-        left_out = source.rows.count() - found["documents"]
+        total = source.rows.count()
+        left_out = total - found["documents"]
         if left_out and not partly:
             raise SourceError(
-                f"{left_out} rows of {settings.source.path} are not as {tables.place} knows them, or were refused: run the "
+                f"{left_out} of {total} rows of {settings.source.path} are not as {tables.place} knows them, or were refused: run the "
                 "job first, or leave them out with --partly."
             )
         _write(spark, _shaped(rows, source, mask), to)
