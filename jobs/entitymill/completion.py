@@ -19,7 +19,8 @@ LINE = f"# yaml-language-server: $schema={FILE}"
 _HEAD = """\
 # Settings
 
-This page is for everyone who writes or reads a YAML of settings; `make schema` makes it from `jobs/entitymill/settings.py`.
+This page is for everyone who writes or reads a YAML of settings.
+`make schema` makes it from `jobs/entitymill/settings.py`.
 
 ## Layers
 
@@ -36,8 +37,8 @@ An unknown key is refused. The message names its file and line, and the known ke
 A key that a file has twice is refused too, and so is a variable that is almost one of these.
 Every number has two ends; one that is out of bounds ends the run with exit 2.
 
-Editors that know the line `# yaml-language-server: $schema=schema.json` complete and check the keys by `conf/schema.json`.
-VS Code's YAML extension, JetBrains and Neovim do.
+Editors complete and check the keys by `conf/schema.json`, where they know the first line of the files in `conf/`:
+`# yaml-language-server: $schema=schema.json`. VS Code's YAML extension, JetBrains and Neovim do.
 
 In the tables below, "none" stands for an empty value, written `null` in YAML.
 """
@@ -67,7 +68,8 @@ _NOTES = {
 A bundle may be on any file system that Spark reads. [Models](models.md) says how to make one.
 """,
     "recognition": """\
-- Engine `sparknlp` runs Spark NLP's own stages in the JVM. It needs `make jars-sparknlp`: see [migration](migration.md).
+- Engine `sparknlp` runs Spark NLP's own stages in the JVM, and needs `make jars-sparknlp`:
+  see [migration](migration.md).
 - Encoding `sparknlp` is for proof and migration.
 - The carried model's weights are 8-bit, and run in all three precisions.
 """,
@@ -81,7 +83,8 @@ With trimming, "America's" and "America" are one entity. A mention without a let
 - `max_reject_ratio` counts a second thing too: the documents of a unit that crash or hang the tagger.
   Above the ratio that unit is not published. One such document is always allowed.
   Those that failed in an earlier run do not count.
-- `batch_seconds` is for engine `openvino`. After it, the documents of the window are tried one by one, each for as long.
+- `batch_seconds` is for engine `openvino`. After it the documents of the window are tried one by one.
+  Each may take as long.
 - Keep `wait_seconds` above `lease_seconds`, so that a retry outwaits the lease of a dead run.
 """,
     "report": """\
