@@ -13,7 +13,7 @@ from entitymill import schemas
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README = 120, 200, 25, 100
+LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README, LONGEST_SENTENCE = 120, 200, 25, 100, 25
 EXAMPLES = {"conf/articles.yaml", "conf/mine.yaml", "conf/tickets.yaml"}
 """Files that a reader makes, and that stand on the pages for those."""
 BUILT = ("build/", "/")
@@ -101,6 +101,24 @@ def test_cells_are_short(page: str) -> None:
         if len(cell.split()) > LONGEST_CELL
     ]
     assert long == []
+
+
+def sentences(page: str) -> Iterator[str]:
+    """Of paragraphs and items of lists; what a colon introduces counts as another one, a code span as one word."""
+    blocks: list[list[str]] = [[]]
+    for _, line in prose(page):
+        item = re.match(r"\s*([-*]|\d+\.)\s+", line)
+        if item or not line.strip() or is_row(line) or line.startswith("#"):
+            blocks.append([])
+        if not is_row(line) and not line.startswith("#"):
+            blocks[-1].append(line[item.end() :] if item else line.strip())
+    for block in blocks:
+        yield from re.split(r"(?<=[.!?:;])\s+", _SPAN.sub("X", " ".join(block)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sentences_are_short(page: str) -> None:
+    assert [sentence for sentence in sentences(page) if len(sentence.split()) > LONGEST_SENTENCE] == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
