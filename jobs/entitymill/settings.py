@@ -145,8 +145,8 @@ class MentionSettings(_Section):
 
     trim: bool | None = Field(
         None,
-        description="take a possessive ending and stray punctuation off their ends; empty: yes, but not where Spark NLP's "
-        "results are asked for, with engine or encoding sparknlp",
+        description="take a possessive ending and stray punctuation off their ends; empty: yes, but not with engine or "
+        "encoding sparknlp",
     )
 
 

@@ -29,5 +29,5 @@ def advice(found: str, path: str) -> str:
     name = PurePosixPath(path).name.split(".")[0] or "texts"
     return (
         f"make a Parquet file of it, in Python with pandas.{read}({path!r}, {exactly}).to_parquet('{name}.parquet'), "
-        "and name that with source.format=parquet; README has a way for large ones."
+        "and name that with source.format=parquet; docs/troubleshooting.md has a way for large ones."
     )

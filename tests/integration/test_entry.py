@@ -1,4 +1,4 @@
-"""The entry script as users start it: README's spark-submit, typed as it stands there."""
+"""The entry script as users start it: the spark-submit of docs/operating.md, typed as it stands there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     config = job.directory / "articles.yaml"
     config.write_text("log: stderr\n")
     options = ["--config", str(config), *(item for option in job.options() for item in ("--set", option))]
-    typed = block("README.md", "spark-submit --properties-file").replace("--config conf/articles.yaml", shlex.join(options))
+    typed = block("docs/operating.md", "spark-submit --properties-file")
+    typed = typed.replace("--config conf/articles.yaml", shlex.join(options))
     # Set where this session's own JVM was started; spark-submit starts another.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"

@@ -11,7 +11,9 @@ import yaml
 from entitymill import completion
 from entitymill.settings import known_keys
 
-CONF = Path(__file__).parents[2] / "conf"
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+PAGE = ROOT / "docs" / "settings.md"
 FILES = sorted(path.name for path in CONF.glob("*.yaml"))
 
 
@@ -22,6 +24,17 @@ def carried() -> Any:
 
 def test_the_schema_is_the_settings_own() -> None:
     assert (CONF / completion.FILE).read_text(encoding="utf8") == completion.schema(), "run `make schema`"
+
+
+def test_the_page_is_the_settings_own() -> None:
+    assert PAGE.read_text(encoding="utf8") == completion.page(), "run `make schema`"
+
+
+def test_the_page_has_every_setting() -> None:
+    page = completion.page()
+    sections = {key for key in known_keys() if any(other.startswith(f"{key}.") for other in known_keys())}
+    assert [key for key in known_keys() if key not in sections and f"| `{key}` |" not in page] == []
+    assert set(completion._NOTES) <= sections
 
 
 @pytest.mark.parametrize("name", FILES)

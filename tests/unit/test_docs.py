@@ -1,0 +1,155 @@
+"""The pages: what they link to is there, their lines and cells are short, and their tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import types as T
+
+from entitymill import schemas
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README, LONGEST_SENTENCE = 120, 200, 25, 100, 25
+EXAMPLES = {"conf/articles.yaml", "conf/mine.yaml", "conf/tickets.yaml"}
+"""Files that a reader makes, and that stand on the pages for those."""
+BUILT = ("build/", "/")
+"""Beginnings of paths of files that are made, or that lie elsewhere."""
+_LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+_SPAN = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(r"[\w.-]+(/[\w.-]+)+\.(py|md|yaml|json)")
+TABLES = {
+    "entities": schemas.entities([]),
+    "documents": schemas.DOCUMENTS,
+    "rejects": schemas.REJECTS,
+    "runs": schemas.RUNS,
+    "erasures": schemas.ERASURES,
+    "annotations": schemas.ANNOTATION_TABLE,
+}
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf8")
+
+
+def prose(page: str) -> Iterator[tuple[int, str]]:
+    """The lines of a page outside its code blocks, with their numbers."""
+    inside = False
+    for number, line in enumerate(text_of(page).splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            inside = not inside
+        elif not inside:
+            yield number, line
+
+
+def anchors(page: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    titles = [line.lstrip("#").strip().lower() for _, line in prose(page) if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+def is_row(line: str) -> bool:
+    return line.startswith("|")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    lost = []
+    for number, line in prose(page):
+        for target in _LINK.findall(line):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+            found = file.exists() and (not anchor or anchor in anchors(str(file.relative_to(ROOT))))
+            lost += [] if found else [f"{page}:{number}: {target}"]
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_are_there(page: str) -> None:
+    spans = [(number, span) for number, line in prose(page) for span in _SPAN.findall(line) if _PATH.fullmatch(span)]
+    places = (ROOT, ROOT / "jobs" / "entitymill")
+    lost = [
+        f"{page}:{number}: {span}"
+        for number, span in spans
+        if span not in EXAMPLES and not span.startswith(BUILT) and not any((place / span).exists() for place in places)
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_are_short(page: str) -> None:
+    long = [
+        f"{page}:{number}: {len(line)} characters"
+        for number, line in prose(page)
+        if len(line) > (LONGEST_ROW if is_row(line) else LONGEST_LINE)
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_cells_are_short(page: str) -> None:
+    long = [
+        f"{page}:{number}: {cell.strip()}"
+        for number, line in prose(page)
+        if is_row(line)
+        for cell in re.split(r"(?<!\\)\|", line)
+        if len(cell.split()) > LONGEST_CELL
+    ]
+    assert long == []
+
+
+def sentences(page: str) -> Iterator[str]:
+    """Of paragraphs and items of lists; what a colon introduces counts as another one, a code span as one word."""
+    blocks: list[list[str]] = [[]]
+    for _, line in prose(page):
+        item = re.match(r"\s*([-*]|\d+\.)\s+", line)
+        if item or not line.strip() or is_row(line) or line.startswith("#"):
+            blocks.append([])
+        if not is_row(line) and not line.startswith("#"):
+            blocks[-1].append(line[item.end() :] if item else line.strip())
+    for block in blocks:
+        yield from re.split(r"(?<=[.!?:;])\s+", _SPAN.sub("X", " ".join(block)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sentences_are_short(page: str) -> None:
+    assert [sentence for sentence in sentences(page) if len(sentence.split()) > LONGEST_SENTENCE] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_a_page_says_first_for_whom_it_is(page: str) -> None:
+    first = next(line for _, line in prose(page) if line and not line.startswith("#"))
+    assert first.startswith(("For ", "This page is for ")), f"{page}: {first}"
+
+
+def test_the_readme_is_short() -> None:
+    lines = text_of("README.md").splitlines()
+    assert len(lines) <= LONGEST_README
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    reached = {target.partition("#")[0] for _, line in prose("README.md") for target in _LINK.findall(line)}
+    assert [page for page in PAGES if page != "README.md" and page not in reached] == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_is_on_the_page_with_type_and_comment(table: str) -> None:
+    page = text_of("docs/tables.md")
+    section = page.partition(f"\n## {table}\n")[2].partition("\n## ")[0]
+    assert section, f"docs/tables.md has no section {table}"
+    lost = []
+    for field in TABLES[table].fields:
+        comment = field.metadata.get("comment")
+        row = f"| `{field.name}` | {_kind(field.dataType)} | {comment} |" if comment else f"| `{field.name}` |"
+        lost += [] if row in section else [row]
+    assert lost == []
+
+
+def _kind(kind: T.DataType) -> str:
+    return kind.simpleString()
