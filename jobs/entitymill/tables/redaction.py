@@ -119,8 +119,8 @@ def redact(
         left_out = total - found["documents"]
         if left_out and not partly:
             raise SourceError(
-                f"{left_out} of {total} rows of {settings.source.path} are not as {tables.place} knows them, or were refused: run the "
-                "job first, or leave them out with --partly."
+                f"{left_out} of {total} rows of {settings.source.path} are not as {tables.place} knows them, or were "
+                "refused: run the job first, or leave them out with --partly."
             )
         _write(spark, _shaped(rows, source, mask), to)
     finally:
