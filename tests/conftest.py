@@ -25,7 +25,7 @@ settings.load_profile("steady")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The one session of a test process: a second one would be the same."""
     # Most tests need no Spark.
-    from entitymill import settings  # noqa: PLC0415
+    from entitymill import sections  # noqa: PLC0415
     from entitymill.session import open_session  # noqa: PLC0415
     from small_queries import SMALL_QUERIES  # noqa: PLC0415
 
@@ -37,7 +37,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()} -XX:ReservedCodeCacheSize=400m",
     }
     jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
-    chosen = settings.SparkSettings(master="local[2]", jars=jars, conf=conf)
+    chosen = sections.SparkSettings(master="local[2]", jars=jars, conf=conf)
     session = open_session(chosen, "entitymill tests", sparknlp=True)
     yield session
     session.stop()

@@ -11,7 +11,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import settings
+from entitymill import sections
 from entitymill.engines import sparknlp_stages
 from ours import Cut
 
@@ -29,7 +29,7 @@ def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: 
     """
     source, found = scratch / f"{kind}-texts.parquet", scratch / f"{kind}-found.parquet"
     pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), source)
-    chosen = settings.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
+    chosen = sections.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
     rows = spark.read.parquet(str(source))
     cut = PipelineModel(sparknlp_stages.stages(spark, chosen)).transform(rows)
     columns = [F.col(f"_token.{edge}").alias(edge) for edge in ("begin", "end")]

@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 from entitymill import connect, schemas
 from entitymill.errors import SourceError
 from entitymill.naming import quoted_part
-from entitymill.settings import SourceSettings
+from entitymill.sections import SourceSettings
 
 _NOT_IN_NAMES = " ,;{}()\n\t="
 _HELPERS = frozenset({"_put"})

@@ -20,7 +20,7 @@ _HEAD = """\
 # Settings
 
 This page is for everyone who writes or reads a YAML of settings.
-`make schema` makes it from `jobs/entitymill/settings.py`.
+`make schema` makes it from `jobs/entitymill/sections.py`.
 
 ## Layers
 

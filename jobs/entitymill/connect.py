@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import SettingsError
-from entitymill.settings import OutputSettings
+from entitymill.sections import OutputSettings
 
 _MANY = 1_000_000
 _FILE = "file:"

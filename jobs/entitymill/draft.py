@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from entitymill import __version__, command, completion
+from entitymill import __version__, command, completion, sections
 from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError
-from entitymill.settings import SourceSettings
+from entitymill.sections import SourceSettings
 
 if TYPE_CHECKING:  # --help needs no Spark
     from entitymill.proposal import Proposal
@@ -96,9 +96,9 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str | No
         "output:",
         f"  path: {_flow(place)}  # directory of the entity tables; or in its place schema: a catalog schema",
         "model:",
-        f"  path: {settings_module.ModelSettings().path}  # a model bundle; entitymill prepare makes one of your own model",
+        f"  path: {sections.ModelSettings().path}  # a model bundle; entitymill prepare makes one of your own model",
         "segmentation:",
-        f"  model: {settings_module.SegmentationSettings().model}",
+        f"  model: {sections.SegmentationSettings().model}",
         "# recognition:",
         "#   precision: int8  # several times as fast as f32, where the model's weights are 8-bit, as the carried one's are",
     ]

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from entitymill import command
+from entitymill.sections import SparkSettings
 from entitymill.session import open_session
-from entitymill.settings import SparkSettings
 from entitymill.source import read_mentions
 
 KEY = ("doc_id", "begin", "end", "label")

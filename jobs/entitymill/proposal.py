@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from entitymill import carried, source, storage
 from entitymill.errors import SourceError
 from entitymill.naming import quoted_in, quoted_part
-from entitymill.settings import SourceSettings
+from entitymill.sections import SourceSettings
 
 SAMPLE = 1000
 """Rows that are looked at, the first ones."""

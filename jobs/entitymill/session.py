@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from entitymill import connect, missing, shipping, versions
 from entitymill.errors import SessionError
-from entitymill.settings import SparkSettings
+from entitymill.sections import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
 _CALENDARS = tuple(

@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 from entitymill import admission, carried, diagnosis, footers, storage, surroundings
 from entitymill.errors import SourceError
 from entitymill.naming import quoted, quoted_in, quoted_part
-from entitymill.settings import SourceSettings
+from entitymill.sections import SourceSettings
 
 _MOVING = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from entitymill import connect
 from entitymill.changes import Changes
-from entitymill.settings import LimitSettings
+from entitymill.sections import LimitSettings
 from entitymill.tables.kept import UNIT
 
 CHARS_PER_MB = 1_000_000

@@ -163,8 +163,8 @@ def measure(growing: Growing, repeats: int) -> None:
     print(f"  {live_heap(growing.spark):,.0f} MB of the heap in use after a collection", flush=True)
 
 
-def nights(growing: Growing, number: int) -> None:
-    """Print what each of some nights wrote, of which one document in a hundred was another."""
+def nights(growing: Growing, number: int, units: int) -> None:
+    """Print what each of some nights, done in so many units, wrote, of which one document in a hundred was another."""
     growing.run("first")
     rows = growing.rows
     size = {name: sum(path.stat().st_size for path in (growing.output / name).rglob("*.parquet")) for name in KEPT}
@@ -175,7 +175,7 @@ def nights(growing: Growing, number: int) -> None:
     ratios = []
     for night in range(1, number + 1):
         growing.change(SHARE)
-        one = growing.cost("feed", f"limits.unit_rows={max(1, round(rows * SHARE / 5))}")
+        one = growing.cost("feed", f"limits.unit_rows={max(1, round(1.1 * rows * SHARE / units))}")
         ratios.append(one.megabytes / due)
         print(
             f"  night {night}: {one.megabytes:,.2f} MB in {one.commits} commits, {one.spent.wall:.1f} s: {ratios[-1]:.2f} x"
@@ -215,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--chars", type=int, default=1_500, help="of each text: a short news article")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--nights", type=int, default=0, help="so many nights in the place of the other figures")
+    parser.add_argument("--units", type=int, default=1, help="that a night is done in: 1, as the defaults have it")
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -230,7 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spark = sessions.open_bench("3g")
         if options.nights or options.smoke:
             for rows in options.rows:
-                nights(Growing(spark, Path(scratch) / "nights", rows, options.chars), options.nights or 1)
+                growing = Growing(spark, Path(scratch) / "nights", rows, options.chars)
+                nights(growing, options.nights or 1, options.units)
         if not options.nights:
             if not options.smoke:
                 measure(Growing(spark, Path(scratch) / "warm", 1000, options.chars), 2)

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
 
-from entitymill import settings  # noqa: E402
+from entitymill import sections  # noqa: E402
 from entitymill.recognition import sentences  # noqa: E402
 from entitymill.session import open_session  # noqa: E402
 from jvm_segments import by_spark_nlp  # noqa: E402
@@ -38,7 +38,7 @@ DETECTORS: tuple[sentences.Kind, ...] = ("dl", "rules")
 def main(given: Sequence[str] | None = None) -> int:
     """Compare; 1 where any text differs."""
     asked = arguments(given)
-    chosen = settings.SparkSettings(master="local[1]", jars=asked.jars, conf={**SMALL_QUERIES, "spark.driver.memory": "2g"})
+    chosen = sections.SparkSettings(master="local[1]", jars=asked.jars, conf={**SMALL_QUERIES, "spark.driver.memory": "2g"})
     spark = open_session(chosen, "parity", sparknlp=True)
     differ = 0
     for kind in asked.detectors:

@@ -8,7 +8,7 @@ import os
 import texts
 from pyspark.sql import SparkSession
 
-from entitymill import settings
+from entitymill import sections, settings
 from entitymill.session import has_class, open_session
 
 DEFAULTS = texts.ROOT / "conf" / "base.yaml"
@@ -33,7 +33,7 @@ def open_bench(memory: str | None = None, *, sparknlp: bool = False) -> SparkSes
     conf = {"spark.sql.ui.retainedExecutions": "1000000"}
     if memory is not None:
         conf["spark.driver.memory"] = memory
-    chosen = settings.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars), conf=conf)
+    chosen = sections.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars), conf=conf)
     return open_session(chosen, "bench")
 
 

@@ -20,8 +20,8 @@ import pytest
 from pyarrow.fs import FileSelector
 from pyspark.sql import SparkSession
 
+from entitymill.sections import SparkSettings
 from entitymill.session import open_session
-from entitymill.settings import SparkSettings
 from entitymill.tables.claims import Claims
 from entitymill.tables.process import gone, this_process
 from small_queries import SMALL_QUERIES

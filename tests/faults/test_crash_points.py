@@ -29,7 +29,7 @@ from pyspark.sql import SparkSession
 
 from bench import stub
 from delta_reader import read_delta
-from entitymill import extraction, settings
+from entitymill import extraction, sections, settings
 from entitymill.engines.engine import Engine
 from entitymill.session import open_session
 from entitymill.tables import layout, lease, process
@@ -93,7 +93,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "2",
         "spark.databricks.delta.snapshotPartitions": "1",
     }
-    session = open_session(settings.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill crash points")
+    session = open_session(sections.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill crash points")
     session.sparkContext.setLogLevel("OFF")  # every death would fill a page
     yield session
     session.stop()

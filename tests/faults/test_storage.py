@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from entitymill import settings
+from entitymill import sections, settings
 from entitymill.extraction import extract
 from entitymill.session import open_session
 from small_queries import SMALL_QUERIES
@@ -54,7 +54,7 @@ def spark(plan: Path) -> Iterator[SparkSession]:
         "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
         **SMALL_QUERIES,
     }
-    session = open_session(settings.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill faults")
+    session = open_session(sections.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill faults")
     yield session
     session.stop()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / "jobs"), str(HERE.parent)]
 
-from entitymill import settings  # noqa: E402
+from entitymill import sections  # noqa: E402
 from entitymill.session import open_session  # noqa: E402
 from jvm_segments import by_spark_nlp  # noqa: E402
 from mean import fuzzed, lost  # noqa: E402
@@ -48,7 +48,7 @@ def main(jars: str) -> None:
     """Write the file."""
     texts = [*KNOWN, *SAMPLE, *(text[:SHORTENED] for text in NASTY.values()), *spaced(SPACED), *fuzzed(TEXTS, seed=2)]
     spark = open_session(
-        settings.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden", sparknlp=True
+        sections.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden", sparknlp=True
     )
     found = {}
     for kind in ("dl", "rules"):

@@ -14,7 +14,7 @@ import openvino as ov
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill import preparation, settings
+from entitymill import preparation, sections
 from entitymill.engines import sparknlp_model, sparknlp_stages
 from entitymill.errors import ModelError
 from entitymill.session import has_class
@@ -37,7 +37,7 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
-    chosen = settings.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
+    chosen = sections.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
     around = sparknlp_stages.stages(spark, chosen)
     loaded = sparknlp_model.load(sparknlp_model.inspect(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"

@@ -14,8 +14,8 @@ from entitymill import settings
 from entitymill.engines import openvino, sparknlp_stages
 from entitymill.errors import ModelError, OutputError
 from entitymill.extraction import extract
+from entitymill.sections import SegmentationSettings
 from entitymill.session import configured
-from entitymill.settings import SegmentationSettings
 from entitymill.tables import Tables
 
 from .conftest import ROOT, Job

@@ -17,7 +17,8 @@ from pyspark.sql import DataFrame, SparkSession
 from entitymill import extraction, settings, storage, units
 from entitymill.changes import Changes
 from entitymill.engines.engine import open_engine
-from entitymill.settings import LimitSettings, Settings
+from entitymill.sections import LimitSettings
+from entitymill.settings import Settings
 from entitymill.tables import Tables, commits
 from entitymill.tables.kept import Kept
 from entitymill.tables.publisher import Publisher, Unit

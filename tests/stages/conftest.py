@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 from bench.stub import stub_tagger
 from entitymill import settings
 from entitymill.extraction import SMALL_QUERIES
+from entitymill.sections import SourceSettings
 from entitymill.session import configured
-from entitymill.settings import SourceSettings
 from entitymill.source import Source
 from entitymill.tables import Stamp, Tables
 from entitymill.tables.commits import Commits

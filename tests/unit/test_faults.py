@@ -7,7 +7,7 @@ from pyspark.errors import PySparkException
 
 from entitymill import faults
 from entitymill.errors import StorageError
-from entitymill.settings import OutputSettings
+from entitymill.sections import OutputSettings
 from entitymill.tables import Tables
 
 REFUSED = (

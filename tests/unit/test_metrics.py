@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from entitymill import settings
+from entitymill import sections, settings
 from entitymill.errors import ModelError, SettingsError
 from entitymill.outcome import Stopped
 from entitymill.reporting import drift, metrics
@@ -52,7 +52,7 @@ def test_a_run_that_published(tmp_path: Path) -> None:
     before = run(0, sentences=5000)
     with metrics.kept(loaded(f"metrics.textfile={file}"), code_of) as known:
         known.summary = summary()
-        known.drift = drift.compare(run(1, by_label={"PER": 1000}), [before], settings.ReportSettings())
+        known.drift = drift.compare(run(1, by_label={"PER": 1000}), [before], sections.ReportSettings())
     found = values(file.read_text())
     assert found["entitymill_run_success",] == 1
     assert found["entitymill_run_exit_code",] == 0

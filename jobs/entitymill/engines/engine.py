@@ -15,7 +15,8 @@ from entitymill import schemas, storage
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
 from entitymill.recognition.tagger.execution import Execution, check_precision
-from entitymill.settings import EntitySettings, Settings
+from entitymill.sections import EntitySettings
+from entitymill.settings import Settings
 
 RESULTS_VERSION = 2
 """Raised whenever a change of this code changes what a given model finds in a given text."""

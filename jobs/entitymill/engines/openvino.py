@@ -17,7 +17,7 @@ from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import saved_detector, sentences
 from entitymill.recognition.tagger import bundle, mistaken
-from entitymill.settings import PRETRAINED, SegmentationSettings
+from entitymill.sections import PRETRAINED, SegmentationSettings
 
 FACTORY = "entitymill.engines.child:open_recognition"
 """Of what a worker's child does."""

@@ -19,7 +19,7 @@ from entitymill import session, storage
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger.execution import Precision
 from entitymill.recognition.tagger.network import precision_properties
-from entitymill.settings import PRETRAINED
+from entitymill.sections import PRETRAINED
 
 _PIPELINE = "org.apache.spark.ml.PipelineModel"
 _CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")

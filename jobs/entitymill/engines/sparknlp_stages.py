@@ -14,7 +14,7 @@ from sparknlp.base import DocumentAssembler
 from entitymill import storage
 from entitymill.engines import openvino
 from entitymill.errors import ModelError
-from entitymill.settings import PRETRAINED, SegmentationSettings
+from entitymill.sections import PRETRAINED, SegmentationSettings
 
 
 def stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:

@@ -17,7 +17,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from entitymill import session, storage
-from entitymill.settings import OutputSettings
+from entitymill.sections import OutputSettings
 
 log = logging.getLogger(__name__)
 _SCHEMES = ("s3:", "s3a:", "s3n:")

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from entitymill import connect, faults, schemas, session, storage
 from entitymill.errors import OutputError
 from entitymill.naming import ddl, literal, quoted, quoted_in, quoted_part
-from entitymill.settings import OutputSettings
+from entitymill.sections import OutputSettings
 from entitymill.tables import leftovers
 from entitymill.tables.rows import NORMALIZE
 

@@ -22,7 +22,7 @@ from pyspark.sql import Row
 
 from entitymill import connect
 from entitymill.errors import OutputError
-from entitymill.settings import LimitSettings
+from entitymill.sections import LimitSettings
 from entitymill.tables import claims, process
 from entitymill.tables.claims import Claims
 from entitymill.tables.commits import TRIES, Commits, concurrent
