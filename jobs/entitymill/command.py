@@ -106,6 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def with_settings(options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str) -> int:
+    """Load the settings that `add_settings` tells of, start the log, and do something with them; as `reporting`."""
+
+    def do(start_log: Callable[[str | None], str]) -> None:
+        settings = settings_module.load(options.config, options.overrides)
+        start_log(settings.log)
+        work(settings)
+
+    return reporting(do, interrupted)
+
+
 def reporting(
     work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
 ) -> int:

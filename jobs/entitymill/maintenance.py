@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from entitymill import command, connect, storage
-from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError
 from entitymill.session import configured, open_session
 from entitymill.settings import Settings
@@ -188,12 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Maintain the tables of one output; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], str]) -> None:
-        settings = settings_module.load(options.config, options.overrides)
-        start_log(settings.log)
+    def work(settings: Settings) -> None:
         _run(open_session(settings.spark, "entitymill maintenance"), settings, options)
 
-    return command.reporting(work, "interrupted; what was done stays, and doing it again does no harm.")
+    return command.with_settings(options, work, "interrupted; what was done stays, and doing it again does no harm.")
 
 
 def entry() -> None:

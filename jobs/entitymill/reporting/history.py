@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from entitymill import command
-from entitymill import settings as settings_module
 from entitymill.errors import OutputError
 from entitymill.reporting.progress import duration
 
 if TYPE_CHECKING:  # --help needs no Spark
+    from entitymill.settings import Settings
     from entitymill.tables import Tables
 
 SHOWN = 20
@@ -44,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], str]) -> None:
-        settings = settings_module.load(options.config, options.overrides)
-        start_log(settings.log)
+    def work(settings: Settings) -> None:
         from entitymill.session import open_session  # noqa: PLC0415  # Spark
         from entitymill.tables import Tables  # noqa: PLC0415
 
@@ -60,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for said in filter(None, map(_more, found)):
                 console.print(said, markup=False)
 
-    return command.reporting(work, "interrupted.")
+    return command.with_settings(options, work, "interrupted.")
 
 
 def read(tables: Tables, last: int) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from entitymill import command, maintenance, schemas
-from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source import open_source
 from entitymill.tables.layout import Tables
@@ -124,10 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Erase documents; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], str]) -> None:
+    def work(settings: Settings) -> None:
         ids = _read(options)
-        settings = settings_module.load(options.config, options.overrides)
-        start_log(settings.log)
         from entitymill.session import open_session  # noqa: PLC0415  # not for --help
 
         erased = erase(open_session(settings.spark, "entitymill erase"), settings, ids)
@@ -137,4 +134,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().print(shown)
         Console().print(f"{len(ids):,} ids looked for; recorded in {RECORD}", highlight=False)
 
-    return command.reporting(work, "interrupted; what was erased stays so, and doing it again does no harm.")
+    return command.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")

@@ -7,7 +7,7 @@ has refused, is left out, never passed on as it is.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from pyspark.sql import types as T
 from rich.console import Console
 
 from entitymill import command, storage, surroundings
-from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.naming import quoted, quoted_part
 from entitymill.source import Source, open_source
@@ -218,9 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Redact; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], str]) -> None:
-        settings = settings_module.load(options.config, options.overrides)
-        start_log(settings.log)
+    def work(settings: Settings) -> None:
         from entitymill.session import calendars, configured, open_session  # noqa: PLC0415  # not for --help
 
         spark = open_session(settings.spark, "entitymill redact")
@@ -230,4 +227,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         Console().print(said, highlight=False, soft_wrap=True, markup=False)
 
-    return command.reporting(work, "interrupted; nothing was written.")
+    return command.with_settings(options, work, "interrupted; nothing was written.")
