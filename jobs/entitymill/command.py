@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         real = not options.dry_run
         with (
             metrics.kept(settings, outcome.exit_code, wanted=real) as known,
-            lineage.told(settings, outcome.told, wanted=real) as story,
+            lineage.told(settings, wanted=real) as story,
         ):
             _run(settings, options, known, story, ended)
 

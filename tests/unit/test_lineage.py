@@ -48,7 +48,7 @@ def loaded(*overrides: str) -> settings.Settings:
 
 def test_a_run_that_went_well(receiver: tuple[str, list[dict[str, Any]]]) -> None:
     address, events = receiver
-    with lineage.told(loaded(f"lineage.url={address}"), outcome.told, wanted=True) as story:
+    with lineage.told(loaded(f"lineage.url={address}"), wanted=True) as story:
         assert story is not None
         story.begin(SUMMARY)
     assert [event["eventType"] for event in events] == ["START", "COMPLETE"]
@@ -75,7 +75,7 @@ def test_a_run_that_did_not(receiver: tuple[str, list[dict[str, Any]]], error: B
     chosen = loaded(f"lineage.url={address}", "source.format=table", "source.path=a.b")
 
     def run() -> None:
-        with lineage.told(chosen, outcome.told, wanted=True) as story:
+        with lineage.told(chosen, wanted=True) as story:
             assert story is not None
             story.begin(SUMMARY)
             raise error
@@ -88,7 +88,7 @@ def test_a_run_that_did_not(receiver: tuple[str, list[dict[str, Any]]], error: B
 
 
 def test_nobody_listens_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    with lineage.told(loaded("lineage.url=http://user:secret@127.0.0.1:9"), outcome.told, wanted=True) as story:
+    with lineage.told(loaded("lineage.url=http://user:secret@127.0.0.1:9"), wanted=True) as story:
         assert story is not None
         story.begin(SUMMARY)
     said = capsys.readouterr().err
@@ -97,5 +97,5 @@ def test_nobody_listens_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_nothing_is_told_unasked() -> None:
-    with lineage.told(loaded(), outcome.told, wanted=True) as story:
+    with lineage.told(loaded(), wanted=True) as story:
         assert story is None

@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from entitymill import __version__, masking, overlap
+from entitymill import __version__, masking, outcome, overlap
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
 
@@ -128,12 +128,11 @@ class Lineage:
 
 
 @contextmanager
-def told(settings: Settings, ended: Callable[[BaseException], tuple[str, int]], *, wanted: bool) -> Iterator[Lineage | None]:
+def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     """Tell a receiver of what goes on inside, however it ends; nothing where no setting asks for it.
 
     Args:
         settings: of the run.
-        ended: what is said of an error, and its exit code.
         wanted: whether it is a run at all.
 
     Raises:
@@ -148,6 +147,6 @@ def told(settings: Settings, ended: Callable[[BaseException], tuple[str, int]], 
     try:
         yield lineage
     except BaseException as error:
-        lineage.end(ended(error)[0], stopped=isinstance(error, KeyboardInterrupt))
+        lineage.end(outcome.told(error)[0], stopped=isinstance(error, KeyboardInterrupt))
         raise
     lineage.end(None, stopped=False)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RECORD = "erasures"
 MOST = 100_000
-"""Ids at a time: they are named in a condition on the driver."""
+"""Ids at a time: the driver holds them, and every task a copy."""
 
 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
@@ -50,7 +50,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.place}.")
     tables.check_ours()
-    wanted = spark.createDataFrame([(one,) for one in dict.fromkeys(ids)], "doc_id string")
+    digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
+    wanted = spark.createDataFrame([(one,) for one in digests], "doc_id string")
     _check_source(spark, settings, wanted)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     with maintenance.alone(tables, settings, name) as commits:
@@ -60,13 +61,15 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
                 f"output: {tables.address('entities')} is plain Parquet and has {len(held['entities'])} of the documents "
                 "still: run the job, which swaps in files without them, and erase then."
             )
-        for table in [table for table, found in held.items() if found and tables.is_delta(table)]:
-            commits.change(table, partial(_delete, tables, table, wanted))
+        for table, found in held.items():
+            if found:
+                commits.change(table, partial(_delete, tables, table, wanted))
         maintenance.purge_all(tables, 0)
         tables.create(RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
-        digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in dict.fromkeys(ids)}
-        record = [(name, now, digests[one], table, found.get(one, 0)) for table, found in held.items() for one in digests]
+        record = [
+            (name, now, digest, table, found.get(one, 0)) for table, found in held.items() for one, digest in digests.items()
+        ]
         commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
     return {table: sum(found.values()) for table, found in held.items()}
 

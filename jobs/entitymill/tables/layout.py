@@ -16,7 +16,7 @@ from entitymill.errors import OutputError
 from entitymill.naming import ddl, literal, quoted, quoted_in, quoted_part
 from entitymill.sections import OutputSettings
 from entitymill.tables import leftovers
-from entitymill.tables.rows import NORMALIZE
+from entitymill.tables.rows import normalized
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 HIDDEN = "entitymill_"
@@ -343,11 +343,12 @@ class Tables:
 
     def _evolve(self, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
         held = {column.lower() for column in self.read(name).columns}
+        if name == "entities" and schemas.NORMALIZED.name not in held:
+            # Of 0.1.0: the column and what is in it in one commit, or a death in between would leave it empty for good.
+            self.replace(self.sized(normalized(self.read(name)), by="label"), name)
+            held.add(schemas.NORMALIZED.name)
         if any(column.lower() not in held for column in schema.names):
             self.append(self.spark.createDataFrame([], schema), name)
-        if name == "entities" and schemas.NORMALIZED.name not in held:
-            # Once, for tables of 0.1.0: it follows from what is there.
-            self.spark.sql(f"UPDATE {self.reference(name)} SET {schemas.NORMALIZED.name} = {NORMALIZE}")
         before = self._properties(name)
         # As Delta has it where nobody said anything.
         before.setdefault(_VECTORS, "false")

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from entitymill import command, storage, surroundings
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.naming import quoted, quoted_part
+from entitymill.naming import quoted_in, quoted_part
 from entitymill.source import Source, open_source
 from entitymill.tables.layout import Tables
 
@@ -31,15 +31,7 @@ PROPERTY = "entitymill.redacted"
 """Of the tables that this wrote, which it may write anew."""
 MASK, LABEL = "[{label}]", "{label}"
 TABLE = "table:"
-_SPANS = T.ArrayType(
-    T.StructType(
-        [
-            T.StructField("begin", T.IntegerType()),
-            T.StructField("end", T.IntegerType()),
-            T.StructField("label", T.StringType()),
-        ]
-    )
-)
+_SPANS = "array<struct<begin: int, end: int, label: string>>"
 
 
 def masked(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
@@ -146,9 +138,7 @@ def _covered(source: Source, documents: DataFrame, entities: DataFrame, labels: 
 
 def _shaped(rows: DataFrame, source: Source, mask: str) -> DataFrame:
     """Masked, under the names that the columns have in the source."""
-    fields = [field for field in rows.schema.fields if field.name != "spans"]
-    done = rows.select("doc_id", "text", *(["passthrough"] if source.passthrough else []), "spans")
-    done = done.mapInArrow(_Masker(mask), T.StructType([*fields]))
+    done = rows.mapInArrow(_Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
     carried = [F.col(f"passthrough.{quoted_part(field.name)}") for field in source.passthrough if field.name not in names]
@@ -167,7 +157,7 @@ def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
 def _named(spark: SparkSession, to: str) -> str:
     """The table as SQL names it."""
     if to.startswith(TABLE):
-        return quoted(to.removeprefix(TABLE))
+        return quoted_in(spark, to.removeprefix(TABLE))
     return "delta." + quoted_part(storage.qualify(spark, to))
 
 

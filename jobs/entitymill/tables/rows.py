@@ -9,13 +9,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission
+from entitymill import admission, schemas
 from entitymill.naming import literal, quoted_part
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _BLANKS, _POSSESSIVE = literal(r"(?U)\s+"), literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
-NORMALIZE = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
-"""SQL of `entity_normalized`, which mentions of one thing share; (?U): Java's Unicode white space, no-break blanks too."""
+_NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
+"""(?U): Java's Unicode white space, no-break blanks too."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,17 @@ class Stamp:
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
 
 
+def normalized(mentions: DataFrame) -> DataFrame:
+    """Add schemas.NORMALIZED, which mentions of one thing share, to rows with `entity`."""
+    return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
+
+
 def entities(recognised: DataFrame, schema: T.StructType, stamp: Stamp) -> DataFrame:
     """One row per mention."""
     carried = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *carried)
     rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in carried))
-    made = {"entity_normalized": F.expr(NORMALIZE), "model": F.lit(stamp.model)}
-    stamped = rows.withColumns({**made, **stamp.columns()})
+    stamped = normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
     return stamped.select(*(F.col(quoted_part(name)) for name in schema.names))
 
 

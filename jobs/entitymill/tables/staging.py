@@ -11,7 +11,6 @@ import json
 from functools import reduce
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
@@ -21,7 +20,7 @@ from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.rows import NORMALIZE, Stamp
+from entitymill.tables.rows import Stamp, normalized
 
 _KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
 _READY, _SPENT = "true", "spent"
@@ -162,7 +161,7 @@ class Staging:
                 )
             held = self._tables.read("entities")
             if schemas.NORMALIZED.name not in held.columns:
-                held = held.withColumn(schemas.NORMALIZED.name, F.expr(NORMALIZE))
+                held = normalized(held)
             parts.append(held.join(collected.select("doc_id"), "doc_id", "left_anti"))
         return reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)
 
