@@ -21,6 +21,11 @@ _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
 
 
+_VANISHED = ("FileNotFoundException", "cannot access")  # The second where Hadoop asks `ls` for a local file's rights.
+_LISTINGS = 10
+"""At most, of a directory in which files vanish."""
+
+
 def forget(spark: SparkSession) -> None:
     """Take the properties of the storage's clients anew: they may have been changed since."""
     _confs.pop(spark, None)
@@ -91,19 +96,27 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
     if connect.remote(spark):
         yield from connect.files(spark, path)
         return
-    system, java_path = hadoop_path(spark, path)
-    try:
-        if without is None:
-            found = list(_listed(system.listFiles(java_path, True)))
-        else:
-            inside = list(_statuses(system.listLocatedStatus(java_path)))
-            found = [_file(status) for status in inside if not status.isDirectory()]
-            for status in inside:
-                if status.isDirectory() and status.getPath().getName() != without:
-                    found += _listed(system.listFiles(status.getPath(), True))
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
+    for left in reversed(range(_LISTINGS)):
+        try:
+            found = _all_files(spark, path, without)
+            break
+        except Py4JJavaError as error:
+            # Another run's file that vanished meanwhile; where the directory itself is missing, that is the answer.
+            if not left or not any(sign in str(error) for sign in _VANISHED) or not exists(spark, path):
+                raise _failed(error, path) from error
     yield from sorted(found)
+
+
+def _all_files(spark: SparkSession, path: str, without: str | None) -> list[tuple[str, int, int]]:
+    system, java_path = hadoop_path(spark, path)
+    if without is None:
+        return list(_listed(system.listFiles(java_path, True)))
+    inside = list(_statuses(system.listLocatedStatus(java_path)))
+    found = [_file(status) for status in inside if not status.isDirectory()]
+    for status in inside:
+        if status.isDirectory() and status.getPath().getName() != without:
+            found += _listed(system.listFiles(status.getPath(), True))
+    return found
 
 
 def _listed(listing: Any) -> Iterator[tuple[str, int, int]]:
