@@ -5,7 +5,9 @@ Beside what each function says, all raise StorageError where the storage does no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +21,6 @@ from entitymill import connect, faults
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
-
-
-_VANISHED = ("FileNotFoundException", "cannot access")  # The second where Hadoop asks `ls` for a local file's rights.
-_LISTINGS = 10
-"""At most, of a directory in which files vanish."""
 
 
 def forget(spark: SparkSession) -> None:
@@ -96,27 +93,45 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
     if connect.remote(spark):
         yield from connect.files(spark, path)
         return
-    for left in reversed(range(_LISTINGS)):
-        try:
-            found = _all_files(spark, path, without)
-            break
-        except Py4JJavaError as error:
-            # Another run's file that vanished meanwhile; where the directory itself is missing, that is the answer.
-            if not left or not any(sign in str(error) for sign in _VANISHED) or not exists(spark, path):
-                raise _failed(error, path) from error
+    system, java_path = hadoop_path(spark, path)
+    try:
+        if system.getScheme() == "file":
+            found = _local_files(Path(java_path.toUri().getPath()), without)
+        elif without is None:
+            found = list(_listed(system.listFiles(java_path, True)))
+        else:
+            inside = list(_statuses(system.listLocatedStatus(java_path)))
+            found = [_file(status) for status in inside if not status.isDirectory()]
+            for status in inside:
+                if status.isDirectory() and status.getPath().getName() != without:
+                    found += _listed(system.listFiles(status.getPath(), True))
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
     yield from sorted(found)
 
 
-def _all_files(spark: SparkSession, path: str, without: str | None) -> list[tuple[str, int, int]]:
-    system, java_path = hadoop_path(spark, path)
-    if without is None:
-        return list(_listed(system.listFiles(java_path, True)))
-    inside = list(_statuses(system.listLocatedStatus(java_path)))
-    found = [_file(status) for status in inside if not status.isDirectory()]
-    for status in inside:
-        if status.isDirectory() and status.getPath().getName() != without:
-            found += _listed(system.listFiles(status.getPath(), True))
+def _local_files(top: Path, without: str | None) -> list[tuple[str, int, int]]:
+    """Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile."""
+    if not top.is_dir():
+        return [_local_file(top)]
+    found = []
+    for directory, inside, names in os.walk(top, onerror=_unless_gone, followlinks=True):
+        inside[:] = [name for name in inside if Path(directory) != top or name != without]
+        for name in names:
+            if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(_local_file(Path(directory, name)))
     return found
+
+
+def _local_file(path: Path) -> tuple[str, int, int]:
+    known = path.stat()
+    return f"file:{path}", known.st_size, known.st_mtime_ns // 1_000_000
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _listed(listing: Any) -> Iterator[tuple[str, int, int]]:
