@@ -103,8 +103,8 @@ jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
 
 .PHONY: schema
 schema: $(RUN_READY) ## write conf/schema.json, for editors, and docs/settings.md anew, after the settings changed
-	PYTHONPATH=jobs $(BIN)/python -m entitymill.completion > conf/schema.json
-	PYTHONPATH=jobs $(BIN)/python -m entitymill.completion --page > docs/settings.md
+	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema > conf/schema.json
+	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema --page > docs/settings.md
 
 .PHONY: package
 package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)

@@ -2,7 +2,7 @@
 
 import sys
 
-from entitymill.evaluation import main
+from entitymill.commands.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from entitymill.command import main
+from entitymill.commands.extract import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from entitymill.maintenance import main
+from entitymill.commands.maintain import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,8 +25,8 @@ settings.load_profile("steady")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The one session of a test process: a second one would be the same."""
     # Most tests need no Spark.
-    from entitymill import sections  # noqa: PLC0415
-    from entitymill.session import open_session  # noqa: PLC0415
+    from entitymill.platform.session import open_session  # noqa: PLC0415
+    from entitymill.settings import sections  # noqa: PLC0415
     from small_queries import SMALL_QUERIES  # noqa: PLC0415
 
     logging = ROOT / "conf" / "log4j2.properties"

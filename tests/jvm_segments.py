@@ -11,8 +11,8 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import sections
 from entitymill.engines import sparknlp_stages
+from entitymill.settings import sections
 from ours import Cut
 
 ROOT = Path(__file__).parents[1]

@@ -6,23 +6,24 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from entitymill import __version__, missing
-from entitymill.command import leave
+from entitymill import __version__
+from entitymill.commands.command import leave
+from entitymill.platform import not_installed
 
 COMMANDS = {
-    "extract": ("command", "text table -> entity tables: the job"),
+    "extract": ("extract", "text table -> entity tables: the job"),
     "tag": ("tag", "texts and files -> marked text, or JSON; no Spark"),
-    "evaluate": ("evaluation", "entity table against gold -> precision, recall, F1"),
-    "prepare": ("preparation", "a trained model -> a model bundle"),
-    "init": ("draft", "a table of yours -> a YAML of settings for it"),
-    "fetch-jars": ("jars", "Delta's jars for local runs, by Maven or Ivy"),
-    "maintain": ("maintenance", "entity tables -> the same, compact and clean"),
-    "redact": ("tables.redaction", "the source's texts with their mentions masked, as a table"),
-    "erase": ("tables.erasure", "documents out of the tables, their old files too, and a record of it"),
-    "runs": ("reporting.history", "the runs of an output: how far, how they ended, and why"),
-    "report": ("reporting.command", "entity tables -> one HTML page about them and the latest run"),
+    "evaluate": ("evaluate", "entity table against gold -> precision, recall, F1"),
+    "prepare": ("prepare", "a trained model -> a model bundle"),
+    "init": ("init", "a table of yours -> a YAML of settings for it"),
+    "fetch-jars": ("fetch_jars", "Delta's jars for local runs, by Maven or Ivy"),
+    "maintain": ("maintain", "entity tables -> the same, compact and clean"),
+    "redact": ("redact", "the source's texts with their mentions masked, as a table"),
+    "erase": ("erase", "documents out of the tables, their old files too, and a record of it"),
+    "runs": ("history", "the runs of an output: how far, how they ended, and why"),
+    "report": ("report", "entity tables -> one HTML page about them and the latest run"),
 }
-"""Name -> the module whose `main` it is, and what it does."""
+"""Name -> the module of `commands` whose `main` it is, and what it does."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {name} is not a command.\n\n{_help()}", file=sys.stderr)
         return 2
     try:
-        command = importlib.import_module(f"entitymill.{COMMANDS[name][0]}")
+        command = importlib.import_module(f"entitymill.commands.{COMMANDS[name][0]}")
     except ModuleNotFoundError as error:
-        print(f"error: {missing.package(error) or error}", file=sys.stderr)
+        print(f"error: {not_installed.package(error) or error}", file=sys.stderr)
         return 1
     return int(command.main(given))
 

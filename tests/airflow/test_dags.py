@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Param
 from airflow_home import ROOT
 from pydantic import ValidationError
 
-from entitymill import masking
+from entitymill.settings import masking
 from entitymill_dags import arguments, check, factory, tables
 from entitymill_dags.spark import SubmitJob
 

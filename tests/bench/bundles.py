@@ -14,12 +14,12 @@ import openvino as ov
 import texts
 from safetensors.numpy import save_file
 
-from entitymill.formats import huggingface, reduction
-from entitymill.formats import parts as parts_module
+from entitymill.models import classifier as parts_module
+from entitymill.models import huggingface, reduction
 from entitymill.recognition.tagger import bundle, graph, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.rows import SPECIAL_PIECES
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 
 DEMO = texts.ROOT / "models" / "demo"
 POSITIONS = 512

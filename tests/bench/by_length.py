@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.execution import Precision
 from entitymill.recognition.tagger.inference import PLANNED_SENTENCES, read_tokenizer, row_maker
-from entitymill.recognition.tagger.rows import SPECIAL_PIECES, Rows
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows
 
 OVERHEAD_PIECES = 10
 MAX_BATCH_PIECES = 768

@@ -23,8 +23,8 @@ import sessions
 import texts
 from pyspark.sql import SparkSession
 
-from entitymill import evaluation
-from entitymill.extraction import extract
+from entitymill.commands import evaluate
+from entitymill.run.extraction import extract
 
 SENTENCES_IN_DOCUMENT = 5
 SMOKE = "The\tO\nsenator\tO\nmet\tO\nAnna\tB-PER\nBell\tI-PER\nin\tO\nParis\tB-LOC\n.\tO\n\n" * 6
@@ -80,7 +80,7 @@ def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_
     extract(spark, sessions.loaded(*overrides, *chosen))
     labels = [row.label for row in gold.select("label").distinct().collect()]
     entities = spark.read.format("delta").load(f"{scratch}/out/entities")
-    return evaluation.evaluate(entities, gold, labels)[evaluation.ALL].f1
+    return evaluate.evaluate(entities, gold, labels)[evaluate.ALL].f1
 
 
 GOLD_COLUMNS = ("doc_id string", "begin int", "end int", "label string")

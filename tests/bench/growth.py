@@ -27,10 +27,11 @@ from pyspark.sql import functions as F
 from stub import open_stub
 from texts import ROOT
 
-from entitymill import extraction, settings
-from entitymill.extraction import extract
-from entitymill.source import open_source
-from entitymill.summary import Summary
+from entitymill import settings
+from entitymill.run import extraction
+from entitymill.run.extraction import extract
+from entitymill.run.summary import Summary
+from entitymill.source.reader import open_source
 
 SHARE = 0.01
 FEW = 100

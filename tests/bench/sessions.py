@@ -8,8 +8,9 @@ import os
 import texts
 from pyspark.sql import SparkSession
 
-from entitymill import sections, settings
-from entitymill.session import has_class, open_session
+from entitymill import settings
+from entitymill.platform.session import has_class, open_session
+from entitymill.settings import sections
 
 DEFAULTS = texts.ROOT / "conf" / "base.yaml"
 JARS = tuple(texts.ROOT / "build" / name for name in ("jars", "jars-sparknlp"))

@@ -26,7 +26,7 @@ import numpy as np
 import peak
 import texts
 
-from entitymill import accuracy
+from entitymill.models import accuracy
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Precision
 from entitymill.recognition.tagger.inference import read_tokenizer, row_maker

@@ -14,7 +14,7 @@ import pytest
 from py4j.java_gateway import JavaGateway
 from pyspark.java_gateway import launch_gateway
 
-from entitymill import maintenance
+from entitymill.commands import maintain
 from pages import block
 
 from .conftest import PACKAGE, PAGE
@@ -94,7 +94,7 @@ def test_maintenance_is_in_the_place_of_the_job(jvm: Any, package: Path) -> None
     line = block(PAGE, YARN).rstrip().replace("extract_entities.py", "maintain_tables.py") + " optimize\n"
     started, _, _ = prepared(jvm, typed(line, package), package)
     assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/maintain_tables.py"]
-    maintenance.parser().parse_args(started[5::2])
+    maintain.parser().parse_args(started[5::2])
 
 
 def test_the_image_holds_what_the_lines_name(package: Path) -> None:

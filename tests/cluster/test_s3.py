@@ -20,9 +20,9 @@ import pytest
 from pyarrow.fs import FileSelector
 from pyspark.sql import SparkSession
 
-from entitymill.sections import SparkSettings
-from entitymill.session import open_session
-from entitymill.tables.claims import Claims
+from entitymill.platform.session import open_session
+from entitymill.settings.sections import SparkSettings
+from entitymill.tables.commit_lock import Claims
 from entitymill.tables.process import gone, this_process
 from small_queries import SMALL_QUERIES
 

@@ -113,7 +113,7 @@ def test_the_wheel_brings_no_second_spark(wheel: Path) -> None:
     assert not [line for line in needed if re.match(r"(pyspark|delta-spark)\b", line) and "extra ==" not in line]
     task = bundle.job("prod")["tasks"][0]["python_wheel_task"]
     assert f"{task['entry_point']} = entitymill.cli:entry" in text["entry_points.txt"]
-    assert "entitymill-maintain = entitymill.maintenance:entry" in text["entry_points.txt"]
+    assert "entitymill-maintain = entitymill.commands.maintain:entry" in text["entry_points.txt"]
 
 
 def _typed(job: dict[str, Any]) -> Any:

@@ -29,9 +29,11 @@ from pyspark.sql import SparkSession
 
 from bench import stub
 from delta_reader import read_delta
-from entitymill import extraction, sections, settings
+from entitymill import settings
 from entitymill.engines.engine import Engine
-from entitymill.session import open_session
+from entitymill.platform.session import open_session
+from entitymill.run import extraction
+from entitymill.settings import sections
 from entitymill.tables import layout, lease, process
 from small_queries import SMALL_QUERIES
 
@@ -86,8 +88,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.jars": "",
         # Thousands of plans in one process: compiled well, they take half the time.
         "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=400m",
-        "spark.delta.logStore.file.impl": "entitymill.faults.MortalLogStore",
-        "spark.hadoop.fs.file.impl": "entitymill.faults.MortalFileSystem",
+        "spark.delta.logStore.file.impl": "entitymill.platform.storage_faults.MortalLogStore",
+        "spark.hadoop.fs.file.impl": "entitymill.platform.storage_faults.MortalFileSystem",
         "spark.ui.enabled": "false",
         **SMALL_QUERIES,
         "spark.sql.shuffle.partitions": "2",

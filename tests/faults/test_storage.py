@@ -13,9 +13,10 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from entitymill import sections, settings
-from entitymill.extraction import extract
-from entitymill.session import open_session
+from entitymill import settings
+from entitymill.platform.session import open_session
+from entitymill.run.extraction import extract
+from entitymill.settings import sections
 from small_queries import SMALL_QUERIES
 from truth import Truth
 
@@ -51,7 +52,7 @@ def spark(plan: Path) -> Iterator[SparkSession]:
         "spark.driver.extraClassPath": f"{classes}/faults.jar:{JARS}/*",
         "spark.jars": "",
         "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} {QUICK_START}",
-        "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
+        "spark.delta.logStore.file.impl": "entitymill.platform.storage_faults.FailingLogStore",
         **SMALL_QUERIES,
     }
     session = open_session(sections.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill faults")

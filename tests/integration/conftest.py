@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from entitymill import settings
 from entitymill.engines import sparknlp_model
-from entitymill.extraction import extract
 from entitymill.recognition.tagger import bundle, network
-from entitymill.summary import Summary
+from entitymill.run.extraction import extract
+from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from truth import POOL, Truth
 
@@ -85,7 +85,7 @@ def truth(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trut
 @pytest.fixture
 def main(job: Job, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """The command line, in this process and session: exit code and what it wrote to stderr."""
-    from entitymill import command  # noqa: PLC0415
+    from entitymill.commands import extract as command  # noqa: PLC0415
 
     def call(*overrides: str, flags: tuple[str, ...] = ()) -> tuple[int, str]:
         arguments = [item for option in job.options(*overrides) for item in ("--set", option)]

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from entitymill import settings, source
+from entitymill import settings
 from entitymill.errors import SourceError
+from entitymill.source import reader
 
 from .conftest import ROOT, Job
 
@@ -128,8 +129,8 @@ def test_columns_that_spark_cannot_read_are_left_out_where_nothing_asks_for_them
     told += "'2026-01-01'::timestamp_ns as at, i % 2 as part from range(4) t(i)"
     duckdb.sql(f"COPY ({told}) TO '{job.directory}/texts.parquet' (FORMAT parquet, PARTITION_BY (part))")
 
-    def opened(*overrides: str) -> source.Source:
-        return source.open_source(job.spark, settings.load(None, job.options(*overrides), {}).source)
+    def opened(*overrides: str) -> reader.Source:
+        return reader.open_source(job.spark, settings.load(None, job.options(*overrides), {}).source)
 
     rows = opened("source.passthrough=[n, part]", "source.where=part = 0").rows.orderBy("doc_id").collect()
     assert [(row.doc_id, row.text, *row.passthrough) for row in rows] == [

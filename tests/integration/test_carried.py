@@ -13,9 +13,9 @@ from deltalake import write_deltalake
 
 from entitymill import settings
 from entitymill.errors import SettingsError
-from entitymill.session import calendars, configured
-from entitymill.source import open_source
-from entitymill.surroundings import check_output
+from entitymill.platform.overlap import check_output
+from entitymill.platform.session import calendars, configured
+from entitymill.source.reader import open_source
 
 from .conftest import Job
 from .test_bad_input import nothing_written

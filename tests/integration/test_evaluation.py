@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill import evaluation
-from entitymill.evaluation import ALL, Score, evaluate
+from entitymill.commands.evaluate import ALL, Score, evaluate, main
 
 from .conftest import Job
 
@@ -42,7 +41,7 @@ def test_a_jobs_own_table_is_perfect_against_itself(job: Job, capsys: pytest.Cap
     job.texts([("a", "Angela Merkel met Emmanuel Macron in Paris.")]).run()
     job.read("entities").select("doc_id", "begin", "end", "label").write.json(f"{job.directory}/gold.jsonl")
 
-    code = evaluation.main(["--entities", f"{job.output}/entities", "--gold", f"{job.directory}/gold.jsonl"])
+    code = main(["--entities", f"{job.output}/entities", "--gold", f"{job.directory}/gold.jsonl"])
 
     printed = capsys.readouterr().out
     assert code == 0
@@ -53,7 +52,7 @@ def test_a_jobs_own_table_is_perfect_against_itself(job: Job, capsys: pytest.Cap
 def test_a_wrong_path_and_a_missing_column_are_named(job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "gold.jsonl").write_text('{"doc_id": "a", "start": 1}\n')
 
-    assert evaluation.main(["--entities", f"{tmp_path}/nowhere", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
+    assert main(["--entities", f"{tmp_path}/nowhere", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
     assert "--entities: nothing is at" in capfd.readouterr().err
-    assert evaluation.main(["--entities", f"{tmp_path}/gold.jsonl", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
+    assert main(["--entities", f"{tmp_path}/gold.jsonl", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
     assert "has no column begin; it has doc_id, start" in capfd.readouterr().err

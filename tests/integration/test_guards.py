@@ -12,8 +12,10 @@ import pytest
 
 from bench import stub
 from delta_reader import read_delta
-from entitymill import command, extraction, settings
+from entitymill import settings
+from entitymill.commands import extract as command
 from entitymill.errors import RejectedError, SettingsError
+from entitymill.run import extraction
 from entitymill.tables import Tables, layout
 from entitymill.tables.publisher import Publisher
 

@@ -10,8 +10,8 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import units
 from entitymill.errors import OutputError, RejectedError
+from entitymill.run import units
 from truth import POOL, Truth
 
 from .conftest import Job

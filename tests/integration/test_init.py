@@ -11,9 +11,12 @@ import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
-from entitymill import completion, draft, proposal, settings
+from entitymill import settings
+from entitymill.commands import init
 from entitymill.errors import SourceError
-from entitymill.extraction import extract
+from entitymill.run.extraction import extract
+from entitymill.settings import json_schema
+from entitymill.source import proposal
 
 from .conftest import MODELS
 
@@ -35,7 +38,7 @@ def table(rows: int = 4) -> pa.Table:
 
 
 def run(*arguments: object) -> int:
-    return draft.main([str(argument) for argument in arguments])
+    return init.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -62,8 +65,8 @@ def test_what_is_written_runs(here: Path, spark: SparkSession, kind: str, capfd:
     text = (here / "conf" / "mine.yaml").read_text(encoding="utf8")
     assert "Zebulon" not in told.out + told.err + text
     assert "id article_id, text body" in told.out
-    assert text.startswith(completion.LINE)
-    assert (here / "conf" / "schema.json").read_text(encoding="utf8") == completion.schema()
+    assert text.startswith(json_schema.LINE)
+    assert (here / "conf" / "schema.json").read_text(encoding="utf8") == json_schema.schema()
     found = settings.load(here / "conf" / "mine.yaml", [*MODELS, "recognition.precision=int8"], {})
     assert (found.source.format, found.source.path) == (kind, named)
     assert found.source.passthrough == ("position", "title", "published", "tags")

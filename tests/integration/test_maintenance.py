@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 import pytest
 
-from entitymill import maintenance, settings
+from entitymill import settings
+from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
-from entitymill.tables import Tables, claims
+from entitymill.tables import Tables, commit_lock, maintenance
 from entitymill.tables.lease import claim_of
 from truth import POOL, Truth, held
 
@@ -111,17 +112,17 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     small_files: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As on S3, which tests/cluster has; here the claims lie on a disk."""
-    monkeypatch.setattr(claims, "needed", lambda *_: True)
+    monkeypatch.setattr(commit_lock, "needed", lambda *_: True)
     tables, loaded = tables_of(small_files)
     job = claim_of(tables, loaded.limits, "job")
     assert job is not None
     assert job.take()
     options = [item for option in small_files.options("limits.wait_seconds=1") for item in ("--set", option)]
     for task in ("optimize", "vacuum"):
-        assert maintenance.main([*options, task]) == 1
+        assert maintain_tables([*options, task]) == 1
         assert "another run that just began writes" in capfd.readouterr().err
     job.release()
-    assert maintenance.main([*options, "optimize"]) == 0
+    assert maintain_tables([*options, "optimize"]) == 0
     assert list((small_files.output / "_claims").iterdir()) == []
 
 
@@ -130,7 +131,7 @@ def test_the_command_says_what_it_did_and_what_is_missing(
 ) -> None:
     options = [item for option in small_files.options() for item in ("--set", option)]
     log = ["--set", f"log={small_files.directory}/run.log"]
-    assert maintenance.main([*options, *log, "optimize"]) == 0
+    assert maintain_tables([*options, *log, "optimize"]) == 0
     assert "small files joined" in capfd.readouterr().out
-    assert maintenance.main([*options, *log, "--set", "output.path=/nowhere/at/all", "optimize"]) == 1
+    assert maintain_tables([*options, *log, "--set", "output.path=/nowhere/at/all", "optimize"]) == 1
     assert "no entity tables at" in capfd.readouterr().err

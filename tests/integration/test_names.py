@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from entitymill import settings
 from entitymill.errors import OutputError, SourceError
-from entitymill.extraction import extract
+from entitymill.run.extraction import extract
 
 from .conftest import MODELS, Job
 

@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas, settings
 from entitymill.errors import OutputError, RejectedError, SettingsError, SourceError
-from entitymill.extraction import extract
-from entitymill.plan import Plan
-from entitymill.session import configured
+from entitymill.platform.session import configured
+from entitymill.run.extraction import extract
+from entitymill.run.plan import Plan
 from entitymill.tables import Tables, parquet
 
 from .conftest import Job

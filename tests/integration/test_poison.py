@@ -13,8 +13,8 @@ from pyspark.sql import DataFrame
 import poison_stub
 from entitymill.engines.openvino import FACTORY
 from entitymill.errors import RejectedError
-from entitymill.failures import AGAIN
-from entitymill.summary import Summary
+from entitymill.run.failures import AGAIN
+from entitymill.run.summary import Summary
 from entitymill.tables.publisher import Counted
 
 from .conftest import Job

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entitymill import cli, settings
+from entitymill.commands.redact import parser
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.tables import Tables, redaction, rows
+from entitymill.tables import Tables, rows
 from entitymill.tables.erasure import erase
 from entitymill.tables.redaction import masked, redact
 
@@ -174,4 +175,4 @@ def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixtu
     assert "the next run would bring them back" in " ".join(capsys.readouterr().err.split())
     assert cli.main(["erase", *options]) == 2
     assert cli.main(["erase", *options, "--ids-file", f"{filled.directory}/none"]) == 2
-    assert redaction.parser().prog == "entitymill redact"
+    assert parser().prog == "entitymill redact"

@@ -12,9 +12,9 @@ import pytest
 from pyspark.ml import Pipeline
 from pyspark.sql import SparkSession
 
-from entitymill import accuracy, preparation, sample
+from entitymill.commands import prepare
 from entitymill.engines import sparknlp_model
-from entitymill.formats import saved
+from entitymill.models import accuracy, sample, saved
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
 
@@ -24,7 +24,7 @@ DEMO = ROOT / "models" / "demo"
 
 
 def run(*arguments: object) -> None:
-    assert preparation.main([str(argument) for argument in arguments]) == 0
+    assert prepare.main([str(argument) for argument in arguments]) == 0
 
 
 def constants(network: Path) -> list[str]:

@@ -14,10 +14,11 @@ import openvino as ov
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill import preparation, sections
+from entitymill.commands import prepare
 from entitymill.engines import sparknlp_model, sparknlp_stages
 from entitymill.errors import ModelError
-from entitymill.session import has_class
+from entitymill.platform.session import has_class
+from entitymill.settings import sections
 
 from .conftest import ROOT, Job
 
@@ -77,7 +78,7 @@ def test_a_pipeline_saved_whole_gives_the_same_as_its_classifier(job: Job, saved
 
 def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(job: Job, saved_demo: Path, tmp_path: Path) -> None:
     zipped = shutil.make_archive(str(tmp_path / "distilbert_ner_en_5.5.1_3.0_1748182871053"), "zip", saved_demo)
-    assert preparation.main([zipped, str(tmp_path / "bundle")]) == 0
+    assert prepare.main([zipped, str(tmp_path / "bundle")]) == 0
     shutil.unpack_archive(zipped, tmp_path / "unpacked")
     job.texts(TEXTS)
 
@@ -86,7 +87,7 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(job: Job, saved_
 
 
 def test_an_onnx_model_runs_in_either_engine(job: Job, saved_onnx: Path, tmp_path: Path) -> None:
-    assert preparation.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
+    assert prepare.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
     job.texts(TEXTS)
 
     ours = mentions(job, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")

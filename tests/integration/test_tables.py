@@ -13,9 +13,9 @@ from pyspark.sql import functions as F
 from entitymill import settings
 from entitymill.engines import openvino, sparknlp_stages
 from entitymill.errors import ModelError, OutputError
-from entitymill.extraction import extract
-from entitymill.sections import SegmentationSettings
-from entitymill.session import configured
+from entitymill.platform.session import configured
+from entitymill.run.extraction import extract
+from entitymill.settings.sections import SegmentationSettings
 from entitymill.tables import Tables
 
 from .conftest import ROOT, Job

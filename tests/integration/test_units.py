@@ -14,14 +14,16 @@ from delta.tables import DeltaTable
 from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill import extraction, settings, storage, units
-from entitymill.changes import Changes
+from entitymill import settings
 from entitymill.engines.engine import open_engine
-from entitymill.sections import LimitSettings
+from entitymill.platform import storage
+from entitymill.run import extraction, units
 from entitymill.settings import Settings
+from entitymill.settings.sections import LimitSettings
+from entitymill.source.changes import Changes
 from entitymill.tables import Tables, commits
-from entitymill.tables.kept import Kept
 from entitymill.tables.publisher import Publisher, Unit
+from entitymill.tables.scratch import Kept
 from entitymill.tables.staging import Staging
 from truth import POOL, Truth
 

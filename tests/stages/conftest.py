@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from bench.stub import stub_tagger
 from entitymill import settings
-from entitymill.extraction import SMALL_QUERIES
-from entitymill.sections import SourceSettings
-from entitymill.session import configured
-from entitymill.source import Source
+from entitymill.platform.session import configured
+from entitymill.run.extraction import SMALL_QUERIES
+from entitymill.settings.sections import SourceSettings
+from entitymill.source.reader import Source
 from entitymill.tables import Stamp, Tables
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import CONFS

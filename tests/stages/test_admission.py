@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill import admission
-from entitymill.admission import CODE
-from entitymill.source import Source
+from entitymill.source import row_checks
+from entitymill.source.reader import Source
+from entitymill.source.row_checks import CODE
 
 
 def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[..., Source]) -> None:
@@ -20,8 +20,8 @@ def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[...
         ("a", "Anna"): None, ("b", ""): None, (None, "x"): "null_id", ("c", None): "null_text",
         ("d", "y" * 11): "text_too_long", ("e", "1"): "duplicate_id", ("e", "2"): "duplicate_id", ("f", "y" * 10): None,
     }  # fmt: skip
-    assert {row["doc_id"] for row in admission.documents(judged).collect()} == {"a", "b", "f"}
-    details = {row["doc_id"]: row["detail"] for row in admission.refused(judged, 10).collect()}
+    assert {row["doc_id"] for row in row_checks.documents(judged).collect()} == {"a", "b", "f"}
+    details = {row["doc_id"]: row["detail"] for row in row_checks.refused(judged, 10).collect()}
     assert details["d"] == "11 code points, source.max_chars is 10"
     assert details["e"] == "2 rows of this run have this id"
 
@@ -36,10 +36,10 @@ def test_what_is_no_utf_8_is_refused(spark: SparkSession, column: str) -> None:
     bad = "decode(unhex('ff'), 'iso-8859-1')" if column == "other" else "cast(unhex('eda080') as string)"
     values = {"doc_id": "'a'", "text": "'Anna'", column: bad}
     rows = spark.sql(f"SELECT {', '.join(f'{value} AS {name}' for name, value in values.items())}, 1L AS copies")
-    assert [row[CODE] for row in admission.judge(rows, 100).collect()] == [f"malformed_{column.removeprefix('doc_')}"]
+    assert [row[CODE] for row in row_checks.judge(rows, 100).collect()] == [f"malformed_{column.removeprefix('doc_')}"]
 
 
 def test_more_duplicates_than_are_broadcast(source_of: Callable[..., Source], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "BROADCAST_DUPLICATES", 1)
+    monkeypatch.setattr(row_checks, "BROADCAST_DUPLICATES", 1)
     judged = source_of(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")).judged()
     assert sorted((row["doc_id"], row[CODE]) for row in judged.collect() if row[CODE] is None) == [("c", None)]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill import changes
-from entitymill.changes import Changes, Policy
 from entitymill.errors import OutputError
-from entitymill.feed import CHANGE, COMMIT, Feed
-from entitymill.source import Source
+from entitymill.source import changes
+from entitymill.source.change_feed import CHANGE, COMMIT, Feed
+from entitymill.source.changes import Changes, Policy
+from entitymill.source.reader import Source
 
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from entitymill.errors import OutputError
-from entitymill.sections import LimitSettings
+from entitymill.settings.sections import LimitSettings
 from entitymill.tables import Tables, lease, process
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs

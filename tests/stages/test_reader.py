@@ -14,7 +14,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from bench.stub import open_stub
-from entitymill import extraction, settings
+from entitymill import settings
+from entitymill.run import extraction
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS, NIGHTS = 20, 3

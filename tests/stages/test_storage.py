@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill import storage
+from entitymill.platform import storage
 
 
 def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSession, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import types as T
 
-from entitymill import carried
 from entitymill.errors import SourceError
+from entitymill.source import carried
 
 
 def fields(kind: T.DataType, name: str = "c", metadata: dict[str, object] | None = None) -> list[T.StructField]:

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from entitymill import __version__, cli, command, draft, maintenance, preparation, tag
-from entitymill.reporting import history
-from entitymill.tables import redaction
+from entitymill import __version__, cli
+from entitymill.commands import extract, history, init, maintain, prepare, redact, tag
 
 PARSERS = {
     "tag": tag.parser,
-    "init": draft.parser,
-    "extract": command.parser,
-    "prepare": preparation.parser,
-    "maintain": maintenance.parser,
+    "init": init.parser,
+    "extract": extract.parser,
+    "prepare": prepare.parser,
+    "maintain": maintain.parser,
     "runs": history.parser,
-    "redact": redaction.parser,
+    "redact": redact.parser,
 }
 JOBS = Path(__file__).parents[2] / "jobs"
 

@@ -8,8 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from entitymill import completion
-from entitymill.settings import known_keys
+from entitymill.settings import json_schema, known_keys
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -19,28 +18,28 @@ FILES = sorted(path.name for path in CONF.glob("*.yaml"))
 
 @pytest.fixture
 def carried() -> Any:
-    return json.loads((CONF / completion.FILE).read_text(encoding="utf8"))
+    return json.loads((CONF / json_schema.FILE).read_text(encoding="utf8"))
 
 
 def test_the_schema_is_the_settings_own() -> None:
-    assert (CONF / completion.FILE).read_text(encoding="utf8") == completion.schema(), "run `make schema`"
+    assert (CONF / json_schema.FILE).read_text(encoding="utf8") == json_schema.schema(), "run `make schema`"
 
 
 def test_the_page_is_the_settings_own() -> None:
-    assert PAGE.read_text(encoding="utf8") == completion.page(), "run `make schema`"
+    assert PAGE.read_text(encoding="utf8") == json_schema.page(), "run `make schema`"
 
 
 def test_the_page_has_every_setting() -> None:
-    page = completion.page()
+    page = json_schema.page()
     sections = {key for key in known_keys() if any(other.startswith(f"{key}.") for other in known_keys())}
     assert [key for key in known_keys() if key not in sections and f"| `{key}` |" not in page] == []
-    assert set(completion._NOTES) <= sections
+    assert set(json_schema._NOTES) <= sections
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_settings_names_the_schema_and_is_valid_by_it(carried: Any, name: str) -> None:
     text = (CONF / name).read_text(encoding="utf8")
-    assert text.startswith(completion.LINE + "\n")
+    assert text.startswith(json_schema.LINE + "\n")
     jsonschema.validate(yaml.safe_load(text), carried)
 
 

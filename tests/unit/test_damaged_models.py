@@ -16,7 +16,7 @@ import pytest
 
 from entitymill.engines import sparknlp_model
 from entitymill.errors import ModelError
-from entitymill.formats import archive, javastream, saved, sequencefile, sources, weights
+from entitymill.models import archive, javastream, kinds, saved, sequencefile, weights
 from entitymill.recognition.tagger import bundle
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -100,7 +100,7 @@ def a_model(directory: Path, draw: random.Random) -> None:
         chosen = directory / "saved.zip"
         chosen.write_bytes(repacked(files, draw.choice(METHODS[:2])))
     (directory / "scratch").mkdir()
-    sources.read(chosen, directory / "scratch")
+    kinds.read(chosen, directory / "scratch")
 
 
 ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": a_stream, "model": a_model}

@@ -4,7 +4,7 @@ import pytest
 
 from entitymill.errors import DriftError
 from entitymill.reporting import drift
-from entitymill.sections import ReportSettings
+from entitymill.settings.sections import ReportSettings
 from sample_figures import run
 
 BOUNDS = ReportSettings()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.command import main
+from entitymill.commands.extract import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from entitymill.errors import RejectedError
-from entitymill.failures import Failures
+from entitymill.run.failures import Failures
+from entitymill.run.units import Piece
 from entitymill.settings import load
-from entitymill.units import Piece
 
 NONE: Any = None
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from entitymill import faults
 from entitymill.errors import StorageError
-from entitymill.sections import OutputSettings
+from entitymill.platform import storage_faults
+from entitymill.settings.sections import OutputSettings
 from entitymill.tables import Tables
 
 REFUSED = (
@@ -35,7 +35,7 @@ REFUSED = (
     ],
 )
 def test_a_storage_that_fails_is_named(text: str, expected: str) -> None:
-    assert str(faults.storage_fault(text)).startswith(expected)
+    assert str(storage_faults.storage_fault(text)).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_storage_that_fails_is_named(text: str, expected: str) -> None:
     ],
 )
 def test_other_errors_are_left_alone(text: str) -> None:
-    assert faults.storage_fault(text) is None
+    assert storage_faults.storage_fault(text) is None
 
 
 class SilentSession:

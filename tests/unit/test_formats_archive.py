@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill.formats import archive
+from entitymill.models import archive
 from unit.damage import repacked
 
 FILES = {"metadata/part-00000": b'{"class": "x"}\n' * 20, "network": bytes(range(256)) * 8, "empty": b""}

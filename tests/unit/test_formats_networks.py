@@ -9,7 +9,7 @@ from openvino import opset13 as ops
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.formats import exchange, huggingface, parts, reduction
+from entitymill.models import classifier, huggingface, networks, reduction
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.execution import Execution
@@ -19,8 +19,8 @@ from unit import tiny
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
-def tagger_of(found: parts.Parts, directory: Path) -> Tagger:
-    parts.write(found, directory)
+def tagger_of(found: classifier.Parts, directory: Path) -> Tagger:
+    classifier.write(found, directory)
     about = {"name": "tiny", "source": "test", "licence": "none", "casing": found.casing, "precision": "f32"}
     manifest = bundle.write_manifest(directory, {**about, "max_length": found.max_length})
     return Tagger.load({name: directory / name for name in manifest.files}, manifest, Execution())
@@ -123,7 +123,7 @@ def test_casing_is_asked_for_only_where_nothing_tells_it(tmp_path: Path) -> None
 
 
 def test_an_onnx_network_of_three_inputs_becomes_one_of_two(tmp_path: Path) -> None:
-    found = exchange.read(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
+    found = networks.read(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
 
     assert [port.get_any_name() for port in found.network.inputs] == list(network.INPUTS)
     np.testing.assert_allclose(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"), **CLOSE)
@@ -136,7 +136,7 @@ def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Pat
     (tmp_path / "assets" / "labels.txt").write_text("\n".join(tiny.LABELS))
     shutil.copy(tiny.TINY / "distilbert" / "tokenizer.json", tmp_path / "assets")
 
-    found = exchange.read(tmp_path, "here")
+    found = networks.read(tmp_path, "here")
 
     assert (found.labels, found.casing) == (tuple(tiny.LABELS), "cased")
     np.testing.assert_allclose(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
@@ -161,7 +161,7 @@ def toy(ids: str = "i64", mask: str = "attention_mask", width: int = 5, length: 
 
 
 def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
-    found = exchange.normalise(toy("i32"), 5, "here")
+    found = networks.normalise(toy("i32"), 5, "here")
 
     assert {port.get_element_type() for port in found.inputs} == {ov.Type.i64}
     assert len(found.outputs) == 1 and found.output(0).get_any_name() == "logits"
@@ -181,7 +181,7 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
 )
 def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        exchange.normalise(given, 5, "here")
+        networks.normalise(given, 5, "here")
 
 
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:

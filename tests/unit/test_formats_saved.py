@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill.formats import saved
+from entitymill.models import saved
 from unit import tiny
 
 

@@ -22,7 +22,7 @@ from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, WorkerError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Execution
-from entitymill.sections import DAY
+from entitymill.settings.sections import DAY
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]

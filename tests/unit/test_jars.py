@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from entitymill import jars, versions
+from entitymill.commands import fetch_jars
+from entitymill.platform import versions
 
 ROOT = Path(__file__).parents[2]
-OURS = jars.JARS["3.5"]
+OURS = fetch_jars.JARS["3.5"]
 
 
 def files(directory: Path) -> dict[str, str]:
@@ -21,19 +22,19 @@ def files(directory: Path) -> dict[str, str]:
 @pytest.mark.parametrize("client", ["mvn", "spark"])
 def test_a_client_fetches_the_very_files(tmp_path: Path, client: str, capsys: pytest.CaptureFixture[str]) -> None:
     to = tmp_path / "a" / "jars"
-    assert jars.main(["--to", str(to), "--client", client, "--spark", "3.5"]) == 0
+    assert fetch_jars.main(["--to", str(to), "--client", client, "--spark", "3.5"]) == 0
     assert files(to) == {jar.name: jar.sha256 for jar in OURS}
     assert "their SHA-256 are right" in capsys.readouterr().out
-    assert jars.main(["--to", str(to), "--client", client, "--spark", "3.5"]) == 0
+    assert fetch_jars.main(["--to", str(to), "--client", client, "--spark", "3.5"]) == 0
     assert "has them already" in capsys.readouterr().out
 
 
 def test_an_altered_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = jars.Jar(OURS[1].coordinates, "0" * 64)
-    monkeypatch.setitem(jars.JARS, "3.5", (OURS[0], wrong))
-    assert jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5", "--client", "mvn"]) == 1
+    wrong = fetch_jars.Jar(OURS[1].coordinates, "0" * 64)
+    monkeypatch.setitem(fetch_jars.JARS, "3.5", (OURS[0], wrong))
+    assert fetch_jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5", "--client", "mvn"]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "delta-storage-3.3.3.jar has SHA-256 45ad193053fd…, this version expects 000000000000…" in said
     assert not (tmp_path / "jars").exists()
@@ -43,9 +44,11 @@ def test_an_altered_file_is_refused(
 def test_what_no_repository_has_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], client: str
 ) -> None:
-    monkeypatch.setitem(jars.JARS, "3.5", (jars.Jar("io.delta:delta-nothing_2.12:9.9.9", "0" * 64),))
+    monkeypatch.setitem(fetch_jars.JARS, "3.5", (fetch_jars.Jar("io.delta:delta-nothing_2.12:9.9.9", "0" * 64),))
     place = f"file://{tmp_path}/repository"
-    assert jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5", "--client", client, "--repository", place]) == 1
+    assert (
+        fetch_jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5", "--client", client, "--repository", place]) == 1
+    )
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(rf"error: {client} could not fetch the jars: .*delta-nothing_2.12", said)
     assert not (tmp_path / "jars").exists()
@@ -56,23 +59,23 @@ def test_without_a_client_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    assert jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5"]) == 2
+    assert fetch_jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "Neither Maven nor PySpark with Java is installed: install Maven (mvn), or entitymill[spark]" in said
 
 
 def test_two_deltas_never_lie_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "delta-spark_2.12-3.2.0.jar").touch()
-    assert jars.main(["--to", str(tmp_path), "--spark", "3.5"]) == 2
+    assert fetch_jars.main(["--to", str(tmp_path), "--spark", "3.5"]) == 2
     assert "holds delta-spark_2.12-3.2.0.jar, another Delta" in " ".join(capsys.readouterr().err.split())
 
 
 def test_make_and_the_command_fetch_the_same_files() -> None:
-    assert set(jars.JARS) == set(versions.DELTA)
+    assert set(fetch_jars.JARS) == set(versions.DELTA)
     for spark, pom in (("3.5", "pom.xml"), ("4.0", "spark4/pom.xml")):
         text = (ROOT / "jars" / pom).read_text(encoding="utf8")
-        first = jars.JARS[spark][0].coordinates.split(":")
+        first = fetch_jars.JARS[spark][0].coordinates.split(":")
         assert f"<artifactId>{first[1]}</artifactId>\n      <version>{first[2]}</version>" in text
-        assert {jar.coordinates.split(":")[2] for jar in jars.JARS[spark]} == {versions.DELTA[spark][0]}
+        assert {jar.coordinates.split(":")[2] for jar in fetch_jars.JARS[spark]} == {versions.DELTA[spark][0]}
     built = {name: digest for name, digest in files(ROOT / "build" / "jars").items() if name.endswith(".jar")}
     assert built == {jar.name: jar.sha256 for jar in OURS}

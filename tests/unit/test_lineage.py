@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from entitymill import outcome, settings
+from entitymill import settings
 from entitymill.errors import SourceError
 from entitymill.reporting import lineage
-from entitymill.summary import Summary
+from entitymill.run import outcome
+from entitymill.run.summary import Summary
 
 SUMMARY = Summary("r1", datetime(2026, 11, 20, 3, tzinfo=timezone.utc), documents=7, by_label={"PER": 5, "LOC": 2})
 

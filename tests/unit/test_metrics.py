@@ -10,12 +10,13 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from entitymill import sections, settings
+from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
-from entitymill.outcome import Stopped
 from entitymill.reporting import drift, metrics
 from entitymill.reporting.totals import Totals
-from entitymill.summary import Summary
+from entitymill.run.outcome import Stopped
+from entitymill.run.summary import Summary
+from entitymill.settings import sections
 from sample_figures import run
 
 MINIMAL = ["source.path=texts", "output.path=/lake/out"]

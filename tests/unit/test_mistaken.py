@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from entitymill import texts
+from entitymill import python_api
 from entitymill.errors import ModelError
 from unit import tiny
 
@@ -20,7 +20,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
 def test_another_model_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
     place = MADE[kind](tmp_path)
     with pytest.raises(ModelError) as refused:
-        texts.load(place)
+        python_api.load(place)
     assert str(refused.value) == (
         f"{place} is {kind}, not a model bundle: run prepare_model.py {place} DEST (or entitymill prepare), "
         "and name DEST (docs/models.md)."
@@ -37,11 +37,11 @@ def test_another_model_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
 )
 def test_a_model_that_is_not_there_is_said_how_to_get(path: str, message: str) -> None:
     with pytest.raises(ModelError) as refused:
-        texts.load(path)
+        python_api.load(path)
     assert message in str(refused.value)
 
 
 def test_a_directory_of_anything_else_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"has no manifest\.json: it is not a model bundle; prepare_model\.py makes one"):
-        texts.load(tmp_path)
+        python_api.load(tmp_path)

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill import naming, settings
+from entitymill import settings
 from entitymill.errors import SettingsError
+from entitymill.platform import sql_names
 
 LEVEL = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
 
@@ -21,20 +22,20 @@ LEVEL = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
     ],
 )
 def test_names_are_split_and_quoted(name: str, parts: tuple[str, ...], quoted: str) -> None:
-    assert naming.parts(name) == parts
-    assert naming.quoted(name) == quoted
-    assert naming.parts(quoted) == parts
+    assert sql_names.parts(name) == parts
+    assert sql_names.quoted(name) == quoted
+    assert sql_names.parts(quoted) == parts
 
 
 @pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "`", "`a", "`a`b", "a.`b", "``", "a\nb", "a.\x00"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
-        naming.parts(name)
+        sql_names.parts(name)
 
 
 @given(st.lists(LEVEL, min_size=1, max_size=3))
 def test_quoting_any_levels_and_reading_them_gives_them_back(levels: list[str]) -> None:
-    assert naming.parts(".".join(map(naming.quoted_part, levels))) == tuple(levels)
+    assert sql_names.parts(".".join(map(sql_names.quoted_part, levels))) == tuple(levels)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from entitymill import overlap
 from entitymill.errors import SettingsError, StorageError
+from entitymill.platform import overlap
 
 NAMES = st.text(st.characters(codec="utf8", exclude_characters="/\0"), min_size=1, max_size=8).filter(
     lambda name: name not in (".", "..") and ":" not in name

@@ -10,7 +10,7 @@ import pytest
 
 from entitymill.reporting import drift, page, plots
 from entitymill.reporting.figures import Days
-from entitymill.sections import ReportSettings
+from entitymill.settings.sections import ReportSettings
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 
 LINKS = ("src", "href", "srcset", "action", "data", "xlink:href")

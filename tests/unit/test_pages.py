@@ -6,7 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
-from entitymill import maintenance, settings
+from entitymill import settings
+from entitymill.commands import maintain
 from pages import ROOT, block
 
 
@@ -17,7 +18,7 @@ def test_databricks_maintenance_has_all_that_its_settings_need() -> None:
     ours = [str(ROOT / "conf" / Path(word).name) if word.endswith(".yaml") else word for word in words]
     tasks = ours[-3:]
     assert tasks == ["optimize", "vacuum", "purge"]
-    options = maintenance.parser().parse_args(ours[:-2])
+    options = maintain.parser().parse_args(ours[:-2])
     loaded = settings.load(options.config, options.overrides)
     assert (loaded.output.schema_, loaded.log) == ("main.article_entities", "stderr")
 

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from openvino import opset13 as ops
 
-from entitymill import accuracy, placement, preparation, sample
+from entitymill.commands import prepare as preparation
 from entitymill.errors import OutputError
+from entitymill.models import accuracy, sample, whole_directories
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.network import INPUTS
 from unit import tiny
@@ -250,5 +251,5 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) ->
     scratch.mkdir()
     (old / bundle.MANIFEST).write_text("{}")
     with pytest.raises(OutputError, match="cannot be written"):
-        placement.put(scratch / "never made", old, scratch)
+        whole_directories.put(scratch / "never made", old, scratch)
     assert (old / bundle.MANIFEST).read_text() == "{}"

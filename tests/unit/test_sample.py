@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from entitymill import accuracy, sample
 from entitymill.errors import SettingsError
+from entitymill.models import accuracy, sample
 
 ROWS = [{"tokens": ["Angela", "slept", "."], "tags": ["B-PER", "O", "O"]}, {"tokens": ["No"], "tags": ["O"]}]
 

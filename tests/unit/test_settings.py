@@ -5,9 +5,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from entitymill import masking
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings, known_keys, load
+from entitymill.settings import Settings, known_keys, load, masking
 
 CONF = Path(__file__).parents[2] / "conf"
 MINIMAL = ["source.path=texts", "output.path=out"]

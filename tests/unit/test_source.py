@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from entitymill import settings, source
+from entitymill import settings
 from entitymill.errors import SettingsError
+from entitymill.source import reader
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from entitymill.errors import SettingsError
     ],
 )
 def test_a_condition_that_may_hold_for_other_rows_later(where: str | None, moving: bool) -> None:
-    assert source.moves(where) == moving
+    assert reader.moves(where) == moving
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from entitymill import accuracy, preparation
+from entitymill.commands import prepare
 from entitymill.errors import ModelError
-from entitymill.formats import huggingface, tagging
+from entitymill.models import accuracy, huggingface, label_schemes
 from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Execution
@@ -33,7 +33,7 @@ SCHEMES = {
 def made(labels: list[str], into: Path, *options: str) -> tuple[int, Path]:
     source = tiny.copied(KIND, into)
     tiny.change_config(source, id2label={str(i): label for i, label in enumerate(labels)})
-    return preparation.main([str(source), str(into / "out"), *options]), into / "out"
+    return prepare.main([str(source), str(into / "out"), *options]), into / "out"
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -107,13 +107,13 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
 def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -> None:
     found = huggingface.read(tiny.TINY / KIND, KIND)
     with pytest.raises(ModelError, match=message):
-        tagging._brought(labels, "it", None)
-    assert tagging.bring(found, "it")[0].labels == tuple(tiny.LABELS)
+        label_schemes._brought(labels, "it", None)
+    assert label_schemes.bring(found, "it")[0].labels == tuple(tiny.LABELS)
 
 
 def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, place = made(SCHEMES["io"][0], tmp_path)
-    assert preparation.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
+    assert prepare.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
     assert "says itself what they are: leave the option out" in " ".join(capsys.readouterr().err.split())
-    assert preparation.main([str(place), str(tmp_path / "again")]) == 0
+    assert prepare.main([str(place), str(tmp_path / "again")]) == 0
     assert bundle.in_directory(tmp_path / "again")[0].scheme == "iob1"

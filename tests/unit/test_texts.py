@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 import entitymill
-from entitymill import cli, tag
+from entitymill import cli
+from entitymill.commands import tag
 from entitymill.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, t
 
 def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
     code = (
-        "import sys, entitymill, entitymill.cli, entitymill.settings, entitymill.tag;"
+        "import sys, entitymill, entitymill.cli, entitymill.settings, entitymill.commands.tag;"
         "sys.exit(any(name in sys.modules for name in ('openvino', 'pyspark', 'tokenizers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT / "jobs").returncode == 0

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from entitymill import versions
 from entitymill.errors import SessionError
+from entitymill.platform import versions
 
 OLD, NEW = "file:/jars/delta-spark_2.12-3.3.3.jar!/io/delta", "file:/jars/delta-spark_2.13-4.0.1.jar!/io/delta"
 

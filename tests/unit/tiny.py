@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from entitymill.formats import javastream, saved, sequencefile
+from entitymill.models import javastream, saved, sequencefile
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny_models"
 EXPECTED = json.loads((TINY / "expected.json").read_text(encoding="utf8"))

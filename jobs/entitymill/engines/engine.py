@@ -11,12 +11,13 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import schemas, storage
+from entitymill import schemas
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
+from entitymill.platform import storage
 from entitymill.recognition.tagger.execution import Execution, check_precision
-from entitymill.sections import EntitySettings
 from entitymill.settings import Settings
+from entitymill.settings.sections import EntitySettings
 
 RESULTS_VERSION = 2
 """Raised whenever a change of this code changes what a given model finds in a given text."""

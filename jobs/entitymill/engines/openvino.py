@@ -1,4 +1,4 @@
-"""3  recognition on OpenVINO, in the executors' Python workers, through one `mapInArrow`: whole documents in, mentions out.
+"""Recognition on OpenVINO, in the executors' Python workers, through one `mapInArrow`: whole documents in, mentions out.
 
 A worker's child keeps one compiled model for as long as the worker lives (spark.python.worker.reuse). What crosses the
 boundary is the text, once, and what was found in it. This is the driver's side; `worker` and `child` are the others.
@@ -12,12 +12,13 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from entitymill import missing, schemas, shipping, storage
+from entitymill import schemas
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
+from entitymill.platform import executor_files, not_installed, storage
 from entitymill.recognition import saved_detector, sentences
 from entitymill.recognition.tagger import bundle, mistaken
-from entitymill.sections import PRETRAINED, SegmentationSettings
+from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 
 FACTORY = "entitymill.engines.child:open_recognition"
 """Of what a worker's child does."""
@@ -33,7 +34,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     Raises:
         ModelError: it is missing, incomplete, or differs from its manifest.
     """
-    scratch = shipping.scratch("entitymill-model-")
+    scratch = executor_files.scratch("entitymill-model-")
     manifest = _fetch_manifest(spark, path, scratch)
     names, place = manifest.shipped(), storage.driver_first(path).rstrip("/")
     for name, shipped in names.items():
@@ -43,7 +44,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
             raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
     for shipped in names.values():
-        shipping.send(spark, scratch / shipped)
+        executor_files.send(spark, scratch / shipped)
     return ShippedModel(names, path, manifest)
 
 
@@ -53,7 +54,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     Raises:
         ModelError: there is none.
     """
-    return _fetch_manifest(spark, path, shipping.scratch("entitymill-manifest-"))
+    return _fetch_manifest(spark, path, executor_files.scratch("entitymill-manifest-"))
 
 
 def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
@@ -65,7 +66,7 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
     """
     if not wanted:
         return
-    copy = shipping.scratch("entitymill-labels-") / bundle.LABELS
+    copy = executor_files.scratch("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
@@ -124,7 +125,9 @@ def saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> st
             return address.rstrip("/")
     except OSError as error:
         raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error
-    way = missing.model(settings.model) or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+    way = (
+        not_installed.model(settings.model) or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+    )
     raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
 
 
@@ -136,7 +139,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     """
     if settings.detector != "dl":
         return ShippedDetector({}, settings.detector, {})
-    scratch, place = shipping.scratch("entitymill-detector-"), saved_detector_at(spark, settings)
+    scratch, place = executor_files.scratch("entitymill-detector-"), saved_detector_at(spark, settings)
     parts = [path for path, _, _ in storage.files(spark, place) if "/metadata/part-" in path]
     if len(parts) != 1:
         raise ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel.")
@@ -155,7 +158,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     local = {name: scratch / shipped for name, shipped in names.items()}
     sentences.open_detector("dl", local, settings.model)
     for shipped in names.values():
-        shipping.send(spark, scratch / shipped)
+        executor_files.send(spark, scratch / shipped)
     return ShippedDetector(names, settings.model, digests)
 
 

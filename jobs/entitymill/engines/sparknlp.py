@@ -1,4 +1,4 @@
-"""3  recognition by Spark NLP itself, in the executors' JVM: the model card's four stages as they stand.
+"""Recognition by Spark NLP itself, in the executors' JVM: the model card's four stages as they stand.
 
 Its annotations go through the same joining as the other engine's tags.
 """
@@ -17,12 +17,12 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.engines import rows as rows_module
+from entitymill.engines import recognised as rows_module
 from entitymill.engines.sparknlp_model import Pipeline
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recogniser, tokens
 from entitymill.recognition.offsets import Texts
-from entitymill.recognition.tagger.rows import cut_short
+from entitymill.recognition.tagger.model_rows import cut_short
 from entitymill.recognition.tagger.tags import Tags
 from entitymill.recognition.tokens import Segments
 

@@ -15,11 +15,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
-from entitymill import session, storage
 from entitymill.errors import ModelError
+from entitymill.platform import session, storage
 from entitymill.recognition.tagger.execution import Precision
 from entitymill.recognition.tagger.network import precision_properties
-from entitymill.sections import PRETRAINED
+from entitymill.settings.sections import PRETRAINED
 
 _PIPELINE = "org.apache.spark.ml.PipelineModel"
 _CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")

@@ -11,10 +11,10 @@ from pyspark.sql import SparkSession
 from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokenizer
 from sparknlp.base import DocumentAssembler
 
-from entitymill import storage
 from entitymill.engines import openvino
 from entitymill.errors import ModelError
-from entitymill.sections import PRETRAINED, SegmentationSettings
+from entitymill.platform import storage
+from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 
 
 def stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:

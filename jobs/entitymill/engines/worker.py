@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark import SparkFiles
 
-from entitymill.engines import isolation, rows
+from entitymill.engines import isolation, recognised
 from entitymill.errors import WorkerError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution import Execution
@@ -125,7 +125,7 @@ class Worker:
             try:
                 result = isolation.child(work)(document, self._limit(document))
             except isolation.LostError as lost:
-                result = rows.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
+                result = recognised.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
                 failed += 1
             yield result
             if failed > MOST_FAILED:

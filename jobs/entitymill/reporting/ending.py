@@ -10,12 +10,12 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from entitymill import outcome
 from entitymill.errors import SettingsError
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
+from entitymill.run import outcome
+from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.summary import Summary
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from entitymill import __version__, masking, outcome, overlap
+from entitymill import __version__
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings
+from entitymill.platform import overlap
+from entitymill.run import outcome
+from entitymill.settings import Settings, masking
 
 if TYPE_CHECKING:
     from pyspark.sql import types as T
 
-    from entitymill.summary import Summary
+    from entitymill.run.summary import Summary
 
 log = logging.getLogger(__name__)
 PRODUCER = "entitymill"

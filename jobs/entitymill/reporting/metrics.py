@@ -13,17 +13,17 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from rich.console import Console
 
-from entitymill import __version__, masking
+from entitymill import __version__
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings
+from entitymill.settings import Settings, masking
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry  # of the extra
     from prometheus_client.metrics_core import Metric
 
     from entitymill.reporting.drift import Drift
     from entitymill.reporting.totals import Totals
-    from entitymill.summary import Summary
+    from entitymill.run.summary import Summary
     from entitymill.tables import Tables
 
 log = logging.getLogger(__name__)

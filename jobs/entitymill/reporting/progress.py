@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from entitymill.summary import Summary
+    from entitymill.run.summary import Summary
 
 KINDS = ("auto", "bar", "lines", "json", "none")
 LINE_SECONDS = 60.0

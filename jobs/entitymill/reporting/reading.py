@@ -13,10 +13,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError
-from entitymill.naming import quoted_part
+from entitymill.platform.session import calendars, configured
+from entitymill.platform.sql_names import quoted_part
 from entitymill.reporting import figures, shown, unit_speeds
 from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run
-from entitymill.session import calendars, configured
 from entitymill.settings import Settings
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE, MAINTENANCE

@@ -9,10 +9,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
-from entitymill import source
 from entitymill.errors import EntityMillError
 from entitymill.reporting.figures import Part, Sentence, Shown
 from entitymill.settings import Settings
+from entitymill.source import reader
 from entitymill.tables import Tables
 
 TOP = 12
@@ -38,7 +38,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables) -> Shown:
         return Shown(top)
     ids = sorted({row["doc_id"] for row in chosen})
     try:
-        texts = source.texts(spark, settings.source, ids)
+        texts = reader.texts(spark, settings.source, ids)
     except (EntityMillError, PySparkException) as error:
         said = str(error) if isinstance(error, EntityMillError) else "The source cannot be read now."
         return Shown(top, problem=said)

@@ -1,8 +1,9 @@
-"""5  mentions -> tables: the only package that writes.
+"""4  mentions -> tables: the only package that writes.
 
-`layout` says where tables are and makes them, `lease` lets one run at a time, `commits` makes one change, `publisher` brings
-documents in and out, `recovery` takes back what a death left half, `staging` collects what is swapped in at the end
-(`parquet` by renaming), `rejects` and `runs` keep the records, `rows` makes rows.
+`layout` says where tables are and makes them, `lease` lets one run at a time, `commits` makes one change (with `commit_lock`
+on S3), `publisher` brings documents in and out, `recovery` and `unfinished` take back what a death left half. `staging`
+collects what is swapped in at the end (`parquet` by renaming), `scratch` is what a run writes for itself, `rejects` and
+`runs` keep the records, `rows` makes rows. `maintenance`, `erasure` and `redaction` are work on tables between runs.
 """
 
 from entitymill.tables.layout import NAMES, Tables

@@ -19,7 +19,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from entitymill.session import configured
+from entitymill.platform.session import configured
 from entitymill.tables.layout import NAMES, Tables
 
 log = logging.getLogger(__name__)

@@ -1,24 +1,21 @@
-"""`entitymill erase`: documents out of the tables, out of their old files and versions, and a record that they are gone."""
+"""Documents out of the tables, out of their old files and versions, and a record that they are gone."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from rich.console import Console
-from rich.table import Table
 
-from entitymill import command, maintenance, schemas
-from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.source import open_source
+from entitymill import schemas
+from entitymill.errors import OutputError, SourceError
+from entitymill.source.reader import open_source
+from entitymill.tables import maintenance
 from entitymill.tables.layout import Tables
 
 if TYPE_CHECKING:
@@ -92,49 +89,3 @@ def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
 
 def _delete(tables: Tables, name: str, wanted: DataFrame) -> None:
     tables.exchange(name, wanted, tables.read(name).limit(0))
-
-
-def _read(options: argparse.Namespace) -> list[str]:
-    ids = list(options.ids)
-    if options.ids_file is not None:
-        try:
-            ids += options.ids_file.read_text(encoding="utf8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"--ids-file: {options.ids_file} cannot be read: {error}.") from error
-    ids = [one for one in dict.fromkeys(ids) if one]
-    if not ids or len(ids) > MOST:
-        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are named; name 1 to {MOST:,} at a time.")
-    return ids
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill erase`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill erase",
-        description="Erase documents from the tables of a job: rows, the files and old versions that held them; and write "
-        "down in the table erasures which were erased where, by the SHA-256 of their ids.",
-        epilog="Delete them from the source first. All older versions of the tables go with them: docs/privacy.md. "
-        "Exit codes: 0 done, 2 bad settings, 3 the source has them still, 1 anything else.",
-    )
-    command.add_settings(built)
-    built.add_argument("--ids", metavar="ID", nargs="+", default=[], help="ids of the documents")
-    built.add_argument("--ids-file", metavar="FILE", type=Path, help="a file with an id a line")
-    return built
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Erase documents; returns the exit code."""
-    options = parser().parse_args(arguments)
-
-    def work(settings: Settings) -> None:
-        ids = _read(options)
-        from entitymill.session import open_session  # noqa: PLC0415  # not for --help
-
-        erased = erase(open_session(settings.spark, "entitymill erase"), settings, ids)
-        shown = Table("table", "rows erased")
-        for name, rows in erased.items():
-            shown.add_row(name, f"{rows:,}")
-        Console().print(shown)
-        Console().print(f"{len(ids):,} ids looked for; recorded in {RECORD}", highlight=False)
-
-    return command.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")

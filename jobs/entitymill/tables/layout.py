@@ -11,11 +11,12 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import connect, faults, schemas, session, storage
+from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.naming import ddl, literal, quoted, quoted_in, quoted_part
-from entitymill.sections import OutputSettings
-from entitymill.tables import leftovers
+from entitymill.platform import connect, session, storage, storage_faults
+from entitymill.platform.sql_names import ddl, literal, quoted, quoted_in, quoted_part
+from entitymill.settings.sections import OutputSettings
+from entitymill.tables import unfinished
 from entitymill.tables.rows import normalized
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
@@ -138,7 +139,7 @@ class Tables:
         """
         if name not in self._found:
             try:
-                with faults.storage_told_apart():
+                with storage_faults.storage_told_apart():
                     row = self.spark.sql(f"DESCRIBE DETAIL {self.reference(name)}").collect()[0]
             except (PySparkException, Py4JJavaError):
                 return None
@@ -152,7 +153,9 @@ class Tables:
         if name in self._found:
             return True
         if self._root is not None:
-            return storage.exists(self.spark, self.address(name)) and not leftovers.half_made(self.spark, self.address(name))
+            return storage.exists(self.spark, self.address(name)) and not unfinished.half_made(
+                self.spark, self.address(name)
+            )
         return self.spark.catalog.tableExists(self._named(name))
 
     def _blank(self, name: str) -> bool:
@@ -195,7 +198,7 @@ class Tables:
                 raise OutputError(f"output.path: {self.settings.path} cannot be written: {error}.") from error
             return
         try:
-            with faults.storage_told_apart():
+            with storage_faults.storage_told_apart():
                 self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.settings.schema_ or '')}")
         except (PySparkException, Py4JJavaError) as error:
             raise OutputError(f"output.schema: {self.settings.schema_} does not exist and cannot be created.") from error
@@ -208,7 +211,7 @@ class Tables:
         """
         name = self.settings.schema_ or ""
         try:
-            with faults.storage_told_apart():
+            with storage_faults.storage_told_apart():
                 self.spark.catalog.databaseExists(quoted_in(self.spark, name))
         except (PySparkException, Py4JJavaError) as error:
             raise OutputError(f"output.schema: {name} cannot be looked for: is its catalog there?") from error
@@ -275,7 +278,7 @@ class Tables:
 
     def _parquet_is_ours(self) -> bool:
         try:
-            with faults.storage_told_apart():
+            with storage_faults.storage_told_apart():
                 ours = set(schemas.OLDEST_ENTITY_COLUMNS) <= set(self.read("entities").columns)
             return ours and not storage.exists(self.spark, f"{self.address('entities')}/_delta_log")
         except (PySparkException, Py4JJavaError, OSError):
@@ -442,12 +445,12 @@ class Tables:
         """Remove a table that waits to be swapped in, or what a run left that died while it made one."""
         self._found.pop(name, None)
         if self._root is not None:
-            leftovers.discard(self.spark, self.address(name), by_renaming=not self._on_object_store())
+            unfinished.discard(self.spark, self.address(name), by_renaming=not self._on_object_store())
         else:
             if self._hidden(name):
                 self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
             quiet = LONGEST_MAKING_SECONDS if name == "runs" else 0
-            leftovers.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
+            unfinished.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""

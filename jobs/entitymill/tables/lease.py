@@ -20,11 +20,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
-from entitymill import connect
 from entitymill.errors import OutputError
-from entitymill.sections import LimitSettings
-from entitymill.tables import claims, process
-from entitymill.tables.claims import Claims
+from entitymill.platform import connect
+from entitymill.settings.sections import LimitSettings
+from entitymill.tables import commit_lock, process
+from entitymill.tables.commit_lock import Claims
 from entitymill.tables.commits import TRIES, Commits, concurrent
 from entitymill.tables.layout import Tables
 from entitymill.tables.runs import MAINTENANCE, Record, Runs, turn
@@ -235,7 +235,7 @@ def _lasting(holder: Row) -> bool:
 
 def claim_of(tables: Tables, limits: LimitSettings, run_id: str) -> Claims | None:
     """The claim that has to stand before anything is committed; none where the storage itself tells commits apart."""
-    if not claims.needed(tables.spark, tables.settings):
+    if not commit_lock.needed(tables.spark, tables.settings):
         return None
     own = json.dumps(process.this_process())
     return Claims(tables.spark, tables.address("claims"), run_id, own, process.gone, limits.lease_seconds)

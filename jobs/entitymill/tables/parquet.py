@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pyspark.sql import DataFrame
 
-from entitymill import storage
 from entitymill.errors import OutputError
+from entitymill.platform import storage
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
 

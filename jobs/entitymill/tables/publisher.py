@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.naming import literal
+from entitymill.platform.sql_names import literal
 from entitymill.tables import rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables

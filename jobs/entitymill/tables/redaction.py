@@ -1,4 +1,4 @@
-"""`entitymill redact`: the source's texts with the mentions of some labels masked, by the offsets in `entities`.
+"""The source's texts with the mentions of some labels masked, by the offsets in `entities`.
 
 A document is written only where the tables tell of the very text that the source has now: what a run has not seen yet, or
 has refused, is left out, never passed on as it is.
@@ -6,7 +6,6 @@ has refused, is left out, never passed on as it is.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +15,11 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from rich.console import Console
 
-from entitymill import command, storage, surroundings
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.naming import quoted_in, quoted_part
-from entitymill.source import Source, open_source
+from entitymill.platform import overlap, storage
+from entitymill.platform.sql_names import quoted_in, quoted_part
+from entitymill.source.reader import Source, open_source
 from entitymill.tables.layout import Tables
 
 if TYPE_CHECKING:
@@ -166,7 +164,7 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
         if not there and source.location and not to.startswith(TABLE):
-            surroundings.check_output(spark, source.location, to)
+            overlap.check_output(spark, source.location, to)
     except OSError as error:
         raise OutputError(f"--to: {to} cannot be reached: {error}.") from error
     except SettingsError as error:
@@ -183,38 +181,3 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
 
 def _write(spark: SparkSession, rows: DataFrame, to: str) -> None:
     rows.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill redact`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill redact",
-        description="Write the source's texts with their mentions masked, as a Delta table of the same columns.",
-        epilog="What the model did not find is not masked: docs/privacy.md. Exit codes: 0 done, 2 bad settings, 3 documents "
-        "that no run has seen as they are now, 1 anything else.",
-    )
-    command.add_settings(built)
-    built.add_argument("--to", metavar="PATH", required=True, help="the table to write: a path, or table:NAME")
-    built.add_argument("--labels", metavar="LABEL", nargs="+", default=[], help="mask these alone (default: all)")
-    built.add_argument(
-        "--mask", default=MASK, help=f"in a mention's place (default: {MASK}); one character is repeated, so offsets stay"
-    )
-    built.add_argument("--partly", action="store_true", help="leave out what no run has seen as it is now, or refused")
-    return built
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Redact; returns the exit code."""
-    options = parser().parse_args(arguments)
-
-    def work(settings: Settings) -> None:
-        from entitymill.session import calendars, configured, open_session  # noqa: PLC0415  # not for --help
-
-        spark = open_session(settings.spark, "entitymill redact")
-        with configured(spark, calendars(spark)):
-            done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly)
-        left = f"; {done.left_out:,} rows left out" if done.left_out else ""
-        said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
-        Console().print(said, highlight=False, soft_wrap=True, markup=False)
-
-    return command.with_settings(options, work, "interrupted; nothing was written.")

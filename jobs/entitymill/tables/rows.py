@@ -9,8 +9,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import admission, schemas
-from entitymill.naming import literal, quoted_part
+from entitymill import schemas
+from entitymill.platform.sql_names import literal, quoted_part
+from entitymill.source import row_checks
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _BLANKS, _POSSESSIVE = literal(r"(?U)\s+"), literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
@@ -59,7 +60,7 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
             "entities": F.size("mentions"),
-            "passthrough_hash": admission.passthrough_hash(recognised.columns),
+            "passthrough_hash": row_checks.passthrough_hash(recognised.columns),
             "slice": F.lit(stamp.slice).cast("string"),
             "fingerprint": F.lit(stamp.fingerprint),
             "source_version": F.lit(stamp.source_version),

@@ -20,7 +20,7 @@ from corpus import LABELS, read
 from tokenizers import Tokenizer
 from transformers import DistilBertForTokenClassification
 
-from entitymill.formats import reduction
+from entitymill.models import reduction
 from entitymill.recognition.tagger import bundle
 
 NAME = "distilbert_ner_minilm_l6_384_cased_conll_english"

@@ -14,7 +14,7 @@ from pyspark.ml import Pipeline
 from sparknlp.annotator import SentenceDetectorDLApproach
 from sparknlp.base import DocumentAssembler
 
-from entitymill.session import open_session
+from entitymill.platform.session import open_session
 from entitymill.settings import SparkSettings
 
 ABBREVIATIONS = [

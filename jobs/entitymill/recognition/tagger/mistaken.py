@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from entitymill import missing
+from entitymill.platform import not_installed
 from entitymill.recognition.tagger import bundle
 
 PAGE = "docs/models.md"
@@ -15,7 +15,7 @@ _WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
 def nothing_there(path: str) -> str:
     """Of a path at which nothing is."""
-    carried = missing.model(path)
+    carried = not_installed.model(path)
     if carried:
         return f"nothing is at {path}; {carried} ({PAGE})."
     if path.startswith("pretrained:"):

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, special_id
-from entitymill.recognition.tagger.rows import SPECIAL_PIECES, Rows, cut_short
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, cut_short
 
 MAX_WORD = 200
 """UTF-16 units; a longer word is [UNK]."""

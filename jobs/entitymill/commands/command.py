@@ -1,0 +1,110 @@
+"""What all commands have in common: how they are told of settings, where their log is, how they fail and leave."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from entitymill import settings as settings_module
+from entitymill.run import outcome, stopping
+
+log = logging.getLogger("entitymill")
+_TEMPORARY = "entitymill-log-"
+STDERR = "stderr"
+"""In the place of a log's path."""
+
+
+def add_settings(built: argparse.ArgumentParser) -> None:
+    """The options by which a command is told of a job's settings: `config` and `overrides`."""
+    built.add_argument("--config", type=Path, help="YAML file of the job's settings; base.yaml beside it is read first")
+    built.add_argument(
+        "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
+    )
+
+
+def with_settings(options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str) -> int:
+    """Load the settings that `add_settings` tells of, start the log, and do something with them; as `reporting`."""
+
+    def do(start_log: Callable[[str | None], str]) -> None:
+        settings = settings_module.load(options.config, options.overrides)
+        start_log(settings.log)
+        work(settings)
+
+    return reporting(do, interrupted)
+
+
+def reporting(
+    work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
+) -> int:
+    """Do something; returns the exit code. Errors are one sentence on stderr, their stack traces go to the log.
+
+    A log in the temporary directory is taken away where nothing went wrong.
+
+    Args:
+        work: is given a function that starts the log, at a path or in a temporary file, and returns where it is.
+        interrupted: what to say after Ctrl-C or SIGTERM; empty: what `outcome` says of a run.
+        ended: gets the error under `error`.
+    """
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    logs: list[str] = []
+
+    def start(path: str | None) -> str:
+        logs.append(_log_to(path))
+        return logs[0]
+
+    try:
+        with stopping.stoppable():
+            work(start)
+    except (KeyboardInterrupt, Exception) as error:
+        said, code = outcome.told(error)
+        if ended is not None:
+            ended["error"] = error
+        errors.print("[bold red]error:[/bold red]", end=" ")
+        stopped = isinstance(error, KeyboardInterrupt)
+        errors.print(interrupted if stopped and interrupted else said, markup=False)
+        if logs and not stopped:
+            log.exception("the run failed")
+            errors.print(f"       stack trace: {logs[0]}", markup=False)
+        return code
+    _close_log(logs)
+    return 0
+
+
+def _log_to(path: str | None) -> str:
+    """Send this program's log to a file, or to stderr; returns where it is."""
+    handler: logging.Handler
+    if path == STDERR:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        file = Path(path) if path else Path(tempfile.mkdtemp(prefix=_TEMPORARY)) / "entitymill.log"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return path
+
+
+def _close_log(logs: Sequence[str]) -> None:
+    for path in logs:
+        if Path(path).parent.name.startswith(_TEMPORARY):
+            for handler in list(log.handlers):
+                if isinstance(handler, logging.FileHandler) and handler.baseFilename == path:
+                    log.removeHandler(handler)
+                    handler.close()
+            shutil.rmtree(Path(path).parent, ignore_errors=True)
+
+
+def leave(code: int) -> None:
+    """End the program with a code; for Databricks' wheel tasks, which take any SystemExit for a failure, not with 0."""
+    if code:
+        sys.exit(code)

@@ -1,0 +1,119 @@
+"""An entity table against gold: precision, recall and F1 of exact spans, per label."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+
+from entitymill.commands import command
+from entitymill.platform.session import open_session
+from entitymill.settings.sections import SparkSettings
+from entitymill.source.reader import read_mentions
+
+KEY = ("doc_id", "begin", "end", "label")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one label fares.
+
+    found, gold: mentions in either table; correct: in both, with the same doc_id, begin, end and label.
+    """
+
+    found: int
+    gold: int
+    correct: int
+
+    @property
+    def precision(self) -> float:
+        """Share of what was found that is right; 0 where nothing was found."""
+        return self.correct / self.found if self.found else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of gold that was found; 0 where there is none."""
+        return self.correct / self.gold if self.gold else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both."""
+        return 2 * self.correct / (self.found + self.gold) if self.found + self.gold else 0.0
+
+
+def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
+    """Score entities.
+
+    Args:
+        entities: doc_id, begin, end, label; a mention that occurs twice counts once.
+        gold: the same columns.
+        labels: score these alone; all of either table otherwise.
+
+    Returns:
+        Label -> score, in order of label, and under ALL that of all together (micro average).
+    """
+    sides = []
+    for name, frame in (("found", entities), ("gold", gold)):
+        chosen = frame.where(F.col("label").isin(labels)) if labels else frame
+        keys = [F.col("doc_id").cast("string"), F.col("begin").cast("int"), F.col("end").cast("int"), F.col("label")]
+        sides.append(chosen.select(*keys).distinct().withColumn(name, F.lit(1)))
+    joined = sides[0].join(sides[1], list(KEY), "full")
+    counts = joined.groupBy("label").agg(
+        F.count("found").alias("found"), F.count("gold").alias("gold"), F.count(F.col("found") + F.col("gold")).alias("both")
+    )
+    scores = {row["label"]: Score(row["found"], row["gold"], row["both"]) for row in counts.orderBy("label").collect()}
+    total = (sum(getattr(score, part) for score in scores.values()) for part in ("found", "gold", "correct"))
+    return {**scores, ALL: Score(*total)}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of jobs/evaluate_entities.py."""
+    built = argparse.ArgumentParser(
+        prog="evaluate_entities.py",
+        description="Score an entity table against gold: exact spans with doc_id, begin, end and label.",
+        epilog="Every mention of either table counts, so give both the same documents. Exit codes: 0 done, 3 bad input, "
+        "1 anything else.",
+    )
+    address = "a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME of the catalog"
+    built.add_argument("--entities", metavar="PATH", required=True, help=address)
+    built.add_argument("--gold", metavar="PATH", required=True, help="the same; columns doc_id, begin, end, label")
+    built.add_argument("--labels", help="score these alone, comma-separated: PER,ORG,LOC")
+    built.add_argument("--json", action="store_true", help="print JSON")
+    built.add_argument("--jars", default="build/jars", help="directory of jars, where this program starts Spark itself")
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Score two tables; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(None)
+        spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
+        entities = read_mentions(spark, options.entities, "--entities", KEY)
+        gold = read_mentions(spark, options.gold, "--gold", KEY)
+        labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
+        scores = evaluate(entities, gold, labels)
+        Console().print(_json(scores) if options.json else _table(scores), highlight=False)
+
+    return command.reporting(work, "interrupted.")
+
+
+def _json(scores: dict[str, Score]) -> str:
+    measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
+    return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
+
+
+def _table(scores: dict[str, Score]) -> Table:
+    table = Table("label", *("precision", "recall", "F1", "found", "gold", "correct"))
+    for label, score in scores.items():
+        shares = (f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
+        table.add_row(label, *shares, *(f"{count:,}" for count in (score.found, score.gold, score.correct)))
+    return table

@@ -1,0 +1,154 @@
+"""`entitymill extract`: settings in, a run, a summary, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+
+from entitymill import __version__
+from entitymill import settings as settings_module
+from entitymill.commands import command
+from entitymill.reporting import lineage, metrics, progress
+from entitymill.run import outcome
+
+if TYPE_CHECKING:
+    from entitymill.run.summary import Summary
+
+log = logging.getLogger("entitymill")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of jobs/extract_entities.py."""
+    built = argparse.ArgumentParser(
+        prog="extract_entities.py",
+        description="Read a text table, recognise entities, write entity tables.",
+        epilog="Examples: --config conf/demo.yaml --show-entities   --config conf/articles.yaml --set output.path=/data/out "
+        "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
+        "6 done but far from the runs before (report.fail_on_drift), 1 anything else.",
+    )
+    command.add_settings(built)
+    built.add_argument(
+        "--dry-run", action="store_true", help="say what there is to do, and try all but the work; write nothing"
+    )
+    built.add_argument(
+        "--full", action="store_true", help="process everything anew, and swap it in as a whole when it is done"
+    )
+    built.add_argument(
+        "--allow-removals",
+        action="store_true",
+        help="take out more documents than limits.max_removed_ratio allows, this once",
+    )
+    built.add_argument("--print-config", action="store_true", help="print the settings in force, secrets masked, and stop")
+    built.add_argument(
+        "--show-entities", action="store_true", help="at the end print frequent entities and sentences: this shows text"
+    )
+    built.add_argument(
+        "--progress",
+        choices=progress.KINDS,
+        default="auto",
+        help="while it runs: a bar (on a terminal), a line a minute (elsewhere), the same as JSON, or none",
+    )
+    built.add_argument("--progress-seconds", type=float, metavar="N", help="seconds between two lines, in the place of 60")
+    built.add_argument(
+        "--result-json",
+        metavar="FILE",
+        help="write how it ended as JSON; - is stdout, and the summary goes to stderr then",
+    )
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    ended: dict[str, Any] = {}
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        settings = settings_module.load(options.config, options.overrides)
+        if options.print_config:
+            print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
+            return
+        ended["log"] = start_log(settings.log)
+        log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
+        real = not options.dry_run
+        with (
+            metrics.kept(settings, outcome.exit_code, wanted=real) as known,
+            lineage.told(settings, wanted=real) as story,
+        ):
+            _run(settings, options, known, story, ended)
+
+    code = command.reporting(work, "", ended)
+    if options.result_json and not options.print_config:
+        try:
+            outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
+        except OSError as error:
+            print(f"error: --result-json {options.result_json} cannot be written: {error.strerror}.", file=sys.stderr)
+            return code or 1
+    return code
+
+
+def _run(
+    settings: settings_module.Settings,
+    options: argparse.Namespace,
+    known: metrics.Known,
+    story: lineage.Lineage | None,
+    ended: dict[str, Any],
+) -> None:
+    # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
+    from entitymill.platform.session import open_session
+    from entitymill.reporting import ending, terminal
+    from entitymill.run.extraction import extract
+    from entitymill.tables import Tables
+
+    ending.check_extra(settings)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
+    errors.print(
+        f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
+    )
+    spark = open_session(settings.spark, "entitymill", sparknlp=settings.recognition.engine == "sparknlp")
+    known.tables = tables = Tables(spark, settings.output)
+    shown = progress.Progress(options.progress, options.progress_seconds)
+
+    def watch(summary: Summary) -> None:
+        ended["summary"] = summary
+        errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
+        shown.watch(summary)
+        if story is not None:
+            story.begin(summary)
+
+    try:
+        summary = extract(
+            spark,
+            settings,
+            full=options.full,
+            dry_run=options.dry_run,
+            allow_removals=options.allow_removals,
+            watch=watch,
+            log_path=ended["log"],
+        )
+    finally:
+        shown.close()
+    console = Console(stderr=options.result_json == outcome.STDOUT)
+    if options.dry_run:
+        if summary.plan is not None:
+            terminal.print_plan(console, summary.plan)
+        return
+    known.summary = summary
+    if options.show_entities:
+        terminal.print_entities(console, spark, settings, tables)
+    terminal.print_summary(console, summary, settings, tables)
+    known.drift = ending.finish(spark, settings, tables, summary, console)
+    ending.judge(settings, known.drift)
+
+
+def entry() -> None:
+    """For a wheel's console script."""
+    command.leave(main())

@@ -1,0 +1,108 @@
+"""`entitymill runs`: the runs of an output, newest first, how far the one at work is, and why those that failed did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from entitymill.commands import command
+from entitymill.errors import OutputError
+from entitymill.reporting.progress import duration
+
+if TYPE_CHECKING:  # --help needs no Spark
+    from entitymill.settings import Settings
+    from entitymill.tables import Tables
+
+SHOWN = 20
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "stopped": "yellow"}
+_COLUMNS = (
+    "run_id", "started_at", "ended_at", "status", "mode", "stage", "documents", "planned", "removed", "units", "units_done",
+    "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log",
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `entitymill runs`."""
+    built = argparse.ArgumentParser(
+        prog="entitymill runs",
+        description="List the runs of an output, newest first.",
+        epilog="Example: entitymill runs --config conf/articles.yaml --last 5",
+    )
+    command.add_settings(built)
+    built.add_argument("--last", type=int, default=SHOWN, help=f"how many (default {SHOWN})")
+    built.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(settings: Settings) -> None:
+        from entitymill.platform.session import open_session  # Spark
+        from entitymill.tables import Tables
+
+        found = read(Tables(open_session(settings.spark, "entitymill runs"), settings.output), options.last)
+        console = Console(soft_wrap=True, highlight=False)
+        if options.json:
+            for row in found:
+                console.print(json.dumps(row, default=str), markup=False)
+        else:
+            console.print(table(found))
+            for said in filter(None, map(_more, found)):
+                console.print(said, markup=False)
+
+    return command.with_settings(options, work, "interrupted.")
+
+
+def read(tables: Tables, last: int) -> list[dict[str, Any]]:
+    """The latest runs, newest first; what their tables do not say is none.
+
+    Raises:
+        OutputError: there are none.
+    """
+    from pyspark.sql import functions as F
+
+    if not tables.exists("runs"):
+        raise OutputError(f"output: no run has written {tables.place} yet.")
+    runs = tables.read("runs")
+    held = [name for name in _COLUMNS if name in runs.columns]
+    rows = runs.orderBy(F.desc("started_at")).limit(last).select(*held).collect()
+    return [{name: row[name] if name in held else None for name in _COLUMNS} for row in rows]
+
+
+def table(runs: Sequence[dict[str, Any]]) -> Table:
+    """As a person reads them."""
+    shown = Table(title="Runs, newest first", title_justify="left")
+    for heading in ("run", "started", "status", "mode", "documents", "rejects", "took"):
+        shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
+    for run in runs:
+        end = run["ended_at"] or datetime.now(timezone.utc).astimezone().replace(tzinfo=None)
+        shown.add_row(
+            run["run_id"],
+            f"{run['started_at']:%Y-%m-%d %H:%M}",
+            run["status"],
+            run["mode"] or "",
+            f"{run['documents'] or 0:,}",
+            f"{run['rejects'] or 0:,}",
+            duration((end - run["started_at"]).total_seconds()),
+            style=_STYLES.get(run["status"], ""),
+        )
+    return shown
+
+
+def _more(run: dict[str, Any]) -> str:
+    """How far a run is, or why it ended early; empty where there is nothing to say."""
+    said = f"{run['run_id']}: "
+    if run["status"] == "running":
+        far = f"{said}{run['stage'] or 'at work'}, {run['units_done'] or 0} of {run['units'] or 0} units"
+        return f"{far}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else far
+    if run["error"]:
+        return said + run["error"] + (f" Log: {run['log']}" if run["log"] else "")
+    return f"{said}it died without a word; see the log of its machine." if run["status"] == "died" else ""

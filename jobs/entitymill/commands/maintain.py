@@ -1,0 +1,91 @@
+"""`entitymill maintain`: the tables of a job kept compact and clean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.table import Table
+
+from entitymill.commands import command
+from entitymill.errors import OutputError, SettingsError
+from entitymill.platform.session import configured, open_session
+from entitymill.settings import Settings
+from entitymill.tables import Tables
+from entitymill.tables.maintenance import WEEK_HOURS, Done, beside, optimize, purge, vacuum
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of jobs/maintain_tables.py."""
+    built = argparse.ArgumentParser(
+        prog="maintain_tables.py",
+        description="Keep the entity tables of a job compact and clean.",
+        epilog="optimize and vacuum may run beside the job (on S3 they wait until none runs); purge waits until none runs. "
+        "Exit codes: 0 done, 2 bad settings, 1 anything else.",
+    )
+    command.add_settings(built)
+    tasks = built.add_subparsers(dest="task", required=True)
+    tasks.add_parser("optimize", help="join small files").add_argument(
+        "--sort", action="store_true", help="write all files anew, in order of doc_id"
+    )
+    for name, default, what in (
+        ("vacuum", WEEK_HOURS, "delete files that only old versions need"),
+        ("purge", 0, "make removed documents physically gone"),
+    ):
+        retention = f"versions younger than so many hours stay readable (default {default})"
+        tasks.add_parser(name, help=what).add_argument("--retain-hours", type=float, default=default, help=retention)
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Maintain the tables of one output; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(settings: Settings) -> None:
+        _run(open_session(settings.spark, "entitymill maintenance"), settings, options)
+
+    return command.with_settings(options, work, "interrupted; what was done stays, and doing it again does no harm.")
+
+
+def entry() -> None:
+    """For a wheel's console script."""
+    command.leave(main())
+
+
+def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
+    tables = Tables(spark, settings.output)
+    if not tables.exists("documents"):
+        raise OutputError(f"output: no entity tables at {tables.address('documents').rpartition('/')[0] or 'that schema'}.")
+    tables.check_ours()
+    with configured(spark, tables.confs()):
+        done, said = _maintain(tables, settings, options)
+    _print(done, said)
+
+
+def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[Done], str]:
+    if options.task == "optimize":
+        with beside(tables, settings):
+            return optimize(tables, sort=options.sort), "small files joined"
+    hours = options.retain_hours
+    if hours < 0:
+        raise SettingsError("--retain-hours cannot be negative.")
+    said = f"versions older than {hours:g} hours can no longer be read"
+    if options.task == "purge":
+        return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_KEEPS}"
+    with beside(tables, settings):
+        return vacuum(tables, hours), said
+
+
+_LOG_KEEPS = "the Delta log keeps smallest and greatest ids of deleted files until its own retention ends (30 days)"
+
+
+def _print(done: list[Done], said: str) -> None:
+    table = Table("table", "files", "MB", "files on disk")
+    for one in done:
+        pairs = zip(zip(one.before, one.after, strict=True), (0, 1, 0), strict=True)
+        table.add_row(one.name, *(f"{before:,.{places}f} -> {after:,.{places}f}" for (before, after), places in pairs))
+    console = Console()
+    console.print(table)
+    console.print(said, highlight=False)

@@ -1,0 +1,104 @@
+"""`entitymill tag`: texts from the command line or from files, their mentions marked or as JSON. No Spark."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from entitymill.commands import command
+from entitymill.errors import SourceError
+from entitymill.reporting.marking import mark, sees_colours
+
+if TYPE_CHECKING:
+    from entitymill.python_api import Mention
+
+_CARRIED = Path("models") / "demo"
+MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _CARRIED]), _CARRIED)
+"""The carried model: where this is the repository its own, elsewhere one that was copied to where this is started."""
+STDIN = "-"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `entitymill tag`."""
+    built = argparse.ArgumentParser(
+        prog="entitymill tag",
+        description="Find the entities of texts, and print them marked. An argument that names a file is read, any other "
+        "is the text itself; - is standard input.",
+        epilog='Examples: entitymill tag "Angela Merkel flew to Paris."   entitymill tag --json letters/*.txt',
+    )
+    built.add_argument("texts", metavar="TEXT|FILE", nargs="+", help="a text, a file of one text (UTF-8), or -")
+    built.add_argument("--json", action="store_true", help="one JSON object a mention, a line each")
+    built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the carried one)")
+    built.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="of execution (default: f32)")
+    built.add_argument("--detector", choices=("dl", "rules", "sentencex"), default="dl", help="of sentences (default: dl)")
+    built.add_argument("--detector-model", type=Path, help="for dl (default: sentence_detector beside the model)")
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tag texts; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(_: Callable[[str | None], str]) -> None:
+        given = list(_read(options.texts))
+        from entitymill import python_api  # OpenVINO: not for --help, nor for a file that is not there
+
+        tagger = python_api.load(
+            options.model,
+            precision=options.precision,
+            detector=options.detector,
+            detector_model=options.detector_model,
+        )
+        for (name, text), mentions in zip(given, tagger([text for _, text in given]), strict=True):
+            (_print_json if options.json else _print_marked)(name, text, mentions, several=len(given) > 1)
+
+    return command.reporting(work, "interrupted.")
+
+
+def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of each."""
+    for number, argument in enumerate(arguments):
+        if argument == STDIN:
+            yield STDIN, sys.stdin.read()
+            continue
+        path = Path(argument)
+        if _is_file(path):
+            try:
+                yield argument, path.read_bytes().decode("utf8")
+            except OSError as error:
+                raise SourceError(f"{argument} cannot be read: {error.strerror}.") from error
+            except UnicodeDecodeError as error:
+                raise SourceError(f"{argument} is not UTF-8 text: convert it first, with iconv for example.") from error
+        elif len(argument.split()) == 1 and ("/" in argument or path.suffix in (".txt", ".md", ".html", ".json")):
+            raise SourceError(f"{argument} is no file that is there, and looks like one: check the path.")
+        else:
+            yield f"text {number + 1}", argument
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text is too long for a name, or holds a NUL
+        return False
+
+
+def _print_json(name: str, _: str, mentions: list[Mention], *, several: bool) -> None:
+    for mention in mentions:
+        row = {**({"source": name} if several else {}), **asdict(mention), "confidence": round(mention.confidence, 6)}
+        print(json.dumps(row, ensure_ascii=True))
+
+
+def _print_marked(name: str, text: str, mentions: list[Mention], *, several: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    if several:
+        console.print(Text(name, style="dim"))
+    spans = [(mention.begin, mention.end, mention.label) for mention in mentions]
+    console.print(mark(text, spans, colours=sees_colours(console)))

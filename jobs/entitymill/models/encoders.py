@@ -1,0 +1,151 @@
+"""BERT-like encoders built from OpenVINO operations, without PyTorch.
+
+The layers are those of Vaswani et al. 2017 as BERT (Devlin et al. 2019) has them: embeddings summed and normalized; then
+attention and a two-layer network, each added to its input and normalized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from entitymill.errors import ModelError
+from entitymill.models.weights import Weights
+from entitymill.recognition.tagger.network import INPUTS
+
+
+@dataclass(frozen=True)
+class Names:
+    """What an architecture calls its parameters, "{}" being the number of a layer; each has .weight and .bias."""
+
+    words: str
+    positions: str
+    segments: str | None
+    normalized: str
+    query: str
+    key: str
+    value: str
+    attended: str
+    after_attention: str
+    inner: str
+    outer: str
+    after_network: str
+    classifier: str = "classifier"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """layers, heads; epsilon of the normalizations; the id of padding where positions count from it, as RoBERTa's do."""
+
+    layers: int
+    heads: int
+    epsilon: float
+    padding: int | None = None
+
+
+def build(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
+    """A token classifier: input_ids and attention_mask int64 [batch, length] to logits float32 [batch, length, labels].
+
+    Raises:
+        ModelError: a parameter is missing, or does not fit the others.
+    """
+    try:
+        return _Builder(weights, names, shape, where).network()
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"The parameters of {where} do not fit each other or its config.json: copy it again.") from error
+
+
+class _Builder:
+    def __init__(self, weights: Weights, names: Names, shape: Shape, where: str) -> None:
+        self._weights = weights
+        self._names = names
+        self._shape = shape
+        self._where = where
+        self._width = self._parameter(f"{names.words}.weight").shape[1]
+        if self._width % shape.heads:
+            raise ModelError(f"config.json of {where}: {shape.heads} heads do not divide a width of {self._width}.")
+
+    def network(self) -> ov.Model:
+        ids, mask = (ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS)
+        for node, name in zip((ids, mask), INPUTS, strict=True):
+            node.output(0).get_tensor().set_names({name})
+        hidden = self._embedded(ids)
+        # True where a piece may be looked at, [batch, 1, 1, length]: the same for every head and every piece that looks.
+        seen = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
+        for layer in range(self._shape.layers):
+            hidden = self._layer(hidden, seen, layer)
+        result = ops.result(self._linear(hidden, self._names.classifier))
+        result.output(0).get_tensor().set_names({"logits"})
+        return ov.Model([result], [ids, mask], "token_classifier")
+
+    def _embedded(self, ids: ov.Node) -> ov.Node:
+        axis = ops.constant(np.int64(0))
+        places = self._constant(f"{self._names.positions}.weight", self._segment())
+        words = ops.gather(self._constant(f"{self._names.words}.weight"), ids, axis)
+        summed = ops.add(words, ops.gather(places, self._positions(ids), axis))
+        return self._norm(summed, self._names.normalized)
+
+    def _segment(self) -> NDArray[np.float32] | None:
+        """The embedding of segment 0, which every piece is in: folded into the positions'."""
+        name = self._names.segments
+        return None if name is None else self._parameter(f"{name}.weight")[0]
+
+    def _positions(self, ids: ov.Node) -> ov.Node:
+        """[1, length], or [batch, length] where padding is left out of the count."""
+        zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
+        if self._shape.padding is None:
+            length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
+            return ops.unsqueeze(ops.range(zero, length, one, "i64"), zero)
+        padding = ops.constant(np.int64(self._shape.padding))
+        counted = ops.convert(ops.not_equal(ids, padding), "i64")
+        return ops.add(ops.multiply(ops.cum_sum(counted, one), counted), padding)
+
+    def _layer(self, hidden: ov.Node, seen: ov.Node, number: int) -> ov.Node:
+        query, key, value = (
+            self._split_heads(self._linear(hidden, name.format(number)))
+            for name in (self._names.query, self._names.key, self._names.value)
+        )
+        attended = ops.scaled_dot_product_attention(query, key, value, seen)
+        joined = ops.reshape(ops.transpose(attended, _ints(0, 2, 1, 3)), _ints(0, 0, self._width), special_zero=True)
+        attention = self._linear(joined, self._names.attended.format(number))
+        hidden = self._norm(ops.add(attention, hidden), self._names.after_attention.format(number))
+        inner = ops.gelu(self._linear(hidden, self._names.inner.format(number)), "erf")
+        network = self._linear(inner, self._names.outer.format(number))
+        return self._norm(ops.add(network, hidden), self._names.after_network.format(number))
+
+    def _split_heads(self, hidden: ov.Node) -> ov.Node:
+        """[batch, length, width] to [batch, heads, length, width / heads]."""
+        heads = self._shape.heads
+        return ops.transpose(
+            ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True), _ints(0, 2, 1, 3)
+        )
+
+    def _linear(self, hidden: ov.Node, name: str) -> ov.Node:
+        product = ops.matmul(hidden, self._constant(f"{name}.weight"), transpose_a=False, transpose_b=True)
+        return ops.add(product, ops.constant(self._parameter(f"{name}.bias").reshape(1, 1, -1)))
+
+    def _norm(self, hidden: ov.Node, name: str) -> ov.Node:
+        last = ops.constant(np.array([-1], np.int64))
+        centred = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
+        gain, shift = (self._parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
+        return ops.add(ops.multiply(centred, ops.constant(gain)), ops.constant(shift))
+
+    def _constant(self, name: str, added: NDArray[np.float32] | None = None) -> ov.Node:
+        value = self._parameter(name)
+        return ops.constant(value if added is None else value + added, name=name)
+
+    def _parameter(self, name: str) -> NDArray[np.float32]:
+        # Checkpoints that came from TensorFlow call a normalization's two parameters gamma and beta.
+        older = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        found = self._weights.get(name, self._weights.get(older))
+        if found is None:
+            raise ModelError(f"{self._where} has no parameter {name}: it is not a token classifier, or not a whole one.")
+        return found
+
+
+def _ints(*values: int) -> ov.Node:
+    return ops.constant(np.array(values, np.int64))

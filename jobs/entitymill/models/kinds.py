@@ -1,0 +1,67 @@
+"""Whatever a user points at, told apart by what lies in it, and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from entitymill.errors import ModelError, SettingsError
+from entitymill.models import archive, huggingface, networks, saved
+from entitymill.models.classifier import Casing, Parts, vocabulary_lines
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.inference import read_tokenizer
+
+KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
+
+
+def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
+    """A model, and its manifest if it is a bundle.
+
+    Args:
+        source: a directory, or the zip archive of a saved Spark NLP model.
+        scratch: an empty directory, which must outlive the result.
+        casing: what the user says of it.
+
+    Raises:
+        ModelError: it is damaged, incomplete, or of a kind that cannot be read.
+        SettingsError: it does not exist, or `casing` is needed or wrong.
+    """
+    if not source.exists():
+        raise SettingsError(f"SOURCE: {source} does not exist.")
+    where = str(source)
+    packed, unpacked = scratch / "network", scratch / "model"
+    packed.mkdir()
+    if source.is_file():
+        unpacked.mkdir()
+        archive.unpack(source, unpacked, where)
+        return saved.read(saved.root(unpacked, where), packed, where, casing), None
+    if (source / bundle.MANIFEST).is_file():
+        return _bundle(source, casing)
+    if saved.is_saved(source):
+        return saved.read(source, packed, where, casing), None
+    if huggingface.is_directory(source):
+        return huggingface.read(source, where, casing), None
+    if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
+        return networks.read(source, where, casing), None
+    raise ModelError(f"{where} is none of these: {KINDS}.")
+
+
+def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
+    """A bundle of this program's own."""
+    where = str(directory)
+    manifest, files = bundle.in_directory(directory)
+    if casing not in (None, manifest.casing):
+        raise SettingsError(f"--casing says {casing}, but the bundle {where} is {manifest.casing}: leave the option out.")
+    bundle.check_files(files, manifest, where)
+    read_tokenizer(files, manifest)
+    whole = bundle.TOKENIZER in manifest.files
+    parts = Parts(
+        network=network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where),
+        labels=bundle.read_labels(files[bundle.LABELS]),
+        tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if whole else None,
+        vocabulary=None if whole else vocabulary_lines(files[bundle.VOCABULARY]),
+        casing=manifest.casing,
+        max_length=manifest.max_length,
+        source=manifest.source,
+        sparknlp_max_length=manifest.sparknlp_max_length,
+    )
+    return parts, manifest

@@ -1,0 +1,116 @@
+"""Spark Connect: whether a session speaks to it, and what its DataFrames tell where Spark's own classes do elsewhere.
+
+What is on the disk of the program itself, a model for one, is looked at there; all other files are asked for as Spark's
+`binaryFile`, which lists a directory without reading it. https://spark.apache.org/docs/latest/sql-data-sources-binaryFile.html
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.errors import SettingsError
+from entitymill.settings.sections import OutputSettings
+
+_MANY = 1_000_000
+_FILE = "file:"
+
+
+def remote(spark: SparkSession) -> bool:
+    """Whether a session has SQL and DataFrames alone, without Spark's classes behind them."""
+    return type(spark).__module__.startswith("pyspark.sql.connect.")
+
+
+def check(spark: SparkSession, output: OutputSettings) -> None:
+    """Refuse what only Spark's own classes can write.
+
+    Raises:
+        SettingsError: the output is such.
+    """
+    if not remote(spark):
+        return
+    if output.path is not None:
+        raise SettingsError("output.path: through Spark Connect tables are those of a catalog; set output.schema.")
+    if output.annotations:
+        raise SettingsError("output.annotations are not written through Spark Connect; set it to false.")
+
+
+def cores(spark: SparkSession) -> int:
+    """Tasks that run at once: what Spark cuts a range into, if nobody says how many parts it is to have."""
+    if not remote(spark):
+        return spark.sparkContext.defaultParallelism
+    return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
+
+
+def session_id(spark: SparkSession) -> str:
+    """What files that were sent belong to."""
+    return str(spark.session_id) if remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether anything is at a path, an empty directory apart, which only this program's own disk tells of.
+
+    Raises:
+        OSError: Spark cannot look there.
+    """
+    if _local(path).exists():
+        return True
+    try:
+        return bool(_listed(spark, path).take(1))
+    except PySparkException as error:
+        if "PATH_NOT_FOUND" in str(error):
+            return False
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
+    """As storage.files.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    here = _local(path)
+    if here.exists():
+        found = [here] if here.is_file() else sorted(file for file in here.rglob("*") if file.is_file())
+        yield from ((str(file), file.stat().st_size, file.stat().st_mtime_ns // 1_000_000) for file in found)
+        return
+    try:
+        rows = _listed(spark, path).collect()
+    except PySparkException as error:
+        raise OSError(str(error).splitlines()[0]) from error
+    yield from sorted((row["path"], row["length"], row["modified"]) for row in rows)
+
+
+def fetch(spark: SparkSession, path: str, into: Path) -> None:
+    """As storage.fetch.
+
+    Raises:
+        OSError: the file is missing, or cannot be read.
+    """
+    here = _local(path)
+    if here.exists():
+        shutil.copyfile(here, into)
+        return
+    try:
+        into.write_bytes(spark.read.format("binaryFile").load(path).select("content").collect()[0]["content"])
+    except (PySparkException, IndexError) as error:
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def qualify(path: str) -> str:
+    """A path in full, where it is one on this program's own disk; others as they stand: the server knows what they mean."""
+    return f"{_FILE}{Path(path).resolve()}" if Path(path).exists() else path
+
+
+def _listed(spark: SparkSession, path: str) -> DataFrame:
+    found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
+    return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))
+
+
+def _local(address: str) -> Path:
+    return Path("/" + address.removeprefix(_FILE).lstrip("/")) if address.startswith(_FILE) else Path(address)

@@ -1,0 +1,171 @@
+"""Whether an output would lie in a table, be it the source's or anybody's, or the source in the output.
+
+Spark reads whatever lies in a directory of Parquet files, and Delta's VACUUM removes what lies in a table's directory and is
+not the table's: neither may happen to an output, nor to a source.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from entitymill.errors import SettingsError, StorageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LOG = "_delta_log"
+_OF_TABLES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
+"""Beside the files of a Parquet table that is a directory; a file alone, whatever lies beside it, is its own table."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
+_ALIKE = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
+"""Schemes that are other ways to the same files."""
+_LOCAL = "file"
+Exists = Callable[[str], bool]
+Names = Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an address leads, however it is written: files of one storage, and the way in them from their root."""
+
+    storage: str
+    way: tuple[str, ...]
+
+    def holds(self, other: Place) -> bool:
+        """Whether another place is this one, or below it."""
+        return self.storage == other.storage and self.way == other.way[: len(self.way)]
+
+
+def places(address: str) -> list[Place]:
+    """Where an address leads: by its own parts, and for a local path also behind each of its links.
+
+    Args:
+        address: of any spelling; one without a scheme is a local path, as `storage.qualify` tells of each.
+    """
+    found = _SCHEME.fullmatch(address)
+    scheme, host, path = (found[1].lower(), (found[2] or "").lower(), found[3]) if found else (_LOCAL, "", address)
+    if scheme == _LOCAL:
+        # Hadoop's client takes `..` out of the name before the operating system sees a link.
+        way = _way(os.path.abspath(path))  # noqa: PTH100  # Path.resolve follows links, too
+        ways = (_way(os.path.realpath("/" + "/".join(way[:at]))) + way[at:] for at in range(len(way) + 1))
+        return [Place(_LOCAL, each) for each in dict.fromkeys(ways)]
+    return [Place(f"{_ALIKE.get(scheme, scheme)}://{host}", _way(path))]
+
+
+def check(source: str, output: str, exists: Exists, names: Names) -> None:
+    """Refuse an output that lies in its source, around it, or in another table.
+
+    Args:
+        source: address of the source's files: `source.path`, or the location of a catalog table; empty for a view.
+        output: `output.path`.
+        exists: whether anything is at an address: `storage.exists`.
+        names: of the files that an address with wildcards in its last part matches: `storage.names`.
+
+    Raises:
+        SettingsError: it does.
+    """
+    pairs = [(here, there) for here in places(output) for there in (places(source) if source else ())]
+    if any(there.holds(here) for here, there in pairs):
+        raise SettingsError(
+            f"output.path: {output} lies in the source {source}, which would be read with the output's files in it, or be "
+            "cleared of them; choose a directory outside of it."
+        )
+    if any(here.holds(there) for here, there in pairs):
+        raise SettingsError(
+            f"output.path: the source {source} lies in {output}, among the output's own tables; "
+            "choose a directory beside it."
+        )
+
+    table = table_around(output, exists, names)
+    if table is not None:
+        raise SettingsError(
+            f"output.path: {output} lies in the table {table}, which would be read with the output's files in it, or be "
+            "cleared of them; choose a directory that is in no table."
+        )
+
+
+def table_around(address: str, exists: Exists, names: Names | None = None) -> str | None:
+    """The table whose directory an address is, or lies in; none where that cannot be seen, or is not so.
+
+    Args:
+        address: of a directory or a file, which need not be there.
+        exists: as for `check`.
+        names: as for `check`; none: Delta tables alone are looked for.
+    """
+    for directory in _upwards(address):
+        inside = directory.rstrip("/")
+        if _seen(exists, f"{inside}/{LOG}"):
+            return directory
+        escaped = re.sub(r"([\\*?\[\]{}])", r"\\\1", inside)
+        # In one question: each is one to the storage.
+        if names is not None and _seen(names, f"{escaped}/{{{','.join(_OF_TABLES)}}}"):
+            return directory
+    return None
+
+
+def _upwards(address: str) -> Iterator[str]:
+    """An address and all directories above it, and the same behind links."""
+    found = _SCHEME.fullmatch(address)
+    scheme = found[1].lower() if found else _LOCAL
+    # As the client was told of the storage, but for the scheme's letter case.
+    root = f"{scheme}://{found[2] or ''}" if found and scheme != _LOCAL else f"{_LOCAL}:"
+    ways = [place.way for place in places(address)]
+    yield from dict.fromkeys(f"{root}/{'/'.join(way[:length])}" for way in ways for length in range(len(way), -1, -1))
+
+
+def _seen(ask: Callable[[str], object], address: str) -> bool:
+    """Whether there is something; who may not look above its own directory is not kept from that one."""
+    try:
+        return bool(ask(address))
+    except (OSError, StorageError):
+        return False
+
+
+def _way(path: str) -> tuple[str, ...]:
+    """The parts of a path, each `..` taken out with what is before it."""
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del kept[-1:]
+        elif part not in ("", "."):
+            kept.append(part)
+    return tuple(kept)
+
+
+def check_parquet(spark: SparkSession, path: str) -> None:
+    """Refuse files that are to be read as plain Parquet and are a Delta table's, some of whose rows may be deleted.
+
+    Raises:
+        SettingsError: the path is that of a Delta table, or of files in one.
+        OSError: its scheme is unknown, or that scheme's client is not set up.
+    """
+    from entitymill.platform import storage  # noqa: PLC0415  # brings PySpark, which places of lineage do without
+
+    table = table_around(storage.qualify(spark, path), lambda address: storage.exists(spark, address))
+    if table is not None:
+        raise SettingsError(
+            f"source.format: parquet would read deleted rows of {path}, since {table} is a Delta table: "
+            "set source.format=delta."
+        )
+
+
+def check_output(spark: SparkSession, location: str, output: str) -> None:
+    """Refuse an output that lies in its source, around it, or in another table.
+
+    Args:
+        spark: the session.
+        location: of the source.
+        output: `output.path`.
+
+    Raises:
+        SettingsError: it does.
+        OSError: the output's scheme is unknown, or that scheme's client is not set up.
+    """
+    from entitymill.platform import storage  # noqa: PLC0415
+
+    address = storage.qualify(spark, output)
+    check(location, address, lambda at: storage.exists(spark, at), lambda at: storage.names(spark, at))

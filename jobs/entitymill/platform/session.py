@@ -1,0 +1,215 @@
+"""The SparkSession: one of its own under plain `python`, otherwise the one that is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from entitymill.errors import SessionError
+from entitymill.platform import connect, executor_files, not_installed, versions
+from entitymill.settings.sections import SparkSettings
+
+DEFAULTS = "conf/spark-defaults.conf"
+_CALENDARS = tuple(
+    f"spark.sql.parquet.{kind}RebaseModeIn{way}" for kind in ("datetime", "int96") for way in ("Read", "Write")
+)
+ADAPTIVE = "spark.sql.adaptive.enabled"
+_PACKAGE = Path(__file__).parents[1]
+_REMOTE = "SPARK_REMOTE"
+"""Spark's own: the address of a Spark Connect server."""
+
+
+def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) -> SparkSession:
+    """The active session, or one started by spark-submit's settings, or a local one.
+
+    Args:
+        settings: used only where this program starts Spark itself.
+        name: of the application.
+        sparknlp: whether it is for engine `sparknlp`, which nothing else needs Spark NLP for.
+
+    Raises:
+        SessionError: Spark cannot start, or lacks Delta, or Spark NLP where that is asked for.
+    """
+    spark = SparkSession.getActiveSession()
+    if spark is None:
+        # A session may be there without being active in this thread.
+        there = submitted() or on_databricks() or _REMOTE in os.environ or SparkContext._active_spark_context is not None
+        with _signals_kept():
+            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
+    check(spark, sparknlp=sparknlp)
+    ship_package(spark)
+    return spark
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """PySpark takes Ctrl-C for itself, and raises in the middle of its own call of Java's."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def calendars(spark: SparkSession) -> dict[str, str]:
+    """Properties with which dates before 1582 and times before 1900 are read and written as they stand.
+
+    Spark 3 cannot tell whether files that it did not write count such days as Spark 2 did, and refuses them; Parquet's own
+    definition is the calendar of today, and Spark 4 takes them for that. Whoever chose a mode keeps it.
+    """
+    return {key: "CORRECTED" for key in _CALENDARS if str(spark.conf.get(key)).upper() == "EXCEPTION"}
+
+
+@contextmanager
+def configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """Give properties of a session other values, as long as the context lasts."""
+    before = {key: spark.conf.get(key, None) for key in values}
+    try:
+        for key, value in values.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
+
+
+def adaptive(spark: SparkSession) -> bool:
+    """Whether Spark plans anew after each shuffle: that joins small partitions and splits large ones, at a job a shuffle."""
+    return str(spark.conf.get(ADAPTIVE, "true")).lower() == "true"
+
+
+def submitted() -> bool:
+    """Whether spark-submit started this process."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def on_databricks() -> bool:
+    """Whether this is a Databricks cluster, which has Delta built in and a session of its own."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
+def _start(settings: SparkSettings, name: str) -> SparkSession:
+    no_java = not_installed.java()
+    if no_java:
+        raise SessionError(no_java)
+    jars = _jars(settings)
+    # The workers must be this very interpreter, not whichever python3 is first on the path.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # TensorFlow, in Spark NLP's sentence detector, tells of its instruction sets otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    builder = SparkSession.builder.appName(name).master(settings.master)
+    for key, value in {**_defaults(), **_local(settings.master), "spark.jars": ",".join(jars), **settings.conf}.items():
+        builder = builder.config(key, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        raise SessionError(f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}.") from error
+
+
+def _jars(settings: SparkSettings) -> list[str]:
+    jars = []
+    for directory in settings.jars.split(","):
+        found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
+        if not found:
+            raise SessionError(
+                f"spark.jars: no jar in {directory}: run `entitymill fetch-jars --to {directory}` (in the repository `make "
+                "jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or name where they are."
+            )
+        jars += found
+    return jars
+
+
+def _defaults() -> dict[str, str]:
+    """spark-defaults.conf as spark-submit would read it: the package carries it, too."""
+    path = _PACKAGE / DEFAULTS
+    if not path.is_file():  # the package is in a zip
+        return {}
+    lines = (line.strip() for line in path.read_text(encoding="utf8").splitlines())
+    pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
+    return {key: value.strip() for key, value in pairs}
+
+
+def _local(master: str) -> dict[str, str]:
+    """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
+    logging = _PACKAGE / "conf" / "log4j2.properties"
+    options = (
+        {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()}"} if logging.is_file() else {}
+    )
+    if master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        options["spark.driver.host"] = "127.0.0.1"
+        # Sized for a cluster by default; here each task of next to nothing costs more than its work.
+        options["spark.sql.shuffle.partitions"] = "16"
+        options["spark.databricks.delta.snapshotPartitions"] = "2"
+    return options
+
+
+def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
+    """Find out now, and say clearly, what would fail in the middle of a run.
+
+    Raises:
+        SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
+    """
+    versions.check_spark(spark.version)
+    if connect.remote(spark):
+        if sparknlp:
+            raise SessionError("recognition.engine: sparknlp does not run through Spark Connect; use engine openvino.")
+        return
+    virtual_machine: Any = spark.sparkContext._jvm
+    scala = str(virtual_machine.scala.util.Properties.versionNumberString())
+    if not on_databricks():  # which has its own, under other names
+        versions.check_delta(_jar_of(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
+    if sparknlp:
+        versions.check_sparknlp(
+            scala,
+            classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
+            package=importlib.util.find_spec("sparknlp") is not None,
+        )
+    extensions = spark.conf.get("spark.sql.extensions", "") or ""
+    if "DeltaSparkSessionExtension" not in extensions and not on_databricks():
+        raise SessionError(
+            f"spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension: submit with --properties-file {DEFAULTS}."
+        )
+
+
+def has_class(spark: SparkSession, name: str) -> bool:
+    """Whether the driver's class path holds a class; it is not loaded, since loading may start native libraries."""
+    return _jar_of(spark, name) is not None
+
+
+def _jar_of(spark: SparkSession, name: str) -> str | None:
+    """Where the driver's class path has a class."""
+    virtual_machine: Any = spark.sparkContext._jvm
+    loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
+    found = loader.getResource(name.replace(".", "/") + ".class")
+    return None if found is None else str(found.toString())
+
+
+def ship_package(spark: SparkSession) -> None:
+    """Send this package to the executors, so that they run the driver's very code."""
+    if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
+        return
+    sources = sorted(_PACKAGE.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    archive = executor_files.scratch("entitymill-code-") / f"entitymill-{digest}.zip"
+    # Reproducible archives date their files to 1970, of which a zip knows nothing.
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
+        for source in sources:
+            zipped.write(source, source.relative_to(_PACKAGE.parent))
+    executor_files.send(spark, archive, code=True)

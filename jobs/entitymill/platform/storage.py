@@ -1,0 +1,273 @@
+"""Files on any file system Spark's Hadoop client knows: local, s3a, abfss, dbfs, Volumes, hdfs.
+
+Beside what each function says, all raise StorageError where the storage does not answer or refuses the credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from entitymill.platform import connect, storage_faults
+
+_confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
+"""Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
+
+
+def forget(spark: SparkSession) -> None:
+    """Take the properties of the storage's clients anew: they may have been changed since."""
+    _confs.pop(spark, None)
+
+
+def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """(FileSystem, Path) of an address, both py4j proxies of Hadoop's classes.
+
+    Raises:
+        OSError: the scheme is unknown or its client is not set up; the message is Hadoop's.
+    """
+    gateway, session = _java(spark)
+    try:
+        java_path = gateway.org.apache.hadoop.fs.Path(path)
+        if spark not in _confs:
+            _confs[spark] = session.sessionState().newHadoopConf()
+        system = java_path.getFileSystem(_confs[spark])
+        return system, system.makeQualified(java_path)
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def qualify(spark: SparkSession, path: str) -> str:
+    """The address in full: scheme, and for a relative path the directory it is relative to.
+
+    Raises:
+        OSError: the scheme is unknown or its client is not set up.
+    """
+    return connect.qualify(path) if connect.remote(spark) else str(hadoop_path(spark, path)[1].toString())
+
+
+def driver_first(path: str) -> str:
+    """The address of a path without a scheme that is there for the driver itself; others as they stand.
+
+    Hadoop's client takes such a path for one on the default file system, which is another one on YARN and on Databricks:
+    there a volume is a mount, /Volumes/..., that Hadoop's client refuses.
+    """
+    # Not as_uri(): Hadoop's client takes an address with %20 in it at its word.
+    return f"file://{Path(path).resolve()}" if Path(path).exists() else path
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether anything is at a path.
+
+    Raises:
+        OSError: the file system cannot be asked.
+    """
+    if connect.remote(spark):
+        return connect.exists(spark, path)
+    system, java_path = hadoop_path(spark, path)
+    try:
+        return bool(system.exists(java_path))
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iterator[tuple[str, int, int]]:
+    """(address, bytes, modification time in ms) of every file below a directory, in order of address.
+
+    Args:
+        spark: the session.
+        path: of the directory.
+        without: name of a directory in it that is not looked into.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    if connect.remote(spark):
+        yield from connect.files(spark, path)
+        return
+    system, java_path = hadoop_path(spark, path)
+    try:
+        if system.getScheme() == "file":
+            found = _local_files(Path(java_path.toUri().getPath()), without)
+        elif without is None:
+            found = list(_listed(system.listFiles(java_path, True)))
+        else:
+            inside = list(_statuses(system.listLocatedStatus(java_path)))
+            found = [_file(status) for status in inside if not status.isDirectory()]
+            for status in inside:
+                if status.isDirectory() and status.getPath().getName() != without:
+                    found += _listed(system.listFiles(status.getPath(), True))
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+    yield from sorted(found)
+
+
+def _local_files(top: Path, without: str | None) -> list[tuple[str, int, int]]:
+    """Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile."""
+    if not top.is_dir():
+        return [_local_file(top)]
+    found = []
+    for directory, inside, names in os.walk(top, onerror=_unless_gone, followlinks=True):
+        inside[:] = [name for name in inside if Path(directory) != top or name != without]
+        for name in names:
+            if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(_local_file(Path(directory, name)))
+    return found
+
+
+def _local_file(path: Path) -> tuple[str, int, int]:
+    known = path.stat()
+    return f"file:{path}", known.st_size, known.st_mtime_ns // 1_000_000
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _listed(listing: Any) -> Iterator[tuple[str, int, int]]:
+    return map(_file, _statuses(listing))
+
+
+def _statuses(listing: Any) -> Iterator[Any]:
+    while listing.hasNext():
+        yield listing.next()
+
+
+def _file(status: Any) -> tuple[str, int, int]:
+    return str(status.getPath().toString()), int(status.getLen()), int(status.getModificationTime())
+
+
+def names(spark: SparkSession, pattern: str) -> list[str]:
+    """Names of the files and directories that a path with wildcards in its last part matches.
+
+    Raises:
+        OSError: the file system cannot be asked.
+    """
+    system, java_path = hadoop_path(spark, pattern)
+    try:
+        return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
+    except Py4JJavaError as error:
+        raise _failed(error, pattern) from error
+
+
+def fetch(spark: SparkSession, path: str, into: Path) -> None:
+    """Copy one file to a local path.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+    """
+    if connect.remote(spark):
+        connect.fetch(spark, path, into)
+        return
+    gateway, _ = _java(spark)
+    system, java_path = hadoop_path(spark, path)
+    try:
+        # False, True: keep the source; write no .crc beside the copy.
+        system.copyToLocalFile(False, java_path, gateway.org.apache.hadoop.fs.Path(into.as_uri()), True)
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def write(spark: SparkSession, path: str, text: str) -> None:
+    """Put a small file in its place, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        stream = system.create(java_path, True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def remove(spark: SparkSession, path: str) -> None:
+    """Delete a file, or a directory with all that is in it, if it is there.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    system, java_path = hadoop_path(spark, path)
+    try:
+        system.delete(java_path, True)
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def rename(spark: SparkSession, path: str, to: str) -> bool:
+    """Rename a file or directory; whether that was done.
+
+    Raises:
+        OSError: the file system cannot.
+    """
+    system, source = hadoop_path(spark, path)
+    _, target = hadoop_path(spark, to)
+    try:
+        return bool(system.rename(source, target))
+    except Py4JJavaError as error:
+        raise _failed(error, path) from error
+
+
+def digest(spark: SparkSession, path: str) -> str:
+    """SHA-256 of the content of every file below a directory, names apart; each is fetched once.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "copy"
+        digests = []
+        for address, _, _ in files(spark, path):
+            fetch(spark, address, copy)
+            with copy.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
+
+
+def check_writable(spark: SparkSession, directory: str) -> None:
+    """Create a directory, and an empty file in it that is removed again.
+
+    Raises:
+        OSError: either fails; the message is the file system's.
+    """
+    gateway, _ = _java(spark)
+    system, java_path = hadoop_path(spark, directory)
+    probe = gateway.org.apache.hadoop.fs.Path(java_path, ".entitymill-probe")
+    try:
+        if not system.mkdirs(java_path):
+            raise OSError("the directory cannot be created")
+        system.create(probe, True).close()
+        system.delete(probe, False)
+    except Py4JJavaError as error:
+        raise _failed(error, directory) from error
+
+
+def _failed(error: Py4JJavaError, address: str) -> Exception:
+    """What to raise: a StorageError where the storage itself is at fault, which no caller takes for a missing file."""
+    return storage_faults.storage_fault(str(error), address) or OSError(java_message(error))
+
+
+def java_message(error: Py4JJavaError) -> str:
+    """First line of the innermost Java exception."""
+    cause = error.java_exception
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    lines = str(cause.getMessage() or cause.getClass().getSimpleName()).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _java(spark: SparkSession) -> tuple[Any, Any]:
+    """The JVM gateway and the Java session."""
+    return spark.sparkContext._jvm, spark._jsparkSession

@@ -1,0 +1,177 @@
+"""For Python programs: mentions of texts without Spark, and the job without its command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from entitymill.errors import ModelError
+from entitymill.recognition import sentences
+from entitymill.recognition.recogniser import Recogniser
+from entitymill.recognition.tagger import bundle, mistaken
+from entitymill.recognition.tagger.execution import Execution, Precision
+from entitymill.recognition.tagger.inference import Tagger
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from entitymill.run.summary import Summary
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+DETECTOR = "sentence_detector"
+"""Directory beside a model that holds a sentence detector, where none is named."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One mention of an entity in a text; offsets are code points, ends exclusive: text[begin:end] == entity.
+
+    label: PER, ORG, LOC, MISC, or what else the model knows.
+    confidence: mean probability of the mention's tokens for their own tags.
+    sentence_id: number of its sentence in the text, from 0; sentence_begin, sentence_end: where that is.
+    """
+
+    begin: int
+    end: int
+    entity: str
+    label: str
+    confidence: float
+    token_count: int
+    sentence_id: int
+    sentence_begin: int
+    sentence_end: int
+
+
+_FIELDS = [field.name for field in fields(Mention)]
+
+
+class TextTagger:
+    """Finds the mentions of texts, exactly as the job with the same settings does. Not to be shared between threads."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+
+    @overload
+    def __call__(self, texts: str) -> list[Mention]: ...
+
+    @overload
+    def __call__(self, texts: Iterable[str | None]) -> Any: ...  # pyarrow, which says no types, is iterable too
+
+    def __call__(self, texts: str | Iterable[str | None]) -> Any:
+        """Recognise.
+
+        Args:
+            texts: one text; several (a list, a pandas or Polars column); or an Arrow array of strings.
+
+        Returns:
+            For one text its mentions; for several a list of these for each, in order, empty where a text is None; for an
+            Arrow array a list array of structs with the fields of `Mention`, null where a text is.
+
+        Raises:
+            TypeError: something is not a string.
+        """
+        if isinstance(texts, str):
+            return self._lists([texts])[0]
+        if isinstance(texts, (pa.Array, pa.ChunkedArray)):
+            return self._arrow(texts)
+        return self._lists(list(texts))
+
+    def _lists(self, texts: Sequence[object]) -> list[list[Mention]]:
+        known = [_text(text) for text in texts]
+        # A lone surrogate is no UTF-8; what stands in for it is as long.
+        found = self._recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in known], pa.large_string()))
+        result = []
+        for text, mentions in zip(known, found.mentions.to_pylist(), strict=True):
+            result.append([Mention(**{**row, "entity": text[row["begin"] : row["end"]]}) for row in mentions])
+        return result
+
+    def _arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
+        column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+        if isinstance(column, pa.ChunkedArray):  # of no chunk at all, in some versions
+            column = pa.array([], texts.type)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            column = column.cast(pa.large_string())
+        found = self._recogniser(pc.fill_null(column, "")).mentions
+        structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
+        # An offset that is null makes its list null.
+        missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
+        offsets = pa.array(found.offsets.to_numpy(), mask=missing)
+        return pa.ListArray.from_arrays(offsets.cast(pa.int32()), structs)
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, float) and value != value:  # noqa: PLR0124  # NaN, which pandas has in the place of None
+        return ""
+    raise TypeError(f"a text is a string, not {type(value).__name__}")
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    detector: Literal["dl", "rules", "sentencex"] = "dl",
+    detector_model: str | os.PathLike[str] | None = None,
+    precision: Precision = "f32",
+    trim: bool = True,
+    threads: int | None = None,
+) -> TextTagger:
+    """Load a model for texts at hand, without Spark.
+
+    Args:
+        model: a bundle's directory, such as models/demo; each file is checked against its manifest.
+        detector: how sentences are found.
+        detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` beside the model.
+        precision: of execution.
+        trim: take possessive endings and stray punctuation off mentions.
+        threads: of inference; none: as many as there are cores.
+
+    Raises:
+        ModelError: a model is missing, altered, damaged, or does not run in that precision.
+    """
+    directory = Path(model)
+    if not (directory / bundle.MANIFEST).is_file():
+        held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
+        named = os.fspath(model)
+        raise ModelError(mistaken.nothing_there(named) if held is None else mistaken.other_model(named, held))
+    manifest, files = bundle.in_directory(directory)
+    beside = Path(detector_model) if detector_model is not None else directory.resolve().parent / DETECTOR
+    found = sentences.open_detector(detector, sentences.saved_files(beside) if detector == "dl" else {}, str(beside))
+    how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)))
+    return TextTagger(Recogniser(found, Tagger.load(files, manifest, how, str(directory)), trim=trim))
+
+
+def extract(
+    config: str | os.PathLike[str] | None = None,
+    *overrides: str,
+    spark: SparkSession | None = None,
+    full: bool = False,
+    dry_run: bool = False,
+) -> Summary:
+    """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does; environment variables count too.
+
+    Args:
+        config: a YAML file of settings; `base.yaml` beside it is read first.
+        overrides: `key.path=value` each.
+        spark: the session to run in; none: the active one, or one that `settings.spark` describes.
+        full: process everything anew, and swap it in when it is done.
+        dry_run: check and count, write nothing.
+
+    Raises:
+        EntityMillError: of the kind that says what is wrong.
+    """
+    from entitymill import settings  # noqa: PLC0415  # Spark takes seconds, and `load` needs none
+    from entitymill.platform import session  # noqa: PLC0415
+    from entitymill.run import extraction  # noqa: PLC0415
+
+    loaded = settings.load(None if config is None else Path(config), overrides)
+    opened = session.open_session(loaded.spark, "entitymill") if spark is None else spark
+    return extraction.extract(opened, loaded, full=full, dry_run=dry_run)

@@ -1,0 +1,124 @@
+"""Documents that no worker survives: counted, written to `rejects`, and kept from being published."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.errors import RejectedError
+from entitymill.run.summary import Summary
+from entitymill.run.units import Piece
+from entitymill.settings import Settings
+from entitymill.tables import Tables
+from entitymill.tables.rejects import Rejects
+
+STAGE = "recognition"
+AGAIN = ", not for the first time"
+"""At the end of the detail of a document that failed in the run before as well."""
+_REFUSED = "doc_id string, stage string, code string, detail string"
+
+
+def listed(tables: Tables) -> set[str]:
+    """Ids of the documents that failed in runs that could go on nevertheless, and have not been looked at since."""
+    if tables.empty("rejects"):
+        return set()
+    failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
+    if not failed:
+        return set()
+    done = tables.read("runs").where("status = 'done'").where(F.col("run_id").isin({row["run_id"] for row in failed}))
+    runs = {row["run_id"] for row in done.select("run_id").collect()}
+    return {row["doc_id"] for row in failed if row["run_id"] in runs}
+
+
+def worth_a_try(tables: Tables, last: Row | None) -> bool:
+    """Whether documents failed in the last run for the first time: it may have been the machine's fault, not theirs."""
+    if last is None or not last["rejects"] or not tables.exists("rejects"):
+        return False
+    theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
+    return bool(tables.read("rejects").where(theirs).take(1))
+
+
+class Failures:
+    """The failed documents of one run."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        summary: Summary,
+        rejects: Rejects,
+        before: set[str],
+    ) -> None:
+        """None so far.
+
+        Args:
+            spark: the session.
+            settings: of the run.
+            summary: that counts them.
+            rejects: that lists them.
+            before: ids that were `listed` when the run began.
+        """
+        self._spark = spark
+        self._settings = settings
+        self._summary = summary
+        self._rejects = rejects
+        self._before = before
+
+    def take(self, recognised: DataFrame, piece: Piece) -> tuple[DataFrame, DataFrame]:
+        """Write down the failed documents of a unit, and give up where they are too many.
+
+        Args:
+            recognised: schemas.RECOGNISED of the unit, some with a failure.
+            piece: the unit.
+
+        Returns:
+            The other documents, and doc_id of these.
+
+        Raises:
+            RejectedError: more documents failed than limits.max_reject_ratio allows.
+        """
+        rows = recognised.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
+        # Kept on the driver: were they computed again, others might fail.
+        again = dict.fromkeys(self._before, AGAIN)
+        failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
+        refused = self._spark.createDataFrame(failed, _REFUSED)
+        self._rejects.add(refused)
+        for _, _, code, _ in failed:
+            self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
+        ids = [doc_id for doc_id, *_ in failed]
+        self.check(ids, piece)
+        return without(recognised, ids), refused.select("doc_id")
+
+    def check(self, failed: list[str], piece: Piece) -> None:
+        """Give up where too many documents failed.
+
+        Args:
+            failed: doc_id of those of a unit.
+            piece: the unit.
+
+        Raises:
+            RejectedError: more than limits.max_reject_ratio allows.
+        """
+        ratio = self._settings.limits.max_reject_ratio
+        # Nor do those that are tried in vain again and again: they may be all that is new.
+        new = sum(doc_id not in self._before for doc_id in failed)
+        if new > 1 and new > ratio * piece.rows:  # one document never fails a unit
+            raise RejectedError(
+                f"{new} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the tagger, more "
+                f"than limits.max_reject_ratio {ratio:g} allows: the unit was not published; the rejects table lists them. "
+                "Mend the machines or the texts, or raise the ratio for one run, after which these documents do not count."
+            )
+
+
+def without(recognised: DataFrame, failed: list[str]) -> DataFrame:
+    """The documents of a unit that did not fail.
+
+    Args:
+        recognised: of the unit; Spark may compute a lost part of it again.
+        failed: doc_id of those that did.
+    """
+    theirs = F.col("doc_id").isin(failed)
+    late = F.raise_error(F.lit("a document failed that did not fail before, in a part that was lost: run again"))
+    # Spark may look at the mentions of a row before it drops the row: so the same condition twice.
+    mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
+    return recognised.where(~theirs).withColumn("mentions", mentions)

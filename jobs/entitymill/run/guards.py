@@ -1,0 +1,83 @@
+"""What a run refuses to destroy: the output of another source, and more documents than anybody expects of a night."""
+
+from __future__ import annotations
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
+from entitymill.errors import RejectedError, SettingsError
+from entitymill.settings import Settings
+from entitymill.source.changes import Changes
+from entitymill.tables import Tables
+
+
+def check_source(settings: Settings, last: Row | None) -> None:
+    """Refuse to take over the output of another source: all its documents would be removed.
+
+    Args:
+        settings: of this run.
+        last: run that wrote the output; none where there was none.
+
+    Raises:
+        SettingsError: its source was another one.
+    """
+    here = settings.masked()["source"]["path"]
+    if last is None or settings.output.adopt_source or last["source"].rstrip("/") == here.rstrip("/"):
+        return
+    output = settings.output.path or settings.output.schema_
+    raise SettingsError(
+        f"source.path: the output {output} is of {last['source']}, whose documents would all be removed; give {here} an "
+        "output of its own, or set output.adopt_source=true if it takes the place of the other."
+    )
+
+
+def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None, *, whole: bool) -> None:
+    """Refuse to take out more documents than a person expects of one run.
+
+    Args:
+        settings: of the run.
+        tables: of the output.
+        found: what the run would do.
+        slice_: digest of the slice that it is about; none: the whole source.
+        whole: whether it replaces everything, so that nothing was compared with the output.
+
+    Raises:
+        RejectedError: it would take out a larger share than limits.max_removed_ratio.
+    """
+    if not (whole or found.to_remove) or not tables.exists("documents"):
+        return
+    held = tables.read("documents")
+    if slice_ is not None:
+        held = held.where(F.col("slice") == slice_)
+    gone = held.join(found.documents.select("doc_id"), "doc_id", "left_anti").count() if whole else found.to_remove
+    documents = max(gone, held.count()) if gone else 0
+    allowed = settings.limits.max_removed_ratio
+    if gone > allowed * documents:
+        raise RejectedError(
+            f"source.path: {gone} of the {documents} documents of {tables.place} are not in {settings.source.path} any "
+            f"more, a larger share than limits.max_removed_ratio {allowed:g} allows: nothing was changed; if that is right, "
+            "run once with --allow-removals."
+        )
+
+
+def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> None:
+    """Refuse a source of which too much is refused.
+
+    Args:
+        settings: of the run.
+        found: what the run would do.
+        tense: for the message.
+
+    Raises:
+        RejectedError: a larger share of its rows than limits.max_reject_ratio.
+    """
+    refused = sum(found.counts.values())
+    ratio = refused / found.rows if found.rows else 0.0
+    allowed = settings.limits.max_reject_ratio
+    if ratio > allowed:
+        reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.counts.items()))
+        raise RejectedError(
+            f"{refused} of {found.rows} rows of {settings.source.path} {tense} refused ({reasons}), more than "
+            f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
+            + ("; the rejects table lists the rows." if tense == "were" else ".")
+        )

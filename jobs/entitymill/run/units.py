@@ -1,0 +1,80 @@
+"""Work in bounded pieces: ranges of doc_id, so that a unit's rows lie together and its commits touch few files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.platform import connect
+from entitymill.settings.sections import LimitSettings
+from entitymill.source.changes import Changes
+from entitymill.tables.scratch import UNIT
+
+CHARS_PER_MB = 1_000_000
+MOST_UNITS = 10_000
+CHARS_PER_TASK = 250_000
+"""Some 2,000 sentences: two windows of the tagger, and short enough that no core waits long for the last task."""
+FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of a run's documents.
+
+    documents: as in Changes, without `known`.
+    known: whether the output may hold rows of some.
+    rows, chars: documents, and code points of their texts.
+    """
+
+    documents: DataFrame
+    known: bool
+    rows: int
+    chars: int
+
+
+def wanted(changes: Changes, limits: LimitSettings) -> int:
+    """How many units the work is cut into."""
+    by_rows = -(-changes.to_recognise // limits.unit_rows)
+    by_chars = -(-changes.chars // (limits.unit_mb * CHARS_PER_MB))
+    return min(MOST_UNITS, max(by_rows, by_chars))
+
+
+def cut(changes: Changes, limits: LimitSettings, keep: Callable[[DataFrame], DataFrame]) -> Iterator[Piece]:
+    """The units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
+
+    The driver holds a few numbers a unit, and where there are several, the source is read once for all of them.
+
+    Args:
+        changes: of the run.
+        limits: how large a unit may be.
+        keep: writes documents down by their column UNIT, and returns them.
+    """
+    number = wanted(changes, limits)
+    if number <= 1:
+        if number:
+            yield Piece(changes.documents.drop("known"), changes.known > 0, changes.to_recognise, changes.chars)
+        return
+    ranged = changes.documents.repartitionByRange(number, "doc_id").withColumn(UNIT, F.spark_partition_id())
+    kept = keep(ranged)
+    sums = kept.groupBy(UNIT).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known"))
+    for found in sums.orderBy(UNIT).collect():
+        inside = kept.where(F.col(UNIT) == found[UNIT]).drop(UNIT, "known")
+        yield Piece(inside, found["known"], found["rows"], found["chars"])
+
+
+def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: bool) -> DataFrame:
+    """Spread a unit's documents over tasks by a hash of their id: the same on every try.
+
+    Args:
+        spark: the session.
+        piece: the unit.
+        partitions: how many; none: by the texts.
+        once: whether to take one row of an id even where several are there by now, which were not when they were counted.
+    """
+    cores = connect.cores(spark)
+    wanted = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    spread_out = piece.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    return spread_out.dropDuplicates(["doc_id"]) if once else spread_out

@@ -1,0 +1,138 @@
+"""Everything that can be set, typed and checked; an unknown key is refused.
+
+Layers, later ones win: `base.yaml` beside the named file, the named file, `ENTITYMILL__KEY__PATH` environment variables,
+`--set key.path=value`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from entitymill.errors import SettingsError
+from entitymill.settings import masking
+from entitymill.settings.layers import Layers, near
+from entitymill.settings.sections import (
+    EntitySettings,
+    IncrementalSettings,
+    LimitSettings,
+    LineageSettings,
+    MentionSettings,
+    MetricsSettings,
+    ModelSettings,
+    OutputSettings,
+    RecognitionSettings,
+    ReportSettings,
+    Section,
+    SegmentationSettings,
+    SourceSettings,
+    SparkSettings,
+)
+
+
+class Settings(Section):
+    """All settings of one run."""
+
+    source: SourceSettings
+    output: OutputSettings
+    segmentation: SegmentationSettings = SegmentationSettings()
+    model: ModelSettings = ModelSettings()
+    recognition: RecognitionSettings = RecognitionSettings()
+    mentions: MentionSettings = MentionSettings()
+    entities: EntitySettings = EntitySettings()
+    incremental: IncrementalSettings = IncrementalSettings()
+    limits: LimitSettings = LimitSettings()
+    report: ReportSettings = ReportSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    lineage: LineageSettings = LineageSettings()
+    spark: SparkSettings = SparkSettings()
+    log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
+
+    @model_validator(mode="after")
+    def _slice_of_something(self) -> Settings:
+        if self.output.replace_slice and self.source.where is None:
+            raise ValueError("output.replace_slice needs source.where: the condition that makes the slice")
+        return self
+
+    @model_validator(mode="after")
+    def _a_carried_date(self) -> Settings:
+        column = self.report.date_column
+        if column is not None and column not in self.source.passthrough:
+            raise ValueError(f"report.date_column {column} must be one of source.passthrough, the carried columns")
+        return self
+
+    @model_validator(mode="after")
+    def _detector_of_engine(self) -> Settings:
+        if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
+            raise ValueError(
+                "segmentation.detector sentencex needs recognition.engine openvino: Spark NLP has no such detector"
+            )
+        return self
+
+    @property
+    def trims(self) -> bool:
+        """Whether mentions are trimmed."""
+        alike = self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
+        return not alike if self.mentions.trim is None else self.mentions.trim
+
+    def masked(self) -> dict[str, Any]:
+        """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""
+        return masking.mask(self.model_dump(by_alias=True, mode="json"))
+
+
+def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the layers and check them.
+
+    Args:
+        config: a YAML file, or none for environment and overrides alone.
+        overrides: `key.path=value` each.
+        environment: instead of the process's own.
+
+    Raises:
+        SettingsError: a file cannot be read, or a setting is unknown, missing or wrong; the message names it.
+    """
+    known, layers = list(known_keys()), Layers()
+    if config is not None:
+        base = config.with_name("base.yaml")
+        for path in [base, config] if base.is_file() and base != config else [config]:
+            layers.add_file(path)
+    layers.add_environment(os.environ if environment is None else environment, known)
+    for override in overrides:
+        layers.add_option(override)
+    try:
+        return Settings.model_validate(layers.merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, layers, known)) from error
+
+
+def _explain(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
+    """Every fault of the settings in one sentence each."""
+    sentences = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        place = layers.place(key)
+        if fault["type"] == "extra_forbidden":
+            sentences.append(f"{key} is not a setting{place}; {near(key, known)}")
+        elif fault["type"] == "missing":
+            sentences.append(f"{key} is not set, and has no default.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
+            # A fault of several sections together has no key of its own, but names those at fault.
+            named = f"{key}: {within}" if key else message
+            sentences.append(f"{named}{place}.")
+    return " ".join(sentences)
+
+
+def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Every key path there is, sections included."""
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from known_keys(kind, f"{key}.")

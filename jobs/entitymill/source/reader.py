@@ -1,0 +1,236 @@
+"""Text table -> documents, and rejects: the only module that reads the source."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill.errors import SourceError
+from entitymill.platform import overlap, storage
+from entitymill.platform.sql_names import quoted, quoted_in, quoted_part
+from entitymill.settings.sections import SourceSettings
+from entitymill.source import carried, parquet_footers, row_checks, unreadable
+
+_MOVING = re.compile(
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
+    re.IGNORECASE,
+)
+"""Functions, special dates such as DATE 'yesterday', subqueries, and the files that rows lie in at the moment."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of one run, one version of it.
+
+    rows: doc_id, text, and a struct `passthrough` where columns are carried; those that pass `source.where`.
+    passthrough: fields carried to the entities.
+    version: of the table read.
+    identity: tells the table from another one made later at the same place; of Delta tables.
+    location: address of its files; empty for a view.
+    moving: whether `source.where` may hold for other rows at another time, though these did not change.
+    size: bytes of its files; none where nobody knows.
+    detail: what Delta says of its table; none of others.
+    settings: that named it.
+    """
+
+    rows: DataFrame
+    passthrough: list[T.StructField]
+    version: str
+    identity: str
+    location: str
+    moving: bool
+    size: int | None
+    detail: Row | None
+    settings: SourceSettings
+
+    @property
+    def pinned(self) -> bool:
+        """Whether every look at `rows` finds the same: of a Delta table's version, not of files or a view."""
+        return bool(self.identity)
+
+    def judged(self) -> DataFrame:
+        """All rows with their `copies`, `chars` and admission.CODE; runs a job that looks for duplicate ids."""
+        return row_checks.judge(row_checks.with_copies(self.rows), self.settings.max_chars)
+
+
+def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
+    """Find and check the source; reads no rows.
+
+    Raises:
+        SettingsError: what is to be read as plain Parquet is a Delta table.
+        SourceError: it is missing, unreadable, or lacks what the settings name.
+    """
+    table, left_out, version, size, detail = _read(spark, settings)
+    carried.check_left_out(table, settings, left_out)
+    passthrough = carried.check_columns(table, settings)
+    identity = "" if detail is None else str(detail["id"])
+    location = _location(spark, settings) if detail is None else str(detail["location"])
+    rows = rows_of(table, settings)
+    return Source(rows, passthrough, version, identity, location, moves(settings.where), size, detail, settings)
+
+
+def look(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str]]:
+    """The table itself, whatever its columns are, and name -> type of those that Spark cannot read; reads no rows.
+
+    Raises:
+        SettingsError: what is to be read as plain Parquet is a Delta table.
+        SourceError: it is missing or unreadable.
+    """
+    table, left_out, *_ = _read(spark, settings)
+    return table, left_out
+
+
+def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
+    """doc_id, text, perhaps `passthrough`, and other columns, of the rows that pass `source.where`.
+
+    Raises:
+        SourceError: the condition is none on this table.
+    """
+    kept = _where(table, settings)
+    columns = [F.col(quoted_part(column)) for column in settings.passthrough]
+    struct = [F.struct(*columns).alias("passthrough")] if columns else []
+    doc_id = F.col(quoted_part(settings.id_column)).cast("string").alias("doc_id")
+    return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *struct, *others)
+
+
+def _reference(spark: SparkSession, settings: SourceSettings) -> str:
+    """The source as SQL names it, quoted."""
+    if settings.format == "delta":
+        return "delta." + quoted_part(storage.qualify(spark, settings.path))
+    return quoted_in(spark, settings.path)
+
+
+def delta_detail(spark: SparkSession, settings: SourceSettings) -> Row | None:
+    """What DESCRIBE DETAIL says of the source: id, properties, sizeInBytes; none where it is no Delta table."""
+    if settings.format == "parquet":
+        return None
+    try:
+        row = spark.sql(f"DESCRIBE DETAIL {_reference(spark, settings)}").collect()[0]
+    except PySparkException:
+        return None
+    return row if row["format"] == "delta" else None
+
+
+def _location(spark: SparkSession, settings: SourceSettings) -> str:
+    """Where the files of a source that is not Delta's are."""
+    if settings.format != "table":
+        return storage.qualify(spark, settings.path)
+    told = spark.sql(f"DESCRIBE TABLE EXTENDED {quoted_in(spark, settings.path)}").where("col_name = 'Location'")
+    return next((str(row["data_type"]) for row in told.collect()), "")
+
+
+def history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
+    """Delta's record of the source's latest commits: version, operation, operationParameters and more."""
+    return spark.sql(f"DESCRIBE HISTORY {_reference(spark, settings)} LIMIT {limit}").collect()
+
+
+def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
+    """The change feed of some versions, both included."""
+    reader = spark.read.format("delta").option("readChangeFeed", "true")
+    reader = reader.option("startingVersion", first).option("endingVersion", last)
+    if settings.format == "delta":
+        return reader.load(storage.qualify(spark, settings.path))
+    return reader.table(quoted_in(spark, settings.path))
+
+
+def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> DataFrame:
+    """A stream of the rows that were appended from a version on."""
+    reader = spark.readStream.format("delta").option("startingVersion", first)
+    if settings.format == "delta":
+        return reader.load(storage.qualify(spark, settings.path))
+    return reader.table(quoted_in(spark, settings.path))
+
+
+def moves(where: str | None) -> bool:
+    """Whether a condition asks for the time, for chance, for another table, or for files; one that only might counts."""
+    return where is not None and _MOVING.search(where) is not None
+
+
+def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
+    if settings.where is None:
+        return table
+    try:
+        return table.where(settings.where)
+    except PySparkException as error:
+        raise SourceError(
+            f"source.where: {settings.where!r} is not a condition on {settings.path}: {unreadable.words(error)}."
+        ) from error
+
+
+def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
+    """The texts of a few documents, for showing."""
+    table, *_ = _read(spark, settings)
+    rows = rows_of(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
+    return {row.doc_id: row.text for row in rows.collect()}
+
+
+def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequence[str]) -> DataFrame:
+    """A table of mentions, this program's own or gold.
+
+    Args:
+        spark: the session.
+        address: a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME.
+        setting: option that named it, for messages.
+        columns: it must have.
+
+    Raises:
+        SourceError: it cannot be read, or lacks a column.
+    """
+    try:
+        if address.startswith("table:"):
+            found = spark.read.table(quoted(address.removeprefix("table:")))
+        elif not storage.exists(spark, address):
+            raise SourceError(f"{setting}: nothing is at {address}.")
+        elif storage.exists(spark, f"{address}/_delta_log"):
+            found = spark.read.format("delta").load(address)
+        else:
+            found = spark.read.json(address) if address.endswith(".jsonl") else spark.read.parquet(address)
+    except (PySparkException, Py4JJavaError, OSError, ValueError) as error:
+        raise SourceError(f"{setting}: {address} is not a table that can be read.") from error
+    missing = [column for column in columns if column not in found.columns]
+    if missing:
+        raise SourceError(f"{setting}: {address} has no column {missing[0]}; it has {', '.join(found.columns)}.")
+    return found
+
+
+def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str], str, int | None, Row | None]:
+    """The table, columns it is without, its version, its bytes, and what Delta says of it.
+
+    A Delta table is pinned to its version, so that every pass of a run sees the same rows.
+    """
+    reader = spark.read
+    try:
+        if settings.format == "parquet":
+            # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
+            listing = list(storage.files(spark, settings.path))
+            overlap.check_parquet(spark, settings.path)
+            first = parquet_footers.first_data_file(listing)
+            known = parquet_footers.legible(spark, first) if first else None
+            left_out = known.left_out if known else {}
+            table = (reader.schema(known.schema) if known else reader).parquet(settings.path)
+            return table, left_out, _digest(listing), sum(size for _, size, _ in listing), None
+        detail = delta_detail(spark, settings)
+        if detail is None and settings.format == "table":
+            return reader.table(quoted_in(spark, settings.path)), {}, "unversioned", None, None
+        version = str(history(spark, settings, 1)[0]["version"])
+        pinned = reader.option("versionAsOf", version)
+        if settings.format == "delta":
+            table = pinned.format("delta").load(storage.qualify(spark, settings.path))
+        else:
+            table = pinned.table(quoted_in(spark, settings.path))
+    except (PySparkException, Py4JJavaError, OSError) as error:
+        raise SourceError(f"source.path: {unreadable.of_reading(spark, settings, error)}") from error
+    return table, {}, version, None if detail is None else detail["sizeInBytes"], detail
+
+
+def _digest(listing: list[tuple[str, int, int]]) -> str:
+    """Plain files have no version: a digest of their names, sizes and times."""
+    return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]

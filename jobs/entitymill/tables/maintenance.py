@@ -1,0 +1,156 @@
+"""Entity tables -> the same rows in fewer files, and nothing else on the disk: OPTIMIZE, VACUUM, purge."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from entitymill.errors import SettingsError
+from entitymill.platform import connect, storage
+from entitymill.platform.session import configured
+from entitymill.settings import Settings
+from entitymill.tables import NAMES, Tables, commit_lock, recovery
+from entitymill.tables.commits import Commits, retried
+from entitymill.tables.layout import MAX_FILE
+from entitymill.tables.lease import Lease
+from entitymill.tables.runs import IDLE
+from entitymill.tables.scratch import Kept
+from entitymill.tables.staging import Staging
+
+log = logging.getLogger(__name__)
+WEEK_HOURS, DAY_HOURS = 168, 24
+IDLE_DAYS = 30
+"""So long `runs` remembers a run that had nothing to do; of the others it remembers all."""
+_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+_LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+_LISTING_TASKS_PER_CORE = 4
+"""VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
+_DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
+OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
+_SORTED = ("entities", "documents", "annotations")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one table.
+
+    before, after: files of its present version, megabytes of these, files on the disk.
+    """
+
+    name: str
+    before: tuple[int, float, int]
+    after: tuple[int, float, int]
+
+
+def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
+    """Join small files to ones of about `output.target_file_mb`, and forget old runs with nothing to do.
+
+    A job may run at the same time.
+
+    Args:
+        tables: of the output.
+        sort: whether to write all files anew, in order of doc_id (ZORDER), so that changes of a few documents touch few.
+    """
+
+    def change(name: str) -> None:
+        order = " ZORDER BY (doc_id)" if sort and name in _SORTED else ""
+        tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
+
+    old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
+    retried("runs", lambda: tables.delete("runs", old))
+    with configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+        return _each(tables, change)
+
+
+def vacuum(tables: Tables, hours: float) -> list[Done]:
+    """Delete files that no version of the last hours refers to; a job may run at the same time.
+
+    Raises:
+        SettingsError: less than a day: a running job's own files might be among them.
+    """
+    if hours < DAY_HOURS:
+        raise SettingsError(
+            f"--retain-hours {hours:g}: vacuum keeps at least {DAY_HOURS}; use purge, which waits for a job."
+        )
+    return _each(tables, lambda name: _vacuum(tables, name, hours))
+
+
+def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
+    """Make removed rows physically gone: from data files, old versions and what runs left behind; no job runs meanwhile.
+
+    Args:
+        tables: of the output.
+        settings: of its jobs.
+        hours: versions younger than this stay readable, and so do rows that were removed since.
+
+    Raises:
+        OutputError: a job runs, for longer than `limits.wait_seconds`.
+    """
+    with alone(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
+        return purge_all(tables, hours)
+
+
+@contextmanager
+def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
+    """No job runs as long as the context lasts, and what dead ones left is settled; gives the commits to make.
+
+    Args:
+        tables: of the output.
+        settings: of its jobs.
+        name: of the holder of the lease.
+
+    Raises:
+        OutputError: a job runs, for longer than `limits.wait_seconds`.
+    """
+    with configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
+        Staging(tables, lease.commits, lease).discard()
+        recovery.settle(tables, lease.commits, lease.before.last)
+        Kept(tables).drop()
+        yield lease.commits
+
+
+def purge_all(tables: Tables, hours: float) -> list[Done]:
+    """As `purge`, for who is `alone`."""
+
+    def change(name: str) -> None:
+        tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
+        _vacuum(tables, name, hours)
+
+    # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
+    return _each(tables, change, OF_DOCUMENTS)
+
+
+def beside(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
+    """Beside a job, unless the storage may take two writers' commits for one: then as a job, which waits for the other."""
+    if commit_lock.needed(tables.spark, tables.settings):
+        return Lease(tables, settings.limits, f"maintenance-{uuid.uuid4().hex[:6]}")
+    return nullcontext()
+
+
+def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[Done]:
+    done = []
+    for name in names:
+        if not (tables.is_delta(name) and tables.exists(name)):
+            continue
+        before = _state(tables, name)
+        retried(name, lambda name=name: change(name))  # type: ignore[misc]
+        done.append(Done(name, before, _state(tables, name)))
+    return done
+
+
+def _vacuum(tables: Tables, name: str, hours: float) -> None:
+    spark = tables.spark
+    tasks = _LISTING_TASKS_PER_CORE * connect.cores(spark)
+    chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
+    with configured(spark, chosen):
+        spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")
+
+
+def _state(tables: Tables, name: str) -> tuple[int, float, int]:
+    detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.reference(name)}").collect()[0]
+    # In the log a job's temporary files come and go, which a listing may trip over.
+    on_disk = list(storage.files(tables.spark, detail["location"], without="_delta_log"))
+    return detail["numFiles"], detail["sizeInBytes"] / 1e6, len(on_disk)
