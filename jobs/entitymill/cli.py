@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from entitymill import __version__
-from entitymill.commands.command import leave
+from entitymill.commands.common import leave
 from entitymill.platform import not_installed
 
 COMMANDS = {

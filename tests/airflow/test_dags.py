@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Param
 from airflow_home import ROOT
 from pydantic import ValidationError
 
-from entitymill.settings import masking
+from entitymill.settings import secret_masking
 from entitymill_dags import arguments, check, factory, tables
 from entitymill_dags.spark import SubmitJob
 
@@ -109,7 +109,7 @@ def test_where_a_secret_comes_from_is_none(key: str) -> None:
 
 
 def test_secrets_are_the_same_as_for_the_job() -> None:
-    assert (tables._SECRET, tables._WHENCE) == (masking._SECRET, masking._WHENCE)
+    assert (tables._SECRET, tables._WHENCE) == (secret_masking._SECRET, secret_masking._WHENCE)
 
 
 def test_two_tables_of_one_name_are_refused() -> None:

@@ -14,8 +14,8 @@ import openvino as ov
 import texts
 from safetensors.numpy import save_file
 
-from entitymill.models import classifier as parts_module
-from entitymill.models import huggingface, reduction
+from entitymill.models import classifier_parts as parts_module
+from entitymill.models import huggingface, lower_precision
 from entitymill.recognition.tagger import bundle, graph, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
@@ -133,7 +133,7 @@ def make(saved: Path, directory: Path, kind: Kind) -> Path:
     }
     if kind != "f32":
         feeds = _feeds(saved) if kind == "calibrated" else []
-        found = replace(found, network=reduction.reduce(found.network, "int8", feeds))
+        found = replace(found, network=lower_precision.reduce(found.network, "int8", feeds))
     parts_module.write(found, directory)
     bundle.write_manifest(directory, manifest)
     return directory

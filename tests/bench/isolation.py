@@ -19,7 +19,7 @@ from entitymill.engines.openvino import FACTORY
 from entitymill.engines.worker import Run, windows
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.execution_settings import Execution
 
 TO_MEET = 1.02
 SENTENCES_IN_WINDOW = 1024

@@ -28,7 +28,7 @@ import texts
 
 from entitymill.models import accuracy
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.execution_settings import Precision
 from entitymill.recognition.tagger.inference import read_tokenizer, row_maker
 
 PIPELINE = "Hugging Face pipeline"

@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from entitymill.platform.session import open_session
 from entitymill.settings.sections import SparkSettings
 from entitymill.tables.commit_lock import Claims
-from entitymill.tables.process import gone, this_process
+from entitymill.tables.lease_holder import gone, this_process
 from small_queries import SMALL_QUERIES
 
 from .lake import read

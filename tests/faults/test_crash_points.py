@@ -34,7 +34,7 @@ from entitymill.engines.engine import Engine
 from entitymill.platform.session import open_session
 from entitymill.run import extraction
 from entitymill.settings import sections
-from entitymill.tables import layout, lease, process
+from entitymill.tables import layout, lease, lease_holder
 from small_queries import SMALL_QUERIES
 
 from .cluster import JARS, SPARK_HOME
@@ -105,10 +105,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own, by then gone, for each run; and the dead do not wait."""
     number = itertools.count(4_200_000)
-    own = process.this_process()
+    own = lease_holder.this_process()
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(layout, "MAKING_SECONDS", 0.05)
-    monkeypatch.setattr(process, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
+    monkeypatch.setattr(lease_holder, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
 
 
 @dataclass

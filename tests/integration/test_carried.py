@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 
 from entitymill import settings
 from entitymill.errors import SettingsError
-from entitymill.platform.overlap import check_output
+from entitymill.platform.overlapping_paths import check_output
 from entitymill.platform.session import calendars, configured
 from entitymill.source.reader import open_source
 

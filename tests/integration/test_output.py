@@ -17,7 +17,7 @@ from entitymill.errors import OutputError, RejectedError, SettingsError, SourceE
 from entitymill.platform.session import configured
 from entitymill.run.extraction import extract
 from entitymill.run.plan import Plan
-from entitymill.tables import Tables, parquet
+from entitymill.tables import Tables, parquet_swap
 
 from .conftest import Job
 
@@ -43,7 +43,7 @@ def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) 
     (job.output / "_written_7" / "half.parquet").write_bytes(b"half")
 
     loaded = settings.load(None, job.options("output.format=parquet"), {})
-    parquet.settle(Tables(job.spark, loaded.output))
+    parquet_swap.settle(Tables(job.spark, loaded.output))
 
     assert pq.read_table(job.output / "entities").num_rows == 3
     assert not (job.output / "_written_7").exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from entitymill import cli, settings
 from entitymill.commands.redact import parser
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.tables import Tables, rows
+from entitymill.tables import Tables, table_rows
 from entitymill.tables.erasure import erase
 from entitymill.tables.redaction import masked, redact
 
@@ -142,7 +142,7 @@ def test_a_label_that_the_model_does_not_know(main: Callable[..., tuple[int, str
     [("America's", "america"), ("Boys\u2019", "boys"), ("New\u00a0 York\n", "new york"), ("O'Neill", "o'neill"), ("'s", "")],
 )
 def test_mentions_group_by_what_they_name(job: Job, entity: str, normalized: str) -> None:
-    row = rows.normalized(job.spark.createDataFrame([(entity,)], "entity string")).collect()[0]
+    row = table_rows.normalized(job.spark.createDataFrame([(entity,)], "entity string")).collect()[0]
     assert row["entity_normalized"] == normalized
 
 

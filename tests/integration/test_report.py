@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import reading, shown, totals, unit_speeds
+from entitymill.reporting import page_queries, page_text, totals, unit_speeds
 from entitymill.reporting.figures import Figures
 from entitymill.tables import Tables
 from truth import POOL
@@ -62,7 +62,7 @@ def loaded(job: Job, *overrides: str) -> settings.Settings:
 
 def read(job: Job, *overrides: str) -> Figures:
     chosen = loaded(job, *overrides)
-    return reading.read(job.spark, chosen, Tables(job.spark, chosen.output))
+    return page_queries.read(job.spark, chosen, Tables(job.spark, chosen.output))
 
 
 def test_figures_are_those_of_the_tables(output: Job) -> None:
@@ -115,7 +115,7 @@ def test_units_of_which_the_first_is_not_known(output: Job, monkeypatch: pytest.
 
 
 def test_many_mentions_are_measured_by_a_part_of_the_documents(output: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "SAMPLED_MENTIONS", 10)
+    monkeypatch.setattr(page_queries, "SAMPLED_MENTIONS", 10)
     found = read(output)
     assert found.lengths.one_in == found.mentions // 10
     sentences = len({(row.doc_id, row.sentence_id) for row in output.read("entities").collect()})
@@ -126,7 +126,7 @@ def test_many_mentions_are_measured_by_a_part_of_the_documents(output: Job, monk
 def test_days_are_taken_together_where_there_are_many(
     output: Job, monkeypatch: pytest.MonkeyPatch, room: int, step: str, first: dt.date
 ) -> None:
-    monkeypatch.setattr(reading, "MOST_STEPS", room)
+    monkeypatch.setattr(page_queries, "MOST_STEPS", room)
     found = read(output).days
     assert found is not None
     assert (found.step, min(found.counts)) == (step, first)  # weeks begin on Monday
@@ -141,14 +141,14 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     counted = Counter((row.label, row.entity) for row in entities)
     for label, top in found.top.items():
         own = sorted(((-count, entity) for (kind, entity), count in counted.items() if kind == label))
-        assert list(top) == [(entity, -count) for count, entity in own[: shown.TOP]]
+        assert list(top) == [(entity, -count) for count, entity in own[: page_text.TOP]]
     sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *POOL])} | {"undated": "Paris and London."}
     assert found.sentences
     for sentence in found.sentences:
         assert "".join(part.text for part in sentence.parts) in sources[sentence.doc_id]
         assert sentence.samples
         assert any(part.judged for part in sentence.parts)
-    least = sorted(row.confidence for row in entities)[: shown.EACH]
+    least = sorted(row.confidence for row in entities)[: page_text.EACH]
     judged = [part.confidence for one in found.sentences if "least" in one.samples for part in one.parts if part.judged]
     assert set(least) <= set(judged)
     assert read(output, "report.show_text=true").shown == found
@@ -177,7 +177,7 @@ def test_a_column_without_days_is_named(job: Job, column: str, kind: pa.DataType
     job.run("source.passthrough=[number]")
     chosen = settings.load(None, job.options(f"source.passthrough=[{column}]", f"report.date_column={column}"), {})
     with pytest.raises(SettingsError, match=f"report.date_column: .*{message}"):
-        reading.read(job.spark, chosen, Tables(job.spark, chosen.output))
+        page_queries.read(job.spark, chosen, Tables(job.spark, chosen.output))
 
 
 def test_days_may_be_text(job: Job) -> None:

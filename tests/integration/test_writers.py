@@ -18,7 +18,7 @@ from entitymill.errors import OutputError
 from entitymill.tables import Tables
 from entitymill.tables.commits import Commits
 from entitymill.tables.lease import Lease
-from entitymill.tables.process import this_process
+from entitymill.tables.lease_holder import this_process
 from entitymill.tables.publisher import Publisher
 from truth import POOL, Truth
 

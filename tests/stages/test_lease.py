@@ -9,7 +9,7 @@ import pytest
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import Tables, lease, process
+from entitymill.tables import Tables, lease, lease_holder
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
 
@@ -67,7 +67,7 @@ def test_a_dead_runs_lease_is_taken_over(
     tables: Tables, monkeypatch: pytest.MonkeyPatch, gone: bool, minutes: int, taken: bool
 ) -> None:
     left(tables, datetime.now(timezone.utc) + timedelta(minutes=minutes))
-    monkeypatch.setattr(process, "gone", lambda _: gone)
+    monkeypatch.setattr(lease_holder, "gone", lambda _: gone)
     if not taken:
         with pytest.raises(OutputError, match="run dead"):
             Lease(tables, AT_ONCE, "next").__enter__()
@@ -78,7 +78,7 @@ def test_a_dead_runs_lease_is_taken_over(
 
 
 def test_who_lost_the_lease_finds_out(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "gone", lambda _: True)
+    monkeypatch.setattr(lease_holder, "gone", lambda _: True)
     with Lease(tables, AT_ONCE, "asleep") as asleep:
         with Lease(tables, AT_ONCE, "next"):
             pass

@@ -6,7 +6,7 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Execution, Precision
+from entitymill.recognition.tagger.execution_settings import Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entitymill import __version__, cli
-from entitymill.commands import extract, history, init, maintain, prepare, redact, tag
+from entitymill.commands import extract, init, list_runs, maintain, prepare, redact, tag
 
 PARSERS = {
     "tag": tag.parser,
@@ -16,7 +16,7 @@ PARSERS = {
     "extract": extract.parser,
     "prepare": prepare.parser,
     "maintain": maintain.parser,
-    "runs": history.parser,
+    "runs": list_runs.parser,
     "redact": redact.parser,
 }
 JOBS = Path(__file__).parents[2] / "jobs"

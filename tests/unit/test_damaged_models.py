@@ -16,7 +16,7 @@ import pytest
 
 from entitymill.engines import sparknlp_model
 from entitymill.errors import ModelError
-from entitymill.models import archive, javastream, kinds, saved, sequencefile, weights
+from entitymill.models import archive, javastream, model_kinds, sequencefile, sparknlp_saved, weights
 from entitymill.recognition.tagger import bundle
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -100,7 +100,7 @@ def a_model(directory: Path, draw: random.Random) -> None:
         chosen = directory / "saved.zip"
         chosen.write_bytes(repacked(files, draw.choice(METHODS[:2])))
     (directory / "scratch").mkdir()
-    kinds.read(chosen, directory / "scratch")
+    model_kinds.read(chosen, directory / "scratch")
 
 
 ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": a_stream, "model": a_model}
@@ -111,7 +111,7 @@ def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: P
     draw = random.Random(what)  # noqa: S311  # seeded, not secret
     tiny.saved_onnx(tmp_path / "whole")
     (tmp_path / "warm").mkdir()
-    saved.read(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
+    sparknlp_saved.read(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
     for method in METHODS:
         (tmp_path / "warm.zip").write_bytes(repacked({"\u00e9": b"x"}, method))
         archive.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here")

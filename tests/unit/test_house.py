@@ -31,7 +31,7 @@ LAYERS = (
     "cli",
 )
 """Nobody imports what stands after it."""
-WORDS = ("entitymill.platform.sql_names", "entitymill.recognition.tagger.execution")
+WORDS = ("entitymill.platform.sql_names", "entitymill.recognition.tagger.execution_settings")
 """What settings may say, of packages after them."""
 WITHOUT = {
     # What a text goes through, and models: usable without Spark.
@@ -42,18 +42,18 @@ WITHOUT = {
     # A wrong setting is said, and help given, before anything heavy is loaded.
     "entitymill.settings": (*SPARK, *HEAVY),
     "entitymill.cli": (*SPARK, *HEAVY),
-    "entitymill.commands.command": (*SPARK, *HEAVY),
+    "entitymill.commands.common": (*SPARK, *HEAVY),
     "entitymill.commands.extract": (*SPARK, *HEAVY),
 }
 """Package or module -> what it never imports, at its top."""
 PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
-    "entitymill.source.carried",
+    "entitymill.source.carried_columns",
     "entitymill.engines.sparknlp_model",
     "entitymill.source.parquet_footers",
     "entitymill.platform.session",
     "entitymill.platform.storage",
-    "entitymill.tables.unfinished",
+    "entitymill.tables.half_made_tables",
 }
 """Of classic Spark, what has no public way: Hadoop's client, Parquet's footers, the class path, a catalog's place."""
 WRITES = re.compile(r"\.write\b(?!\()|\.writeTo\(|\.writeStream\b")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import EXPECTED, KINDS, TINY, onnx_directory
 
-from entitymill.models import huggingface, networks
+from entitymill.models import huggingface, network_files
 from entitymill.recognition.tagger import bundle, network, packed_network, packing
-from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -96,8 +96,8 @@ def test_networks_of_every_kind_see_each_sentence_alone(kind: str) -> None:
 def test_an_onnx_network_is_packed_too(tmp_path: Path) -> None:
     sentences = _sentences("bert")
     directory = onnx_directory(tmp_path / "onnx")
-    expected = _alone(networks.read(directory, "onnx", "uncased").network, sentences)
-    packed = packed_network.pack(networks.read(directory, "onnx", "uncased").network, 32, int(sentences[0][0]))
+    expected = _alone(network_files.read(directory, "onnx", "uncased").network, sentences)
+    packed = packed_network.pack(network_files.read(directory, "onnx", "uncased").network, 32, int(sentences[0][0]))
     assert packed is not None
     for found, wanted in zip(_together(packed, sentences), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings, known_keys, load, masking
+from entitymill.settings import Settings, known_keys, load, secret_masking
 
 CONF = Path(__file__).parents[2] / "conf"
 MINIMAL = ["source.path=texts", "output.path=out"]
@@ -211,7 +211,7 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
                         "source.path=jdbc://reader:hunter2@host/db"], {})  # fmt: skip
     shown = str(found.masked())
     assert "hunter2" not in shown
-    assert found.masked()["source"]["path"] == f"jdbc://reader:{masking.MASK}@host/db"
+    assert found.masked()["source"]["path"] == f"jdbc://reader:{secret_masking.MASK}@host/db"
 
 
 @pytest.mark.parametrize(

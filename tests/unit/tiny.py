@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from entitymill.models import javastream, saved, sequencefile
+from entitymill.models import javastream, sequencefile, sparknlp_saved
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny_models"
 EXPECTED = json.loads((TINY / "expected.json").read_text(encoding="utf8"))
@@ -60,7 +60,11 @@ def saved_onnx(into: Path, **parameters: object) -> Path:
     (into / "metadata").mkdir()
     chosen = {"engine": "onnx", "caseSensitive": False, "maxSentenceLength": 48, **parameters}
     defaults = {"engine": "tensorflow", "caseSensitive": True, "maxSentenceLength": 128}
-    metadata = {"class": f"{saved.PACKAGE}.BertForTokenClassification", "paramMap": chosen, "defaultParamMap": defaults}
+    metadata = {
+        "class": f"{sparknlp_saved.PACKAGE}.BertForTokenClassification",
+        "paramMap": chosen,
+        "defaultParamMap": defaults,
+    }
     (into / "metadata" / "part-00000").write_text(json.dumps(metadata) + "\n")
     with zipfile.ZipFile(into / "bert_classification_onnx", "w") as packed:
         packed.write(TINY / "bert.onnx", "abcdefmodel.onnx")

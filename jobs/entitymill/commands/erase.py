@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.platform.session import open_session
 from entitymill.settings import Settings
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Delete them from the source first. All older versions of the tables go with them: docs/privacy.md. "
         "Exit codes: 0 done, 2 bad settings, 3 the source has them still, 1 anything else.",
     )
-    command.add_settings(built)
+    common.add_settings(built)
     built.add_argument("--ids", metavar="ID", nargs="+", default=[], help="ids of the documents")
     built.add_argument("--ids-file", metavar="FILE", type=Path, help="a file with an id a line")
     return built
@@ -57,4 +57,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().print(shown)
         Console().print(f"{len(ids):,} ids looked for; recorded in {RECORD}", highlight=False)
 
-    return command.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")
+    return common.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")

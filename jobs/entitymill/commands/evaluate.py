@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.platform.session import open_session
 from entitymill.settings.sections import SparkSettings
 from entitymill.source.reader import read_mentions
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores = evaluate(entities, gold, labels)
         Console().print(_json(scores) if options.json else _table(scores), highlight=False)
 
-    return command.reporting(work, "interrupted.")
+    return common.reporting(work, "interrupted.")
 
 
 def _json(scores: dict[str, Score]) -> str:

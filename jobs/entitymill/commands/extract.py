@@ -14,7 +14,7 @@ from rich.console import Console
 
 from entitymill import __version__
 from entitymill import settings as settings_module
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.reporting import lineage, metrics, progress
 from entitymill.run import outcome
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
         "6 done but far from the runs before (report.fail_on_drift), 1 anything else.",
     )
-    command.add_settings(built)
+    common.add_settings(built)
     built.add_argument(
         "--dry-run", action="store_true", help="say what there is to do, and try all but the work; write nothing"
     )
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             _run(settings, options, known, story, ended)
 
-    code = command.reporting(work, "", ended)
+    code = common.reporting(work, "", ended)
     if options.result_json and not options.print_config:
         try:
             outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
@@ -103,11 +103,11 @@ def _run(
 ) -> None:
     # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
     from entitymill.platform.session import open_session
-    from entitymill.reporting import ending, terminal
+    from entitymill.reporting import after_run, terminal
     from entitymill.run.extraction import extract
     from entitymill.tables import Tables
 
-    ending.check_extra(settings)
+    after_run.check_extra(settings)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
     errors.print(
@@ -145,10 +145,10 @@ def _run(
     if options.show_entities:
         terminal.print_entities(console, spark, settings, tables)
     terminal.print_summary(console, summary, settings, tables)
-    known.drift = ending.finish(spark, settings, tables, summary, console)
-    ending.judge(settings, known.drift)
+    known.drift = after_run.finish(spark, settings, tables, summary, console)
+    after_run.judge(settings, known.drift)
 
 
 def entry() -> None:
     """For a wheel's console script."""
-    command.leave(main())
+    common.leave(main())

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
-from entitymill.settings import masking
+from entitymill.settings import secret_masking
 
 log = logging.getLogger("entitymill")
 DEFAULT = Path("build/jars")
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fetch(wanted, options.to, options.client, options.repository)
         print(f"wrote {', '.join(jar.name for jar in wanted)} to {options.to}; their SHA-256 are right")
 
-    return command.reporting(work, "interrupted; nothing was written.")
+    return common.reporting(work, "interrupted; nothing was written.")
 
 
 def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository: str | None = None) -> None:
@@ -226,7 +226,7 @@ def _run(command_line: list[str], client: str) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SessionError(f"{client} does not run, or not to an end: {type(error).__name__}.") from error
-    said = str(masking.mask(done.stdout + done.stderr))
+    said = str(secret_masking.mask(done.stdout + done.stderr))
     log.info("%s said: %s", client, said)
     if done.returncode:
         reasons = [line for line in said.splitlines() if "ERROR" in line or "unresolved" in line or "Exception" in line]

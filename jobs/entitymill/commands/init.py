@@ -12,13 +12,13 @@ import yaml
 
 from entitymill import __version__
 from entitymill import settings as settings_module
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
 
 if TYPE_CHECKING:  # --help needs no Spark
-    from entitymill.source.proposal import Proposal
+    from entitymill.source.column_proposal import Proposal
 
 _SHOWN = 8
 """Other columns that a comment names."""
@@ -53,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
         from entitymill.platform import session  # Spark
-        from entitymill.source import proposal  # Spark
+        from entitymill.source import column_proposal  # Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
-        source, found = proposal.propose(spark, options.table, options.id, options.text)
+        source, found = column_proposal.propose(spark, options.table, options.id, options.text)
         write(file, render(file, source, found, options.output))
         print(f"wrote {file}: id {found.key.name}, text {found.text.name}, {len(found.carried)} carried columns")
         print(f"next: entitymill extract --config {file} --dry-run")
 
-    return command.reporting(work, "interrupted; nothing was written.")
+    return common.reporting(work, "interrupted; nothing was written.")
 
 
 def _name(table: str) -> str:

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import configured, open_session
 from entitymill.settings import Settings
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="optimize and vacuum may run beside the job (on S3 they wait until none runs); purge waits until none runs. "
         "Exit codes: 0 done, 2 bad settings, 1 anything else.",
     )
-    command.add_settings(built)
+    common.add_settings(built)
     tasks = built.add_subparsers(dest="task", required=True)
     tasks.add_parser("optimize", help="join small files").add_argument(
         "--sort", action="store_true", help="write all files anew, in order of doc_id"
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         _run(open_session(settings.spark, "entitymill maintenance"), settings, options)
 
-    return command.with_settings(options, work, "interrupted; what was done stays, and doing it again does no harm.")
+    return common.with_settings(options, work, "interrupted; what was done stays, and doing it again does no harm.")
 
 
 def entry() -> None:
     """For a wheel's console script."""
-    command.leave(main())
+    common.leave(main())
 
 
 def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:

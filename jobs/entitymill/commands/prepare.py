@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import accuracy, kinds, label_schemes, reduction, sample, whole_directories
-from entitymill.models import classifier as parts_module
-from entitymill.models.classifier import Parts
+from entitymill.models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds, sample_sentences
+from entitymill.models import classifier_parts as parts_module
+from entitymill.models.classifier_parts import Parts
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
-from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.recognition.tagger.network import INPUTS
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         description="Make a model bundle of a trained token classifier, or a saved Spark NLP model of a bundle.",
         epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
     )
-    built.add_argument("source", metavar="SOURCE", type=Path, help=kinds.KINDS)
+    built.add_argument("source", metavar="SOURCE", type=Path, help=model_kinds.KINDS)
     built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; it must not exist")
     built.add_argument("--to", choices=("bundle", "sparknlp"), default="bundle", help="what to write (default: bundle)")
     built.add_argument(
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_log(None)
         prepare(options, Console())
 
-    return command.reporting(work, "interrupted; nothing was written.")
+    return common.reporting(work, "interrupted; nothing was written.")
 
 
 def prepare(options: argparse.Namespace, console: Console) -> None:
@@ -93,10 +93,10 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
         OutputError: DEST cannot be written.
     """
     with (
-        whole_directories.beside(options.dest) as scratch,
+        atomic_directories.beside(options.dest) as scratch,
         tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked,
     ):
-        found, origin = kinds.read(options.source, Path(unpacked), options.casing)
+        found, origin = model_kinds.read(options.source, Path(unpacked), options.casing)
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} says itself what they are: leave the option out.")
         found, scheme = (found, origin.scheme) if origin else label_schemes.bring(found, str(options.source), options.labels)
@@ -112,7 +112,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
             written.mkdir()
             export.write(made, written)
             made = written
-        whole_directories.put(made, options.dest, scratch)
+        atomic_directories.put(made, options.dest, scratch)
     console.print(f"wrote {options.dest}", highlight=False, markup=False)
 
 
@@ -120,7 +120,7 @@ def _make(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
     """The bundle, its weights reduced if that was asked for, and measured."""
-    stored = reduction.stored(found.network, str(options.source))
+    stored = lower_precision.stored(found.network, str(options.source))
     kept = "int8" if stored == "calibrated" else stored
     wanted = options.precision or kept
     if stored == "calibrated" and options.precision == "int8" and options.calibrate is None:
@@ -131,7 +131,7 @@ def _make(
         manifest |= {"precision": kept, "calibrated": stored == "calibrated"}
         bundle.write_manifest(made, manifest)
         if options.sample is not None:
-            sentences = sample.read(options.sample, "--sample").spread(CHECKED_SENTENCES)
+            sentences = sample_sentences.read(options.sample, "--sample").spread(CHECKED_SENTENCES)
             _judge(accuracy.compare(None, made, sentences), options, manifest, made, console)
         return
     if kept == "int8":
@@ -142,7 +142,7 @@ def _make(
     bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
     _try_longest(original)
     checked, feeds = _samples(options, original)
-    reduced = reduction.reduce(found.network, wanted, feeds)
+    reduced = lower_precision.reduce(found.network, wanted, feeds)
     parts_module.write(replace(found, network=reduced), made)
     manifest |= {"precision": wanted, "calibrated": bool(feeds)}
     bundle.write_manifest(made, manifest)
@@ -150,24 +150,26 @@ def _make(
         _judge(accuracy.compare(original, made, checked), options, manifest, made, console)
 
 
-def _samples(options: argparse.Namespace, original: Path) -> tuple[sample.Sample | None, list[dict[str, NDArray[np.int64]]]]:
+def _samples(
+    options: argparse.Namespace, original: Path
+) -> tuple[sample_sentences.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Sentences to check on, and network inputs to calibrate on; no sentence is both, if there are enough."""
     table = options.sample or options.calibrate or (CARRIED_SAMPLE if CARRIED_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
         raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
     if table is None:
         return None, []
-    everything = sample.read(table, "--sample" if options.sample else "--calibrate")
+    everything = sample_sentences.read(table, "--sample" if options.sample else "--calibrate")
     if options.calibrate is None:
         return everything.spread(CHECKED_SENTENCES), []
-    measured = everything if table == options.calibrate else sample.read(options.calibrate, "--calibrate")
+    measured = everything if table == options.calibrate else sample_sentences.read(options.calibrate, "--calibrate")
     calibration = measured.spread(CALIBRATION_SENTENCES)
     feeds = _feeds(original, calibration)
     rest = everything.without(calibration)
     return (rest if rest.sentences else everything).spread(CHECKED_SENTENCES), feeds
 
 
-def _feeds(directory: Path, calibration: sample.Sample) -> list[dict[str, NDArray[np.int64]]]:
+def _feeds(directory: Path, calibration: sample_sentences.Sample) -> list[dict[str, NDArray[np.int64]]]:
     """Each sentence as the network takes it, cut at the window's length."""
     manifest, files = bundle.in_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
@@ -239,7 +241,7 @@ def _try_longest(directory: Path) -> None:
 def _check_options(options: argparse.Namespace) -> None:
     if options.calibrate is not None and options.precision != "int8":
         raise SettingsError("--calibrate goes with --precision int8 only.")
-    whole_directories.check(options.dest, overwrite=options.overwrite)
+    atomic_directories.check(options.dest, overwrite=options.overwrite)
 
 
 def _share(text: str) -> float:

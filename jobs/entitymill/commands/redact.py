@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.platform.session import calendars, configured, open_session
 from entitymill.settings import Settings
 from entitymill.tables.redaction import MASK, redact
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="What the model did not find is not masked: docs/privacy.md. Exit codes: 0 done, 2 bad settings, 3 documents "
         "that no run has seen as they are now, 1 anything else.",
     )
-    command.add_settings(built)
+    common.add_settings(built)
     built.add_argument("--to", metavar="PATH", required=True, help="the table to write: a path, or table:NAME")
     built.add_argument("--labels", metavar="LABEL", nargs="+", default=[], help="mask these alone (default: all)")
     built.add_argument(
@@ -43,4 +43,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         Console().print(said, highlight=False, soft_wrap=True, markup=False)
 
-    return command.with_settings(options, work, "interrupted; nothing was written.")
+    return common.with_settings(options, work, "interrupted; nothing was written.")

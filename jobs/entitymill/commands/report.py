@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from entitymill import settings as settings_module
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="It shows text only where report.show_text is set. Exit codes: 0 done, 2 bad settings, 6 done, but the run "
         "is far from the ones before (report.fail_on_drift), 1 anything else.",
     )
-    command.add_settings(built)
+    common.add_settings(built)
     built.add_argument("--to", metavar="FILE.html", help="the file to write; else report.path")
     built.add_argument("--run", metavar="RUN_ID", help="the run that it is about; else the latest that had anything to do")
     return built
@@ -39,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_log(settings.log)
         _write(settings, to, options.run)
 
-    return command.reporting(work, "interrupted; no page was written.")
+    return common.reporting(work, "interrupted; no page was written.")
 
 
 def _write(settings: Settings, to: str, run_id: str | None) -> None:
     # Spark takes a second to import; --help and a bad setting need it not.
     from entitymill.platform.session import open_session
-    from entitymill.reporting import ending
+    from entitymill.reporting import after_run
     from entitymill.tables import Tables
 
-    ending.require_extra("entitymill report")
+    after_run.require_extra("entitymill report")
     spark = open_session(settings.spark, "entitymill report")
-    found = ending.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
+    found = after_run.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     Console().print("page", to, highlight=False, soft_wrap=True, markup=False)
-    ending.judge(settings, found)
+    after_run.judge(settings, found)

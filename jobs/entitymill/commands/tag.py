@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import SourceError
-from entitymill.reporting.marking import mark, sees_colours
+from entitymill.reporting.marked_text import mark, sees_colours
 
 if TYPE_CHECKING:
     from entitymill.python_api import Mention
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for (name, text), mentions in zip(given, tagger([text for _, text in given]), strict=True):
             (_print_json if options.json else _print_marked)(name, text, mentions, several=len(given) > 1)
 
-    return command.reporting(work, "interrupted.")
+    return common.reporting(work, "interrupted.")
 
 
 def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from entitymill.engines import recognised
+from entitymill.engines import recognised_rows
 from entitymill.engines.worker import Run
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
@@ -46,6 +46,6 @@ def open_recognition(
         encoding, inference = recogniser.seconds.encoding, recogniser.seconds.inference
         found = recogniser(window.column("text"), annotations=run.annotations)
         spent = (recogniser.seconds.encoding - encoding, recogniser.seconds.inference - inference)
-        return recognised.rows(window, found, spent, annotations=run.annotations)
+        return recognised_rows.rows(window, found, spent, annotations=run.annotations)
 
     return recognise

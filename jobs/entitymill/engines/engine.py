@@ -15,7 +15,7 @@ from entitymill import schemas
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
 from entitymill.platform import storage
-from entitymill.recognition.tagger.execution import Execution, check_precision
+from entitymill.recognition.tagger.execution_settings import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
 

@@ -16,8 +16,8 @@ from entitymill import schemas
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
 from entitymill.platform import executor_files, not_installed, storage
-from entitymill.recognition import saved_detector, sentences
-from entitymill.recognition.tagger import bundle, mistaken
+from entitymill.recognition import sentences, sentences_dl_saved
+from entitymill.recognition.tagger import bundle, not_a_bundle
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 
 FACTORY = "entitymill.engines.child:open_recognition"
@@ -84,14 +84,14 @@ def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Man
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not there:
-        raise ModelError(f"model.path: {mistaken.nothing_there(path)}")
+        raise ModelError(f"model.path: {not_a_bundle.nothing_there(path)}")
     try:
         storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
     except OSError as error:
         held = storage.names(spark, f"{place}/*")
         if bundle.MANIFEST in held:
             raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
-        raise ModelError(f"model.path: {mistaken.other_model(path, held)}") from error
+        raise ModelError(f"model.path: {not_a_bundle.other_model(path, held)}") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
@@ -143,7 +143,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     parts = [path for path, _, _ in storage.files(spark, place) if "/metadata/part-" in path]
     if len(parts) != 1:
         raise ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel.")
-    addresses = {saved_detector.METADATA: parts[0], saved_detector.NETWORK: f"{place}/{saved_detector.NETWORK}"}
+    addresses = {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
     names, digests = {}, {}
     try:
         for name, address in addresses.items():

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.engines import recognised as rows_module
+from entitymill.engines import recognised_rows as rows_module
 from entitymill.engines.sparknlp_model import Pipeline
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recogniser, tokens

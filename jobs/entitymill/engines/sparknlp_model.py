@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
 from entitymill.platform import session, storage
-from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.execution_settings import Precision
 from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings.sections import PRETRAINED
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark import SparkFiles
 
-from entitymill.engines import isolation, recognised
+from entitymill.engines import isolation, recognised_rows
 from entitymill.errors import WorkerError
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.execution_settings import Execution
 
 if TYPE_CHECKING:
     from entitymill.recognition.sentences import Kind
@@ -125,7 +125,7 @@ class Worker:
             try:
                 result = isolation.child(work)(document, self._limit(document))
             except isolation.LostError as lost:
-                result = recognised.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
+                result = recognised_rows.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
                 failed += 1
             yield result
             if failed > MOST_FAILED:

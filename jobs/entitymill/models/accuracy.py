@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from entitymill.models.sample import Sample
+from entitymill.models.sample_sentences import Sample
 from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Execution, Precision
+from entitymill.recognition.tagger.execution_settings import Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger
 
 Mentions = set[tuple[int, int, int, str]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entitymill.errors import ModelError
 from entitymill.models import encoders, tokenization, weights
-from entitymill.models.classifier import Casing, Parts, read_json
+from entitymill.models.classifier_parts import Casing, Parts, read_json
 
 _ATTENTION = "encoder.layer.{}.attention"
 

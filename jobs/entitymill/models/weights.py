@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models.classifier import read_json
+from entitymill.models.classifier_parts import read_json
 from entitymill.platform import not_installed
 from entitymill.recognition.tagger import bundle
 

@@ -1,1 +1,1 @@
-"""What a run stands on, and knows nothing of entities: Spark's session (classic or `connect`), storage, names in SQL."""
+"""What a run stands on, knowing nothing of entities: Spark's session (classic or `spark_connect`), storage, names in SQL."""

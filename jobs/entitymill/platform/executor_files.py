@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from entitymill.platform import connect
+from entitymill.platform import spark_connect
 
 _sent: set[tuple[str, str]] = set()
 
@@ -29,10 +29,10 @@ def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
         file: in a `scratch` directory.
         code: whether it is a zip of Python modules, to be put on the workers' path.
     """
-    key = (connect.session_id(spark), file.name)
+    key = (spark_connect.session_id(spark), file.name)
     if key in _sent:
         return
-    if connect.remote(spark):
+    if spark_connect.remote(spark):
         spark.addArtifacts(str(file), pyfile=code, file=not code)
     else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))

@@ -18,7 +18,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from entitymill.errors import SessionError
-from entitymill.platform import connect, executor_files, not_installed, versions
+from entitymill.platform import executor_files, not_installed, spark_connect, versions
 from entitymill.settings.sections import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
@@ -167,7 +167,7 @@ def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
         SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
     """
     versions.check_spark(spark.version)
-    if connect.remote(spark):
+    if spark_connect.remote(spark):
         if sparknlp:
             raise SessionError("recognition.engine: sparknlp does not run through Spark Connect; use engine openvino.")
         return

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from entitymill.platform import connect, storage_faults
+from entitymill.platform import spark_connect, storage_faults
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
@@ -51,7 +51,7 @@ def qualify(spark: SparkSession, path: str) -> str:
     Raises:
         OSError: the scheme is unknown or its client is not set up.
     """
-    return connect.qualify(path) if connect.remote(spark) else str(hadoop_path(spark, path)[1].toString())
+    return spark_connect.qualify(path) if spark_connect.remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
 
 def driver_first(path: str) -> str:
@@ -70,8 +70,8 @@ def exists(spark: SparkSession, path: str) -> bool:
     Raises:
         OSError: the file system cannot be asked.
     """
-    if connect.remote(spark):
-        return connect.exists(spark, path)
+    if spark_connect.remote(spark):
+        return spark_connect.exists(spark, path)
     system, java_path = hadoop_path(spark, path)
     try:
         return bool(system.exists(java_path))
@@ -90,8 +90,8 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
     Raises:
         OSError: the directory cannot be listed.
     """
-    if connect.remote(spark):
-        yield from connect.files(spark, path)
+    if spark_connect.remote(spark):
+        yield from spark_connect.files(spark, path)
         return
     system, java_path = hadoop_path(spark, path)
     try:
@@ -166,8 +166,8 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     Raises:
         OSError: it is missing, or cannot be read.
     """
-    if connect.remote(spark):
-        connect.fetch(spark, path, into)
+    if spark_connect.remote(spark):
+        spark_connect.fetch(spark, path, into)
         return
     gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, path)

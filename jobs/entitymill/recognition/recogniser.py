@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from entitymill.recognition import annotation, offsets, tokens
+from entitymill.recognition import offsets, sparknlp_annotations, tokens
 from entitymill.recognition.mentions import Spans, TagScheme, trimmed
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences import Detector
-from entitymill.recognition.tagged import Found
+from entitymill.recognition.tagged_texts import Found
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
 from entitymill.recognition.tagger.tags import Tags
@@ -94,7 +94,7 @@ def recognised(found: Found, *, trim: bool, annotations: bool = False) -> Recogn
         tokens=pa.array(_summed(segments.sentence_tokens, starts), pa.int32()),
         split_sentences=pa.array(_summed(found.tags.split.astype(np.int64), starts), pa.int32()),
         mentions=_mentions(found, trim=trim),
-        annotations=annotation.annotate(found) if annotations else {},
+        annotations=sparknlp_annotations.annotate(found) if annotations else {},
     )
 
 

@@ -14,7 +14,7 @@ import sentencex
 from numpy.typing import NDArray
 
 from entitymill.errors import ModelError
-from entitymill.recognition import saved_detector, sentences_rules
+from entitymill.recognition import sentences_dl_saved, sentences_rules
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences_dl import DeepDetector
 from entitymill.recognition.sentences_rules import RuleDetector
@@ -105,7 +105,9 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
         return RuleDetector()
     if kind == "sentencex":
         return SentencexDetector()
-    return DeepDetector(saved_detector.read(files[saved_detector.METADATA], files[saved_detector.NETWORK], where))
+    return DeepDetector(
+        sentences_dl_saved.read(files[sentences_dl_saved.METADATA], files[sentences_dl_saved.NETWORK], where)
+    )
 
 
 def saved_files(directory: Path) -> dict[str, Path]:
@@ -114,11 +116,11 @@ def saved_files(directory: Path) -> dict[str, Path]:
     Raises:
         ModelError: it is not one.
     """
-    parts = sorted((directory / saved_detector.METADATA).glob("part-*"))
-    network = directory / saved_detector.NETWORK
+    parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
+    network = directory / sentences_dl_saved.NETWORK
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
             f"segmentation.model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one, or take "
             "the detector sentencex, which needs none."
         )
-    return {saved_detector.METADATA: parts[0], saved_detector.NETWORK: network}
+    return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: network}

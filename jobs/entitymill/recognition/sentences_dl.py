@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from entitymill.recognition import saved_detector as saved
+from entitymill.recognition import sentences_dl_saved as saved
 from entitymill.recognition.offsets import GRAPHIC, MARK, SKIP, Texts
-from entitymill.recognition.saved_detector import SavedDetector
+from entitymill.recognition.sentences_dl_saved import SavedDetector
 
 _SIDE, _REACH = 5, 15
 """Units the network sees on either side, and how far Spark NLP looks for them, runs of blanks counted in full."""

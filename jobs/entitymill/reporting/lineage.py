@@ -17,9 +17,9 @@ from rich.console import Console
 
 from entitymill import __version__
 from entitymill.errors import SettingsError
-from entitymill.platform import overlap
+from entitymill.platform import overlapping_paths
 from entitymill.run import outcome
-from entitymill.settings import Settings, masking
+from entitymill.settings import Settings, secret_masking
 
 if TYPE_CHECKING:
     from pyspark.sql import types as T
@@ -67,7 +67,7 @@ class Lineage:
             OpenLineageClient(transport=HttpTransport(config)).emit(self._event(summary, state, error))
         except Exception as fault:
             log.exception("lineage was not told")
-            said = f"lineage.url: {masking.mask(address)} was not told of the run's {state}: {type(fault).__name__}."
+            said = f"lineage.url: {secret_masking.mask(address)} was not told of the run's {state}: {type(fault).__name__}."
             Console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
 
     def _event(self, summary: Summary, state: str, error: str | None) -> Any:
@@ -79,7 +79,7 @@ class Lineage:
         }
         if error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="python")
-        output = str(masking.mask(self._settings.output.path or self._settings.output.schema_))
+        output = str(secret_masking.mask(self._settings.output.path or self._settings.output.schema_))
         # OpenLineage wants a UUID: of this output's run, always the same.
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{output} {summary.run_id}")
         source = self._settings.source
@@ -125,7 +125,7 @@ class Lineage:
         """Namespace and name: of a path its storage and the way in it."""
         if by_name:
             return self._settings.lineage.namespace, address
-        place = overlap.places(str(masking.mask(address)))[0]
+        place = overlapping_paths.places(str(secret_masking.mask(address)))[0]
         return place.storage, f"/{'/'.join(place.way)}"
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from entitymill import __version__
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings, masking
+from entitymill.settings import Settings, secret_masking
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry  # of the extra
@@ -71,7 +71,7 @@ def kept(settings: Settings, exit_code: Callable[[BaseException], int], *, wante
     Raises:
         SettingsError: they are asked for, and the library is missing; nothing was done yet.
     """
-    place = str(masking.mask(settings.output.path or settings.output.schema_))
+    place = str(secret_masking.mask(settings.output.path or settings.output.schema_))
     known = Known(place, datetime.now(timezone.utc))
     wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if wanted and importlib.util.find_spec("prometheus_client") is None:
@@ -107,7 +107,8 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
                 write(registry, place, known)
         except (OSError, ValueError) as error:
             log.exception("metrics were not written")
-            said = f"metrics.{setting}: the figures could not be written to {masking.mask(place)}: {type(error).__name__}."
+            where, why = secret_masking.mask(place), type(error).__name__
+            said = f"metrics.{setting}: the figures could not be written to {where}: {why}."
             Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from entitymill.reporting import marking
+from entitymill.reporting import marked_text
 from entitymill.reporting.progress import duration
 from entitymill.run.plan import Plan
 from entitymill.run.summary import Summary
@@ -39,7 +39,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     counts.add_row("tokens", f"{summary.tokens:,}")
     counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
     for label, rows in sorted(summary.by_label.items()):
-        counts.add_row(Text(f" {label} ", style=marking.colour(label)), f"{rows:,}")
+        counts.add_row(Text(f" {label} ", style=marked_text.colour(label)), f"{rows:,}")
     counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
     for code, rows in sorted(summary.rejects.items()):
         counts.add_row(f"  {code}", f"{rows:,}")
@@ -99,8 +99,8 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
     top.add_column("entity (mentions)")
     for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
         rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
-        names = ", ".join(f"{marking.shortened(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
-        top.add_row(Text(f" {label} ", style=marking.colour(label)), Text(names))
+        names = ", ".join(f"{marked_text.shortened(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
+        top.add_row(Text(f" {label} ", style=marked_text.colour(label)), Text(names))
     console.print(top)
     _print_sentences(console, spark, settings, tables)
 
@@ -119,8 +119,12 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     texts = reader.texts(spark, settings.source, [row.doc_id for row in chosen])
     for row in chosen:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
-        sentence = marking.mark(
-            texts[row.doc_id], spans, colours=marking.sees_colours(console), first=row.sentence_begin, last=row.sentence_end
+        sentence = marked_text.mark(
+            texts[row.doc_id],
+            spans,
+            colours=marked_text.sees_colours(console),
+            first=row.sentence_begin,
+            last=row.sentence_end,
         )
         console.print(Text(f"{row.doc_id}  ", style="dim").append_text(sentence))
         console.print()

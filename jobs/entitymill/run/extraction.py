@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 
 from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import SettingsError
-from entitymill.platform import connect, storage, storage_faults
+from entitymill.platform import spark_connect, storage, storage_faults
 from entitymill.platform.session import ADAPTIVE, calendars, configured
-from entitymill.run import failures, guards, inspection, outcome, plan, units
+from entitymill.run import failures, guards, outcome, plan, preflight, units
 from entitymill.run.failures import Failures
 from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
@@ -70,10 +70,10 @@ def extract(
     """
     if full and settings.output.replace_slice:
         raise SettingsError("--full makes the whole output anew: it does not go with output.replace_slice.")
-    connect.check(spark, settings.output)
+    spark_connect.check(spark, settings.output)
     storage.forget(spark)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
-    summary.application_id, summary.log = connect.session_id(spark), log_path
+    summary.application_id, summary.log = spark_connect.session_id(spark), log_path
     watch(summary)
     clock = Clock(summary)
     engine = open_engine(spark, settings)
@@ -102,13 +102,13 @@ def _bring_up(
 ) -> None:
     # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
     runs = Runs(tables)
-    seen = inspection.seen(tables, runs)
-    source = inspection.open_checked(spark, settings)
-    stamp = inspection.stamp(spark, settings, summary, source, engine)
+    seen = preflight.seen(tables, runs)
+    source = preflight.open_checked(spark, settings)
+    stamp = preflight.stamp(spark, settings, summary, source, engine)
     guards.check_source(settings, seen.last)
     tables.check_place()
     clock.lap("preparation")
-    if not full and inspection.nothing_new(seen.last, tables, summary, stamp, source):
+    if not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
         _idle(runs, tables, settings, stamp, summary, clock)
         return
 
@@ -123,7 +123,7 @@ def _bring_up(
             # Another run came between, perhaps with a newer version of the source: an older one must not follow.
             tables.forget()
             source = open_source(spark, settings.source)
-            stamp = inspection.stamp(spark, settings, summary, source, engine)
+            stamp = preflight.stamp(spark, settings, summary, source, engine)
             guards.check_source(settings, last)
         summary.started_at = lease.started
         stamp = replace(stamp, started_at=summary.started_at)
@@ -238,7 +238,7 @@ class _Run:
         how = self.settings.incremental.on_fingerprint_change
         policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
-        if not full and inspection.continues(self.last, self.tables, self.summary, self.stamp, self.source):
+        if not full and preflight.continues(self.last, self.tables, self.summary, self.stamp, self.source):
             found = self._told(known, policy)
             if found is not None:
                 return found
@@ -300,7 +300,7 @@ class _Run:
             publisher.remove(removed, tombstones=tombstones)
             self.clock.lap("writing")
         seconds = self.summary.seconds
-        slots = connect.cores(self.spark)
+        slots = spark_connect.cores(self.spark)
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
         seconds["segmentation"] = max(0.0, slots * seconds.get("recognition", 0.0) - spent)
 

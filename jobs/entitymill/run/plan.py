@@ -8,8 +8,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.engines.engine import Engine
-from entitymill.platform import connect, storage
-from entitymill.run import guards, inspection, units
+from entitymill.platform import spark_connect, storage
+from entitymill.run import guards, preflight, units
 from entitymill.run.summary import Summary, slice_of
 from entitymill.settings import Settings
 from entitymill.source import changes
@@ -53,16 +53,16 @@ def make(
     Raises:
         EntityMillError: what the run would end with, before it published anything.
     """
-    seen = inspection.seen(tables, Runs(tables))
-    source = inspection.open_checked(spark, settings)
-    stamp = inspection.stamp(spark, settings, summary, source, engine)
+    seen = preflight.seen(tables, Runs(tables))
+    source = preflight.open_checked(spark, settings)
+    stamp = preflight.stamp(spark, settings, summary, source, engine)
     guards.check_source(settings, seen.last)
     _try_output(tables)
     tables.check_ours()
     tables.check_types(source.passthrough)
     whole = full or not tables.complete()
     known = None if whole else tables.read_as_it_is("documents")
-    if known is not None and not full and inspection.nothing_new(seen.last, tables, summary, stamp, source):
+    if known is not None and not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
         summary.mode, summary.plan = "none", Plan(0, 0, 0, known.count(), {}, 0, 0.0, 0.0)
         return
     policy = Policy(stamp.fingerprint, settings.incremental.on_fingerprint_change, slice_of(settings))
@@ -95,7 +95,7 @@ def _plan(spark: SparkSession, settings: Settings, tables: Tables, found: Change
         refused=dict(found.counts),
         units=wanted,
         hours=hours,
-        core_hours=None if hours is None else hours * connect.cores(spark),
+        core_hours=None if hours is None else hours * spark_connect.cores(spark),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from entitymill.errors import SettingsError
-from entitymill.settings import masking
+from entitymill.settings import secret_masking
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
@@ -38,7 +38,7 @@ class Layers:
             SettingsError: it cannot be read, is not YAML, has a key twice, or holds a secret.
         """
         layer, lines = _read_yaml(path)
-        masking.refuse_secrets(layer, path)
+        secret_masking.refuse_secrets(layer, path)
         _merge(self.merged, layer)
         self.places |= {key: f"{path}, line {line}" for key, line in lines.items()}
 

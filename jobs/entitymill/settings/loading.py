@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from entitymill.errors import SettingsError
-from entitymill.settings import masking
+from entitymill.settings import secret_masking
 from entitymill.settings.layers import Layers, near
 from entitymill.settings.sections import (
     EntitySettings,
@@ -81,7 +81,7 @@ class Settings(Section):
 
     def masked(self) -> dict[str, Any]:
         """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""
-        return masking.mask(self.model_dump(by_alias=True, mode="json"))
+        return secret_masking.mask(self.model_dump(by_alias=True, mode="json"))
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from entitymill.platform import sql_names
-from entitymill.recognition.tagger.execution import Encoding, Precision
-from entitymill.settings import conditions, text_files
+from entitymill.recognition.tagger.execution_settings import Encoding, Precision
+from entitymill.settings import unsupported_files, where_conditions
 
 DAY = 86_400
 """Seconds."""
@@ -46,9 +46,11 @@ class SourceSettings(Section):
     @field_validator("format", mode="before")
     @classmethod
     def _a_table(cls, format_: Any) -> Any:
-        kind = text_files.kind(str(format_))
+        kind = unsupported_files.kind(str(format_))
         if kind is not None:
-            raise ValueError(f"{format_} is not read; {text_files.advice(kind, f'texts.{format_}')}".removesuffix("."))
+            raise ValueError(
+                f"{format_} is not read; {unsupported_files.advice(kind, f'texts.{format_}')}".removesuffix(".")
+            )
         return format_
 
     _list = field_validator("passthrough", mode="before")(_list_of)
@@ -63,7 +65,7 @@ class SourceSettings(Section):
     @classmethod
     def _of_rows(cls, where: str | None) -> str | None:
         if where is not None:
-            conditions.check(where)
+            where_conditions.check(where)
         return where
 
 

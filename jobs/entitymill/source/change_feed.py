@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.platform import connect
+from entitymill.platform import spark_connect
 from entitymill.source import reader
 from entitymill.source.reader import Source
 
@@ -76,7 +76,7 @@ def since(spark: SparkSession, source_: Source, version: str, keep: Callable[[Da
         if str(source_.detail["properties"].get("delta.enableChangeDataFeed")).lower() == "true":
             return _change_feed(spark, source_, int(version))
         # Connect's server is not where this program could note how far a stream is.
-        if all(map(_appends, changing)) and not connect.remote(spark):
+        if all(map(_appends, changing)) and not spark_connect.remote(spark):
             return _arrivals(spark, source_, int(version), keep)
     except (PySparkException, Py4JJavaError) as error:
         # An old file was vacuumed, or the feed was off for a while: all rows can still be compared.

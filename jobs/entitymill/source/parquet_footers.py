@@ -13,7 +13,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
-from entitymill.platform import connect, storage
+from entitymill.platform import spark_connect, storage
 
 _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
@@ -51,7 +51,7 @@ def legible(spark: SparkSession, address: str) -> Legible | None:
         spark: the session.
         address: of a Parquet file, on any file system that Spark's Hadoop client reads.
     """
-    if connect.remote(spark):
+    if spark_connect.remote(spark):
         return None
     try:
         columns, converter = _columns(spark, address)

@@ -14,10 +14,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
-from entitymill.platform import overlap, storage
+from entitymill.platform import overlapping_paths, storage
 from entitymill.platform.sql_names import quoted, quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import carried, parquet_footers, row_checks, unreadable
+from entitymill.source import carried_columns, parquet_footers, row_checks, unreadable_source
 
 _MOVING = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
@@ -69,8 +69,8 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
     table, left_out, version, size, detail = _read(spark, settings)
-    carried.check_left_out(table, settings, left_out)
-    passthrough = carried.check_columns(table, settings)
+    carried_columns.check_left_out(table, settings, left_out)
+    passthrough = carried_columns.check_columns(table, settings)
     identity = "" if detail is None else str(detail["id"])
     location = _location(spark, settings) if detail is None else str(detail["location"])
     rows = rows_of(table, settings)
@@ -161,7 +161,7 @@ def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
         return table.where(settings.where)
     except PySparkException as error:
         raise SourceError(
-            f"source.where: {settings.where!r} is not a condition on {settings.path}: {unreadable.words(error)}."
+            f"source.where: {settings.where!r} is not a condition on {settings.path}: {unreadable_source.words(error)}."
         ) from error
 
 
@@ -211,7 +211,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dic
         if settings.format == "parquet":
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             listing = list(storage.files(spark, settings.path))
-            overlap.check_parquet(spark, settings.path)
+            overlapping_paths.check_parquet(spark, settings.path)
             first = parquet_footers.first_data_file(listing)
             known = parquet_footers.legible(spark, first) if first else None
             left_out = known.left_out if known else {}
@@ -227,7 +227,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dic
         else:
             table = pinned.table(quoted_in(spark, settings.path))
     except (PySparkException, Py4JJavaError, OSError) as error:
-        raise SourceError(f"source.path: {unreadable.of_reading(spark, settings, error)}") from error
+        raise SourceError(f"source.path: {unreadable_source.of_reading(spark, settings, error)}") from error
     return table, {}, version, None if detail is None else detail["sizeInBytes"], detail
 
 

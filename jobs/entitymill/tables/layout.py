@@ -13,11 +13,11 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.platform import connect, session, storage, storage_faults
+from entitymill.platform import session, spark_connect, storage, storage_faults
 from entitymill.platform.sql_names import ddl, literal, quoted, quoted_in, quoted_part
 from entitymill.settings.sections import OutputSettings
-from entitymill.tables import unfinished
-from entitymill.tables.rows import normalized
+from entitymill.tables import half_made_tables
+from entitymill.tables.table_rows import normalized
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 HIDDEN = "entitymill_"
@@ -122,7 +122,7 @@ class Tables:
 
     def read_as_it_is(self, name: str) -> DataFrame:
         """A Delta table, of which every look finds what it holds now: elsewhere a plan does, and Connect's is made anew."""
-        return self.pinned(name) if connect.remote(self.spark) else self.read(name)
+        return self.pinned(name) if spark_connect.remote(self.spark) else self.read(name)
 
     def pinned(self, name: str) -> DataFrame:
         """One of the tables, as it is now, whatever becomes of it; of Delta's."""
@@ -153,7 +153,7 @@ class Tables:
         if name in self._found:
             return True
         if self._root is not None:
-            return storage.exists(self.spark, self.address(name)) and not unfinished.half_made(
+            return storage.exists(self.spark, self.address(name)) and not half_made_tables.half_made(
                 self.spark, self.address(name)
             )
         return self.spark.catalog.tableExists(self._named(name))
@@ -445,12 +445,12 @@ class Tables:
         """Remove a table that waits to be swapped in, or what a run left that died while it made one."""
         self._found.pop(name, None)
         if self._root is not None:
-            unfinished.discard(self.spark, self.address(name), by_renaming=not self._on_object_store())
+            half_made_tables.discard(self.spark, self.address(name), by_renaming=not self._on_object_store())
         else:
             if self._hidden(name):
                 self.spark.sql(f"DROP TABLE IF EXISTS {self._named(name)}")
             quiet = LONGEST_MAKING_SECONDS if name == "runs" else 0
-            unfinished.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
+            half_made_tables.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""

@@ -21,9 +21,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
 from entitymill.errors import OutputError
-from entitymill.platform import connect
+from entitymill.platform import spark_connect
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import commit_lock, process
+from entitymill.tables import commit_lock, lease_holder
 from entitymill.tables.commit_lock import Claims
 from entitymill.tables.commits import TRIES, Commits, concurrent
 from entitymill.tables.layout import Tables
@@ -161,7 +161,7 @@ class Lease:
 
     def _try_to_take(self, found: Record, epoch: int) -> bool:
         holder = found.holder
-        if holder is not None and _lasting(holder) and not process.gone(holder["process"]):
+        if holder is not None and _lasting(holder) and not lease_holder.gone(holder["process"]):
             return False
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, self.epoch)
@@ -192,7 +192,7 @@ class Lease:
             "ended_at": None if running else now,
             "status": status,
             "epoch": self.epoch,
-            "process": json.dumps(process.this_process()),
+            "process": json.dumps(lease_holder.this_process()),
             "until": now + timedelta(seconds=self._limits.lease_seconds) if running else None,
         }
 
@@ -213,10 +213,10 @@ class Lease:
         if held is None:
             return "another run that just began"
         until = f"{held['until']:%Y-%m-%d %H:%M:%S}"
-        return f"run {held['run_id']} ({process.host(held['process'])}, its lease lasts until {until})"
+        return f"run {held['run_id']} ({lease_holder.host(held['process'])}, its lease lasts until {until})"
 
     def _renew_while_held(self) -> None:
-        if not connect.remote(self._tables.spark):
+        if not spark_connect.remote(self._tables.spark):
             self._tables.spark.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
         while not self._stopped.wait(self._limits.lease_seconds / RENEWALS_PER_LEASE):
             try:
@@ -237,5 +237,5 @@ def claim_of(tables: Tables, limits: LimitSettings, run_id: str) -> Claims | Non
     """The claim that has to stand before anything is committed; none where the storage itself tells commits apart."""
     if not commit_lock.needed(tables.spark, tables.settings):
         return None
-    own = json.dumps(process.this_process())
-    return Claims(tables.spark, tables.address("claims"), run_id, own, process.gone, limits.lease_seconds)
+    own = json.dumps(lease_holder.this_process())
+    return Claims(tables.spark, tables.address("claims"), run_id, own, lease_holder.gone, limits.lease_seconds)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from entitymill.errors import SettingsError
-from entitymill.platform import connect, storage
+from entitymill.platform import spark_connect, storage
 from entitymill.platform.session import configured
 from entitymill.settings import Settings
 from entitymill.tables import NAMES, Tables, commit_lock, recovery
@@ -143,7 +143,7 @@ def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] 
 
 def _vacuum(tables: Tables, name: str, hours: float) -> None:
     spark = tables.spark
-    tasks = _LISTING_TASKS_PER_CORE * connect.cores(spark)
+    tasks = _LISTING_TASKS_PER_CORE * spark_connect.cores(spark)
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
     with configured(spark, chosen):
         spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")

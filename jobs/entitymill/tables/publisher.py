@@ -19,10 +19,10 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.platform.sql_names import literal
-from entitymill.tables import rows
+from entitymill.tables import table_rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
-from entitymill.tables.rows import Stamp
+from entitymill.tables.table_rows import Stamp
 
 ORDER = ("annotations", "entities", "documents")
 """In which the tables of a unit change."""
@@ -103,13 +103,13 @@ class Publisher:
         if unit.known or removed is not None:
             change = self._exchange_of(unit, removed)
         if self._annotations:
-            change("annotations", rows.annotated(unit.recognised, self._stamp).to(schemas.ANNOTATION_TABLE))
+            change("annotations", table_rows.annotated(unit.recognised, self._stamp).to(schemas.ANNOTATION_TABLE))
         elif self._outdated and (unit.known or removed is not None):
             change("annotations", self.tables.read("annotations").limit(0))
-        change("entities", rows.entities(unit.recognised, self._schema, self._stamp).to(self._schema))
-        done = rows.documents(unit.recognised, self._stamp).select(*schemas.DOCUMENTS.names).to(schemas.DOCUMENTS)
+        change("entities", table_rows.entities(unit.recognised, self._schema, self._stamp).to(self._schema))
+        done = table_rows.documents(unit.recognised, self._stamp).select(*schemas.DOCUMENTS.names).to(schemas.DOCUMENTS)
         if removed is not None and tombstones:
-            done = done.unionByName(rows.tombstones(removed, self._stamp), allowMissingColumns=True)
+            done = done.unionByName(table_rows.tombstones(removed, self._stamp), allowMissingColumns=True)
         change("documents", done)
 
     def remove(self, ids: DataFrame, *, tombstones: bool = False) -> None:

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.platform import overlap, storage
+from entitymill.platform import overlapping_paths, storage
 from entitymill.platform.sql_names import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
 from entitymill.tables.layout import Tables
@@ -164,7 +164,7 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
         if not there and source.location and not to.startswith(TABLE):
-            overlap.check_output(spark, source.location, to)
+            overlapping_paths.check_output(spark, source.location, to)
     except OSError as error:
         raise OutputError(f"--to: {to} cannot be reached: {error}.") from error
     except SettingsError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 
 from entitymill import schemas
-from entitymill.tables import rows
+from entitymill.tables import table_rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
-from entitymill.tables.rows import Stamp
+from entitymill.tables.table_rows import Stamp
 
 
 class Rejects:
@@ -37,5 +37,5 @@ class Rejects:
         self._commits.append(self._rows(refused), "rejects")
 
     def _rows(self, refused: DataFrame) -> DataFrame:
-        made = rows.rejects(refused, self._stamp).select(*schemas.REJECTS.names).to(schemas.REJECTS)
+        made = table_rows.rejects(refused, self._stamp).select(*schemas.REJECTS.names).to(schemas.REJECTS)
         return self._tables.sized(made)

@@ -15,12 +15,12 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import parquet, recovery
+from entitymill.tables import parquet_swap, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.rows import Stamp, normalized
+from entitymill.tables.table_rows import Stamp, normalized
 
 _KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
 _READY, _SPENT = "true", "spent"
@@ -48,7 +48,7 @@ class Staging:
     def settle(self) -> None:
         """Swap in what a dead run left complete; remove what is of no use."""
         if self._tables.parquet:
-            parquet.settle(self._tables)
+            parquet_swap.settle(self._tables)
         if not self._staged.exists("documents"):
             self._drop()
             return
@@ -124,7 +124,7 @@ class Staging:
     def _swap(self) -> None:
         collected = self._staged.read("documents")
         if self._tables.parquet:
-            parquet.swap(self._tables, self._merged(collected), self._lease)
+            parquet_swap.swap(self._tables, self._merged(collected), self._lease)
         else:
             self._replace("entities", self._staged.read("entities"))
         if self._staged.exists("annotations"):

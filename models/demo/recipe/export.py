@@ -20,7 +20,7 @@ from corpus import LABELS, read
 from tokenizers import Tokenizer
 from transformers import DistilBertForTokenClassification
 
-from entitymill.models import reduction
+from entitymill.models import lower_precision
 from entitymill.recognition.tagger import bundle
 
 NAME = "distilbert_ner_minilm_l6_384_cased_conll_english"
@@ -60,7 +60,7 @@ def network(trained: Path) -> ov.Model:
 
 def calibrated(model: ov.Model, trained: Path, data: Path, max_length: int) -> ov.Model:
     """The network with 8-bit weights, and 8-bit activations by ranges measured on sentences that were trained on."""
-    quantized = reduction.calibrated(model, _inputs(trained, data, max_length))
+    quantized = lower_precision.calibrated(model, _inputs(trained, data, max_length))
     _name_weights(quantized)
     return quantized
 

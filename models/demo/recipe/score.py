@@ -15,7 +15,7 @@ from documents import Document, evaluation_sets
 
 import entitymill
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.execution_settings import Precision
 
 DETECTOR = Path(__file__).parents[2] / "sentence_detector"
 Placed = tuple[int, int, int, str]

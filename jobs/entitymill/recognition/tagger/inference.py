@@ -16,7 +16,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import bundle, network, packed_network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.recognition.tagger.execution import Encoding, Execution, check_precision
+from entitymill.recognition.tagger.execution_settings import Encoding, Execution, check_precision
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.packing import Batch
 from entitymill.recognition.tagger.sparknlp_rows import SparkNlpRows

@@ -9,7 +9,7 @@ from openvino import passes
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import graph
-from entitymill.recognition.tagger.execution import Precision
+from entitymill.recognition.tagger.execution_settings import Precision
 
 INPUTS = ("input_ids", "attention_mask")
 CACHED_SHAPES = 64

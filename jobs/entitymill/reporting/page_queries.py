@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import calendars, configured
 from entitymill.platform.sql_names import quoted_part
-from entitymill.reporting import figures, shown, unit_speeds
+from entitymill.reporting import figures, page_text, unit_speeds
 from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run
 from entitymill.settings import Settings
 from entitymill.tables import Tables
@@ -68,7 +68,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
             rejects=_rejects(tables),
             units=unit_speeds.read(tables, run),
             settings=_settings(rows, run),
-            shown=shown.read(spark, settings, tables) if settings.report.show_text else None,
+            shown=page_text.read(spark, settings, tables) if settings.report.show_text else None,
         )
 
 

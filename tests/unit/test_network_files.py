@@ -9,18 +9,18 @@ from openvino import opset13 as ops
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import classifier, huggingface, networks, reduction
+from entitymill.models import classifier_parts, huggingface, lower_precision, network_files
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
-def tagger_of(found: classifier.Parts, directory: Path) -> Tagger:
-    classifier.write(found, directory)
+def tagger_of(found: classifier_parts.Parts, directory: Path) -> Tagger:
+    classifier_parts.write(found, directory)
     about = {"name": "tiny", "source": "test", "licence": "none", "casing": found.casing, "precision": "f32"}
     manifest = bundle.write_manifest(directory, {**about, "max_length": found.max_length})
     return Tagger.load({name: directory / name for name in manifest.files}, manifest, Execution())
@@ -123,7 +123,7 @@ def test_casing_is_asked_for_only_where_nothing_tells_it(tmp_path: Path) -> None
 
 
 def test_an_onnx_network_of_three_inputs_becomes_one_of_two(tmp_path: Path) -> None:
-    found = networks.read(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
+    found = network_files.read(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
 
     assert [port.get_any_name() for port in found.network.inputs] == list(network.INPUTS)
     np.testing.assert_allclose(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"), **CLOSE)
@@ -136,12 +136,12 @@ def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Pat
     (tmp_path / "assets" / "labels.txt").write_text("\n".join(tiny.LABELS))
     shutil.copy(tiny.TINY / "distilbert" / "tokenizer.json", tmp_path / "assets")
 
-    found = networks.read(tmp_path, "here")
+    found = network_files.read(tmp_path, "here")
 
     assert (found.labels, found.casing) == (tuple(tiny.LABELS), "cased")
     np.testing.assert_allclose(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
-    assert reduction.stored(found.network, "here") == "f32"
-    reduction.widen(found.network)
+    assert lower_precision.stored(found.network, "here") == "f32"
+    lower_precision.widen(found.network)
     np.testing.assert_allclose(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
 
 
@@ -161,7 +161,7 @@ def toy(ids: str = "i64", mask: str = "attention_mask", width: int = 5, length: 
 
 
 def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
-    found = networks.normalise(toy("i32"), 5, "here")
+    found = network_files.normalise(toy("i32"), 5, "here")
 
     assert {port.get_element_type() for port in found.inputs} == {ov.Type.i64}
     assert len(found.outputs) == 1 and found.output(0).get_any_name() == "logits"
@@ -181,20 +181,20 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
 )
 def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        networks.normalise(given, 5, "here")
+        network_files.normalise(given, 5, "here")
 
 
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:
     network_of = huggingface.read(tiny.TINY / "distilbert", "here").network
-    weights = {node.get_friendly_name(): node.data.copy() for node in reduction._large(network_of.get_ops())}
-    reduced = reduction.reduce(network_of, "bf16")
+    weights = {node.get_friendly_name(): node.data.copy() for node in lower_precision._large(network_of.get_ops())}
+    reduced = lower_precision.reduce(network_of, "bf16")
     ov.save_model(reduced, tmp_path / "m.xml", compress_to_fp16=False)
     again = ov.Core().read_model(tmp_path / "m.xml")
-    assert reduction.stored(again, "here") == "bf16"
-    reduction.widen(again)
+    assert lower_precision.stored(again, "here") == "bf16"
+    lower_precision.widen(again)
     wide = {
         node.get_friendly_name(): node.data
-        for node in reduction._large(again.get_ops())
+        for node in lower_precision._large(again.get_ops())
         if node.get_element_type() == ov.Type.f32
     }
     assert wide

@@ -8,7 +8,7 @@ from pyspark.sql import Row, SparkSession
 
 from entitymill.engines.engine import Engine
 from entitymill.errors import OutputError
-from entitymill.platform import overlap
+from entitymill.platform import overlapping_paths
 from entitymill.run import failures
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
@@ -22,7 +22,7 @@ def open_checked(spark: SparkSession, settings: Settings) -> Source:
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
         try:
-            overlap.check_output(spark, source.location, settings.output.path)
+            overlapping_paths.check_output(spark, source.location, settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
     return source

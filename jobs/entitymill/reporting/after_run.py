@@ -63,9 +63,9 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
         OutputError: there are no tables.
         SettingsError: a setting of the page does not fit the tables, or the file cannot be written.
     """
-    from entitymill.reporting import page, reading  # noqa: PLC0415  # libraries of the extra
+    from entitymill.reporting import page, page_queries  # noqa: PLC0415  # libraries of the extra
 
-    figures = reading.read(spark, settings, tables, run_id)
+    figures = page_queries.read(spark, settings, tables, run_id)
     drift = drift_module.compare(figures.run, figures.before, settings.report)
     file = Path(to)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
@@ -105,9 +105,9 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
     if run_id is None:
         return None
     if drift is None and chosen.fail_on_drift:
-        from entitymill.reporting import reading  # noqa: PLC0415  # only here
+        from entitymill.reporting import page_queries  # noqa: PLC0415  # only here
 
-        run, before = reading.read_runs(spark, tables, run_id)
+        run, before = page_queries.read_runs(spark, tables, run_id)
         drift = drift_module.compare(run, before, chosen)
     return drift
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from entitymill.errors import OutputError, SettingsError
-from entitymill.models import saved
+from entitymill.models import sparknlp_saved
 from entitymill.recognition.tagger import bundle
 
 
@@ -22,7 +22,7 @@ def check(dest: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise SettingsError(f"DEST: {dest} exists: choose another, or pass --overwrite.")
-    if dest.is_symlink() or not ((dest / bundle.MANIFEST).is_file() or saved.is_saved(dest)):
+    if dest.is_symlink() or not ((dest / bundle.MANIFEST).is_file() or sparknlp_saved.is_saved(dest)):
         raise SettingsError(f"DEST: {dest} is not a model, and so is not overwritten: choose another.")
 
 

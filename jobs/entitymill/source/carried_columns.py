@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import SourceError
-from entitymill.platform import connect
+from entitymill.platform import spark_connect
 from entitymill.platform.sql_names import quoted_part
 from entitymill.settings.sections import SourceSettings
 
@@ -84,7 +84,7 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
 
 def column_names(table: DataFrame) -> list[str]:
     """Of columns of any types; PySpark's own list knows only those of its types."""
-    if connect.remote(table.sparkSession):
+    if spark_connect.remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
     return list(java.columns())
@@ -92,7 +92,7 @@ def column_names(table: DataFrame) -> list[str]:
 
 def kind(table: DataFrame, name: str) -> str:
     """The type of a column, as Spark writes it, whatever it is."""
-    if connect.remote(table.sparkSession):
+    if spark_connect.remote(table.sparkSession):
         return "of a type that PySpark does not know"
     java: Any = table._jdf
     return str(java.schema().apply(name).dataType().simpleString())

@@ -11,7 +11,7 @@ from openvino import opset13 as ops
 
 from entitymill.commands import prepare as preparation
 from entitymill.errors import OutputError
-from entitymill.models import accuracy, sample, whole_directories
+from entitymill.models import accuracy, atomic_directories, sample_sentences
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.network import INPUTS
 from unit import tiny
@@ -35,7 +35,7 @@ def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """The speeches' first hundred sentences, tokenized, with tags of a made-up kind."""
-    sentences = sample.read(SPEECHES, "x").sentences[:100]
+    sentences = sample_sentences.read(SPEECHES, "x").sentences[:100]
     tags = [["B-PER" if token[0].isupper() else "O" for token in sentence] for sentence in sentences]
     pq.write_table(pa.table({"tokens": sentences, "tags": tags}), tmp_path / "speeches.parquet")
     return tmp_path / "speeches.parquet"
@@ -118,7 +118,7 @@ def test_lower_precision_is_checked_and_noted(
     manifest = manifest_of(tmp_path / "out")
     assert (manifest.precision, manifest.calibrated) == (options[1], calibrated)
     assert set(manifest.f1) == {"speeches"} and set(manifest.f1["speeches"]) == runs
-    gold = sample.read(texts, "x")
+    gold = sample_sentences.read(texts, "x")
     assert gold.gold is not None
     expected = accuracy._gold(gold.gold)
     if not calibrated:
@@ -251,5 +251,5 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) ->
     scratch.mkdir()
     (old / bundle.MANIFEST).write_text("{}")
     with pytest.raises(OutputError, match="cannot be written"):
-        whole_directories.put(scratch / "never made", old, scratch)
+        atomic_directories.put(scratch / "never made", old, scratch)
     assert (old / bundle.MANIFEST).read_text() == "{}"

@@ -9,7 +9,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.platform import connect, storage
+from entitymill.platform import spark_connect, storage
 from entitymill.platform.sql_names import MOST_LEVELS, parts, quoted_part
 
 _SESSION_CATALOG = "spark_catalog"
@@ -72,7 +72,7 @@ def clear(spark: SparkSession, name: str, *, hidden: bool, quiet_seconds: float 
 
 def _default_place(spark: SparkSession, name: str) -> str | None:
     """Where the session catalog puts a managed table; none for others, which give each table one."""
-    if connect.remote(spark):
+    if spark_connect.remote(spark):
         return None
     levels = parts(name)
     catalog = levels[0] if len(levels) == MOST_LEVELS else spark.catalog.currentCatalog()

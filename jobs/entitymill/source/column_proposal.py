@@ -13,7 +13,7 @@ from entitymill.errors import SourceError
 from entitymill.platform import storage
 from entitymill.platform.sql_names import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import carried, reader
+from entitymill.source import carried_columns, reader
 
 SAMPLE = 1000
 """Rows that are looked at, the first ones."""
@@ -116,9 +116,9 @@ def _format(spark: SparkSession, table: str) -> str:
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     """The rows looked at, and all columns; one pass over a few rows, whose values stay where they are."""
     kinds: dict[str, T.StructField | None] = {}
-    for name in carried.column_names(table):
+    for name in carried_columns.column_names(table):
         try:
-            [kinds[name]] = carried.fields(table, [name], "passthrough", path)
+            [kinds[name]] = carried_columns.fields(table, [name], "passthrough", path)
         except SourceError:  # of a type that PySpark does not know
             kinds[name] = None
     measured = [F.count(F.lit(1)).alias("rows")]
@@ -135,7 +135,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         raise SourceError(f"{path} has no rows: there is nothing to look at.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
-        kind = " ".join(carried.kind(table, name).split())
+        kind = " ".join(carried_columns.kind(table, name).split())
         unique = found.get(f"held{number}") == rows == found.get(f"set{number}")
         length = float(found.get(f"length{number}") or 0)
         refusal = _refusal(field, path, kind, length)
@@ -150,7 +150,7 @@ def _refusal(field: T.StructField | None, path: str, kind: str, length: float) -
     if length > LONGEST_CARRIED:
         return f"{kind} of {length:,.0f} characters on average, long for a copy beside each mention"
     try:
-        carried.check([field], path)
+        carried_columns.check([field], path)
     except SourceError:
         return f"{kind}, whose name or type cannot be a column of the entities table"
     return ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from entitymill.commands import command
+from entitymill.commands import common
 from entitymill.errors import OutputError
 from entitymill.reporting.progress import duration
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         description="List the runs of an output, newest first.",
         epilog="Example: entitymill runs --config conf/articles.yaml --last 5",
     )
-    command.add_settings(built)
+    common.add_settings(built)
     built.add_argument("--last", type=int, default=SHOWN, help=f"how many (default {SHOWN})")
     built.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return built
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for said in filter(None, map(_more, found)):
                 console.print(said, markup=False)
 
-    return command.with_settings(options, work, "interrupted.")
+    return common.with_settings(options, work, "interrupted.")
 
 
 def read(tables: Tables, last: int) -> list[dict[str, Any]]:

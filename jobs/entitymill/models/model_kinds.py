@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import archive, huggingface, networks, saved
-from entitymill.models.classifier import Casing, Parts, vocabulary_lines
+from entitymill.models import archive, huggingface, network_files, sparknlp_saved
+from entitymill.models.classifier_parts import Casing, Parts, vocabulary_lines
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 
@@ -33,15 +33,15 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
     if source.is_file():
         unpacked.mkdir()
         archive.unpack(source, unpacked, where)
-        return saved.read(saved.root(unpacked, where), packed, where, casing), None
+        return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing), None
     if (source / bundle.MANIFEST).is_file():
         return _bundle(source, casing)
-    if saved.is_saved(source):
-        return saved.read(source, packed, where, casing), None
+    if sparknlp_saved.is_saved(source):
+        return sparknlp_saved.read(source, packed, where, casing), None
     if huggingface.is_directory(source):
         return huggingface.read(source, where, casing), None
     if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
-        return networks.read(source, where, casing), None
+        return network_files.read(source, where, casing), None
     raise ModelError(f"{where} is none of these: {KINDS}.")
 
 

@@ -14,7 +14,7 @@ from entitymill.errors import ModelError
 from entitymill.models import accuracy, huggingface, label_schemes
 from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution import Execution
+from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import saved_detector, sentences
-from entitymill.recognition.saved_detector import METADATA, NETWORK
+from entitymill.recognition import sentences, sentences_dl_saved
+from entitymill.recognition.sentences_dl_saved import METADATA, NETWORK
 from unit.damage import damaged, repacked
 
 CARRIED = Path(__file__).parents[2] / "models" / "sentence_detector"
@@ -21,8 +21,8 @@ FILES = sentences.saved_files(CARRIED)
 DAMAGES = 250
 
 
-def read(metadata: Path, network: Path) -> saved_detector.SavedDetector:
-    return saved_detector.read(metadata, network, "the detector")
+def read(metadata: Path, network: Path) -> sentences_dl_saved.SavedDetector:
+    return sentences_dl_saved.read(metadata, network, "the detector")
 
 
 def changed(tmp_path: Path, **parameters: object) -> Path:
@@ -40,9 +40,9 @@ def changed(tmp_path: Path, **parameters: object) -> Path:
 def test_the_carried_detector_is_read_whole() -> None:
     found = read(FILES[METADATA], FILES[NETWORK])
 
-    assert {name: array.ndim for name, array in found.weights.items()} == saved_detector._WEIGHTS
+    assert {name: array.ndim for name, array in found.weights.items()} == sentences_dl_saved._WEIGHTS
     assert all(array.dtype == np.float32 for array in found.weights.values())
-    assert max(found.ids.values()) < len(found.weights[saved_detector.EMBEDDING])
+    assert max(found.ids.values()) < len(found.weights[sentences_dl_saved.EMBEDDING])
     assert found.ids["."] > 0
 
 
@@ -134,6 +134,6 @@ def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what
 
 
 def test_a_part_that_would_unpack_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_detector, "_LARGEST", 1000)
+    monkeypatch.setattr(sentences_dl_saved, "_LARGEST", 1000)
     with pytest.raises(ModelError, match="too large"):
         read(FILES[METADATA], FILES[NETWORK])

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entitymill.errors import ModelError
-from entitymill.models import archive, javastream, networks, sequencefile
-from entitymill.models.classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
+from entitymill.models import archive, javastream, network_files, sequencefile
+from entitymill.models.classifier_parts import Casing, Parts, in_order, parse_json, read_bytes, read_text
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {
@@ -78,10 +78,10 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
         raise ModelError(f"{where} has no {packed.name}, which its metadata promises: copy the model again.")
     archive.unpack(packed, scratch, f"{where}/{packed.name}")
     if said.engine == "onnx":
-        network = networks.read_network(_one(scratch, ".onnx", where), None, where)
+        network = network_files.read_network(_one(scratch, ".onnx", where), None, where)
     else:
-        network = networks.read_network(_one(scratch, ".xml", where), _one(scratch, ".bin", where), where)
-    network = networks.normalise(network, len(said.labels), where)
+        network = network_files.read_network(_one(scratch, ".xml", where), _one(scratch, ".bin", where), where)
+    network = network_files.normalise(network, len(said.labels), where)
     return Parts(
         network=network,
         labels=said.labels,
@@ -90,7 +90,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
         casing=casing or said.casing,
         max_length=said.max_length,
         source=f"a saved Spark NLP model, engine {said.engine}",
-        limit=networks.positions(network),
+        limit=network_files.positions(network),
         sparknlp_max_length=said.max_length,
     )
 
