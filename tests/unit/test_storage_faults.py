@@ -9,6 +9,7 @@ from entitymill.errors import StorageError
 from entitymill.platform import storage_faults
 from entitymill.settings.sections import OutputSettings
 from entitymill.tables import Tables
+from entitymill.tables.table_checks import check_place
 
 REFUSED = (
     "java.net.ConnectException: getFileStatus on s3a://lake/out: com.amazonaws.SdkClientException: Unable to execute HTTP "
@@ -69,4 +70,4 @@ def test_a_table_whose_storage_does_not_answer_is_not_somebody_elses() -> None:
     with pytest.raises(StorageError, match="cannot be reached"):
         NamedTables(session, OutputSettings(path="s3a://lake/out")).properties("runs")
     with pytest.raises(StorageError, match="cannot be reached"):
-        Tables(session, OutputSettings(schema="lake.entities")).check_place()
+        check_place(Tables(session, OutputSettings(schema="lake.entities")))

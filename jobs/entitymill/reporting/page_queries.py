@@ -18,7 +18,7 @@ from entitymill.platform.sql_names import quoted_part
 from entitymill.reporting import figures, page_text, unit_speeds
 from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run
 from entitymill.settings import Settings
-from entitymill.tables import Tables
+from entitymill.tables import Tables, table_checks
 from entitymill.tables.runs import IDLE, MAINTENANCE
 
 RUNS = 40
@@ -94,7 +94,7 @@ def check_there(tables: Tables) -> None:
     """
     if not (tables.complete() and tables.exists("runs")):
         raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
-    tables.check_ours()
+    table_checks.check_ours(tables)
 
 
 def subject(runs: Iterable[Run], run_id: str | None) -> Run | None:

@@ -24,7 +24,7 @@ from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Stamp, Tables, recovery
+from entitymill.tables import Stamp, Tables, recovery, table_checks
 from entitymill.tables.commits import retried
 from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import FEW, Publisher, Unit, adopt
@@ -106,7 +106,7 @@ def _bring_up(
     source = preflight.open_checked(spark, settings)
     stamp = preflight.stamp(spark, settings, summary, source, engine)
     guards.check_source(settings, seen.last)
-    tables.check_place()
+    table_checks.check_place(tables)
     clock.lap("preparation")
     if not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
         _idle(runs, tables, settings, stamp, summary, clock)
@@ -116,7 +116,7 @@ def _bring_up(
         clock.total()
         return summary.row(settings, stamp)
 
-    tables.check_ours()
+    table_checks.check_ours(tables)
     with Lease(tables, settings.limits, summary.run_id, row, seen, summary.wait) as lease:
         last = lease.before.last
         if last != seen.last:
@@ -186,7 +186,7 @@ class _Run:
         trusted = recovery.settle(self.tables, self.commits, self.last)
         if self.last is not None and self.last["status"] != "done":
             self.kept.drop()
-        self.tables.check_types(self.source.passthrough)
+        table_checks.check_types(self.tables, self.source.passthrough)
         whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
         publisher = self._publisher(staging, whole=whole) if collecting else None

@@ -14,7 +14,7 @@ from entitymill.run.summary import Summary, slice_of
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Policy
-from entitymill.tables import Tables
+from entitymill.tables import Tables, table_checks
 from entitymill.tables.runs import Runs
 
 
@@ -58,8 +58,8 @@ def make(
     stamp = preflight.stamp(spark, settings, summary, source, engine)
     guards.check_source(settings, seen.last)
     _try_output(tables)
-    tables.check_ours()
-    tables.check_types(source.passthrough)
+    table_checks.check_ours(tables)
+    table_checks.check_types(tables, source.passthrough)
     whole = full or not tables.complete()
     known = None if whole else tables.read_as_it_is("documents")
     if known is not None and not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
@@ -113,9 +113,9 @@ def _try_output(tables: Tables) -> None:
     """Whether the output can be written; what that leaves of a directory is taken away again."""
     path = tables.settings.path
     if path is None:
-        tables.check_schema()
+        table_checks.check_schema(tables)
         return
     there = storage.exists(tables.spark, path)
-    tables.check_place()
+    table_checks.check_place(tables)
     if not there:
         storage.remove(tables.spark, path)

@@ -13,7 +13,7 @@ from entitymill.run import failures
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Stamp, Tables
+from entitymill.tables import Stamp, Tables, table_checks
 from entitymill.tables.runs import Record, Runs
 
 
@@ -33,7 +33,7 @@ def seen(tables: Tables, runs: Runs) -> Record:
     try:
         return runs.look()
     except (PySparkException, Py4JJavaError):
-        tables.check_ours()
+        table_checks.check_ours(tables)
         raise
 
 

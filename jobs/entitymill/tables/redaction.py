@@ -20,6 +20,7 @@ from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.platform import overlapping_paths, storage
 from entitymill.platform.sql_names import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
+from entitymill.tables import table_checks
 from entitymill.tables.layout import Tables
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def redact(
     tables = Tables(spark, settings.output)
     if not tables.complete():
         raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
-    tables.check_ours()
+    table_checks.check_ours(tables)
     source = open_source(spark, settings.source)
     _check_place(spark, source, to)
     entities = tables.pinned("entities")

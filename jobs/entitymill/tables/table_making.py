@@ -1,0 +1,111 @@
+"""How a table comes to be: its columns, properties and constraints; and how one of an earlier version becomes today's."""
+
+from __future__ import annotations
+
+import time
+
+from pyspark.sql import types as T
+
+from entitymill import schemas
+from entitymill.platform import storage
+from entitymill.platform.sql_names import ddl, literal, quoted_part
+from entitymill.tables.layout import PROPERTY, Tables
+from entitymill.tables.table_rows import normalized
+
+_VECTORS = "delta.enableDeletionVectors"
+_LARGE = ("entities", "documents", "annotations")
+_PARTITIONED = {"entities": "label", "runs": "status"}
+_STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
+MAKING_SECONDS = 10
+"""What making a table takes another run at most, between its directory and its first commit."""
+
+
+def create(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str] | None = None) -> bool:
+    """Create a Delta table with keys NOT NULL, a CHECK constraint and comments on its columns, if it is not there.
+
+    An existing one gets the columns and the properties it lacks.
+
+    Returns:
+        Whether it was made.
+    """
+    # Each look at a table that has them costs a job more: not where rows are few.
+    vectors = str(tables.settings.deletion_vectors and name in _LARGE).lower()
+    if tables.exists(name):
+        _evolve(tables, name, schema, {PROPERTY: schemas.VERSION, _VECTORS: vectors})
+        return False
+    if _left(tables, name):
+        # Of `runs` another run may just be the maker; of a catalog's, `drop` says so itself.
+        if name == "runs" and tables.root is not None and _made_by_another(tables, name):
+            return False
+        # What a run left that died before it made the table: Delta takes it for one, or makes none over it.
+        tables.drop(name)
+    chosen = {PROPERTY: schemas.VERSION, _VECTORS: vectors, **(properties or {})}
+    if name in schemas.CONSTRAINTS and not tables.staged:
+        chosen[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
+    if name == "entities":
+        # No statistics on what was found: they would lie in the log long after the rows are gone.
+        chosen["delta.dataSkippingStatsColumns"] = _STATISTICS
+    if name == "annotations":
+        _build(tables, name, schema, chosen)
+        return True
+    columns = ", ".join(map(_column, schema))
+    partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
+    tables.spark.sql(
+        f"CREATE TABLE IF NOT EXISTS {tables.reference(name)} ({columns}) USING delta {partitions} "
+        f"TBLPROPERTIES ({_listed(chosen)})"
+    )
+    return True
+
+
+def _build(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+    """By Delta's builder: in SQL a column has a comment alone, and Spark NLP tells its columns by their metadata."""
+    from delta.tables import DeltaTable  # noqa: PLC0415  # Spark Connect has none
+
+    builder = DeltaTable.createIfNotExists(tables.spark).addColumns(schema)
+    for key, value in properties.items():
+        builder = builder.property(key, value)
+    if tables.root is not None:
+        builder.location(tables.address(name)).execute()
+    else:
+        builder.tableName(tables.named(name)).execute()
+
+
+def _made_by_another(tables: Tables, name: str) -> bool:
+    """Whether a table comes to be while its directory stands there without a commit."""
+    deadline = time.monotonic() + MAKING_SECONDS
+    while not tables.exists(name):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(MAKING_SECONDS / 20)
+    return True
+
+
+def _left(tables: Tables, name: str) -> bool:
+    return tables.root is None or storage.exists(tables.spark, tables.address(name))
+
+
+def _evolve(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+    held = {column.lower() for column in tables.read(name).columns}
+    if name == "entities" and schemas.NORMALIZED.name not in held:
+        # Of 0.1.0: the column and what is in it in one commit, or a death in between would leave it empty for good.
+        tables.replace(tables.sized(normalized(tables.read(name)), by="label"), name)
+        held.add(schemas.NORMALIZED.name)
+    if any(column.lower() not in held for column in schema.names):
+        tables.append(tables.spark.createDataFrame([], schema), name)
+    before = tables.known_properties(name)
+    # As Delta has it where nobody said anything.
+    before.setdefault(_VECTORS, "false")
+    differing = {key: value for key, value in properties.items() if before.get(key) != value}
+    if differing:
+        tables.spark.sql(f"ALTER TABLE {tables.reference(name)} SET TBLPROPERTIES ({_listed(differing)})")
+        tables.forget(name)
+
+
+def _column(field: T.StructField) -> str:
+    required = "" if field.nullable else " NOT NULL"
+    comment = f" COMMENT {literal(field.metadata['comment'])}" if "comment" in field.metadata else ""
+    return f"{quoted_part(field.name)} {ddl(field.dataType)}{required}{comment}"
+
+
+def _listed(properties: dict[str, str]) -> str:
+    return ", ".join(f"{literal(key)} = {literal(value)}" for key, value in properties.items())
