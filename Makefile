@@ -31,11 +31,24 @@ run: $(RUN_READY) $(JARS) ## set up what is missing, then run the job on the spe
 run-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the demo through Spark NLP's own engine and ours: says whether the entities are the same (ten minutes)
 	$(BIN)/python tests/bench/yardstick.py
 
-.PHONY: test
-test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour)
+.PHONY: lint
+lint: $(DEV_READY) ## ruff and mypy (half a minute)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: format
+format: $(DEV_READY) ## put the code in form, and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: test-unit
+test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock (a minute)
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit
+
+.PHONY: test
+test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour)
+	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults

@@ -9,11 +9,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from entitymill.errors import (
+    DriftError,
+    EntityMillError,
+    ModelError,
+    OutputError,
+    RejectedError,
+    SessionError,
+    SettingsError,
+    SourceError,
+    StorageError,
+    WorkerError,
+)
+
 if TYPE_CHECKING:
     from entitymill.python_api import Mention, TextTagger, extract, load
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Mention", "TextTagger", "extract", "load"]
+__all__ = [
+    "DriftError",
+    "EntityMillError",
+    "Mention",
+    "ModelError",
+    "OutputError",
+    "RejectedError",
+    "SessionError",
+    "SettingsError",
+    "SourceError",
+    "StorageError",
+    "TextTagger",
+    "WorkerError",
+    "extract",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

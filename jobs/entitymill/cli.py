@@ -20,7 +20,7 @@ COMMANDS = {
     "maintain": ("maintain", "entity tables -> the same, compact and clean"),
     "redact": ("redact", "the source's texts with their mentions masked, as a table"),
     "erase": ("erase", "documents out of the tables, their old files too, and a record of it"),
-    "runs": ("history", "the runs of an output: how far, how they ended, and why"),
+    "runs": ("list_runs", "the runs of an output: how far, how they ended, and why"),
     "report": ("report", "entity tables -> one HTML page about them and the latest run"),
 }
 """Name -> the module of `commands` whose `main` it is, and what it does."""

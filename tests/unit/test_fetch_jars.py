@@ -19,6 +19,7 @@ def files(directory: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["mvn", "spark"])
 def test_a_client_fetches_the_very_files(tmp_path: Path, client: str, capsys: pytest.CaptureFixture[str]) -> None:
     to = tmp_path / "a" / "jars"
@@ -29,6 +30,7 @@ def test_a_client_fetches_the_very_files(tmp_path: Path, client: str, capsys: py
     assert "has them already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_altered_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,6 +42,7 @@ def test_an_altered_file_is_refused(
     assert not (tmp_path / "jars").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["mvn", "spark"])
 def test_what_no_repository_has_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], client: str

@@ -57,7 +57,7 @@ PRIVATE_ALLOWED = {
 }
 """Of classic Spark, what has no public way: Hadoop's client, Parquet's footers, the class path, a catalog's place."""
 WRITES = re.compile(r"\.write\b(?!\()|\.writeTo\(|\.writeStream\b")
-MOST_LINES = 310
+MOST_LINES, MOST_LINES_OF_FUNCTION = 310, 70
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -128,6 +128,16 @@ def test_private_parts_of_spark_are_touched_where_it_is_known() -> None:
 def test_tables_alone_are_written_by_their_package() -> None:
     writing = {name for name, path in MODULES.items() if WRITES.search(path.read_text(encoding="utf8"))}
     assert {name for name in writing if not within(name, "entitymill.tables")} == set()
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = [
+        f"{name}.{node.name}"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_FUNCTION
+    ]
+    assert long == []
 
 
 def test_no_module_is_larger_than_a_page_or_two() -> None:

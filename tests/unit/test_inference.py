@@ -27,6 +27,7 @@ def test_tags_and_probabilities_are_hugging_faces(tagger: Tagger, row: dict[str,
     np.testing.assert_allclose(found.confidences, row["probabilities"], atol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.permutations(range(len(SENTENCES))), st.integers(1, len(SENTENCES)))
 def test_neighbours_and_order_change_nothing_in_f32(tagger: Tagger, order: list[int], taken: int) -> None:

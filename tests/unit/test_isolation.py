@@ -76,6 +76,7 @@ def found(rows: list[dict]) -> dict[str, list]:
     }
 
 
+@pytest.mark.slow
 def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not(here: Here) -> None:
     clean = run(here, GOOD, FACTORY)
     deadly = [
@@ -150,6 +151,7 @@ def test_a_machine_that_cannot_tag_at_all_is_no_documents_fault(here: Here) -> N
         run(here, GOOD, "poison_stub:broken")
 
 
+@pytest.mark.slow
 def test_many_failures_of_one_task_are_no_documents_fault(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "MOST_FAILED", 2)
     with pytest.raises(WorkerError, match="3 documents of one task crash or hang"):

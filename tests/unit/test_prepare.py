@@ -99,6 +99,7 @@ def test_a_vocabulary_that_spark_nlp_cannot_take_is_refused(prepare: Prepare, tm
     assert "BPE vocabulary; DistilBertForTokenClassification of Spark NLP needs WordPiece" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "calibrated", "runs"),
     [
@@ -128,6 +129,7 @@ def test_lower_precision_is_checked_and_noted(
         assert "checked on 100 sentences" in said
 
 
+@pytest.mark.slow
 def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_in_f32(
     prepare: Prepare, tmp_path: Path, texts: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_bundle_that_loses_too_much_is_not_written(prepare: Prepare, tmp_path: Path) -> None:
     code, said = prepare(
         tiny.TINY / "distilbert", tmp_path / "out" / "model", "--precision", "int8", "--max-loss", 0, "--sample", SPEECHES

@@ -141,6 +141,7 @@ def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
     return spent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind, encoder: Encoder) -> None:
     share = min(seconds(kind, healthy(LONG), encoder) for _ in range(TRIES))
