@@ -22,6 +22,7 @@ from unittest import mock
 import machine
 import pyarrow.parquet as pq
 import sessions
+from counters import counters
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from stub import open_stub
@@ -57,13 +58,6 @@ class Cost:
     executions: int
     commits: int
     megabytes: float
-
-
-def counters(spark: SparkSession) -> tuple[int, int]:
-    """Spark jobs and SQL executions so far."""
-    context: Any = spark.sparkContext._jsc.sc()
-    executions = spark._jsparkSession.sharedState().statusStore().executionsCount()
-    return int(context.dagScheduler().numTotalJobs()), int(executions)
 
 
 def stored(output: Path) -> tuple[int, int]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 
+import pytest
+
 import entitymill
+import pages
 from entitymill import errors
 
 
 def test_what_can_be_imported() -> None:
     assert set(entitymill.__all__) == {"Mention", "TextTagger", "extract", "load", *kinds()}
-    assert all(getattr(entitymill, name) is getattr(errors, name) for name in kinds())
-
-
-def test_how_things_are_called() -> None:
-    assert parameters(entitymill.load) == ["model", "detector", "detector_model", "precision", "trim", "threads"]
-    assert parameters(entitymill.extract) == ["config", "overrides", "spark", "full", "dry_run"]
-    assert [field.name for field in dataclasses.fields(entitymill.Mention)][:5] == [
-        "begin",
-        "end",
-        "entity",
-        "label",
-        "confidence",
-    ]
+    names = [*entitymill.__all__, *(field.name for field in dataclasses.fields(entitymill.Mention))]
+    assert all(f"`{name}" in page for name in names)
+    for name, kind in kinds().items():
+        assert name == "EntityMillError" or f"| `{name}` | {kind.exit_code} |" in page
+    code = pages.block("docs/python.md", "entitymill.load(")
+    with contextlib.chdir(pages.ROOT):
+        exec(code, {})  # noqa: S102  # what the page says
+    assert f"# {capsys.readouterr().out}" in code
 
 
 def test_exit_codes() -> None:

@@ -1,0 +1,14 @@
+"""What Spark counts of its own work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+def counters(spark: SparkSession) -> tuple[int, int]:
+    """Spark jobs and SQL executions so far."""
+    context: Any = spark.sparkContext._jsc.sc()
+    executions = spark._jsparkSession.sharedState().statusStore().executionsCount()
+    return int(context.dagScheduler().numTotalJobs()), int(executions)
