@@ -15,8 +15,18 @@ from entitymill import errors
 
 def test_what_can_be_imported() -> None:
     assert set(entitymill.__all__) == {"Mention", "TextTagger", "extract", "load", *kinds()}
-    names = [*entitymill.__all__, *(field.name for field in dataclasses.fields(entitymill.Mention))]
-    assert all(f"`{name}" in page for name in names)
+    assert all(getattr(entitymill, name) is getattr(errors, name) for name in kinds())
+
+
+def test_how_things_are_called() -> None:
+    assert parameters(entitymill.load) == ["model", "detector", "detector_model", "precision", "trim", "threads"]
+    assert parameters(entitymill.extract) == ["config", "overrides", "spark", "full", "dry_run"]
+    assert fields()[:5] == ["begin", "end", "entity", "label", "confidence"]
+
+
+def test_the_page_has_every_name_and_what_it_says_is_so(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (pages.ROOT / "docs" / "python.md").read_text(encoding="utf8")
+    assert [name for name in [*entitymill.__all__, *fields()] if f"`{name}" not in page] == []
     for name, kind in kinds().items():
         assert name == "EntityMillError" or f"| `{name}` | {kind.exit_code} |" in page
     code = pages.block("docs/python.md", "entitymill.load(")
@@ -32,6 +42,10 @@ def test_exit_codes() -> None:
 
 def kinds() -> dict[str, type[errors.EntityMillError]]:
     return {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind)}
+
+
+def fields() -> list[str]:
+    return [field.name for field in dataclasses.fields(entitymill.Mention)]
 
 
 def parameters(function: object) -> list[str]:
