@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import types as T
 
 from entitymill import schemas
+from entitymill.source import row_checks
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -136,6 +137,11 @@ def test_the_readme_is_short() -> None:
 def test_the_readme_leads_to_every_page() -> None:
     reached = {target.partition("#")[0] for _, line in prose("README.md") for target in _LINK.findall(line)}
     assert [page for page in PAGES if page != "README.md" and page not in reached] == []
+
+
+def test_every_code_of_a_refused_row_is_explained() -> None:
+    page = text_of("docs/troubleshooting.md")
+    assert [code for code in row_checks.CODES if f"| `{code}` |" not in page] == []
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -35,7 +35,7 @@ NO_DATA = frozenset(
 """Operations that leave every row as it was."""
 OF_ROWS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
 """Operations whose events tell of every row that they change; a column dropped and made anew has none, for one."""
-PUT, CUT = ("insert", "update_postimage"), ("delete", "update_preimage")
+PUT = ("insert", "update_postimage")
 CHANGE, COMMIT = "_change_type", "_commit_version"
 
 
