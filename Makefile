@@ -47,7 +47,7 @@ test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour)
+test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour to three quarters)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -64,7 +64,7 @@ bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
 
 .PHONY: bench-smoke
-bench-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## whether every bench runs, on a few dozen sentences each (three minutes; no figures)
+bench-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## whether every bench runs, on a few dozen sentences each (five minutes; no figures)
 	PYTHONPATH=jobs $(BIN)/python tests/bench/smoke.py
 
 .PHONY: bench-engines
@@ -76,11 +76,11 @@ bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: test-spark4
-test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on Spark 4 in an environment of its own: the same tables as on 3.5 (four minutes)
+test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on Spark 4 in an environment of its own: the same tables as on 3.5 (seven minutes)
 	$(BIN)/python -m pytest tests/spark4/test_spark4.py
 
 .PHONY: test-connect
-test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## the job through a Spark Connect server: the same tables as without one (four minutes)
+test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## the job through a Spark Connect server: the same tables as without one (six minutes)
 	$(BIN)/python -m pytest tests/spark4/test_connect.py
 
 .PHONY: test-report
@@ -89,7 +89,7 @@ test-report: $(DEV_READY) ## a run's page in headless Chromium, which it install
 	CHROMIUM=$$(command -v chromium) $(BIN)/python -m pytest tests/browser
 
 .PHONY: test-airflow
-test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (seven minutes)
+test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (nine minutes)
 	$(BIN)/ruff check --preview --select AIR3 airflow_dags
 	MYPYPATH=airflow_dags $(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow
