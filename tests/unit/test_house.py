@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -103,6 +104,21 @@ def test_what_a_package_does_without(package: str) -> None:
 @pytest.mark.parametrize(("place", "layer"), list(enumerate(LAYERS)), ids=LAYERS)
 def test_nobody_imports_upwards(place: int, layer: str) -> None:
     assert not imported_by(f"entitymill.{layer}", [f"entitymill.{later}" for later in LAYERS[place + 1 :]])
+
+
+def test_what_scripts_import_of_us_is_there() -> None:
+    """Recipes and benches among them, which no test runs."""
+    scripts = [path for place in ("models", "tests", "examples") for path in (JOBS.parent / place).rglob("*.py")]
+    lost = [
+        f"{path.name}: {node.module}.{alias.name}"
+        for path in scripts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
+        if isinstance(node, ast.ImportFrom) and within(str(node.module), "entitymill")
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in MODULES
+        and not hasattr(importlib.import_module(str(node.module)), alias.name)
+    ]
+    assert lost == []
 
 
 def test_every_package_has_its_layer() -> None:

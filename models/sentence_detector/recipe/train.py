@@ -15,7 +15,7 @@ from sparknlp.annotator import SentenceDetectorDLApproach
 from sparknlp.base import DocumentAssembler
 
 from entitymill.platform.session import open_session
-from entitymill.settings import SparkSettings
+from entitymill.settings.sections import SparkSettings
 
 ABBREVIATIONS = [
     "Mr",
