@@ -88,8 +88,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.jars": "",
         # Thousands of plans in one process: compiled well, they take half the time.
         "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=400m",
-        "spark.delta.logStore.file.impl": "entitymill.platform.storage_faults.MortalLogStore",
-        "spark.hadoop.fs.file.impl": "entitymill.platform.storage_faults.MortalFileSystem",
+        "spark.delta.logStore.file.impl": "entitymill.faults.MortalLogStore",
+        "spark.hadoop.fs.file.impl": "entitymill.faults.MortalFileSystem",
         "spark.ui.enabled": "false",
         **SMALL_QUERIES,
         "spark.sql.shuffle.partitions": "2",

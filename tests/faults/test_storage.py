@@ -52,7 +52,7 @@ def spark(plan: Path) -> Iterator[SparkSession]:
         "spark.driver.extraClassPath": f"{classes}/faults.jar:{JARS}/*",
         "spark.jars": "",
         "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} {QUICK_START}",
-        "spark.delta.logStore.file.impl": "entitymill.platform.storage_faults.FailingLogStore",
+        "spark.delta.logStore.file.impl": "entitymill.faults.FailingLogStore",
         **SMALL_QUERIES,
     }
     session = open_session(sections.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill faults")
