@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,6 @@ from entitymill.run import outcome
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
-
-log = logging.getLogger("entitymill")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
             return
         ended["log"] = start_log(settings.log)
-        log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
+        common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
         real = not options.dry_run
         with (
             metrics.kept(settings, outcome.exit_code, wanted=real) as known,
@@ -147,8 +144,3 @@ def _run(
     terminal.print_summary(console, summary, settings, tables)
     known.drift = after_run.finish(spark, settings, tables, summary, console)
     after_run.judge(settings, known.drift)
-
-
-def entry() -> None:
-    """For a wheel's console script."""
-    common.leave(main())

@@ -6,6 +6,8 @@ What is on the disk of the program itself, a model for one, is looked at there; 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,14 +78,42 @@ def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     """
     here = _local(path)
     if here.exists():
-        found = [here] if here.is_file() else sorted(file for file in here.rglob("*") if file.is_file())
-        yield from ((str(file), file.stat().st_size, file.stat().st_mtime_ns // 1_000_000) for file in found)
+        yield from sorted(local_files(here))
         return
     try:
         rows = _listed(spark, path).collect()
     except PySparkException as error:
         raise OSError(str(error).splitlines()[0]) from error
     yield from sorted((row["path"], row["length"], row["modified"]) for row in rows)
+
+
+def local_files(top: Path, without: str | None = None) -> Iterator[tuple[str, int, int]]:
+    """As storage.files, on this program's own disk, in no order.
+
+    Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    if not top.is_dir():
+        yield _local_file(top)
+        return
+    for directory, inside, names in os.walk(top, onerror=_unless_gone, followlinks=True):
+        inside[:] = [name for name in inside if Path(directory) != top or name != without]
+        for name in names:
+            if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
+                with contextlib.suppress(FileNotFoundError):
+                    yield _local_file(Path(directory, name))
+
+
+def _local_file(path: Path) -> tuple[str, int, int]:
+    known = path.stat()
+    return str(path), known.st_size, known.st_mtime_ns // 1_000_000
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:

@@ -5,9 +5,7 @@ Beside what each function says, all raise StorageError where the storage does no
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +94,8 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
     system, java_path = hadoop_path(spark, path)
     try:
         if system.getScheme() == "file":
-            found = _local_files(Path(java_path.toUri().getPath()), without)
+            local = spark_connect.local_files(Path(java_path.toUri().getPath()), without)
+            found = [(f"file:{file}", size, modified) for file, size, modified in local]
         elif without is None:
             found = list(_listed(system.listFiles(java_path, True)))
         else:
@@ -108,30 +107,6 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
     except Py4JJavaError as error:
         raise _failed(error, path) from error
     yield from sorted(found)
-
-
-def _local_files(top: Path, without: str | None) -> list[tuple[str, int, int]]:
-    """Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile."""
-    if not top.is_dir():
-        return [_local_file(top)]
-    found = []
-    for directory, inside, names in os.walk(top, onerror=_unless_gone, followlinks=True):
-        inside[:] = [name for name in inside if Path(directory) != top or name != without]
-        for name in names:
-            if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
-                with contextlib.suppress(FileNotFoundError):
-                    found.append(_local_file(Path(directory, name)))
-    return found
-
-
-def _local_file(path: Path) -> tuple[str, int, int]:
-    known = path.stat()
-    return f"file:{path}", known.st_size, known.st_mtime_ns // 1_000_000
-
-
-def _unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _listed(listing: Any) -> Iterator[tuple[str, int, int]]:
