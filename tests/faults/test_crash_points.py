@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from .cluster import JARS, SPARK_HOME
 
 POINTS = int(os.environ.get("ENTITYMILL_CRASH_POINTS", "1000"))
 SEED = os.environ.get("ENTITYMILL_SEED", "1")
-HISTORIES, STEPS = 50, 3
+HISTORIES, STEPS, LOTS = 50, 3, 2
 IN_A_ROW = 5
 """Runs that die before one may come to its end."""
 KINDS = ("append", "update", "delete", "rewrite", "mixed", "full", "model")
@@ -292,15 +293,16 @@ class Trial:
             shutil.rmtree(place)
         else:
             self.wrong.append((str(place), step.overrides, step.full, again.full, *where))
-            print("WRONG", json.dumps(self.wrong[-1]), flush=True)
+            print("WRONG", json.dumps(self.wrong[-1]), file=sys.stderr)
 
 
+@pytest.mark.parametrize("lot", range(LOTS))  # for two processes
 def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lot: int
 ) -> None:
     trial = Trial(spark, monkeypatch)
     share = -(-POINTS // (HISTORIES * STEPS))
-    for number in range(HISTORIES):
+    for number in range(lot, min(HISTORIES, POINTS), LOTS):
         chance = random.Random(f"{SEED} {number}")
         directory = tmp_path / str(number)
         directory.mkdir()
@@ -316,10 +318,9 @@ def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
             trial.forget()
             shutil.rmtree(state, ignore_errors=True)
             state, before = clean, after
-        print(f"{number + 1} histories, {trial.done} points: {trial.died}, {len(trial.wrong)} wrong", flush=True)
-        if trial.done >= POINTS:
-            break
+        print(f"history {number}: {trial.done} points: {trial.died}, {len(trial.wrong)} wrong", file=sys.stderr)
     assert not trial.wrong
+    assert trial.done >= POINTS // LOTS
 
 
 def batched(points: list[tuple[int, bool]]) -> Iterator[list[tuple[int, bool]]]:
