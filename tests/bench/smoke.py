@@ -13,6 +13,7 @@ import growth
 import isolation
 import job
 import layout
+import long_documents
 import sessions
 import tagger
 
@@ -20,7 +21,7 @@ import tagger
 def main() -> None:
     """Run them all."""
     began = time.perf_counter()
-    for bench in (layout, tagger, isolation, engines, growth, encoding_scores, job):
+    for bench in (layout, tagger, isolation, engines, growth, long_documents, encoding_scores, job):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)
