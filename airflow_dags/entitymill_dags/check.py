@@ -129,6 +129,8 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
 
 def _about(run: Mapping[str, Any], condition: str | None) -> bool:
     """Whether a run was about a slice; about everything, where none is asked for."""
+    if run["settings"] is None:  # maintenance
+        return False
     settings = json.loads(run["settings"])
     sliced = settings["output"]["replace_slice"]
     return bool(sliced and settings["source"]["where"] == condition) if condition is not None else not sliced

@@ -1,4 +1,4 @@
-"""The job by spark-submit: what would fail again the same way is not tried again."""
+"""The job by spark-submit: what would fail again the same way, or be hidden by another run, is not tried again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ FINAL = {
     3: "the source cannot be read as the settings say",
     4: "too much was refused, or would be taken out",
     5: "the model was refused",
+    6: "the run was published, but differs from the ones before (report.fail_on_drift)",
 }
-"""Exit codes of the job that a retry does not change, and what they mean."""
+"""Exit codes of the job that a retry does not change, or would hide, and what they mean."""
 
 
 class SubmitJob(SparkSubmitOperator):
@@ -34,7 +35,7 @@ class SubmitJob(SparkSubmitOperator):
             if code is None:
                 raise
             raise AirflowFailException(
-                f"exit {code}: {FINAL[code]}; the log above has the sentence. Not tried again: mend it first."
+                f"exit {code}: {FINAL[code]}; the log above has the sentence. Not tried again."
             ) from error
 
 

@@ -22,7 +22,7 @@ _WHENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Keys of secrets, but not of where they come from; as in settings.masking, which Airflow's environment is without."""
+"""Keys of secrets, but not of where they come from; as in secret_masking, which Airflow's environment is without."""
 
 
 class _Section(BaseModel):

@@ -98,6 +98,9 @@ class TextTagger:
         if isinstance(column, pa.ChunkedArray):  # of no chunk at all, in some versions
             column = pa.array([], texts.type)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            if str(kind) not in ("string", "large_string", "string_view", "null"):
+                raise TypeError(f"a text is a string, not {column.type}")
             column = column.cast(pa.large_string())
         found = self._recogniser(pc.fill_null(column, "")).mentions
         structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
@@ -110,7 +113,8 @@ class TextTagger:
 def _text(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    if isinstance(value, float) and value != value:  # noqa: PLR0124  # NaN, which pandas has in the place of None
+    # What pandas has in the place of None, by its kind of column.
+    if type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):  # noqa: PLR0124  # NaN
         return ""
     raise TypeError(f"a text is a string, not {type(value).__name__}")
 
@@ -173,5 +177,6 @@ def extract(
     from entitymill.run import extraction  # noqa: PLC0415
 
     loaded = settings.load(None if config is None else Path(config), overrides)
-    opened = session.open_session(loaded.spark, "entitymill") if spark is None else spark
+    sparknlp = loaded.recognition.engine == "sparknlp"
+    opened = session.open_session(loaded.spark, "entitymill", sparknlp=sparknlp, spark=spark)
     return extraction.extract(opened, loaded, full=full, dry_run=dry_run)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import machine
@@ -46,7 +47,7 @@ def source(spark: SparkSession, small: int, middle: int, longest: int) -> DataFr
 
 def tasks(spark: SparkSession) -> tuple[int, float]:
     """How many failed so far, and the seconds of the longest."""
-    context = spark.sparkContext
+    context: Any = spark.sparkContext
     store, none = context._jsc.sc().statusStore(), context._gateway.new_array(context._jvm.double, 0)
     stages = store.stageList(None, False, False, none, None)
     failed, longest = 0, 0.0

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from entitymill import errors
+from entitymill.commands import erase, list_runs
 from entitymill.commands.common import reporting
 from entitymill.commands.extract import main, parser
 from entitymill.errors import SourceError
 from entitymill.reporting.progress import Progress, sentence
 from entitymill.run import outcome
 from entitymill.run.outcome import Stopped
+from entitymill.run.plan import Plan
 from entitymill.run.summary import Summary
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +70,7 @@ def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         raise RuntimeError("what happened")
 
     code = reporting(work, "interrupted")
-    logging.getLogger("entitymill").handlers.pop()
+    assert not logging.getLogger("entitymill").handlers
     said = capsys.readouterr().err
     assert code == 1
     assert "RuntimeError: what happened" in said
@@ -143,3 +145,32 @@ def test_progress_says_in_a_line_what_it_knows() -> None:
         "run ab12: writing, unit 2 of 4, 2,000 of 4,000 documents, 60,000 sentences, 2,000 a second, about 7 min left, "
         "3 rows rejected"
     )
+
+
+def test_a_log_that_cannot_be_written_is_a_bad_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    options = ["--config", str(ROOT / "conf" / "demo.yaml"), "--set", f"log={tmp_path}/file/run.log"]
+    assert main(options) == 2
+    assert f"log: {tmp_path}/file/run.log cannot be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "nan", "inf", "x"])
+def test_numbers_of_options_are_above_zero(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, option in ((main, "--progress-seconds"), (list_runs.main, "--last")):
+        with pytest.raises(SystemExit) as refused:
+            command([option, number])
+        assert refused.value.code == 2
+        assert option in capsys.readouterr().err
+
+
+def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
+    plan = Plan(1, 2, 3, 4, {}, 1, None, None)
+    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), plan=plan)
+    outcome.write(str(tmp_path / "result.json"), summary, None, None)
+    assert json.loads((tmp_path / "result.json").read_text())["plan"]["new"] == 1
+
+
+def test_ids_of_a_file_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text("a\u2028b\r\nc\n")
+    options = erase.parser().parse_args(["--ids-file", str(tmp_path / "ids")])
+    assert erase._read(options) == ["a\u2028b", "c"]

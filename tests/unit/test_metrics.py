@@ -44,14 +44,10 @@ def loaded(*overrides: str) -> settings.Settings:
     return settings.load(None, [*MINIMAL, *overrides], {})
 
 
-def code_of(error: BaseException) -> int:
-    return int(getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1))
-
-
 def test_a_run_that_published(tmp_path: Path) -> None:
     file = tmp_path / "entitymill.prom"
     before = run(0, sentences=5000)
-    with metrics.kept(loaded(f"metrics.textfile={file}"), code_of) as known:
+    with metrics.kept(loaded(f"metrics.textfile={file}")) as known:
         known.summary = summary()
         known.drift = drift.compare(run(1, by_label={"PER": 1000}), [before], sections.ReportSettings())
     found = values(file.read_text())
@@ -74,19 +70,17 @@ def test_a_run_that_published(tmp_path: Path) -> None:
 
 def test_a_run_that_failed(tmp_path: Path) -> None:
     file = tmp_path / "entitymill.prom"
-    with pytest.raises(ModelError), metrics.kept(loaded(f"metrics.textfile={file}"), code_of):
+    with pytest.raises(ModelError), metrics.kept(loaded(f"metrics.textfile={file}")):
         raise ModelError("altered")
     found = values(file.read_text())
     assert (found["entitymill_run_success",], found["entitymill_run_exit_code",]) == (0, 5)
     assert ("entitymill_run_documents",) not in found
 
 
-@pytest.mark.parametrize(
-    ("stop", "code"), [(KeyboardInterrupt(), 130), (Stopped(143, "SIGTERM"), 143), (SystemExit(143), 143)]
-)
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (Stopped(143, "SIGTERM"), 143)])
 def test_a_run_that_was_stopped(tmp_path: Path, stop: BaseException, code: int) -> None:
     file = tmp_path / "entitymill.prom"
-    with pytest.raises(type(stop)), metrics.kept(loaded(f"metrics.textfile={file}"), code_of):
+    with pytest.raises(type(stop)), metrics.kept(loaded(f"metrics.textfile={file}")):
         raise stop
     assert values(file.read_text())["entitymill_run_exit_code",] == code
 
@@ -110,9 +104,9 @@ def test_totals_are_counters(tmp_path: Path) -> None:
 def test_nothing_is_written_where_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[object] = []
     monkeypatch.setattr(metrics, "collect", written.append)
-    with metrics.kept(loaded(), code_of):
+    with metrics.kept(loaded()):
         pass
-    with metrics.kept(loaded(f"metrics.textfile={tmp_path}/x.prom"), code_of, wanted=False):
+    with metrics.kept(loaded(f"metrics.textfile={tmp_path}/x.prom"), wanted=False):
         pass
     assert (written, list(tmp_path.iterdir())) == ([], [])
 
@@ -150,7 +144,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_figures_are_pushed(receiver: Receiver) -> None:
-    with metrics.kept(loaded(f"metrics.pushgateway=http://{receiver.place}"), code_of) as known:
+    with metrics.kept(loaded(f"metrics.pushgateway=http://{receiver.place}")) as known:
         known.summary = summary()
     [(method, path, authorization, body)] = receiver.requests
     group = base64.urlsafe_b64encode(b"/lake/out").decode()
@@ -161,7 +155,7 @@ def test_figures_are_pushed(receiver: Receiver) -> None:
 
 def test_a_failed_run_leaves_figures_that_it_cannot_know(receiver: Receiver) -> None:
     address = f"metrics.pushgateway=http://me:hunter%2F2@{receiver.place}/base"
-    with pytest.raises(ModelError), metrics.kept(loaded(address), code_of):
+    with pytest.raises(ModelError), metrics.kept(loaded(address)):
         raise ModelError("altered")
     [(method, path, authorization, body)] = receiver.requests
     assert (method, path.startswith("/base/metrics/job/")) == ("POST", True)
@@ -171,7 +165,7 @@ def test_a_failed_run_leaves_figures_that_it_cannot_know(receiver: Receiver) -> 
 
 @pytest.mark.parametrize("place", ["metrics.textfile=/nowhere/x.prom", "metrics.pushgateway=http://me:hunter2@127.0.0.1:1"])
 def test_what_cannot_be_written_is_said_and_no_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with metrics.kept(loaded(place), code_of) as known:
+    with metrics.kept(loaded(place)) as known:
         known.summary = summary()
     said = capsys.readouterr().err
     assert said.startswith(f"{place.partition('=')[0]}: the figures could not be written to ")
@@ -182,6 +176,13 @@ def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
     with (
         pytest.raises(SettingsError, match=r"prometheus_client is not installed: pip install 'entitymill\[metrics\]'"),
-        metrics.kept(loaded("metrics.textfile=/x.prom"), code_of),
+        metrics.kept(loaded("metrics.textfile=/x.prom")),
     ):
         pytest.fail("work began")
+
+
+@pytest.mark.parametrize("address", ["http://host:abc", "http://127.0.0.1:1"])
+def test_an_address_that_leads_nowhere_fails_no_run(capsys: pytest.CaptureFixture[str], address: str) -> None:
+    with metrics.kept(loaded(f"metrics.pushgateway={address}")) as known:
+        known.summary = summary()
+    assert f"metrics.pushgateway: the figures could not be written to {address}" in capsys.readouterr().err

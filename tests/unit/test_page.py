@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import functools
 import hashlib
 import re
@@ -123,3 +124,12 @@ def test_plots_are_svg_in_the_colours_of_the_page() -> None:
 def test_days_without_a_mention_have_their_place(step: str, ends: tuple[date, date], steps: int) -> None:
     every = page._every(Days("published", step, {day: {"PER": 1} for day in ends}))
     assert (len(every), every[0], every[-1]) == (steps, *ends)
+
+
+@pytest.mark.parametrize("step", ["day", "week", "month", "year"])
+def test_a_date_that_stands_for_never_costs_no_page(step: str) -> None:
+    ends = date(2020, 2, 1), date(9999, 12, 31)
+    days = Days("day", step, {day: {"PER": 1} for day in ends})
+    found = dataclasses.replace(figures(), days=days)
+    assert tuple(page._every(days)) == ends
+    assert "Mentions by" in page.render(found, drift.compare(None, [], ReportSettings()))

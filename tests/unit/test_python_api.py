@@ -44,6 +44,7 @@ def test_lists_and_columns_give_a_list_each_and_none_has_none(tagger: entitymill
     expected = [EXPECTED, [], [], EXPECTED]
     assert [brief(found) for found in tagger(texts)] == expected
     assert [brief(found) for found in tagger(pd.Series(texts))] == expected
+    assert [brief(found) for found in tagger(pd.Series(texts, dtype="string"))] == expected
     assert tagger([]) == []
 
 
@@ -86,6 +87,8 @@ def test_other_detectors_need_no_model(detector: str) -> None:
 def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not int"):
         tagger([1])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="not int64"):
+        tagger(pa.array([1]))
     with pytest.raises(ModelError, match=r"has no manifest\.json"):
         entitymill.load(tmp_path)
     with pytest.raises(ModelError, match="not a saved SentenceDetectorDLModel"):
@@ -114,6 +117,14 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str], monkeypatch
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["entity"], row["label"], row["sentence_id"]) for row in rows] == EXPECTED
     assert all(TEXT[row["begin"] : row["end"]] == row["entity"] for row in rows)
+
+
+def test_standard_input_that_is_no_text_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), "utf8"))
+    assert tag.main(["-"]) == 3
+    assert "- is not UTF-8 text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

@@ -100,7 +100,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["limits.max_reject_ratio=2"], r"limits\.max_reject_ratio: .*less than or equal to 1"),
         (["output.schema=main.entities"], "set either"),
         (["source=x", "source.path=y"], "source is a single value"),
-        (["source.passthrough=[a"], "not a YAML list"),
+        (["source.passthrough=[a"], r"^source\.passthrough: what begins with \[ or { must be a YAML list or mapping\.$"),
         (["nonsense"], "not of the form"),
         (["recognition.precision=fp4"], r"recognition\.precision"),
         (["report.path=page.pdf"], r"report\.path: must be a file on the driver's own disk whose name ends in \.html"),

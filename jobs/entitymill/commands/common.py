@@ -7,17 +7,19 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from entitymill import settings as settings_module
+from entitymill.errors import SettingsError
 from entitymill.run import outcome, stopping
 
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"
+MOST = 1_000_000
 STDERR = "stderr"
 """In the place of a log's path."""
 
@@ -28,6 +30,18 @@ def add_settings(built: argparse.ArgumentParser) -> None:
     built.add_argument(
         "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
     )
+
+
+def positive(kind: type[int | float]) -> Callable[[str], float]:
+    """What argparse makes an option's number with."""
+
+    def number(text: str) -> float:
+        if not 0 < (found := kind(text)) <= MOST:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0, or above {MOST:,}")
+        return found
+
+    number.__name__ = kind.__name__  # which argparse names
+    return number
 
 
 def with_settings(options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str) -> int:
@@ -55,10 +69,13 @@ def reporting(
     """
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
+    handlers: list[logging.Handler] = []
 
     def start(path: str | None) -> str:
-        logs.append(_log_to(path))
-        return logs[0]
+        handler, where = _log_to(path)
+        handlers.append(handler)
+        logs.append(where)
+        return where
 
     try:
         with stopping.stoppable():
@@ -74,34 +91,38 @@ def reporting(
             log.exception("the run failed")
             errors.print(f"       stack trace: {logs[0]}", markup=False)
         return code
-    _close_log(logs)
-    return 0
+    else:
+        for path in logs:
+            if Path(path).parent.name.startswith(_TEMPORARY):
+                shutil.rmtree(Path(path).parent, ignore_errors=True)
+        return 0
+    finally:  # else a second command of this process would write to both logs
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
 
 
-def _log_to(path: str | None) -> str:
-    """Send this program's log to a file, or to stderr; returns where it is."""
+def _log_to(path: str | None) -> tuple[logging.Handler, str]:
+    """Send this program's log to a file, or to stderr; returns where it is.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
     handler: logging.Handler
     if path == STDERR:
         handler = logging.StreamHandler(sys.stderr)
     else:
         file = Path(path) if path else Path(tempfile.mkdtemp(prefix=_TEMPORARY)) / "entitymill.log"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
+        except OSError as error:
+            raise SettingsError(f"log: {file} cannot be written: {error.strerror}.") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    return path
-
-
-def _close_log(logs: Sequence[str]) -> None:
-    for path in logs:
-        if Path(path).parent.name.startswith(_TEMPORARY):
-            for handler in list(log.handlers):
-                if isinstance(handler, logging.FileHandler) and handler.baseFilename == path:
-                    log.removeHandler(handler)
-                    handler.close()
-            shutil.rmtree(Path(path).parent, ignore_errors=True)
+    return handler, path
 
 
 def leave(code: int) -> None:

@@ -101,7 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gold = read_mentions(spark, options.gold, "--gold", KEY)
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         scores = evaluate(entities, gold, labels)
-        Console().print(_json(scores) if options.json else _table(scores), highlight=False)
+        if options.json:
+            print(_json(scores))
+        else:
+            Console().print(_table(scores))
 
     return common.reporting(work, "interrupted.")
 

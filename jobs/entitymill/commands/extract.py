@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="while it runs: a bar (on a terminal), a line a minute (elsewhere), the same as JSON, or none",
     )
-    built.add_argument("--progress-seconds", type=float, metavar="N", help="seconds between two lines, in the place of 60")
+    built.add_argument(
+        "--progress-seconds", type=common.positive(float), metavar="N", help="seconds between two lines, in the place of 60"
+    )
     built.add_argument(
         "--result-json",
         metavar="FILE",
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
         real = not options.dry_run
         with (
-            metrics.kept(settings, outcome.exit_code, wanted=real) as known,
+            metrics.kept(settings, wanted=real) as known,
             lineage.told(settings, wanted=real) as story,
         ):
             _run(settings, options, known, story, ended)

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: entitymill runs --config conf/articles.yaml --last 5",
     )
     common.add_settings(built)
-    built.add_argument("--last", type=int, default=SHOWN, help=f"how many (default {SHOWN})")
+    built.add_argument("--last", type=common.positive(int), default=SHOWN, help=f"how many (default {SHOWN})")
     built.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return built
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console = Console(soft_wrap=True, highlight=False)
         if options.json:
             for row in found:
-                console.print(json.dumps(row, default=str), markup=False)
+                print(json.dumps(row, default=str))
         else:
             console.print(table(found))
             for said in filter(None, map(_more, found)):

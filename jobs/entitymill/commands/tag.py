@@ -66,13 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Name and text of each."""
     for number, argument in enumerate(arguments):
-        if argument == STDIN:
-            yield STDIN, sys.stdin.read()
-            continue
         path = Path(argument)
-        if _is_file(path):
+        if argument == STDIN or _is_file(path):
             try:
-                yield argument, path.read_bytes().decode("utf8")
+                yield argument, sys.stdin.read() if argument == STDIN else path.read_bytes().decode("utf8")
             except OSError as error:
                 raise SourceError(f"{argument} cannot be read: {error.strerror}.") from error
             except UnicodeDecodeError as error:

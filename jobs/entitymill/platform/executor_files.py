@@ -11,7 +11,8 @@ from pyspark.sql import SparkSession
 
 from entitymill.platform import spark_connect
 
-_sent: set[tuple[str, str]] = set()
+_sent: dict[tuple[str, str], Path] = {}
+"""(session, name) -> the file that its executors fetch."""
 
 
 def scratch(prefix: str) -> Path:
@@ -31,9 +32,11 @@ def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     """
     key = (spark_connect.session_id(spark), file.name)
     if key in _sent:
+        if _sent[key] != file:
+            file.unlink(missing_ok=True)  # of a notebook's many runs, each would leave its copy of the model
         return
     if spark_connect.remote(spark):
         spark.addArtifacts(str(file), pyfile=code, file=not code)
     else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
-    _sent.add(key)
+    _sent[key] = file

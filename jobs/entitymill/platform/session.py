@@ -31,18 +31,21 @@ _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
 
 
-def open_session(settings: SparkSettings, name: str, *, sparknlp: bool = False) -> SparkSession:
-    """The active session, or one started by spark-submit's settings, or a local one.
+def open_session(
+    settings: SparkSettings, name: str, *, sparknlp: bool = False, spark: SparkSession | None = None
+) -> SparkSession:
+    """The given or the active session, or one started by spark-submit's settings, or a local one; fit for this program.
 
     Args:
         settings: used only where this program starts Spark itself.
         name: of the application.
         sparknlp: whether it is for engine `sparknlp`, which nothing else needs Spark NLP for.
+        spark: the session, where the caller has one.
 
     Raises:
         SessionError: Spark cannot start, or lacks Delta, or Spark NLP where that is asked for.
     """
-    spark = SparkSession.getActiveSession()
+    spark = spark or SparkSession.getActiveSession()
     if spark is None:
         # A session may be there without being active in this thread.
         there = submitted() or on_databricks() or _REMOTE in os.environ or SparkContext._active_spark_context is not None

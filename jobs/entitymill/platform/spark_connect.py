@@ -7,6 +7,7 @@ What is on the disk of the program itself, a model for one, is looked at there; 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 from collections.abc import Iterator
@@ -87,7 +88,19 @@ def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     yield from sorted((row["path"], row["length"], row["modified"]) for row in rows)
 
 
-def local_files(top: Path, without: str | None = None) -> Iterator[tuple[str, int, int]]:
+def names(spark: SparkSession, pattern: str) -> list[str]:
+    """As storage.names; where they are not on this program's own disk, of all files below.
+
+    Raises:
+        OSError: Spark cannot look there.
+    """
+    directory, _, name = pattern.rpartition("/")
+    if _local(directory).exists():
+        return sorted(path.name for path in _local(directory).glob(name))
+    return sorted(fnmatch.filter((address.rpartition("/")[2] for address, *_ in files(spark, directory)), name))
+
+
+def local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """As storage.files, on this program's own disk, in no order.
 
     Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile.
@@ -98,9 +111,8 @@ def local_files(top: Path, without: str | None = None) -> Iterator[tuple[str, in
     if not top.is_dir():
         yield _local_file(top)
         return
-    for directory, inside, names in os.walk(top, onerror=_unless_gone, followlinks=True):
-        inside[:] = [name for name in inside if Path(directory) != top or name != without]
-        for name in names:
+    for directory, _, found in os.walk(top, onerror=_unless_gone, followlinks=True):
+        for name in found:
             if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
                 with contextlib.suppress(FileNotFoundError):
                     yield _local_file(Path(directory, name))

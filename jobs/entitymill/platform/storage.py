@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,14 +34,12 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
         OSError: the scheme is unknown or its client is not set up; the message is Hadoop's.
     """
     gateway, session = _java(spark)
-    try:
+    with _asking(path):
         java_path = gateway.org.apache.hadoop.fs.Path(path)
         if spark not in _confs:
             _confs[spark] = session.sessionState().newHadoopConf()
         system = java_path.getFileSystem(_confs[spark])
         return system, system.makeQualified(java_path)
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
 
 
 def qualify(spark: SparkSession, path: str) -> str:
@@ -71,19 +70,12 @@ def exists(spark: SparkSession, path: str) -> bool:
     if spark_connect.remote(spark):
         return spark_connect.exists(spark, path)
     system, java_path = hadoop_path(spark, path)
-    try:
+    with _asking(path):
         return bool(system.exists(java_path))
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
 
 
-def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iterator[tuple[str, int, int]]:
+def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     """(address, bytes, modification time in ms) of every file below a directory, in order of address.
-
-    Args:
-        spark: the session.
-        path: of the directory.
-        without: name of a directory in it that is not looked into.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -92,34 +84,16 @@ def files(spark: SparkSession, path: str, *, without: str | None = None) -> Iter
         yield from spark_connect.files(spark, path)
         return
     system, java_path = hadoop_path(spark, path)
-    try:
+    with _asking(path):
         if system.getScheme() == "file":
-            local = spark_connect.local_files(Path(java_path.toUri().getPath()), without)
+            local = spark_connect.local_files(Path(java_path.toUri().getPath()))
             found = [(f"file:{file}", size, modified) for file, size, modified in local]
-        elif without is None:
-            found = list(_listed(system.listFiles(java_path, True)))
         else:
-            inside = list(_statuses(system.listLocatedStatus(java_path)))
-            found = [_file(status) for status in inside if not status.isDirectory()]
-            for status in inside:
-                if status.isDirectory() and status.getPath().getName() != without:
-                    found += _listed(system.listFiles(status.getPath(), True))
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
+            found, listing = [], system.listFiles(java_path, True)
+            while listing.hasNext():
+                status = listing.next()
+                found.append((str(status.getPath().toString()), status.getLen(), status.getModificationTime()))
     yield from sorted(found)
-
-
-def _listed(listing: Any) -> Iterator[tuple[str, int, int]]:
-    return map(_file, _statuses(listing))
-
-
-def _statuses(listing: Any) -> Iterator[Any]:
-    while listing.hasNext():
-        yield listing.next()
-
-
-def _file(status: Any) -> tuple[str, int, int]:
-    return str(status.getPath().toString()), int(status.getLen()), int(status.getModificationTime())
 
 
 def names(spark: SparkSession, pattern: str) -> list[str]:
@@ -128,11 +102,11 @@ def names(spark: SparkSession, pattern: str) -> list[str]:
     Raises:
         OSError: the file system cannot be asked.
     """
+    if spark_connect.remote(spark):
+        return spark_connect.names(spark, pattern)
     system, java_path = hadoop_path(spark, pattern)
-    try:
+    with _asking(pattern):
         return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
-    except Py4JJavaError as error:
-        raise _failed(error, pattern) from error
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
@@ -146,11 +120,9 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         return
     gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, path)
-    try:
+    with _asking(path):
         # False, True: keep the source; write no .crc beside the copy.
         system.copyToLocalFile(False, java_path, gateway.org.apache.hadoop.fs.Path(into.as_uri()), True)
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
 
 
 def write(spark: SparkSession, path: str, text: str) -> None:
@@ -160,12 +132,18 @@ def write(spark: SparkSession, path: str, text: str) -> None:
         OSError: it cannot be written.
     """
     system, java_path = hadoop_path(spark, path)
-    try:
+    with _asking(path):
         stream = system.create(java_path, True)
         stream.write(bytearray(text.encode()))
         stream.close()
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
+
+
+def remove_empty(spark: SparkSession, path: str) -> None:
+    """Delete a directory, if it is there and nothing is in it."""
+    system, java_path = hadoop_path(spark, path)
+    # Not OSError: somebody has put something into it.
+    with suppress(OSError), _asking(path):
+        system.delete(java_path, False)
 
 
 def remove(spark: SparkSession, path: str) -> None:
@@ -175,10 +153,8 @@ def remove(spark: SparkSession, path: str) -> None:
         OSError: it cannot be deleted.
     """
     system, java_path = hadoop_path(spark, path)
-    try:
+    with _asking(path):
         system.delete(java_path, True)
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
@@ -189,10 +165,8 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
     """
     system, source = hadoop_path(spark, path)
     _, target = hadoop_path(spark, to)
-    try:
+    with _asking(path):
         return bool(system.rename(source, target))
-    except Py4JJavaError as error:
-        raise _failed(error, path) from error
 
 
 def digest(spark: SparkSession, path: str) -> str:
@@ -220,18 +194,20 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, directory)
     probe = gateway.org.apache.hadoop.fs.Path(java_path, ".entitymill-probe")
-    try:
+    with _asking(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")
         system.create(probe, True).close()
         system.delete(probe, False)
+
+
+@contextmanager
+def _asking(address: str) -> Iterator[None]:
+    """Java's errors as OSError; as StorageError where the storage is at fault, which no caller takes for a missing file."""
+    try:
+        yield
     except Py4JJavaError as error:
-        raise _failed(error, directory) from error
-
-
-def _failed(error: Py4JJavaError, address: str) -> Exception:
-    """What to raise: a StorageError where the storage itself is at fault, which no caller takes for a missing file."""
-    return storage_faults.storage_fault(str(error), address) or OSError(java_message(error))
+        raise (storage_faults.storage_fault(str(error), address) or OSError(java_message(error))) from error
 
 
 def java_message(error: Py4JJavaError) -> str:

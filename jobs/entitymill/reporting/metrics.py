@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from entitymill import __version__
 from entitymill.errors import SettingsError
+from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
 if TYPE_CHECKING:
@@ -58,14 +59,13 @@ class Known:
 
 
 @contextmanager
-def kept(settings: Settings, exit_code: Callable[[BaseException], int], *, wanted: bool = True) -> Iterator[Known]:
+def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     """Write the figures of what goes on inside, however it ends; where no setting asks for them, do nothing.
 
     Figures that cannot be written are said, in the log and on stderr, and are no error.
 
     Args:
         settings: of the run.
-        exit_code: of an error.
         wanted: whether it is a run at all.
 
     Raises:
@@ -79,17 +79,13 @@ def kept(settings: Settings, exit_code: Callable[[BaseException], int], *, wante
     try:
         yield known
     except BaseException as error:
-        known.exit_code = exit_code(error) if not isinstance(error, SystemExit) else _code_of_exit(error)
+        known.exit_code = outcome.told(error)[1]
         if wanted:
             # An interrupted run has no time to ask Spark.
             _write(settings, known, totals=isinstance(error, Exception))
         raise
     if wanted:
         _write(settings, known, totals=True)
-
-
-def _code_of_exit(error: SystemExit) -> int:
-    return error.code if isinstance(error.code, int) else 1
 
 
 def _write(settings: Settings, known: Known, *, totals: bool) -> None:
@@ -105,7 +101,7 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
         try:
             if place:
                 write(registry, place, known)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             log.exception("metrics were not written")
             where, why = secret_masking.mask(place), type(error).__name__
             said = f"metrics.{setting}: the figures could not be written to {where}: {why}."

@@ -16,6 +16,8 @@ from entitymill.reporting.drift import Drift
 from entitymill.reporting.figures import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
 
 SHOWN_RUNS = 20
+MOST_STEPS = 200
+"""Where there are more between the first day and the last, those without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 MODES = {
     "first": "everything, for the first time",
@@ -98,14 +100,16 @@ def _every(days: Days) -> list[date]:
     """Each step from the first to the last, also those without a mention."""
     at, last, found = min(days.counts), max(days.counts), []
     months = {"month": 1, "year": 12}.get(days.step)
-    while at <= last:
+    while at < last:  # not on from the last, which may be the calendar's
         found.append(at)
+        if len(found) > MOST_STEPS:  # a date that stands for "never"
+            return sorted(days.counts)
         if months is None:
             at += timedelta(days=7 if days.step == "week" else 1)
         else:
             month = at.month - 1 + months
             at = at.replace(year=at.year + month // 12, month=month % 12 + 1)
-    return found
+    return [*found, last]
 
 
 def _plots_of_runs(figures: Figures) -> dict[str, str]:

@@ -65,10 +65,12 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
                 )
     console.print(seconds)
     model = settings.model.path if settings.recognition.engine == "openvino" else settings.recognition.sparknlp_model
-    console.print(f"precision {settings.recognition.precision}, model {model}", highlight=False)
+    console.print(
+        f"precision {settings.recognition.precision}, model {model}", highlight=False, soft_wrap=True, markup=False
+    )
     unasked = {"erasures"} if settings.output.annotations else {"erasures", "annotations"}
     for name in (name for name in NAMES if name not in unasked):
-        console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True)
+        console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True, markup=False)
 
 
 def print_plan(console: Console, plan: Plan) -> None:

@@ -14,8 +14,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.engines.engine import Engine, open_engine
-from entitymill.errors import SettingsError
-from entitymill.platform import spark_connect, storage, storage_faults
+from entitymill.errors import SettingsError, StorageError
+from entitymill.platform import spark_connect, storage
 from entitymill.platform.session import ADAPTIVE, calendars, configured
 from entitymill.run import failures, guards, outcome, plan, preflight, units
 from entitymill.run.failures import Failures
@@ -23,14 +23,14 @@ from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
-from entitymill.source.reader import Source, open_source
+from entitymill.source.reader import Source
 from entitymill.tables import Stamp, Tables, recovery, table_checks
 from entitymill.tables.commits import retried
 from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import FEW, Publisher, Unit, adopt
 from entitymill.tables.rejects import Rejects
 from entitymill.tables.runs import Runs
-from entitymill.tables.scratch import Kept
+from entitymill.tables.scratch import Kept, given_back
 from entitymill.tables.staging import Staging
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,7 @@ def _bring_up(
     # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
     runs = Runs(tables)
     seen = preflight.seen(tables, runs)
-    source = preflight.open_checked(spark, settings)
-    stamp = preflight.stamp(spark, settings, summary, source, engine)
-    guards.check_source(settings, seen.last)
+    source, stamp = preflight.opened(spark, settings, summary, engine, seen.last)
     table_checks.check_place(tables)
     clock.lap("preparation")
     if not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
@@ -118,23 +116,20 @@ def _bring_up(
 
     table_checks.check_ours(tables)
     with Lease(tables, settings.limits, summary.run_id, row, seen, summary.wait) as lease:
-        last = lease.before.last
-        if last != seen.last:
-            # Another run came between, perhaps with a newer version of the source: an older one must not follow.
-            tables.forget()
-            source = open_source(spark, settings.source)
-            stamp = preflight.stamp(spark, settings, summary, source, engine)
-            guards.check_source(settings, last)
         summary.started_at = lease.started
-        stamp = replace(stamp, started_at=summary.started_at)
-        run = _Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, allow_removals=allow_removals)
-        small = source.size is not None and source.size <= SMALL_BYTES
         try:
+            if lease.before.last != seen.last:
+                # Another run came between, perhaps with a newer version of the source: an older one must not follow.
+                tables.forget()
+                source, stamp = preflight.opened(spark, settings, summary, engine, lease.before.last)
+            stamp = replace(stamp, started_at=summary.started_at)
+            run = _Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, allow_removals=allow_removals)
+            small = source.size is not None and source.size <= SMALL_BYTES
             with configured(spark, {} if small else own):
                 run.go(full=full)
             lease.check()
         except BaseException as error:
-            if storage_faults.reason(str(error)):
+            if isinstance(outcome.known(error), StorageError):
                 lease.commits.try_once()
             summary.error, summary.exit_code = outcome.told(error)
             raise
@@ -143,7 +138,7 @@ def _bring_up(
 
 
 def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
-    summary.mode = "none"
+    summary.mode, summary.stage, summary.exit_code = "none", "done", 0
     clock.total()
     claim = claim_of(tables, settings.limits, summary.run_id)
     if claim is not None and not claim.take():
@@ -184,6 +179,7 @@ class _Run:
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
         trusted = recovery.settle(self.tables, self.commits, self.last)
+        guards.check_other_slices(self.tables, self.stamp.slice, trusted=trusted)
         if self.last is not None and self.last["status"] != "done":
             self.kept.drop()
         table_checks.check_types(self.tables, self.source.passthrough)
@@ -194,22 +190,22 @@ class _Run:
         found = self._changes(known, full=full)
         self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
         self.summary.units, self.summary.planned = units.wanted(found, self.settings.limits), found.to_recognise
-        try:
+        with given_back(found.close, self.kept.close):
             if not self.allow_removals:
-                guards.check_removals(self.settings, self.tables, found, self.stamp.slice, whole=whole)
+                anew, collected = whole or found.mode == "first", known if whole else None
+                guards.check_removals(self.settings, self.tables, found, self.stamp.slice, whole=anew, collected=collected)
             before = failures.listed(self.tables)
             rejects = Rejects(self.tables, self.commits, self.stamp)
             failed = Failures(self.spark, self.settings, self.summary, rejects, before)
-            self._refuse(rejects, found)
+            if found.whole:
+                rejects.replace(found.refused, some=bool(found.counts))
+            guards.check_rejects(self.settings, found)
             self.clock.lap("source")
             recognise = self.engine.load() if found.to_recognise else _nothing
             publisher = publisher or self._publisher(None, whole=False)
             if found.mode == "first" and not collecting and not publisher.fresh:
                 publisher.clear()
             self._publish(found, recognise, publisher, failed, tombstones=collecting and not whole)
-        finally:
-            found.close()
-            self.kept.close()
         if collecting:
             staging.finish()
         if self.stamp.slice is None and self.lease.before.sliced:
@@ -242,7 +238,8 @@ class _Run:
             found = self._told(known, policy)
             if found is not None:
                 return found
-        return changes.compared(self.source, known, policy)
+        found = changes.compared(self.source, known, policy)
+        return replace(found, mode="full") if full else found  # the rest of one that died
 
     def _told(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
         """What Delta says has changed since the last run, if it can tell."""
@@ -252,12 +249,6 @@ class _Run:
             return None
         refused = None if self.tables.empty("rejects") else self.tables.read_as_it_is("rejects")
         return changes.told(self.source, told, known, refused, policy)
-
-    def _refuse(self, rejects: Rejects, found: Changes) -> None:
-        """Write down what is refused, and give up where it is too much."""
-        if found.whole:
-            rejects.replace(found.refused, some=bool(found.counts))
-        guards.check_rejects(self.settings, found)
 
     def _publish(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
@@ -38,31 +40,20 @@ def worth_a_try(tables: Tables, last: Row | None) -> bool:
     return bool(tables.read("rejects").where(theirs).take(1))
 
 
+@dataclass(frozen=True)
 class Failures:
-    """The failed documents of one run."""
+    """The failed documents of one run.
 
-    def __init__(
-        self,
-        spark: SparkSession,
-        settings: Settings,
-        summary: Summary,
-        rejects: Rejects,
-        before: set[str],
-    ) -> None:
-        """None so far.
+    summary: counts them.
+    rejects: lists them.
+    before: ids that were `listed` when the run began.
+    """
 
-        Args:
-            spark: the session.
-            settings: of the run.
-            summary: that counts them.
-            rejects: that lists them.
-            before: ids that were `listed` when the run began.
-        """
-        self._spark = spark
-        self._settings = settings
-        self._summary = summary
-        self._rejects = rejects
-        self._before = before
+    spark: SparkSession
+    settings: Settings
+    summary: Summary
+    rejects: Rejects
+    before: set[str]
 
     def take(self, recognised: DataFrame, piece: Piece) -> tuple[DataFrame, DataFrame]:
         """Write down the failed documents of a unit, and give up where they are too many.
@@ -79,12 +70,12 @@ class Failures:
         """
         rows = recognised.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
         # Kept on the driver: were they computed again, others might fail.
-        again = dict.fromkeys(self._before, AGAIN)
+        again = dict.fromkeys(self.before, AGAIN)
         failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
-        refused = self._spark.createDataFrame(failed, _REFUSED)
-        self._rejects.add(refused)
+        refused = self.spark.createDataFrame(failed, _REFUSED)
+        self.rejects.add(refused)
         for _, _, code, _ in failed:
-            self._summary.rejects[code] = self._summary.rejects.get(code, 0) + 1
+            self.summary.rejects[code] = self.summary.rejects.get(code, 0) + 1
         ids = [doc_id for doc_id, *_ in failed]
         self.check(ids, piece)
         return without(recognised, ids), refused.select("doc_id")
@@ -99,12 +90,12 @@ class Failures:
         Raises:
             RejectedError: more than limits.max_reject_ratio allows.
         """
-        ratio = self._settings.limits.max_reject_ratio
+        ratio = self.settings.limits.max_reject_ratio
         # Nor do those that are tried in vain again and again: they may be all that is new.
-        new = sum(doc_id not in self._before for doc_id in failed)
+        new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * piece.rows:  # one document never fails a unit
             raise RejectedError(
-                f"{new} of {piece.rows} documents of a unit of {self._settings.source.path} crash or hang the tagger, more "
+                f"{new} of {piece.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
                 f"than limits.max_reject_ratio {ratio:g} allows: the unit was not published; the rejects table lists them. "
                 "Mend the machines or the texts, or raise the ratio for one run, after which these documents do not count."
             )

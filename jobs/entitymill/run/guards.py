@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from entitymill.errors import RejectedError, SettingsError
+from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.settings import Settings
 from entitymill.source.changes import Changes
 from entitymill.tables import Tables
@@ -31,7 +31,35 @@ def check_source(settings: Settings, last: Row | None) -> None:
     )
 
 
-def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None, *, whole: bool) -> None:
+def check_other_slices(tables: Tables, slice_: str | None, *, trusted: bool) -> None:
+    """Refuse to do a slice alone where everything has to be done anew: the documents of other slices would be lost.
+
+    Args:
+        tables: of the output.
+        slice_: digest of the slice that the run is about; none: the whole source.
+        trusted: whether the tables are what the runs before left.
+
+    Raises:
+        OutputError: it would.
+    """
+    if slice_ is None or (trusted and tables.complete()):
+        return
+    if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
+        raise OutputError(
+            f"output: a table of {tables.place} is gone, or cannot be taken back to what it was, so all documents have to "
+            "be done anew: run once without output.replace_slice, over all slices."
+        )
+
+
+def check_removals(
+    settings: Settings,
+    tables: Tables,
+    found: Changes,
+    slice_: str | None,
+    *,
+    whole: bool,
+    collected: DataFrame | None = None,
+) -> None:
     """Refuse to take out more documents than a person expects of one run.
 
     Args:
@@ -40,6 +68,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
         found: what the run would do.
         slice_: digest of the slice that it is about; none: the whole source.
         whole: whether it replaces everything, so that nothing was compared with the output.
+        collected: doc_id of what a dead run of the same kind did already, and was compared with.
 
     Raises:
         RejectedError: it would take out a larger share than limits.max_removed_ratio.
@@ -49,7 +78,10 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     held = tables.read("documents")
     if slice_ is not None:
         held = held.where(F.col("slice") == slice_)
-    gone = held.join(found.documents.select("doc_id"), "doc_id", "left_anti").count() if whole else found.to_remove
+    here = found.documents.select("doc_id")
+    if collected is not None:
+        here = here.unionByName(collected.select("doc_id").join(found.removed, "doc_id", "left_anti"))
+    gone = held.join(here, "doc_id", "left_anti").count() if whole else found.to_remove
     documents = max(gone, held.count()) if gone else 0
     allowed = settings.limits.max_removed_ratio
     if gone > allowed * documents:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +65,6 @@ def told(error: BaseException) -> tuple[str, int]:
     return str(said), said.exit_code
 
 
-def exit_code(error: BaseException) -> int:
-    """Of what ended a run."""
-    return told(error)[1]
-
-
 def write(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
     """Write how a run ended, as one JSON object.
 
@@ -84,7 +80,7 @@ def write(path: str, summary: Summary | None, error: BaseException | None, log: 
         if isinstance(error, KeyboardInterrupt):
             found["status"] = "stopped"
     if summary is not None:
-        found |= {name: value for name, value in vars(summary).items() if name not in found}
+        found |= {name: value for name, value in asdict(summary).items() if name not in found}
         found["sentences_per_second"] = summary.sentences_per_second
         found["started_at"] = summary.started_at.isoformat()
     content = json.dumps(found, default=str)

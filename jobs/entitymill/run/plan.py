@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from entitymill.engines.engine import Engine
 from entitymill.platform import spark_connect, storage
 from entitymill.run import guards, preflight, units
-from entitymill.run.summary import Summary, slice_of
+from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Policy
@@ -54,18 +54,17 @@ def make(
         EntityMillError: what the run would end with, before it published anything.
     """
     seen = preflight.seen(tables, Runs(tables))
-    source = preflight.open_checked(spark, settings)
-    stamp = preflight.stamp(spark, settings, summary, source, engine)
-    guards.check_source(settings, seen.last)
+    source, stamp = preflight.opened(spark, settings, summary, engine, seen.last)
     _try_output(tables)
     table_checks.check_ours(tables)
     table_checks.check_types(tables, source.passthrough)
+    guards.check_other_slices(tables, stamp.slice, trusted=True)
     whole = full or not tables.complete()
     known = None if whole else tables.read_as_it_is("documents")
     if known is not None and not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
         summary.mode, summary.plan = "none", Plan(0, 0, 0, known.count(), {}, 0, 0.0, 0.0)
         return
-    policy = Policy(stamp.fingerprint, settings.incremental.on_fingerprint_change, slice_of(settings))
+    policy = Policy(stamp.fingerprint, settings.incremental.on_fingerprint_change, stamp.slice)
     if known is None:
         found = changes.everything(source, "full" if full else "first")
     else:
@@ -118,4 +117,4 @@ def _try_output(tables: Tables) -> None:
     there = storage.exists(tables.spark, path)
     table_checks.check_place(tables)
     if not there:
-        storage.remove(tables.spark, path)
+        storage.remove_empty(tables.spark, path)

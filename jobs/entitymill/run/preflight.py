@@ -9,7 +9,7 @@ from pyspark.sql import Row, SparkSession
 from entitymill.engines.engine import Engine
 from entitymill.errors import OutputError
 from entitymill.platform import overlapping_paths
-from entitymill.run import failures
+from entitymill.run import failures, guards
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
 from entitymill.source.reader import Source, open_source
@@ -17,15 +17,28 @@ from entitymill.tables import Stamp, Tables, table_checks
 from entitymill.tables.runs import Record, Runs
 
 
-def open_checked(spark: SparkSession, settings: Settings) -> Source:
-    """The source, if the output may be where it is."""
+def opened(
+    spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, last: Row | None
+) -> tuple[Source, Stamp]:
+    """The source, if the output may be where it is, and is no other source's; and what the rows of a run over it carry.
+
+    Args:
+        spark: the session.
+        settings: of the run.
+        summary: gets the run's scope.
+        engine: of the run.
+        last: run that wrote the output; none where there was none.
+    """
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
         try:
             overlapping_paths.check_output(spark, source.location, settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
-    return source
+    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
+    stamp = Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
+    guards.check_source(settings, last)
+    return source, stamp
 
 
 def seen(tables: Tables, runs: Runs) -> Record:
@@ -35,12 +48,6 @@ def seen(tables: Tables, runs: Runs) -> Record:
     except (PySparkException, Py4JJavaError):
         table_checks.check_ours(tables)
         raise
-
-
-def stamp(spark: SparkSession, settings: Settings, summary: Summary, source: Source, engine: Engine) -> Stamp:
-    """What the rows of a run carry; its scope goes into the summary."""
-    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
-    return Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
 
 
 def continues(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:

@@ -84,7 +84,7 @@ class Layers:
         try:
             value = yaml.safe_load(text) if text.strip()[:1] in ("[", "{") or text in ("null", "~") else text
         except yaml.YAMLError as error:
-            raise SettingsError(f"{whole}: {text!r} is not a YAML list or mapping.") from error
+            raise SettingsError(f"{whole}: what begins with [ or {{ must be a YAML list or mapping.") from error
         into = self.merged
         for key in path[:-1]:
             inner = into.setdefault(key, {})

@@ -95,7 +95,13 @@ class Lease:
         self._thread.start()
         if self.before.holder is not None:
             # It did not give the lease back, and may still be at work.
-            self.commits.fence(self._tables, Tables(self._tables.spark, self._tables.settings, staged=True))
+            try:
+                self.commits.fence(self._tables, Tables(self._tables.spark, self._tables.settings, staged=True))
+            except BaseException:
+                # Not given back: the row says `running`, so that the next holder fences too.
+                self._stopped.set()
+                self._withdraw()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

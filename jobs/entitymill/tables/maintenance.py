@@ -151,6 +151,5 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
 
 def _state(tables: Tables, name: str) -> tuple[int, float, int]:
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.reference(name)}").collect()[0]
-    # In the log a job's temporary files come and go, which a listing may trip over.
-    on_disk = list(storage.files(tables.spark, detail["location"], without="_delta_log"))
-    return detail["numFiles"], detail["sizeInBytes"] / 1e6, len(on_disk)
+    on_disk = sum("/_delta_log/" not in address for address, *_ in storage.files(tables.spark, detail["location"]))
+    return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk

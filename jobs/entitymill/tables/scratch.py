@@ -6,12 +6,17 @@ leaves of them goes with the next run.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.platform import executor_files
 from entitymill.tables.layout import Tables
 
+log = logging.getLogger(__name__)
 UNIT = "unit"
 _ARRIVED, _UNITS = "arrived", "units"
 _NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
@@ -63,3 +68,19 @@ class Kept:
     def _begin(self, name: str) -> None:
         self._tables.drop(name)
         self._written.append(name)
+
+
+@contextmanager
+def given_back(*closes: Callable[[], object]) -> Iterator[None]:
+    """Give back what a run wrote down for itself; that this fails does not hide why the run did."""
+    try:
+        yield
+    except BaseException:
+        for close in closes:
+            try:
+                close()
+            except Exception:
+                log.exception("left behind: the next run clears it away")
+        raise
+    for close in closes:
+        close()
