@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Row as SparkRow
+from pyspark.sql import functions as F
 from tokenizers import Tokenizer
 
 from entitymill import settings
 from entitymill.engines import sparknlp_model
+from entitymill.engines.engine import open_engine
 from entitymill.recognition.tagger import bundle, network
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
@@ -71,6 +74,15 @@ def job(spark: SparkSession, tmp_path: Path) -> Job:
 @pytest.fixture(scope="module")
 def module_job(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(spark, tmp_path_factory.mktemp("module"))
+
+
+def recognised(spark: SparkSession, texts: dict[str, str], *overrides: str, partitions: int = 2) -> dict[str, SparkRow]:
+    """What the engine finds in texts, without a run: one Spark job, where a run has thirty; schemas.RECOGNISED by doc_id."""
+    loaded = settings.load(None, ["source.path=x", "output.path=y", *MODELS, *overrides], {})
+    rows = spark.createDataFrame(list(texts.items()), "doc_id string, text string")
+    rows = rows.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}).repartition(partitions, "doc_id")
+    # Not ordered: that takes samples, and the model would run twice.
+    return {row.doc_id: row for row in open_engine(spark, loaded).load()(rows).collect()}
 
 
 @pytest.fixture(scope="session")

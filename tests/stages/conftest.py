@@ -30,9 +30,13 @@ def small(spark: SparkSession) -> Iterator[None]:
         yield
 
 
+def tables_at(spark: SparkSession, directory: Path, *overrides: str) -> Tables:
+    return Tables(spark, settings.load(None, ["source.path=x", f"output.path={directory}/out", *overrides], {}).output)
+
+
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    return Tables(spark, settings.load(None, ["source.path=x", f"output.path={tmp_path}/out"], {}).output)
+    return tables_at(spark, tmp_path)
 
 
 @pytest.fixture
@@ -50,11 +54,11 @@ def source_of(spark: SparkSession) -> Callable[..., Source]:
 class Writing:
     """What publishes documents into tables, as one run after another does."""
 
-    def __init__(self, tables: Tables) -> None:
-        self.tables, self.epoch = tables, 1
+    def __init__(self, tables: Tables, slice_: str | None = None) -> None:
+        self.tables, self.epoch, self.slice = tables, 1, slice_
 
     def stamp(self) -> Stamp:
-        return Stamp(f"run {self.epoch}", DAY, "stub", "f1", "1")
+        return Stamp(f"run {self.epoch}", DAY, "stub", "f1", "1", self.slice)
 
     def recognised(self, *rows: tuple[str, str]) -> DataFrame:
         frame = self.tables.spark.createDataFrame(list(rows), "doc_id string, text string")
