@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from entitymill.errors import ModelError
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
-from entitymill.recognition.tagger import bundle, not_a_bundle
+from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution_settings import Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger
 
@@ -145,7 +145,7 @@ def load(
     if not (directory / bundle.MANIFEST).is_file():
         held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
         named = os.fspath(model)
-        raise ModelError(not_a_bundle.nothing_there(named) if held is None else not_a_bundle.other_model(named, held))
+        raise ModelError(bundle.nothing_there(named) if held is None else bundle.other_model(named, held))
     manifest, files = bundle.in_directory(directory)
     beside = Path(detector_model) if detector_model is not None else directory.resolve().parent / DETECTOR
     found = sentences.open_detector(detector, sentences.saved_files(beside) if detector == "dl" else {}, str(beside))

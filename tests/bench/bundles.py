@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from entitymill.models import classifier_parts as parts_module
 from entitymill.models import huggingface, lower_precision
-from entitymill.recognition.tagger import bundle, graph, network
+from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
@@ -57,9 +57,9 @@ def shape_of(directory: Path) -> Shape:
 
 
 def _weight_shapes(model: ov.Model) -> list[tuple[int, ...]]:
-    needs = graph.dependencies(model)
+    needs = network.dependencies(model)
     products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    return [tuple(node.input(1).get_shape()) for node in products if not needs[graph.source(node.input(1))]]
+    return [tuple(node.input(1).get_shape()) for node in products if not needs[network.source(node.input(1))]]
 
 
 def write_random(directory: Path, shape: Shape, outside: float = 3.0) -> None:

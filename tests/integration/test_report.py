@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import page_queries, page_text, totals, unit_speeds
+from entitymill.reporting import metrics, page_queries, page_text
 from entitymill.reporting.figures import Figures
 from entitymill.tables import Tables
 from truth import POOL
@@ -110,7 +110,7 @@ def test_figures_are_those_of_the_tables(output: Job) -> None:
 
 def test_units_of_which_the_first_is_not_known(output: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     every = read(output).units
-    monkeypatch.setattr(unit_speeds, "MOST_COMMITS", 2)
+    monkeypatch.setattr(page_queries, "MOST_COMMITS", 2)
     assert read(output).units == every[-1:]
 
 
@@ -265,7 +265,7 @@ def test_totals_are_sums_over_the_runs(output: Job) -> None:
     one = output.read("runs").where("documents > 0").limit(1)
     for status in ("running", "stopped"):  # what is not over yet does not count, what a signal ended does
         tables.append(one.withColumn("status", F.lit(status)).withColumn("run_id", F.lit(status)), "runs")
-    found = totals.read(tables)
+    found = metrics.read_totals(tables)
     runs = output.read("runs").where("status <> 'running'").collect()
     tables.delete("runs", "status IN ('running', 'stopped')")
     assert found is not None

@@ -16,7 +16,7 @@ import pytest
 
 from entitymill.engines import sparknlp_model
 from entitymill.errors import ModelError
-from entitymill.models import archive, javastream, model_kinds, sequencefile, sparknlp_saved, weights
+from entitymill.models import archive, huggingface, javastream, model_kinds, sequencefile, sparknlp_saved
 from entitymill.recognition.tagger import bundle
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -141,7 +141,7 @@ def test_what_is_no_plain_file_name_is_none_in_any_list(tmp_path: Path, demo_man
     with pytest.raises(ModelError, match="names a file outside"):
         bundle.read_manifest(json.dumps({**manifest, "files": {**manifest["files"], odd: "0" * 64}}), "here")
     with pytest.raises(ModelError, match="does not list files of its own directory"):
-        weights.read(tmp_path, "here")
+        huggingface._weights(tmp_path, "here")
 
 
 @pytest.mark.parametrize("digest", ["../../../../out/", "/out", "", "0" * 63, "0" * 65, "A" * 64, "0" * 64 + "\n", "g" * 64])

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
 from entitymill.reporting import drift, metrics
-from entitymill.reporting.totals import Totals
+from entitymill.reporting.metrics import Totals
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
 from entitymill.settings import sections

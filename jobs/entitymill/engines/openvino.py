@@ -17,7 +17,7 @@ from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
 from entitymill.platform import executor_files, not_installed, storage
 from entitymill.recognition import sentences, sentences_dl_saved
-from entitymill.recognition.tagger import bundle, not_a_bundle
+from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 
 FACTORY = "entitymill.engines.child:open_recognition"
@@ -84,14 +84,14 @@ def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Man
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not there:
-        raise ModelError(f"model.path: {not_a_bundle.nothing_there(path)}")
+        raise ModelError(f"model.path: {bundle.nothing_there(path)}")
     try:
         storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
     except OSError as error:
         held = storage.names(spark, f"{place}/*")
         if bundle.MANIFEST in held:
             raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
-        raise ModelError(f"model.path: {not_a_bundle.other_model(path, held)}") from error
+        raise ModelError(f"model.path: {bundle.other_model(path, held)}") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 

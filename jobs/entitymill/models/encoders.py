@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-from entitymill.models.weights import Weights
 from entitymill.recognition.tagger.network import INPUTS
+
+Weights = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, sparknlp_annotations, tokens
-from entitymill.recognition.mentions import Spans, TagScheme, trimmed
+from entitymill.recognition.mentions import Found, Spans, TagScheme, trimmed
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences import Detector
-from entitymill.recognition.tagged_texts import Found
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
 from entitymill.recognition.tagger.tags import Tags

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from entitymill.recognition.tagged_texts import Found
+from entitymill.recognition.mentions import Found
 
 _METADATA = pa.map_(pa.string(), pa.string())
 _LEAST_PLAIN = 1e-3

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from entitymill.reporting.drift import Drift
-    from entitymill.reporting.totals import Totals
     from entitymill.run.summary import Summary
     from entitymill.tables import Tables
 
@@ -31,8 +30,21 @@ log = logging.getLogger(__name__)
 JOB = "entitymill"
 PUSH_SECONDS = 5
 """What a push may take: it is the last thing that a run does."""
+MOST_LABELS = 100
 _WORKERS = ("encoding", "inference", "segmentation")
 """Stages whose seconds are summed over all cores."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Over all runs of an output. mentions: by label; last_success: seconds since 1970."""
+
+    runs: Mapping[str, int]
+    documents: int
+    sentences: int
+    rejects: int
+    mentions: Mapping[str, int]
+    last_success: float | None
 
 
 @dataclass
@@ -92,7 +104,7 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
     known.ended = datetime.now(timezone.utc)
     try:
         if totals and known.tables is not None:
-            known.totals = _totals(known.tables)
+            known.totals = read_totals(known.tables)
     except Exception:
         log.exception("the totals of the runs could not be read for the metrics")
     registry = collect(known)
@@ -108,10 +120,31 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
             Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 
-def _totals(tables: Tables) -> Totals | None:
-    from entitymill.reporting import totals  # noqa: PLC0415  # brings Spark
+def read_totals(tables: Tables) -> Totals | None:
+    """Sums over the table `runs`, in two queries; none where there is no such table."""
+    from pyspark.sql import functions as F  # noqa: PLC0415  # Spark, which --help needs not
 
-    return totals.read(tables)
+    if not tables.exists("runs"):
+        return None
+    runs = tables.read("runs").where("status <> 'running'")
+    sums = [F.sum(name).alias(name) for name in ("documents", "sentences", "rejects")]
+    each = (
+        runs.groupBy("status")
+        .agg(F.count("*").alias("runs"), F.max(F.unix_micros("ended_at")).alias("ended"), *sums)
+        .collect()
+    )
+    labels = runs.select(F.explode("entities_by_label").alias("label", "mentions"))
+    by_label = labels.groupBy("label").agg(F.sum("mentions").alias("mentions")).limit(MOST_LABELS).collect()
+    ended = next((row["ended"] for row in each if row["status"] == "done"), None)
+    documents, sentences, rejects = (sum(row[name] or 0 for row in each) for name in ("documents", "sentences", "rejects"))
+    return Totals(
+        {row["status"]: row["runs"] for row in each},
+        documents,
+        sentences,
+        rejects,
+        {row["label"]: row["mentions"] for row in by_label},
+        None if ended is None else ended / 1e6,
+    )
 
 
 def collect(known: Known) -> CollectorRegistry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import calendars, configured
 from entitymill.platform.sql_names import quoted_part
-from entitymill.reporting import figures, page_text, unit_speeds
-from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run
+from entitymill.reporting import figures, page_text
+from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_checks
 from entitymill.tables.runs import IDLE, MAINTENANCE
@@ -30,6 +30,8 @@ SAMPLED_MENTIONS = 1_000_000
 """Whose sentences are measured; of more mentions it is a part of the documents."""
 MOST_LABELS, MOST_CODES = 30, 50
 """What is read at most; models have a few labels, and there are a few codes."""
+MOST_COMMITS = 300
+"""Looked at: of a run of more units the latest."""
 _DATES = (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType)
 
 
@@ -66,7 +68,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
             days=_days(entities, date, settings.report.date_column or "", counts) if date is not None else None,
             lengths=_lengths(entities, sum(label.mentions for label in labels)),
             rejects=_rejects(tables),
-            units=unit_speeds.read(tables, run),
+            units=unit_speeds(tables, run),
             settings=_settings(rows, run),
             shown=page_text.read(spark, settings, tables) if settings.report.show_text else None,
         )
@@ -227,3 +229,31 @@ def _settings(rows: list[Row], run: Run | None) -> str:
     """As YAML, secrets masked as they stand in `runs`."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
+
+
+def unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
+    """From Delta's record of the commits of `documents`; a run that swaps everything in at its end leaves none."""
+    if run is None:
+        return ()
+    history = tables.history("documents", MOST_COMMITS).where(F.col("userMetadata").contains(run.run_id))
+    at = F.unix_micros("timestamp").alias("at")
+    found: list[UnitSpeed] = []
+    last: datetime | None = None
+    for row in history.select("version", at, "userMetadata", "operationMetrics").orderBy("version").collect():
+        told, time = json.loads(row["userMetadata"]), datetime.fromtimestamp(row["at"] / 1e6, timezone.utc)
+        if "unit" not in told:
+            continue
+        last = run.started if told["unit"] == 1 else last
+        if last is not None:  # else it is not known when the unit began
+            seconds = max(0.0, (time - last).total_seconds())
+            found.append(UnitSpeed(told["unit"], time, seconds, _rows_of(row["operationMetrics"] or {})))
+        last = time
+    return tuple(found)
+
+
+def _rows_of(metrics: Mapping[str, str]) -> int:
+    """That a commit is about: of what it wrote without those that it only copied; a MERGE counts them its own way."""
+    counted = {name: int(value) for name, value in metrics.items() if name.endswith(("Rows", "Inserted", "Updated"))}
+    if "numTargetRowsInserted" in counted:
+        return counted["numTargetRowsInserted"] + counted.get("numTargetRowsUpdated", 0)
+    return counted.get("numOutputRows", 0) - counted.get("numCopiedRows", 0)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
+from entitymill.platform import not_installed
 
 MANIFEST = "manifest.json"
-NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = (
-    "openvino_model.xml",
-    "openvino_model.bin",
-    "vocab.txt",
-    "tokenizer.json",
-    "labels.json",
-)
+FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")
+NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
 Scheme = Literal["iob2", "iob1"]
 """What an I- is after a mention of another kind: in IOB2 more of it, as NerConverter has it; in IOB1 another mention."""
@@ -27,6 +24,9 @@ LONGEST_WINDOW = 2**20
 """Pieces that no network takes at once; a manifest that says more is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+PAGE = "docs/models.md"
+_ON_A_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
 
 class Manifest(BaseModel):
@@ -177,11 +177,49 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
         directory: holds the bundle's files.
         manifest: every field of `Manifest` but `files`.
     """
-    files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if _belongs(path)}
+    files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
     (directory / MANIFEST).write_text(written.model_dump_json(indent=1) + "\n", encoding="utf8")
     return written
 
 
-def _belongs(path: Path) -> bool:
-    return path.name in (NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS)
+def nothing_there(path: str) -> str:
+    """Of a path at which nothing is."""
+    carried = not_installed.model(path)
+    if carried:
+        return f"nothing is at {path}; {carried} ({PAGE})."
+    if path.startswith("pretrained:"):
+        return f"{path} is on Spark NLP's models hub, which recognition.sparknlp_model names; a bundle is a directory."
+    if "/" in path and _ON_A_HUB.fullmatch(path):
+        return (
+            f"nothing is at {path}. If it is a model's name on the Hugging Face hub, download it "
+            f"(hf download {path} --local-dir DIRECTORY), run prepare_model.py DIRECTORY DEST (or entitymill prepare), and "
+            f"name DEST ({PAGE})."
+        )
+    return f"nothing is at {path}; name a model bundle."
+
+
+def other_model(path: str, held: Collection[str]) -> str:
+    """Of a directory without a manifest.
+
+    Args:
+        path: its address.
+        held: names of the files and directories in it.
+    """
+    kind = _kind(held)
+    if kind is None:
+        return f"{path} has no {MANIFEST}: it is not a model bundle; prepare_model.py makes one ({PAGE})."
+    make = f"prepare_model.py {path} DEST (or entitymill prepare)"
+    return f"{path} is {kind}, not a model bundle: run {make}, and name DEST ({PAGE})."
+
+
+def _kind(held: Collection[str]) -> str | None:
+    if "config.json" in held and any(map(_WEIGHTS.fullmatch, held)):
+        return "a Hugging Face directory"
+    if "metadata" in held:
+        return "a saved Spark NLP model"
+    if any(name.endswith(".onnx") for name in held):
+        return "an ONNX directory"
+    if any(name.endswith(".xml") for name in held):
+        return "an OpenVINO directory"
+    return None

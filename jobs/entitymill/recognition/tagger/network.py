@@ -1,14 +1,16 @@
-"""The OpenVINO network: reading, checking it against vocabulary and labels, compiling it for one task."""
+"""The OpenVINO network: reading, checking it against vocabulary and labels, compiling it; what depends on what in it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import passes
 
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger import graph
 from entitymill.recognition.tagger.execution_settings import Precision
 
 INPUTS = ("input_ids", "attention_mask")
@@ -93,9 +95,9 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
 def without_quantized_activations(model: ov.Model) -> None:
     """Take a calibrated network's activations back to floats: its 8-bit weights alone stay."""
-    needs = graph.dependencies(model)
+    needs = dependencies(model)
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize" and needs[graph.source(node.input(0))]:
+        if node.get_type_name() == "FakeQuantize" and needs[source(node.input(0))]:
             node.output(0).replace(node.input_value(0))
 
 
@@ -104,13 +106,13 @@ def unfold(model: ov.Model) -> None:
 
     The embeddings stay as they are: of these a call unpacks no more than the rows it picks.
     """
-    needs = graph.dependencies(model)
+    needs = dependencies(model)
     ports = [
         port
         for node in model.get_ordered_ops()
         if node.get_type_name() == "MatMul"
         for port in node.inputs()
-        if not needs[graph.source(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
+        if not needs[source(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
     ]
     if ports:
         # Of a part of the network, which shares its nodes with the whole: what is folded there is folded here.
@@ -131,3 +133,53 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
         # On by default for 8-bit weights, whatever the precision hint; without effect on a calibrated network.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group if precision == "int8" else 0,
     }
+
+
+def dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
+    """Friendly name of every node -> the inputs whose values, not only shapes, it depends on."""
+    found: dict[str, frozenset[str]] = {}
+    for node in model.get_ordered_ops():
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        if kind == "Parameter":
+            found[name] = frozenset(node.output(0).get_names())
+        elif kind == "ShapeOf":
+            found[name] = frozenset()
+        else:
+            sources = [port.get_source_output().get_node().get_friendly_name() for port in node.inputs()]
+            found[name] = frozenset().union(*(found[source] for source in sources))
+    return found
+
+
+def source(port: ov.Input) -> str:
+    """Friendly name of the node that a port reads."""
+    return str(port.get_source_output().get_node().get_friendly_name())
+
+
+def evaluate(outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[np.generic]]:
+    """The values of some outputs inside a network, computed in f32.
+
+    Args:
+        outputs: of its nodes; the network stays as it is.
+        inputs: name -> value, at least for the inputs they depend on.
+    """
+    used = _parameters_above(outputs)
+    compiled = ov.Core().compile_model(ov.Model(list(outputs), used, "part"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = {name for node in used for name in node.output(0).get_names()}
+    wanted = {name: value for name, value in inputs.items() if name in names}
+    found = compiled(wanted)
+    return [np.array(found[place]) for place in range(len(outputs))]
+
+
+def _parameters_above(outputs: Sequence[ov.Output]) -> list[ov.Node]:
+    found: dict[str, ov.Node] = {}
+    seen: set[str] = set()
+    waiting = [output.get_node() for output in outputs]
+    while waiting:
+        node = waiting.pop()
+        if node.get_friendly_name() in seen:
+            continue
+        seen.add(node.get_friendly_name())
+        if node.get_type_name() == "Parameter":
+            found[node.get_friendly_name()] = node
+        waiting += [port.get_source_output().get_node() for port in node.inputs()]
+    return list(found.values())

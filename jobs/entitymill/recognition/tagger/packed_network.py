@@ -15,7 +15,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from entitymill.recognition.tagger import graph
+from entitymill.recognition.tagger import network
 
 IDS, MASK = "input_ids", "attention_mask"
 POSITIONS, SEGMENTS = "positions", "segments"
@@ -44,7 +44,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
         max_length: pieces of the longest sentence it is given.
         piece: id of any piece that is not padding.
     """
-    needs = graph.dependencies(model)
+    needs = network.dependencies(model)
     masks, tables = _mask_ports(model, needs), _table_ports(model, needs)
     ids = np.full((1, max_length), piece, np.int64)
     first_alone = np.zeros_like(ids)
@@ -53,7 +53,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
         return None
     try:
         outputs = [port.get_source_output() for port in (*masks, *tables)]
-        values = graph.evaluate(outputs, {IDS: ids, MASK: first_alone})
+        values = network.evaluate(outputs, {IDS: ids, MASK: first_alone})
         shown = [_seen_and_hidden(value, max_length) for value in values[: len(masks)]]
         table, numbers = _positions(tables, values[len(masks) :], max_length)
     except (_NotPackableError, RuntimeError):
@@ -87,7 +87,7 @@ def _mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.In
         for node in model.get_ordered_ops()
         if needs[node.get_friendly_name()] == {IDS, MASK}
         for port in node.inputs()
-        if needs[graph.source(port)] == {MASK}
+        if needs[network.source(port)] == {MASK}
     ]
 
 
@@ -105,7 +105,11 @@ def _table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.I
     """The ports that pick rows of tables: words, positions, token types."""
     found = []
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "Gather" or needs[graph.source(node.input(0))] or MASK in needs[node.get_friendly_name()]:
+        if (
+            node.get_type_name() != "Gather"
+            or needs[network.source(node.input(0))]
+            or MASK in needs[node.get_friendly_name()]
+        ):
             continue
         table, picked = node.input(0).get_partial_shape(), node.input(1).get_partial_shape()
         if table.is_static and table.rank.get_length() == 2 and picked.rank.is_static and picked.rank.get_length() == 2:

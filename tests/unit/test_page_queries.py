@@ -1,6 +1,6 @@
 import pytest
 
-from entitymill.reporting import unit_speeds
+from entitymill.reporting import page_queries
 
 
 @pytest.mark.parametrize(
@@ -14,4 +14,4 @@ from entitymill.reporting import unit_speeds
     ],
 )
 def test_rows_that_were_only_copied_do_not_count(metrics: dict[str, str], rows: int) -> None:
-    assert unit_speeds._rows_of(metrics) == rows
+    assert page_queries._rows_of(metrics) == rows

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.tagger.windows import CONTEXT_SHARE, Windows, plan_windows
+from entitymill.recognition.tagger.model_rows import CONTEXT_SHARE, Windows, plan_windows
 
 CAPACITY = 16
 sentences = st.lists(st.lists(st.integers(1, CAPACITY), min_size=1, max_size=60), min_size=1, max_size=8)
