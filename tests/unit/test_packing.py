@@ -58,18 +58,20 @@ def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
     return [compiled(feed)[0][0].copy() for feed in feeds]
 
 
-def _together(packed: packed_network.Packed, sentences: list[np.ndarray]) -> list[np.ndarray]:
+def _together(model: ov.Model, longest: int, sentences: list[np.ndarray]) -> list[np.ndarray]:
     """All sentences in one row, and some room behind them."""
+    positions = packed_network.pack(model, longest, int(sentences[0][0]))
+    assert positions is not None
     lengths = [len(ids) for ids in sentences]
     total = sum(lengths) + 5
     ids, places, segments = np.zeros((3, 1, total), np.int64)
-    places[:], segments[:] = packed.positions[0], -1
+    places[:], segments[:] = positions[0], -1
     found, at = [], 0
     for number, sentence in enumerate(sentences):
         here = slice(at, at + len(sentence))
-        ids[0, here], places[0, here], segments[0, here] = sentence, packed.positions[: len(sentence)], number
+        ids[0, here], places[0, here], segments[0, here] = sentence, positions[: len(sentence)], number
         at += len(sentence)
-    compiled = ov.Core().compile_model(packed.model, "CPU", EXACT)
+    compiled = ov.Core().compile_model(model, "CPU", EXACT)
     logits = compiled({"input_ids": ids, "positions": places, "segments": segments})[0][0]
     for length in lengths:
         found.append(logits[:length])
@@ -87,9 +89,8 @@ def test_networks_of_every_kind_see_each_sentence_alone(kind: str) -> None:
     sentences = _sentences(kind)
     longest = max(map(len, sentences))
     expected = _alone(huggingface.read(TINY / kind, kind).network, sentences)
-    packed = packed_network.pack(huggingface.read(TINY / kind, kind).network, longest, int(sentences[0][0]))
-    assert packed is not None
-    for found, wanted in zip(_together(packed, sentences), expected, strict=True):
+    model = huggingface.read(TINY / kind, kind).network
+    for found, wanted in zip(_together(model, longest, sentences), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
@@ -97,9 +98,8 @@ def test_an_onnx_network_is_packed_too(tmp_path: Path) -> None:
     sentences = _sentences("bert")
     directory = onnx_directory(tmp_path / "onnx")
     expected = _alone(network_files.read(directory, "onnx", "uncased").network, sentences)
-    packed = packed_network.pack(network_files.read(directory, "onnx", "uncased").network, 32, int(sentences[0][0]))
-    assert packed is not None
-    for found, wanted in zip(_together(packed, sentences), expected, strict=True):
+    model = network_files.read(directory, "onnx", "uncased").network
+    for found, wanted in zip(_together(model, 32, sentences), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 

@@ -23,7 +23,7 @@ LEVEL = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
 )
 def test_names_are_split_and_quoted(name: str, parts: tuple[str, ...], quoted: str) -> None:
     assert sql_names.parts(name) == parts
-    assert sql_names.quoted(name) == quoted
+    assert ".".join(map(sql_names.quoted_part, sql_names.parts(name))) == quoted
     assert sql_names.parts(quoted) == parts
 
 

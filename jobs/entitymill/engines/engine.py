@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
-from entitymill.platform import storage
+from entitymill.platform import session, storage
 from entitymill.recognition.tagger.execution_settings import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
@@ -103,7 +103,8 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
     wanted = settings.recognition
     saved = sparknlp_model.inspect(spark, wanted.sparknlp_model or "")
-    classes, binding = sparknlp_model.on_class_path(spark)
+    # OpenVINO's classes, and whether they are this product's own binding.
+    classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
     sparknlp_model.check(saved, wanted.precision, classes=classes, binding=binding)
     sparknlp_model.configure(spark, wanted.precision)
     alone = saved.kind != "PipelineModel"
@@ -116,8 +117,8 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
         **_shape(settings),
     }
-    shape = sparknlp.Shape(trim=settings.trims, annotations=settings.output.annotations)
-    return Engine(saved.name, _fingerprint(parts), lambda: lambda rows: sparknlp.recognise(rows, pipeline, shape))
+    how = {"trim": settings.trims, "annotations": settings.output.annotations}
+    return Engine(saved.name, _fingerprint(parts), lambda: lambda rows: sparknlp.recognise(rows, pipeline, **how))
 
 
 def _shape(settings: Settings) -> dict[str, Any]:

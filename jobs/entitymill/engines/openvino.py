@@ -7,6 +7,7 @@ boundary is the text, once, and what was found in it. This is the driver's side;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
@@ -104,7 +105,7 @@ def detector_identity(spark: SparkSession, settings: SegmentationSettings) -> st
     if settings.detector == "rules":
         return "rules"
     if settings.detector == "sentencex":
-        return f"sentencex {sentences.sentencex_version()}"
+        return f"sentencex {metadata.version('sentencex')}"
     return f"dl {storage.digest(spark, saved_detector_at(spark, settings))}"
 
 

@@ -29,11 +29,6 @@ _FAILURE, _MENTIONS = _arrow(schemas.FAILURE), _arrow(schemas.MENTIONS)
 _ANNOTATIONS = {field.name: _arrow(field.dataType) for field in schemas.ANNOTATIONS}
 
 
-def carried(batch: pa.RecordBatch) -> tuple[str, ...]:
-    """Names of the columns that are passed on untouched."""
-    return tuple(name for name in batch.schema.names if name in ("passthrough", "ner"))
-
-
 def rows(
     documents: pa.RecordBatch, recognised: Recognised, seconds: tuple[float, float], *, annotations: bool
 ) -> pa.RecordBatch:
@@ -89,7 +84,7 @@ def failed(document: pa.RecordBatch, code: str, detail: str, *, annotations: boo
 
 def _batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
     # Spark takes them by place: as schemas.RECOGNISED, what is carried, schemas.ANNOTATIONS.
-    passed_on = carried(documents)
+    passed_on = [name for name in documents.schema.names if name in ("passthrough", "ner")]
     added = [name for name in _ANNOTATIONS if annotations and name not in passed_on]
     names = [*(field.name for field in schemas.RECOGNISED), *passed_on, *added]
     every = {**columns, **{name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *passed_on)}}

@@ -27,21 +27,14 @@ from entitymill.recognition.tagger.tags import Tags
 from entitymill.recognition.tokens import Segments
 
 
-@dataclass(frozen=True)
-class Shape:
-    """trim: whether mentions are trimmed; annotations: whether to return the column `ner` and the chunks too."""
-
-    trim: bool
-    annotations: bool
-
-
-def recognise(rows: DataFrame, pipeline: Pipeline, shape: Shape) -> DataFrame:
+def recognise(rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool) -> DataFrame:
     """Recognise documents.
 
     Args:
         rows: doc_id, text, text_hash, chars, perhaps passthrough.
         pipeline: that tags them.
-        shape: of what is returned.
+        trim: whether mentions are trimmed.
+        annotations: whether to return the column `ner` and the chunks too.
 
     Returns:
         schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where wanted.
@@ -60,17 +53,18 @@ def recognise(rows: DataFrame, pipeline: Pipeline, shape: Shape) -> DataFrame:
         *edges,
         F.col(f"{pipeline.ner}.result").alias("ner_result"),
         probability.alias("ner_confidence"),
-        *([F.col(pipeline.ner).alias("ner")] if shape.annotations else []),
+        *([F.col(pipeline.ner).alias("ner")] if annotations else []),
     ]
-    returned = T.StructType([*schemas.RECOGNISED, *carried, *(schemas.ANNOTATIONS if shape.annotations else [])])
-    return tagged.select(*columns).mapInArrow(_Join(shape), returned)
+    returned = T.StructType([*schemas.RECOGNISED, *carried, *(schemas.ANNOTATIONS if annotations else [])])
+    return tagged.select(*columns).mapInArrow(_Join(trim, annotations), returned)
 
 
 @dataclass(frozen=True)
 class _Join:
     """Spark NLP's annotations to mentions, batch by batch."""
 
-    shape: Shape
+    trim: bool
+    annotations: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -80,8 +74,8 @@ class _Join:
             segments = read_segments(batch, texts)
             tags, labels = read_tags(batch, texts, segments)
             found = recogniser.join(texts, segments, tags, labels)
-            made = recogniser.recognised(found, trim=self.shape.trim, annotations=self.shape.annotations)
-            yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.shape.annotations)
+            made = recogniser.recognised(found, trim=self.trim, annotations=self.annotations)
+            yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.annotations)
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:

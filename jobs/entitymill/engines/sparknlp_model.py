@@ -16,7 +16,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
-from entitymill.platform import session, storage
+from entitymill.platform import storage
 from entitymill.recognition.tagger.execution_settings import Precision
 from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings.sections import PRETRAINED
@@ -94,11 +94,6 @@ def _names_python(metadata: dict[str, Any]) -> bool:
     """Whether PySpark would take a pipeline's classes for Python's (pyspark.ml.pipeline, PipelineModelReader)."""
     chosen = metadata.get("paramMap")
     return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"
-
-
-def on_class_path(spark: SparkSession) -> tuple[bool, bool]:
-    """Whether org.intel.openvino is on the class path, and whether it is this product's own binding."""
-    return session.has_class(spark, "org.intel.openvino.Core"), session.has_class(spark, "org.intel.openvino.OpenvinoC")
 
 
 def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:

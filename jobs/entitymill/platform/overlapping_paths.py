@@ -7,6 +7,7 @@ not the table's: neither may happen to an output, nor to a source.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,13 +128,7 @@ def _seen(ask: Callable[[str], object], address: str) -> bool:
 
 def _way(path: str) -> tuple[str, ...]:
     """The parts of a path, each `..` taken out with what is before it."""
-    kept: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del kept[-1:]
-        elif part not in ("", "."):
-            kept.append(part)
-    return tuple(kept)
+    return tuple(filter(None, posixpath.normpath(f"/{path}").split("/")))
 
 
 def check_parquet(spark: SparkSession, path: str) -> None:

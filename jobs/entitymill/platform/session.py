@@ -47,8 +47,9 @@ def open_session(
     """
     spark = spark or SparkSession.getActiveSession()
     if spark is None:
-        # A session may be there without being active in this thread.
-        there = submitted() or on_databricks() or _REMOTE in os.environ or SparkContext._active_spark_context is not None
+        # A session may be there without being active in this thread; spark-submit sets the first variable.
+        told = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
+        there = told or on_databricks() or SparkContext._active_spark_context is not None
         with _signals_kept():
             spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
     check(spark, sparknlp=sparknlp)
@@ -90,16 +91,6 @@ def configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]
                 spark.conf.unset(key)
             else:
                 spark.conf.set(key, old)
-
-
-def adaptive(spark: SparkSession) -> bool:
-    """Whether Spark plans anew after each shuffle: that joins small partitions and splits large ones, at a job a shuffle."""
-    return str(spark.conf.get(ADAPTIVE, "true")).lower() == "true"
-
-
-def submitted() -> bool:
-    """Whether spark-submit started this process."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def on_databricks() -> bool:

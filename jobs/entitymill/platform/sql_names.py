@@ -51,15 +51,6 @@ def check(name: str, most: int) -> None:
         raise ValueError(f"{name!r} has {len(found)} levels, {most} are the most; put one that holds a dot in backquotes")
 
 
-def quoted(name: str) -> str:
-    """A name, each level quoted.
-
-    Raises:
-        ValueError: it is no name.
-    """
-    return ".".join(map(quoted_part, parts(name)))
-
-
 def quoted_in(spark: SparkSession, name: str) -> str:
     """A name, each level quoted, without the catalog where that is the current one.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -83,11 +82,6 @@ def _end_of_window(text: str, at: int) -> int:
         return len(text)
     blank = text.rfind(" ", at + _SHOWN // 2, end)
     return end if blank < 0 else blank
-
-
-def sentencex_version() -> str:
-    """Of the package, since another version may find other sentences."""
-    return metadata.version("sentencex")
 
 
 def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:

@@ -30,13 +30,12 @@ MODES = {
 }
 
 
-def render(figures: Figures, drift: Drift, made: datetime | None = None) -> str:
+def render(figures: Figures, drift: Drift) -> str:
     """The page.
 
     Args:
         figures: of an output.
         drift: of the run that they are about.
-        made: when; none: now.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_number, seconds=_seconds, time=_time)
@@ -57,7 +56,7 @@ def render(figures: Figures, drift: Drift, made: datetime | None = None) -> str:
         script=Markup(script),  # noqa: S704  # our own
         script_hash=digest,
         style=Markup(style),  # noqa: S704  # our own
-        made=made or datetime.now(timezone.utc),
+        made=datetime.now(timezone.utc),
         version=__version__,
     )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -27,15 +26,14 @@ _RECOGNITION = "recognition"
 class Progress:
     """Shows a summary while it fills, from a thread of its own, on stderr."""
 
-    def __init__(self, kind: str = "auto", seconds: float | None = None, stream: TextIO | None = None) -> None:
+    def __init__(self, kind: str = "auto", seconds: float | None = None) -> None:
         """Nothing is shown yet.
 
         Args:
             kind: of KINDS; `auto` is a bar on a terminal and lines elsewhere.
             seconds: between two lines, or two states of the bar.
-            stream: to write to; none: stderr.
         """
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._kind = ("bar" if self._console.is_terminal else "lines") if kind == "auto" else kind
         self._seconds = seconds or (BAR_SECONDS if self._kind == "bar" else LINE_SECONDS)
         self._stopped = threading.Event()

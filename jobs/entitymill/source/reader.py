@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -15,7 +16,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
 from entitymill.platform import overlapping_paths, storage
-from entitymill.platform.sql_names import quoted, quoted_in, quoted_part
+from entitymill.platform.sql_names import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, parquet_footers, row_checks, unreadable_source
 
@@ -57,7 +58,7 @@ class Source:
         return bool(self.identity)
 
     def judged(self) -> DataFrame:
-        """All rows with their `copies`, `chars` and admission.CODE; runs a job that looks for duplicate ids."""
+        """All rows with their `copies`, `chars` and row_checks.CODE; runs a job that looks for duplicate ids."""
         return row_checks.judge(row_checks.with_copies(self.rows), self.settings.max_chars)
 
 
@@ -110,8 +111,6 @@ def _reference(spark: SparkSession, settings: SourceSettings) -> str:
 
 def delta_detail(spark: SparkSession, settings: SourceSettings) -> Row | None:
     """What DESCRIBE DETAIL says of the source: id, properties, sizeInBytes; none where it is no Delta table."""
-    if settings.format == "parquet":
-        return None
     try:
         row = spark.sql(f"DESCRIBE DETAIL {_reference(spark, settings)}").collect()[0]
     except PySparkException:
@@ -132,21 +131,24 @@ def history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[R
     return spark.sql(f"DESCRIBE HISTORY {_reference(spark, settings)} LIMIT {limit}").collect()
 
 
+def _by(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
+    """What a reader, of rows or of a stream, finds by the source's path or name."""
+    if settings.format == "delta":
+        return reader.load(storage.qualify(spark, settings.path))
+    return reader.table(quoted_in(spark, settings.path))
+
+
 def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
     """The change feed of some versions, both included."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
-    if settings.format == "delta":
-        return reader.load(storage.qualify(spark, settings.path))
-    return reader.table(quoted_in(spark, settings.path))
+    return _by(reader, spark, settings)
 
 
 def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> DataFrame:
     """A stream of the rows that were appended from a version on."""
     reader = spark.readStream.format("delta").option("startingVersion", first)
-    if settings.format == "delta":
-        return reader.load(storage.qualify(spark, settings.path))
-    return reader.table(quoted_in(spark, settings.path))
+    return _by(reader, spark, settings)
 
 
 def moves(where: str | None) -> bool:
@@ -186,7 +188,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     """
     try:
         if address.startswith("table:"):
-            found = spark.read.table(quoted(address.removeprefix("table:")))
+            found = spark.read.table(quoted_in(spark, address.removeprefix("table:")))
         elif not storage.exists(spark, address):
             raise SourceError(f"{setting}: nothing is at {address}.")
         elif storage.exists(spark, f"{address}/_delta_log"):
@@ -221,11 +223,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dic
         if detail is None and settings.format == "table":
             return reader.table(quoted_in(spark, settings.path)), {}, "unversioned", None, None
         version = str(history(spark, settings, 1)[0]["version"])
-        pinned = reader.option("versionAsOf", version)
-        if settings.format == "delta":
-            table = pinned.format("delta").load(storage.qualify(spark, settings.path))
-        else:
-            table = pinned.table(quoted_in(spark, settings.path))
+        table = _by(reader.format("delta").option("versionAsOf", version), spark, settings)
     except (PySparkException, Py4JJavaError, OSError) as error:
         raise SourceError(f"source.path: {unreadable_source.of_reading(spark, settings, error)}") from error
     return table, {}, version, None if detail is None else detail["sizeInBytes"], detail

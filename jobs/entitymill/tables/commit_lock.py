@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from entitymill.platform import session, storage
@@ -78,7 +77,7 @@ class Claims:
             try:
                 storage.fetch(self._spark, address, copy)
                 return copy.read_text(encoding="utf8")
-            except (OSError, Py4JJavaError):  # withdrawn meanwhile: it stood when it was listed, and one more try is cheap
+            except OSError:  # withdrawn meanwhile: it stood when it was listed, and one more try is cheap
                 return ""
 
 

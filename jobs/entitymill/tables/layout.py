@@ -16,6 +16,8 @@ from entitymill.settings.sections import OutputSettings
 from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
+OF_UNITS = ("annotations", "entities", "documents")
+"""What grows with the documents, in the order in which the tables of a unit change."""
 HIDDEN = "entitymill_"
 """Before the name of a table, in a catalog schema, that is nobody's but this program's."""
 STAGED = "staged_"
@@ -285,7 +287,8 @@ class Tables:
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
-        if not session.adaptive(self.spark):
+        # Planning anew after a shuffle joins small partitions and splits large ones, at a job a shuffle.
+        if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
             return frame.coalesce(1).sortWithinPartitions("doc_id")
         hint = f"REBALANCE({by})" if by else "REBALANCE"
         query = f"SELECT /*+ {hint} */ * FROM {{frame}}"

@@ -70,7 +70,8 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_while_held, daemon=True)
         # By the clock on the wall, which goes on while a machine sleeps.
         self._renewed = 0.0
-        self._started = datetime.now(timezone.utc)
+        self.started = datetime.now(timezone.utc)
+        """When the run began: after the last one, whatever the clocks say."""
         self.epoch = 0
         self.before = Record()
         """What `runs` said before the lease was taken."""
@@ -158,7 +159,7 @@ class Lease:
                     self._runs.create()
                 seen, self._seen = self._seen, None
                 found = seen or self._runs.look()
-                return found, self._runs.first_epoch() if found.epoch is None else found.epoch + 1
+                return found, int(found.latest["epoch"]) + 1 if found.latest else self._runs.first_epoch()
             except (PySparkException, Py4JJavaError, OutputError):
                 if attempt == TRIES - 1:
                     raise
@@ -171,7 +172,7 @@ class Lease:
             return False
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, self.epoch)
-        self._started = turn(found.last)
+        self.started = turn(found.last)
         try:
             self._runs.put(self._whole("running"), self.commits, over=holder is not None)
         except Exception as error:
@@ -183,18 +184,13 @@ class Lease:
         self.before, self._renewed = found, time.time()
         return True
 
-    @property
-    def started(self) -> datetime:
-        """When the run began: after the last one, whatever the clocks say."""
-        return self._started
-
     def _whole(self, status: str) -> dict[str, Any]:
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {
             **self._row(),
             "run_id": self._run_id,
-            "started_at": self._started,
+            "started_at": self.started,
             "ended_at": None if running else now,
             "status": status,
             "epoch": self.epoch,

@@ -14,7 +14,7 @@ from entitymill.platform.session import configured
 from entitymill.settings import Settings
 from entitymill.tables import NAMES, Tables, commit_lock, recovery
 from entitymill.tables.commits import Commits, retried
-from entitymill.tables.layout import MAX_FILE
+from entitymill.tables.layout import MAX_FILE, OF_UNITS
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import IDLE
 from entitymill.tables.scratch import Kept
@@ -30,7 +30,6 @@ _LISTING_TASKS_PER_CORE = 4
 """VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
-_SORTED = ("entities", "documents", "annotations")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
     """
 
     def change(name: str) -> None:
-        order = " ZORDER BY (doc_id)" if sort and name in _SORTED else ""
+        order = " ZORDER BY (doc_id)" if sort and name in OF_UNITS else ""
         tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"

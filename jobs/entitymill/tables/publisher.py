@@ -21,11 +21,9 @@ from entitymill import schemas
 from entitymill.platform.sql_names import literal
 from entitymill.tables import table_making, table_rows
 from entitymill.tables.commits import Commits
-from entitymill.tables.layout import Tables
+from entitymill.tables.layout import OF_UNITS, Tables
 from entitymill.tables.table_rows import Stamp
 
-ORDER = ("annotations", "entities", "documents")
-"""In which the tables of a unit change."""
 FEW = 1000
 """Documents that Delta is told by name: so a table changes at half the cost of a MERGE."""
 
@@ -124,7 +122,7 @@ class Publisher:
 
     def clear(self) -> None:
         """Empty the tables, where one of them was lost: nothing the others say can be trusted then."""
-        for name in ORDER[::-1]:
+        for name in OF_UNITS[::-1]:
             if self.tables.exists(name):
                 self._commits.change(name, partial(self.tables.delete, name))
 

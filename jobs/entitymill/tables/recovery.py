@@ -17,8 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
 from entitymill.tables.commits import Commits
-from entitymill.tables.layout import Tables
-from entitymill.tables.publisher import ORDER
+from entitymill.tables.layout import OF_UNITS, Tables
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def settle(tables: Tables, commits: Commits, last: Row | None) -> bool:
     if (last is not None and last["status"] == "done") or not tables.exists("documents"):
         return True
     told = _latest(tables, "documents")
-    for name in ORDER[:-1]:
+    for name in OF_UNITS[:-1]:
         if not (tables.is_delta(name) and tables.exists(name)):
             continue
         mark = _latest(tables, name)

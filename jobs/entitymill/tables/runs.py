@@ -38,13 +38,7 @@ class Record:
 
     last: Row | None = None
     latest: Row | None = None
-
     sliced: bool = False
-
-    @property
-    def epoch(self) -> int | None:
-        """The greatest there is."""
-        return None if self.latest is None else int(self.latest["epoch"])
 
     @property
     def holder(self) -> Row | None:

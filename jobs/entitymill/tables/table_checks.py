@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.platform import storage, storage_faults
-from entitymill.platform.sql_names import quoted, quoted_in
+from entitymill.platform.sql_names import quoted_in
 from entitymill.tables.layout import NAMES, PROPERTY, Tables
 
 
@@ -34,7 +34,7 @@ def check_place(tables: Tables) -> None:
         return
     try:
         with storage_faults.storage_told_apart():
-            tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(tables.settings.schema_ or '')}")
+            tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted_in(tables.spark, tables.settings.schema_ or '')}")
     except (PySparkException, Py4JJavaError) as error:
         raise OutputError(f"output.schema: {tables.settings.schema_} does not exist and cannot be created.") from error
 

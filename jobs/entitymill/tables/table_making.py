@@ -9,11 +9,10 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.platform import storage
 from entitymill.platform.sql_names import ddl, literal, quoted_part
-from entitymill.tables.layout import PROPERTY, Tables
+from entitymill.tables.layout import OF_UNITS, PROPERTY, Tables
 from entitymill.tables.table_rows import normalized
 
 _VECTORS = "delta.enableDeletionVectors"
-_LARGE = ("entities", "documents", "annotations")
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 MAKING_SECONDS = 10
@@ -29,7 +28,7 @@ def create(tables: Tables, name: str, schema: T.StructType, properties: dict[str
         Whether it was made.
     """
     # Each look at a table that has them costs a job more: not where rows are few.
-    vectors = str(tables.settings.deletion_vectors and name in _LARGE).lower()
+    vectors = str(tables.settings.deletion_vectors and name in OF_UNITS).lower()
     if tables.exists(name):
         _evolve(tables, name, schema, {PROPERTY: schemas.VERSION, _VECTORS: vectors})
         return False

@@ -45,7 +45,7 @@ class Tagger:
         positions: NDArray[np.int64] | None,
         scheme: bundle.Scheme = "iob2",
     ) -> None:
-        """`positions` as `packed_network.Packed` has them; none for a network that takes one sentence a row."""
+        """`positions` as `packed_network.pack` returns them; none for a network that takes one sentence a row."""
         self.labels = labels
         self.scheme = scheme
         self.seconds = Seconds()
@@ -75,16 +75,9 @@ class Tagger:
         check_precision(how.precision, manifest.precision)
         # What Spark NLP would find is joined as its NerConverter joins it, whatever the model was trained on.
         scheme = manifest.scheme if how.encoding == "complete" else "iob2"
-        return cls.of(model, row_maker(tokenizer, manifest, how.encoding), labels, how, scheme)
-
-    @classmethod
-    def of(
-        cls, model: ov.Model, maker: RowMaker, labels: tuple[str, ...], how: Execution, scheme: bundle.Scheme = "iob2"
-    ) -> Tagger:
-        """Of a checked network, which is changed and must not be used again."""
-        packed = packed_network.pack(model, maker.max_length, maker.cls_id)
-        compiled = network.compile_model(model, how.precision, how.threads)
-        return cls(compiled, maker, labels, None if packed is None else packed.positions, scheme)
+        maker = row_maker(tokenizer, manifest, how.encoding)
+        positions = packed_network.pack(model, maker.max_length, maker.cls_id)
+        return cls(network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme)
 
     def tag(
         self,

@@ -8,8 +8,6 @@ alone. Nothing is known of the architecture but that: masks and positions are fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -21,28 +19,21 @@ IDS, MASK = "input_ids", "attention_mask"
 POSITIONS, SEGMENTS = "positions", "segments"
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A network that takes input_ids, positions and segments, all int64 [rows, length].
-
-    positions: [max_length] what the network calls the first, second, … piece of a sentence.
-    """
-
-    model: ov.Model
-    positions: NDArray[np.int64]
-
-
 class _NotPackableError(Exception):
     pass
 
 
-def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
-    """The network, changed to take packed rows; None, and the network as it was, where it is of an unknown build.
+def pack(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | None:
+    """Change a network to take packed rows; none where it is of an unknown build, and stays as it was.
 
     Args:
         model: takes input_ids and attention_mask.
         max_length: pieces of the longest sentence it is given.
         piece: id of any piece that is not padding.
+
+    Returns:
+        [max_length] what the network calls the first, second, … piece of a sentence. It takes input_ids, positions and
+        segments then, all int64 [rows, length].
     """
     needs = network.dependencies(model)
     masks, tables = _mask_ports(model, needs), _table_ports(model, needs)
@@ -77,7 +68,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> Packed | None:
     model.remove_parameter(parameter)
     model.add_parameters([places, segments])
     model.validate_nodes_and_infer_types()
-    return Packed(model, numbers)
+    return numbers
 
 
 def _mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
