@@ -65,7 +65,7 @@ def test_too_little_is_not_compared(last: drift.Run | None, before: list[drift.R
     found = drift.compare(last, before, BOUNDS)
     assert found.changes == ()
     assert why in found.why_not
-    drift.check(found)
+    drift.check(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
 
 
 def test_only_the_latest_runs_before_count() -> None:
@@ -78,7 +78,9 @@ def test_other_models_are_told() -> None:
     assert drift.compare(run(1), [run(0, fingerprint="other")], BOUNDS).other_model
 
 
-def test_drift_has_its_exit_code() -> None:
+def test_drift_has_its_exit_code_where_that_is_asked_for() -> None:
+    found = drift.compare(run(2, by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS)
     with pytest.raises(DriftError, match=r"share of LOC 0\.050 instead of 0\.400, share of PER") as raised:
-        drift.check(drift.compare(run(2, by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS))
+        drift.check(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
     assert raised.value.exit_code == 6
+    drift.check(found, BOUNDS)

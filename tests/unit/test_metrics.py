@@ -1,5 +1,6 @@
 import base64
 import http.server
+import importlib.util
 import os
 import threading
 from collections.abc import Iterator
@@ -173,7 +174,7 @@ def test_what_cannot_be_written_is_said_and_no_error(place: str, capsys: pytest.
 
 
 def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with (
         pytest.raises(SettingsError, match=r"prometheus_client is not installed: pip install 'entitymill\[metrics\]'"),
         metrics.kept(loaded("metrics.textfile=/x.prom")),

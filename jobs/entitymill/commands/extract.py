@@ -14,7 +14,7 @@ from rich.console import Console
 from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
-from entitymill.reporting import lineage, metrics, progress
+from entitymill.reporting import drift, lineage, metrics, progress
 from entitymill.run import outcome
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def _run(
     from entitymill.run.extraction import extract
     from entitymill.tables import Tables
 
-    after_run.check_extra(settings)
+    if settings.report.path is not None:
+        after_run.require_extra("report.path")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
     errors.print(
@@ -145,4 +146,4 @@ def _run(
         terminal.print_entities(console, spark, settings, tables)
     terminal.print_summary(console, summary, settings, tables)
     known.drift = after_run.finish(spark, settings, tables, summary, console)
-    after_run.judge(settings, known.drift)
+    drift.check(known.drift, settings.report)

@@ -45,11 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write(settings: Settings, to: str, run_id: str | None) -> None:
     # Spark takes a second to import; --help and a bad setting need it not.
     from entitymill.platform.session import open_session
-    from entitymill.reporting import after_run
+    from entitymill.reporting import after_run, drift
     from entitymill.tables import Tables
 
     after_run.require_extra("entitymill report")
     spark = open_session(settings.spark, "entitymill report")
     found = after_run.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     Console().print("page", to, highlight=False, soft_wrap=True, markup=False)
-    after_run.judge(settings, found)
+    drift.check(found, settings.report)

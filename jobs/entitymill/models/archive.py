@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import lzma
 import stat
-import struct
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
+from entitymill.recognition.sentences_dl_saved import DAMAGE
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 16 * 2**30
@@ -17,20 +15,6 @@ MAX_RATIO = 200
 """Times its own size that an archive may unpack to; networks and vocabularies stay far below."""
 _FREE_BYTES = 2**20
 _BLOCK = 2**20
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-)
-"""What zipfile raises on damaged files, of any kind of compression, beside its own error."""
 
 
 def unpack(archive: Path, into: Path, where: str) -> None:
@@ -52,7 +36,7 @@ def unpack(archive: Path, into: Path, where: str) -> None:
                 raise ModelError(f"{where} holds {len(members):,} files, more than any model: it is refused.")
             for member in members:
                 allowed -= _unpack_one(opened, member, _target(member, into, where), allowed, where)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ModelError(f"{where} is not a zip archive that can be read: copy it again.") from error
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
+
+from entitymill.errors import SettingsError
 
 _SPARK = (
     "install it with `pip install 'entitymill[spark]'` (Spark 3.5; for Spark 4.0 entitymill[spark4]), or submit to a Spark "
@@ -20,6 +23,22 @@ _PACKAGES = {
 """Module -> what people call it, and how to get it."""
 MODELS = "models"
 """Directory of the models that the repository carries, as settings name them."""
+
+
+def require(asked_by: str, extra: str, *modules: str) -> None:
+    """Find out, before any work, whether what a setting or a command asks for can be done.
+
+    Args:
+        asked_by: setting or command, for the message.
+        extra: of this package that brings the modules.
+        modules: that are needed.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"{asked_by}: {', '.join(missing)} is not installed: pip install 'entitymill[{extra}]'.")
 
 
 def package(error: ModuleNotFoundError) -> str | None:

@@ -45,21 +45,10 @@ _LARGEST = 64 * 2**20
 """Bytes that any part of a network this small is refused above."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
-_DAMAGE = (
-    OSError,
-    EOFError,
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    OverflowError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+DAMAGE = (
+    OSError, EOFError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 """What reading bytes that are no network may raise, their sizes and kinds of compression being anything."""
 
 
@@ -87,7 +76,7 @@ def read(metadata: Path, network: Path, where: str) -> SavedDetector:
     try:
         weights = _weights(network)
         _check_shapes(weights, ids)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ModelError(
             f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}): "
             "copy the model again."

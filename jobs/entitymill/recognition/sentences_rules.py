@@ -23,36 +23,11 @@ from entitymill.recognition.offsets import Texts
 
 _BREAK, _OPEN, _CLOSE = "\uf050", "\uf056", "\uf057"
 _DOT, _SEMICOLON = "\uf051", "\uf053"
-_ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = (
-    "\u2566",
-    "\u255e",
-    "\u255f",
-    "\u2554",
-    "\u2564",
-    "\u2565",
-)
+_SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
+_ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
 _LENGTHS = {_BREAK: 0, _OPEN: 0, _CLOSE: 0, _ELLIPSIS: 3}
 """Characters of the text that a mark stands for, where it is not one."""
-_STAND_INS = str.maketrans(
-    dict.fromkeys(
-        [
-            _BREAK,
-            _OPEN,
-            _CLOSE,
-            _DOT,
-            _SEMICOLON,
-            "\uf054",
-            "\uf055",
-            _ELLIPSIS,
-            _ABBREVIATION,
-            _NUMBER,
-            _PERIOD,
-            _QUESTION,
-            _EXCLAMATION,
-        ],
-        "\uf8ff",
-    )
-)
+_STAND_INS = str.maketrans(dict.fromkeys((_BREAK, _OPEN, _CLOSE, _DOT, _SEMICOLON, "\uf054", "\uf055", *_SIGNS), "\uf8ff"))
 """A text's own marks, as a character that no rule knows either."""
 _BLANK = "".join(map(chr, range(ord(" ") + 1)))  # what java.lang.String.trim takes off
 _ANY = r"[^\n\r\x85\u2028\u2029]"  # what a dot means to Java

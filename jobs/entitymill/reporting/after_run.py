@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from entitymill.errors import SettingsError
+from entitymill.platform import not_installed
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
 from entitymill.run import outcome
@@ -20,33 +20,15 @@ from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 
 log = logging.getLogger(__name__)
-EXTRA = ("jinja2", "matplotlib")
-
-
-def check_extra(settings: Settings) -> None:
-    """Find out, before any work, whether the page that the settings ask for can be made.
-
-    Raises:
-        SettingsError: they do, and its libraries are missing.
-    """
-    if settings.report.path is not None:
-        require_extra("report.path")
 
 
 def require_extra(asked_by: str) -> None:
-    """Find out whether a page can be made.
-
-    Args:
-        asked_by: setting or command, for the message.
+    """Find out, before any work, whether a page can be made.
 
     Raises:
         SettingsError: its libraries are missing.
     """
-    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SettingsError(
-            f"{asked_by}: what makes the page is not installed ({', '.join(missing)}): pip install 'entitymill[report]'."
-        )
+    not_installed.require(asked_by, "report", "jinja2", "matplotlib")
 
 
 def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
@@ -110,13 +92,3 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
         run, before = page_queries.read_runs(spark, tables, run_id)
         drift = drift_module.compare(run, before, chosen)
     return drift
-
-
-def judge(settings: Settings, drift: Drift | None) -> None:
-    """Give a run that differs too much its exit code, where the settings want that.
-
-    Raises:
-        DriftError: it does.
-    """
-    if drift is not None and settings.report.fail_on_drift:
-        drift_module.check(drift)

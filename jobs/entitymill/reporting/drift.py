@@ -103,13 +103,13 @@ def compare(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> D
     return Drift(run, len(done), sentences, tuple(_changes(run, done, bounds)), other_model=other_model)
 
 
-def check(drift: Drift) -> None:
-    """Give the drift of a run its exit code.
+def check(drift: Drift | None, bounds: ReportSettings) -> None:
+    """Give a run that differs too much its exit code, where the settings want that.
 
     Raises:
-        DriftError: something changed too much.
+        DriftError: it does.
     """
-    if drift.marked:
+    if drift is not None and bounds.fail_on_drift and drift.marked:
         marked = ", ".join(str(change) for change in drift.marked)
         raise DriftError(
             f"report.fail_on_drift: the run was published, but differs from {drift.those}: {marked}. Look at its "

@@ -5,7 +5,6 @@ https://openlineage.io/docs/spec/object-model; names of datasets: https://openli
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import uuid
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from entitymill import __version__
-from entitymill.errors import SettingsError
-from entitymill.platform import overlapping_paths
+from entitymill.platform import not_installed, overlapping_paths
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -143,8 +141,7 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     if settings.lineage.url is None or not wanted:
         yield None
         return
-    if importlib.util.find_spec("openlineage") is None:
-        raise SettingsError("lineage.url: openlineage-python is not installed: pip install 'entitymill[lineage]'.")
+    not_installed.require("lineage.url", "lineage", "openlineage")
     lineage = Lineage(settings)
     try:
         yield lineage

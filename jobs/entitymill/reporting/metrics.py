@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from rich.console import Console
 
 from entitymill import __version__
-from entitymill.errors import SettingsError
+from entitymill.platform import not_installed
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -86,8 +85,8 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     place = str(secret_masking.mask(settings.output.path or settings.output.schema_))
     known = Known(place, datetime.now(timezone.utc))
     wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
-    if wanted and importlib.util.find_spec("prometheus_client") is None:
-        raise SettingsError("metrics: prometheus_client is not installed: pip install 'entitymill[metrics]'.")
+    if wanted:
+        not_installed.require("metrics", "metrics", "prometheus_client")
     try:
         yield known
     except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -232,6 +233,24 @@ class SparkSettings(Section):
     )
 
 
+def _file_here(ending: str, why: str = "") -> Callable[[str | None], str | None]:
+    def check(path: str | None) -> str | None:
+        if path is not None and not (path.endswith(ending) and "://" not in path):
+            raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{why}")
+        return path
+
+    return check
+
+
+def _web_address(example: str) -> Callable[[str | None], str | None]:
+    def check(address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
+            raise ValueError(f"must be an address such as {example}")
+        return address
+
+    return check
+
+
 class ReportSettings(Section):
     """The run's page, and when a run differs too much from the ones before."""
 
@@ -246,18 +265,7 @@ class ReportSettings(Section):
     drift_confidence: float = Field(0.05, ge=0, le=1, description="largest change of the mean confidence")
     drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs of fewer sentences are not compared")
 
-    @field_validator("path")
-    @classmethod
-    def _a_file_here(cls, path: str | None) -> str | None:
-        if path is not None and not (path.endswith(".html") and "://" not in path):
-            raise ValueError("must be a file on the driver's own disk whose name ends in .html")
-        return path
-
-
-def _web_address(address: str | None, example: str) -> str | None:
-    if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
-        raise ValueError(f"must be an address such as {example}")
-    return address
+    _file = field_validator("path")(_file_here(".html"))
 
 
 class MetricsSettings(Section):
@@ -266,19 +274,8 @@ class MetricsSettings(Section):
     textfile: str | None = Field(None, min_length=1, description="a .prom file for node_exporter's textfile collector")
     pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
 
-    @field_validator("textfile")
-    @classmethod
-    def _read_by_the_collector(cls, path: str | None) -> str | None:
-        if path is not None and not (path.endswith(".prom") and "://" not in path):
-            raise ValueError(
-                "must be a file on the driver's own disk whose name ends in .prom: the collector reads no other"
-            )
-        return path
-
-    @field_validator("pushgateway")
-    @classmethod
-    def _an_address(cls, address: str | None) -> str | None:
-        return _web_address(address, "http://pushgateway:9091")
+    _file = field_validator("textfile")(_file_here(".prom", ": the collector reads no other"))
+    _address = field_validator("pushgateway")(_web_address("http://pushgateway:9091"))
 
 
 class LineageSettings(Section):
@@ -289,7 +286,4 @@ class LineageSettings(Section):
     )
     namespace: str = Field("entitymill", min_length=1, description="of the job, and of catalog tables")
 
-    @field_validator("url")
-    @classmethod
-    def _an_address(cls, address: str | None) -> str | None:
-        return _web_address(address, "http://marquez:5000")
+    _address = field_validator("url")(_web_address("http://marquez:5000"))
