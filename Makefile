@@ -52,9 +52,15 @@ test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
-test-faults: $(DEV_READY) $(JARS) ## SIGKILL of executors, workers and drivers, storage that fails (forty minutes; root for mounts)
-	$(BIN)/python -m pytest tests/faults
+test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, SIGKILL at random, storage that fails (two hours; root for mounts)
+	$(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
+	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py tests/faults
 	ENTITYMILL_SWAP=all $(BIN)/python -m pytest tests/integration/test_units.py -k swap
+
+.PHONY: test-faults-smoke
+test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether these tests run (five minutes)
+	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
+	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k local-cluster
 
 .PHONY: bench
 bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, with DistilBERT-base's shape and the carried model (an hour and a half)

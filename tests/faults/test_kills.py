@@ -26,7 +26,7 @@ from .conftest import POOL, options, table_of, write
 KILLS = int(os.environ.get("ENTITYMILL_KILLS", "30"))
 SEED = os.environ.get("ENTITYMILL_SEED", "1")
 KINDS = ("driver", "executor", "worker", "tagger")
-UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5", "limits.max_removed_ratio=1")
+UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5")
 LONGEST_RUNS = 6
 """Of one source, before one has to come to its end."""
 MOST_KILLS_IN_A_RUN = 3
