@@ -49,7 +49,7 @@ test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock
 .PHONY: test
 test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour to three quarters)
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, SIGKILL at random, storage that fails (two hours; root for mounts)
