@@ -161,14 +161,6 @@ def test_too_many_new_refused_rows_leave_the_tables_as_they_were(job: Job, truth
     truth.check(job.output, BASE)
 
 
-def test_a_carried_value_that_changes_is_a_change(job: Job) -> None:
-    table = pa.table({"id": ["a", "b"], "text": POOL[:2], "n": [1, 2]})
-    job.texts(table).run("source.passthrough=[n]")
-    summary = job.texts(table.set_column(2, "n", pa.array([1, 3]))).run("source.passthrough=[n]")
-    assert summary.documents == 1
-    assert {(row.doc_id, row.n) for row in job.read("entities").collect()} <= {("a", 1), ("b", 3)}
-
-
 def test_another_model_or_setting_reprocesses_refuses_or_is_ignored(job: Job, truth: Truth) -> None:
     job.texts(list(BASE.items())).run()
     other = "segmentation.detector=rules"
@@ -183,27 +175,16 @@ def test_another_model_or_setting_reprocesses_refuses_or_is_ignored(job: Job, tr
     assert len({row.fingerprint for row in job.read("documents").collect()}) == 1
 
 
-@pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_full_makes_everything_anew(job: Job, truth: Truth, format_: str) -> None:
-    kind = f"output.format={format_}"
-    job.texts(list(BASE.items())).run(kind)
+def test_full_makes_everything_anew(job: Job, truth: Truth) -> None:
+    job.texts(list(BASE.items())).run()
     changed = {**BASE, "d1": POOL[10]}
     del changed["d2"]
-    summary = job.texts(list(changed.items())).run(kind, full=True)
+    summary = job.texts(list(changed.items())).run(full=True)
 
     assert (summary.mode, summary.documents) == ("full", len(changed))
     truth.check(job.output, changed)
     assert {row.run_id for row in job.read("documents").collect()} == {summary.run_id}
     assert sorted(path.name for path in job.output.glob("_*")) == []
-
-
-def test_parquet_output_is_incremental_too(job: Job, truth: Truth) -> None:
-    job.texts(list(BASE.items())).run("output.format=parquet")
-    changed = {**BASE, "d1": POOL[10], "new": POOL[11]}
-    del changed["d2"]
-    summary = job.texts(list(changed.items())).run("output.format=parquet")
-    assert (summary.documents, summary.removed) == (2, 1)
-    truth.check(job.output, changed)
 
 
 def test_annotations_follow_their_documents(job: Job) -> None:
@@ -260,12 +241,3 @@ def test_a_view_that_shows_a_document_twice_for_a_while(
     one.delete("d0", "d1")
     job.run(*options)
     truth.check(job.output, BASE)
-
-
-def test_a_carried_column_whose_letters_change_their_case(job: Job) -> None:
-    table = pa.table({"id": ["a", "b"], "text": POOL[:2], "Lang": ["en", "en"]})
-    job.texts(table).run("source.passthrough=[Lang]")
-    job.texts(table.rename_columns(["id", "text", "lang"])).run("source.passthrough=[lang]")
-    assert {row["lang"] for row in job.read("entities").select("lang").collect()} == {"en"}
-    with pytest.raises(OutputError, match="lang is bigint now and string"):
-        job.texts(table.drop_columns("Lang").append_column("lang", [[1, 2]])).run("source.passthrough=[lang]")
