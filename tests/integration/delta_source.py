@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -11,6 +14,7 @@ from truth import POOL
 from .conftest import Job
 
 BASE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
+FEED = {"delta.enableChangeDataFeed": "true"}
 
 
 class Source:
@@ -18,10 +22,11 @@ class Source:
 
     def __init__(self, job: Job, **properties: str) -> None:
         self.job, self.path, self.rows = job, f"{job.directory}/source", dict(BASE)
+        self.column = "text"
         self.writer(self.frame(BASE)).options(**properties).save(self.path)
 
     def frame(self, rows: dict[str, str | None]) -> DataFrame:
-        return self.job.spark.createDataFrame(list(rows.items()), "id string, text string").coalesce(1)
+        return self.job.spark.createDataFrame(list(rows.items()), f"id string, {self.column} string").coalesce(1)
 
     def writer(self, frame: DataFrame, mode: str = "errorifexists"):  # noqa: ANN201
         return frame.write.format("delta").mode(mode)
@@ -44,12 +49,29 @@ class Source:
         for key in ids:
             del self.rows[key]
 
+    def make_anew(self, rows: dict[str, str]) -> None:
+        """Another table at the same place."""
+        self.writer(self.frame(rows)).save(f"{self.path}-2")
+        shutil.rmtree(self.path)
+        Path(f"{self.path}-2").rename(self.path)
+        self.rows = dict(rows)
+
+    def alter(self, how: str) -> None:
+        self.job.spark.sql(f"ALTER TABLE delta.`{self.path}` {how}")
+
+    def rename(self, column: str) -> None:
+        """Of the texts."""
+        self.alter(f"RENAME COLUMN {self.column} TO {column}")
+        self.column = column
+
     @property
     def table(self) -> DeltaTable:
         return DeltaTable.forPath(self.job.spark, self.path)
 
+    @property
+    def commit(self) -> Path:
+        """The newest one's file, whose stem is its version."""
+        return max(Path(self.path, "_delta_log").glob("*.json"))
+
     def options(self) -> tuple[str, ...]:
-        return ("source.format=delta", f"source.path={self.path}")
-
-
-FEED = {"delta.enableChangeDataFeed": "true"}
+        return ("source.format=delta", f"source.path={self.path}", f"source.text_column={self.column}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from bench.counters import counters
 from bench.stub import open_stub
+from delta_reader import read_delta
 from entitymill.run import extraction
 
 from .conftest import Job
@@ -15,17 +17,35 @@ FIRST, NOTHING, CHANGED = 30, 5, 50
 """Jobs at most; docs/performance.md has what a bench counted."""
 
 
-def test_a_run_takes_few_jobs(spark: SparkSession, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def versions(job: Job) -> list[int]:
+    return [DeltaTable(job.output / name).version() for name in ("entities", "documents", "rejects")]
+
+
+def test_a_run_takes_few_jobs_and_one_with_nothing_to_do_touches_nothing(
+    spark: SparkSession, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(extraction, "open_engine", open_stub)
     texts = [(f"d{number}", f"Anna Berlin {number}") for number in range(10)]
 
-    def jobs() -> int:
+    def run() -> tuple[str, int, int]:
+        """Its mode, its documents, its jobs."""
         before, _ = counters(spark)
-        job.run()
-        return counters(spark)[0] - before
+        summary = job.run()
+        return summary.mode, summary.documents, counters(spark)[0] - before
 
     job.texts(texts)
-    assert jobs() <= FIRST
-    assert jobs() <= NOTHING
+    *found, jobs = run()
+    assert found == ["first", 10]
+    assert jobs <= FIRST
+
+    before = versions(job)
+    *found, jobs = run()
+    assert found == ["none", 0]
+    assert jobs <= NOTHING
+    assert versions(job) == before
+    assert read_delta(job.output / "runs")["status"].to_pylist() == ["done", "done"]
+
     job.texts([*texts[:-1], ("d9", "Bob Paris 9"), ("d10", "Carl Rome 10")])
-    assert jobs() <= CHANGED
+    *found, jobs = run()
+    assert found == ["compare", 2]
+    assert jobs <= CHANGED

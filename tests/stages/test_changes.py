@@ -77,6 +77,12 @@ def test_a_slice_removes_its_own_alone(source_of: Callable[..., Source], known: 
     assert todo(found) == ({"d": False}, ["a"], {})
 
 
+def test_what_is_of_no_slice_stays_unless_it_is_refused(source_of: Callable[..., Source], known: Known) -> None:
+    held = known([("a", "Anna"), ("b", "Bob")])
+    found = changes.compared(source_of(("b", None)), held, Policy("f1", "reprocess", "mine"))
+    assert todo(found) == ({}, ["b"], {"null_text": 1})
+
+
 def told(
     spark: SparkSession, source: Source, known: DataFrame, events: list[tuple[Any, ...]], refused: list[str] | None = None
 ) -> Changes | None:

@@ -2,6 +2,7 @@ import json
 import logging
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -75,6 +76,32 @@ def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1
     assert "RuntimeError: what happened" in said
     assert "stack trace: stderr" in said
+
+
+@pytest.mark.parametrize(
+    "error", [None, RuntimeError("what happened"), Stopped(143, "SIGTERM")], ids=["", "failed", "stopped"]
+)
+def test_a_temporary_log_is_kept_where_something_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException | None
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        logging.getLogger("entitymill").info("at work in %s", start_log(None))
+        if error is not None:
+            raise error
+
+    code = reporting(work, "")
+
+    said = capsys.readouterr().err
+    if error is None:
+        assert (code, said, list(tmp_path.iterdir())) == (0, "", [])
+        return
+    [log] = tmp_path.glob("*/*")
+    kept = log.read_text()
+    assert f"at work in {log}" in kept
+    failed = isinstance(error, RuntimeError)
+    assert ("RuntimeError: what happened" in kept, f"stack trace: {log}" in said) == (failed, failed)
 
 
 @pytest.mark.parametrize(
