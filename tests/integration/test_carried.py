@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -10,15 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
+from pyspark.sql import DataFrame
 
 from entitymill import settings
-from entitymill.errors import SettingsError
+from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.platform.overlapping_paths import check_output
 from entitymill.platform.session import calendars, configured
-from entitymill.source.reader import open_source
+from entitymill.source import changes
+from entitymill.source.reader import Source, open_source
 
 from .conftest import Job
-from .test_bad_input import nothing_written
 
 Main = Callable[..., tuple[int, str]]
 TEXT = "Angela Merkel met Emmanuel Macron in Paris."
@@ -67,8 +69,12 @@ def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...],
     with configured(job.spark, calendars(job.spark)):
         job.spark.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
 
-    assert job.run(*options).documents == 1
-    assert job.run(*options, "source.where=id <> 'd4'").removed == 1
+    alone = format_ == "delta"  # a run that only takes documents out
+    where = "source.where=id <> 'd4'"
+    summary = job.run(*options, *([] if alone else [where]))
+    assert (summary.documents, summary.removed) == (1, 0 if alone else 1)
+    if alone:
+        assert job.run(*options, where).removed == 1
 
     found = job.read("entities", *options)
     rows = {row.doc_id: row for row in found.where("entity = 'Paris'").collect()}
@@ -84,67 +90,120 @@ def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...],
     assert noted == {name: {"comment": f"of {name}"} for name in COLUMNS}
 
 
-@pytest.mark.parametrize(
-    ("kind", "format_"), [("parquet", "delta"), ("parquet", "parquet"), ("int96", "parquet"), ("delta-rs", "delta")]
-)
-def test_old_days_and_times_of_files_that_spark_did_not_write_arrive(job: Job, kind: str, format_: str) -> None:
+def test_columns_may_come_and_change_and_go(job: Job) -> None:
+    """Of odd names, too; and one whose letters change their case stays what it was."""
+    columns = {"i`d": ["a"], "te.xt": [TEXT], "nested": [{"x": 1.5}]}
+    named = ("source.id_column=i`d", "source.text_column=te.xt")
+    job.texts(pa.table({**columns, "n`n": [7], "o.o": [8], "Lang": ["en"]}))
+    job.run(*named, "source.passthrough=[n`n, o.o, Lang]")
+    held = job.read("entities").collect()
+    assert [(row["n`n"], row["o.o"], row["Lang"]) for row in held] == [(7, 8, "en")] * 3
+
+    changed = pa.table({**columns, "n`n": [9], "o.o": [10], "lang": ["de"]})
+    carried = "source.passthrough=[n`n, o.o, nested, lang]"
+    job.texts(changed).run(*named, carried)
+    held = job.read("entities").select("*", "lang").collect()
+    assert [(row["n`n"], row["o.o"], row["nested"]["x"], row["lang"]) for row in held] == [(9, 10, 1.5, "de")] * 3
+
+    job.texts(changed.drop_columns("lang").append_column("lang", [[1]]))
+    for full in (False, True):
+        with pytest.raises(OutputError, match="lang is bigint now and string in"):
+            job.run(*named, carried, full=full)
+    assert job.read("entities").select("*", "lang").collect() == held
+
+    job.run(*named)
+    held = job.read("entities").collect()
+    assert [(row["n`n"], row["o.o"], row["nested"], row["Lang"]) for row in held] == [(None, None, None, None)] * 3
+    assert sorted(row["entity"] for row in held) == ["Angela Merkel", "Emmanuel Macron", "Paris"]
+
+
+def source_of(job: Job, *options: str) -> Source:
+    return open_source(job.spark, settings.load(None, job.options(*options), {}).source)
+
+
+def with_old_days(job: Job, kind: str) -> list[str]:
+    """A source that Spark did not write; the settings that name it."""
     ids = IDS[: len(OLD_DAYS)]
-    times = pa.array(OLD_TIMES, pa.timestamp("us", "UTC"))
-    texts = pa.table({"id": ids, "text": [TEXT] * len(ids), "day": pa.array(OLD_DAYS), "at": times})
-    options = [f"output.format={format_}", "source.passthrough=[day, at]", FAST]
+    columns = {"day": pa.array(OLD_DAYS, pa.date32()), "at": pa.array(OLD_TIMES, pa.timestamp("us", "UTC"))}
+    texts = pa.table({"id": ids, "text": [TEXT] * len(ids), **columns})
     if kind == "delta-rs":
         write_deltalake(job.directory / "source", texts)
-        options += ["source.format=delta", f"source.path={job.directory}/source"]
-    else:
-        pq.write_table(texts, job.directory / "texts.parquet", use_deprecated_int96_timestamps=kind == "int96")
+        return ["source.passthrough=[day, at]", "source.format=delta", f"source.path={job.directory}/source"]
+    pq.write_table(texts, job.directory / "texts.parquet", use_deprecated_int96_timestamps=kind == "int96")
+    return ["source.passthrough=[day, at]"]
 
-    assert job.run(*options).documents == len(ids)
-    assert job.run(*options, "limits.max_reject_ratio=1").documents == 0
-    found = job.read("entities", *options).where("entity = 'Paris'").orderBy("doc_id")
-    assert [row.day for row in found.select("day").collect()] == OLD_DAYS
-    micros = [row[0] for row in found.selectExpr("unix_micros(at)").collect()]
-    assert micros == times.cast(pa.int64()).to_pylist()
+
+def days_and_times(rows: DataFrame) -> tuple[list[dt.date], list[int]]:
+    held = rows.orderBy("doc_id").selectExpr("day", "unix_micros(at) AS at").collect()
+    return [row["day"] for row in held], [row["at"] for row in held]
+
+
+OLD = (OLD_DAYS, pa.array(OLD_TIMES, pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist())
+
+
+@pytest.mark.parametrize("kind", ["parquet", "int96", "delta-rs"])
+def test_old_days_and_times_of_files_that_spark_did_not_write_are_read(job: Job, kind: str) -> None:
+    options = with_old_days(job, kind)
+    with configured(job.spark, calendars(job.spark)):
+        assert days_and_times(source_of(job, *options).rows.select("doc_id", "passthrough.*")) == OLD
+
+
+@pytest.mark.parametrize(("kind", "format_"), [("int96", "parquet"), ("delta-rs", "delta")])
+def test_old_days_and_times_arrive_and_are_known_again(job: Job, kind: str, format_: str) -> None:
+    options = [*with_old_days(job, kind), f"output.format={format_}", FAST]
+    assert job.run(*options).documents == len(OLD_DAYS)
+    assert days_and_times(job.read("entities", *options).where("entity = 'Paris'")) == OLD
+
+    known = job.read("documents")
+    [fingerprint] = {row["fingerprint"] for row in known.collect()}
+    with configured(job.spark, calendars(job.spark)):
+        found = changes.compared(source_of(job, *options), known, changes.Policy(fingerprint, "reprocess", None))
+        found.close()
+    assert (found.rows, found.to_recognise, found.to_remove) == (len(OLD_DAYS), 0, 0)
 
 
 def test_a_mode_that_somebody_chose_stays(job: Job) -> None:
     key = "spark.sql.parquet.datetimeRebaseModeInRead"
-    before = job.spark.conf.get(key)
-    try:
-        job.spark.conf.set(key, "LEGACY")
-        job.texts([("a", TEXT)])
-        open_source(job.spark, settings.load(None, job.options(), {}).source)
-        assert job.spark.conf.get(key) == "LEGACY"
-    finally:
-        job.spark.conf.set(key, str(before))
+    nobody_chose = calendars(job.spark)
+    assert (len(nobody_chose), set(nobody_chose.values())) == (4, {"CORRECTED"})
+    with configured(job.spark, {key: "LEGACY"}):
+        chosen = calendars(job.spark)
+    assert chosen == {name: mode for name, mode in nobody_chose.items() if name != key}
 
 
 @pytest.mark.parametrize(
-    ("column", "message"),
+    ("column", "carried", "message"),
     [
-        ("INTERVAL '1' DAY AS c", "c of texts is interval day"),
-        ("INTERVAL '1' MONTH AS c", "c of texts is interval month"),
-        ("make_interval(1, 2) AS c", "c of texts is interval"),
-        ("array(INTERVAL '1' DAY) AS c", "c of texts is array<interval day>"),
-        ("NULL AS c", "c of texts is void"),
-        ("array(named_struct('a', NULL)) AS c", "c of texts is array<struct<a:void>>"),
-        ("named_struct('a', 1, 'A', 2) AS c", "c of texts is struct<a:int,A:int>"),
-        ("true AS _put", "_put is the name of another column"),
-        ("1 AS Label", "Label is the name of another column"),
+        ("INTERVAL '1' DAY", "c", "c of texts is interval day"),
+        ("INTERVAL '1' MONTH", "c", "c of texts is interval month"),
+        ("make_interval(1, 2)", "c", "c of texts is interval"),
+        ("array(INTERVAL '1' DAY)", "c", "c of texts is array<interval day>"),
+        ("NULL", "c", "c of texts is void"),
+        ("array(named_struct('a', NULL))", "c", "c of texts is array<struct<a:void>>"),
+        ("named_struct('a', 1, 'A', 2)", "c", "c of texts is struct<a:int,A:int>"),
+        ("true", "_put", "_put is the name of another column"),
+        ("1", "Label", "Label is the name of another column"),
+        ("1", "n, n", "n is the name of another column"),
     ],
 )
-def test_a_column_that_cannot_arrive_is_refused_by_name(job: Job, main: Main, column: str, message: str) -> None:
-    job.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW texts AS SELECT 'a' AS id, '{TEXT}' AS text, {column}")
-    name = column.rpartition(" ")[2]
+def test_a_column_that_cannot_arrive_is_refused_by_name(job: Job, column: str, carried: str, message: str) -> None:
+    name = carried.partition(",")[0]
+    job.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW texts AS SELECT 'a' AS id, '{TEXT}' AS text, {column} AS {name}")
+    with pytest.raises(SourceError, match=re.escape(f"source.passthrough: {message}")):
+        source_of(job, "source.format=table", "source.path=texts", f"source.passthrough=[{carried}]")
 
-    code, error = main("source.format=table", "source.path=texts", f"source.passthrough=[{name}]")
 
-    assert (code, nothing_written(job)) == (3, True)
-    assert f"source.passthrough: {message}" in error
+def test_a_run_that_is_to_carry_such_a_column_writes_nothing(job: Job, main: Main) -> None:
+    job.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW texts AS SELECT 'a' AS id, '{TEXT}' AS text, NULL AS c")
+    code, error = main("source.format=table", "source.path=texts", "source.passthrough=[c]")
+    assert (code, job.output.exists()) == (3, False)
+    assert "source.passthrough: c of texts is void" in error
 
 
 def test_a_column_of_a_type_that_pyspark_does_not_know_is_no_matter_where_it_is_not_named(job: Job) -> None:
     job.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW texts AS SELECT 'a' AS id, '{TEXT}' AS text, make_interval(1) AS c")
-    assert job.run("source.format=table", "source.path=texts", FAST).documents == 1
+    source = source_of(job, "source.format=table", "source.path=texts")
+    assert changes.everything(source, "first").documents.select("doc_id", "text").collect() == [("a", TEXT)]
 
 
 def test_files_of_a_delta_table_are_not_read_as_plain_parquet(job: Job, main: Main) -> None:
@@ -156,7 +215,7 @@ def test_files_of_a_delta_table_are_not_read_as_plain_parquet(job: Job, main: Ma
 
     for path in (source, source / "year=1", file, f"file:{source}/"):
         code, error = main(f"source.path={path}")
-        assert (code, nothing_written(job)) == (2, True)
+        assert (code, job.output.exists()) == (2, False)
         assert f"source.format: parquet would read deleted rows of {path}, since file:{source} is a Delta table" in error
         assert "source.format=delta" in error
 

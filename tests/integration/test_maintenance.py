@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
-from collections.abc import Callable
+import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,13 +21,31 @@ from truth import POOL, Truth, held
 from .conftest import Job
 
 SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL[:12])}
+ADOPT = "output.adopt_source=true"
+"""For runs into a copy of the output: its source is another file."""
+
+
+@pytest.fixture(scope="module")
+def prepared(module_job: Job) -> Job:
+    module_job.texts(list(SOURCE.items())).run("limits.unit_rows=4")
+    module_job.texts(list(SOURCE.items())[1:]).run()
+    return module_job
 
 
 @pytest.fixture
-def small_files(job: Job) -> Job:
-    job.texts(list(SOURCE.items())).run("limits.unit_rows=2")
-    job.texts(list(SOURCE.items())[1:]).run()
-    return job
+def small_files(prepared: Job, tmp_path: Path) -> Job:
+    """A copy for each test: a Delta log names its files relative to the table."""
+    shutil.copytree(prepared.directory, tmp_path, dirs_exist_ok=True)
+    return Job(prepared.spark, tmp_path)
+
+
+def left_behind(job: Job, hours: float) -> Path:
+    """A file that no version of `documents` refers to, so many hours old: as a run that died leaves one."""
+    file = next((job.output / "documents").glob("part-*.parquet"))
+    stray = shutil.copy(file, file.with_name(f"part-of-{hours:g}-hours.parquet"))
+    then = time.time() - hours * 3600
+    os.utime(stray, (then, then))
+    return stray
 
 
 def tables_of(job: Job) -> tuple[Tables, settings.Settings]:
@@ -63,7 +84,9 @@ def test_vacuum_keeps_a_day_at_least(small_files: Job) -> None:
     tables, _ = tables_of(small_files)
     with pytest.raises(SettingsError, match="--retain-hours"):
         maintenance.vacuum(tables, 1)
+    younger, older = left_behind(small_files, 23), left_behind(small_files, 25)
     maintenance.vacuum(tables, 24)
+    assert (younger.exists(), older.exists()) == (True, False)
     assert "d00" in ids_on_disk(small_files)
 
 
@@ -75,7 +98,7 @@ def test_a_run_after_each_kind_of_maintenance_goes_on(small_files: Job, truth: T
     ):
         maintain()
         changed = {**SOURCE, "d01": text}
-        small_files.texts(list(changed.items())).run()
+        small_files.texts(list(changed.items())).run(ADOPT)
         truth.check(small_files.output, changed)
 
 
@@ -86,10 +109,12 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
 
     def maintain() -> None:
         tables = Tables(small_files.spark.newSession(), loaded.output)
-        while not stopped.wait(1):
+        while not stopped.wait(0.2):
             try:
-                rounds.append(maintenance.optimize(tables))
+                maintenance.optimize(tables)
+                stray = left_behind(small_files, 48)
                 maintenance.vacuum(tables, 24)
+                rounds.append(stray.exists())
             except Exception as error:  # noqa: BLE001  # for the test to raise
                 failures.append(error)
                 return
@@ -98,13 +123,14 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
     beside.start()
     changed = {key: POOL[(i + 5) % len(SOURCE)] for i, key in enumerate(SOURCE)}
     try:
-        small_files.texts(list(changed.items())).run("limits.unit_rows=1")
+        small_files.texts(list(changed.items())).run(ADOPT, "limits.unit_rows=2")
     finally:
         stopped.set()
         beside.join()
 
     assert failures == []
     assert len(rounds) > 1
+    assert not any(rounds)
     truth.check(small_files.output, changed)
 
 
@@ -126,12 +152,13 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     assert list((small_files.output / "_claims").iterdir()) == []
 
 
-def test_the_command_says_what_it_did_and_what_is_missing(
-    small_files: Job, capfd: pytest.CaptureFixture[str], main: Callable[..., tuple[int, str]]
-) -> None:
+def test_the_command_says_what_it_did_and_what_is_missing(small_files: Job, capfd: pytest.CaptureFixture[str]) -> None:
     options = [item for option in small_files.options() for item in ("--set", option)]
     log = ["--set", f"log={small_files.directory}/run.log"]
     assert maintain_tables([*options, *log, "optimize"]) == 0
     assert "small files joined" in capfd.readouterr().out
+    detail = tables_of(small_files)[0].detail("documents")
+    assert detail is not None
+    assert detail["numFiles"] == 1
     assert maintain_tables([*options, *log, "--set", "output.path=/nowhere/at/all", "optimize"]) == 1
     assert "no entity tables at" in capfd.readouterr().err

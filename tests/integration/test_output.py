@@ -3,70 +3,46 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from delta.tables import DeltaTable
 from deltalake import DeltaTable as DeltaReader
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from entitymill import schemas, settings
-from entitymill.errors import OutputError, RejectedError, SettingsError, SourceError
-from entitymill.platform.session import configured
+from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run.extraction import extract
 from entitymill.run.plan import Plan
-from entitymill.tables import Tables, parquet_swap
+from entitymill.source.reader import open_source
+from entitymill.tables import table_checks, table_making
 
-from .conftest import Job
+from .conftest import MODELS, Job
 
 TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody came.")]
 EXPECTED = [("a", "Angela Merkel", "PER"), ("a", "Emmanuel Macron", "PER"), ("a", "Paris", "LOC")]
 
 
-def test_parquet_is_written_by_label_and_replaced_as_a_whole(job: Job) -> None:
-    job.texts(TEXTS).run("output.format=parquet")
-    job.texts(TEXTS[:1]).run("output.format=parquet")
-
-    directory = job.output / "entities"
-    assert {path.name for path in directory.glob("label=*")} == {"label=PER", "label=LOC"}
-    assert pq.read_table(directory, partitioning="hive").num_rows == 3
-    assert sorted(path.name for path in job.output.iterdir()) == ["documents", "entities", "rejects", "runs"]
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Seconds that a check pauses for, of which none passes."""
+    taken: list[int] = []
+    monkeypatch.setattr(table_checks, "time", SimpleNamespace(sleep=taken.append))
+    return taken
 
 
-def test_a_parquet_swap_that_died_in_the_middle_is_undone_or_finished(job: Job) -> None:
-    job.texts(TEXTS).run("output.format=parquet")
-    # As a run killed between its two renames leaves it.
-    (job.output / "entities").rename(job.output / "_replaced")
-    (job.output / "_written_7").mkdir()
-    (job.output / "_written_7" / "half.parquet").write_bytes(b"half")
-
-    loaded = settings.load(None, job.options("output.format=parquet"), {})
-    parquet_swap.settle(Tables(job.spark, loaded.output))
-
-    assert pq.read_table(job.output / "entities").num_rows == 3
-    assert not (job.output / "_written_7").exists()
-
-
-def test_parquet_without_one_mention_is_a_table_like_any_other(job: Job) -> None:
-    job.texts(TEXTS[1:]).run("output.format=parquet")
-    job.texts(TEXTS).run("output.format=parquet")
-    assert job.read("entities", "output.format=parquet").count() == 3
-    job.texts(TEXTS[1:]).run("output.format=parquet")
-    assert job.read("entities", "output.format=parquet").count() == 0
-    assert job.texts([]).run("output.format=parquet").removed == 1
-
-
-def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job) -> None:
+def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job, pauses: list[int]) -> None:
     (job.output / "entities").mkdir(parents=True)
     (job.output / "entities" / "mine.csv").write_text("a,b")
     with pytest.raises(OutputError, match="was not written by"):
         job.texts(TEXTS).run("output.format=parquet")
     assert (job.output / "entities" / "mine.csv").exists()
+    assert pauses == [1, 2]
 
 
-def test_a_table_that_was_never_finished_blocks_nobody(job: Job) -> None:
+def test_a_table_that_was_never_finished_blocks_nobody(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_making, "MAKING_SECONDS", 0.05)
     for name in ("documents", "entities", "runs", "rejects"):
         (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
     job.texts(TEXTS).run()
@@ -74,42 +50,23 @@ def test_a_table_that_was_never_finished_blocks_nobody(job: Job) -> None:
     assert job.read("entities").schema["doc_id"].metadata["comment"]
 
 
-def test_a_carried_column_of_another_type_is_named(job: Job) -> None:
-    table = pa.table({"id": ["a"], "text": [TEXTS[0][1]], "n": [7]})
-    job.texts(table).run("source.passthrough=[n]")
-    job.texts(table.set_column(2, "n", pa.array([7.5])))
-    for full in (False, True):
-        with pytest.raises(OutputError, match="n is double now and bigint in"):
-            job.run("source.passthrough=[n]", full=full)
-    assert [row.n for row in job.read("entities").collect()] == [7] * 3
-
-
-@pytest.mark.parametrize("carried", ["Label", "n, n"])
-def test_a_carried_column_whose_name_is_taken_is_named(job: Job, carried: str) -> None:
-    job.texts(pa.table({"id": ["a"], "text": [TEXTS[0][1]], "Label": [7], "n": [7]}))
-    with pytest.raises(SourceError, match="is the name of another column of the entities table"):
-        job.run(f"source.passthrough=[{carried}]")
-    assert not job.output.exists()
-
-
-def test_a_rebuild_leaves_nothing_of_a_label_that_is_not_found_any_more(job: Job, spark: SparkSession) -> None:
-    job.texts(TEXTS).run()
-    with configured(spark, {"spark.sql.sources.partitionOverwriteMode": "dynamic"}):
-        job.texts([("a", "Angela Merkel came.")]).run(full=True)
-    assert job.mentions() == [("a", "Angela Merkel", "PER")]
-
-
-def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> None:
-    job.texts(TEXTS)
-    spark.sql("CREATE SCHEMA IF NOT EXISTS entity_tables")
+def test_tables_can_live_in_a_catalog_schema(spark: SparkSession) -> None:
+    """Named with their catalog or without; of a source named so, too, which is found as the Delta table it is."""
+    for schema in ("names_raw", "entity_tables"):
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    spark.createDataFrame(TEXTS, "key string, body string").write.format("delta").saveAsTable("names_raw.articles")
     spark.range(1).write.format("delta").saveAsTable("entity_tables.staged_entities")  # somebody else's
-    options = [option for option in job.options() if not option.startswith("output.path")]
-    for _ in range(2):
-        extract(spark, settings.load(None, [*options, "output.schema=entity_tables"], {}))
+    source = ["source.format=table", "source.path=spark_catalog.names_raw.articles"]
+    options = [*source, "source.id_column=key", "source.text_column=body", *MODELS, "spark.partitions=2"]
+    schemas_ = ("spark_catalog.entity_tables", "entity_tables")
+    runs = [extract(spark, settings.load(None, [*options, f"output.schema={schema}"], {})) for schema in schemas_]
+    assert [run.mode for run in runs] == ["first", "none"]
 
-    rows = spark.read.table("entity_tables.entities").orderBy("begin").collect()
+    rows = spark.read.table("spark_catalog.entity_tables.entities").orderBy("begin").collect()
     assert [(row.doc_id, row.entity, row.label) for row in rows] == EXPECTED
-    assert spark.read.table("entity_tables.runs").count() == 2
+    for name, count in {"documents": len(TEXTS), "runs": len(runs)}.items():
+        versions = [row.source_version for row in spark.read.table(f"entity_tables.{name}").collect()]
+        assert versions == ["0"] * count
     assert spark.read.table("entity_tables.staged_entities").count() == 1
     detail = DeltaTable.forName(spark, "entity_tables.entities").detail().collect()[0]
     assert (detail.partitionColumns, detail.properties["entitymill.schema"]) == (["label"], schemas.VERSION)
@@ -117,55 +74,21 @@ def test_tables_can_live_in_a_catalog_schema(job: Job, spark: SparkSession) -> N
     assert {f["name"] for f in json.loads(written)["fields"] if not f["nullable"]} == {"doc_id", "mention_id", "label"}
 
 
-def test_a_catalog_table_is_read_at_one_version(job: Job, spark: SparkSession) -> None:
-    spark.createDataFrame(TEXTS, "key string, body string").write.format("delta").saveAsTable("texts_of_test")
-    columns = ["source.id_column=key", "source.text_column=body"]
-    job.run("source.format=table", "source.path=texts_of_test", *columns)
-    assert job.mentions() == EXPECTED
-    assert {row.source_version for row in job.read("documents").collect()} == {"0"}
-
-
-def test_a_delta_path_is_read_and_its_version_recorded(job: Job, spark: SparkSession) -> None:
-    path = f"{job.directory}/delta"
-    spark.createDataFrame([("gone", "x")], "id string, text string").write.format("delta").save(path)
-    frame = spark.createDataFrame(TEXTS, "id string, text string")
-    frame.write.format("delta").mode("overwrite").save(path)
-    job.run("source.format=delta", f"source.path={path}")
-    assert job.mentions() == EXPECTED
-    assert job.read("runs").collect()[0].source_version == "1"
-
-
 def test_ids_of_any_single_valued_type_become_strings(job: Job) -> None:
     days = pa.array([0, 1], pa.date32())
-    job.texts(pa.table({"id": days, "text": [text for _, text in TEXTS]})).run()
-    assert {row.doc_id for row in job.read("documents").collect()} == {"1970-01-01", "1970-01-02"}
-
-
-def test_passthrough_columns_follow_each_entity_and_may_come_and_go(job: Job) -> None:
-    table = pa.table({"id": ["a"], "text": [TEXTS[0][1]], "n": [7], "nested": [{"x": 1.5}]})
-    job.texts(table).run("source.passthrough=[n]")
-    job.run("source.passthrough=[n, nested]")
-    rows = job.read("entities").collect()
-    assert [(row.n, row.nested.x) for row in rows] == [(7, 1.5)] * 3
-    job.run()
-    assert job.read("entities").where(F.col("n").isNotNull()).count() == 0
-    assert len(job.mentions()) == 3
+    job.texts(pa.table({"id": days, "text": [text for _, text in TEXTS]}))
+    rows = open_source(job.spark, settings.load(None, job.options(), {}).source).rows.collect()
+    assert {row.doc_id for row in rows} == {"1970-01-01", "1970-01-02"}
 
 
 @pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, format_: str) -> None:
+def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, pauses: list[int], format_: str) -> None:
     foreign = str(job.output / "entities")
     spark.range(3).write.format(format_).save(foreign)
     with pytest.raises(OutputError, match="exists and was not written by"):
         job.texts(TEXTS).run(f"output.format={format_}")
     assert spark.read.format(format_).load(foreign).count() == 3
-
-
-def test_a_table_of_another_schema_version_is_refused(job: Job, spark: SparkSession) -> None:
-    job.texts(TEXTS).run()
-    spark.sql(f"ALTER TABLE delta.`{job.output}/entities` SET TBLPROPERTIES ('entitymill.schema' = '99')")
-    with pytest.raises(OutputError, match="has schema 99, this program writes 3"):
-        job.texts(TEXTS[:1]).run()
+    assert pauses == ([1, 2] if format_ == "parquet" else [])
 
 
 @pytest.mark.parametrize("place", ["in", "around", "foreign"])

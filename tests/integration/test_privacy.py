@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
 from entitymill import cli, settings
-from entitymill.commands.redact import parser
+from entitymill.engines.engine import open_engine
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.tables import Tables, table_rows
+from entitymill.tables import table_rows
 from entitymill.tables.erasure import erase
 from entitymill.tables.redaction import masked, redact
 
-from .conftest import Job
+from .conftest import Job, recognised
 
 TEXTS = {
     "a": "😀 Angela Merkel flew to Paris.",
@@ -25,10 +27,17 @@ TEXTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def prepared(module_job: Job) -> Job:
+    module_job.texts(list(TEXTS.items())).run()
+    return module_job
+
+
 @pytest.fixture
-def filled(job: Job) -> Job:
-    job.texts(list(TEXTS.items())).run()
-    return job
+def filled(prepared: Job, tmp_path: Path) -> Job:
+    """A copy for each test: a Delta log names its files relative to the table."""
+    shutil.copytree(prepared.directory, tmp_path, dirs_exist_ok=True)
+    return Job(prepared.spark, tmp_path)
 
 
 def loaded(job: Job, *overrides: str) -> settings.Settings:
@@ -101,40 +110,42 @@ def test_a_document_is_erased_and_that_is_recorded(filled: Job) -> None:
     record = {(row["table"], row["rows"]) for row in filled.read("erasures").collect()}
     assert record == {("entities", 3), ("entities", 0), ("documents", 1), ("documents", 0), ("rejects", 0)}
     assert filled.read("erasures").select("doc_id_sha256").distinct().count() == 2
-    assert filled.run().mode in ("compare", "none")
+    again = filled.run("output.adopt_source=true")  # a copy's source is another file
+    assert (again.mode, again.documents, again.removed) == ("compare", 0, 0)
     assert {row["doc_id"] for row in filled.read("documents").collect()} == {"a", "c"}
 
 
-def test_files_of_plain_parquet_are_swapped_by_the_job(job: Job) -> None:
-    parquet = "output.format=parquet"
-    job.texts(list(TEXTS.items())).run(parquet)
-    job.texts([(key, text) for key, text in TEXTS.items() if key != "b"])
-    with pytest.raises(OutputError, match="run the job"):
-        erase(job.spark, loaded(job, parquet), ["b"])
-    job.run(parquet)
-    assert erase(job.spark, loaded(job, parquet), ["b"])["entities"] == 0
-    assert not on_disk(job.output, "Barack")
+def test_mentions_that_are_not_wanted_become_no_rows(spark: SparkSession) -> None:
+    def found(*chosen: str) -> list[tuple[str, int, str, float]]:
+        rows = recognised(spark, TEXTS, *chosen)
+        return sorted((key, one.begin, one.label, one.confidence) for key, row in rows.items() for one in row.mentions)
+
+    everything = found()
+    least = sorted(confidence for *_, confidence in everything)[2]
+    wanted = {
+        "entities.labels=[PER]": [one for one in everything if one[2] == "PER"],
+        f"entities.min_confidence={least}": [one for one in everything if one[3] >= least],
+        "entities.min_confidence={PER: 1}": [one for one in everything if one[2] == "LOC"],
+    }
+    assert [len(kept) for kept in wanted.values()] == [3, 3, 2]
+    for chosen, kept in wanted.items():
+        assert found(chosen) == kept
 
 
-def test_mentions_that_are_not_wanted_become_no_rows(filled: Job) -> None:
-    everything = filled.read("entities").select("doc_id", "begin", "label", "confidence").collect()
-    assert filled.run("entities.labels=[PER]").documents == 3
-    assert {row["label"] for row in filled.read("entities").collect()} == {"PER"}
-    least = sorted(row["confidence"] for row in everything)[2]
-    summary = filled.run(f"entities.min_confidence={least}")
-    kept = [row for row in everything if row["confidence"] >= least]
-    held = filled.read("entities").select("doc_id", "begin", "label", "confidence").collect()
-    assert sorted(held) == sorted(kept)
-    assert sum(row["entities"] for row in filled.read("documents").collect()) == sum(summary.by_label.values()) == len(kept)
-    filled.run("entities.min_confidence={PER: 1}")
-    assert {row["label"] for row in filled.read("entities").collect()} == {"LOC"}
-    assert filled.run("entities.min_confidence={PER: 1}").mode == "none"
+def test_documents_are_done_again_when_other_mentions_are_wanted(filled: Job) -> None:
+    """Runs go by the fingerprint: tests/stages/test_changes.py."""
+    chosen = ("entities.labels=[PER]", "entities.min_confidence=0.5", "entities.min_confidence={PER: 0.5}")
+    prints = {open_engine(filled.spark, loaded(filled, one)).fingerprint for one in chosen}
+    held = {row["fingerprint"] for row in filled.read("documents").collect()}
+    assert len(held) == 1
+    assert len(prints | held) == 4
 
 
-def test_a_label_that_the_model_does_not_know(main: Callable[..., tuple[int, str]], filled: Job) -> None:
+def test_a_label_that_the_model_does_not_know(main: Callable[..., tuple[int, str]], job: Job) -> None:
     code, said = main("entities.labels=[PERSON]")
     assert code == 2
     assert "knows no label PERSON; it knows LOC, MISC, ORG, PER" in said
+    assert not job.output.exists()
 
 
 @pytest.mark.parametrize(
@@ -146,27 +157,6 @@ def test_mentions_group_by_what_they_name(job: Job, entity: str, normalized: str
     assert row["entity_normalized"] == normalized
 
 
-@pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_tables_of_before_get_the_column(filled: Job, format_: str, tmp_path: Path) -> None:
-    chosen = (f"output.format={format_}", f"output.path={tmp_path}/older")
-    filled.run(*chosen)
-    tables = Tables(filled.spark, loaded(filled, *chosen).output)
-    older = tables.read("entities").drop("entity_normalized").localCheckpoint()
-    if format_ == "delta":
-        options = {"overwriteSchema": "true"}
-        older.write.format("delta").mode("overwrite").options(**options).save(tables.address("entities"))
-        before = tables.history("entities", 1).collect()[0]["version"]
-    else:
-        older.write.mode("overwrite").partitionBy("label").parquet(tables.address("entities"))
-    filled.texts([*TEXTS.items(), ("d", "Bob Dylan sang.")]).run(*chosen)
-    found = {row["entity"]: row["entity_normalized"] for row in tables.read("entities").collect()}
-    assert found["Paris"] == "paris"
-    if format_ == "delta":  # no version has the column empty: a run may die after any
-        first = filled.spark.read.format("delta").option("versionAsOf", before + 1).load(tables.address("entities"))
-        assert first.where("entity_normalized IS NOT NULL").count() == 5
-    assert found["Bob Dylan"] == "bob dylan"
-
-
 def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixture[str]) -> None:
     options = [item for option in [*filled.options(), f"log={filled.directory}/log"] for item in ("--set", option)]
     assert cli.main(["redact", *options, "--to", f"{filled.directory}/red", "--labels", "PER"]) == 0
@@ -174,5 +164,7 @@ def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixtu
     assert cli.main(["erase", *options, "--ids", "a"]) == 3
     assert "the next run would bring them back" in " ".join(capsys.readouterr().err.split())
     assert cli.main(["erase", *options]) == 2
-    assert cli.main(["erase", *options, "--ids-file", f"{filled.directory}/none"]) == 2
-    assert parser().prog == "entitymill redact"
+    assert "--ids, --ids-file: 0 ids are named" in " ".join(capsys.readouterr().err.split())
+    missing = f"{filled.directory}/none"
+    assert cli.main(["erase", *options, "--ids-file", missing]) == 2
+    assert f"--ids-file: {missing} cannot be read" in " ".join(capsys.readouterr().err.split())
