@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Literal
 
+import pytest
+from pyspark.sql import Row, SparkSession
+
+import entitymill
 from nasty import NASTY, SAMPLE
 
-from .conftest import Job
+from .conftest import ROOT, Job, recognised
 
-HEALTHY = [(f"healthy-{number:02d}", text) for number, text in enumerate(SAMPLE * 5)]
+HEALTHY = {f"healthy-{number:02d}": text for number, text in enumerate(SAMPLE * 5)}
 MEGABYTES = "a megabyte without a blank"
 """What a run of minutes is made of is cut short; one text is left as long as it is."""
 SHORTENED = 3_000
+CUT = [text if name == MEGABYTES else text[:SHORTENED] for name, text in NASTY.items()]
+PAIRS = zip(enumerate(CUT), list(HEALTHY.items()) * 20, strict=False)
+TEXTS = dict(row for (number, text), healthy in PAIRS for row in ((f"nasty-{number:03d}", text), healthy))
 
 
-def entities(job: Job) -> list[tuple]:
-    rows = job.read("entities").where("doc_id LIKE 'healthy%'").orderBy("doc_id", "begin").collect()
+def clean(detector: Literal["dl", "rules"]) -> list[tuple]:
+    """What a Python program finds in the healthy texts alone, without Spark."""
+    tagger = entitymill.load(ROOT / "models" / "demo", detector=detector)
     return [
-        (row.mention_id, row.sentence_id, row.entity, row.label, row.token_count, pytest.approx(row.confidence, abs=1e-5))
-        for row in rows
+        (f"{key}:{found.begin}-{found.end}", *brief(found))
+        for key, text in sorted(HEALTHY.items())
+        for found in tagger(text)
     ]
 
 
-@pytest.mark.parametrize("detector", ["dl", "rules"])
-def test_healthy_texts_beside_nasty_ones_are_as_without_them(job: Job, detector: str) -> None:
-    options = (f"segmentation.detector={detector}", "source.max_chars=2000000")
-    job.texts(HEALTHY).run(*options)
-    clean = entities(job)
-    nasty = [
-        (f"nasty-{number:03d}", text if name == MEGABYTES else text[:SHORTENED])
-        for number, (name, text) in enumerate(NASTY.items())
-    ]
-    mixed = [row for pair in zip(nasty, HEALTHY * 20, strict=False) for row in pair]
+def brief(mention: Row | entitymill.Mention) -> tuple:
+    close = pytest.approx(mention.confidence, abs=1e-5)
+    return (mention.sentence_id, mention.entity, mention.label, mention.token_count, close)
 
-    summary = job.texts(list(dict(mixed).items())).run(*options, full=True)
 
-    assert clean
-    assert entities(job) == clean
+def test_healthy_texts_beside_nasty_ones_are_as_without_them(job: Job) -> None:
+    summary = job.texts(list(TEXTS.items())).run("source.max_chars=2000000")
+
+    rows = job.read("entities").orderBy("doc_id", "begin").collect()
+    healthy = [(row.mention_id, *brief(row)) for row in rows if row.doc_id in HEALTHY]
+    assert healthy == clean("dl") != []
     assert (job.rejects(), summary.rejects) == ([], {})
-    assert job.read("documents").count() == len(HEALTHY) + len(nasty)
-    texts = dict(mixed)
-    for row in job.read("entities").where("doc_id LIKE 'nasty%'").collect():
-        assert texts[row.doc_id][row.begin : row.end] == row.entity
+    assert job.read("documents").count() == len(TEXTS)
+    assert all(TEXTS[row.doc_id][row.begin : row.end] == row.entity for row in rows)
+
+
+def test_so_they_are_with_the_other_detector(spark: SparkSession) -> None:
+    rows = recognised(spark, TEXTS, "segmentation.detector=rules")
+
+    healthy = [(found.mention_id, *brief(found)) for key in sorted(HEALTHY) for found in rows[key].mentions]
+    assert healthy == clean("rules") != []
+    assert [key for key, row in rows.items() if row.failure is not None] == []
+    assert set(rows) == set(TEXTS)
+    for key, row in rows.items():
+        assert all(TEXTS[key][found.begin : found.end] == found.entity for found in row.mentions)

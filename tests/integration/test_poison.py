@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -13,23 +10,18 @@ from pyspark.sql import DataFrame
 import poison_stub
 from entitymill.engines.openvino import FACTORY
 from entitymill.errors import RejectedError
-from entitymill.run.failures import AGAIN
+from entitymill.run.failures import AGAIN, STAGE
 from entitymill.run.summary import Summary
 from entitymill.tables.publisher import Counted
 
 from .conftest import Job
 from .delta_source import BASE, FEED, Source
 
-GOLDEN = [json.loads(line) for line in (Path(__file__).parents[1] / "golden" / "documents.jsonl").open(encoding="utf8")]
-GOOD = [(document["id"], document["text"]) for document in GOLDEN]
-DEADLY = {"segfault": poison_stub.SEGFAULT, "kill": poison_stub.KILL, "loop": poison_stub.LOOP}
-POISON = [(name, f"{word} met Angela Merkel in Paris.") for name, word in DEADLY.items()]
-REJECTED = [
-    ("kill", "recognition", "tagger_crashed", "killed by SIGKILL"),
-    ("loop", "recognition", "tagger_timed_out", "no answer in 6 s"),
-    ("segfault", "recognition", "tagger_crashed", "killed by SIGSEGV"),
-]
-LIMITS = ("limits.batch_seconds=6", "limits.max_reject_ratio=0.5")
+GOOD = list(BASE.items())
+MET = "met Angela Merkel in Paris."
+LIMITS = ("limits.batch_seconds=3", "limits.max_reject_ratio=0.5")
+ALL_MAY_FAIL = (*LIMITS, "limits.max_reject_ratio=1")
+SEGFAULT, KILL = "killed by SIGSEGV", "killed by SIGKILL"
 
 
 @pytest.fixture(autouse=True)
@@ -47,39 +39,61 @@ def entities(job: Job, *overrides: str) -> list[tuple]:
 
 def rejects(job: Job) -> list[tuple]:
     rows = job.read("rejects").collect()
-    return sorted((row.doc_id, row.stage, row.code, row.detail) for row in rows)
+    assert {row.stage for row in rows} <= {STAGE}
+    return sorted((row.doc_id, row.code, row.detail) for row in rows)
 
 
 def documents(job: Job) -> set[str]:
     return {row.doc_id for row in job.read("documents").collect()}
 
 
-def test_poison_is_rejected_and_all_other_documents_are_as_without_it(job: Job) -> None:
-    job.texts(GOOD).run()
+def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_without_it(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was short of memory one night leaves nothing behind; true poison is not tried for ever."""
+    source = Source(job, **FEED)
+    job.run(*source.options())
     clean = entities(job)
 
-    # One of the documents that the output holds goes bad, too.
-    known, text = GOOD[0]
-    spoiled = [(known, f"{text} {poison_stub.KILL}"), *GOOD[1:], *POISON]
-    summary = job.texts(spoiled).run(*LIMITS, "limits.max_reject_ratio=1")
-
-    left = [row for row in clean if not row[0].startswith(f"{known}:")]
-    listed = sorted([*REJECTED, (known, "recognition", "tagger_crashed", "killed by SIGKILL")])
+    # One of the documents that the output holds goes bad, and a new one is.
+    source.change({"d0": f"{BASE['d0']} {poison_stub.KILL}", "loop": f"{poison_stub.LOOP} {MET}"})
+    spoiled = job.run(*source.options(), *ALL_MAY_FAIL)
+    left = [row for row in clean if not row[0].startswith("d0:")]
     assert len(left) < len(clean)
+    assert (spoiled.mode, spoiled.documents, spoiled.rejects) == ("feed", 0, {"tagger_crashed": 1, "tagger_timed_out": 1})
+    assert rejects(job) == [("d0", "tagger_crashed", KILL), ("loop", "tagger_timed_out", "no answer in 3 s")]
     assert entities(job) == left
-    assert rejects(job) == listed
-    assert documents(job) == {doc_id for doc_id, _ in GOOD[1:]}
-    assert summary.rejects == {"tagger_crashed": 3, "tagger_timed_out": 1}
-    assert summary.documents == 0
+    assert documents(job) == BASE.keys() - {"d0"}
 
-    # All that is new is tried in vain again, and too little of the source to give up.
-    again = job.texts(spoiled).run(*LIMITS)
-    assert (again.mode, again.rejects) == ("compare", summary.rejects)
-    assert entities(job) == left
-    assert rejects(job) == [(doc_id, stage, code, detail + AGAIN) for doc_id, stage, code, detail in listed]
+    # The source is as it was; it was the machine.
+    with monkeypatch.context() as healthy:
+        healthy.setattr("entitymill.engines.openvino.FACTORY", FACTORY)
+        healed = job.run(*source.options(), *LIMITS)
+    assert (healed.mode, healed.documents, rejects(job)) == ("compare", 2, [])
+    assert [row for row in entities(job) if not row[0].startswith(("d0:", "loop:"))] == left
+    assert {row[0] for row in clean} <= {row[0] for row in entities(job)}
+    assert documents(job) == BASE.keys() | {"loop"}
 
-    healed = job.texts(GOOD).run(*LIMITS)
-    assert (healed.documents, rejects(job), entities(job)) == (1, [], clean)
+    source.delete("loop")
+    new = {"segfault": f"{poison_stub.SEGFAULT} {MET}", "kill": f"{poison_stub.KILL} {MET}"}
+    source.change({"d0": BASE["d0"], "d1": f"{BASE['d1']} {poison_stub.KILL}"} | new)
+    assert job.run(*source.options(), *ALL_MAY_FAIL).rejects == {"tagger_crashed": 3}
+    listed = [("d1", "tagger_crashed", KILL), ("kill", "tagger_crashed", KILL), ("segfault", "tagger_crashed", SEGFAULT)]
+    left = [row for row in clean if not row[0].startswith("d1:")]
+    assert (rejects(job), entities(job), documents(job)) == (listed, left, BASE.keys() - {"d1"})
+
+    # All that is new is tried in vain again, and too little of the source to give up; then no more.
+    again = job.run(*source.options(), *LIMITS)
+    assert (again.mode, again.rejects) == ("compare", {"tagger_crashed": 3})
+    assert rejects(job) == [(doc_id, code, detail + AGAIN) for doc_id, code, detail in listed]
+    assert job.run(*source.options(), *LIMITS).mode == "none"
+    assert (len(rejects(job)), entities(job)) == (3, left)
+
+    source.delete(*new)
+    source.change({"d1": BASE["d1"]})
+    mended = job.run(*source.options(), *LIMITS)
+    assert (mended.documents, rejects(job), entities(job)) == (1, [], clean)
+    assert documents(job) == BASE.keys()
 
 
 def test_a_parquet_output_loses_what_a_poisoned_document_had(job: Job) -> None:
@@ -88,37 +102,18 @@ def test_a_parquet_output_loses_what_a_poisoned_document_had(job: Job) -> None:
     clean = entities(job, parquet)
     known, text = GOOD[0]
     job.texts([(known, f"{text} {poison_stub.SEGFAULT}"), *GOOD[1:]]).run(parquet)
-    assert entities(job, parquet) == [row for row in clean if not row[0].startswith(f"{known}:")]
-    assert rejects(job) == [(known, "recognition", "tagger_crashed", "killed by SIGSEGV")]
+    left = [row for row in clean if not row[0].startswith(f"{known}:")]
+    assert entities(job, parquet) == left
+    assert len(left) < len(clean)
+    assert rejects(job) == [(known, "tagger_crashed", SEGFAULT)]
 
 
 def test_too_much_poison_publishes_nothing(job: Job) -> None:
-    job.texts([*GOOD, *POISON[:2]])
+    job.texts([*GOOD, ("kill", f"{poison_stub.KILL} {MET}"), ("segfault", f"{poison_stub.SEGFAULT} {MET}")])
     with pytest.raises(RejectedError, match=r"2 of \d+ documents of a unit of .* crash or hang the tagger, more than"):
         job.run("limits.max_reject_ratio=0")
     assert entities(job) == []
     assert [doc_id for doc_id, *_ in rejects(job)] == ["kill", "segfault"]
-
-
-def test_what_failed_is_tried_once_more_though_the_source_is_as_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that was short of memory one night leaves nothing behind; true poison is not tried for ever."""
-    source = Source(job, **FEED)
-    job.run(*source.options())
-    clean = entities(job)
-    source.change({"d0": f"{BASE['d0']} {poison_stub.KILL}"})
-    assert job.run(*source.options(), *LIMITS).rejects == {"tagger_crashed": 1}
-    assert "d0" not in documents(job)
-
-    with monkeypatch.context() as healthy:
-        healthy.setattr("entitymill.engines.openvino.FACTORY", FACTORY)
-        again = job.run(*source.options(), *LIMITS)
-    assert (again.mode, again.documents, rejects(job)) == ("compare", 1, [])
-    assert {row[0].split(":")[0] for row in entities(job)} >= {row[0].split(":")[0] for row in clean}
-
-    source.change({"d1": f"{BASE['d1']} {poison_stub.KILL}"})
-    modes = [job.run(*source.options(), *LIMITS).mode for _ in range(3)]
-    assert modes == ["feed", "compare", "none"]
-    assert [(doc_id, detail) for doc_id, _, _, detail in rejects(job)] == [("d1", f"killed by SIGKILL{AGAIN}")]
 
 
 def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the_run(
@@ -126,7 +121,7 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
 ) -> None:
     """Else it would be published as one without mentions, and never be looked at again."""
     marker = job.directory / "now"
-    job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD])
+    job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
     count = Summary.count
 
     def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> Counted:

@@ -32,7 +32,7 @@ def filled(module_job: Job) -> Job:
     days = [date(2026, 11, 2) + timedelta(days=4 * number) for number in range(len(TEXTS))]
     table = pa.table({"id": [f"d{number}" for number in range(len(TEXTS))], "published": days, "text": TEXTS})
     module_job.texts(table).run("source.passthrough=[published]")
-    # A change leaves a deletion vector, which every reader has to know.
+    # A change leaves a deletion vector, which every reader has to know: see below.
     changed = table.set_column(2, "text", pa.array([*TEXTS[:4], TEXTS[4].replace("London", "Paris")]))
     module_job.texts(changed).run("source.passthrough=[published]")
     return module_job
@@ -65,6 +65,11 @@ def test_a_query_gives_the_same_rows_everywhere(filled: Job, title: str, sql: st
     pandas = plain(list(frame.itertuples(index=False, name=None)))
     assert spark, title
     assert spark == duck == pandas
+
+
+def test_a_change_left_a_deletion_vector(filled: Job) -> None:
+    logs = (filled.output / "entities" / "_delta_log").glob("*.json")
+    assert any('"deletionVector":{' in log.read_text(encoding="utf8") for log in logs)
 
 
 def test_the_page_has_them_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from rich.console import Console
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import metrics, page_queries, page_text
+from entitymill.reporting import after_run, metrics, page_queries, page_text
 from entitymill.reporting.figures import Figures
+from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from truth import POOL
 
@@ -154,37 +158,46 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     assert read(output, "report.show_text=true").shown == found
 
 
-def test_sentences_of_changed_documents_are_left_out(job: Job) -> None:
-    texts(job, 3).run(*DATED)
-    job.texts(pa.table({"id": ["d0"], "text": ["Something else, and longer than what was there before, in Paris."],
-                        "published": [DAY]}))  # fmt: skip
-    found = read(job, "report.show_text=true").shown
-    assert found is not None
-    assert (found.sentences, found.changed > 0) == ((), True)
-    (job.directory / "texts.parquet").unlink()
-    found = read(job, "report.show_text=true").shown
-    assert found is not None
-    assert "source.path" in found.problem
-    assert found.top
+def test_sentences_of_changed_documents_are_left_out(output: Job) -> None:
+    source = output.directory / "texts.parquet"
+    as_it_was = source.read_bytes()
+    other = "Something else, and longer than what was there before, in Paris."
+    try:
+        output.texts(pa.table({"id": ["d0"], "text": [other], "published": [DAY]}))
+        found = read(output, "report.show_text=true").shown
+        assert found is not None
+        assert (found.sentences, found.changed > 0) == ((), True)
+        source.unlink()
+        found = read(output, "report.show_text=true").shown
+        assert found is not None
+        assert "source.path" in found.problem
+        assert found.top
+    finally:
+        source.write_bytes(as_it_was)
+
+
+@pytest.fixture(scope="module")
+def texted(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Days as text, and a number."""
+    job = Job(spark, tmp_path_factory.mktemp("texted"))
+    days = ["2026-11-03", "2026-11-03T23:00:00", "soon"]
+    number = pa.array([3, 4, 5], pa.int32())
+    job.texts(pa.table({"id": ["a", "b", "c"], "text": ["Paris."] * 3, "published": days, "number": number}))
+    job.run("source.passthrough=[published, number]")
+    return job
 
 
 @pytest.mark.parametrize(
-    ("column", "kind", "message"),
-    [("number", pa.int32(), "number is int; it must be a date"), ("later", None, "not in the table entities yet")],
+    ("column", "message"),
+    [("number", "number is int; it must be a date"), ("later", "not in the table entities yet")],
 )
-def test_a_column_without_days_is_named(job: Job, column: str, kind: pa.DataType | None, message: str) -> None:
-    job.texts(pa.table({"id": ["a"], "text": ["Paris."], "number": pa.array([3], kind or pa.int32())}))
-    job.run("source.passthrough=[number]")
-    chosen = settings.load(None, job.options(f"source.passthrough=[{column}]", f"report.date_column={column}"), {})
+def test_a_column_without_days_is_named(texted: Job, column: str, message: str) -> None:
     with pytest.raises(SettingsError, match=f"report.date_column: .*{message}"):
-        page_queries.read(job.spark, chosen, Tables(job.spark, chosen.output))
+        read(texted, f"source.passthrough=[{column}]", f"report.date_column={column}")
 
 
-def test_days_may_be_text(job: Job) -> None:
-    days = ["2026-11-03", "2026-11-03T23:00:00", "soon"]
-    job.texts(pa.table({"id": ["a", "b", "c"], "text": ["Paris."] * 3, "published": days}))
-    job.run("source.passthrough=[published]")
-    found = read(job).days
+def test_days_may_be_text(texted: Job) -> None:
+    found = read(texted).days
     assert found is not None
     assert (found.counts, found.without) == ({dt.date(2026, 11, 3): {"LOC": 2}}, 1)
 
@@ -238,17 +251,24 @@ def test_a_run_writes_its_page_and_metrics_and_ends_with_6(job: Job, capsys: pyt
     total = sum(row.documents for row in job.read("runs").collect())
     assert found["entitymill_documents_total"] == total
 
-    # Nothing to do: nothing that drifts.
+    # Nothing to do: nothing that drifts. The page is that of the run before.
+    page.unlink()
     assert cli.main(["extract", *options]) == 0
     assert "beyond its bound" in page.read_text(encoding="utf8")
 
 
-def test_a_page_that_cannot_be_written_fails_no_run(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [*job.texts([("a", "Paris.")]).options("log=stderr"), "report.path=/proc/page.html"]
-    assert cli.main(["extract", *(item for option in options for item in ("--set", option))]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "The run was published, but not its page: report.path: /proc/page.html cannot be written" in out
-    assert job.mentions() == [("a", "Paris", "LOC")]
+def test_a_page_that_cannot_be_written_fails_no_run(output: Job) -> None:
+    chosen = loaded(output, "report.path=/proc/page.html", "report.fail_on_drift=true", "report.drift_sentences=1000000")
+    latest = next(run for run in read(output).runs if run.mode == "compare")
+    summary = Summary(latest.run_id, dt.datetime.now(dt.timezone.utc), mode="compare")
+    told = io.StringIO()
+
+    drift = after_run.finish(output.spark, chosen, Tables(output.spark, chosen.output), summary, Console(file=told))
+
+    said = " ".join(told.getvalue().split())
+    assert "The run was published, but not its page: report.path: /proc/page.html cannot be written" in said
+    assert drift is not None, "it is looked at without a page, too"
+    after_run.judge(chosen, drift)
 
 
 def test_a_failed_run_says_so_in_its_metrics(job: Job) -> None:

@@ -14,10 +14,13 @@ from mean import fuzzed, lost
 from nasty import NASTY
 from ours import by_ours
 
-from .conftest import ROOT, Job
+from .conftest import ROOT, recognised
 
 FUZZED, SHORTENED, LONG = 800, 400, 50_000
 SPEECH = pq.read_table(ROOT / "data" / "state_union.parquet", columns=["text"])["text"][0].as_py()
+DISPUTED = "Angela Merkel spoke... Then Paris (see p. 5. Rome) answered!? yes"
+DETECTORS: dict[sentences.Kind, int] = {"dl": 3, "rules": 4, "sentencex": 2}
+"""How many sentences each finds in it."""
 PARAGRAPH = "Angela Merkel met Emmanuel Macron in Paris. They discussed Ukraine.\n\n"
 
 
@@ -33,12 +36,15 @@ def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentence
     assert len(texts) > FUZZED
 
 
-@pytest.mark.parametrize("detector", ["dl", "rules", "sentencex"])
-def test_a_long_document_has_the_sentences_of_its_paragraphs(job: Job, detector: str) -> None:
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_long_document_has_the_sentences_of_its_paragraphs(spark: SparkSession, detector: sentences.Kind) -> None:
     text = PARAGRAPH * 150
-    job.texts([("long", text), ("one", PARAGRAPH)]).run(f"segmentation.detector={detector}")
+    texts = {"long": text, "one": PARAGRAPH, "disputed": DISPUTED}
+    rows = recognised(spark, texts, f"segmentation.detector={detector}")
 
-    found = {name: job.read("entities").where(f"doc_id = '{name}'").orderBy("begin").collect() for name in ("long", "one")}
-    assert len(found["long"]) == 150 * len(found["one"]) >= 450
-    assert found["long"][-1].sentence_id == 2 * 150 - 1
-    assert all(text[row.begin : row.end] == row.entity for row in found["long"])
+    long = rows["long"].mentions
+    assert len(long) == 150 * len(rows["one"].mentions) >= 450
+    assert long[-1].sentence_id == 2 * 150 - 1
+    assert all(text[mention.begin : mention.end] == mention.entity for mention in long)
+    # The workers have the detector that was chosen.
+    assert rows["disputed"].sentences == DETECTORS[detector]

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import openvino as ov
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
 
+from entitymill import settings
 from entitymill.commands import prepare
 from entitymill.engines import sparknlp_model, sparknlp_stages
+from entitymill.engines.engine import open_engine
 from entitymill.errors import ModelError
 from entitymill.platform.session import has_class
 from entitymill.settings import sections
 
-from .conftest import ROOT, Job
+from .class_path import class_path_without
+from .conftest import MODELS, ROOT, Job, recognised
 
 TINY = ROOT / "tests" / "golden" / "tiny_models"
-TEXTS: list[tuple[str | None, str | None]] = [
-    ("a", "😀 Angela Merkel met Emmanuel Macron in Paris. The well-known U.N. envoy, José Pérez, came from São Paulo."),
-    ("b", ""),
-    ("c", "Nobody else came."),
-    ("d", "Apple Inc. opened a plant in Austin, Texas. " * 30),
-]
+TEXTS = {
+    "a": "😀 Angela Merkel met Emmanuel Macron in Paris. The well-known U.N. envoy, José Pérez, came from São Paulo.",
+    "b": "",
+    "c": "Nobody else came.",
+    "d": "Apple Inc. opened a plant in Austin, Texas. " * 30,
+}
 
 
 def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
@@ -62,48 +64,64 @@ def saved_onnx(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     return directory / "model"
 
 
-def mentions(job: Job, *overrides: str) -> list[tuple[str, int, int, str, str]]:
-    job.run(*overrides)
-    rows = job.read("entities").orderBy("doc_id", "begin").collect()
-    return [(row.doc_id, row.begin, row.end, row.entity, row.label) for row in rows]
+def mentions(rows: dict[str, Row]) -> list[tuple[str, int, int, str, str]]:
+    return [(key, m.begin, m.end, m.entity, m.label) for key in sorted(rows) for m in rows[key].mentions]
 
 
-def test_a_pipeline_saved_whole_gives_the_same_as_its_classifier(job: Job, saved_demo: Path, saved_pipeline: Path) -> None:
-    job.texts(TEXTS)
-    alone = mentions(job, *engine(saved_demo))
-
-    assert mentions(job, *engine(saved_pipeline)) == alone
-    assert {"Angela Merkel", "Emmanuel Macron", "Paris"} <= {row[3] for row in alone}
+def confidences(rows: dict[str, Row]) -> list[float]:
+    return [mention.confidence for key in sorted(rows) for mention in rows[key].mentions]
 
 
-def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(job: Job, saved_demo: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def alone(spark: SparkSession, saved_demo: Path) -> dict[str, Row]:
+    """What the classifier finds that was saved alone, with annotations and a column that is carried."""
+    chosen = ["source.path=x", "output.path=y", "output.annotations=true", *MODELS, *engine(saved_demo)]
+    rows = spark.createDataFrame(list(TEXTS.items()), "doc_id string, text string")
+    carried = F.struct(F.col("text").alias("whole")).alias("passthrough")
+    rows = rows.select("*", F.sha2("text", 256).alias("text_hash"), F.length("text").alias("chars"), carried)
+    recognise = open_engine(spark, settings.load(None, chosen, {})).load()
+    return {row.doc_id: row for row in recognise(rows.repartition(2, "doc_id")).collect()}
+
+
+def test_a_pipeline_saved_whole_gives_the_same_as_its_classifier(
+    spark: SparkSession, saved_pipeline: Path, alone: dict[str, Row]
+) -> None:
+    assert mentions(recognised(spark, TEXTS, *engine(saved_pipeline))) == mentions(alone)
+    assert {"Angela Merkel", "Emmanuel Macron", "Paris"} <= {row[3] for row in mentions(alone)}
+
+
+def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
+    spark: SparkSession, saved_demo: Path, alone: dict[str, Row], tmp_path: Path
+) -> None:
     zipped = shutil.make_archive(str(tmp_path / "distilbert_ner_en_5.5.1_3.0_1748182871053"), "zip", saved_demo)
     assert prepare.main([zipped, str(tmp_path / "bundle")]) == 0
+    with pytest.raises(ModelError, match="unpack the zip first"):
+        sparknlp_model.inspect(spark, zipped)
     shutil.unpack_archive(zipped, tmp_path / "unpacked")
-    job.texts(TEXTS)
+    unpacked = sparknlp_model.inspect(spark, str(tmp_path / "unpacked"))
 
-    ours = mentions(job, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
-    assert mentions(job, *engine(tmp_path / "unpacked")) == ours != []
+    # So it is the model that `alone` ran.
+    assert replace(unpacked, address=str(saved_demo)) == sparknlp_model.inspect(spark, str(saved_demo))
+    ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
+    assert mentions(alone) == mentions(ours) != []
 
 
-def test_an_onnx_model_runs_in_either_engine(job: Job, saved_onnx: Path, tmp_path: Path) -> None:
+def test_an_onnx_model_runs_in_either_engine(spark: SparkSession, saved_onnx: Path, tmp_path: Path) -> None:
     assert prepare.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
-    job.texts(TEXTS)
 
-    ours = mentions(job, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
-    assert mentions(job, *engine(saved_onnx)) == ours != []
+    ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
+    assert mentions(recognised(spark, TEXTS, *engine(saved_onnx))) == mentions(ours) != []
 
 
 @pytest.mark.skipif(
     "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
     reason="this processor computes bf16 and dynamic int8 in f32: nothing could be seen",
 )
-def test_precision_reaches_openvino_in_the_jvm(job: Job, saved_demo: Path) -> None:
-    job.texts(TEXTS)
-    found = {}
-    for precision in ("f32", "bf16", "int8"):
-        job.run(*engine(saved_demo, f"recognition.precision={precision}"))
-        found[precision] = [row.confidence for row in job.read("entities").orderBy("doc_id", "begin").collect()]
+def test_precision_reaches_openvino_in_the_jvm(spark: SparkSession, saved_demo: Path, alone: dict[str, Row]) -> None:
+    found = {"f32": confidences(alone)}
+    for precision in ("bf16", "int8"):
+        rows = recognised(spark, TEXTS, *engine(saved_demo, f"recognition.precision={precision}"))
+        found[precision] = confidences(rows)
 
     # With AMX a calibrated model is computed in bf16 whether or not OpenVINO may quantize as it goes.
     amx = "amx_int8" in Path("/proc/cpuinfo").read_text()
@@ -112,18 +130,15 @@ def test_precision_reaches_openvino_in_the_jvm(job: Job, saved_demo: Path) -> No
     assert found["bf16"][:3] == pytest.approx(found["f32"][:3], abs=0.05)
 
 
-def test_passthrough_and_annotations_come_along(job: Job, saved_demo: Path) -> None:
-    job.texts(TEXTS).run(*engine(saved_demo, "source.passthrough=[text]", "output.annotations=true"))
-
-    assert job.read("entities").where("instr(text, entity) = 0").count() == 0
-    annotated = {row.doc_id: row for row in job.read("annotations").collect()}
-    assert set(annotated) == {"a", "b", "c", "d"}
-    assert [chunk.result for chunk in annotated["a"].ner_chunk][:2] == ["Angela Merkel", "Emmanuel Macron"]
-    assert annotated["b"].ner == []
+def test_passthrough_and_annotations_come_along(alone: dict[str, Row]) -> None:
+    assert {key: row.passthrough.whole for key, row in alone.items()} == TEXTS
+    assert [chunk.result for chunk in alone["a"].ner_chunk][:2] == ["Angela Merkel", "Emmanuel Macron"]
+    assert [tag.result for tag in alone["c"].ner] == ["O"] * 4
+    assert alone["b"].ner == []
 
 
 def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job) -> None:
-    job.texts(TEXTS)
+    job.texts(list(TEXTS.items()))
     code, printed = main(*engine("/nowhere/model"))
     assert (code, "recognition.sparknlp_model: /nowhere/model does not exist" in printed) == (5, True)
 
@@ -139,12 +154,6 @@ def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job
 def test_what_is_no_classifier_is_named(spark: SparkSession, path: Path | str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         sparknlp_model.inspect(spark, str(path))
-
-
-def test_a_zip_must_be_unpacked(spark: SparkSession, saved_demo: Path, tmp_path: Path) -> None:
-    zipped = shutil.make_archive(str(tmp_path / "model"), "zip", saved_demo)
-    with pytest.raises(ModelError, match="unpack the zip first"):
-        sparknlp_model.inspect(spark, zipped)
 
 
 def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_pipeline: Path, tmp_path: Path) -> None:
@@ -174,32 +183,22 @@ def test_a_class_is_looked_for_without_loading_it(spark: SparkSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("without", "said"),
+    ("without", "code", "said"),
     [
         (
             "entitymill-openvino",
+            5,
             "the classes org.intel.openvino are not on Spark's class path: add entitymill-openvino-1.jar",
         ),
-        ("spark-nlp", "needs Spark NLP, whose jars cannot be found: the jars come with `make jars-sparknlp`"),
+        ("spark-nlp", 1, "needs Spark NLP, whose jars cannot be found: the jars come with `make jars-sparknlp`"),
     ],
 )
-def test_a_missing_jar_is_one_sentence(job: Job, saved_demo: Path, tmp_path: Path, without: str, said: str) -> None:
-    jars = tmp_path / "jars"
-    jars.mkdir()
-    for jar in (ROOT / "build" / "jars-sparknlp").glob("*.jar"):
-        if not jar.name.startswith(without):
-            (jars / jar.name).symlink_to(jar)
-    job.texts(TEXTS)
-    options = [
-        *job.options(*engine(saved_demo)),
-        f"spark.jars={ROOT}/build/jars,{jars}",
-        "spark.master=local[1]",
-        f"log={tmp_path}/log",
-    ]
-    command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *(w for o in options for w in ("--set", o))]
-
-    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False, timeout=180)
-
-    assert ended.returncode == (5 if without.startswith("entitymill") else 1)
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_missing_jar_is_one_sentence(
+    main: Callable[..., tuple[int, str]], job: Job, saved_demo: Path, without: str, code: int, said: str
+) -> None:
+    job.texts(list(TEXTS.items()))
+    with class_path_without(job.spark, without):
+        ended, printed = main(*engine(saved_demo))
+    assert (ended, said in printed) == (code, True)
+    assert "Traceback" not in printed
+    assert not job.output.exists()

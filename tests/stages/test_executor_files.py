@@ -1,0 +1,28 @@
+"""Files on their way to the executors, of a real session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyspark import SparkFiles
+from pyspark.sql import SparkSession
+
+from entitymill.platform import executor_files
+
+NAME = "a-file-of-this-test"
+
+
+def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spark: SparkSession) -> None:
+    """As each run of a notebook brings its copy of the model: Spark's file server reads the first as long as it lives."""
+    copies = [executor_files.scratch("entitymill-test-") / NAME for _ in range(2)]
+    for number, copy in enumerate(copies):
+        copy.write_text(f"copy {number}")
+        executor_files.send(spark, copy)
+
+    assert [copy.exists() for copy in copies] == [True, False]
+    tasks = spark.sparkContext.parallelize(range(2), 2)
+    assert tasks.map(lambda _: Path(SparkFiles.get(NAME)).read_text()).collect() == ["copy 0"] * 2
+
+    # What lies there is sent no second time, and is no copy of itself.
+    executor_files.send(spark, copies[0])
+    assert copies[0].exists()
