@@ -19,6 +19,7 @@ from rich.console import Console
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
 from entitymill.reporting import after_run, metrics, page_queries, page_text
+from entitymill.reporting import drift as drift_module
 from entitymill.reporting.figures import Figures
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
@@ -268,7 +269,7 @@ def test_a_page_that_cannot_be_written_fails_no_run(output: Job) -> None:
     said = " ".join(told.getvalue().split())
     assert "The run was published, but not its page: report.path: /proc/page.html cannot be written" in said
     assert drift is not None, "it is looked at without a page, too"
-    after_run.judge(chosen, drift)
+    drift_module.check(drift, chosen.report)
 
 
 def test_a_failed_run_says_so_in_its_metrics(job: Job) -> None:

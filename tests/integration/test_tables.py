@@ -1,8 +1,7 @@
-"""The tables themselves: constraints, statistics, files of a size chosen on purpose."""
+"""Files of a size chosen on purpose, files that somebody left, and files of models on the driver's disk."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -21,37 +20,6 @@ from entitymill.tables import Tables
 from .conftest import ROOT, Job
 
 TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "The United Nations met in New York.")]
-
-
-def added(table: Path) -> list[dict[str, dict[str, str]]]:
-    """Statistics of every file ever added."""
-    lines = [line for log in sorted((table / "_delta_log").glob("*.json")) for line in log.read_text().splitlines()]
-    return [json.loads(json.loads(line)["add"]["stats"]) for line in lines if "add" in json.loads(line)]
-
-
-def test_rows_that_cannot_be_are_refused_by_the_tables(job: Job) -> None:
-    job.texts(TEXTS).run()
-    for name, column, wrong in (("entities", "end", 0), ("entities", "confidence", 1.5), ("documents", "status", "perhaps")):
-        frame = job.read(name)
-        changed = frame.withColumn(column, F.lit(wrong).cast(frame.schema[column].dataType))
-        with pytest.raises(Exception, match="CHECK constraint"):
-            changed.write.format("delta").mode("append").save(str(job.output / name))
-
-
-def test_files_tell_their_ids_and_no_entity(job: Job) -> None:
-    job.texts(TEXTS).run()
-    for statistics in added(job.output / "entities"):
-        assert statistics["minValues"]["doc_id"] in {"a", "b"}
-        assert "entity" not in statistics["minValues"]
-    assert all(statistics["maxValues"]["doc_id"] == "b" for statistics in added(job.output / "documents"))
-
-
-def test_a_unit_adds_one_small_file_a_label(job: Job) -> None:
-    job.texts([(f"{key}{i}", text) for i in range(8) for key, text in TEXTS]).run("limits.unit_rows=8")
-    units = {json.dumps(file["minValues"]["doc_id"]) for file in added(job.output / "entities")}
-    files = list((job.output / "entities").glob("label=*/*.parquet"))
-    labels = {path.parent.name for path in files}
-    assert len(files) <= len(labels) * max(2, len(units))
 
 
 def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkSession) -> None:

@@ -6,41 +6,31 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from entitymill import settings
 from entitymill.errors import OutputError
-from entitymill.tables import Tables
-from entitymill.tables.commits import Commits
+from entitymill.run.extraction import extract
+from entitymill.tables import Tables, lease
 from entitymill.tables.lease import Lease
 from entitymill.tables.lease_holder import this_process
 from entitymill.tables.publisher import Publisher
+from small_queries import SMALL_QUERIES
 from truth import POOL, Truth
 
 from .conftest import ROOT, Job
 
+LOGGING = ROOT / "conf" / "log4j2.properties"
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
+"""For one short run, to which the second compiler would cost more than it saves."""
+NO_PROCESS = "4194305"
+"""Linux gives out no pid above 4194304."""
 SOURCE = {f"d{i}": text for i, text in enumerate(POOL[:9])}
-
-
-def held(job: Job, *overrides: str) -> Lease:
-    loaded = settings.load(None, job.options(*overrides), {})
-    return Lease(Tables(job.spark, loaded.output), loaded.limits, "another")
-
-
-def test_a_run_waits_for_another(job: Job, truth: Truth) -> None:
-    job.texts(list(SOURCE.items()))
-    lease = held(job)
-    lease.__enter__()
-    threading.Timer(6, lambda: lease.__exit__(None, None, None)).start()
-    began = time.monotonic()
-    job.run()
-    assert time.monotonic() - began > 5
-    truth.check(job.output, SOURCE)
 
 
 def test_a_run_that_waited_reads_what_the_source_has_become(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +52,6 @@ def test_a_run_that_waited_reads_what_the_source_has_become(job: Job, truth: Tru
     truth.check(job.output, changed)
 
 
-def test_a_run_that_may_not_wait_says_who_writes(job: Job) -> None:
-    job.texts(list(SOURCE.items()))
-    with held(job), pytest.raises(OutputError, match=r"run another \(.*\) writes .* limits\.wait_seconds"):
-        job.run("limits.wait_seconds=0")
-    assert not (job.output / "entities").exists()
-
-
 def set_lease(job: Job, **columns: str) -> None:
     """Of the run that holds the lease, from outside."""
     changed = ", ".join(f"{name} = {value}" for name, value in columns.items())
@@ -83,27 +66,22 @@ def outdated(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: set_lease(job, until="TIMESTAMP '2020-01-01 00:00:00'")
 
 
-def left_by(job: Job, process: dict[str, str], until: datetime) -> None:
-    """As a run that was killed leaves the lease."""
-    lease = held(job)
-    lease.__enter__()
-    lease._stopped.set()
-    set_lease(job, run_id="'dead'", process=f"'{json.dumps(process)}'", until=f"TIMESTAMP '{until:%Y-%m-%d %H:%M:%S%z}'")
-
-
-def test_a_process_that_is_gone_from_this_machine_blocks_nobody(job: Job) -> None:
-    left_by(job, {**this_process(), "pid": "4194305"}, datetime.now(timezone.utc) + timedelta(hours=1))
-    assert job.texts(list(SOURCE.items())[:2]).run("limits.wait_seconds=0").documents == 2
-
-
-def test_a_machine_that_is_gone_blocks_until_its_lease_ends(job: Job) -> None:
+def test_a_run_of_another_machine_blocks_and_a_process_that_is_gone_from_this_one_does_not(job: Job) -> None:
+    """That the end of the lease frees the output: tests/stages/test_lease.py."""
+    loaded = settings.load(None, job.options(), {})
+    dead = Lease(Tables(job.spark, loaded.output), loaded.limits, "dead")
+    dead.__enter__()
+    dead._stopped.set()  # as a run that was killed leaves the lease
     elsewhere = {"host": "elsewhere", "boot": "another", "namespace": "pid:[1]", "pid": "1", "started": "1"}
-    left_by(job, elsewhere, datetime.now(timezone.utc) + timedelta(hours=1))
+    until = datetime.now(timezone.utc) + timedelta(hours=1)
+    set_lease(job, process=f"'{json.dumps(elsewhere)}'", until=f"TIMESTAMP '{until:%Y-%m-%d %H:%M:%S%z}'")
     job.texts(list(SOURCE.items())[:2])
-    with pytest.raises(OutputError, match="on elsewhere"):
+    with pytest.raises(OutputError, match=r"run dead \(on elsewhere, .* writes .* limits\.wait_seconds"):
         job.run("limits.wait_seconds=0")
-    set_lease(job, until="current_timestamp()")
-    job.run("limits.wait_seconds=0")
+    assert not (job.output / "entities").exists()
+
+    set_lease(job, process=f"'{json.dumps({**this_process(), 'pid': NO_PROCESS})}'")
+    assert job.run("limits.wait_seconds=0").documents == 2
     assert sorted(row.status for row in job.read("runs").collect()) == ["died", "done"]
 
 
@@ -155,46 +133,43 @@ def test_a_run_taken_for_dead_cannot_publish_before_the_next_one_does(
     truth.check(job.output, SOURCE)
 
 
-def test_commits_of_an_older_epoch_write_nothing(job: Job) -> None:
-    job.texts(list(SOURCE.items())[:1]).run()
-    tables = Tables(job.spark, settings.load(None, job.options(), {}).output)
-    row = job.read("runs").limit(1)
-    far = 4_000_000_000
-    Commits(tables, "young", far).append(row, "runs")
-    Commits(tables, "old", far - 1).append(row, "runs")
-    assert job.read("runs").count() == 2
-
-
-@pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth, format_: str) -> None:
+def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth) -> None:
+    """This one's run waits for the other's. Of first runs that start at once: tests/stages/test_lease.py."""
     job.texts(list(SOURCE.items()))
-    options = job.options("limits.unit_rows=3", "spark.master=local[1]", f"output.format={format_}")
-    overrides = [item for option in options for item in ("--set", option)]
-    jars = ["--set", f"spark.jars={ROOT}/build/jars", "--set", "spark.conf.spark.driver.memory=2g"]
+    small = [f"spark.conf.{name}={value}" for name, value in SMALL_QUERIES.items()]
+    quick = f"spark.conf.spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOGGING.as_uri()} {QUICK_START}"
+    machine = ["spark.master=local[1]", f"spark.jars={ROOT}/build/jars", "spark.conf.spark.driver.memory=2g", quick, *small]
+    overrides = [item for option in job.options("limits.unit_rows=3", *machine) for item in ("--set", option)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
-    command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *overrides, *jars]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    runs = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]  # type: ignore[call-overload]
-    said = [run.communicate(timeout=300)[0] for run in runs]
+    command = [sys.executable, str(ROOT / "jobs" / "extract_entities.py"), *overrides]
+    row_of_the_other = job.output / "runs" / "_delta_log" / f"{1:020}.json"
+    with (job.directory / "said").open("w") as said:
+        other = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            while other.poll() is None and not row_of_the_other.exists():
+                time.sleep(0.05)
+            mine = job.run("limits.unit_rows=3")
+            code = other.wait(300)
+        finally:
+            other.kill()
 
-    assert [run.returncode for run in runs] == [0, 0], said
+    assert code == 0, (job.directory / "said").read_text()
     truth.check(job.output, SOURCE)
+    first, second = job.read("runs").orderBy("started_at").collect()
+    assert [(run.status, run.documents) for run in (first, second)] == [("done", 9), ("done", 0)]
+    assert second.run_id == mine.run_id
+    assert mine.waiting.startswith(f"run {first.run_id} (on "), "they have to meet"
+    assert first.ended_at <= second.started_at
 
 
-def test_a_parquet_directory_that_is_just_being_swapped_is_not_somebody_elses(
-    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parquet = "output.format=parquet"
-    job.texts(list(SOURCE.items())[:2]).run(parquet)
-    blank, missed = Tables._blank, []
-
-    def between_two_renames(tables: Tables, name: str) -> bool:
-        if not missed:
-            missed.append(name)
-            raise FileNotFoundError(name)
-        return blank(tables, name)
-
-    monkeypatch.setattr(Tables, "_blank", between_two_renames)
-    job.texts(list(SOURCE.items())).run(parquet)
-    assert missed
+def test_two_runs_at_once_end_with_correct_plain_parquet(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions of this process: each run sets its own confs."""
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.5)
+    loaded = settings.load(None, job.texts(list(SOURCE.items())).options("output.format=parquet"), {})
+    with ThreadPoolExecutor(2) as threads:
+        runs = [threads.submit(extract, job.spark.newSession(), loaded) for _ in range(2)]
+        found = [run.result(300) for run in runs]
     truth.check(job.output, SOURCE)
+    assert sorted(run.documents for run in found) == [0, 9]
+    [waited] = [run for run in found if run.waiting]
+    assert waited.documents == 0

@@ -13,6 +13,7 @@ from bench.stub import stub_tagger
 from entitymill import settings
 from entitymill.platform.session import configured
 from entitymill.run.extraction import SMALL_QUERIES
+from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
 from entitymill.tables import Stamp, Tables
@@ -23,15 +24,19 @@ from entitymill.tables.publisher import Counted, Publisher, Unit
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def small(spark: SparkSession) -> Iterator[None]:
     """Of frames of ten rows."""
     with configured(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
         yield
 
 
+def chosen(directory: Path, *overrides: str) -> Settings:
+    return settings.load(None, ["source.path=x", f"output.path={directory}/out", *overrides], {})
+
+
 def tables_at(spark: SparkSession, directory: Path, *overrides: str) -> Tables:
-    return Tables(spark, settings.load(None, ["source.path=x", f"output.path={directory}/out", *overrides], {}).output)
+    return Tables(spark, chosen(directory, *overrides).output)
 
 
 @pytest.fixture

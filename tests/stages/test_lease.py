@@ -10,6 +10,7 @@ import pytest
 from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
 from entitymill.tables import Tables, lease, lease_holder
+from entitymill.tables.commits import Commits
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
 
@@ -88,12 +89,20 @@ def test_who_lost_the_lease_finds_out(tables: Tables, monkeypatch: pytest.Monkey
 
 def test_of_runs_that_start_at_once_one_has_it(tables: Tables) -> None:
     inside, most, lock = [], [], threading.Lock()
+    told: dict[str, list[str]] = {}
+    others = threading.Event()
 
     def run(name: str) -> None:
-        with Lease(tables, LimitSettings(wait_seconds=60), name):
+        def waits(holder: str) -> None:
+            told.setdefault(name, []).append(holder)
+            if sum(said[-1].startswith("run ") for said in told.values()) >= 2:
+                others.set()
+
+        with Lease(tables, LimitSettings(wait_seconds=60), name, waits=waits):
             with lock:
                 inside.append(name)
                 most.append(len(inside))
+            assert others.wait(60), "two of three have to wait"
             with lock:
                 inside.remove(name)
 
@@ -103,4 +112,46 @@ def test_of_runs_that_start_at_once_one_has_it(tables: Tables) -> None:
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
-    assert sorted(statuses(tables)) == [("run 0", "done"), ("run 1", "done"), ("run 2", "done")]
+    ended = statuses(tables)
+    assert sorted(ended) == [("run 0", "done"), ("run 1", "done"), ("run 2", "done")]
+    first, *waited = [name for name, _ in ended]
+    assert all(any(said.startswith(f"run {first} (on ") for said in told[name]) for name in waited)
+
+
+class Claim:
+    """In the place of an object on S3."""
+
+    stands = False
+
+    def take(self) -> bool:
+        self.stands = True
+        return True
+
+    def renew(self) -> None:
+        assert self.stands
+
+    def release(self) -> None:
+        self.stands = False
+
+
+def test_where_old_commits_cannot_be_fenced_off_the_lease_is_held_no_longer(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is not given back: the run that takes it next has to fence off the dead one's commits too."""
+    left(tables, datetime.now(timezone.utc) - timedelta(minutes=1))
+    held, claim = Lease(tables, AT_ONCE, "next"), Claim()
+    held._claim = claim  # type: ignore[assignment]
+
+    def fails(*_: object) -> None:
+        assert claim.stands
+        assert held._thread.is_alive()
+        raise OSError("the storage is gone")
+
+    monkeypatch.setattr(Commits, "fence", fails)
+    with pytest.raises(OSError, match="the storage is gone"):
+        held.__enter__()
+
+    held._thread.join(30)
+    assert not held._thread.is_alive()
+    assert not claim.stands
+    assert statuses(tables) == [("dead", "died"), ("next", "running")]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import Row
 
-from entitymill.tables import publisher, recovery
+from entitymill.run.summary import Summary
+from entitymill.tables import Tables, publisher, recovery
 from entitymill.tables.commits import Commits
+from entitymill.tables.publisher import Counted
+from entitymill.tables.runs import Runs
 
-from .conftest import Writing
+from .conftest import DAY, Writing
 
 FIRST = (("a", "Anna Berlin x"), ("b", "Bob Cairo x"), ("c'\\", "Cleo Delhi x"))
 
@@ -23,9 +26,13 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
     assert operations == ["CREATE TABLE", "WRITE", "WRITE" if few else "MERGE"]
 
 
-def test_documents_alone_are_removed(writing: Writing) -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
+    """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
     writing.publish(*FIRST, known=False)
-    writing.publish(known=True, removed=("a", "b"))
+    if not few:
+        assert Summary("run", DAY).count(writing.recognised(), names=True) == Counted()
+    writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({"c'\\": ["Cleo", "Delhi"]}, ["c'\\"])
 
 
@@ -58,3 +65,11 @@ def test_an_older_epoch_changes_nothing(writing: Writing) -> None:
     writing.epoch = 4
     writing.publish(("a", "Old Olpe x"), ("b", "Old Olpe x"), known=True)
     assert writing.held()[0]["a"] == ["Ada", "Essen"]
+
+
+def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
+    runs = Runs(tables)
+    runs.create()
+    for name, epoch in (("young", 5), ("old", 4)):
+        Commits(tables, name, epoch).append(runs._frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
+    assert [row["run_id"] for row in tables.read("runs").collect()] == ["young"]

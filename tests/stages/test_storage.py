@@ -7,6 +7,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.platform import storage
+from entitymill.run import plan
+from entitymill.tables import Tables, table_checks
 
 
 def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSession, tmp_path: Path) -> None:
@@ -35,3 +37,24 @@ def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSessio
 def test_a_directory_that_is_missing_is_one(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         list(storage.files(spark, str(tmp_path / "missing")))
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
+) -> None:
+    """Where the output is not there yet, another run may fill it meanwhile."""
+    output, check = tmp_path / "out", table_checks.check_place
+    file = output / "runs" / "part-0.parquet"
+
+    def beside_another(of: Tables) -> None:
+        check(of)
+        assert output.is_dir()
+        if filled:
+            file.parent.mkdir()
+            file.write_text("a row")
+
+    monkeypatch.setattr(table_checks, "check_place", beside_another)
+    plan._try_output(tables)
+    assert (output.exists(), file.exists()) == (filled, filled)
+    storage.remove_empty(tables.spark, str(tmp_path / "never"))

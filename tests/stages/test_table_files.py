@@ -1,0 +1,105 @@
+"""Files of the tables, and what Delta and they themselves tell of the rows: constraints, statistics, deletion vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.tables import layout
+
+from .conftest import Writing, tables_at
+
+PREFIX = "https://example.org/a/very/long/path/that/all/documents/have/in/common/"
+TEN = [(f"{PREFIX}d{i}", f"Anna Berlin {i}") for i in range(10)]
+LABELS = ("LOC", "PER")
+
+
+@pytest.fixture(scope="module")
+def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Writing:
+    """Two units of a first run."""
+    writing = Writing(tables_at(spark, tmp_path_factory.mktemp("files")))
+    writing.publish(*TEN[:8], known=False)
+    writing.publish(*TEN[8:], known=False)
+    return writing
+
+
+def place(writing: Writing, name: str) -> Path:
+    return Path(writing.tables.address(name).removeprefix("file:"))
+
+
+def added(writing: Writing, name: str) -> list[dict[str, Any]]:
+    """What Delta's log says of every file ever added."""
+    logs = (place(writing, name) / "_delta_log").glob("*.json")
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return [line["add"] for line in lines if "add" in line]
+
+
+def statistics(writing: Writing, name: str) -> list[dict[str, dict[str, str]]]:
+    return [json.loads(file["stats"]) for file in added(writing, name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "wrong"),
+    [("entities", "end", 0), ("entities", "confidence", 1.5), ("documents", "status", "perhaps")],
+)
+def test_rows_that_cannot_be_are_refused_by_the_tables(written: Writing, name: str, column: str, wrong: object) -> None:
+    frame = written.tables.read(name)
+    changed = frame.withColumn(column, F.lit(wrong).cast(frame.schema[column].dataType))
+    with pytest.raises(Exception, match="CHECK constraint"):
+        changed.write.format("delta").mode("append").save(str(place(written, name)))
+
+
+@pytest.mark.parametrize("name", ["entities", "documents"])
+def test_ids_that_begin_alike_are_told_apart_by_the_statistics(written: Writing, name: str) -> None:
+    found = statistics(written, name)
+    between = {(file["minValues"]["doc_id"], file["maxValues"]["doc_id"]) for file in found}
+    assert between == {(f"{PREFIX}d0", f"{PREFIX}d7"), (f"{PREFIX}d8", f"{PREFIX}d9")}
+
+
+def test_files_tell_no_entity(written: Writing) -> None:
+    found = statistics(written, "entities")
+    assert len(found) == 2 * len(LABELS)
+    for file in found:
+        assert not {name for name in file["minValues"] if name.startswith("entity")}
+        assert "Anna" not in json.dumps(file)
+
+
+def test_a_unit_adds_one_small_file_a_label(written: Writing) -> None:
+    labels = [file["partitionValues"]["label"] for file in added(written, "entities")]
+    assert sorted(labels) == sorted(LABELS * 2)
+    assert len(added(written, "documents")) == 2
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_change_copies_no_neighbours_where_readers_know_deletion_vectors(
+    spark: SparkSession, tmp_path: Path, vectors: bool
+) -> None:
+    writing = Writing(tables_at(spark, tmp_path, f"output.deletion_vectors={vectors}"))
+    writing.publish(*TEN, known=False)
+    first = set(place(writing, "entities").glob("label=PER/*.parquet"))
+    writing.publish((TEN[0][0], "Bob Cairo 0"), known=True)
+    more = set(place(writing, "entities").glob("label=PER/*.parquet")) - first
+    assert sorted(pq.ParquetFile(file).metadata.num_rows for file in more) == ([1] if vectors else [1, 9])
+    assert writing.tables.properties("entities")["delta.enableDeletionVectors"] == str(vectors).lower()
+    assert writing.held()[0][TEN[0][0]] == ["Bob", "Cairo"]
+
+
+def test_too_many_small_files_are_joined(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in range(0, 8, 2):
+        writing.publish(*TEN[at : at + 2], known=False)
+    before = writing.held()
+    monkeypatch.setattr(layout, "SMALL_PART", 1)
+    for most, files in ((10, {"documents": 4, "entities": 8}), (3, {"documents": 1, "entities": 2})):
+        monkeypatch.setattr(layout, "MOST_FILES", most)
+        writing.tables.forget()
+        writing.tables.compact()
+        writing.tables.forget()
+        found = {name: writing.tables.detail(name) for name in files}
+        assert {name: row and row["numFiles"] for name, row in found.items()} == files
+    assert writing.held() == before
