@@ -35,7 +35,7 @@ from entitymill.engines.engine import Engine
 from entitymill.platform.session import open_session
 from entitymill.run import extraction
 from entitymill.settings import sections
-from entitymill.tables import lease, lease_holder, table_making
+from entitymill.tables import lease, lease_holder, table_creation
 from small_queries import SMALL_QUERIES
 
 from .cluster import JARS, SPARK_HOME
@@ -110,7 +110,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     number = itertools.count(4_200_000)
     own = lease_holder.this_process()
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(table_making, "MAKING_SECONDS", 0.05)
+    monkeypatch.setattr(table_creation, "MAKING_SECONDS", 0.05)
     monkeypatch.setattr(lease_holder, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 import poison_stub
 from entitymill.engines.openvino import FACTORY
 from entitymill.errors import RejectedError
-from entitymill.run.failures import AGAIN, STAGE
+from entitymill.run.failed_documents import AGAIN, STAGE
 from entitymill.run.summary import Summary
 from entitymill.tables.publisher import Counted
 

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import after_run, metrics, page_queries, page_text
+from entitymill.reporting import after_run, metrics, page_queries, page_sentences
 from entitymill.reporting import drift as drift_module
-from entitymill.reporting.figures import Figures
+from entitymill.reporting.page_values import Figures
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from truth import POOL
@@ -146,14 +146,14 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     counted = Counter((row.label, row.entity) for row in entities)
     for label, top in found.top.items():
         own = sorted(((-count, entity) for (kind, entity), count in counted.items() if kind == label))
-        assert list(top) == [(entity, -count) for count, entity in own[: page_text.TOP]]
+        assert list(top) == [(entity, -count) for count, entity in own[: page_sentences.TOP]]
     sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *POOL])} | {"undated": "Paris and London."}
     assert found.sentences
     for sentence in found.sentences:
         assert "".join(part.text for part in sentence.parts) in sources[sentence.doc_id]
         assert sentence.samples
         assert any(part.judged for part in sentence.parts)
-    least = sorted(row.confidence for row in entities)[: page_text.EACH]
+    least = sorted(row.confidence for row in entities)[: page_sentences.EACH]
     judged = [part.confidence for one in found.sentences if "least" in one.samples for part in one.parts if part.judged]
     assert set(least) <= set(judged)
     assert read(output, "report.show_text=true").shown == found

@@ -23,8 +23,8 @@ from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
 from entitymill.tables import Tables, commits, layout
 from entitymill.tables.publisher import Publisher, Unit
-from entitymill.tables.scratch import Kept
 from entitymill.tables.staging import Staging
+from entitymill.tables.temporary_tables import Kept
 from truth import POOL, Truth
 
 from .conftest import Job

@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.platform import storage
-from entitymill.run import plan
+from entitymill.run import dry_runs
 from entitymill.tables import Tables, table_checks
 
 
@@ -55,6 +55,6 @@ def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
             file.write_text("a row")
 
     monkeypatch.setattr(table_checks, "check_place", beside_another)
-    plan._try_output(tables)
+    dry_runs._try_output(tables)
     assert (output.exists(), file.exists()) == (filled, filled)
     storage.remove_empty(tables.spark, str(tmp_path / "never"))

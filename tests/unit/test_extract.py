@@ -16,8 +16,8 @@ from entitymill.commands.extract import main, parser
 from entitymill.errors import SourceError
 from entitymill.reporting.progress import Progress, sentence
 from entitymill.run import outcome
+from entitymill.run.dry_runs import Plan
 from entitymill.run.outcome import Stopped
-from entitymill.run.plan import Plan
 from entitymill.run.summary import Summary
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from entitymill.models.sample_sentences import Sample
+from entitymill.models.table_sentences import Sample
 from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.execution_settings import Execution, Precision

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import encoders, tokenization
+from entitymill.models import encoders, tokenizer_files
 from entitymill.models.classifier_parts import Casing, Parts, read_json
 from entitymill.platform import not_installed
 from entitymill.recognition.tagger import bundle
@@ -63,7 +63,7 @@ DISTILBERT_EPSILON = 1e-12
 def is_directory(directory: Path) -> bool:
     """Whether a directory looks like a Hugging Face model with its own weights."""
     held = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
-    return held and (directory / tokenization.CONFIG).is_file()
+    return held and (directory / tokenizer_files.CONFIG).is_file()
 
 
 def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
@@ -73,10 +73,10 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
         ModelError: a file is missing or damaged, or the model is of another kind.
         SettingsError: `casing` is needed, or contradicts the tokenizer.
     """
-    config = read_json(directory / tokenization.CONFIG)
+    config = read_json(directory / tokenizer_files.CONFIG)
     kind = _check(config, where)
-    labels = tokenization.labels_of(config, f"{where}/{tokenization.CONFIG}")
-    words = tokenization.read(directory, where, casing, whole=kind in OFFSET_POSITIONS)
+    labels = tokenizer_files.labels_of(config, f"{where}/{tokenizer_files.CONFIG}")
+    words = tokenizer_files.read(directory, where, casing, whole=kind in OFFSET_POSITIONS)
     found = _weights(directory, where)
     shape = _shape(config, kind, where)
     names = NAMES[kind]
@@ -91,7 +91,7 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
         tokenizer=words.tokenizer,
         vocabulary=words.vocabulary,
         casing=words.casing,
-        max_length=min(rows, tokenization.max_length(directory)),
+        max_length=min(rows, tokenizer_files.max_length(directory)),
         source=f"a Hugging Face {kind} token classifier",
         limit=rows,
     )

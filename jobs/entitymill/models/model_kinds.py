@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import archive, huggingface, network_files, sparknlp_saved
+from entitymill.models import huggingface, network_files, sparknlp_saved, zip_archive
 from entitymill.models.classifier_parts import Casing, Parts, vocabulary_lines
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
@@ -32,7 +32,7 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
     packed.mkdir()
     if source.is_file():
         unpacked.mkdir()
-        archive.unpack(source, unpacked, where)
+        zip_archive.unpack(source, unpacked, where)
         return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing), None
     if (source / bundle.MANIFEST).is_file():
         return _bundle(source, casing)

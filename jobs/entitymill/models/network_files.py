@@ -9,7 +9,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-from entitymill.models import tokenization
+from entitymill.models import tokenizer_files
 from entitymill.models.classifier_parts import Casing, Parts
 from entitymill.recognition.tagger.network import INPUTS, embedding_shape
 
@@ -30,8 +30,8 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     if len(found) != 1:
         raise ModelError(f"{where} holds {len(found)} networks, expected one: move the others elsewhere.")
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
-    labels = tokenization.read_labels(directory, where)
-    words = tokenization.read(directory, where, casing)
+    labels = tokenizer_files.read_labels(directory, where)
+    words = tokenizer_files.read(directory, where, casing)
     network = normalise(network, len(labels), where)
     limit = positions(network)
     return Parts(
@@ -40,7 +40,7 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
         tokenizer=words.tokenizer,
         vocabulary=words.vocabulary,
         casing=words.casing,
-        max_length=min(tokenization.max_length(directory), limit or tokenization.LONGEST),
+        max_length=min(tokenizer_files.max_length(directory), limit or tokenizer_files.LONGEST),
         source="an ONNX network" if onnx else "an OpenVINO network",
         limit=limit,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entitymill.errors import ModelError
-from entitymill.models import archive, javastream, network_files, sequencefile
+from entitymill.models import javastream, network_files, sequencefile, zip_archive
 from entitymill.models.classifier_parts import Casing, Parts, in_order, parse_json, read_bytes, read_text
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
@@ -76,7 +76,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
     packed = directory / f"{said.name}_{said.engine}"
     if not packed.is_file():
         raise ModelError(f"{where} has no {packed.name}, which its metadata promises: copy the model again.")
-    archive.unpack(packed, scratch, f"{where}/{packed.name}")
+    zip_archive.unpack(packed, scratch, f"{where}/{packed.name}")
     if said.engine == "onnx":
         network = network_files.read_network(_one(scratch, ".onnx", where), None, where)
     else:

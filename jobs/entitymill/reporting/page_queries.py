@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import calendars, configured
 from entitymill.platform.sql_names import quoted_part
-from entitymill.reporting import figures, page_text
-from entitymill.reporting.figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
+from entitymill.reporting import page_sentences, page_values
+from entitymill.reporting.page_values import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_checks
 from entitymill.tables.runs import IDLE, MAINTENANCE
@@ -70,7 +70,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
             rejects=_rejects(tables),
             units=unit_speeds(tables, run),
             settings=_settings(rows, run),
-            shown=page_text.read(spark, settings, tables) if settings.report.show_text else None,
+            shown=page_sentences.read(spark, settings, tables) if settings.report.show_text else None,
         )
 
 
@@ -157,31 +157,31 @@ def _counts(entities: DataFrame, date: Column | None, runs: list[str]) -> list[R
     return entities.groupBy("label", bin_, run).agg(*sums, *ends).limit(MOST_LABELS * CONFIDENCE_BINS * (RUNS + 1)).collect()
 
 
-def _labels(counts: list[Row]) -> tuple[figures.Label, ...]:
+def _labels(counts: list[Row]) -> tuple[page_values.Label, ...]:
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
         mentions = sum(row["mentions"] for row in own)
         bins = tuple(sum(row["mentions"] for row in own if row["bin"] == at) for at in range(CONFIDENCE_BINS))
-        found.append(figures.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
+        found.append(page_values.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
     return tuple(sorted(found, key=lambda label: (-label.mentions, label.name)))
 
 
-def _documents(tables: Tables) -> figures.Documents:
+def _documents(tables: Tables) -> page_values.Documents:
     size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
     names = ("chars", "sentences", "tokens", "split_sentences")
     sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
     blank = F.sum((F.col("status") == "blank").cast("long")).alias("blank")
     rows = tables.read("documents").groupBy(size).agg(F.count("*").alias("documents"), blank, *sums).collect()
     totals = {name: sum(row[name] or 0 for row in rows) for name in ("documents", "blank", *names)}
-    return figures.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
+    return page_values.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
 
 
-def _days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> figures.Days:
+def _days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_values.Days:
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
     if not dated:
-        return figures.Days(name, "day", {}, without)
+        return page_values.Days(name, "day", {}, without)
     first = min(row["first"] for row in counts if row["first"])
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
@@ -191,20 +191,20 @@ def _days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> fi
     found: dict[Any, dict[str, int]] = {}
     for row in rows.orderBy(F.desc("at")).limit(MOST_STEPS * MOST_LABELS).collect():
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
-    return figures.Days(name, step, dict(sorted(found.items())), without)
+    return page_values.Days(name, step, dict(sorted(found.items())), without)
 
 
-def _lengths(entities: DataFrame, mentions: int) -> figures.Lengths:
+def _lengths(entities: DataFrame, mentions: int) -> page_values.Lengths:
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
     length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")
     each = some.select("doc_id", "sentence_id", length).distinct()
     bin_ = F.least(F.floor(F.col("length") / SENTENCE_BIN), F.lit(SENTENCE_BINS - 1)).cast("int").alias("bin")
     rows = {row["bin"]: row["count"] for row in each.groupBy(bin_).count().collect()}
-    return figures.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
+    return page_values.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
 
 
-def _rejects(tables: Tables) -> tuple[figures.Reject, ...]:
+def _rejects(tables: Tables) -> tuple[page_values.Reject, ...]:
     if not tables.exists("rejects") or tables.empty("rejects"):
         return ()
     key, by_chance = F.col("doc_id"), F.xxhash64("doc_id")
@@ -218,7 +218,7 @@ def _rejects(tables: Tables) -> tuple[figures.Reject, ...]:
         .limit(MOST_CODES)
     )
     return tuple(
-        figures.Reject(
+        page_values.Reject(
             row["stage"], row["code"], row["rows"], tuple(i for i in row["ids"] if i is not None), row["detail"] or ""
         )
         for row in rows.collect()

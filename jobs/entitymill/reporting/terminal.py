@@ -10,7 +10,7 @@ from rich.text import Text
 
 from entitymill.reporting import marked_text
 from entitymill.reporting.progress import duration
-from entitymill.run.plan import Plan
+from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import reader

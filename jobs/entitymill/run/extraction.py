@@ -17,8 +17,8 @@ from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
 from entitymill.platform.session import ADAPTIVE, calendars, configured
-from entitymill.run import failures, guards, outcome, plan, preflight, units
-from entitymill.run.failures import Failures
+from entitymill.run import dry_runs, failed_documents, guards, outcome, preflight, units
+from entitymill.run.failed_documents import Failures
 from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
@@ -30,8 +30,8 @@ from entitymill.tables.lease import Lease, claim_of
 from entitymill.tables.publisher import FEW, Publisher, Unit, adopt
 from entitymill.tables.rejects import Rejects
 from entitymill.tables.runs import Runs
-from entitymill.tables.scratch import Kept, given_back
 from entitymill.tables.staging import Staging
+from entitymill.tables.temporary_tables import Kept, given_back
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000
@@ -81,7 +81,7 @@ def extract(
     own = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
     with configured(spark, {**calendars(spark), **tables.confs(), **({} if dry_run else SMALL_QUERIES)}):
         if dry_run:
-            plan.make(spark, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
+            dry_runs.make(spark, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
         else:
             _bring_up(spark, settings, summary, clock, engine, tables, own, full=full, allow_removals=allow_removals)
     summary.stage = "done"
@@ -194,7 +194,7 @@ class _Run:
             if not self.allow_removals:
                 anew, collected = whole or found.mode == "first", known if whole else None
                 guards.check_removals(self.settings, self.tables, found, self.stamp.slice, whole=anew, collected=collected)
-            before = failures.listed(self.tables)
+            before = failed_documents.listed(self.tables)
             rejects = Rejects(self.tables, self.commits, self.stamp)
             failed = Failures(self.spark, self.settings, self.summary, rejects, before)
             if found.whole:
@@ -275,7 +275,7 @@ class _Run:
                 counted = self.summary.count(recognised, names=few)
                 self.clock.lap("recognition")
                 self.summary.stage = "writing"
-                healthy = failures.without(recognised, [])
+                healthy = failed_documents.without(recognised, [])
                 if counted.some_failed:
                     healthy, lost = failed.take(recognised, piece)
                     if piece.known:

@@ -9,7 +9,7 @@ from pyspark.sql import Row, SparkSession
 from entitymill.engines.engine import Engine
 from entitymill.errors import OutputError
 from entitymill.platform import overlapping_paths
-from entitymill.run import failures, guards
+from entitymill.run import failed_documents, guards
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
 from entitymill.source.reader import Source, open_source
@@ -58,7 +58,7 @@ def continues(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp
     if source.moving:
         return False
     same = last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamped.fingerprint)
-    return same and not failures.worth_a_try(tables, last)
+    return same and not failed_documents.worth_a_try(tables, last)
 
 
 def nothing_new(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:

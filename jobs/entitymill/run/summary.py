@@ -18,7 +18,7 @@ from entitymill.tables import Stamp
 from entitymill.tables.publisher import Counted
 
 if TYPE_CHECKING:
-    from entitymill.run.plan import Plan
+    from entitymill.run.dry_runs import Plan
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from entitymill.platform import spark_connect
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
-from entitymill.tables.scratch import UNIT
+from entitymill.tables.temporary_tables import UNIT
 
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000

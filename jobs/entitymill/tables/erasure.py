@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.errors import OutputError, SourceError
 from entitymill.source.reader import open_source
-from entitymill.tables import maintenance, table_checks, table_making
+from entitymill.tables import maintenance, table_checks, table_creation
 from entitymill.tables.layout import Tables
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
             if found:
                 commits.change(table, partial(_delete, tables, table, wanted))
         maintenance.purge_all(tables, 0)
-        table_making.create(tables, RECORD, schemas.ERASURES)
+        table_creation.create(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
             (name, now, digest, table, found.get(one, 0)) for table, found in held.items() for one, digest in digests.items()

@@ -17,8 +17,8 @@ from entitymill.tables.commits import Commits, retried
 from entitymill.tables.layout import MAX_FILE, OF_UNITS
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import IDLE
-from entitymill.tables.scratch import Kept
 from entitymill.tables.staging import Staging
+from entitymill.tables.temporary_tables import Kept
 
 log = logging.getLogger(__name__)
 WEEK_HOURS, DAY_HOURS = 168, 24

@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.platform.sql_names import literal
-from entitymill.tables import table_making, table_rows
+from entitymill.tables import table_creation, table_rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import OF_UNITS, Tables
 from entitymill.tables.table_rows import Stamp
@@ -80,11 +80,11 @@ class Publisher:
         # Where earlier runs wrote annotations and this one does not, theirs go with their documents.
         self._outdated = not annotations and tables.exists("annotations")
         self._unit = 0
-        made = tables.parquet or table_making.create(tables, "entities", self._schema)
-        self.fresh = table_making.create(tables, "documents", schemas.DOCUMENTS) and made
+        made = tables.parquet or table_creation.create(tables, "entities", self._schema)
+        self.fresh = table_creation.create(tables, "documents", schemas.DOCUMENTS) and made
         """Whether the tables were made just now, and so are empty."""
         if annotations:
-            table_making.create(tables, "annotations", schemas.ANNOTATION_TABLE)
+            table_creation.create(tables, "annotations", schemas.ANNOTATION_TABLE)
 
     def publish(self, unit: Unit, removed: DataFrame | None = None, *, tombstones: bool = False) -> None:
         """Make the tables say of a unit's documents what was recognised in them.

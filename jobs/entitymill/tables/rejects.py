@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 
 from entitymill import schemas
-from entitymill.tables import table_making, table_rows
+from entitymill.tables import table_creation, table_rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.table_rows import Stamp
@@ -19,7 +19,7 @@ class Rejects:
         self._tables = tables
         self._commits = commits
         self._stamp = stamp
-        self._empty = table_making.create(tables, "rejects", schemas.REJECTS) or tables.empty("rejects")
+        self._empty = table_creation.create(tables, "rejects", schemas.REJECTS) or tables.empty("rejects")
 
     def replace(self, refused: DataFrame, *, some: bool) -> None:
         """Make the refused rows of this run's source, or slice, these.

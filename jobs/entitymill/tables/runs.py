@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import table_making
+from entitymill.tables import table_creation
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 
@@ -55,7 +55,7 @@ class Runs:
 
     def create(self) -> None:
         """Make the table, where it is not there."""
-        table_making.create(self._tables, "runs", schemas.RUNS)
+        table_creation.create(self._tables, "runs", schemas.RUNS)
 
     def look(self) -> Record:
         """Read it, in one look."""

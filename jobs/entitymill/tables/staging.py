@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import parquet_swap, recovery, table_making
+from entitymill.tables import parquet_swap, recovery, table_creation
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
@@ -90,7 +90,7 @@ class Staging:
         if not (resumed and recovery.settle(self._staged, self._commits, None)):
             resumed = False
             self._drop()
-            table_making.create(self._staged, "documents", schemas.DOCUMENTS, {_KIND: kind})
+            table_creation.create(self._staged, "documents", schemas.DOCUMENTS, {_KIND: kind})
         publisher = Publisher(self._staged, self._commits, stamp, passthrough, annotations=annotations)
         if not resumed:
             # Of tables made just now Delta does not know yet that an older epoch's commits are not to be taken.
@@ -128,12 +128,12 @@ class Staging:
         else:
             self._replace("entities", self._staged.read("entities"))
         if self._staged.exists("annotations"):
-            table_making.create(self._tables, "annotations", schemas.ANNOTATION_TABLE)
+            table_creation.create(self._tables, "annotations", schemas.ANNOTATION_TABLE)
         if self._tables.exists("annotations"):
             empty = self._tables.read("annotations").limit(0)
             annotations = self._staged.read("annotations") if self._staged.exists("annotations") else empty
             self._put("annotations", collected, annotations)
-        table_making.create(self._tables, "documents", schemas.DOCUMENTS)
+        table_creation.create(self._tables, "documents", schemas.DOCUMENTS)
         self._put("documents", collected, collected.where("status <> 'removed'"))
         self._lease.check(surely=True)
         # Else what a death leaves of it, half deleted, would be swapped in again.
@@ -148,7 +148,7 @@ class Staging:
             self._commits.change(name, lambda: self._tables.exchange(name, collected.select("doc_id"), rows))
 
     def _replace(self, name: str, rows: DataFrame) -> None:
-        table_making.create(self._tables, name, rows.schema)
+        table_creation.create(self._tables, name, rows.schema)
         self._commits.replace(self._tables.sized(rows, by="label" if name == "entities" else None), name)
 
     def _merged(self, collected: DataFrame) -> DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entitymill.tables.scratch import given_back
+from entitymill.tables.temporary_tables import given_back
 
 
 class Closes:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from entitymill.errors import RejectedError
-from entitymill.run.failures import Failures
+from entitymill.run.failed_documents import Failures
 from entitymill.run.units import Piece
 from entitymill.settings import load
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill.models import archive
+from entitymill.models import zip_archive
 from unit.damage import repacked
 
 FILES = {"metadata/part-00000": b'{"class": "x"}\n' * 20, "network": bytes(range(256)) * 8, "empty": b""}
@@ -22,7 +22,7 @@ def unpack(content: bytes, directory: Path) -> Path:
     file, into = directory / "model.zip", directory / "into"
     file.write_bytes(content)
     into.mkdir()
-    archive.unpack(file, into, "model.zip")
+    zip_archive.unpack(file, into, "model.zip")
     return into
 
 
@@ -53,7 +53,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
     content = packed({"zeros": bytes(64 * 2**20)})
     with pytest.raises(ModelError, match="far more than its own size"):
         unpack(content, tmp_path)
-    assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + archive.MAX_RATIO * len(content)
+    assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + zip_archive.MAX_RATIO * len(content)
 
 
 def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) ->
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
+    monkeypatch.setattr(zip_archive, "MAX_MEMBERS", 2)
     with pytest.raises(ModelError, match="3 files"):
         unpack(packed(FILES), tmp_path)
 
