@@ -134,9 +134,9 @@ def test_a_run_may_die_at_any_step_of_the_swap(
     source = dict(itertools.islice(SOURCE.items(), 3))
     job.texts(list(source.items())).run(kind)
     for night, step in enumerate(itertools.count(1) if ALL_STEPS else (between,), 1):
-        source["d01"] = POOL[3 + night % 2]
+        source["d01"] = POOL[6 + night % 2]  # all of these have mentions, else nothing could be claimed of them
         source.pop("d02" if night % 2 else "new", None)
-        source["new" if night % 2 else "d02"] = POOL[5]
+        source["new" if night % 2 else "d02"] = POOL[8]
         job.texts(list(source.items()))
         with monkeypatch.context() as patched:
             dies_in_the_swap(patched, step)
