@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -193,7 +194,8 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     """
     gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, directory)
-    probe = gateway.org.apache.hadoop.fs.Path(java_path, ".entitymill-probe")
+    # Of two runs that start at once, each removes its own.
+    probe = gateway.org.apache.hadoop.fs.Path(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _asking(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")
