@@ -58,7 +58,7 @@ test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, SIGKILL at rand
 	ENTITYMILL_SWAP=all $(BIN)/python -m pytest tests/integration/test_units.py -k swap
 
 .PHONY: test-faults-smoke
-test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether these tests run (five minutes)
+test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether these tests run (seven minutes)
 	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k local-cluster
 
