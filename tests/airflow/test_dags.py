@@ -246,6 +246,11 @@ def test_a_bad_report_is_judged_bad() -> None:
         assert says in fault
 
 
+def test_maintenance_is_no_run_about_anything() -> None:
+    assert not check._about({"settings": None}, None)
+    assert not check._about({"settings": None}, "day = '2026-11-26'")
+
+
 def test_the_report_link_is_a_page_of_airflow() -> None:
     key = SimpleNamespace(dag_id="d", run_id="r", task_id="check")
     assert check.ReportLink().get_link(None, ti_key=key) == "/dags/d/runs/r/tasks/check/xcom"  # type: ignore[arg-type]
@@ -257,7 +262,7 @@ def test_start_dates_are_of_the_tables_time_zone() -> None:
     assert dag.start_date.astimezone(pendulum.timezone("UTC")).isoformat() == "2026-06-30T22:00:00+00:00"
 
 
-@pytest.mark.parametrize(("code", "kind"), [(1, AirflowException), (2, AirflowFailException), (4, AirflowFailException)])
+@pytest.mark.parametrize(("code", "kind"), [(1, AirflowException), (2, AirflowFailException), (6, AirflowFailException)])
 def test_what_would_fail_again_the_same_way_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
 ) -> None:
