@@ -47,7 +47,7 @@ test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour to three quarters)
+test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour on a busy machine)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
