@@ -16,7 +16,7 @@ from entitymill.reporting.drift import Drift
 from entitymill.reporting.page_values import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
 
 SHOWN_RUNS = 20
-MOST_STEPS = 200
+MOST_BARS = 200
 """Where there are more between the first day and the last, those without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 MODES = {
@@ -101,7 +101,7 @@ def _every(days: Days) -> list[date]:
     months = {"month": 1, "year": 12}.get(days.step)
     while at < last:  # not on from the last, which may be the calendar's
         found.append(at)
-        if len(found) > MOST_STEPS:  # a date that stands for "never"
+        if len(found) > MOST_BARS:  # a date that stands for "never"
             return sorted(days.counts)
         if months is None:
             at += timedelta(days=7 if days.step == "week" else 1)
