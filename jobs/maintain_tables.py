@@ -1,4 +1,4 @@
-"""Entity tables -> the same, compact and clean: `maintain_tables.py optimize|vacuum|purge --config conf/X.yaml`."""
+"""Entity tables -> the same, compact and clean: `maintain_tables.py --config conf/X.yaml optimize|vacuum|purge`."""
 
 import sys
 

@@ -32,7 +32,6 @@ def run(number: int, **other: object) -> Run:
     made = Run(
         run_id=f"run{number}",
         started=started,
-        ended=started + timedelta(seconds=60),
         status="done",
         mode="compare",
         model=f"model {SCRIPT}",
@@ -69,12 +68,12 @@ def figures(**other: object) -> Figures:
         output=f"/out/{SCRIPT}",
         run=runs[0],
         runs=runs,
-        documents=Documents(300, 2, 90_000, 6000, 150_000, 5, {-1: 2, 4: 100, 6: 198}),
+        documents=Documents(300, 2, 6000, 150_000, 5, {-1: 2, 4: 100, 6: 198}),
         labels=(Label("PER", 1800, 0.91, bins), Label("LOC", 1200, 0.88, bins), Label(f"$x$ {SCRIPT}", 3, 0.5, bins)),
         days=Days("published", "day", {date(2026, 11, 1): {"PER": 5}, date(2026, 11, 4): {"LOC": 2, "PER": 1}}, 4),
         lengths=Lengths(tuple(range(SENTENCE_BINS)), 3),
         rejects=(Reject("source", "null_text", 9, (f"b{SCRIPT}", "c"), f"the text is null {SCRIPT}"),),
-        units=(UnitSpeed(1, START, 30.0, 50), UnitSpeed(2, START, 20.0, 50)),
+        units=(UnitSpeed(1, 30.0, 50), UnitSpeed(2, 20.0, 50)),
         settings=f"source:\n  path: {SCRIPT}\n",
     )
     return replace(made, **other)  # type: ignore[arg-type]

@@ -57,3 +57,8 @@ class SessionError(EntityMillError):
 
 class WorkerError(EntityMillError):
     """A worker's machine cannot tag at all, or not so many documents that it is their fault."""
+
+
+def raised_by_rust(error: BaseException) -> bool:
+    """Whether a package in Rust raised it: bare Exception, or a panic, which has no public name and is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger import bundle
@@ -122,7 +122,7 @@ def _text(value: object) -> str:
 def load(
     model: str | os.PathLike[str],
     *,
-    detector: Literal["dl", "rules", "sentencex"] = "dl",
+    detector: sentences.Kind = "dl",
     detector_model: str | os.PathLike[str] | None = None,
     precision: Precision = "f32",
     trim: bool = True,
@@ -133,22 +133,28 @@ def load(
     Args:
         model: a bundle's directory, such as models/demo; each file is checked against its manifest.
         detector: how sentences are found.
-        detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` beside the model.
+        detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` beside the model,
+            or else the carried one.
         precision: of execution.
         trim: take possessive endings and stray punctuation off mentions.
         threads: of inference; none: as many as there are cores.
 
     Raises:
         ModelError: a model is missing, altered, damaged, or does not run in that precision.
+        SettingsError: there is no such detector or precision.
     """
+    for name, value, known in (("detector", detector, sentences.Kind), ("precision", precision, Precision)):
+        if value not in get_args(known):
+            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(known))}.")
     directory = Path(model)
     if not (directory / bundle.MANIFEST).is_file():
         held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
         named = os.fspath(model)
         raise ModelError(bundle.nothing_there(named) if held is None else bundle.other_model(named, held))
     manifest, files = bundle.in_directory(directory)
-    beside = Path(detector_model) if detector_model is not None else directory.resolve().parent / DETECTOR
-    found = sentences.open_detector(detector, sentences.saved_files(beside) if detector == "dl" else {}, str(beside))
+    places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
+    saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])
+    found = sentences.open_detector(detector, sentences.saved_files(saved) if detector == "dl" else {}, str(saved))
     how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)))
     return TextTagger(Recogniser(found, Tagger.load(files, manifest, how, str(directory)), trim=trim))
 

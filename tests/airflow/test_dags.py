@@ -231,13 +231,12 @@ def test_in_cluster_mode_the_config_is_where_the_driver_finds_it() -> None:
 def test_a_bad_report_is_judged_bad() -> None:
     good = {
         "run_id": "r", "status": "done", "documents": 9, "rejects": {"null_text": 1, "tagger_crashed": 9}, "refused": 1,
-        "entities": 5, "doubled": 0, "found": 5, "pending": 0,
+        "entities": 5, "doubled": 0, "found": 5,
     }  # fmt: skip
     assert check.judge(good, 0.1) == []
     assert check.judge({**good, "refused": 0, "documents": 0}, 0.0) == []
     for wrong, says in [
         ({"status": "failed"}, "is failed"),
-        ({"pending": 2}, "2 documents are pending"),
         ({"entities": 6}, "claims 6 entities, the table has 5"),
         ({"doubled": 1}, "1 mentions of the last run are there more than once"),
         ({"documents": 8}, "1 of 9 rows were refused"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,15 +29,6 @@ DAY = dt.date(2026, 11, 1)
 DATED = ("source.passthrough=[published]", "limits.max_reject_ratio=1")
 PAGE = (*DATED, "report.date_column=published")
 SCRIPT = "Angela Merkel met <script>alert(1)</script> in Paris & Rome."
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """Each command of a test would add its own handler."""
-    log = logging.getLogger("entitymill")
-    handlers, propagate = log.handlers[:], log.propagate
-    yield
-    log.handlers[:], log.propagate = handlers, propagate
 
 
 def texts(job: Job, count: int) -> Job:

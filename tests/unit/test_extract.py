@@ -70,9 +70,10 @@ def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         start_log("stderr")
         raise RuntimeError("what happened")
 
+    log = logging.getLogger("entitymill")
+    before = log.handlers[:], log.level, log.propagate
     code = reporting(work, "interrupted")
-    # Those of pytest's own stay.
-    assert not any(type(handler) is logging.StreamHandler for handler in logging.getLogger("entitymill").handlers)
+    assert (log.handlers, log.level, log.propagate) == before
     said = capsys.readouterr().err
     assert code == 1
     assert "RuntimeError: what happened" in said

@@ -25,12 +25,17 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return there
 
 
-def said(arguments: list[str], directory: Path, packages: Path | None, **environment: str) -> tuple[int, str]:
-    """Exit code and stderr of the command, started in an empty directory."""
+ENTRY = "from entitymill.cli import entry; entry()"
+
+
+def said(
+    arguments: list[str], directory: Path, packages: Path | None, code: str = ENTRY, **environment: str
+) -> tuple[int, str]:
+    """Exit code and stderr of the command, or of other code, started in an empty directory."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "JAVA_HOME"))}
     paths = f"{JOBS}:{packages}" if packages else str(JOBS)
     done = subprocess.run(
-        [sys.executable, *(["-S"] if packages else []), "-c", "from entitymill.cli import entry; entry()", *arguments],
+        [sys.executable, *(["-S"] if packages else []), "-c", code, *arguments],
         cwd=directory, env={**kept, "PYTHONPATH": paths, **environment}, capture_output=True, text=True, timeout=120,
         check=False,
     )  # fmt: skip
@@ -50,6 +55,11 @@ def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:
     code, error = said(["prepare", str(source), "made"], tmp_path, packages)
     assert code == 2
     assert "packages for preparing models: `pip install nncf safetensors deltalake`" in error
+
+
+def test_what_nobody_expected_is_told_without_spark(tmp_path: Path, packages: Path) -> None:
+    code = "from entitymill.run import outcome; import sys; sys.exit(outcome.told(RuntimeError('a full disk'))[0])"
+    assert said([], tmp_path, packages, code) == (1, "RuntimeError; the log has the details.")
 
 
 def test_what_needs_no_spark_does_without(tmp_path: Path, packages: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -176,9 +177,28 @@ def test_what_is_there_stays_unless_it_is_a_model_and_may_go(prepare: Prepare, t
     assert left_in(tmp_path) == {"out", "thesis.txt"}
 
 
+@pytest.mark.parametrize("files", [("metadata/v1.metadata.json", "data/rows.parquet"), ("manifest.json", "index.html")])
+def test_what_only_looks_like_a_model_is_not_overwritten(prepare: Prepare, tmp_path: Path, files: tuple[str, ...]) -> None:
+    """A table of Iceberg, a web page."""
+    for file in files:
+        (tmp_path / "out" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / file).write_text('{"name": "years of work", "files": {}}')
+    code, said = prepare(tiny.TINY / "distilbert", tmp_path / "out", "--overwrite")
+    assert code == 2 and "is not a model" in said
+    assert all((tmp_path / "out" / file).is_file() for file in files)
+
+
+def test_gold_with_labels_of_other_names_shows_no_loss(prepare: Prepare, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"tokens": [["Anna"]], "tags": [["B-someone"]]}), tmp_path / "gold.parquet")
+    options = ["--precision", "bf16", "--sample", tmp_path / "gold.parquet"]
+    code, said = prepare(tiny.TINY / "distilbert", tmp_path / "out", *options)
+    assert code == 2 and "the model finds none of its mentions" in said
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        (["--max-length", 0], 2, "at least 8"),
         (["--max-length", 65], 2, "has positions for 64 pieces"),
         (["--max-length", 4], 2, "at least 8"),
         (["--calibrate", SPEECHES], 2, "--calibrate goes with --precision int8"),
@@ -216,6 +236,8 @@ def test_the_length_of_a_foreign_network_is_bound_by_its_positions(prepare: Prep
     assert code == 2 and "has positions for 64 pieces" in said
     assert prepare(tmp_path / "onnx", tmp_path / "out", "--casing", "uncased")[0] == 0
     assert manifest_of(tmp_path / "out").max_length == 64
+    code, said = prepare(tmp_path / "out", tmp_path / "again", "--max-length", 65)
+    assert code == 2 and "has positions for 64 pieces" in said
 
 
 def test_a_network_that_fails_at_its_full_length_is_refused(prepare: Prepare, tmp_path: Path) -> None:
@@ -240,6 +262,20 @@ def test_a_file_that_is_no_model_is_refused(prepare: Prepare, tmp_path: Path, co
     (tmp_path / "model.zip").write_bytes(content)
     code, said = prepare(tmp_path / "model.zip", tmp_path / "out")
     assert code == 5 and "is not a zip archive that can be read" in said
+
+
+def test_a_tokenizer_at_which_its_package_panics_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    shutil.copytree(tiny.TINY / "distilbert", tmp_path / "source")
+    file = tmp_path / "source" / "tokenizer.json"
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": normalizer}))
+    code, said = prepare(tmp_path / "source", tmp_path / "out")
+    assert code == 5 and "is not a tokenizer that can be read" in said
+
+
+def test_a_network_alone_is_no_model(prepare: Prepare, tmp_path: Path) -> None:
+    code, said = prepare(tiny.onnx_directory(tmp_path / "onnx") / "model.onnx", tmp_path / "out")
+    assert code == 5 and "name the directory it lies in" in said
 
 
 def test_a_directory_of_nothing_known_lists_what_would_be(prepare: Prepare, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import entitymill
 from entitymill import cli
 from entitymill.commands import tag
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, SettingsError
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -93,6 +94,14 @@ def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, t
         entitymill.load(tmp_path)
     with pytest.raises(ModelError, match="not a saved SentenceDetectorDLModel"):
         entitymill.load(DEMO, detector_model=tmp_path)
+    for wrong in ({"precision": "fp32"}, {"detector": "punkt"}):
+        with pytest.raises(SettingsError, match="is not one of"):
+            entitymill.load(DEMO, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_detector_beside_it_takes_the_carried_one(tmp_path: Path) -> None:
+    copied = shutil.copytree(DEMO, tmp_path / "alone" / "ner")
+    assert brief(entitymill.load(copied, threads=1)(TEXT)) == EXPECTED
 
 
 def test_nothing_heavy_is_loaded_before_it_is_used() -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings, known_keys, load, secret_masking
+from entitymill.settings import Settings, known_keys, load, secret_masking, sections
 
 CONF = Path(__file__).parents[2] / "conf"
 MINIMAL = ["source.path=texts", "output.path=out"]
@@ -128,6 +128,10 @@ def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:
         load(None, [*MINIMAL, *overrides], {})
 
 
+def test_a_least_confidence_of_no_label_is_none() -> None:
+    assert load(None, [*MINIMAL, "entities.min_confidence={}"], {}).entities == sections.EntitySettings()
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(SettingsError, match=r"source\.path is not set"):
         load(None, ["source.id_column=id", "output.path=out"], {})
@@ -144,7 +148,8 @@ def test_an_unknown_environment_variable_of_ours_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "not YAML at line"), ("- a", "holds no settings"), (None, "No such file")]
+    ("content", "message"),
+    [("a: [", "not YAML at line"), ("a: 2024-13-01", "not YAML"), ("- a", "holds no settings"), (None, "No such file")],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "mine.yaml"

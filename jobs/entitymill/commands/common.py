@@ -69,6 +69,7 @@ def reporting(
     """
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
+    level, propagate = log.level, log.propagate
     handlers: list[logging.Handler] = []
 
     def start(path: str | None) -> str:
@@ -96,10 +97,12 @@ def reporting(
             if Path(path).parent.name.startswith(_TEMPORARY):
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
-    finally:  # else a second command of this process would write to both logs
+    finally:  # the program that called this one may log by itself
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def _log_to(path: str | None) -> tuple[logging.Handler, str]:

@@ -20,7 +20,7 @@ def _read(options: argparse.Namespace) -> list[str]:
     ids = list(options.ids)
     if options.ids_file is not None:
         try:
-            ids += options.ids_file.read_text(encoding="utf8").split("\n")
+            ids += options.ids_file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"--ids-file: {options.ids_file} cannot be read: {error}.") from error
     ids = [one for one in dict.fromkeys(ids) if one]

@@ -188,6 +188,11 @@ def _judge(
     accuracy.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
         raise SettingsError("--sample: the model finds no entity in it, so that it cannot show a loss: name another table.")
+    if scores.original.get("f32") == 0:
+        raise SettingsError(
+            "--sample: the model finds none of its mentions, so that it cannot show a loss: its labels are of other names "
+            "than the model's, or it is of another kind of text; name another table, or one without tags."
+        )
     loss = scores.loss()
     # Against gold the reduced model may well be the better one.
     if loss > options.max_loss:
@@ -202,7 +207,7 @@ def _judge(
 
 def _manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
     """The manifest's fields, but for precision and files."""
-    length = options.max_length or found.max_length
+    length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} has positions for {found.limit} pieces.")
     if not length >= 8:

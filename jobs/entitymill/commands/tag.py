@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Tag texts; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    def work(_: Callable[[str | None], str]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(None)
         given = list(_read(options.texts))
         from entitymill import python_api  # OpenVINO: not for --help, nor for a file that is not there
 

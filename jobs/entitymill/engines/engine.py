@@ -110,9 +110,10 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
     alone = saved.kind != "PipelineModel"
     around = sparknlp_stages.stages(spark, settings.segmentation) if alone else []
     pipeline = sparknlp_model.load(saved, around)
+    own = None if saved.pretrained else storage.digest(spark, (path for path, *_ in storage.files(spark, saved.address)))
     parts = {
         "detector": sparknlp_stages.identity(spark, settings.segmentation) if alone else "the pipeline's",
-        "model": saved.address if saved.pretrained else storage.digest(spark, saved.address),
+        "model": own or saved.address,
         "engine": wanted.engine,
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
         **_shape(settings),

@@ -100,16 +100,39 @@ def detector_identity(spark: SparkSession, settings: SegmentationSettings) -> st
     """What decides the sentences: the detector's name, and a digest of its model's files or its package's version.
 
     Raises:
-        ModelError: the model is missing.
+        ModelError: the model is missing, or is none.
     """
     if settings.detector == "rules":
         return "rules"
     if settings.detector == "sentencex":
         return f"sentencex {metadata.version('sentencex')}"
-    return f"dl {storage.digest(spark, saved_detector_at(spark, settings))}"
+    try:
+        return f"dl {storage.digest(spark, _detector_files(spark, settings).values())}"
+    except OSError as error:
+        raise _no_detector(settings, error) from error
 
 
-def saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> str:
+def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
+    """The files that a saved detector is read from, and their addresses: what lies beside them decides nothing.
+
+    Raises:
+        ModelError: it is none.
+    """
+    place = _saved_detector_at(spark, settings)
+    try:
+        parts = [path for path, *_ in storage.files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path]
+    except OSError as error:
+        raise _no_detector(settings, error) from error
+    if len(parts) != 1:
+        raise _no_detector(settings, f"it has {len(parts)} parts of metadata")
+    return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
+
+
+def _no_detector(settings: SegmentationSettings, why: object) -> ModelError:
+    return ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel ({why}).")
+
+
+def _saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> str:
     """The address of a saved sentence detector.
 
     Raises:
@@ -140,22 +163,16 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     """
     if settings.detector != "dl":
         return ShippedDetector({}, settings.detector, {})
-    scratch, place = executor_files.scratch("entitymill-detector-"), saved_detector_at(spark, settings)
-    parts = [path for path, _, _ in storage.files(spark, place) if "/metadata/part-" in path]
-    if len(parts) != 1:
-        raise ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel.")
-    addresses = {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
+    scratch = executor_files.scratch("entitymill-detector-")
     names, digests = {}, {}
     try:
-        for name, address in addresses.items():
+        for name, address in _detector_files(spark, settings).items():
             storage.fetch(spark, address, scratch / name)
             digests[name] = bundle.sha256(scratch / name)
             names[name] = f"{digests[name][:16]}-{name}"
             (scratch / name).rename(scratch / names[name])
     except OSError as error:
-        raise ModelError(
-            f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel ({error})."
-        ) from error
+        raise _no_detector(settings, error) from error
     local = {name: scratch / shipped for name, shipped in names.items()}
     sentences.open_detector("dl", local, settings.model)
     for shipped in names.values():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from entitymill.errors import OutputError, SettingsError
+from entitymill.errors import ModelError, OutputError, SettingsError
 from entitymill.models import sparknlp_saved
 from entitymill.recognition.tagger import bundle
 
@@ -22,8 +22,21 @@ def check(dest: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise SettingsError(f"DEST: {dest} exists: choose another, or pass --overwrite.")
-    if dest.is_symlink() or not ((dest / bundle.MANIFEST).is_file() or sparknlp_saved.is_saved(dest)):
+    if dest.is_symlink() or not (_is_bundle(dest) or _is_saved(dest)):
         raise SettingsError(f"DEST: {dest} is not a model, and so is not overwritten: choose another.")
+
+
+def _is_saved(directory: Path) -> bool:
+    # Other tables and models keep a directory of that name, too.
+    return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
+
+
+def _is_bundle(directory: Path) -> bool:
+    try:
+        bundle.in_directory(directory)
+    except ModelError:
+        return False
+    return True
 
 
 @contextmanager

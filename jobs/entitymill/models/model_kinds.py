@@ -31,6 +31,8 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
     packed, unpacked = scratch / "network", scratch / "model"
     packed.mkdir()
     if source.is_file():
+        if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
+            raise ModelError(f"{where} is a file of a model: name the directory it lies in, with its labels and vocabulary.")
         unpacked.mkdir()
         zip_archive.unpack(source, unpacked, where)
         return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing), None
@@ -54,14 +56,18 @@ def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manif
     bundle.check_files(files, manifest, where)
     read_tokenizer(files, manifest)
     whole = bundle.TOKENIZER in manifest.files
+    model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
+    positions = network_files.positions(model)
     parts = Parts(
-        network=network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where),
+        network=model,
         labels=bundle.read_labels(files[bundle.LABELS]),
         tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if whole else None,
         vocabulary=None if whole else vocabulary_lines(files[bundle.VOCABULARY]),
         casing=manifest.casing,
         max_length=manifest.max_length,
         source=manifest.source,
+        # RoBERTa's table has rows that no piece takes: what stood before is always within.
+        limit=None if positions is None else max(positions, manifest.max_length),
         sparknlp_max_length=manifest.sparknlp_max_length,
     )
     return parts, manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from entitymill.errors import ModelError, SettingsError
+from entitymill.errors import ModelError, SettingsError, raised_by_rust
 from entitymill.models.classifier_parts import Casing, parse_json, read_json, read_text, vocabulary_lines
 from entitymill.recognition.tagger import bundle
 
@@ -72,7 +72,9 @@ def word_by_word(text: str, where: str) -> tuple[str, Casing]:
     changed = json.dumps(found, ensure_ascii=False)
     try:
         Tokenizer.from_str(changed)
-    except Exception as error:  # tokenizers raises bare Exception
+    except BaseException as error:
+        if not raised_by_rust(error):
+            raise
         raise ModelError(f"{where} is not a tokenizer that can be read: copy the model again.") from error
     lowers = any(
         part.get("type") == "Lowercase" or (part.get("type") == "BertNormalizer" and part.get("lowercase"))

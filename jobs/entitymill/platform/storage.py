@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -170,8 +170,8 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
         return bool(system.rename(source, target))
 
 
-def digest(spark: SparkSession, path: str) -> str:
-    """SHA-256 of the content of every file below a directory, names apart; each is fetched once.
+def digest(spark: SparkSession, addresses: Iterable[str]) -> str:
+    """SHA-256 of the content of some files, names apart; each is fetched once.
 
     Raises:
         OSError: a file cannot be read.
@@ -179,7 +179,7 @@ def digest(spark: SparkSession, path: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy"
         digests = []
-        for address, _, _ in files(spark, path):
+        for address in addresses:
             fetch(spark, address, copy)
             with copy.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())

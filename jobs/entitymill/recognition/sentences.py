@@ -12,7 +12,7 @@ import numpy as np
 import sentencex
 from numpy.typing import NDArray
 
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, raised_by_rust
 from entitymill.recognition import sentences_dl_saved, sentences_rules
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences_dl import DeepDetector
@@ -55,7 +55,7 @@ def _sentencex_begins(text: str) -> list[int]:
     try:
         return list(_begins_in_windows(text))
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # pyo3's, which has no public name and is no Exception
+        if not raised_by_rust(error):
             raise
         return [edge for span in sentences_rules.sentences(text) for edge in span]
 
@@ -114,7 +114,7 @@ def saved_files(directory: Path) -> dict[str, Path]:
     network = directory / sentences_dl_saved.NETWORK
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
-            f"segmentation.model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one, or take "
-            "the detector sentencex, which needs none."
+            f"The sentence detector's model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one "
+            "(detector_model, --detector-model), or take the detector sentencex, which needs none."
         )
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: network}

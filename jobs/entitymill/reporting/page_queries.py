@@ -19,7 +19,7 @@ from entitymill.reporting import page_sentences, page_values
 from entitymill.reporting.page_values import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_checks
-from entitymill.tables.runs import IDLE, MAINTENANCE
+from entitymill.tables.runs import IDLE, of_jobs
 
 RUNS = 40
 """Shown and compared at most."""
@@ -106,27 +106,19 @@ def subject(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _rows(tables: Tables) -> list[Row]:
-    runs = tables.read("runs")
-    if "mode" in runs.columns:
-        runs = runs.where(F.coalesce(F.col("mode") != MAINTENANCE, F.lit(True)))
-    times = [F.unix_micros(name).alias(name) for name in ("started_at", "ended_at")]
-    rest = [name for name in runs.columns if name not in ("started_at", "ended_at")]
-    return runs.select(*rest, *times).orderBy(F.desc("started_at")).limit(RUNS).collect()
+    runs = of_jobs(tables.read("runs"))
+    return runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(RUNS).collect()
 
 
 def _runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
     found = []
     for row in rows:
-        times = {name: _time(row[name]) for name in ("started_at", "ended_at")}
+        started = datetime.fromtimestamp(row["started_at"] / 1e6, timezone.utc)
         own = [count for count in counts if count["run_id"] == row["run_id"]]
         kept = sum(count["mentions"] for count in own)
         mean = sum(count["confidence"] for count in own) / kept if kept else None
-        found.append(Run.of({**row.asDict(), **times}, kept, mean))
+        found.append(Run.of({**row.asDict(), "started_at": started}, kept, mean))
     return tuple(found)
-
-
-def _time(micros: int | None) -> datetime | None:
-    return None if micros is None else datetime.fromtimestamp(micros / 1e6, timezone.utc)
 
 
 def _date(entities: DataFrame, settings: Settings) -> Column | None:
@@ -169,7 +161,7 @@ def _labels(counts: list[Row]) -> tuple[page_values.Label, ...]:
 
 def _documents(tables: Tables) -> page_values.Documents:
     size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
-    names = ("chars", "sentences", "tokens", "split_sentences")
+    names = ("sentences", "tokens", "split_sentences")
     sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
     blank = F.sum((F.col("status") == "blank").cast("long")).alias("blank")
     rows = tables.read("documents").groupBy(size).agg(F.count("*").alias("documents"), blank, *sums).collect()
@@ -246,7 +238,7 @@ def unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
         last = run.started if told["unit"] == 1 else last
         if last is not None:  # else it is not known when the unit began
             seconds = max(0.0, (time - last).total_seconds())
-            found.append(UnitSpeed(told["unit"], time, seconds, _rows_of(row["operationMetrics"] or {})))
+            found.append(UnitSpeed(told["unit"], seconds, _rows_of(row["operationMetrics"] or {})))
         last = time
     return tuple(found)
 

@@ -23,7 +23,7 @@ _NUMBERS = ("documents", "removed", "units", "sentences", "rejects")
 class Run:
     """A row of `runs`.
 
-    started, ended: in UTC; ended is none where it runs, or died.
+    started: in UTC.
     by_label: label -> mentions it found.
     seconds: stage -> seconds; those of STAGES and `total` are by the clock.
     kept: its mentions that still are in `entities`.
@@ -32,7 +32,6 @@ class Run:
 
     run_id: str
     started: datetime
-    ended: datetime | None
     status: str
     mode: str = ""
     model: str = ""
@@ -72,7 +71,6 @@ class Run:
         return cls(
             run_id=row["run_id"],
             started=row["started_at"],
-            ended=row.get("ended_at"),
             status=row["status"],
             kept=kept,
             confidence=confidence,
@@ -92,7 +90,6 @@ class Documents:
 
     documents: int = 0
     blank: int = 0
-    chars: int = 0
     sentences: int = 0
     tokens: int = 0
     split_sentences: int = 0
@@ -140,10 +137,9 @@ class Reject:
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """A unit of a run, by its commit: its number from 1, when it was published, seconds since the one before, documents."""
+    """A unit of a run, by its commit: its number from 1, seconds since the one before, documents."""
 
     number: int
-    at: datetime
     seconds: float
     documents: int
 

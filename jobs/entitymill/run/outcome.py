@@ -44,15 +44,21 @@ def known(error: BaseException) -> EntityMillError:
     if raised:
         kind: type[EntityMillError] = getattr(errors, raised[1], EntityMillError)
         return kind(raised[2])
-    from entitymill.platform.storage_faults import storage_fault  # noqa: PLC0415  # brings PySpark, which not all need
-
-    fault = storage_fault(text)
+    fault = _storage_fault(text)
     if fault:
         return fault
     damaged = _UNREADABLE.search(text)
     if damaged:
         return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")
     return EntityMillError(f"{type(error).__name__}; the log has the details.")
+
+
+def _storage_fault(text: str) -> EntityMillError | None:
+    try:
+        from entitymill.platform.storage_faults import storage_fault  # noqa: PLC0415  # brings PySpark
+    except ModuleNotFoundError:  # of a command that does without
+        return None
+    return storage_fault(text)
 
 
 def told(error: BaseException) -> tuple[str, int]:

@@ -160,7 +160,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # the second: bytes that are no text, a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise SettingsError(f"--config {path} is not YAML{where}.") from error

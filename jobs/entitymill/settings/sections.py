@@ -169,7 +169,7 @@ class EntitySettings(Section):
     def _probabilities(cls, least: Any) -> Any:
         try:
             by_label = {label: _probability(one) for label, one in least.items()} if isinstance(least, dict) else None
-            return _probability(least) if by_label is None else by_label
+            return _probability(least) if by_label is None else by_label or 0.0
         except (TypeError, ValueError, OverflowError) as error:
             wanted = "must be a number from 0 to 1, or one by label, such as {PER: 0.8, ORG: 0.5}"
             raise ValueError(wanted) from error

@@ -121,6 +121,11 @@ class Runs:
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
+def of_jobs(rows: DataFrame) -> DataFrame:
+    """Rows of `runs` without those of maintenance; 0.1.0 had no modes."""
+    return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE)) if "mode" in rows.columns else rows
+
+
 def _literal(value: Any, kind: T.DataType) -> Column:
     if isinstance(value, dict):
         return F.from_json(F.lit(json.dumps(value)), kind.simpleString())

@@ -12,7 +12,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, raised_by_rust
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import bundle, network, packed_network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
@@ -199,5 +199,7 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest) -> Tokeniz
         return wordpiece_tokenizer(files[bundle.VOCABULARY], lowercase=manifest.casing == "uncased")
     try:
         return Tokenizer.from_file(str(files[bundle.TOKENIZER]))
-    except Exception as error:  # tokenizers raises bare Exception
+    except BaseException as error:
+        if not raised_by_rust(error):
+            raise
         raise ModelError(f"{bundle.TOKENIZER} of {manifest.name} is not a tokenizer that can be read.") from error
