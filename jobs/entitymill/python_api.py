@@ -165,6 +165,7 @@ def extract(
     spark: SparkSession | None = None,
     full: bool = False,
     dry_run: bool = False,
+    allow_removals: bool = False,
 ) -> Summary:
     """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does; environment variables count too.
 
@@ -174,6 +175,7 @@ def extract(
         spark: the session to run in; none: the active one, or one that `settings.spark` describes.
         full: process everything anew, and swap it in when it is done.
         dry_run: check and count, write nothing.
+        allow_removals: take out as many documents as the source has no more, whatever limits.max_removed_ratio says.
 
     Raises:
         EntityMillError: of the kind that says what is wrong.
@@ -185,4 +187,4 @@ def extract(
     loaded = settings.load(None if config is None else Path(config), overrides)
     sparknlp = loaded.recognition.engine == "sparknlp"
     opened = session.open_session(loaded.spark, "entitymill", sparknlp=sparknlp, spark=spark)
-    return extraction.extract(opened, loaded, full=full, dry_run=dry_run)
+    return extraction.extract(opened, loaded, full=full, dry_run=dry_run, allow_removals=allow_removals)

@@ -121,7 +121,11 @@ RUNS = T.StructType(
         _column("units_done", _LONG, "units published so far"),
         _column("stage", _STRING, "what the run was at: preparation, waiting, source, recognition, writing, done"),
         _column("error", _STRING, "what ended it, in one sentence without text; null where nothing did"),
-        _column("exit_code", _INT, "as the process ended, 0 where nothing went wrong; null while it runs, or when it died"),
+        _column(
+            "exit_code",
+            _INT,
+            "0 where nothing went wrong, or only a drift was seen; null while it runs, or when it died",
+        ),
         _column("application_id", _STRING, "Spark's id of the application"),
         _column("log", _STRING, "where its log is, on the driver"),
         _column("sentences", _LONG, "sentences tagged"),

@@ -58,6 +58,16 @@ def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(job
     assert ids(job) == {key for key, _ in TEN[:7]}
 
 
+def test_where_too_much_is_refused_that_is_said(job: Job) -> None:
+    """And not that documents are gone, which is true of the refused ones as well: `rejects` lists them."""
+    job.texts(TEN).run()
+    job.texts([*TEN[:4], *((key, None) for key, _ in TEN[4:])])
+    with pytest.raises(RejectedError, match=r"6 of 10 rows of .* were refused \(6 null_text\)"):
+        job.run("limits.max_removed_ratio=0.2")
+    assert len(ids(job)) == 10
+    assert read_delta(job.output / "rejects")["code"].to_pylist() == ["null_text"] * 6
+
+
 class Died(BaseException):
     """As a kill, it is nothing that the run could write down."""
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.source import changes
+from entitymill.settings.sections import SourceSettings
+from entitymill.source import change_feed, changes
 from entitymill.source.change_feed import CHANGE, COMMIT, Feed
 from entitymill.source.changes import Changes, Policy
-from entitymill.source.reader import Source
+from entitymill.source.reader import Source, open_source
 
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)
@@ -122,3 +125,24 @@ def test_a_feed_that_is_not_sure_says_so(
     spark: SparkSession, source_of: Callable[..., Source], known: Known, events: list[tuple[Any, ...]], refused: list[str]
 ) -> None:
     assert told(spark, source_of(), known(), events, refused) is None
+
+
+@pytest.mark.parametrize("how", ["off for a while", "vacuumed"])
+def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: Path, known: Known, how: str) -> None:
+    """Delta finds that out when it reads."""
+    path = tmp_path / "source"
+    rows = spark.createDataFrame(HELD, "id string, text string")
+    rows.write.format("delta").option("delta.enableChangeDataFeed", "true").save(str(path))
+    if how == "vacuumed":
+        spark.sql(f"UPDATE delta.`{path}` SET text = 'Berlin' WHERE id = 'b'")
+        shutil.rmtree(path / "_change_data")
+    else:
+        alter = f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = "
+        spark.sql(f"{alter}'false')")
+        spark.sql(f"UPDATE delta.`{path}` SET text = 'Berlin' WHERE id = 'b'")
+        spark.sql(f"{alter}'true')")
+    source = open_source(spark, SourceSettings(path=str(path)))
+    feed = change_feed.since(spark, source, "0", lambda stream: stream)
+    assert feed is not None
+    assert changes.told(source, feed, known(), None, ALL) is None
+    assert todo(changes.compared(source, known(), ALL))[0] == {"b": True}

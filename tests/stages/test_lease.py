@@ -7,9 +7,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import Tables, lease, lease_holder
+from entitymill.tables import Tables, lease, lease_holder, table_creation
 from entitymill.tables.commits import Commits
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
@@ -116,6 +117,25 @@ def test_of_runs_that_start_at_once_one_has_it(tables: Tables) -> None:
     assert sorted(ended) == [("run 0", "done"), ("run 1", "done"), ("run 2", "done")]
     first, *waited = [name for name, _ in ended]
     assert all(any(said.startswith(f"run {first} (on ") for said in told[name]) for name in waited)
+
+
+def test_what_spark_still_does_for_a_run_that_broke_off_comes_too_late(tables: Tables) -> None:
+    """A cell of a notebook was stopped: the lease is given back, and the last statement goes on."""
+    table_creation.create(tables, "rejects", schemas.REJECTS)
+
+    def broken_off() -> None:
+        with Lease(tables, AT_ONCE, "stopped") as held:
+            left.append(held.commits)
+            raise KeyboardInterrupt
+
+    left: list[Commits] = []
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    with Lease(tables, AT_ONCE, "next"):
+        pass
+    columns = "'d1' AS doc_id, 'source' AS stage, 'null_text' AS code, 'stopped' AS run_id, now() AS at"
+    left[0].append(tables.spark.sql(f"SELECT {columns}"), "rejects")
+    assert tables.read("rejects").count() == 0
 
 
 class Claim:

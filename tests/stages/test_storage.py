@@ -10,6 +10,8 @@ from entitymill.platform import storage
 from entitymill.run import dry_runs
 from entitymill.tables import Tables, table_checks
 
+from .conftest import tables_at
+
 
 def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "stays").write_text("here")
@@ -37,6 +39,11 @@ def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSessio
 def test_a_directory_that_is_missing_is_one(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         list(storage.files(spark, str(tmp_path / "missing")))
+
+
+def test_a_dry_run_takes_away_all_the_directories_that_it_made(spark: SparkSession, tmp_path: Path) -> None:
+    dry_runs._try_output(tables_at(spark, tmp_path, f"output.path={tmp_path}/a/b/out"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("filled", [False, True])

@@ -141,6 +141,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         (None, "done", 0),
         (SourceError("source.path: nothing is at x."), "failed", 3),
         (Stopped(143, "SIGTERM"), "stopped", 143),
+        (errors.DriftError("far from the runs before"), "done", 6),
     ],
 )
 def test_how_a_run_ended_is_written_for_programs(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import pytest
-from pyspark.sql import Row
 
 from entitymill.errors import SettingsError
 from entitymill.run import guards
@@ -28,17 +27,16 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
     before: str | None, *, adopts: bool, refused: bool
 ) -> None:
     chosen = load(None, [f"source.path={MINE}", "output.path=/lake/out", f"output.adopt_source={adopts}"], {})
-    last = None if before is None else Row(source=before)
     said = r"/lake/out is of /lake/others, whose documents .* give /lake/texts an output of its own, or set output\.adopt_"
     with pytest.raises(SettingsError, match=said) if refused else nullcontext():
-        guards.check_source(chosen, last)
+        guards.check_source(chosen, before)
 
 
 def test_a_secret_in_the_sources_address_is_told_to_nobody() -> None:
     chosen = load(None, ["source.path=s3a://me:hunter2@bucket/texts", "output.path=/lake/out"], {})
     here = chosen.masked()["source"]["path"]
-    guards.check_source(chosen, Row(source=here))  # as `runs` has it
+    guards.check_source(chosen, here)  # as `runs` has it
     with pytest.raises(SettingsError) as refused:
-        guards.check_source(chosen, Row(source="/lake/others"))
+        guards.check_source(chosen, "/lake/others")
     assert here in str(refused.value)
     assert "hunter2" not in str(refused.value)

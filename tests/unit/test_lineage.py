@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from entitymill import settings
-from entitymill.errors import SourceError
+from entitymill.errors import DriftError, SourceError
 from entitymill.reporting import lineage
 from entitymill.run import outcome
 from entitymill.run.summary import Summary
@@ -86,6 +86,21 @@ def test_a_run_that_did_not(receiver: tuple[str, list[dict[str, Any]]], error: B
     assert events[-1]["eventType"] == state
     assert events[-1]["run"]["facets"]["errorMessage"]["message"] == outcome.told(error)[0]
     assert events[-1]["inputs"][0]["name"] == "a.b"
+
+
+def test_a_drift_is_seen_when_everything_is_published(receiver: tuple[str, list[dict[str, Any]]]) -> None:
+    address, events = receiver
+
+    def run() -> None:
+        with lineage.told(loaded(f"lineage.url={address}"), wanted=True) as story:
+            assert story is not None
+            story.begin(SUMMARY)
+            raise DriftError("far from the runs before")
+
+    with pytest.raises(DriftError):
+        run()
+    assert events[-1]["eventType"] == "COMPLETE"
+    assert events[-1]["outputs"]
 
 
 def test_nobody_listens_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

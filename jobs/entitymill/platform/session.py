@@ -27,6 +27,7 @@ _CALENDARS = tuple(
 )
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
+_TURNS: dict[object, threading.RLock] = {}
 _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
 
@@ -75,6 +76,14 @@ def calendars(spark: SparkSession) -> dict[str, str]:
     definition is the calendar of today, and Spark 4 takes them for that. Whoever chose a mode keeps it.
     """
     return {key: "CORRECTED" for key in _CALENDARS if str(spark.conf.get(key)).upper() == "EXCEPTION"}
+
+
+@contextmanager
+def in_turn(spark: SparkSession) -> Iterator[None]:
+    """One at a time of what gives a session properties of its own: by them Delta numbers commits. Others of it wait."""
+    key = spark_connect.session_id(spark) if spark_connect.remote(spark) else spark._jsparkSession.hashCode()
+    with _TURNS.setdefault(key, threading.RLock()):
+        yield
 
 
 @contextmanager

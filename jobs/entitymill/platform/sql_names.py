@@ -72,7 +72,9 @@ def quoted_part(part: str) -> str:
 
 def literal(text: str) -> str:
     """A text as SQL writes it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # Spark puts a property in the place of ${its name} in all SQL, before it reads what is quoted.
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\u0024{")
+    return f"'{escaped}'"
 
 
 def ddl(kind: T.DataType) -> str:

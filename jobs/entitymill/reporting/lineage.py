@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from entitymill import __version__
+from entitymill.errors import DriftError
 from entitymill.platform import not_installed, overlapping_paths
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
@@ -146,6 +147,8 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     try:
         yield lineage
     except BaseException as error:
-        lineage.end(outcome.told(error)[0], stopped=isinstance(error, KeyboardInterrupt))
+        # A drift is seen after everything was published.
+        said = None if isinstance(error, DriftError) else outcome.told(error)[0]
+        lineage.end(said, stopped=isinstance(error, KeyboardInterrupt))
         raise
     lineage.end(None, stopped=False)

@@ -54,7 +54,7 @@ def make(
         EntityMillError: what the run would end with, before it published anything.
     """
     seen = preflight.seen(tables, Runs(tables))
-    source, stamp = preflight.opened(spark, settings, summary, engine, seen.last)
+    source, stamp = preflight.opened(spark, settings, summary, engine, seen.owner)
     _try_output(tables)
     table_checks.check_ours(tables)
     table_checks.check_types(tables, source.passthrough)
@@ -114,7 +114,10 @@ def _try_output(tables: Tables) -> None:
     if path is None:
         table_checks.check_schema(tables)
         return
-    there = storage.exists(tables.spark, path)
+    missing = []
+    while path and not storage.exists(tables.spark, path):
+        missing.append(path)
+        path = path.rstrip("/").rpartition("/")[0]
     table_checks.check_place(tables)
-    if not there:
-        storage.remove_empty(tables.spark, path)
+    for made in missing:
+        storage.remove_empty(tables.spark, made)

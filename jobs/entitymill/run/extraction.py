@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
-from entitymill.platform.session import ADAPTIVE, calendars, configured
+from entitymill.platform.session import ADAPTIVE, calendars, configured, in_turn
 from entitymill.run import dry_runs, failed_documents, guards, outcome, preflight, units
 from entitymill.run.failed_documents import Failures
 from entitymill.run.summary import Clock, Summary
@@ -57,7 +57,7 @@ def extract(
     """Run the job: bring the output up to the source, and touch what is as it should be no more than needed.
 
     Args:
-        spark: a session that `session.check` found fit.
+        spark: a session that `session.check` found fit; of several runs in one session each waits for the one before.
         settings: of this run.
         full: process everything anew, and swap it in when it is done.
         dry_run: find out what there is to do, and write nothing: see `plan`.
@@ -78,12 +78,13 @@ def extract(
     clock = Clock(summary)
     engine = open_engine(spark, settings)
     tables = Tables(spark, settings.output)
-    own = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
-    with configured(spark, {**calendars(spark), **tables.confs(), **({} if dry_run else SMALL_QUERIES)}):
-        if dry_run:
-            dry_runs.make(spark, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
-        else:
-            _bring_up(spark, settings, summary, clock, engine, tables, own, full=full, allow_removals=allow_removals)
+    with in_turn(spark):
+        own = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
+        with configured(spark, {**calendars(spark), **tables.confs(), **({} if dry_run else SMALL_QUERIES)}):
+            if dry_run:
+                dry_runs.make(spark, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
+            else:
+                _bring_up(spark, settings, summary, clock, engine, tables, own, full=full, allow_removals=allow_removals)
     summary.stage = "done"
     return summary
 
@@ -103,7 +104,7 @@ def _bring_up(
     # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
     runs = Runs(tables)
     seen = preflight.seen(tables, runs)
-    source, stamp = preflight.opened(spark, settings, summary, engine, seen.last)
+    source, stamp = preflight.opened(spark, settings, summary, engine, seen.owner)
     table_checks.check_place(tables)
     clock.lap("preparation")
     if not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
@@ -121,7 +122,7 @@ def _bring_up(
             if lease.before.last != seen.last:
                 # Another run came between, perhaps with a newer version of the source: an older one must not follow.
                 tables.forget()
-                source, stamp = preflight.opened(spark, settings, summary, engine, lease.before.last)
+                source, stamp = preflight.opened(spark, settings, summary, engine, lease.before.owner)
             stamp = replace(stamp, started_at=summary.started_at)
             run = _Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, allow_removals=allow_removals)
             small = source.size is not None and source.size <= SMALL_BYTES
@@ -191,7 +192,8 @@ class _Run:
         self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
         self.summary.units, self.summary.planned = units.wanted(found, self.settings.limits), found.to_recognise
         with given_back(found.close, self.kept.close):
-            if not self.allow_removals:
+            # Where too much is refused, that is what is said, and `rejects` lists it: refused documents go out, too.
+            if not self.allow_removals and not guards.refused_too_many(self.settings, found):
                 anew, collected = whole or found.mode == "first", known if whole else None
                 guards.check_removals(self.settings, self.tables, found, self.stamp.slice, whole=anew, collected=collected)
             before = failed_documents.listed(self.tables)

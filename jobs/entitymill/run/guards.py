@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError, SettingsError
@@ -11,22 +11,22 @@ from entitymill.source.changes import Changes
 from entitymill.tables import Tables
 
 
-def check_source(settings: Settings, last: Row | None) -> None:
+def check_source(settings: Settings, owner: str | None) -> None:
     """Refuse to take over the output of another source: all its documents would be removed.
 
     Args:
         settings: of this run.
-        last: run that wrote the output; none where there was none.
+        owner: source of the output; none where no run was.
 
     Raises:
-        SettingsError: its source was another one.
+        SettingsError: it is another one.
     """
     here = settings.masked()["source"]["path"]
-    if last is None or settings.output.adopt_source or last["source"].rstrip("/") == here.rstrip("/"):
+    if owner is None or settings.output.adopt_source or owner.rstrip("/") == here.rstrip("/"):
         return
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
-        f"source.path: the output {output} is of {last['source']}, whose documents would all be removed; give {here} an "
+        f"source.path: the output {output} is of {owner}, whose documents would all be removed; give {here} an "
         "output of its own, or set output.adopt_source=true if it takes the place of the other."
     )
 
@@ -92,6 +92,11 @@ def check_removals(
         )
 
 
+def refused_too_many(settings: Settings, found: Changes) -> bool:
+    """Whether `check_rejects` would refuse a source."""
+    return bool(found.rows) and sum(found.counts.values()) / found.rows > settings.limits.max_reject_ratio
+
+
 def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> None:
     """Refuse a source of which too much is refused.
 
@@ -103,10 +108,8 @@ def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> No
     Raises:
         RejectedError: a larger share of its rows than limits.max_reject_ratio.
     """
-    refused = sum(found.counts.values())
-    ratio = refused / found.rows if found.rows else 0.0
-    allowed = settings.limits.max_reject_ratio
-    if ratio > allowed:
+    if refused_too_many(settings, found):
+        refused, allowed = sum(found.counts.values()), settings.limits.max_reject_ratio
         reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.counts.items()))
         raise RejectedError(
             f"{refused} of {found.rows} rows of {settings.source.path} {tense} refused ({reasons}), more than "

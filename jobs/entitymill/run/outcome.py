@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
-from entitymill.errors import EntityMillError, SessionError, SourceError
+from entitymill.errors import DriftError, EntityMillError, SessionError, SourceError
 from entitymill.platform import not_installed
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def write(path: str, summary: Summary | None, error: BaseException | None, log: 
         found["error"], found["exit_code"] = told(error)
         if isinstance(error, KeyboardInterrupt):
             found["status"] = "stopped"
+        elif isinstance(error, DriftError):  # everything was published
+            found["status"] = "done"
     if summary is not None:
         found |= {name: value for name, value in asdict(summary).items() if name not in found}
         found["sentences_per_second"] = summary.sentences_per_second

@@ -18,7 +18,7 @@ from entitymill.tables.runs import Record, Runs
 
 
 def opened(
-    spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, last: Row | None
+    spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Stamp]:
     """The source, if the output may be where it is, and is no other source's; and what the rows of a run over it carry.
 
@@ -27,7 +27,7 @@ def opened(
         settings: of the run.
         summary: gets the run's scope.
         engine: of the run.
-        last: run that wrote the output; none where there was none.
+        owner: source of the output; none where no run was.
     """
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
@@ -37,7 +37,7 @@ def opened(
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
     summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
     stamp = Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
-    guards.check_source(settings, last)
+    guards.check_source(settings, owner)
     return source, stamp
 
 

@@ -31,18 +31,24 @@ def stoppable() -> Iterator[None]:
         arrived.append(number)
         # What py4j says of a call that was broken off is a stack trace, partly by the root logger itself.
         logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
-        logging.getLogger().addFilter(lambda record: "py4j" not in record.pathname)
+        logging.getLogger().addFilter(quiet)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.warning("stopped by %s", name)
         _cancel_jobs()
         raise Stopped(_SIGNALLED + number, name)
 
+    def quiet(record: logging.LogRecord) -> bool:
+        return "py4j" not in record.pathname
+
+    spoken = logging.getLogger("py4j").level
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         signal.signal(number, stop)
     try:
         yield
     finally:
+        logging.getLogger("py4j").setLevel(spoken)
+        logging.getLogger().removeFilter(quiet)
         for number, handler in before.items():
             signal.signal(number, handler)
 

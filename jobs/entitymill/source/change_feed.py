@@ -79,7 +79,7 @@ def since(spark: SparkSession, source_: Source, version: str, keep: Callable[[Da
         if all(map(_appends, changing)) and not spark_connect.remote(spark):
             return _arrivals(spark, source_, int(version), keep)
     except (PySparkException, Py4JJavaError) as error:
-        # An old file was vacuumed, or the feed was off for a while: all rows can still be compared.
+        # What is asked for is gone: all rows can still be compared.
         log.warning("Delta does not tell what changed (%s): all rows are compared", type(error).__name__)
     return None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -16,9 +19,8 @@ from entitymill.source.change_feed import Feed
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
 
+log = logging.getLogger(__name__)
 KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice")
-
-
 NEVER = 9
 """A balance that no document can make up for."""
 
@@ -106,8 +108,11 @@ def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
     judged = source.judged()
     looked_at = judged.withColumns({"here": F.lit(True), "balance": F.lit(None).cast("long")})
     outcomes = _outcomes(looked_at, known, policy).persist(StorageLevel.DISK_ONLY)
-    total = source.rows.count()
-    return _changes("compare", judged, outcomes, source, total, whole=True)
+    try:
+        return _changes("compare", judged, outcomes, source, source.rows.count(), whole=True)
+    except BaseException:
+        outcomes.unpersist()
+        raise
 
 
 def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None, policy: Policy) -> Changes | None:
@@ -121,9 +126,29 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None
         policy: of the run.
 
     Returns:
-        None where a row was, or is now, refused, or an id may occur elsewhere too: only a look at all rows can tell then.
+        None where a row was, or is now, refused, or an id may occur elsewhere too, or where Delta cannot read what it
+        promised: only a look at all rows can tell then.
     """
-    rows = kept = feeds.rows(feed).persist(StorageLevel.DISK_ONLY)
+    cached: list[DataFrame] = []
+    try:
+        found = _told(source, feed, known, refused, policy, cached)
+    except BaseException as error:
+        for frame in cached:
+            frame.unpersist()
+        if isinstance(error, PySparkException | Py4JJavaError):
+            # An old file was vacuumed, or the feed was off for a while.
+            log.warning("Delta does not tell what changed (%s): all rows are compared", type(error).__name__)
+        elif not isinstance(error, Unsure):
+            raise
+        return None
+    return replace(found, close=lambda: [frame.unpersist() for frame in cached])
+
+
+def _told(
+    source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None, policy: Policy, cached: list[DataFrame]
+) -> Changes:
+    rows = feeds.rows(feed).persist(StorageLevel.DISK_ONLY)
+    cached.append(rows)
     here = F.col("here").isNotNull()
     columns = [f"here.{name}" for name in ("text", "passthrough") if name in feed.events.columns]
     unsure = F.col("doc_id").isNull() | (F.col("now") > 1)
@@ -139,13 +164,8 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None
     balanced = F.when(F.col("unsure") | F.col(CODE).isNotNull(), NEVER).otherwise(F.col("balance"))
     concerned = known.join(rows.select("doc_id"), "doc_id", "left_semi")
     outcomes = _outcomes(judged.withColumn("balance", balanced), concerned, policy).persist(StorageLevel.DISK_ONLY)
-    try:
-        found = _changes(feed.mode, judged.where("here"), outcomes, source, 0, whole=False)
-    except Unsure:
-        outcomes.unpersist()
-        kept.unpersist()
-        return None
-    return replace(found, close=lambda: (outcomes.unpersist(), kept.unpersist()))
+    cached.append(outcomes)
+    return _changes(feed.mode, judged.where("here"), outcomes, source, 0, whole=False)
 
 
 def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:

@@ -94,8 +94,8 @@ class Lease:
             # Of runs that wait for the same one, not always the same should come in each other's way.
             time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
-        if self.before.holder is not None:
-            # It did not give the lease back, and may still be at work.
+        if self.before.latest is not None and self.before.latest["status"] != "done":
+            # It did not give the lease back, or broke off while Spark went on with its last commit.
             try:
                 self.commits.fence(self._tables, Tables(self._tables.spark, self._tables.settings, staged=True))
             except BaseException:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from entitymill.errors import SettingsError
 from entitymill.platform import spark_connect, storage
-from entitymill.platform.session import configured
+from entitymill.platform.session import configured, in_turn
 from entitymill.settings import Settings
 from entitymill.tables import NAMES, Tables, commit_lock, recovery
 from entitymill.tables.commits import Commits, retried
@@ -59,8 +59,8 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
         tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
-    retried("runs", lambda: tables.delete("runs", old))
-    with configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+    with in_turn(tables.spark), configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+        retried("runs", lambda: tables.delete("runs", old))
         return _each(tables, change)
 
 
@@ -74,7 +74,8 @@ def vacuum(tables: Tables, hours: float) -> list[Done]:
         raise SettingsError(
             f"--retain-hours {hours:g}: vacuum keeps at least {DAY_HOURS}; use purge, which waits for a job."
         )
-    return _each(tables, lambda name: _vacuum(tables, name, hours))
+    with in_turn(tables.spark):
+        return _each(tables, lambda name: _vacuum(tables, name, hours))
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
@@ -104,7 +105,7 @@ def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
     Raises:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
-    with configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
+    with in_turn(tables.spark), configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
         Staging(tables, lease.commits, lease).discard()
         recovery.settle(tables, lease.commits, lease.before.last)
         Kept(tables).drop()

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import table_creation
-from entitymill.tables.commits import Commits
+from entitymill.tables.commits import APPLICATION, Commits, retried
 from entitymill.tables.layout import Tables
 
 LEASE = "lease"
@@ -32,11 +32,13 @@ class Record:
     """What `runs` says now.
 
     last: the latest run that had anything to do, or to find out.
+    owner: source of the latest such run that came to its end, or where none did, of the latest.
     latest: of the greatest epoch, maintenance too: it holds the lease where its status is `running`.
     sliced: whether a run ever replaced a slice.
     """
 
     last: Row | None = None
+    owner: str | None = None
     latest: Row | None = None
     sliced: bool = False
 
@@ -74,12 +76,15 @@ class Runs:
             rows.coalesce(1)
             .agg(
                 F.max_by(whole, F.when(job, order)).alias("last"),
+                F.max_by("source", F.when(job & (F.col("status") == "done"), order)).alias("owner"),
                 F.max_by(whole, F.when(F.col("epoch").isNotNull(), order)).alias("latest"),
                 F.max(sliced).alias("sliced"),
             )
             .collect()[0]
         )
-        return Record(found["last"], found["latest"], bool(found["sliced"]))
+        last = found["last"]
+        owner = found["owner"] or (None if last is None else last["source"])
+        return Record(last, owner, found["latest"], bool(found["sliced"]))
 
     def first_epoch(self) -> int:
         """Where no run has one yet: the second in which the table was made, the same for all that start at once.
@@ -113,7 +118,9 @@ class Runs:
     def idle(self, row: dict[str, Any]) -> None:
         """Record a run that found nothing to do."""
         self.create()
-        self._tables.append(self._frame(row), "runs")
+        # Of a name of its own: tried again after all, Delta skips it.
+        options = {"txnAppId": f"{APPLICATION}-{row['run_id']}", "txnVersion": "1"}
+        retried("runs", lambda: self._tables.append(self._frame(row), "runs", options))
 
     def _frame(self, row: dict[str, Any]) -> DataFrame:
         # Of literals: createDataFrame has a Python worker repeat the rows, which takes five times as long.

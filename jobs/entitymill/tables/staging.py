@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import parquet_swap, recovery, table_creation
-from entitymill.tables.commits import Commits
+from entitymill.tables.commits import Commits, retried
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
@@ -119,7 +119,8 @@ class Staging:
 
     def _mark(self, state: str) -> None:
         reference = self._staged.reference("documents")
-        self._tables.spark.sql(f"ALTER TABLE {reference} SET TBLPROPERTIES ('{_COMPLETE}' = '{state}')")
+        statement = f"ALTER TABLE {reference} SET TBLPROPERTIES ('{_COMPLETE}' = '{state}')"
+        retried("documents", lambda: self._tables.spark.sql(statement))
 
     def _swap(self) -> None:
         collected = self._staged.read("documents")

@@ -9,6 +9,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.platform import storage
 from entitymill.platform.sql_names import ddl, literal, quoted_part
+from entitymill.tables.commits import retried
 from entitymill.tables.layout import OF_UNITS, PROPERTY, Tables
 from entitymill.tables.table_rows import normalized
 
@@ -96,7 +97,8 @@ def _evolve(tables: Tables, name: str, schema: T.StructType, properties: dict[st
     before.setdefault(_VECTORS, "false")
     differing = {key: value for key, value in properties.items() if before.get(key) != value}
     if differing:
-        tables.spark.sql(f"ALTER TABLE {tables.reference(name)} SET TBLPROPERTIES ({_listed(differing)})")
+        statement = f"ALTER TABLE {tables.reference(name)} SET TBLPROPERTIES ({_listed(differing)})"
+        retried(name, lambda: tables.spark.sql(statement))
         tables.forget(name)
 
 
