@@ -92,8 +92,9 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
+    plain = output.path is not None and _is_plain(output.address("entities"))
     query = QueryBuilder()
-    for name in ("runs", "documents", "entities", "rejects"):
+    for name in ("runs", "documents", "rejects", *(() if plain else ("entities",))):
         query = query.register(name, DeltaTable(output.address(name)))
 
     def rows(sql: str) -> list[dict[str, Any]]:
@@ -107,10 +108,14 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     mine = f"slice = '{slice_digest(condition)}'" if condition is not None else "true"
     joined = f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{mine}" if condition is not None else ""
     here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
-    held = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
-    # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
-    new = f"FROM entities WHERE run_id = '{last['run_id']}'"
-    found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
+    if plain:
+        ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {mine}")]
+        held, found = _counted(output.address("entities"), ids, last["run_id"])
+    else:
+        held = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
+        # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
+        new = f"FROM entities WHERE run_id = '{last['run_id']}'"
+        found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
     refused = rows(f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY stage, code ORDER BY code")
     return {
         **{key: str(value) if isinstance(value, datetime) else value for key, value in last.items() if key != "settings"},
@@ -122,6 +127,23 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         "doubled": found["entities"] - found["mentions"],
         "at_work": next((run["run_id"] for run in runs if run["status"] == "running"), None),
     }
+
+
+def _is_plain(entities: str) -> bool:
+    """Whether `entities` is plain Parquet (output.format parquet), which is never on an object store."""
+    return Path(entities).is_dir() and not (Path(entities) / "_delta_log").is_dir()
+
+
+def _counted(entities: str, ids: list[str] | None, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Rows of some documents, or of all; rows, and different mentions, of a run: of plain Parquet."""
+    from pyarrow import dataset  # noqa: PLC0415  # comes with deltalake
+
+    if not any(Path(entities).rglob("*.parquet")):  # no mention at all
+        return {"entities": 0}, {"entities": 0, "mentions": 0}
+    held = dataset.dataset(entities, format="parquet", partitioning="hive")
+    of_ids = None if ids is None else dataset.field("doc_id").isin(ids)
+    new = held.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
+    return {"entities": held.count_rows(filter=of_ids)}, {"entities": len(new), "mentions": len(new.unique())}
 
 
 def _about(run: Mapping[str, Any], condition: str | None) -> bool:

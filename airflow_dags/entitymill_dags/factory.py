@@ -6,7 +6,8 @@ Imports nothing heavy: Airflow reads this every few seconds.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SECTIONS = "source|segmentation|model|recognition|incremental|limits"
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
 """What a person may set for one run, by hand."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 Rendered = Callable[..., Any]
 
@@ -131,34 +133,38 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
     how = table.spark_submit
     elsewhere = how.deploy_mode == "cluster"
     config = table.config if elsewhere else str(home / (table.config or ""))
-    directories = [home / directory for directory in how.jars]
     return SubmitJob(
         **_common(table),
         conn_id=how.connection,
         spark_binary=str(home / how.binary),
-        application=how.application if "://" in how.application else str(home / how.application),
+        application=_from(home, how.application),
         application_args=_at_run_time(lambda context: job_arguments(table, config, context)),  # type: ignore[arg-type]
         name=f"entitymill {table.name}",
         deploy_mode=how.deploy_mode,
         properties_file=str(home / how.properties_file),
-        jars=_at_run_time(lambda _: jars(directories)) if directories else None,  # type: ignore[arg-type]
-        files=",".join(str(home / file) for file in how.files) or None,
-        archives=str(home / how.archives) if how.archives else None,
+        jars=_at_run_time(lambda _: jars(home, how.jars)) if how.jars else None,  # type: ignore[arg-type]
+        files=",".join(_from(home, file) for file in how.files) or None,
+        archives=_from(home, how.archives) if how.archives else None,
         conf=dict(how.conf),
     )
 
 
-def jars(directories: list[Path]) -> str:
-    """As --jars takes them.
+def _from(home: Path, place: str) -> str:
+    """A path from the home; an address is one by itself."""
+    return place if _ADDRESS.match(place) else str(home / place)
+
+
+def jars(home: Path, places: Sequence[str]) -> str:
+    """As --jars takes them: those of directories, and addresses as they are.
 
     Raises:
         FileNotFoundError: one of the directories has none.
     """
     found = []
-    for directory in directories:
-        here = sorted(str(jar) for jar in directory.glob("*.jar"))
+    for place in places:
+        here = [place] if _ADDRESS.match(place) else sorted(str(jar) for jar in (home / place).glob("*.jar"))
         if not here:
-            raise FileNotFoundError(f"spark_submit.jars: no jar in {directory}: run `make jars` there, or set [].")
+            raise FileNotFoundError(f"spark_submit.jars: no jar in {home / place}: run `make jars` there, or set [].")
         found += here
     return ",".join(found)
 

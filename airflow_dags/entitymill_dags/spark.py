@@ -8,7 +8,8 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-_CODE = re.compile(r"Error code is: (\d+)")
+_CODES = (re.compile(r"[Ss]park exit code is: (\d+)"), re.compile(r"Error code is: (\d+)"))
+"""On Kubernetes spark-submit itself ends with 0, and the provider tells the driver's code beside it."""
 FINAL = {
     2: "a setting is wrong",
     3: "the source cannot be read as the settings say",
@@ -41,6 +42,6 @@ class SubmitJob(SparkSubmitOperator):
 
 def final(told: str) -> int | None:
     """The exit code that an error of the hook tells of, if a retry does not change it."""
-    found = _CODE.search(told)
+    found = next(filter(None, (code.search(told) for code in _CODES)), None)
     code = int(found[1]) if found else None
     return code if code in FINAL else None

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 HERE = Path(__file__).parents[1]
 FIRINGS_LOOKED_AT = 100
-_SECRET = re.compile(r"secret|password|passwd|access[._]?key|account\.key|session\.token|sas\.token", re.IGNORECASE)
+_SECRET = re.compile(
+    r"secret|password|passwd|access[._]?key|account\.key|private\.key$|session\.token|sas\.token|\bsas\.", re.IGNORECASE
+)
 _WHENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
@@ -70,7 +72,7 @@ class SparkSubmit(_Section):
         "client", description="cluster: `config` is passed as it stands, since it is the driver who opens it, elsewhere"
     )
     properties_file: str = "conf/spark-defaults.conf"
-    jars: tuple[str, ...] = Field(("build/jars",), description="directories of jars; none: the cluster has them")
+    jars: tuple[str, ...] = Field(("build/jars",), description="directories, or jars by address; none: the cluster has them")
     files: tuple[str, ...] = Field((), description="for the driver's directory in cluster mode on YARN")
     archives: str | None = Field(None, description="PATH#NAME: unpacked under that name for every executor")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from entitymill.settings import secret_masking
 from entitymill_dags import arguments, check, factory, tables
-from entitymill_dags.spark import SubmitJob
+from entitymill_dags.spark import SubmitJob, final
 
 PARSED_WITHIN = 5.0
 """Seconds, of a file; some 0.3 here when nothing else runs. Airflow itself gives up after 30."""
@@ -215,7 +215,18 @@ def test_the_dag_is_what_the_entry_says() -> None:
 
 def test_no_jars_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make jars"):
-        factory.jars([tmp_path])
+        factory.jars(tmp_path, ["."])
+
+
+def test_what_lies_elsewhere_is_named_as_it_is() -> None:
+    how = {
+        "archives": "hdfs:///lib/environment.tar.gz#environment",
+        "files": ["s3a://b/base.yaml"],
+        "jars": ["hdfs:///a.jar"],
+    }
+    submit = factory.make_dag(table(spark_submit=how), Path("/home/em")).get_task("extract")
+    assert (submit._archives, submit.files) == (how["archives"], how["files"][0])  # type: ignore[attr-defined]
+    assert factory.jars(Path("/home/em"), how["jars"]) == "hdfs:///a.jar"  # type: ignore[arg-type]
 
 
 def test_in_cluster_mode_the_config_is_where_the_driver_finds_it() -> None:
@@ -275,6 +286,11 @@ def test_what_would_fail_again_the_same_way_is_not_tried_again(
     assert type(failed.value) is kind
     if kind is AirflowFailException:
         assert str(failed.value).startswith(f"exit {code}: ")
+
+
+def test_on_kubernetes_the_drivers_exit_code_counts() -> None:
+    told = "Cannot execute: spark-submit. Error code is: 0. Kubernetes spark exit code is: 4"
+    assert final(told) == 4
 
 
 def test_the_alert_is_looked_for_when_it_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

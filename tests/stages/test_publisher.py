@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pyspark.sql import Row
 
@@ -58,6 +60,23 @@ def test_what_was_published_half_is_taken_back(writing: Writing, monkeypatch: py
         {"a": ["Anna", "Berlin"], "b": ["Bob", "Cairo"], ODD: ["Cleo", "Delhi"]},
         ["a", "b", ODD],
     )
+
+
+@pytest.mark.parametrize(("done", "trusted"), [(1, True), (0, False)])
+def test_what_deltas_log_has_forgotten_is_not_taken_back(writing: Writing, done: int, trusted: bool) -> None:
+    """After 30 days: here by hand. Where no run has come to its end since, nobody knows what `documents` told."""
+    writing.publish(*FIRST, known=False)
+    Commits(writing.tables, "failed", 5).fence(writing.tables)
+    place = Path(str(writing.tables.root).removeprefix("file:")) / "documents"
+    log = writing.tables.spark._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]
+    log.forTable(writing.tables.spark._jsparkSession, str(place)).checkpoint()
+    *old, _ = sorted((place / "_delta_log").glob("*[0-9].json"))
+    for commit in old:
+        commit.unlink()
+    log.clearCache()
+    last = Row(status="failed")
+    assert recovery.settle(writing.tables, Commits(writing.tables, "next", 9), last, done) == trusted
+    assert len(writing.held()[0]) == 3
 
 
 def test_an_older_epoch_changes_nothing(writing: Writing) -> None:

@@ -121,6 +121,12 @@ def test_batches_are_joined_and_cut_to_windows(monkeypatch: pytest.MonkeyPatch) 
     assert cut == [["a" * 4, "b" * 4, "c" * 4], ["d" * 25], ["e", "f", "g"]]
 
 
+def test_windows_of_short_texts_with_much_beside_them_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = documents(["a", "b"])
+    monkeypatch.setattr(worker, "WINDOW_BYTES", 2 * batch.nbytes)
+    assert [window.num_rows for window in worker.windows([batch] * 5)] == [4, 4, 2]
+
+
 def test_a_python_error_is_raised_as_it_was_and_is_no_documents_fault(here: Here) -> None:
     with pytest.raises(ZeroDivisionError, match="a bug") as raised:
         run(here, [*GOOD, poison_stub.BUG])
@@ -154,7 +160,7 @@ def test_a_machine_that_cannot_tag_at_all_is_no_documents_fault(here: Here) -> N
 @pytest.mark.slow
 def test_many_failures_of_one_task_are_no_documents_fault(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "MOST_FAILED", 2)
-    with pytest.raises(WorkerError, match="3 documents of one task crash or hang"):
+    with pytest.raises(WorkerError, match=r"3 documents of one task crash or hang the tagger on .*, d\d, .* for example"):
         run(here, [*GOOD, *[poison_stub.KILL] * 5])
 
 

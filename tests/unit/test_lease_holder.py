@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,16 @@ def test_a_process_is_gone_where_this_kernel_has_it_no_more(changed: dict[str, s
 def test_of_what_tells_no_process_nothing_is_known(told: str | None) -> None:
     assert not lease_holder.gone(told)
     assert lease_holder.host(told) == "somewhere"
+
+
+def test_one_that_proc_hides_from_other_users_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with hidepid: the kernel says that it may not be signalled, and /proc has nothing of it."""
+
+    def refused(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    assert not lease_holder.gone(json.dumps({**lease_holder.this_process(), "pid": NO_PROCESS}))
 
 
 def test_one_that_only_waits_to_be_reaped_is_gone() -> None:

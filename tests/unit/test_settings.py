@@ -220,12 +220,35 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        "s3a://me:p@hunter2@lake/texts", "https://hunter2@h/x", "https://h/x?token=hunter2", "-Dx.password=hunter2 -Dy=z",
+        "jdbc:sqlserver://h;user=a;password=hunter2;encrypt=true",
+    ],
+)  # fmt: skip
+def test_secrets_in_values_are_masked(value: str) -> None:
+    assert "hunter2" not in secret_masking.mask(value)
+
+
+@pytest.mark.parametrize("value", ["abfss://texts@lake.dfs.core.windows.net/x", "token = 5 AND day > '2026'", "a@b.c"])
+def test_what_is_no_secret_is_shown(value: str) -> None:
+    assert secret_masking.mask(value) == value
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "spark: {conf: {spark.hadoop.fs.s3a.secret.key: hunter2}}",
         "spark: {conf: {spark.hadoop.fs.s3a.access.key: hunter2}}",
         "spark: {conf: {spark.hadoop.fs.azure.account.key.a.dfs.core.windows.net: hunter2}}",
+        "spark: {conf: {spark.hadoop.fs.gs.auth.service.account.private.key: hunter2}}",
+        "spark: {conf: {spark.hadoop.fs.azure.sas.texts.lake: hunter2}}",
+        "spark: {conf: {spark.driver.extraJavaOptions: -Djavax.net.ssl.trustStorePassword=hunter2}}",
+        "spark: {conf: {spark.hadoop.javax.jdo.option.ConnectionURL: 'jdbc:mysql://h/db?user=a&password=hunter2'}}",
         'source: {path: "s3a://me:hunter2@lake/texts"}',
+        'lineage: {url: "https://:hunter2@marquez"}',
+        'lineage: {url: "https://hunter2@marquez"}',
+        'lineage: {url: "https://marquez/?api_key=hunter2"}',
     ],
 )
 def test_a_file_that_holds_a_secret_is_refused(tmp_path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ SHOWN = 20
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "stopped": "yellow"}
 _COLUMNS = (
     "run_id", "started_at", "ended_at", "status", "mode", "stage", "documents", "planned", "removed", "units", "units_done",
-    "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log",
+    "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log", "until",
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def table(runs: Sequence[dict[str, Any]]) -> Table:
     for heading in ("run", "started", "status", "mode", "documents", "rejects", "took"):
         shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
     for run in runs:
-        end = run["ended_at"] or datetime.now(timezone.utc).astimezone().replace(tzinfo=None)
+        end = run["ended_at"] or _now()
         shown.add_row(
             run["run_id"],
             f"{run['started_at']:%Y-%m-%d %H:%M}",
@@ -97,10 +97,17 @@ def table(runs: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
+def _now() -> datetime:
+    """As Spark gives times: of this machine's time zone, which they do not name."""
+    return datetime.now(timezone.utc).astimezone().replace(tzinfo=None)
+
+
 def _more(run: dict[str, Any]) -> str:
     """How far a run is, or why it ended early; empty where there is nothing to say."""
     said = f"{run['run_id']}: "
     if run["status"] == "running":
+        if run["until"] is not None and run["until"] < _now():
+            said += f"no sign of life since its lease ended at {run['until']:%Y-%m-%d %H:%M}; the next run takes over. "
         far = f"{said}{run['stage'] or 'at work'}, {run['units_done'] or 0} of {run['units'] or 0} units"
         return f"{far}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else far
     if run["error"]:

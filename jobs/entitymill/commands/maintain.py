@@ -81,11 +81,15 @@ def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -
 _LOG_KEEPS = "the Delta log keeps smallest and greatest ids of deleted files until its own retention ends (30 days)"
 
 
+def _number(value: float | None, places: int) -> str:
+    return "?" if value is None else f"{value:,.{places}f}"
+
+
 def _print(done: list[Done], said: str) -> None:
     table = Table("table", "files", "MB", "files on disk")
     for one in done:
-        pairs = zip(zip(one.before, one.after, strict=True), (0, 1, 0), strict=True)
-        table.add_row(one.name, *(f"{before:,.{places}f} -> {after:,.{places}f}" for (before, after), places in pairs))
+        sides = zip(one.before, one.after, (0, 1, 0), strict=True)
+        table.add_row(one.name, *(f"{_number(old, places)} -> {_number(new, places)}" for old, new, places in sides))
     console = Console()
     console.print(table)
     console.print(said, highlight=False)

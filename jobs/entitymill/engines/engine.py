@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
+from entitymill.errors import ModelError
 from entitymill.platform import session, storage
 from entitymill.recognition.tagger.execution_settings import Execution, check_precision
 from entitymill.settings import Settings
@@ -83,6 +84,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     parts = {
         "detector": openvino.detector_identity(spark, settings.segmentation),
         "model": manifest.digest(),
+        "casing": manifest.casing,
         "max_length": manifest.max_length if wanted.encoding == "complete" else manifest.sparknlp_max_length,
         "engine": wanted.engine,
         "encoding": wanted.encoding,
@@ -93,6 +95,11 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     def load() -> Callable[[DataFrame], DataFrame]:
         detector = openvino.ship_detector(spark, settings.segmentation)
         model = openvino.ship_model(spark, settings.model.path)
+        # Between the two looks a run may have waited for another one.
+        if (model.manifest, detector.identity) != (manifest, parts["detector"]):
+            raise ModelError(
+                f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
+            )
         return lambda rows: openvino.recognise(rows, model, detector, run, settings.limits.batch_seconds)
 
     return Engine(manifest.name, _fingerprint(parts), load)

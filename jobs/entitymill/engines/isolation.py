@@ -88,6 +88,8 @@ class Child:
                 [sys.executable, "-c", _BOOT, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # a Spark worker's own may be a channel to the JVM
+                # Else tokenizers starts as many threads as the machine has cores, in each child.
+                env={"RAYON_NUM_THREADS": "1", **os.environ},
                 pass_fds=[theirs.fileno()],
             )
         try:

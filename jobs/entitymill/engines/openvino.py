@@ -102,14 +102,16 @@ def detector_identity(spark: SparkSession, settings: SegmentationSettings) -> st
     Raises:
         ModelError: the model is missing, or is none.
     """
-    if settings.detector == "rules":
-        return "rules"
-    if settings.detector == "sentencex":
-        return f"sentencex {metadata.version('sentencex')}"
+    if settings.detector != "dl":
+        return _without_files(settings.detector)
     try:
         return f"dl {storage.digest(spark, _detector_files(spark, settings).values())}"
     except OSError as error:
         raise _no_detector(settings, error) from error
+
+
+def _without_files(detector: str) -> str:
+    return detector if detector == "rules" else f"{detector} {metadata.version(detector)}"
 
 
 def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
@@ -162,7 +164,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
         ModelError: its model is missing, damaged, or of another architecture.
     """
     if settings.detector != "dl":
-        return ShippedDetector({}, settings.detector, {})
+        return ShippedDetector({}, settings.detector, {}, _without_files(settings.detector))
     scratch = executor_files.scratch("entitymill-detector-")
     names, digests = {}, {}
     try:
@@ -177,7 +179,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     sentences.open_detector("dl", local, settings.model)
     for shipped in names.values():
         executor_files.send(spark, scratch / shipped)
-    return ShippedDetector(names, settings.model, digests)
+    return ShippedDetector(names, settings.model, digests, f"dl {storage.joint(digests.values())}")
 
 
 def recognise(documents: DataFrame, model: ShippedModel, detector: ShippedDetector, run: Run, seconds: float) -> DataFrame:

@@ -82,6 +82,13 @@ def failed(document: pa.RecordBatch, code: str, detail: str, *, annotations: boo
     return _batch(document, columns, annotations=annotations)
 
 
+def failed_ids(results: pa.RecordBatch) -> list[str]:
+    """doc_id of the documents without results."""
+    if results.column("failure").null_count == results.num_rows:
+        return []
+    return list(results.column("doc_id").filter(results.column("failure").is_valid()).to_pylist())
+
+
 def _batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
     # Spark takes them by place: as schemas.RECOGNISED, what is carried, schemas.ANNOTATIONS.
     passed_on = [name for name in documents.schema.names if name in ("passthrough", "ner")]

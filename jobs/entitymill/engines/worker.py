@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
 """Code points a worker collects before they are recognised: some 1,024 sentences, enough for full rows of the tagger."""
+WINDOW_BYTES = 64 * 2**20
 LONGEST_WAIT = 14 * 86_400.0
 """Seconds that any window may take: the operating system counts milliseconds in 32 bits, which end after 24 days."""
 MOST_FAILED = 20
@@ -57,9 +58,14 @@ class ShippedModel(Shipped):
 
 @dataclass(frozen=True)
 class ShippedDetector(Shipped):
-    """A sentence detector, which may have no files; digests: file -> SHA-256."""
+    """A sentence detector, which may have no files.
+
+    digests: file -> SHA-256.
+    identity: what decides the sentences, as the fingerprint has it.
+    """
 
     digests: dict[str, str]
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,14 +106,15 @@ class Worker:
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
         work = isolation.Work(self.factory, (model, detector, self.run))
-        failures = 0
+        failed: list[str] = []
         for window in windows(batches):
             results = self._recognised(work, window)
-            failures += sum(result.num_rows - result.column("failure").null_count for result in results)
-            if failures > MOST_FAILED:
+            failed += [key for result in results for key in recognised_rows.failed_ids(result)]
+            if len(failed) > MOST_FAILED:
                 raise WorkerError(
-                    f"{failures} documents of one task crash or hang the tagger on {platform.node()}: so many are not to "
-                    "blame, or limits.batch_seconds is too short for them."
+                    f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}, "
+                    f"{', '.join(failed[:3])} for example: so many are not to blame, or limits.batch_seconds is too short "
+                    "for them."
                 )
             yield from results
 
@@ -148,6 +155,9 @@ def windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 held, chars, first = [], 0, row + 1
         if first < batch.num_rows:
             held.append(batch.slice(first))
+        if sum(part.nbytes for part in held) >= WINDOW_BYTES:  # of short texts with long carried columns
+            yield _joined(held)
+            held, chars = [], 0
     if held:
         yield _joined(held)
 

@@ -27,6 +27,8 @@ _CALENDARS = tuple(
 )
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
+QUICK_START = "-XX:TieredStopAtLevel=1"
+"""To Java: its first compiler alone."""
 _TURNS: dict[object, threading.RLock] = {}
 _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
@@ -52,7 +54,7 @@ def open_session(
         told = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
         there = told or on_databricks() or SparkContext._active_spark_context is not None
         with _signals_kept():
-            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name)
+            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name, sparknlp=sparknlp)
     check(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark
@@ -107,7 +109,7 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
-def _start(settings: SparkSettings, name: str) -> SparkSession:
+def _start(settings: SparkSettings, name: str, *, sparknlp: bool) -> SparkSession:
     no_java = not_installed.java()
     if no_java:
         raise SessionError(no_java)
@@ -117,7 +119,8 @@ def _start(settings: SparkSettings, name: str) -> SparkSession:
     # TensorFlow, in Spark NLP's sentence detector, tells of its instruction sets otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
-    for key, value in {**_defaults(), **_local(settings.master), "spark.jars": ",".join(jars), **settings.conf}.items():
+    local = _local(settings.master, sparknlp=sparknlp)
+    for key, value in {**_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}.items():
         builder = builder.config(key, value)
     try:
         return builder.getOrCreate()
@@ -148,12 +151,13 @@ def _defaults() -> dict[str, str]:
     return {key: value.strip() for key, value in pairs}
 
 
-def _local(master: str) -> dict[str, str]:
+def _local(master: str, *, sparknlp: bool) -> dict[str, str]:
     """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
     logging = _PACKAGE / "conf" / "log4j2.properties"
-    options = (
-        {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()}"} if logging.is_file() else {}
-    )
+    java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
+    # Compiling Spark well takes longer than a small run, and texts are read outside the JVM: docs/performance.md.
+    java += [QUICK_START] if master.startswith("local") and not sparknlp else []
+    options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
     if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options["spark.driver.host"] = "127.0.0.1"

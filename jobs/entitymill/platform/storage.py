@@ -183,6 +183,11 @@ def digest(spark: SparkSession, addresses: Iterable[str]) -> str:
             fetch(spark, address, copy)
             with copy.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return joint(digests)
+
+
+def joint(digests: Iterable[str]) -> str:
+    """One SHA-256 for several, in any order."""
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
 

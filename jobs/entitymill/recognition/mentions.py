@@ -113,7 +113,6 @@ INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
 LONGEST_TRIMMED = 500
 
 
-@lru_cache(maxsize=100_000)
 def trimmed(entity: str) -> tuple[int, int]:
     """How many characters to take off a mention's front and end.
 
@@ -121,8 +120,11 @@ def trimmed(entity: str) -> tuple[int, int]:
     begins or ends with, and a full stop that ends a sentence, not an abbreviation. Nothing goes if no letter or digit would
     be left, or of a mention so long that it is no name. What is left has nothing more to take off.
     """
-    if len(entity) > LONGEST_TRIMMED:
-        return 0, 0
+    return _trimmed(entity) if len(entity) <= LONGEST_TRIMMED else (0, 0)
+
+
+@lru_cache(maxsize=100_000)
+def _trimmed(entity: str) -> tuple[int, int]:
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]

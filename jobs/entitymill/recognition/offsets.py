@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
 """Kinds of units, as bits: white space to Spark NLP's Tokenizer; what its sentence detector steps over; what may end a
 sentence there; what is cut from a word's ends; what java.lang.String.trim leaves."""
-_KINDS = {SPACE: " \t\n\v\f\r\u2187", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
+PARTING = "\u2187"
+"""Spark NLP parts words at it, though it is a number."""
+_KINDS = {SPACE: f" \t\n\v\f\r{PARTING}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
 _UNITS = 1 << 16
 
 

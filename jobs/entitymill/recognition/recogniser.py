@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, sparknlp_annotations, tokens
 from entitymill.recognition.mentions import Found, Spans, TagScheme, trimmed
-from entitymill.recognition.offsets import Texts
+from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
@@ -129,7 +129,9 @@ def _named(found: Found) -> Spans:
     """The spans with a letter or a digit in them: of any other nothing is left once it is trimmed."""
     segments, spans = found.segments, found.spans
     edges = segments.token_begin[found.tokens[spans.first]], segments.token_end[found.tokens[spans.last - 1]]
-    kept = [number for number, text in enumerate(found.texts.slices(*edges)) if any(map(str.isalnum, text))]
+    # Of the parting character no token is made.
+    named = (text.replace(PARTING, " ") for text in found.texts.slices(*edges))
+    kept = [number for number, text in enumerate(named) if any(map(str.isalnum, text))]
     if len(kept) == len(spans.first):
         return spans
     return Spans(spans.first[kept], spans.last[kept], spans.kinds[kept], spans.confidences[kept])

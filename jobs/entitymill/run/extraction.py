@@ -179,7 +179,7 @@ class _Run:
         self.summary.stage = "source"
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
-        trusted = recovery.settle(self.tables, self.commits, self.last)
+        trusted = recovery.settle(self.tables, self.commits, self.last, self.lease.before.done)
         guards.check_other_slices(self.tables, self.stamp.slice, trusted=trusted)
         if self.last is not None and self.last["status"] != "done":
             self.kept.drop()
@@ -289,6 +289,7 @@ class _Run:
                 self.clock.lap("writing")
             finally:
                 recognised.unpersist()
+        self.summary.units = self.summary.units_done  # few large documents may leave some empty
         if removed is not None:
             publisher.remove(removed, tombstones=tombstones)
             self.clock.lap("writing")

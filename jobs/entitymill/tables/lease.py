@@ -141,10 +141,10 @@ class Lease:
             )
 
     def _claim_and_take(self) -> bool:
-        if self._claim is not None and not self._claim.take():
-            return False
         taken = False
         try:
+            if self._claim is not None and not self._claim.take():
+                return False
             taken = self._try_to_take(*self._look_surely())
         finally:
             if not taken:

@@ -21,7 +21,7 @@ def gone(process: str | None) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     here = all(told.get(key) == value for key, value in _kernel().items())
-    return here and _started(pid) != told.get("started")
+    return here and not _hidden(pid) and _started(pid) != told.get("started")
 
 
 def host(process: str | None) -> str:
@@ -39,6 +39,17 @@ def _kernel() -> dict[str, str]:
     except OSError:
         # Told apart from every other, so that nobody is ever found gone.
         return {"boot": os.urandom(8).hex(), "namespace": ""}
+
+
+def _hidden(pid: int) -> bool:
+    """Whether a process is there, of another user's, and /proc does not say when it began (hidepid, ProtectProc)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}/stat").exists()
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 def _started(pid: int) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
-from entitymill.errors import SettingsError
+from entitymill.errors import SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
 from entitymill.platform.session import configured, in_turn
 from entitymill.settings import Settings
@@ -36,12 +36,12 @@ OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
 class Done:
     """What became of one table.
 
-    before, after: files of its present version, megabytes of these, files on the disk.
+    before, after: files of its present version, megabytes of these, files on the disk; none: a catalog does not let see.
     """
 
     name: str
-    before: tuple[int, float, int]
-    after: tuple[int, float, int]
+    before: tuple[int, float, int | None]
+    after: tuple[int, float, int | None]
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
@@ -107,7 +107,7 @@ def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
     """
     with in_turn(tables.spark), configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
         Staging(tables, lease.commits, lease).discard()
-        recovery.settle(tables, lease.commits, lease.before.last)
+        recovery.settle(tables, lease.commits, lease.before.last, lease.before.done)
         Kept(tables).drop()
         yield lease.commits
 
@@ -149,7 +149,13 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
         spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")
 
 
-def _state(tables: Tables, name: str) -> tuple[int, float, int]:
+def _state(tables: Tables, name: str) -> tuple[int, float, int | None]:
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.reference(name)}").collect()[0]
-    on_disk = sum("/_delta_log/" not in address for address, *_ in storage.files(tables.spark, detail["location"]))
+    on_disk: int | None
+    try:
+        on_disk = sum("/_delta_log/" not in address for address, *_ in storage.files(tables.spark, detail["location"]))
+    except (OSError, StorageError):
+        # Unity Catalog gives its credentials to tables, not to those who list directories.
+        log.info("the files of %s cannot be counted", name)
+        on_disk = None
     return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk

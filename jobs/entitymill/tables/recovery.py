@@ -30,13 +30,14 @@ class Mark(NamedTuple):
     version: int
 
 
-def settle(tables: Tables, commits: Commits, last: Row | None) -> bool:
+def settle(tables: Tables, commits: Commits, last: Row | None, done: int | None = None) -> bool:
     """Take back what the last run published half, if it did.
 
     Args:
         tables: of the output, or those that wait to be swapped in.
         commits: of this run; no older run can commit any more.
         last: run before this one; none: nobody knows.
+        done: epoch of the latest holder of the lease that came to its end, and so left nothing half.
 
     Returns:
         Whether the tables can be trusted; otherwise everything has to be made anew.
@@ -48,8 +49,11 @@ def settle(tables: Tables, commits: Commits, last: Row | None) -> bool:
         if not (tables.is_delta(name) and tables.exists(name)):
             continue
         mark = _latest(tables, name)
-        if mark is None or (told is not None and mark[:2] <= told[:2]):
+        if mark is None or mark.epoch <= (done or 0) or (told is not None and mark[:2] <= told[:2]):
             continue
+        if told is None and not _remembers_all(tables, "documents"):
+            log.warning("what documents told of %s is not in Delta's log any more: all documents are done again", name)
+            return False
         log.warning("%s: unit %d of epoch %d was published half, and is taken back", name, mark.unit, mark.epoch)
         try:
             commits.change(name, partial(tables.restore, name, mark.version - 1))
@@ -58,6 +62,11 @@ def settle(tables: Tables, commits: Commits, last: Row | None) -> bool:
             log.exception("%s cannot be taken back: all documents are done again", name)
             return False
     return True
+
+
+def _remembers_all(tables: Tables, name: str) -> bool:
+    """Whether Delta's log still has the table's first commit: it forgets after 30 days."""
+    return bool(tables.history(name).where("version = 0").take(1))
 
 
 def _latest(tables: Tables, name: str) -> Mark | None:

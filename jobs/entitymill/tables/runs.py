@@ -33,12 +33,14 @@ class Record:
 
     last: the latest run that had anything to do, or to find out.
     owner: source of the latest such run that came to its end, or where none did, of the latest.
+    done: epoch of the latest holder of the lease that came to its end.
     latest: of the greatest epoch, maintenance too: it holds the lease where its status is `running`.
     sliced: whether a run ever replaced a slice.
     """
 
     last: Row | None = None
     owner: str | None = None
+    done: int | None = None
     latest: Row | None = None
     sliced: bool = False
 
@@ -77,6 +79,7 @@ class Runs:
             .agg(
                 F.max_by(whole, F.when(job, order)).alias("last"),
                 F.max_by("source", F.when(job & (F.col("status") == "done"), order)).alias("owner"),
+                F.max(F.when(F.col("status") == "done", F.col("epoch"))).alias("done"),
                 F.max_by(whole, F.when(F.col("epoch").isNotNull(), order)).alias("latest"),
                 F.max(sliced).alias("sliced"),
             )
@@ -84,7 +87,7 @@ class Runs:
         )
         last = found["last"]
         owner = found["owner"] or (None if last is None else last["source"])
-        return Record(last, owner, found["latest"], bool(found["sliced"]))
+        return Record(last, owner, found["done"], found["latest"], bool(found["sliced"]))
 
     def first_epoch(self) -> int:
         """Where no run has one yet: the second in which the table was made, the same for all that start at once.

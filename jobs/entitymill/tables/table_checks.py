@@ -32,9 +32,12 @@ def check_place(tables: Tables) -> None:
         except OSError as error:
             raise OutputError(f"output.path: {tables.settings.path} cannot be written: {error}.") from error
         return
+    name = quoted_in(tables.spark, tables.settings.schema_ or "")
     try:
         with storage_faults.storage_told_apart():
-            tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {quoted_in(tables.spark, tables.settings.schema_ or '')}")
+            # Asked for where it is there, too, it is refused to who may make tables alone.
+            if not tables.spark.catalog.databaseExists(name):
+                tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
     except (PySparkException, Py4JJavaError) as error:
         raise OutputError(f"output.schema: {tables.settings.schema_} does not exist and cannot be created.") from error
 

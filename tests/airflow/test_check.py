@@ -1,0 +1,46 @@
+"""What the check counts in tables of either format."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from entitymill_dags import check
+from entitymill_dags.tables import Output
+
+SLICE = "day = 'mon'"
+DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
+RUN = {
+    "run_id": "r", "status": "done", "mode": "compare", "model": "m", "started_at": DAY, "ended_at": DAY, "documents": 2,
+    "removed": 0, "sentences_per_second": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("condition", [None, SLICE])
+@pytest.mark.parametrize("kind", ["delta", "parquet"])
+def test_mentions_and_refused_rows_are_counted(tmp_path: Path, kind: str, condition: str | None) -> None:
+    """Of a slice or of all; also where `entities` carries a column of a name that `documents` has."""
+    settings = {"output": {"replace_slice": condition is not None}, "source": {"where": condition}}
+    mine = check.slice_digest(SLICE)
+    mentions = [{"doc_id": key, "mention_id": key, "run_id": "r", "slice": "x", "label": "PER"} for key in ("a", "b", "b")]
+    written = {
+        "runs": [{**RUN, "settings": json.dumps(settings)}],
+        "documents": [{"doc_id": "a", "entities": 1, "slice": mine}, {"doc_id": "b", "entities": 2, "slice": "other"}],
+        "rejects": [{"stage": "source", "code": "null_text", "slice": mine}],
+        "entities": mentions,
+    }
+    for name, rows in written.items():
+        held = pa.Table.from_pylist(rows)
+        if name == "entities" and kind == "parquet":
+            pq.write_to_dataset(held, tmp_path / name, partition_cols=["label"])
+        else:
+            write_deltalake(tmp_path / name, held)
+    report = check.read_report(Output(path=str(tmp_path)), condition)
+    assert (report["entities"], report["found"]) == ((3, 3) if condition is None else (1, 1))
+    assert (report["doubled"], report["refused"]) == (1, 1)

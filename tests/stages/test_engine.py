@@ -1,0 +1,37 @@
+"""What a run's engine is, looked at and loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from entitymill.engines.engine import open_engine
+from entitymill.errors import ModelError
+from entitymill.recognition.tagger import bundle
+
+from .conftest import chosen
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.mark.parametrize("what", ["model", "detector"])
+def test_what_was_replaced_while_a_run_waited_is_not_used(spark: SparkSession, tmp_path: Path, what: str) -> None:
+    """Its documents would carry the fingerprint of the one that was looked at."""
+    model, detector = tmp_path / "demo", tmp_path / "sentence_detector"
+    for place in (model, detector):
+        shutil.copytree(MODELS / place.name, place)
+    engine = open_engine(spark, chosen(tmp_path, f"model.path={model}", f"segmentation.model={detector}"))
+    (detector / "README.md").write_text("Another one.")  # decides nothing
+    engine.load()
+    if what == "model":
+        told = json.loads((model / bundle.MANIFEST).read_text())
+        (model / bundle.MANIFEST).write_text(json.dumps({**told, "max_length": 64}))
+    else:
+        [metadata] = (detector / "metadata").glob("part-*")
+        metadata.write_text(metadata.read_text() + " ")
+    with pytest.raises(ModelError, match="was replaced; rerun"):
+        engine.load()
