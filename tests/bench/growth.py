@@ -197,7 +197,7 @@ def cold(directory: Path, documents: int) -> None:
 def one(directory: Path) -> None:
     """In a process of its own: one run with the carried model; prints counts."""
     chosen = ["source.format=parquet", f"source.path={directory}/few.parquet", f"output.path={directory}/few-out"]
-    spark = sessions.open_bench()
+    spark = sessions.open_bench(brief=True)
     summary = extract(spark, sessions.loaded(*chosen, f"model.path={ROOT}/models/demo", "recognition.precision=int8"))
     seconds = {stage: round(spent, 1) for stage, spent in summary.seconds.items() if stage not in ("encoding", "inference")}
     print(json.dumps({"jobs": counters(spark)[0], "seconds": seconds}))

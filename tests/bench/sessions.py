@@ -22,12 +22,13 @@ def loaded(*overrides: str) -> settings.Settings:
     return settings.load(DEFAULTS, [*always, *overrides], {})
 
 
-def open_bench(memory: str | None = None, *, sparknlp: bool = False) -> SparkSession:
+def open_bench(memory: str | None = None, *, sparknlp: bool = False, brief: bool = False) -> SparkSession:
     """The session that is there, or one on all cores.
 
     Args:
         memory: of the JVM, where it is not the default.
         sparknlp: whether Spark NLP's jars are wanted, where they are there.
+        brief: as `entitymill extract` has it of a small source.
     """
     jars = [str(directory) for directory in JARS[: 1 + sparknlp] if directory.is_dir()]
     # Spark forgets old executions, and with them how many there were.
@@ -35,7 +36,7 @@ def open_bench(memory: str | None = None, *, sparknlp: bool = False) -> SparkSes
     if memory is not None:
         conf["spark.driver.memory"] = memory
     chosen = sections.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars), conf=conf)
-    return open_session(chosen, "bench")
+    return open_session(chosen, "bench", brief=brief)
 
 
 def has_sparknlp(spark: SparkSession) -> bool:

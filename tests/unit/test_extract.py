@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import subprocess
 import sys
 import tempfile
@@ -12,8 +13,9 @@ import pytest
 from entitymill import errors
 from entitymill.commands import erase, list_runs
 from entitymill.commands.common import reporting
-from entitymill.commands.extract import main, parser
+from entitymill.commands.extract import _bytes_here, main, parser
 from entitymill.errors import SourceError
+from entitymill.platform import session
 from entitymill.reporting.progress import Progress, sentence
 from entitymill.run import outcome
 from entitymill.run.dry_runs import Plan
@@ -126,6 +128,18 @@ def test_a_run_loads_no_library_of_pages_and_metrics() -> None:
     seen += "print({name.partition('.')[0] for name in sys.modules} & {'jinja2', 'matplotlib', 'prometheus_client'})"
     done = subprocess.run([sys.executable, "-c", seen], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "set()\n"
+
+
+def test_java_compiles_quickly_where_the_source_is_small_and_here(tmp_path: Path) -> None:
+    (tmp_path / "texts" / "day=1").mkdir(parents=True)
+    for name in ("part-0.parquet", "day=1/part-1.parquet"):
+        (tmp_path / "texts" / name).write_bytes(bytes(50))
+    assert _bytes_here(str(tmp_path / "texts")) == 100
+    assert _bytes_here("s3a://lake/texts") == _bytes_here("main.raw.articles") == math.inf
+    options = [
+        session._local(master, brief=brief) for master, brief in (("local[2]", True), ("local[2]", False), ("yarn", True))
+    ]
+    assert [session.QUICK_START in one["spark.driver.extraJavaOptions"] for one in options] == [True, False, False]
 
 
 def test_exit_codes_are_the_documented_ones() -> None:

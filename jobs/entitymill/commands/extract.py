@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -93,6 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _bytes_here(path: str) -> float:
+    """Of a source on this machine's own disk; infinite where it is not there."""
+    place = Path(path)
+    if not place.exists():
+        return math.inf
+    return sum(file.stat().st_size for file in (place, *place.rglob("*")) if file.is_file())
+
+
 def _run(
     settings: settings_module.Settings,
     options: argparse.Namespace,
@@ -103,7 +113,7 @@ def _run(
     # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
     from entitymill.platform.session import open_session
     from entitymill.reporting import after_run, terminal
-    from entitymill.run.extraction import extract
+    from entitymill.run.extraction import SMALL_BYTES, extract
     from entitymill.tables import Tables
 
     if settings.report.path is not None:
@@ -113,7 +123,9 @@ def _run(
     errors.print(
         f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
     )
-    spark = open_session(settings.spark, "entitymill", sparknlp=settings.recognition.engine == "sparknlp")
+    sparknlp = settings.recognition.engine == "sparknlp"
+    brief = not sparknlp and _bytes_here(settings.source.path) <= SMALL_BYTES
+    spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=brief)
     known.tables = tables = Tables(spark, settings.output)
     shown = progress.Progress(options.progress, options.progress_seconds)
 

@@ -28,14 +28,19 @@ _CALENDARS = tuple(
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
 QUICK_START = "-XX:TieredStopAtLevel=1"
-"""To Java: its first compiler alone."""
+"""To Java: its first compiler alone. Compiling Spark well costs more than a small run, and halves the time of a large one."""
 _TURNS: dict[object, threading.RLock] = {}
 _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
 
 
 def open_session(
-    settings: SparkSettings, name: str, *, sparknlp: bool = False, spark: SparkSession | None = None
+    settings: SparkSettings,
+    name: str,
+    *,
+    sparknlp: bool = False,
+    spark: SparkSession | None = None,
+    brief: bool = False,
 ) -> SparkSession:
     """The given or the active session, or one started by spark-submit's settings, or a local one; fit for this program.
 
@@ -44,6 +49,7 @@ def open_session(
         name: of the application.
         sparknlp: whether it is for engine `sparknlp`, which nothing else needs Spark NLP for.
         spark: the session, where the caller has one.
+        brief: whether a Spark that this program starts has little to do.
 
     Raises:
         SessionError: Spark cannot start, or lacks Delta, or Spark NLP where that is asked for.
@@ -54,7 +60,7 @@ def open_session(
         told = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
         there = told or on_databricks() or SparkContext._active_spark_context is not None
         with _signals_kept():
-            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name, sparknlp=sparknlp)
+            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name, brief=brief)
     check(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark
@@ -109,7 +115,7 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
-def _start(settings: SparkSettings, name: str, *, sparknlp: bool) -> SparkSession:
+def _start(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     no_java = not_installed.java()
     if no_java:
         raise SessionError(no_java)
@@ -119,7 +125,7 @@ def _start(settings: SparkSettings, name: str, *, sparknlp: bool) -> SparkSessio
     # TensorFlow, in Spark NLP's sentence detector, tells of its instruction sets otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
-    local = _local(settings.master, sparknlp=sparknlp)
+    local = _local(settings.master, brief=brief)
     for key, value in {**_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}.items():
         builder = builder.config(key, value)
     try:
@@ -151,12 +157,11 @@ def _defaults() -> dict[str, str]:
     return {key: value.strip() for key, value in pairs}
 
 
-def _local(master: str, *, sparknlp: bool) -> dict[str, str]:
+def _local(master: str, *, brief: bool) -> dict[str, str]:
     """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
-    # Compiling Spark well takes longer than a small run, and texts are read outside the JVM: docs/performance.md.
-    java += [QUICK_START] if master.startswith("local") and not sparknlp else []
+    java += [QUICK_START] if master.startswith("local") and brief else []
     options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
     if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
