@@ -27,7 +27,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(bundle.ROOT / name, place)
     shutil.copytree(bundle.ROOT / "jobs", place / "jobs", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    build = shlex.split(bundle.top()["artifacts"]["entitymill"]["build"])
-    subprocess.run([sys.executable, *build[1:]], cwd=place, timeout=300, check=True)
-    [made] = (place / "dist").glob("*.whl")
+    artifact = bundle.top()["artifacts"]["entitymill"]
+    where = place / artifact["path"]
+    where.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, *shlex.split(artifact["build"])[1:]], cwd=where, timeout=300, check=True)
+    [made] = (where / "dist").glob("*.whl")
     return made

@@ -105,6 +105,15 @@ def test_the_cluster_fits_the_job() -> None:
     assert cluster["spark_conf"].items() <= defaults.items()
 
 
+def test_the_wheel_is_built_where_nothing_else_is_removed() -> None:
+    """Before it builds, the CLI removes `build` and `dist` of the artifact's directory."""
+    [path] = [artifact["path"] for artifact in bundle.top()["artifacts"].values()]
+    assert path == "resources", "relative to whose files the libraries are"
+    assert not (bundle.ROOT / path / "build").exists()
+    [library] = bundle.job("prod")["tasks"][0]["libraries"]
+    assert library == {"whl": "dist/*.whl"}
+
+
 def test_the_wheel_brings_no_second_spark(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         text = {name.rsplit("/", 1)[-1]: archive.read(name).decode() for name in archive.namelist() if "dist-info" in name}

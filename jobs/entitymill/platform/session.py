@@ -28,7 +28,7 @@ _CALENDARS = tuple(
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
 QUICK_START = "-XX:TieredStopAtLevel=1"
-"""To Java: its first compiler alone. Compiling Spark well costs more than a small run, and halves the time of a large one."""
+"""To Java: its first compiler alone. Compiling Spark well costs more than a small run, and halves a large one's time."""
 _TURNS: dict[object, threading.RLock] = {}
 _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
