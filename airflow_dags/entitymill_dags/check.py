@@ -136,12 +136,13 @@ def _is_plain(entities: str) -> bool:
 
 def _counted(entities: str, ids: list[str] | None, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
     """Rows of some documents, or of all; rows, and different mentions, of a run: of plain Parquet."""
-    from pyarrow import dataset  # noqa: PLC0415  # comes with deltalake
+    from pyarrow import array, dataset  # noqa: PLC0415  # comes with deltalake
 
     if not any(Path(entities).rglob("*.parquet")):  # no mention at all
         return {"entities": 0}, {"entities": 0, "mentions": 0}
     held = dataset.dataset(entities, format="parquet", partitioning="hive")
-    of_ids = None if ids is None else dataset.field("doc_id").isin(ids)
+    # Typed: of no ids at all Arrow does not know what they are.
+    of_ids = None if ids is None else dataset.field("doc_id").isin(array(ids, held.schema.field("doc_id").type))
     new = held.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
     return {"entities": held.count_rows(filter=of_ids)}, {"entities": len(new), "mentions": len(new.unique())}
 

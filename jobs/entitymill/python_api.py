@@ -134,7 +134,7 @@ def load(
         model: a bundle's directory, such as models/demo; each file is checked against its manifest.
         detector: how sentences are found.
         detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` beside the model,
-            or else the carried one.
+            or else, in a checkout of the repository, the carried one.
         precision: of execution.
         trim: take possessive endings and stray punctuation off mentions.
         threads: of inference; none: as many as there are cores.

@@ -36,7 +36,7 @@ def open_bench(memory: str | None = None, *, sparknlp: bool = False, brief: bool
     if memory is not None:
         conf["spark.driver.memory"] = memory
     chosen = sections.SparkSettings(master=f"local[{os.cpu_count()}]", jars=",".join(jars), conf=conf)
-    return open_session(chosen, "bench", brief=brief)
+    return open_session(chosen, "bench", brief=lambda: brief)
 
 
 def has_sparknlp(spark: SparkSession) -> bool:

@@ -50,7 +50,7 @@ def dies_in_the_third_unit() -> Callable[..., None]:
 def published(job: Job) -> int:
     """Commits of units to `entities`."""
     history = DeltaTable.forPath(job.spark, str(job.output / "entities")).history()
-    return history.where("operation = 'WRITE'").count()
+    return history.where("operation = 'WRITE' AND userMetadata LIKE '%unit%'").count()
 
 
 @pytest.mark.parametrize(("format_", "full"), [("delta", False), ("delta", True), ("parquet", False)])

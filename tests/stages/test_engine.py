@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.engines.engine import open_engine
-from entitymill.errors import ModelError
+from entitymill.errors import EntityMillError
 from entitymill.recognition.tagger import bundle
 
 from .conftest import chosen
@@ -33,5 +33,6 @@ def test_what_was_replaced_while_a_run_waited_is_not_used(spark: SparkSession, t
     else:
         [metadata] = (detector / "metadata").glob("part-*")
         metadata.write_text(metadata.read_text() + " ")
-    with pytest.raises(ModelError, match="was replaced"):
+    with pytest.raises(EntityMillError, match="was replaced; run again") as refused:
         engine.load()
+    assert refused.value.exit_code == 1

@@ -157,7 +157,7 @@ class Claim:
 def test_where_old_commits_cannot_be_fenced_off_the_lease_is_held_no_longer(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it is not given back: the run that takes it next has to fence off the dead one's commits too."""
+    """And it ends as failed: the run that takes it next has to fence off the dead one's commits too."""
     left(tables, datetime.now(timezone.utc) - timedelta(minutes=1))
     held, claim = Lease(tables, AT_ONCE, "next"), Claim()
     held._claim = claim  # type: ignore[assignment]
@@ -174,4 +174,4 @@ def test_where_old_commits_cannot_be_fenced_off_the_lease_is_held_no_longer(
     held._thread.join(30)
     assert not held._thread.is_alive()
     assert not claim.stands
-    assert statuses(tables) == [("dead", "died"), ("next", "running")]
+    assert statuses(tables) == [("dead", "died"), ("next", "failed")]

@@ -41,8 +41,9 @@ def test_a_directory_that_is_missing_is_one(spark: SparkSession, tmp_path: Path)
         list(storage.files(spark, str(tmp_path / "missing")))
 
 
-def test_a_dry_run_takes_away_all_the_directories_that_it_made(spark: SparkSession, tmp_path: Path) -> None:
-    dry_runs._try_output(tables_at(spark, tmp_path, f"output.path={tmp_path}/a/b/out"))
+@pytest.mark.parametrize("scheme", ["", "file:", "file://"])
+def test_a_dry_run_takes_away_all_the_directories_that_it_made(spark: SparkSession, tmp_path: Path, scheme: str) -> None:
+    dry_runs._try_output(tables_at(spark, tmp_path, f"output.path={scheme}{tmp_path}/a/b/out"))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,5 @@
 import json
 import logging
-import math
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ import pytest
 from entitymill import errors
 from entitymill.commands import erase, list_runs
 from entitymill.commands.common import reporting
-from entitymill.commands.extract import _bytes_here, main, parser
+from entitymill.commands.extract import _at_most, main, parser
 from entitymill.errors import SourceError
 from entitymill.platform import session
 from entitymill.reporting.progress import Progress, sentence
@@ -134,8 +133,9 @@ def test_java_compiles_quickly_where_the_source_is_small_and_here(tmp_path: Path
     (tmp_path / "texts" / "day=1").mkdir(parents=True)
     for name in ("part-0.parquet", "day=1/part-1.parquet"):
         (tmp_path / "texts" / name).write_bytes(bytes(50))
-    assert _bytes_here(str(tmp_path / "texts")) == 100
-    assert _bytes_here("s3a://lake/texts") == _bytes_here("main.raw.articles") == math.inf
+    here = sum(path.stat().st_size for path in (tmp_path / "texts", *(tmp_path / "texts").rglob("*")))
+    assert [_at_most(str(tmp_path / "texts"), size) for size in (here, here - 1)] == [True, False]
+    assert not any(_at_most(path, 10**9) for path in ("s3a://lake/texts", "main.raw.articles", "long" * 2000))
     options = [
         session._local(master, brief=brief) for master, brief in (("local[2]", True), ("local[2]", False), ("yarn", True))
     ]

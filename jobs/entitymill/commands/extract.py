@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,12 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _bytes_here(path: str) -> float:
-    """Of a source on this machine's own disk; infinite where it is not there."""
+def _at_most(path: str, size: int) -> bool:
+    """Whether a source lies on this machine's own disk, and has so many bytes at most."""
     place = Path(path)
-    if not place.exists():
-        return math.inf
-    return sum(file.stat().st_size for file in (place, *place.rglob("*")) if file.is_file())
+    try:
+        if not place.exists():
+            return False
+        for file in itertools.chain([place], place.rglob("*")):
+            size -= file.stat().st_size
+            if size < 0:
+                return False
+    except OSError:  # what is wrong with it is said by who reads it
+        return False
+    return True
 
 
 def _run(
@@ -124,7 +131,10 @@ def _run(
         f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
     )
     sparknlp = settings.recognition.engine == "sparknlp"
-    brief = not sparknlp and _bytes_here(settings.source.path) <= SMALL_BYTES
+
+    def brief() -> bool:
+        return not sparknlp and _at_most(settings.source.path, SMALL_BYTES)
+
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=brief)
     known.tables = tables = Tables(spark, settings.output)
     shown = progress.Progress(options.progress, options.progress_seconds)

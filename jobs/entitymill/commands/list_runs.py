@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from entitymill.platform.session import open_session  # Spark
         from entitymill.tables import Tables
 
-        found = read(Tables(open_session(settings.spark, "entitymill runs", brief=True), settings.output), options.last)
+        found = read(
+            Tables(open_session(settings.spark, "entitymill runs", brief=lambda: True), settings.output), options.last
+        )
         console = Console(soft_wrap=True, highlight=False)
         if options.json:
             for row in found:

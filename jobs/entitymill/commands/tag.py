@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the carried one)")
     built.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="of execution (default: f32)")
     built.add_argument("--detector", choices=("dl", "rules", "sentencex"), default="dl", help="of sentences (default: dl)")
-    built.add_argument("--detector-model", type=Path, help="for dl (default: sentence_detector beside the model)")
+    built.add_argument(
+        "--detector-model", type=Path, help="for dl (default: sentence_detector beside the model, or the carried one)"
+    )
     return built
 
 

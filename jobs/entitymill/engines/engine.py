@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.engines import openvino
 from entitymill.engines.worker import Run
-from entitymill.errors import ModelError
+from entitymill.errors import EntityMillError
 from entitymill.platform import session, storage
 from entitymill.recognition.tagger.execution_settings import Execution, check_precision
 from entitymill.settings import Settings
@@ -95,9 +95,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     def load() -> Callable[[DataFrame], DataFrame]:
         detector = openvino.ship_detector(spark, settings.segmentation)
         model = openvino.ship_model(spark, settings.model.path)
-        # Between the two looks a run may have waited for another one.
+        # Between the two looks a run may have waited for another one. No ModelError: trying again helps.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
-            raise ModelError(
+            raise EntityMillError(
                 f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
             )
         return lambda rows: openvino.recognise(rows, model, detector, run, settings.limits.batch_seconds)

@@ -111,10 +111,10 @@ class Worker:
             results = self._recognised(work, window)
             failed += [key for result in results for key in recognised_rows.failed_ids(result)]
             if len(failed) > MOST_FAILED:
+                log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
                 raise WorkerError(
-                    f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}, "
-                    f"{', '.join(failed[:3])} for example: so many are not to blame, or limits.batch_seconds is too short "
-                    "for them."
+                    f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: so many are not to "
+                    "blame, or limits.batch_seconds is too short for them; the worker's log names them."
                 )
             yield from results
 

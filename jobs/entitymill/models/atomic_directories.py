@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from entitymill.errors import ModelError, OutputError, SettingsError
+from entitymill.errors import OutputError, SettingsError
 from entitymill.models import sparknlp_saved
 from entitymill.recognition.tagger import bundle
 
@@ -32,11 +32,8 @@ def _is_saved(directory: Path) -> bool:
 
 
 def _is_bundle(directory: Path) -> bool:
-    try:
-        bundle.in_directory(directory)
-    except ModelError:
-        return False
-    return True
+    # Others' files are called manifest.json, too; one that is damaged may be made again.
+    return all((directory / name).is_file() for name in (bundle.MANIFEST, bundle.NETWORK))
 
 
 @contextmanager

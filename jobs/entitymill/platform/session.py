@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def open_session(
     *,
     sparknlp: bool = False,
     spark: SparkSession | None = None,
-    brief: bool = False,
+    brief: Callable[[], bool] = lambda: False,
 ) -> SparkSession:
     """The given or the active session, or one started by spark-submit's settings, or a local one; fit for this program.
 
@@ -49,7 +49,7 @@ def open_session(
         name: of the application.
         sparknlp: whether it is for engine `sparknlp`, which nothing else needs Spark NLP for.
         spark: the session, where the caller has one.
-        brief: whether a Spark that this program starts has little to do.
+        brief: tells whether it has little to do; asked where this program starts Spark itself.
 
     Raises:
         SessionError: Spark cannot start, or lacks Delta, or Spark NLP where that is asked for.
@@ -60,7 +60,7 @@ def open_session(
         told = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
         there = told or on_databricks() or SparkContext._active_spark_context is not None
         with _signals_kept():
-            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name, brief=brief)
+            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name, brief=brief())
     check(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark

@@ -115,9 +115,9 @@ def _try_output(tables: Tables) -> None:
         table_checks.check_schema(tables)
         return
     missing = []
-    while path and not storage.exists(tables.spark, path):
+    while path and not path.endswith(":") and not storage.exists(tables.spark, path):
         missing.append(path)
-        path = path.rstrip("/").rpartition("/")[0]
+        path = path.rstrip("/").rpartition("/")[0].rstrip("/")
     table_checks.check_place(tables)
     for made in missing:
         storage.remove_empty(tables.spark, made)

@@ -98,10 +98,9 @@ class Lease:
             # It did not give the lease back, or broke off while Spark went on with its last commit.
             try:
                 self.commits.fence(self._tables, Tables(self._tables.spark, self._tables.settings, staged=True))
-            except BaseException:
-                # Not given back: the row says `running`, so that the next holder fences too.
-                self._stopped.set()
-                self._withdraw()
+            except BaseException as error:
+                # The next holder fences too: this one does not end as done.
+                self.__exit__(type(error), error, error.__traceback__)
                 raise
         return self
 

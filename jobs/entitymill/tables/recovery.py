@@ -37,7 +37,7 @@ def settle(tables: Tables, commits: Commits, last: Row | None, done: int | None 
         tables: of the output, or those that wait to be swapped in.
         commits: of this run; no older run can commit any more.
         last: run before this one; none: nobody knows.
-        done: epoch of the latest holder of the lease that came to its end, and so left nothing half.
+        done: epoch of the latest run that came to its end, and so left nothing half.
 
     Returns:
         Whether the tables can be trusted; otherwise everything has to be made anew.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -14,7 +15,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import table_creation
-from entitymill.tables.commits import APPLICATION, Commits, retried
+from entitymill.tables.commits import Commits, retried
 from entitymill.tables.layout import Tables
 
 LEASE = "lease"
@@ -33,7 +34,7 @@ class Record:
 
     last: the latest run that had anything to do, or to find out.
     owner: source of the latest such run that came to its end, or where none did, of the latest.
-    done: epoch of the latest holder of the lease that came to its end.
+    done: epoch of the latest such run that came to its end; maintenance settles not always what a dead run left.
     latest: of the greatest epoch, maintenance too: it holds the lease where its status is `running`.
     sliced: whether a run ever replaced a slice.
     """
@@ -79,7 +80,7 @@ class Runs:
             .agg(
                 F.max_by(whole, F.when(job, order)).alias("last"),
                 F.max_by("source", F.when(job & (F.col("status") == "done"), order)).alias("owner"),
-                F.max(F.when(F.col("status") == "done", F.col("epoch"))).alias("done"),
+                F.max(F.when(job & (F.col("status") == "done"), F.col("epoch"))).alias("done"),
                 F.max_by(whole, F.when(F.col("epoch").isNotNull(), order)).alias("latest"),
                 F.max(sliced).alias("sliced"),
             )
@@ -121,9 +122,13 @@ class Runs:
     def idle(self, row: dict[str, Any]) -> None:
         """Record a run that found nothing to do."""
         self.create()
-        # Of a name of its own: tried again after all, Delta skips it.
-        options = {"txnAppId": f"{APPLICATION}-{row['run_id']}", "txnVersion": "1"}
-        retried("runs", lambda: self._tables.append(self._frame(row), "runs", options))
+        tries = itertools.count()
+
+        def append() -> None:
+            if not (next(tries) and self.wrote(row["run_id"])):  # it may have taken effect though it failed
+                self._tables.append(self._frame(row), "runs", {"userMetadata": json.dumps({"entitymill": row["run_id"]})})
+
+        retried("runs", append)
 
     def _frame(self, row: dict[str, Any]) -> DataFrame:
         # Of literals: createDataFrame has a Python worker repeat the rows, which takes five times as long.
