@@ -57,6 +57,12 @@ class SilentSession:
     def sql(self, query: str) -> Any:
         raise PySparkException(f"{query}: {REFUSED}")
 
+    @property
+    def catalog(self) -> SilentSession:
+        return self
+
+    databaseExists = sql  # noqa: N815  # as Spark's catalog calls it
+
 
 class NamedTables(Tables):
     """Stands in for tables whose address asks no session."""

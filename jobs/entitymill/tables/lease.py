@@ -83,8 +83,9 @@ class Lease:
             OutputError: another run holds it for longer than `limits.wait_seconds`.
         """
         deadline = time.monotonic() + self._limits.wait_seconds
+        holder = "another run that just began"
         while not self._claim_and_take():
-            holder = self._holder()
+            holder = self._holder() or holder
             if time.monotonic() >= deadline:
                 raise OutputError(
                     f"output: {holder} writes {self._tables.place}; run again when it is done, or raise limits.wait_seconds."
@@ -206,13 +207,13 @@ class Lease:
             # Others wait until it is outdated, or find this process gone.
             log.exception("the claim could not be withdrawn")
 
-    def _holder(self) -> str:
+    def _holder(self) -> str | None:
         try:
             held = self._runs.look().holder
         except (PySparkException, Py4JJavaError):  # a first run makes the directory, then the table, then its row
             held = None
         if held is None:
-            return "another run that just began"
+            return None
         until = f"{held['until']:%Y-%m-%d %H:%M:%S}"
         return f"run {held['run_id']} ({lease_holder.host(held['process'])}, its lease lasts until {until})"
 
