@@ -46,7 +46,7 @@ def test_a_run_with_nothing_to_do_is_recorded_once_though_its_commit_is_tried_ag
         if effective or len(tries) > 1:
             append(of, *rest)
         if len(tries) == 1:
-            raise DeltaConcurrentModificationException("or so the storage says")
+            raise DeltaConcurrentModificationException("or so the storage says", "")
 
     monkeypatch.setattr(Tables, "append", fails_once)
     Runs(tables).idle({"run_id": "idle", "started_at": DAY, "ended_at": DAY, "status": "done", "mode": "none"})
