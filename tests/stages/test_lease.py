@@ -79,6 +79,20 @@ def test_a_dead_runs_lease_is_taken_over(
     assert statuses(tables) == [("dead", "died"), ("next", "done")]
 
 
+def test_a_lease_is_renewed_while_a_long_statement_runs(tables: Tables) -> None:
+    """A MERGE takes its number from the session's properties, which every commit of the session sees."""
+    with Lease(tables, AT_ONCE, "one") as held:
+        before = tables.read("runs").collect()[0]["until"]
+
+        def merge() -> None:
+            for _ in range(2):
+                Runs(tables).put(held._whole("running"), held.commits)
+
+        held.commits.change("entities", merge)
+        [row] = tables.read("runs").collect()
+        assert row["until"] > before
+
+
 def test_who_lost_the_lease_finds_out(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_holder, "gone", lambda _: True)
     with Lease(tables, AT_ONCE, "asleep") as asleep:

@@ -23,7 +23,9 @@ from entitymill.platform.session import configured
 from entitymill.tables.layout import NAMES, Tables
 
 log = logging.getLogger(__name__)
-APPLICATION = "entitymill"
+APPLICATION, OF_RUNS = "entitymill", "entitymill-runs"
+"""Delta's applications. That of `runs` is another one: the lease is renewed while a statement runs, whose number the session
+holds, and which Delta adds to the renewal's own."""
 COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 PAUSE_SECONDS = 0.5
@@ -59,14 +61,14 @@ class Commits:
             unit: that they are of: stands in Delta's record of the commit.
             to: other tables than the output's.
         """
-        options = self._options(unit)
+        options = self._options(name, unit)
         retried(name, lambda: (to or self._tables).append(frame, name, options), self._tries)
 
     def replace(
         self, frame: DataFrame, name: str, condition: str | None = None, unit: int | None = None, *, to: Tables | None = None
     ) -> None:
         """Put rows in the place of those that meet a condition, or of all; the rest is as for `append`."""
-        options = self._options(unit)
+        options = self._options(name, unit)
         retried(name, lambda: (to or self._tables).replace(frame, name, condition, options), self._tries)
 
     def change(self, name: str, statement: Callable[[], object], unit: int | None = None) -> None:
@@ -77,7 +79,7 @@ class Commits:
             statement: makes at most one commit, and is safe to run again if it made none.
             unit: as for `append`.
         """
-        options = self._options(unit)
+        options = self._options(name, unit)
         confs = {
             f"{_SESSION}write.txnAppId": options["txnAppId"],
             f"{_SESSION}write.txnVersion": options["txnVersion"],
@@ -101,9 +103,10 @@ class Commits:
                 if name != "runs" and tables.is_delta(name) and tables.exists(name):
                     self.append(tables.read(name).limit(0), name, to=tables)
 
-    def _options(self, unit: int | None) -> dict[str, str]:
+    def _options(self, name: str, unit: int | None) -> dict[str, str]:
         told = {"entitymill": self._run_id, "epoch": self._epoch, **({} if unit is None else {"unit": unit})}
-        return {"txnAppId": APPLICATION, "txnVersion": str(next(self._versions)), "userMetadata": json.dumps(told)}
+        application = OF_RUNS if name == "runs" else APPLICATION
+        return {"txnAppId": application, "txnVersion": str(next(self._versions)), "userMetadata": json.dumps(told)}
 
 
 def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
