@@ -33,7 +33,7 @@ def test_of_two_runs_in_one_session_the_second_waits(
             thread.start()
         mine, other = ended.values()
         assert other.wait(30)
-        assert not mine.is_set()
+        assert not mine.wait(3)
     assert mine.wait(30)
     for thread in threads:
         thread.join()
