@@ -146,8 +146,8 @@ def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary:
         log.info("nothing to do, and not recorded: another run is at work")
         return
     try:
-        now = datetime.now(timezone.utc)
-        runs.idle({**summary.row(settings, stamp), "started_at": summary.started_at, "ended_at": now, "status": "done"})
+        ended = {"started_at": summary.started_at, "ended_at": datetime.now(timezone.utc), "status": "done"}
+        runs.idle({**summary.row(settings, stamp), **ended})
     finally:
         if claim is not None:
             claim.release()
@@ -171,8 +171,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         """The lease is taken."""
-        self.commits = self.lease.commits
-        self.last = self.lease.before.last
+        self.commits, self.last = self.lease.commits, self.lease.before.last
         self.kept = Kept(self.tables)
 
     def go(self, *, full: bool) -> None:
@@ -223,18 +222,17 @@ class _Run:
 
     def _known(self, staging: Staging | None) -> DataFrame | None:
         """What the output holds of each document; none where it holds nothing."""
-        if staging is None and not self.tables.complete():
-            return None
         if staging is None:
-            return None if self.tables.empty("documents") else self.tables.read_as_it_is("documents")
+            held = self.tables.complete() and not self.tables.empty("documents")
+            return self.tables.read_as_it_is("documents") if held else None
         known = staging.known()
         return known if known.take(1) else None
 
     def _changes(self, known: DataFrame | None, *, full: bool) -> Changes:
         if known is None:
             return changes.everything(self.source, "full" if full else "first")
-        how = self.settings.incremental.on_fingerprint_change
-        policy = changes.Policy(self.stamp.fingerprint, "reprocess" if full else how, self.stamp.slice)
+        how = "reprocess" if full else self.settings.incremental.on_fingerprint_change
+        policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
         if not full and preflight.continues(self.last, self.tables, self.summary, self.stamp, self.source):
             found = self._told(known, policy)
@@ -269,9 +267,8 @@ class _Run:
             documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
             # Kept: all tables and the counts read it, and the model must run once. Spark hands out what is kept of an equal
             # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
-            recognised = (
-                recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id)).persist(StorageLevel.MEMORY_AND_DISK)
-            )
+            recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
+            recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
             try:
                 few = piece.rows <= FEW and (piece.known or removed is not None)
                 counted = self.summary.count(recognised, names=few)
@@ -294,9 +291,8 @@ class _Run:
             publisher.remove(removed, tombstones=tombstones)
             self.clock.lap("writing")
         seconds = self.summary.seconds
-        slots = spark_connect.cores(self.spark)
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
-        seconds["segmentation"] = max(0.0, slots * seconds.get("recognition", 0.0) - spent)
+        seconds["segmentation"] = max(0.0, spark_connect.cores(self.spark) * seconds.get("recognition", 0.0) - spent)
 
 
 def _nothing(documents: DataFrame) -> DataFrame:
