@@ -106,12 +106,14 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         raise AirflowFailException(f"None of the last {len(runs)} runs on {output.address('runs')} was about {condition}.")
     # Of a slice alone: a run about another one may be at work.
     mine = f"slice = '{slice_digest(condition)}'" if condition is not None else "true"
-    joined = f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{mine}" if condition is not None else ""
     here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
     if plain:
         ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {mine}")]
         held, found = _counted(output.address("entities"), ids, last["run_id"])
     else:
+        joined = (
+            f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{mine}" if condition is not None else ""
+        )
         held = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
         # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"

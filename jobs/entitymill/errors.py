@@ -59,6 +59,6 @@ class WorkerError(EntityMillError):
     """A worker's machine cannot tag at all, or not so many documents that it is their fault."""
 
 
-def raised_by_rust(error: BaseException) -> bool:
-    """Whether a package in Rust raised it: bare Exception, or a panic, which has no public name and is no Exception."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+def panicked(error: BaseException) -> bool:
+    """Whether a package in Rust panicked: pyo3's exception for that has no public name, and is no Exception."""
+    return type(error).__name__ == "PanicException"

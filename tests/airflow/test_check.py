@@ -1,10 +1,11 @@
-"""What the check counts in tables of either format."""
+"""What the check counts in tables of either format, and how it judges that."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,3 +45,30 @@ def test_mentions_and_refused_rows_are_counted(tmp_path: Path, kind: str, condit
     report = check.read_report(Output(path=str(tmp_path)), condition)
     assert (report["entities"], report["found"]) == (found, found)
     assert (report["doubled"], report["refused"]) == (1, int(bool(found)))
+
+
+def test_a_bad_report_is_judged_bad() -> None:
+    good = {
+        "run_id": "r", "status": "done", "documents": 9, "rejects": {"null_text": 1, "tagger_crashed": 9}, "refused": 1,
+        "entities": 5, "doubled": 0, "found": 5,
+    }  # fmt: skip
+    assert check.judge(good, 0.1) == []
+    assert check.judge({**good, "refused": 0, "documents": 0}, 0.0) == []
+    for wrong, says in [
+        ({"status": "failed"}, "is failed"),
+        ({"entities": 6}, "claims 6 entities, the table has 5"),
+        ({"doubled": 1}, "1 mentions of the last run are there more than once"),
+        ({"documents": 8}, "1 of 9 rows were refused"),
+    ]:
+        [fault] = check.judge({**good, **wrong}, 0.1)
+        assert says in fault
+
+
+def test_maintenance_is_no_run_about_anything() -> None:
+    assert not check._about({"settings": None}, None)
+    assert not check._about({"settings": None}, "day = '2026-11-26'")
+
+
+def test_the_report_link_is_a_page_of_airflow() -> None:
+    key = SimpleNamespace(dag_id="d", run_id="r", task_id="check")
+    assert check.ReportLink().get_link(None, ti_key=key) == "/dags/d/runs/r/tasks/check/xcom"  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -17,7 +16,7 @@ from airflow_home import ROOT
 from pydantic import ValidationError
 
 from entitymill.settings import secret_masking
-from entitymill_dags import arguments, check, factory, tables
+from entitymill_dags import arguments, factory, tables
 from entitymill_dags.spark import SubmitJob, final
 
 PARSED_WITHIN = 5.0
@@ -237,33 +236,6 @@ def test_in_cluster_mode_the_config_is_where_the_driver_finds_it() -> None:
 
     here = factory.make_dag(table(), Path("/home/em")).get_task("extract")
     assert here.application_args(context=context(), jinja_env=None)[:2] == ["--config", "/home/em/conf/articles.yaml"]  # type: ignore[attr-defined]
-
-
-def test_a_bad_report_is_judged_bad() -> None:
-    good = {
-        "run_id": "r", "status": "done", "documents": 9, "rejects": {"null_text": 1, "tagger_crashed": 9}, "refused": 1,
-        "entities": 5, "doubled": 0, "found": 5,
-    }  # fmt: skip
-    assert check.judge(good, 0.1) == []
-    assert check.judge({**good, "refused": 0, "documents": 0}, 0.0) == []
-    for wrong, says in [
-        ({"status": "failed"}, "is failed"),
-        ({"entities": 6}, "claims 6 entities, the table has 5"),
-        ({"doubled": 1}, "1 mentions of the last run are there more than once"),
-        ({"documents": 8}, "1 of 9 rows were refused"),
-    ]:
-        [fault] = check.judge({**good, **wrong}, 0.1)
-        assert says in fault
-
-
-def test_maintenance_is_no_run_about_anything() -> None:
-    assert not check._about({"settings": None}, None)
-    assert not check._about({"settings": None}, "day = '2026-11-26'")
-
-
-def test_the_report_link_is_a_page_of_airflow() -> None:
-    key = SimpleNamespace(dag_id="d", run_id="r", task_id="check")
-    assert check.ReportLink().get_link(None, ti_key=key) == "/dags/d/runs/r/tasks/check/xcom"  # type: ignore[arg-type]
 
 
 def test_start_dates_are_of_the_tables_time_zone() -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -214,7 +214,16 @@ def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "result.json").read_text())["plan"]["new"] == 1
 
 
-def test_ids_of_a_file_end_at_line_feeds_alone(tmp_path: Path) -> None:
-    (tmp_path / "ids").write_text("a\u2028b\r\nc\n")
+@pytest.mark.parametrize(("minutes", "silent"), [(-5, True), (5, False)])
+def test_a_running_run_whose_lease_has_ended_shows_no_sign_of_life(minutes: int, silent: bool) -> None:
+    run = dict.fromkeys(list_runs._COLUMNS) | {"run_id": "r", "status": "running", "units": 3}
+    said = list_runs._more({**run, "until": list_runs._now() + timedelta(minutes=minutes)})
+    assert ("no sign of life" in said) == silent
+    assert "0 of 3 units" in said
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "of Windows"])
+def test_ids_of_a_file_end_at_line_feeds_alone(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "ids").write_text(f"{mark}a\u2028b\r\nc\n", encoding="utf8")
     options = erase.parser().parse_args(["--ids-file", str(tmp_path / "ids")])
     assert erase._read(options) == ["a\u2028b", "c"]

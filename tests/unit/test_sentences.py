@@ -162,3 +162,12 @@ def test_there_is_enough_that_is_nasty() -> None:
     assert len(NASTY) >= 60
     assert sum(len(text) >= LONG for text in NASTY.values()) >= 60
     assert max(map(len, NASTY.values())) >= 1_000_000
+
+
+def test_what_is_no_panic_of_sentencex_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(sentences.sentencex, "get_sentence_boundaries", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        sentences._sentencex_begins("One. Two.")

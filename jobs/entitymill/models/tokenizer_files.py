@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from entitymill.errors import ModelError, SettingsError, raised_by_rust
+from entitymill.errors import ModelError, SettingsError, panicked
 from entitymill.models.classifier_parts import Casing, parse_json, read_json, read_text, vocabulary_lines
 from entitymill.recognition.tagger import bundle
 
@@ -73,7 +73,7 @@ def word_by_word(text: str, where: str) -> tuple[str, Casing]:
     try:
         Tokenizer.from_str(changed)
     except BaseException as error:
-        if not raised_by_rust(error):
+        if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
             raise
         raise ModelError(f"{where} is not a tokenizer that can be read: copy the model again.") from error
     lowers = any(

@@ -72,6 +72,7 @@ class Runs:
         # Written by 0.1.0, a run has no epoch; one of a smaller epoch never began later.
         order = F.struct(F.coalesce("epoch", F.lit(0)), "started_at")
         job = F.col("mode").isNull() | ~F.col("mode").isin(IDLE, MAINTENANCE)
+        ended = job & (F.col("status") == "done")
         whole = F.struct(*rows.columns)
         sliced = F.get_json_object("settings", "$.output.replace_slice") == "true"
         # In one task: a shuffle costs more than the table is worth.
@@ -79,8 +80,8 @@ class Runs:
             rows.coalesce(1)
             .agg(
                 F.max_by(whole, F.when(job, order)).alias("last"),
-                F.max_by("source", F.when(job & (F.col("status") == "done"), order)).alias("owner"),
-                F.max(F.when(job & (F.col("status") == "done"), F.col("epoch"))).alias("done"),
+                F.max_by("source", F.when(ended, order)).alias("owner"),
+                F.max(F.when(ended, F.col("epoch"))).alias("done"),
                 F.max_by(whole, F.when(F.col("epoch").isNotNull(), order)).alias("latest"),
                 F.max(sliced).alias("sliced"),
             )

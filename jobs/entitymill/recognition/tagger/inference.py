@@ -12,7 +12,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from entitymill.errors import ModelError, raised_by_rust
+from entitymill.errors import ModelError, panicked
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import bundle, network, packed_network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
@@ -200,6 +200,6 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest) -> Tokeniz
     try:
         return Tokenizer.from_file(str(files[bundle.TOKENIZER]))
     except BaseException as error:
-        if not raised_by_rust(error):
+        if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
             raise
         raise ModelError(f"{bundle.TOKENIZER} of {manifest.name} is not a tokenizer that can be read.") from error
