@@ -11,7 +11,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.engines import sparknlp_stages
+from entitymill.engines import sparknlp_model
 from entitymill.settings import sections
 from ours import Cut
 
@@ -31,7 +31,7 @@ def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: 
     pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), source)
     chosen = sections.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
     rows = spark.read.parquet(str(source))
-    cut = PipelineModel(sparknlp_stages.stages(spark, chosen)).transform(rows)
+    cut = PipelineModel(sparknlp_model.stages(spark, chosen)).transform(rows)
     columns = [F.col(f"_token.{edge}").alias(edge) for edge in ("begin", "end")]
     number = F.transform("_token", lambda token: token["metadata"]["sentence"].cast("int")).alias("sentence")
     cut.select("id", *columns, number).write.parquet(str(found))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from entitymill import __version__
 from entitymill.commands.common import leave
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 
 COMMANDS = {
     "extract": ("extract", "text table -> entity tables: the job"),
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = importlib.import_module(f"entitymill.commands.{COMMANDS[name][0]}")
     except ModuleNotFoundError as error:
-        print(f"error: {not_installed.package(error) or error}", file=sys.stderr)
+        print(f"error: {requirements.missing_package(error) or error}", file=sys.stderr)
         return 1
     return int(command.main(given))
 

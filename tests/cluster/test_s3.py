@@ -22,8 +22,8 @@ from pyspark.sql import SparkSession
 
 from entitymill.platform.session import open_session
 from entitymill.settings.sections import SparkSettings
-from entitymill.tables.commit_lock import Claims
-from entitymill.tables.lease_holder import gone, this_process
+from entitymill.tables.commits import Claims
+from entitymill.tables.lease import process_gone, this_process
 from small_queries import SMALL_QUERIES
 
 from .lake import read
@@ -207,7 +207,7 @@ def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_
 
 
 def claim(spark: SparkSession, name: str, process: str = "", seconds: float = 60) -> Claims:
-    return Claims(spark, f"{LOCATION}/claimed/_claims", name, process, gone, seconds)
+    return Claims(spark, f"{LOCATION}/claimed/_claims", name, process, process_gone, seconds)
 
 
 def test_of_claims_made_at_once_never_two_stand(spark: SparkSession) -> None:

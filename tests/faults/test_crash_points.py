@@ -35,7 +35,7 @@ from entitymill.engines.engine import Engine
 from entitymill.platform.session import open_session
 from entitymill.run import extraction
 from entitymill.settings import sections
-from entitymill.tables import lease, lease_holder, table_creation
+from entitymill.tables import lease, table_setup
 from small_queries import SMALL_QUERIES
 
 from .cluster import JARS, SPARK_HOME
@@ -108,10 +108,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own, by then gone, for each run; and the dead do not wait."""
     number = itertools.count(4_200_000)
-    own = lease_holder.this_process()
+    own = lease.this_process()
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(table_creation, "MAKING_SECONDS", 0.05)
-    monkeypatch.setattr(lease_holder, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
+    monkeypatch.setattr(table_setup, "MAKING_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
 
 
 @dataclass

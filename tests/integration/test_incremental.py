@@ -13,7 +13,7 @@ from entitymill import settings
 from entitymill.errors import OutputError
 from entitymill.platform.session import configured
 from entitymill.run import units
-from entitymill.run.preflight import continues
+from entitymill.run.guards import continues
 from entitymill.run.summary import Summary
 from entitymill.source.reader import open_source
 from entitymill.tables import Stamp, Tables

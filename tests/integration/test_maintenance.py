@@ -14,7 +14,7 @@ import pytest
 from entitymill import settings
 from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
-from entitymill.tables import Tables, commit_lock, maintenance
+from entitymill.tables import Tables, commits, maintenance
 from entitymill.tables.lease import claim_of
 from truth import POOL, Truth, held
 
@@ -138,7 +138,7 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     small_files: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As on S3, which tests/cluster has; here the claims lie on a disk."""
-    monkeypatch.setattr(commit_lock, "needed", lambda *_: True)
+    monkeypatch.setattr(commits, "claim_needed", lambda *_: True)
     tables, loaded = tables_of(small_files)
     job = claim_of(tables, loaded.limits, "job")
     assert job is not None

@@ -16,7 +16,7 @@ from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run.dry_runs import Plan
 from entitymill.run.extraction import extract
 from entitymill.source.reader import open_source
-from entitymill.tables import table_checks, table_creation
+from entitymill.tables import table_setup
 
 from .conftest import MODELS, Job
 
@@ -28,7 +28,7 @@ EXPECTED = [("a", "Angela Merkel", "PER"), ("a", "Emmanuel Macron", "PER"), ("a"
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Seconds that a check pauses for, of which none passes."""
     taken: list[int] = []
-    monkeypatch.setattr(table_checks, "time", SimpleNamespace(sleep=taken.append))
+    monkeypatch.setattr(table_setup, "time", SimpleNamespace(sleep=taken.append))
     return taken
 
 
@@ -42,7 +42,7 @@ def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job, pauses: 
 
 
 def test_a_table_that_was_never_finished_blocks_nobody(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_creation, "MAKING_SECONDS", 0.05)
+    monkeypatch.setattr(table_setup, "MAKING_SECONDS", 0.05)
     for name in ("documents", "entities", "runs", "rejects"):
         (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
     job.texts(TEXTS).run()

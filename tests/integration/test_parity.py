@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill.engines import sparknlp_model, sparknlp_stages
+from entitymill.engines import sparknlp_model
 
 from .conftest import ROOT, Job
 
@@ -139,7 +139,7 @@ def test_chunks_are_those_of_spark_nlps_ner_converter(spark: SparkSession, both:
     speech = texts()["id"][-1].as_py()
     rows = spark.read.parquet(str(job.directory / "texts.parquet")).where(f"id LIKE 'nasty%' OR id = '{speech}'")
     saved = sparknlp_model.inspect(spark, str(saved_demo))
-    around = sparknlp_stages.stages(spark, settings.load(None, job.options(), {}).segmentation)
+    around = sparknlp_model.stages(spark, settings.load(None, job.options(), {}).segmentation)
     tagged = sparknlp_model.load(saved, around).stages.transform(rows)
     chunks = NerConverter().setInputCols(["_sentence", "_token", "_ner"]).setOutputCol("chunk").transform(tagged)
     expected = chunks.select(F.col("id").alias("doc_id"), F.col("chunk").alias("expected"))

@@ -10,8 +10,8 @@ import pytest
 
 from entitymill import settings
 from entitymill.errors import OutputError
-from entitymill.tables import Tables, parquet_swap, table_checks, table_rows
-from entitymill.tables.erasure import erase
+from entitymill.tables import Tables, staging, table_rows, table_setup
+from entitymill.tables.privacy import erase
 from truth import MENTION, POOL, Truth
 
 from .conftest import Job
@@ -98,7 +98,7 @@ def test_a_run_brings_in_what_changed_and_erasure_waits_for_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(Tables, "_blank", between_two_renames)
-        patched.setattr(table_checks, "time", SimpleNamespace(sleep=pauses.append))
+        patched.setattr(table_setup, "time", SimpleNamespace(sleep=pauses.append))
         summary = filled.run(*OPTIONS)
     assert (missed, pauses) == (["entities"], [1])
     assert (summary.mode, summary.documents, summary.removed) == ("compare", 2, 1)
@@ -134,10 +134,10 @@ def test_a_swap_that_died_in_the_middle_is_undone_or_finished(filled: Job, truth
     entities.rename(replaced)
     written.mkdir()
     (written / "half.parquet").write_bytes(b"half")
-    parquet_swap.settle(tables)
+    staging.settle_swap(tables)
     check(filled, truth, SOURCE)
 
     # As one killed after both of them leaves it.
     shutil.copytree(entities, replaced)
-    parquet_swap.settle(tables)
+    staging.settle_swap(tables)
     check(filled, truth, SOURCE)

@@ -15,8 +15,7 @@ from entitymill import cli, settings
 from entitymill.engines.engine import open_engine
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.tables import table_rows
-from entitymill.tables.erasure import erase
-from entitymill.tables.redaction import masked, redact
+from entitymill.tables.privacy import erase, masked, redact
 
 from .conftest import Job, recognised
 

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.commands import prepare
 from entitymill.engines import sparknlp_model
-from entitymill.models import accuracy, sparknlp_saved, table_sentences
+from entitymill.models import accuracy, sparknlp_saved
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
 
@@ -65,7 +65,7 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     # OpenVINO may write constants in another order, but these are the same ones.
     weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
     assert weights[0] == weights[1] and len(weights[0]) > 50
-    sentences = table_sentences.read(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
+    sentences = accuracy.read_sample(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
     assert accuracy.tag(tmp_path / "bundle", "f32", sentences) == accuracy.tag(DEMO, "f32", sentences)
 
 

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.commands import prepare
-from entitymill.engines import sparknlp_model, sparknlp_stages
+from entitymill.engines import sparknlp_model
 from entitymill.engines.engine import open_engine
 from entitymill.errors import ModelError
 from entitymill.platform.session import has_class
@@ -41,7 +41,7 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
     chosen = sections.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
-    around = sparknlp_stages.stages(spark, chosen)
+    around = sparknlp_model.stages(spark, chosen)
     loaded = sparknlp_model.load(sparknlp_model.inspect(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
     loaded.stages.write().save(str(path))

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill.engines import openvino, sparknlp_stages
+from entitymill.engines import openvino, sparknlp_model
 from entitymill.errors import ModelError, OutputError
 from entitymill.platform.session import configured
 from entitymill.run.extraction import extract
@@ -71,10 +71,10 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
         chosen = SegmentationSettings(model=str(detector))
         assert openvino.detector_identity(spark, chosen).startswith("dl ")
         assert openvino.ship_detector(spark, chosen).digests
-        sparknlp_stages.load_detector(spark, chosen)
+        sparknlp_model.load_detector(spark, chosen)
     assert model.manifest.name
     shutil.copytree(detector, tmp_path / "ä b" / "detector")
     blank = SegmentationSettings(model=str(tmp_path / "ä b" / "detector"))
     assert openvino.ship_detector(spark, blank).digests
     with pytest.raises(ModelError, match="a directory with a blank in its name"):
-        sparknlp_stages.load_detector(spark, blank)
+        sparknlp_model.load_detector(spark, blank)

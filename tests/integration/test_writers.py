@@ -17,8 +17,7 @@ from entitymill import settings
 from entitymill.errors import OutputError
 from entitymill.run.extraction import extract
 from entitymill.tables import Tables, lease
-from entitymill.tables.lease import Lease
-from entitymill.tables.lease_holder import this_process
+from entitymill.tables.lease import Lease, this_process
 from entitymill.tables.publisher import Publisher
 from small_queries import SMALL_QUERIES
 from truth import POOL, Truth

@@ -10,7 +10,7 @@ import pytest
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import Tables, lease, lease_holder, table_creation
+from entitymill.tables import Tables, lease, table_setup
 from entitymill.tables.commits import Commits
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
@@ -69,7 +69,7 @@ def test_a_dead_runs_lease_is_taken_over(
     tables: Tables, monkeypatch: pytest.MonkeyPatch, gone: bool, minutes: int, taken: bool
 ) -> None:
     left(tables, datetime.now(timezone.utc) + timedelta(minutes=minutes))
-    monkeypatch.setattr(lease_holder, "gone", lambda _: gone)
+    monkeypatch.setattr(lease, "process_gone", lambda _: gone)
     if not taken:
         with pytest.raises(OutputError, match="run dead"):
             Lease(tables, AT_ONCE, "next").__enter__()
@@ -94,7 +94,7 @@ def test_a_lease_is_renewed_while_a_long_statement_runs(tables: Tables) -> None:
 
 
 def test_who_lost_the_lease_finds_out(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_holder, "gone", lambda _: True)
+    monkeypatch.setattr(lease, "process_gone", lambda _: True)
     with Lease(tables, AT_ONCE, "asleep") as asleep:
         with Lease(tables, AT_ONCE, "next"):
             pass
@@ -135,7 +135,7 @@ def test_of_runs_that_start_at_once_one_has_it(tables: Tables) -> None:
 
 def test_what_spark_still_does_for_a_run_that_broke_off_comes_too_late(tables: Tables) -> None:
     """A cell of a notebook was stopped: the lease is given back, and the last statement goes on."""
-    table_creation.create(tables, "rejects", schemas.REJECTS)
+    table_setup.create(tables, "rejects", schemas.REJECTS)
 
     def broken_off() -> None:
         with Lease(tables, AT_ONCE, "stopped") as held:

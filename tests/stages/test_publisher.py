@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import Row
 
 from entitymill.run.summary import Summary
-from entitymill.tables import Tables, publisher, recovery
+from entitymill.tables import Tables, publisher
 from entitymill.tables.commits import Commits
 from entitymill.tables.publisher import Counted
 from entitymill.tables.runs import Runs
@@ -55,7 +55,7 @@ def test_what_was_published_half_is_taken_back(writing: Writing, monkeypatch: py
             writing.publish(("a", "Ada Essen x"), known=True)
     assert writing.held()[0]["a"] == ["Ada", "Essen"]
     last = Row(status="failed")
-    assert recovery.settle(writing.tables, Commits(writing.tables, "next", 9), last)
+    assert publisher.take_back(writing.tables, Commits(writing.tables, "next", 9), last)
     assert writing.held() == (
         {"a": ["Anna", "Berlin"], "b": ["Bob", "Cairo"], ODD: ["Cleo", "Delhi"]},
         ["a", "b", ODD],
@@ -75,7 +75,7 @@ def test_what_deltas_log_has_forgotten_is_not_taken_back(writing: Writing, done:
         commit.unlink()
     log.clearCache()
     last = Row(status="failed")
-    assert recovery.settle(writing.tables, Commits(writing.tables, "next", 9), last, done) == trusted
+    assert publisher.take_back(writing.tables, Commits(writing.tables, "next", 9), last, done) == trusted
     assert len(writing.held()[0]) == 3
 
 

@@ -6,10 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from bench import stub
 from entitymill.errors import SourceError
+from entitymill.platform import session
 from entitymill.platform.session import in_turn
 from entitymill.run import extraction
 
@@ -37,3 +39,22 @@ def test_of_two_runs_in_one_session_the_second_waits(
     assert mine.wait(30)
     for thread in threads:
         thread.join()
+
+
+NAME = "a-file-of-this-test"
+
+
+def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spark: SparkSession) -> None:
+    """As each run of a notebook brings its copy of the model: Spark's file server reads the first as long as it lives."""
+    copies = [session.scratch("entitymill-test-") / NAME for _ in range(2)]
+    for number, copy in enumerate(copies):
+        copy.write_text(f"copy {number}")
+        session.send(spark, copy)
+
+    assert [copy.exists() for copy in copies] == [True, False]
+    tasks = spark.sparkContext.parallelize(range(2), 2)
+    assert tasks.map(lambda _: Path(SparkFiles.get(NAME)).read_text()).collect() == ["copy 0"] * 2
+
+    # What lies there is sent no second time, and is no copy of itself.
+    session.send(spark, copies[0])
+    assert copies[0].exists()

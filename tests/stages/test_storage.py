@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.platform import storage
 from entitymill.run import dry_runs
-from entitymill.tables import Tables, table_checks
+from entitymill.tables import Tables, table_setup
 
 from .conftest import tables_at
 
@@ -52,7 +52,7 @@ def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
     """Where the output is not there yet, another run may fill it meanwhile."""
-    output, check = tmp_path / "out", table_checks.check_place
+    output, check = tmp_path / "out", table_setup.check_place
     file = output / "runs" / "part-0.parquet"
 
     def beside_another(of: Tables) -> None:
@@ -62,7 +62,7 @@ def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
             file.parent.mkdir()
             file.write_text("a row")
 
-    monkeypatch.setattr(table_checks, "check_place", beside_another)
+    monkeypatch.setattr(table_setup, "check_place", beside_another)
     dry_runs._try_output(tables)
     assert (output.exists(), file.exists()) == (filled, filled)
     storage.remove_empty(tables.spark, str(tmp_path / "never"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.commands import fetch_jars
-from entitymill.platform import versions
+from entitymill.platform import requirements
 
 ROOT = Path(__file__).parents[2]
 OURS = fetch_jars.JARS["3.5"]
@@ -74,11 +74,11 @@ def test_two_deltas_never_lie_side_by_side(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_make_and_the_command_fetch_the_same_files() -> None:
-    assert set(fetch_jars.JARS) == set(versions.DELTA)
+    assert set(fetch_jars.JARS) == set(requirements.DELTA)
     for spark, pom in (("3.5", "pom.xml"), ("4.0", "spark4/pom.xml")):
         text = (ROOT / "jars" / pom).read_text(encoding="utf8")
         first = fetch_jars.JARS[spark][0].coordinates.split(":")
         assert f"<artifactId>{first[1]}</artifactId>\n      <version>{first[2]}</version>" in text
-        assert {jar.coordinates.split(":")[2] for jar in fetch_jars.JARS[spark]} == {versions.DELTA[spark][0]}
+        assert {jar.coordinates.split(":")[2] for jar in fetch_jars.JARS[spark]} == {requirements.DELTA[spark][0]}
     built = {name: digest for name, digest in files(ROOT / "build" / "jars").items() if name.endswith(".jar")}
     assert built == {jar.name: jar.sha256 for jar in OURS}

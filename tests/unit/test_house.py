@@ -32,7 +32,7 @@ LAYERS = (
     "cli",
 )
 """Nobody imports what stands after it."""
-WORDS = ("entitymill.platform.sql_names", "entitymill.recognition.tagger.execution_settings")
+WORDS = ("entitymill.platform.sql_text", "entitymill.recognition.tagger.execution_settings")
 """What settings may say, of packages after them."""
 WITHOUT = {
     # What a text goes through, and models: usable without Spark.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import EXPECTED, KINDS, TINY, onnx_directory
 
 from entitymill.models import huggingface, network_files
-from entitymill.recognition.tagger import bundle, network, packed_network, packing
+from entitymill.recognition.tagger import bundle, network, packing
 from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger
 
@@ -60,7 +60,7 @@ def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
 
 def _together(model: ov.Model, longest: int, sentences: list[np.ndarray]) -> list[np.ndarray]:
     """All sentences in one row, and some room behind them."""
-    positions = packed_network.pack(model, longest, int(sentences[0][0]))
+    positions = packing.pack(model, longest, int(sentences[0][0]))
     assert positions is not None
     lengths = [len(ids) for ids in sentences]
     total = sum(lengths) + 5
@@ -107,10 +107,10 @@ def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
     tagger: Tagger, demo_files: dict[str, Path], demo_manifest: bundle.Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: object) -> None:
-        raise packed_network._NotPackableError
+        raise packing._NotPackableError
 
     # Its positions cannot be told: nothing that picks rows of a table picks the first, the second, …
-    monkeypatch.setattr(packed_network, "_positions", none)
+    monkeypatch.setattr(packing, "_positions", none)
     apart = Tagger.load(demo_files, demo_manifest, Execution())
     assert apart._positions is None
     tokens = [

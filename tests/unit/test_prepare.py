@@ -12,7 +12,7 @@ from openvino import opset13 as ops
 
 from entitymill.commands import prepare as preparation
 from entitymill.errors import OutputError
-from entitymill.models import accuracy, atomic_directories, table_sentences
+from entitymill.models import accuracy, atomic_directories
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.network import INPUTS
 from unit import tiny
@@ -36,7 +36,7 @@ def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """The speeches' first hundred sentences, tokenized, with tags of a made-up kind."""
-    sentences = table_sentences.read(SPEECHES, "x").sentences[:100]
+    sentences = accuracy.read_sample(SPEECHES, "x").sentences[:100]
     tags = [["B-PER" if token[0].isupper() else "O" for token in sentence] for sentence in sentences]
     pq.write_table(pa.table({"tokens": sentences, "tags": tags}), tmp_path / "speeches.parquet")
     return tmp_path / "speeches.parquet"
@@ -120,7 +120,7 @@ def test_lower_precision_is_checked_and_noted(
     manifest = manifest_of(tmp_path / "out")
     assert (manifest.precision, manifest.calibrated) == (options[1], calibrated)
     assert set(manifest.f1) == {"speeches"} and set(manifest.f1["speeches"]) == runs
-    gold = table_sentences.read(texts, "x")
+    gold = accuracy.read_sample(texts, "x")
     assert gold.gold is not None
     expected = accuracy._gold(gold.gold)
     if not calibrated:

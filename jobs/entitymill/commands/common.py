@@ -15,7 +15,7 @@ from rich.console import Console
 
 from entitymill import settings as settings_module
 from entitymill.errors import SettingsError
-from entitymill.run import outcome, stopping
+from entitymill.run import outcome
 
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"
@@ -79,7 +79,7 @@ def reporting(
         return where
 
     try:
-        with stopping.stoppable():
+        with outcome.stoppable():
             work(start)
     except (KeyboardInterrupt, Exception) as error:
         said, code = outcome.told(error)

@@ -13,7 +13,7 @@ from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.platform.session import open_session
 from entitymill.settings import Settings
-from entitymill.tables.erasure import MOST, RECORD, erase
+from entitymill.tables.privacy import MOST, RECORD, erase
 
 
 def _read(options: argparse.Namespace) -> list[str]:

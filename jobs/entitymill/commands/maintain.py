@@ -13,7 +13,7 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import configured, open_session
 from entitymill.settings import Settings
-from entitymill.tables import Tables, table_checks
+from entitymill.tables import Tables, table_setup
 from entitymill.tables.maintenance import WEEK_HOURS, Done, beside, optimize, purge, vacuum
 
 
@@ -58,7 +58,7 @@ def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.address('documents').rpartition('/')[0] or 'that schema'}.")
-    table_checks.check_ours(tables)
+    table_setup.check_ours(tables)
     with configured(spark, tables.confs()):
         done, said = _maintain(tables, settings, options)
     _print(done, said)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds, table_sentences
+from entitymill.models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
 from entitymill.models import classifier_parts as parts_module
 from entitymill.models.classifier_parts import Parts
 from entitymill.recognition.tagger import bundle, network
@@ -131,7 +131,7 @@ def _make(
         manifest |= {"precision": kept, "calibrated": stored == "calibrated"}
         bundle.write_manifest(made, manifest)
         if options.sample is not None:
-            sentences = table_sentences.read(options.sample, "--sample").spread(CHECKED_SENTENCES)
+            sentences = accuracy.read_sample(options.sample, "--sample").spread(CHECKED_SENTENCES)
             _judge(accuracy.compare(None, made, sentences), options, manifest, made, console)
         return
     if kept == "int8":
@@ -152,24 +152,24 @@ def _make(
 
 def _samples(
     options: argparse.Namespace, original: Path
-) -> tuple[table_sentences.Sample | None, list[dict[str, NDArray[np.int64]]]]:
+) -> tuple[accuracy.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Sentences to check on, and network inputs to calibrate on; no sentence is both, if there are enough."""
     table = options.sample or options.calibrate or (CARRIED_SAMPLE if CARRIED_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
         raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
     if table is None:
         return None, []
-    everything = table_sentences.read(table, "--sample" if options.sample else "--calibrate")
+    everything = accuracy.read_sample(table, "--sample" if options.sample else "--calibrate")
     if options.calibrate is None:
         return everything.spread(CHECKED_SENTENCES), []
-    measured = everything if table == options.calibrate else table_sentences.read(options.calibrate, "--calibrate")
+    measured = everything if table == options.calibrate else accuracy.read_sample(options.calibrate, "--calibrate")
     calibration = measured.spread(CALIBRATION_SENTENCES)
     feeds = _feeds(original, calibration)
     rest = everything.without(calibration)
     return (rest if rest.sentences else everything).spread(CHECKED_SENTENCES), feeds
 
 
-def _feeds(directory: Path, calibration: table_sentences.Sample) -> list[dict[str, NDArray[np.int64]]]:
+def _feeds(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
     """Each sentence as the network takes it, cut at the window's length."""
     manifest, files = bundle.in_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

@@ -10,7 +10,7 @@ from rich.console import Console
 from entitymill.commands import common
 from entitymill.platform.session import calendars, configured, open_session
 from entitymill.settings import Settings
-from entitymill.tables.redaction import MASK, redact
+from entitymill.tables.privacy import MASK, redact
 
 
 def parser() -> argparse.ArgumentParser:

@@ -106,7 +106,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    from entitymill.engines import sparknlp, sparknlp_model, sparknlp_stages  # noqa: PLC0415  - an extra of its own
+    from entitymill.engines import sparknlp, sparknlp_model  # noqa: PLC0415  - an extra of its own
 
     wanted = settings.recognition
     saved = sparknlp_model.inspect(spark, wanted.sparknlp_model or "")
@@ -115,11 +115,11 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
     sparknlp_model.check(saved, wanted.precision, classes=classes, binding=binding)
     sparknlp_model.configure(spark, wanted.precision)
     alone = saved.kind != "PipelineModel"
-    around = sparknlp_stages.stages(spark, settings.segmentation) if alone else []
+    around = sparknlp_model.stages(spark, settings.segmentation) if alone else []
     pipeline = sparknlp_model.load(saved, around)
     own = None if saved.pretrained else storage.digest(spark, (path for path, *_ in storage.files(spark, saved.address)))
     parts = {
-        "detector": sparknlp_stages.identity(spark, settings.segmentation) if alone else "the pipeline's",
+        "detector": sparknlp_model.identity(spark, settings.segmentation) if alone else "the pipeline's",
         "model": own or saved.address,
         "engine": wanted.engine,
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",

@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
-from entitymill.platform import executor_files, not_installed, storage
+from entitymill.platform import requirements, session, storage
 from entitymill.recognition import sentences, sentences_dl_saved
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
@@ -35,7 +35,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     Raises:
         ModelError: it is missing, incomplete, or differs from its manifest.
     """
-    scratch = executor_files.scratch("entitymill-model-")
+    scratch = session.scratch("entitymill-model-")
     manifest = _fetch_manifest(spark, path, scratch)
     names, place = manifest.shipped(), storage.driver_first(path).rstrip("/")
     for name, shipped in names.items():
@@ -45,7 +45,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
             raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
     for shipped in names.values():
-        executor_files.send(spark, scratch / shipped)
+        session.send(spark, scratch / shipped)
     return ShippedModel(names, path, manifest)
 
 
@@ -55,7 +55,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     Raises:
         ModelError: there is none.
     """
-    return _fetch_manifest(spark, path, executor_files.scratch("entitymill-manifest-"))
+    return _fetch_manifest(spark, path, session.scratch("entitymill-manifest-"))
 
 
 def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
     """
     if not wanted:
         return
-    copy = executor_files.scratch("entitymill-labels-") / bundle.LABELS
+    copy = session.scratch("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
@@ -152,7 +152,8 @@ def _saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> s
     except OSError as error:
         raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error
     way = (
-        not_installed.model(settings.model) or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+        requirements.missing_model(settings.model)
+        or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
     )
     raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
 
@@ -165,7 +166,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     """
     if settings.detector != "dl":
         return ShippedDetector({}, settings.detector, {}, _without_files(settings.detector))
-    scratch = executor_files.scratch("entitymill-detector-")
+    scratch = session.scratch("entitymill-detector-")
     names, digests = {}, {}
     try:
         for name, address in _detector_files(spark, settings).items():
@@ -178,7 +179,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     local = {name: scratch / shipped for name, shipped in names.items()}
     sentences.open_detector("dl", local, settings.model)
     for shipped in names.values():
-        executor_files.send(spark, scratch / shipped)
+        session.send(spark, scratch / shipped)
     return ShippedDetector(names, settings.model, digests, f"dl {storage.joint(digests.values())}")
 
 

@@ -1,4 +1,4 @@
-"""A model saved by Spark NLP: what it is, whether it can run here, and its stages."""
+"""The card's four stages in the JVM: Spark NLP's own sentence detector and tokenizer, and a model saved by Spark NLP."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from typing import Any
 
 import openvino as ov
 from py4j.protocol import Py4JJavaError
-from pyspark.ml import PipelineModel
+from pyspark import ml
 from pyspark.sql import SparkSession
+from sparknlp import annotator
+from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokenizer
+from sparknlp.base import DocumentAssembler
 
+from entitymill.engines import openvino
 from entitymill.errors import ModelError
 from entitymill.platform import storage
 from entitymill.recognition.tagger.execution_settings import Precision
 from entitymill.recognition.tagger.network import precision_properties
-from entitymill.settings.sections import PRETRAINED
+from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 
 _PIPELINE = "org.apache.spark.ml.PipelineModel"
 _CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")
@@ -157,12 +161,10 @@ def load(model: SavedModel, around: Sequence[Any]) -> Pipeline:
     Raises:
         ModelError: it is damaged, or cannot be downloaded.
     """
-    import sparknlp.annotator  # noqa: PLC0415  (looks for a running JVM)
-
     try:
         if model.kind == "PipelineModel":
-            return Pipeline.of(PipelineModel.load(model.address).stages, model.address)
-        kind = getattr(sparknlp.annotator, model.kind)
+            return Pipeline.of(ml.PipelineModel.load(model.address).stages, model.address)
+        kind = getattr(annotator, model.kind)
         named = PRETRAINED.fullmatch(model.address)
         classifier = kind.pretrained(named[1], named[2]) if named else kind.load(model.address)
     except (Py4JJavaError, TypeError, AttributeError) as error:
@@ -187,7 +189,7 @@ def _loading_fault(model: SavedModel, error: Exception) -> str:
 class Pipeline:
     """The stages that tag a document, and the columns they read and write."""
 
-    stages: PipelineModel
+    stages: ml.PipelineModel
     text: str
     sentence: str
     token: str
@@ -209,5 +211,58 @@ class Pipeline:
             )
         last = stages[classifiers[0]]
         sentence, token = last.getInputCols()
-        chosen = PipelineModel([*stages[: classifiers[0] + 1]])
+        chosen = ml.PipelineModel([*stages[: classifiers[0] + 1]])
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
+
+
+def stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:
+    """Transformers of `text` to `_document`, `_sentence` and `_token`.
+
+    Raises:
+        ModelError: the detector's model is missing or is not one.
+    """
+    pipeline = [
+        DocumentAssembler().setInputCol("text").setOutputCol("_document"),
+        load_detector(spark, settings).setInputCols(["_document"]).setOutputCol("_sentence"),
+        Tokenizer().setInputCols(["_sentence"]).setOutputCol("_token"),
+    ]
+    # Fitting learns nothing: Tokenizer turns its rules into a model.
+    return ml.Pipeline(stages=pipeline).fit(spark.createDataFrame([], "text string")).stages
+
+
+def load_detector(spark: SparkSession, settings: SegmentationSettings) -> SentenceDetector | SentenceDetectorDLModel:
+    """The sentence detector the settings name.
+
+    Raises:
+        ModelError: its model is missing or is not one.
+    """
+    if settings.detector == "rules":
+        return SentenceDetector()
+    path = settings.model
+    named = PRETRAINED.fullmatch(path)
+    try:
+        if named:
+            return SentenceDetectorDLModel.pretrained(named[1], named[2])
+        address = storage.driver_first(path)
+        if not storage.exists(spark, address):
+            raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
+        if re.search(r"\s", address):
+            raise ModelError(
+                f"segmentation.model: {path} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
+                "name."
+            )
+        return SentenceDetectorDLModel.load(address)
+    except (Py4JJavaError, OSError, TypeError) as error:
+        what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"
+        raise ModelError(f"segmentation.model: {path} {what}.") from error
+
+
+def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
+    """What decides the sentences: the detector's name, or a digest of its model's files.
+
+    Raises:
+        ModelError: the model is missing.
+    """
+    if settings.detector == "dl" and PRETRAINED.fullmatch(settings.model):
+        return settings.model
+    return openvino.detector_identity(spark, settings)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from entitymill.errors import ModelError, SettingsError
 from entitymill.models import encoders, tokenizer_files
 from entitymill.models.classifier_parts import Casing, Parts, read_json
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 from entitymill.recognition.tagger import bundle
 
 INDEX = "model.safetensors.index.json"
@@ -167,7 +167,7 @@ def _read_one(file: Path, where: str) -> encoders.Weights:
     try:
         import safetensors  # noqa: PLC0415  - only models from Hugging Face need it
     except ImportError as error:
-        raise SettingsError(f"Reading safetensors needs {not_installed.PREPARE}.") from error
+        raise SettingsError(f"Reading safetensors needs {requirements.PREPARE}.") from error
     try:
         tensors = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError, ValueError) as error:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 from entitymill.recognition.tagger.execution_settings import Precision
 from entitymill.recognition.tagger.network import INPUTS
 
@@ -154,7 +154,7 @@ def _nncf() -> Any:
     try:
         import nncf  # noqa: PLC0415  - slow, and needed for 8 bits alone
     except ImportError as error:
-        raise SettingsError(f"--precision int8 needs {not_installed.PREPARE}.") from error
+        raise SettingsError(f"--precision int8 needs {requirements.PREPARE}.") from error
     nncf.set_log_level(logging.ERROR)
     return nncf
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import huggingface, network_files, sparknlp_saved, zip_archive
+from entitymill.models import huggingface, network_files, sparknlp_saved
 from entitymill.models.classifier_parts import Casing, Parts, vocabulary_lines
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
@@ -34,7 +34,7 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
         if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
             raise ModelError(f"{where} is a file of a model: name the directory it lies in, with its labels and vocabulary.")
         unpacked.mkdir()
-        zip_archive.unpack(source, unpacked, where)
+        sparknlp_saved.unpack(source, unpacked, where)
         return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing), None
     if (source / bundle.MANIFEST).is_file():
         return _bundle(source, casing)

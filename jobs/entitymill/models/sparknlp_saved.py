@@ -7,12 +7,15 @@ OpenvinoWrapper.)
 
 from __future__ import annotations
 
+import stat
+import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
-from entitymill.models import javastream, network_files, sequencefile, zip_archive
+from entitymill.models import javastream, network_files, sequencefile
 from entitymill.models.classifier_parts import Casing, Parts, in_order, parse_json, read_bytes, read_text
+from entitymill.recognition.sentences_dl_saved import DAMAGE
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {
@@ -76,7 +79,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
     packed = directory / f"{said.name}_{said.engine}"
     if not packed.is_file():
         raise ModelError(f"{where} has no {packed.name}, which its metadata promises: copy the model again.")
-    zip_archive.unpack(packed, scratch, f"{where}/{packed.name}")
+    unpack(packed, scratch, f"{where}/{packed.name}")
     if said.engine == "onnx":
         network = network_files.read_network(_one(scratch, ".onnx", where), None, where)
     else:
@@ -165,3 +168,56 @@ def _one(directory: Path, suffix: str, where: str) -> Path:
 
 def _names() -> str:
     return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
+
+
+MAX_MEMBERS = 10_000
+MAX_BYTES = 16 * 2**30
+MAX_RATIO = 200
+"""Times its own size that an archive may unpack to; networks and vocabularies stay far below."""
+_FREE_BYTES = 2**20
+_BLOCK = 2**20
+
+
+def unpack(archive: Path, into: Path, where: str) -> None:
+    """Unpack every file of an archive.
+
+    Args:
+        archive: the zip file.
+        into: an empty directory.
+        where: the archive's address, for messages.
+
+    Raises:
+        ModelError: it is damaged or encrypted, names files outside itself, or unpacks to too much.
+    """
+    allowed = min(MAX_BYTES, _FREE_BYTES + MAX_RATIO * archive.stat().st_size)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            if len(members) > MAX_MEMBERS:
+                raise ModelError(f"{where} holds {len(members):,} files, more than any model: it is refused.")
+            for member in members:
+                allowed -= _unpack_one(opened, member, _target(member, into, where), allowed, where)
+    except DAMAGE as error:
+        raise ModelError(f"{where} is not a zip archive that can be read: copy it again.") from error
+
+
+def _target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
+    path = PurePosixPath(member.filename)
+    mode = member.external_attr >> 16
+    outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
+    if outside or stat.S_ISLNK(mode):
+        raise ModelError(f"{where} holds a link, or a file that would lie outside of it: it is refused.")
+    return into / path
+
+
+def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, allowed: int, where: str) -> int:
+    """Write one file; returns its bytes. What a member says of its size is not believed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with opened.open(member) as source, target.open("wb") as copy:
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > allowed:
+                raise ModelError(f"{where} unpacks to far more than its own size: it is refused.")
+            copy.write(block)
+    return written

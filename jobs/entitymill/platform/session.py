@@ -1,12 +1,15 @@
-"""The SparkSession: one of its own under plain `python`, otherwise the one that is there already."""
+"""The SparkSession: one of its own under plain `python`, otherwise the one that is there. Files on their way to executors."""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.util
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +21,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from entitymill.errors import SessionError
-from entitymill.platform import executor_files, not_installed, spark_connect, versions
+from entitymill.platform import requirements, spark_connect
 from entitymill.settings.sections import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
@@ -116,7 +119,7 @@ def on_databricks() -> bool:
 
 
 def _start(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
-    no_java = not_installed.java()
+    no_java = requirements.missing_java()
     if no_java:
         raise SessionError(no_java)
     jars = _jars(settings)
@@ -178,7 +181,7 @@ def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
     Raises:
         SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
     """
-    versions.check_spark(spark.version)
+    requirements.check_spark(spark.version)
     if spark_connect.remote(spark):
         if sparknlp:
             raise SessionError("recognition.engine: sparknlp does not run through Spark Connect; use engine openvino.")
@@ -186,9 +189,9 @@ def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
     virtual_machine: Any = spark.sparkContext._jvm
     scala = str(virtual_machine.scala.util.Properties.versionNumberString())
     if not on_databricks():  # which has its own, under other names
-        versions.check_delta(_jar_of(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
+        requirements.check_delta(_jar_of(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
-        versions.check_sparknlp(
+        requirements.check_sparknlp(
             scala,
             classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
             package=importlib.util.find_spec("sparknlp") is not None,
@@ -219,9 +222,40 @@ def ship_package(spark: SparkSession) -> None:
         return
     sources = sorted(_PACKAGE.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-    archive = executor_files.scratch("entitymill-code-") / f"entitymill-{digest}.zip"
+    archive = scratch("entitymill-code-") / f"entitymill-{digest}.zip"
     # Reproducible archives date their files to 1970, of which a zip knows nothing.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
             zipped.write(source, source.relative_to(_PACKAGE.parent))
-    executor_files.send(spark, archive, code=True)
+    send(spark, archive, code=True)
+
+
+_sent: dict[tuple[str, str], Path] = {}
+"""(session, name) -> the file that its executors fetch."""
+
+
+def scratch(prefix: str) -> Path:
+    """A directory that lasts as long as this process: Spark's file server reads from it."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
+    """Distribute a file under its name, which must tell its content: Spark refuses a second file of one name.
+
+    Args:
+        spark: the session.
+        file: in a `scratch` directory.
+        code: whether it is a zip of Python modules, to be put on the workers' path.
+    """
+    key = (spark_connect.session_id(spark), file.name)
+    if key in _sent:
+        if _sent[key] != file:
+            file.unlink(missing_ok=True)  # of a notebook's many runs, each would leave its copy of the model
+        return
+    if spark_connect.remote(spark):
+        spark.addArtifacts(str(file), pyfile=code, file=not code)
+    else:
+        (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
+    _sent[key] = file

@@ -6,6 +6,7 @@ Beside what each function says, all raise StorageError where the storage does no
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -15,9 +16,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from entitymill.platform import spark_connect, storage_faults
+from entitymill.errors import StorageError
+from entitymill.platform import spark_connect
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
@@ -214,7 +217,7 @@ def _asking(address: str) -> Iterator[None]:
     try:
         yield
     except Py4JJavaError as error:
-        raise (storage_faults.storage_fault(str(error), address) or OSError(java_message(error))) from error
+        raise (storage_fault(str(error), address) or OSError(java_message(error))) from error
 
 
 def java_message(error: Py4JJavaError) -> str:
@@ -229,3 +232,67 @@ def java_message(error: Py4JJavaError) -> str:
 def _java(spark: SparkSession) -> tuple[Any, Any]:
     """The JVM gateway and the Java session."""
     return spark.sparkContext._jvm, spark._jsparkSession
+
+
+_CREDENTIALS = re.compile(
+    r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
+    r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
+)
+_SILENT = re.compile(
+    r"Unable to execute HTTP request: (?P<reason>[^\n]{1,160}?)(?:\n|$)"
+    r"|(?:ConnectException|ConnectTimeoutException|SocketTimeoutException|UnknownHostException|NoHttpResponseException"
+    r"|NoRouteToHostException)(?:: (?P<other>[^\n]{1,160}?))?(?:\n|$)"
+)
+_FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
+_CLIENTS = re.compile(
+    r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
+)
+"""Without one of these in it, an error of the network is Spark's own: a lost executor, for one."""
+_ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
+
+
+def reason(text: str) -> str | None:
+    """What the storage did, from an error with its causes; none where it is about something else."""
+    if not _CLIENTS.search(text):
+        return None
+    if _CREDENTIALS.search(text):
+        return (
+            "the storage refuses these credentials, or there are none; set them in the environment or name a credentials "
+            "provider (docs/cluster.md)"
+        )
+    silent = _SILENT.search(text)
+    if silent:
+        told = (silent["reason"] or silent["other"] or "no answer").strip().rstrip(".:")
+        return f"the storage cannot be reached ({told})"
+    return "the storage answers with errors" if _FAILING.search(text) else None
+
+
+def storage_fault(text: str, address: str | None = None) -> StorageError | None:
+    """The same for a run that broke off; none where the error is about something else.
+
+    Args:
+        text: the error with its causes.
+        address: that was asked for, where that is known.
+    """
+    why = reason(text)
+    if why is None:
+        return None
+    found = _ADDRESS.search(text)
+    where = address or (found[0] if found else "source, model or output")
+    return StorageError(f"{where}: {why}; what was published before is whole; run again when that is mended.")
+
+
+@contextmanager
+def storage_told_apart() -> Iterator[None]:
+    """Let Spark's errors pass, but for those of a storage that fails: what it holds is not to be judged by them.
+
+    Raises:
+        StorageError: the storage does not answer, or refuses the credentials.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        fault = storage_fault(str(error))
+        if fault is not None:
+            raise fault from error
+        raise

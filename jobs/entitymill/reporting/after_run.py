@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
 from entitymill.run import outcome
@@ -28,7 +28,7 @@ def require_extra(asked_by: str) -> None:
     Raises:
         SettingsError: its libraries are missing.
     """
-    not_installed.require(asked_by, "report", "jinja2", "matplotlib")
+    requirements.require(asked_by, "report", "jinja2", "matplotlib")
 
 
 def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from entitymill import __version__
 from entitymill.errors import DriftError
-from entitymill.platform import not_installed, overlapping_paths
+from entitymill.platform import overlapping_paths, requirements
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -142,7 +142,7 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     if settings.lineage.url is None or not wanted:
         yield None
         return
-    not_installed.require("lineage.url", "lineage", "openlineage")
+    requirements.require("lineage.url", "lineage", "openlineage")
     lineage = Lineage(settings)
     try:
         yield lineage

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from rich.console import Console
 
 from entitymill import __version__
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -86,7 +86,7 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     known = Known(place, datetime.now(timezone.utc))
     wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if wanted:
-        not_installed.require("metrics", "metrics", "prometheus_client")
+        requirements.require("metrics", "metrics", "prometheus_client")
     try:
         yield known
     except BaseException as error:

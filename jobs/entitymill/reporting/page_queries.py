@@ -14,11 +14,11 @@ from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import calendars, configured
-from entitymill.platform.sql_names import quoted_part
+from entitymill.platform.sql_text import quoted_part
 from entitymill.reporting import page_sentences, page_values
 from entitymill.reporting.page_values import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 from entitymill.settings import Settings
-from entitymill.tables import Tables, table_checks
+from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, of_jobs
 
 RUNS = 40
@@ -96,7 +96,7 @@ def check_there(tables: Tables) -> None:
     """
     if not (tables.complete() and tables.exists("runs")):
         raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
-    table_checks.check_ours(tables)
+    table_setup.check_ours(tables)
 
 
 def subject(runs: Iterable[Run], run_id: str | None) -> Run | None:

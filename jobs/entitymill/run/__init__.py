@@ -1,5 +1,5 @@
 """One run: source -> changes -> units -> recognition -> tables.
 
-`preflight` is what it finds, `dry_runs` what it would do, `guards` what it refuses, `extraction` what it does, in `units`;
-`failed_documents` are those that no worker survives; `summary` counts, `outcome` and `stopping` are how it ends.
+`guards` is what it finds and refuses, `dry_runs` what it would do, `extraction` what it does, in `units`;
+`failed_documents` are those that no worker survives; `summary` counts, `outcome` is how it ends.
 """

@@ -9,12 +9,12 @@ from pyspark.sql import functions as F
 
 from entitymill.engines.engine import Engine
 from entitymill.platform import spark_connect, storage
-from entitymill.run import guards, preflight, units
+from entitymill.run import guards, units
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Policy
-from entitymill.tables import Tables, table_checks
+from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import Runs
 
 
@@ -53,15 +53,15 @@ def make(
     Raises:
         EntityMillError: what the run would end with, before it published anything.
     """
-    seen = preflight.seen(tables, Runs(tables))
-    source, stamp = preflight.opened(spark, settings, summary, engine, seen.owner)
+    seen = guards.seen(tables, Runs(tables))
+    source, stamp = guards.opened(spark, settings, summary, engine, seen.owner)
     _try_output(tables)
-    table_checks.check_ours(tables)
-    table_checks.check_types(tables, source.passthrough)
+    table_setup.check_ours(tables)
+    table_setup.check_types(tables, source.passthrough)
     guards.check_other_slices(tables, stamp.slice, trusted=True)
     whole = full or not tables.complete()
     known = None if whole else tables.read_as_it_is("documents")
-    if known is not None and not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
+    if known is not None and not full and guards.nothing_new(seen.last, tables, summary, stamp, source):
         summary.mode, summary.plan = "none", Plan(0, 0, 0, known.count(), {}, 0, 0.0, 0.0)
         return
     policy = Policy(stamp.fingerprint, settings.incremental.on_fingerprint_change, stamp.slice)
@@ -112,12 +112,12 @@ def _try_output(tables: Tables) -> None:
     """Whether the output can be written; what that leaves of a directory is taken away again."""
     path = tables.settings.path
     if path is None:
-        table_checks.check_schema(tables)
+        table_setup.check_schema(tables)
         return
     missing = []
     while path and not path.endswith(":") and not storage.exists(tables.spark, path):
         missing.append(path)
         path = path.rstrip("/").rpartition("/")[0].rstrip("/")
-    table_checks.check_place(tables)
+    table_setup.check_place(tables)
     for made in missing:
         storage.remove_empty(tables.spark, made)

@@ -17,18 +17,17 @@ from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
 from entitymill.platform.session import ADAPTIVE, calendars, configured, in_turn
-from entitymill.run import dry_runs, failed_documents, guards, outcome, preflight, units
+from entitymill.run import dry_runs, failed_documents, guards, outcome, units
 from entitymill.run.failed_documents import Failures
 from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source
-from entitymill.tables import Stamp, Tables, recovery, table_checks
+from entitymill.tables import Stamp, Tables, table_setup
 from entitymill.tables.commits import retried
 from entitymill.tables.lease import Lease, claim_of
-from entitymill.tables.publisher import FEW, Publisher, Unit, adopt
-from entitymill.tables.rejects import Rejects
+from entitymill.tables.publisher import FEW, Publisher, Rejects, Unit, adopt, take_back
 from entitymill.tables.runs import Runs
 from entitymill.tables.staging import Staging
 from entitymill.tables.temporary_tables import Kept, given_back
@@ -103,11 +102,11 @@ def _bring_up(
 ) -> None:
     # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
     runs = Runs(tables)
-    seen = preflight.seen(tables, runs)
-    source, stamp = preflight.opened(spark, settings, summary, engine, seen.owner)
-    table_checks.check_place(tables)
+    seen = guards.seen(tables, runs)
+    source, stamp = guards.opened(spark, settings, summary, engine, seen.owner)
+    table_setup.check_place(tables)
     clock.lap("preparation")
-    if not full and preflight.nothing_new(seen.last, tables, summary, stamp, source):
+    if not full and guards.nothing_new(seen.last, tables, summary, stamp, source):
         _idle(runs, tables, settings, stamp, summary, clock)
         return
 
@@ -115,14 +114,14 @@ def _bring_up(
         clock.total()
         return summary.row(settings, stamp)
 
-    table_checks.check_ours(tables)
+    table_setup.check_ours(tables)
     with Lease(tables, settings.limits, summary.run_id, row, seen, summary.wait) as lease:
         summary.started_at = lease.started
         try:
             if lease.before.last != seen.last:
                 # Another run came between, perhaps with a newer version of the source: an older one must not follow.
                 tables.forget()
-                source, stamp = preflight.opened(spark, settings, summary, engine, lease.before.owner)
+                source, stamp = guards.opened(spark, settings, summary, engine, lease.before.owner)
             stamp = replace(stamp, started_at=summary.started_at)
             run = _Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, allow_removals=allow_removals)
             small = source.size is not None and source.size <= SMALL_BYTES
@@ -178,11 +177,11 @@ class _Run:
         self.summary.stage = "source"
         staging = Staging(self.tables, self.commits, self.lease)
         staging.settle()
-        trusted = recovery.settle(self.tables, self.commits, self.last, self.lease.before.done)
+        trusted = take_back(self.tables, self.commits, self.last, self.lease.before.done)
         guards.check_other_slices(self.tables, self.stamp.slice, trusted=trusted)
         if self.last is not None and self.last["status"] != "done":
             self.kept.drop()
-        table_checks.check_types(self.tables, self.source.passthrough)
+        table_setup.check_types(self.tables, self.source.passthrough)
         whole = full or (self.tables.parquet and not self.tables.complete())
         collecting = whole or self.tables.parquet
         publisher = self._publisher(staging, whole=whole) if collecting else None
@@ -234,7 +233,7 @@ class _Run:
         how = "reprocess" if full else self.settings.incremental.on_fingerprint_change
         policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice)
         changes.check_fingerprints(known, policy)
-        if not full and preflight.continues(self.last, self.tables, self.summary, self.stamp, self.source):
+        if not full and guards.continues(self.last, self.tables, self.summary, self.stamp, self.source):
             found = self._told(known, policy)
             if found is not None:
                 return found

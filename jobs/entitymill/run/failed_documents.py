@@ -12,7 +12,7 @@ from entitymill.run.summary import Summary
 from entitymill.run.units import Piece
 from entitymill.settings import Settings
 from entitymill.tables import Tables
-from entitymill.tables.rejects import Rejects
+from entitymill.tables.publisher import Rejects
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"

@@ -1,14 +1,25 @@
-"""What a run refuses to destroy: the output of another source, and more documents than anybody expects of a night."""
+"""Before a run does anything: what it finds, and what it refuses to destroy.
+
+It refuses the output of another source, and to remove more documents than anybody expects of a night.
+"""
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from entitymill.engines.engine import Engine
 from entitymill.errors import OutputError, RejectedError, SettingsError
+from entitymill.platform import overlapping_paths
+from entitymill.run import failed_documents
+from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
 from entitymill.source.changes import Changes
-from entitymill.tables import Tables
+from entitymill.source.reader import Source, open_source
+from entitymill.tables import Stamp, Tables, table_setup
+from entitymill.tables.runs import Record, Runs
 
 
 def check_source(settings: Settings, owner: str | None) -> None:
@@ -116,3 +127,53 @@ def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> No
             f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
             + ("; the rejects table lists the rows." if tense == "were" else ".")
         )
+
+
+def opened(
+    spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
+) -> tuple[Source, Stamp]:
+    """The source, if the output may be where it is, and is no other source's; and what the rows of a run over it carry.
+
+    Args:
+        spark: the session.
+        settings: of the run.
+        summary: gets the run's scope.
+        engine: of the run.
+        owner: source of the output; none where no run was.
+    """
+    source = open_source(spark, settings.source)
+    if settings.output.path is not None:
+        try:
+            overlapping_paths.check_output(spark, source.location, settings.output.path)
+        except OSError as error:
+            raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
+    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
+    stamp = Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
+    check_source(settings, owner)
+    return source, stamp
+
+
+def seen(tables: Tables, runs: Runs) -> Record:
+    """What `runs` says; where it is somebody else's table, the check of all tables says so."""
+    try:
+        return runs.look()
+    except (PySparkException, Py4JJavaError):
+        table_setup.check_ours(tables)
+        raise
+
+
+def continues(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:
+    """Whether the last run was about the same, and came to its end: then only what changed since needs a look.
+
+    A source whose condition may hold for other rows by now is never the same.
+    """
+    if source.moving:
+        return False
+    same = last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamped.fingerprint)
+    return same and not failed_documents.worth_a_try(tables, last)
+
+
+def nothing_new(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:
+    """Whether the last run did the same for the same version of the source."""
+    unchanged = last is not None and last.source_version == stamped.source_version != "unversioned"
+    return unchanged and tables.complete() and continues(last, tables, summary, stamped, source)

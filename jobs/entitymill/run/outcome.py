@@ -1,17 +1,24 @@
-"""How a run ended, for those outside: one sentence, an exit code, and the same as JSON for programs."""
+"""How a run ends: stopped by Ctrl-C or SIGTERM, or by itself; for those outside a sentence, an exit code, and JSON."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, SessionError, SourceError
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -37,7 +44,7 @@ def known(error: BaseException) -> EntityMillError:
     if isinstance(error, EntityMillError):
         return error
     if isinstance(error, ModuleNotFoundError):
-        said = not_installed.package(error)
+        said = requirements.missing_package(error)
         return SessionError(said) if said else EntityMillError(f"{error}; install this program anew.")
     text = str(error)
     raised = _FROM_WORKER.search(text)
@@ -55,7 +62,7 @@ def known(error: BaseException) -> EntityMillError:
 
 def _storage_fault(text: str) -> EntityMillError | None:
     try:
-        from entitymill.platform.storage_faults import storage_fault  # noqa: PLC0415  # brings PySpark
+        from entitymill.platform.storage import storage_fault  # noqa: PLC0415  # brings PySpark
     except ModuleNotFoundError:  # of a command that does without
         return None
     return storage_fault(text)
@@ -96,3 +103,63 @@ def write(path: str, summary: Summary | None, error: BaseException | None, log: 
         sys.stdout.write(content + "\n")
     else:
         Path(path).write_text(content + "\n", encoding="utf8")
+
+
+log = logging.getLogger("entitymill")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALLED = 128
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise Stopped inside where one of SIGNALS arrives; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if arrived:
+            os._exit(_SIGNALLED + number)
+        arrived.append(number)
+        # What py4j says of a call that was broken off is a stack trace, partly by the root logger itself.
+        logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
+        logging.getLogger().addFilter(quiet)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.warning("stopped by %s", name)
+        _cancel_jobs()
+        raise Stopped(_SIGNALLED + number, name)
+
+    def quiet(record: logging.LogRecord) -> bool:
+        return "py4j" not in record.pathname
+
+    spoken = logging.getLogger("py4j").level
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        logging.getLogger("py4j").setLevel(spoken)
+        logging.getLogger().removeFilter(quiet)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cancel_jobs() -> None:
+    """From a thread of its own, since the main one may be in the middle of a call of Spark's."""
+    from pyspark import SparkContext  # noqa: PLC0415  # a command without Spark does without
+
+    context = SparkContext._active_spark_context
+    if context is None:
+        return
+
+    def cancel() -> None:
+        try:
+            context.setLogLevel("OFF")  # each task would say that it was killed
+            context.cancelAllJobs()
+        except Exception:
+            # The signal went to Spark's own process as well: its jobs end with it.
+            log.exception("Spark's jobs could not be cancelled")
+
+    threading.Thread(target=cancel, daemon=True).start()

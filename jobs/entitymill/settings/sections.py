@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from entitymill.platform import sql_names
+from entitymill.platform import sql_text
 from entitymill.recognition.tagger.execution_settings import Encoding, Precision
-from entitymill.settings import csv_and_json, where_conditions
+from entitymill.settings import csv_and_json
 
 DAY = 86_400
 """Seconds."""
@@ -57,14 +57,14 @@ class SourceSettings(Section):
     @model_validator(mode="after")
     def _a_name(self) -> SourceSettings:
         if self.format == "table":
-            sql_names.check(self.path, sql_names.MOST_LEVELS)
+            sql_text.check(self.path, sql_text.MOST_LEVELS)
         return self
 
     @field_validator("where")
     @classmethod
     def _of_rows(cls, where: str | None) -> str | None:
         if where is not None:
-            where_conditions.check(where)
+            sql_text.check_condition(where)
         return where
 
 
@@ -89,7 +89,7 @@ class OutputSettings(Section):
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         if self.schema_ is not None:
-            sql_names.check(self.schema_, sql_names.MOST_LEVELS - 1)
+            sql_text.check(self.schema_, sql_text.MOST_LEVELS - 1)
         if self.schema_ is not None and self.format == "parquet":
             raise ValueError("output.format parquet needs output.path: a catalog table is always Delta")
         return self

@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import SourceError
 from entitymill.platform import spark_connect
-from entitymill.platform.sql_names import quoted_part
+from entitymill.platform.sql_text import quoted_part
 from entitymill.settings.sections import SourceSettings
 
 _NOT_IN_NAMES = " ,;{}()\n\t="

@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
 from entitymill.platform import storage
-from entitymill.platform.sql_names import quoted_in, quoted_part
+from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, reader
 

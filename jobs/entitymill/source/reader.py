@@ -15,8 +15,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
-from entitymill.platform import overlapping_paths, storage, storage_faults
-from entitymill.platform.sql_names import quoted_in, quoted_part
+from entitymill.platform import overlapping_paths, storage
+from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, parquet_footers, row_checks, unreadable_source
 
@@ -225,7 +225,7 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dic
         version = str(history(spark, settings, 1)[0]["version"])
         table = _by(reader.format("delta").option("versionAsOf", version), spark, settings)
     except (PySparkException, Py4JJavaError, OSError) as error:
-        fault = storage_faults.storage_fault(str(error)) if settings.format == "table" else None
+        fault = storage.storage_fault(str(error)) if settings.format == "table" else None
         if fault is not None:
             raise fault from error
         raise SourceError(f"source.path: {unreadable_source.of_reading(spark, settings, error)}") from error

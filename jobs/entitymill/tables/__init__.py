@@ -1,10 +1,9 @@
 """4  mentions -> tables: the only package that writes.
 
-`layout` says where tables are, `table_checks` whether they are ours, `table_creation` makes them; `lease` lets one run at a
-time, `commits` makes one change (with `commit_lock` on S3), `publisher` brings documents in and out, `recovery` and
-`half_made_tables` take back what a death left. `staging` collects what is swapped in at the end (`parquet_swap` by
-renaming), `temporary_tables` are what a run writes for itself, `rejects` and `runs` keep the records, `table_rows` makes
-rows. `maintenance`, `erasure` and `redaction` are work on tables between runs.
+`layout` says where tables are, `table_setup` whether they are ours, and makes them; `lease` lets one run at a time,
+`commits` makes one change, `publisher` brings documents in and out, and takes back what a death left, as `half_made_tables`
+does of whole tables. `staging` collects what is swapped in at the end, `temporary_tables` are what a run writes for itself,
+`runs` keeps the record, `table_rows` makes rows. `maintenance` and `privacy` are work on tables between runs.
 """
 
 from entitymill.tables.layout import NAMES, Tables

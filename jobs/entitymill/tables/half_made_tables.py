@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
 from entitymill.platform import spark_connect, storage
-from entitymill.platform.sql_names import MOST_LEVELS, parts, quoted_part
+from entitymill.platform.sql_text import MOST_LEVELS, parts, quoted_part
 
 _SESSION_CATALOG = "spark_catalog"
 

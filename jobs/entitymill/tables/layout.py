@@ -10,8 +10,8 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
-from entitymill.platform import session, spark_connect, storage, storage_faults
-from entitymill.platform.sql_names import literal, quoted_in, quoted_part
+from entitymill.platform import session, spark_connect, storage
+from entitymill.platform.sql_text import literal, quoted_in, quoted_part
 from entitymill.settings.sections import OutputSettings
 from entitymill.tables import half_made_tables
 
@@ -135,7 +135,7 @@ class Tables:
         """
         if name not in self._found:
             try:
-                with storage_faults.storage_told_apart():
+                with storage.storage_told_apart():
                     row = self.spark.sql(f"DESCRIBE DETAIL {self.reference(name)}").collect()[0]
             except (PySparkException, Py4JJavaError):
                 return None

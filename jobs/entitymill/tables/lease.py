@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,9 +26,8 @@ from pyspark.sql import Row
 from entitymill.errors import OutputError
 from entitymill.platform import spark_connect
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import commit_lock, lease_holder
-from entitymill.tables.commit_lock import Claims
-from entitymill.tables.commits import TRIES, Commits, concurrent
+from entitymill.tables import commits
+from entitymill.tables.commits import TRIES, Claims, Commits, concurrent
 from entitymill.tables.layout import Tables
 from entitymill.tables.runs import MAINTENANCE, Record, Runs, turn
 
@@ -168,7 +170,7 @@ class Lease:
 
     def _try_to_take(self, found: Record, epoch: int) -> bool:
         holder = found.holder
-        if holder is not None and _lasting(holder) and not lease_holder.gone(holder["process"]):
+        if holder is not None and _lasting(holder) and not process_gone(holder["process"]):
             return False
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, self.epoch)
@@ -194,7 +196,7 @@ class Lease:
             "ended_at": None if running else now,
             "status": status,
             "epoch": self.epoch,
-            "process": json.dumps(lease_holder.this_process()),
+            "process": json.dumps(this_process()),
             "until": now + timedelta(seconds=self._limits.lease_seconds) if running else None,
         }
 
@@ -215,7 +217,7 @@ class Lease:
         if held is None:
             return None
         until = f"{held['until']:%Y-%m-%d %H:%M:%S}"
-        return f"run {held['run_id']} ({lease_holder.host(held['process'])}, its lease lasts until {until})"
+        return f"run {held['run_id']} ({host_of(held['process'])}, its lease lasts until {until})"
 
     def _renew_while_held(self) -> None:
         if not spark_connect.remote(self._tables.spark):
@@ -237,7 +239,61 @@ def _lasting(holder: Row) -> bool:
 
 def claim_of(tables: Tables, limits: LimitSettings, run_id: str) -> Claims | None:
     """The claim that has to stand before anything is committed; none where the storage itself tells commits apart."""
-    if not commit_lock.needed(tables.spark, tables.settings):
+    if not commits.claim_needed(tables.spark, tables.settings):
         return None
-    own = json.dumps(lease_holder.this_process())
-    return Claims(tables.spark, tables.address("claims"), run_id, own, lease_holder.gone, limits.lease_seconds)
+    own = json.dumps(this_process())
+    return Claims(tables.spark, tables.address("claims"), run_id, own, process_gone, limits.lease_seconds)
+
+
+def this_process() -> dict[str, str]:
+    """What tells this process from every other, on any machine, at any time."""
+    return {"host": socket.gethostname(), **_kernel(), "pid": str(os.getpid()), "started": _started(os.getpid()) or ""}
+
+
+def process_gone(process: str | None) -> bool:
+    """Whether a process is known to be dead: of this kernel and this pid namespace, and not there any more."""
+    try:
+        told = json.loads(process or "")
+        pid = int(told["pid"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    here = all(told.get(key) == value for key, value in _kernel().items())
+    return here and not _hidden(pid) and _started(pid) != told.get("started")
+
+
+def host_of(process: str | None) -> str:
+    """Where a process runs, in words."""
+    try:
+        return f"on {json.loads(process or '')['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "somewhere"
+
+
+def _kernel() -> dict[str, str]:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return {"boot": boot, "namespace": str(Path("/proc/self/ns/pid").readlink())}
+    except OSError:
+        # Told apart from every other, so that nobody is ever found gone.
+        return {"boot": os.urandom(8).hex(), "namespace": ""}
+
+
+def _hidden(pid: int) -> bool:
+    """Whether a process is there, of another user's, and /proc does not say when it began (hidepid, ProtectProc)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}/stat").exists()
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
+
+
+def _started(pid: int) -> str | None:
+    """The process's start in clock ticks since boot; none if there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    # A zombie is dead, and only waits to be reaped. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    return None if fields[0] == "Z" else fields[19]

@@ -12,7 +12,7 @@ from entitymill.errors import SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
 from entitymill.platform.session import configured, in_turn
 from entitymill.settings import Settings
-from entitymill.tables import NAMES, Tables, commit_lock, recovery
+from entitymill.tables import NAMES, Tables, commits, publisher
 from entitymill.tables.commits import Commits, retried
 from entitymill.tables.layout import MAX_FILE, OF_UNITS
 from entitymill.tables.lease import Lease
@@ -107,7 +107,7 @@ def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
     """
     with in_turn(tables.spark), configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
         Staging(tables, lease.commits, lease).discard()
-        recovery.settle(tables, lease.commits, lease.before.last, lease.before.done)
+        publisher.take_back(tables, lease.commits, lease.before.last, lease.before.done)
         Kept(tables).drop()
         yield lease.commits
 
@@ -125,7 +125,7 @@ def purge_all(tables: Tables, hours: float) -> list[Done]:
 
 def beside(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
     """Beside a job, unless the storage may take two writers' commits for one: then as a job, which waits for the other."""
-    if commit_lock.needed(tables.spark, tables.settings):
+    if commits.claim_needed(tables.spark, tables.settings):
         return Lease(tables, settings.limits, f"maintenance-{uuid.uuid4().hex[:6]}")
     return nullcontext()
 

@@ -3,23 +3,31 @@
 1. `entities` (and before it `annotations`) change in one commit.
 2. `documents` says in one commit what `entities` holds now.
 
-A run that died between the two is undone by the next one: see `recovery`. So a document without a row in `documents` has
-none in `entities`, and units of such documents are appended without a look at what is there.
+A run that died between the two is undone by the next one, as if it had died before them. Each commit of a unit names epoch
+and unit in Delta's own record (userMetadata): a table whose latest unit is later than that of `documents` goes back to the
+version before that unit, which copies nothing. So a document without a row in `documents` has none in `entities`, and units
+of such documents are appended without a look at what is there.
+https://docs.delta.io/latest/delta-utility.html#restore-a-delta-table-to-an-earlier-state
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
-from pyspark.sql import DataFrame
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.platform.sql_names import literal
-from entitymill.tables import table_creation, table_rows
+from entitymill.platform.sql_text import literal
+from entitymill.tables import table_rows, table_setup
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import OF_UNITS, Tables
 from entitymill.tables.table_rows import Stamp
@@ -80,11 +88,11 @@ class Publisher:
         # Where earlier runs wrote annotations and this one does not, theirs go with their documents.
         self._outdated = not annotations and tables.exists("annotations")
         self._unit = 0
-        made = tables.parquet or table_creation.create(tables, "entities", self._schema)
-        self.fresh = table_creation.create(tables, "documents", schemas.DOCUMENTS) and made
+        made = tables.parquet or table_setup.create(tables, "entities", self._schema)
+        self.fresh = table_setup.create(tables, "documents", schemas.DOCUMENTS) and made
         """Whether the tables were made just now, and so are empty."""
         if annotations:
-            table_creation.create(tables, "annotations", schemas.ANNOTATION_TABLE)
+            table_setup.create(tables, "annotations", schemas.ANNOTATION_TABLE)
 
     def publish(self, unit: Unit, removed: DataFrame | None = None, *, tombstones: bool = False) -> None:
         """Make the tables say of a unit's documents what was recognised in them.
@@ -160,3 +168,99 @@ def adopt(tables: Tables, commits: Commits) -> None:
     if tables.read("documents").where("slice IS NOT NULL").take(1):
         update = f"UPDATE {tables.reference('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608  # quoted
         commits.change("documents", lambda: tables.spark.sql(update))
+
+
+log = logging.getLogger(__name__)
+
+
+class Mark(NamedTuple):
+    """The latest commit of a unit to a table; of two, the greater is the later one."""
+
+    epoch: int
+    unit: int
+    version: int
+
+
+def take_back(tables: Tables, commits: Commits, last: Row | None, done: int | None = None) -> bool:
+    """Take back what the last run published half, if it did.
+
+    Args:
+        tables: of the output, or those that wait to be swapped in.
+        commits: of this run; no older run can commit any more.
+        last: run before this one; none: nobody knows.
+        done: epoch of the latest run that came to its end, and so left nothing half.
+
+    Returns:
+        Whether the tables can be trusted; otherwise everything has to be made anew.
+    """
+    if (last is not None and last["status"] == "done") or not tables.exists("documents"):
+        return True
+    told = _latest(tables, "documents")
+    for name in OF_UNITS[:-1]:
+        if not (tables.is_delta(name) and tables.exists(name)):
+            continue
+        mark = _latest(tables, name)
+        if mark is None or mark.epoch <= (done or 0) or (told is not None and mark[:2] <= told[:2]):
+            continue
+        if told is None and not _remembers_all(tables, "documents"):
+            log.warning("what documents told of %s is not in Delta's log any more: all documents are done again", name)
+            return False
+        log.warning("%s: unit %d of epoch %d was published half, and is taken back", name, mark.unit, mark.epoch)
+        try:
+            commits.change(name, partial(tables.restore, name, mark.version - 1))
+        except (PySparkException, Py4JJavaError):
+            # Its files are gone: a VACUUM of somebody else's came between.
+            log.exception("%s cannot be taken back: all documents are done again", name)
+            return False
+    return True
+
+
+def _remembers_all(tables: Tables, name: str) -> bool:
+    """Whether Delta's log still has the table's first commit: it forgets after 30 days."""
+    return bool(tables.history(name).where("version = 0").take(1))
+
+
+def _latest(tables: Tables, name: str) -> Mark | None:
+    rows = tables.history(name).collect()
+    for row in sorted(rows, key=lambda row: -row["version"]):
+        if row["operation"] == "RESTORE":
+            # What came before it and was taken back; by a run that died before it published anything itself.
+            return None
+        if row["operation"] == "OPTIMIZE":
+            continue  # joined files of itself after a unit's commit, under the same name
+        try:
+            told = json.loads(row["userMetadata"] or "")
+            return Mark(int(told["epoch"]), int(told["unit"]), int(row["version"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+class Rejects:
+    """What a run changes in `rejects`."""
+
+    def __init__(self, tables: Tables, commits: Commits, stamp: Stamp) -> None:
+        """Create the table if it is missing."""
+        self._tables = tables
+        self._commits = commits
+        self._stamp = stamp
+        self._empty = table_setup.create(tables, "rejects", schemas.REJECTS) or tables.empty("rejects")
+
+    def replace(self, refused: DataFrame, *, some: bool) -> None:
+        """Make the refused rows of this run's source, or slice, these.
+
+        Args:
+            refused: doc_id, stage, code, detail.
+            some: whether there are any.
+        """
+        condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
+        if some or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
+            self._commits.replace(self._rows(refused), "rejects", condition)
+
+    def add(self, refused: DataFrame) -> None:
+        """Add refused rows: doc_id, stage, code, detail."""
+        self._commits.append(self._rows(refused), "rejects")
+
+    def _rows(self, refused: DataFrame) -> DataFrame:
+        made = table_rows.rejects(refused, self._stamp).select(*schemas.REJECTS.names).to(schemas.REJECTS)
+        return self._tables.sized(made)

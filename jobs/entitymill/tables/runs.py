@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import table_creation
+from entitymill.tables import table_setup
 from entitymill.tables.commits import Commits, retried
 from entitymill.tables.layout import Tables
 
@@ -60,7 +60,7 @@ class Runs:
 
     def create(self) -> None:
         """Make the table, where it is not there."""
-        table_creation.create(self._tables, "runs", schemas.RUNS)
+        table_setup.create(self._tables, "runs", schemas.RUNS)
 
     def look(self) -> Record:
         """Read it, in one look."""

@@ -15,11 +15,12 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import parquet_swap, recovery, table_creation
+from entitymill.platform import storage
+from entitymill.tables import table_setup
 from entitymill.tables.commits import Commits, retried
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
-from entitymill.tables.publisher import Publisher
+from entitymill.tables.publisher import Publisher, take_back
 from entitymill.tables.table_rows import Stamp, normalized
 
 _KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
@@ -48,7 +49,7 @@ class Staging:
     def settle(self) -> None:
         """Swap in what a dead run left complete; remove what is of no use."""
         if self._tables.parquet:
-            parquet_swap.settle(self._tables)
+            settle_swap(self._tables)
         if not self._staged.exists("documents"):
             self._drop()
             return
@@ -87,10 +88,10 @@ class Staging:
             }
         )
         resumed = self._staged.exists("documents") and self._staged.properties("documents").get(_KIND) == kind
-        if not (resumed and recovery.settle(self._staged, self._commits, None)):
+        if not (resumed and take_back(self._staged, self._commits, None)):
             resumed = False
             self._drop()
-            table_creation.create(self._staged, "documents", schemas.DOCUMENTS, {_KIND: kind})
+            table_setup.create(self._staged, "documents", schemas.DOCUMENTS, {_KIND: kind})
         publisher = Publisher(self._staged, self._commits, stamp, passthrough, annotations=annotations)
         if not resumed:
             # Of tables made just now Delta does not know yet that an older epoch's commits are not to be taken.
@@ -125,16 +126,16 @@ class Staging:
     def _swap(self) -> None:
         collected = self._staged.read("documents")
         if self._tables.parquet:
-            parquet_swap.swap(self._tables, self._merged(collected), self._lease)
+            swap_parquet(self._tables, self._merged(collected), self._lease)
         else:
             self._replace("entities", self._staged.read("entities"))
         if self._staged.exists("annotations"):
-            table_creation.create(self._tables, "annotations", schemas.ANNOTATION_TABLE)
+            table_setup.create(self._tables, "annotations", schemas.ANNOTATION_TABLE)
         if self._tables.exists("annotations"):
             empty = self._tables.read("annotations").limit(0)
             annotations = self._staged.read("annotations") if self._staged.exists("annotations") else empty
             self._put("annotations", collected, annotations)
-        table_creation.create(self._tables, "documents", schemas.DOCUMENTS)
+        table_setup.create(self._tables, "documents", schemas.DOCUMENTS)
         self._put("documents", collected, collected.where("status <> 'removed'"))
         self._lease.check(surely=True)
         # Else what a death leaves of it, half deleted, would be swapped in again.
@@ -149,7 +150,7 @@ class Staging:
             self._commits.change(name, lambda: self._tables.exchange(name, collected.select("doc_id"), rows))
 
     def _replace(self, name: str, rows: DataFrame) -> None:
-        table_creation.create(self._tables, name, rows.schema)
+        table_setup.create(self._tables, name, rows.schema)
         self._commits.replace(self._tables.sized(rows, by="label" if name == "entities" else None), name)
 
     def _merged(self, collected: DataFrame) -> DataFrame:
@@ -169,3 +170,41 @@ class Staging:
     def _drop(self) -> None:
         for name in _STAGED:
             self._staged.drop(name)
+
+
+_WRITTEN, _REPLACED = "written", "replaced"
+
+
+def swap_parquet(tables: Tables, frame: DataFrame, lease: Lease) -> None:
+    """Put rows in the place of `entities`: readers see the old directory, for a moment none, then the new.
+
+    Args:
+        tables: of the output.
+        frame: rows of `entities`.
+        lease: of this run: renames cannot be fenced.
+
+    Raises:
+        OutputError: another run took over, or the storage refuses a rename.
+    """
+    # Of its own name: a run that was taken for dead may still be writing.
+    written = f"{_WRITTEN}_{lease.epoch}"
+    tables.sized(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(tables.address(written))
+    lease.check(surely=True)
+    if tables.exists("entities"):
+        _rename(tables, "entities", _REPLACED)
+    _rename(tables, written, "entities")
+    storage.remove(tables.spark, tables.address(_REPLACED))
+
+
+def settle_swap(tables: Tables) -> None:
+    """Finish or undo a swap that a dead run left in the middle."""
+    if tables.exists(_REPLACED) and not tables.exists("entities"):
+        _rename(tables, _REPLACED, "entities")
+    storage.remove(tables.spark, tables.address(_REPLACED))
+    for name in storage.names(tables.spark, f"{tables.address(_WRITTEN)}_*"):
+        storage.remove(tables.spark, tables.address(name.removeprefix("_")))
+
+
+def _rename(tables: Tables, name: str, to: str) -> None:
+    if not storage.rename(tables.spark, tables.address(name), tables.address(to)):
+        raise OutputError(f"output.path: {tables.address(name)} cannot be renamed to {tables.address(to)}.")

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.platform.sql_names import literal, quoted_part
+from entitymill.platform.sql_text import literal, quoted_part
 from entitymill.source import row_checks
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.platform import executor_files
+from entitymill.platform import session
 from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Kept:
         """Write a stream's rows down until no more are there, and return them."""
         self._begin(_ARRIVED)
         # How far the stream is matters to this run alone.
-        checkpoint = executor_files.scratch("entitymill-stream-").as_uri()
+        checkpoint = session.scratch("entitymill-stream-").as_uri()
         writer = stream.writeStream.format("delta").outputMode("append").trigger(availableNow=True)
         writer = writer.option("checkpointLocation", checkpoint)
         in_directory = self._tables.settings.path is not None

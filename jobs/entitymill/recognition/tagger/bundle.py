@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
-from entitymill.platform import not_installed
+from entitymill.platform import requirements
 
 MANIFEST = "manifest.json"
 FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")
@@ -185,7 +185,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 def nothing_there(path: str) -> str:
     """Of a path at which nothing is."""
-    carried = not_installed.model(path)
+    carried = requirements.missing_model(path)
     if carried:
         return f"nothing is at {path}; {carried} ({PAGE})."
     if path.startswith("pretrained:"):

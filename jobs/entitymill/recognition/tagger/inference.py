@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, panicked
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger import bundle, network, packed_network, packing
+from entitymill.recognition.tagger import bundle, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.execution_settings import Encoding, Execution, check_precision
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
@@ -45,7 +45,7 @@ class Tagger:
         positions: NDArray[np.int64] | None,
         scheme: bundle.Scheme = "iob2",
     ) -> None:
-        """`positions` as `packed_network.pack` returns them; none for a network that takes one sentence a row."""
+        """`positions` as `packing.pack` returns them; none for a network that takes one sentence a row."""
         self.labels = labels
         self.scheme = scheme
         self.seconds = Seconds()
@@ -76,7 +76,7 @@ class Tagger:
         # What Spark NLP would find is joined as its NerConverter joins it, whatever the model was trained on.
         scheme = manifest.scheme if how.encoding == "complete" else "iob2"
         maker = row_maker(tokenizer, manifest, how.encoding)
-        positions = packed_network.pack(model, maker.max_length, maker.cls_id)
+        positions = packing.pack(model, maker.max_length, maker.cls_id)
         return cls(network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme)
 
     def tag(
@@ -162,13 +162,13 @@ class Tagger:
         # Numbered through the batch, and none where nothing is, which sees itself alone.
         segments = np.full_like(ids, -1)
         segments[places] = np.repeat(np.arange(len(chosen)), counts)
-        feed = {packed_network.IDS: ids}
+        feed = {packing.IDS: ids}
         if self._positions is None:
-            feed[packed_network.MASK] = (segments >= 0).astype(np.int64)
+            feed[packing.MASK] = (segments >= 0).astype(np.int64)
         else:
-            feed[packed_network.SEGMENTS] = segments
-            feed[packed_network.POSITIONS] = np.full_like(ids, self._positions[0])
-            feed[packed_network.POSITIONS][places] = self._positions[within]
+            feed[packing.SEGMENTS] = segments
+            feed[packing.POSITIONS] = np.full_like(ids, self._positions[0])
+            feed[packing.POSITIONS][places] = self._positions[within]
         shaped = {name: value.reshape(batch.rows, batch.length) for name, value in feed.items()}
         found = self._request.infer(shaped, share_inputs=True)[0]
         logits[np.repeat(offsets, counts) + within] = found.reshape(-1, found.shape[-1])[places]

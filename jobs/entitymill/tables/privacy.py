@@ -1,13 +1,17 @@
-"""The source's texts with the mentions of some labels masked, by the offsets in `entities`.
+"""For privacy: the source's texts with the mentions of some labels masked; and documents erased, out of old files too.
 
-A document is written only where the tables tell of the very text that the source has now: what a run has not seen yet, or
-has refused, is left out, never passed on as it is.
+A document is written masked only where the tables tell of the very text that the source has now: what a run has not seen
+yet, or has refused, is left out, never passed on as it is.
 """
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,11 +20,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from entitymill import schemas
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.platform import overlapping_paths, storage
-from entitymill.platform.sql_names import quoted_in, quoted_part
+from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import table_checks
+from entitymill.tables import maintenance, table_setup
 from entitymill.tables.layout import Tables
 
 if TYPE_CHECKING:
@@ -97,7 +102,7 @@ def redact(
     tables = Tables(spark, settings.output)
     if not tables.complete():
         raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
-    table_checks.check_ours(tables)
+    table_setup.check_ours(tables)
     source = open_source(spark, settings.source)
     _check_place(spark, source, to)
     entities = tables.pinned("entities")
@@ -182,3 +187,76 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
 
 def _write(spark: SparkSession, rows: DataFrame, to: str) -> None:
     rows.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
+
+
+if TYPE_CHECKING:
+    from entitymill.settings import Settings
+
+RECORD = "erasures"
+MOST = 100_000
+"""Ids at a time: the driver holds them, and every task a copy."""
+
+
+def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
+    """Take documents out of all tables, delete the files that held them, and write down what was erased.
+
+    No job runs meanwhile. Doing it again does no harm: what died half-way is done then.
+
+    Args:
+        spark: the session.
+        settings: of the job that filled the tables.
+        ids: doc_id of the documents.
+
+    Returns:
+        Table -> rows that were erased from it.
+
+    Raises:
+        OutputError: there are no tables, or `entities` is plain Parquet and has some of the documents still.
+        SourceError: the source has some of them still, and the next run would bring them back.
+    """
+    tables = Tables(spark, settings.output)
+    if not tables.exists("documents"):
+        raise OutputError(f"output: no entity tables at {tables.place}.")
+    table_setup.check_ours(tables)
+    digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
+    wanted = spark.createDataFrame([(one,) for one in digests], "doc_id string")
+    _check_source(spark, settings, wanted)
+    name = f"erasure-{uuid.uuid4().hex[:6]}"
+    with maintenance.alone(tables, settings, name) as commits:
+        held = {table: _held(tables, table, wanted) for table in maintenance.OF_DOCUMENTS if tables.exists(table)}
+        if tables.parquet and held.get("entities"):
+            raise OutputError(
+                f"output: {tables.address('entities')} is plain Parquet and has {len(held['entities'])} of the documents "
+                "still: run the job, which swaps in files without them, and erase then."
+            )
+        for table, found in held.items():
+            if found:
+                commits.change(table, partial(_delete, tables, table, wanted))
+        maintenance.purge_all(tables, 0)
+        table_setup.create(tables, RECORD, schemas.ERASURES)
+        now = datetime.now(timezone.utc)
+        record = [
+            (name, now, digest, table, found.get(one, 0)) for table, found in held.items() for one, digest in digests.items()
+        ]
+        commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
+    return {table: sum(found.values()) for table, found in held.items()}
+
+
+def _check_source(spark: SparkSession, settings: Settings, wanted: DataFrame) -> None:
+    left = open_source(spark, settings.source).rows.join(F.broadcast(wanted), "doc_id", "left_semi")
+    found = [row["doc_id"] for row in left.select("doc_id").distinct().limit(1000).collect()]
+    if found:
+        raise SourceError(
+            f"{settings.source.path} has {len(found)} of the documents still ({min(found)!r} for one), and the next run "
+            "would bring them back: delete them there first, old files and versions too."
+        )
+
+
+def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
+    """doc_id -> rows."""
+    found = tables.read(name).join(F.broadcast(wanted), "doc_id", "left_semi").groupBy("doc_id").count().collect()
+    return {row["doc_id"]: row["count"] for row in found}
+
+
+def _delete(tables: Tables, name: str, wanted: DataFrame) -> None:
+    tables.exchange(name, wanted, tables.read(name).limit(0))

@@ -6,10 +6,10 @@ import pytest
 from pyspark.errors import PySparkException
 
 from entitymill.errors import StorageError
-from entitymill.platform import storage_faults
+from entitymill.platform import storage
 from entitymill.settings.sections import OutputSettings
 from entitymill.tables import Tables
-from entitymill.tables.table_checks import check_place
+from entitymill.tables.table_setup import check_place
 
 REFUSED = (
     "java.net.ConnectException: getFileStatus on s3a://lake/out: com.amazonaws.SdkClientException: Unable to execute HTTP "
@@ -36,7 +36,7 @@ REFUSED = (
     ],
 )
 def test_a_storage_that_fails_is_named(text: str, expected: str) -> None:
-    assert str(storage_faults.storage_fault(text)).startswith(expected)
+    assert str(storage.storage_fault(text)).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_storage_that_fails_is_named(text: str, expected: str) -> None:
     ],
 )
 def test_other_errors_are_left_alone(text: str) -> None:
-    assert storage_faults.storage_fault(text) is None
+    assert storage.storage_fault(text) is None
 
 
 class SilentSession:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from entitymill.errors import SettingsError
-from entitymill.models import accuracy, table_sentences
+from entitymill.models import accuracy
 
 ROWS = [{"tokens": ["Angela", "slept", "."], "tags": ["B-PER", "O", "O"]}, {"tokens": ["No"], "tags": ["O"]}]
 
@@ -26,7 +26,7 @@ def test_a_sample_is_read_from_any_kind_of_table(tmp_path: Path, kind: str) -> N
         pq.write_table(table, path / "part.parquet")
         path = path / "part.parquet" if kind == "parquet" else path
 
-    found = table_sentences.read(path, "--sample")
+    found = accuracy.read_sample(path, "--sample")
 
     assert found.sentences == [row["tokens"] for row in ROWS] and found.gold == [row["tags"] for row in ROWS]
 
@@ -34,7 +34,7 @@ def test_a_sample_is_read_from_any_kind_of_table(tmp_path: Path, kind: str) -> N
 def test_texts_are_split_into_sentences_and_words(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"id": "1", "text": "Dr. Who came. It was 5!\\n\\nA title"}\n{"id": "2", "text": null}\n')
-    found = table_sentences.read(path, "--sample")
+    found = accuracy.read_sample(path, "--sample")
     assert found.gold is None
     assert found.sentences == [["Dr", "."], ["Who", "came", "."], ["It", "was", "5", "!"], ["A", "title"]]
 
@@ -54,11 +54,11 @@ def test_tables_that_are_no_sample_say_why(tmp_path: Path, content: str, message
     path = tmp_path / "rows.jsonl"
     path.write_text(content)
     with pytest.raises(SettingsError, match=message):
-        table_sentences.read(path, "--sample")
+        accuracy.read_sample(path, "--sample")
 
 
 def test_a_spread_covers_the_whole_and_never_repeats() -> None:
-    everything = table_sentences.Sample([[str(i)] for i in range(10)], None)
+    everything = accuracy.Sample([[str(i)] for i in range(10)], None)
     assert everything.spread(3).sentences == [["0"], ["3"], ["6"]]
     assert everything.spread(20) == everything
     assert everything.without(everything.spread(3)).sentences == [[str(i)] for i in (1, 2, 4, 5, 7, 8, 9)]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from entitymill.tables import lease_holder
+from entitymill.tables import lease
 
 NO_PROCESS = "4194305"  # Linux gives out none above 4194304
 
@@ -25,13 +25,13 @@ NO_PROCESS = "4194305"  # Linux gives out none above 4194304
     ],
 )
 def test_a_process_is_gone_where_this_kernel_has_it_no_more(changed: dict[str, str], *, gone: bool) -> None:
-    assert lease_holder.gone(json.dumps({**lease_holder.this_process(), **changed})) == gone
+    assert lease.process_gone(json.dumps({**lease.this_process(), **changed})) == gone
 
 
 @pytest.mark.parametrize("told", [None, "", "no JSON", "[]", "{}", '{"pid": "x"}'])
 def test_of_what_tells_no_process_nothing_is_known(told: str | None) -> None:
-    assert not lease_holder.gone(told)
-    assert lease_holder.host(told) == "somewhere"
+    assert not lease.process_gone(told)
+    assert lease.host_of(told) == "somewhere"
 
 
 def test_one_that_proc_hides_from_other_users_lives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,16 +41,14 @@ def test_one_that_proc_hides_from_other_users_lives(monkeypatch: pytest.MonkeyPa
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refused)
-    assert not lease_holder.gone(json.dumps({**lease_holder.this_process(), "pid": NO_PROCESS}))
+    assert not lease.process_gone(json.dumps({**lease.this_process(), "pid": NO_PROCESS}))
 
 
 def test_one_that_only_waits_to_be_reaped_is_gone() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        told = json.dumps(
-            {**lease_holder.this_process(), "pid": str(child.pid), "started": lease_holder._started(child.pid)}
-        )
-        alive = lease_holder.gone(told)
+        told = json.dumps({**lease.this_process(), "pid": str(child.pid), "started": lease._started(child.pid)})
+        alive = lease.process_gone(told)
         child.kill()
-        while lease_holder._started(child.pid) is not None:
+        while lease._started(child.pid) is not None:
             pass
-        assert (alive, lease_holder.gone(told)) == (False, True)  # not yet waited for
+        assert (alive, lease.process_gone(told)) == (False, True)  # not yet waited for
