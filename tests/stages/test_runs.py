@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from delta.exceptions import DeltaConcurrentModificationException
 
+from entitymill.reporting.metrics import read_totals
 from entitymill.tables import Tables
 from entitymill.tables.runs import Runs
 
@@ -52,3 +53,13 @@ def test_a_run_with_nothing_to_do_is_recorded_once_though_its_commit_is_tried_ag
     Runs(tables).idle({"run_id": "idle", "started_at": DAY, "ended_at": DAY, "status": "done", "mode": "none"})
     assert [row["run_id"] for row in tables.read("runs").collect()] == ["idle"]
     assert len(tries) == 2 - effective
+
+
+def test_the_figures_of_jobs_are_without_maintenance(tables: Tables) -> None:
+    Runs(tables).create()
+    add(tables, 1, status="done", documents=3)
+    add(tables, 2, status="failed", documents=0)
+    add(tables, 3, status="done", mode="maintenance")
+    totals = read_totals(tables)
+    assert totals is not None
+    assert (totals.runs, totals.documents) == ({"done": 1, "failed": 1}, 3)

@@ -1,14 +1,20 @@
-"""Files of a directory where others write meanwhile."""
+"""Storage that others write meanwhile, that refuses, and that does not answer."""
 
 import threading
 from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from entitymill.errors import SourceError, StorageError
 from entitymill.platform import storage
 from entitymill.run import dry_runs
-from entitymill.tables import Tables, table_setup
+from entitymill.settings.sections import SourceSettings
+from entitymill.source import reader
+from entitymill.source.reader import open_source
+from entitymill.tables import Tables, maintenance, table_setup
+from entitymill.tables.runs import Runs
 
 from .conftest import tables_at
 
@@ -66,3 +72,44 @@ def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
     dry_runs._try_output(tables)
     assert (output.exists(), file.exists()) == (filled, filled)
     storage.remove_empty(tables.spark, str(tmp_path / "never"))
+
+
+def test_files_that_nobody_may_list_are_not_counted(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise StorageError("s3a://lake: the storage refuses these credentials")
+
+    Runs(tables).create()
+    monkeypatch.setattr(storage, "files", refused)
+    assert maintenance.vacuum(tables, 24) == [maintenance.Done("runs", (0, 0.0, None), (0, 0.0, None))]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_schema_is_made_where_it_is_missing_alone(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Who may make tables in it alone is refused the statement, even where the schema is there."""
+    tables = tables_at(spark, tmp_path, f"output.schema=lake_{there}".lower(), "output.path=null")
+    if there:
+        spark.sql("CREATE SCHEMA lake_true")
+    said, sql = [], SparkSession.sql
+    monkeypatch.setattr(SparkSession, "sql", lambda self, query: said.append(query) or sql(self, query))
+    table_setup.check_place(tables)
+    assert (spark.catalog.databaseExists(f"lake_{there}"), len(said)) == (True, int(not there))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("java.net.UnknownHostException: s3a://lake: host", StorageError, "the storage cannot be reached"),
+        ("no such column", SourceError, "source.path: "),
+    ],
+)
+def test_a_table_whose_storage_does_not_answer_is_not_a_bad_source(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, text: str, kind: type[Exception], message: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise PySparkException(text)
+
+    monkeypatch.setattr(reader, "delta_detail", fails)
+    with pytest.raises(kind, match=message):
+        open_source(spark, SourceSettings(path="lake.texts", format="table"))
