@@ -14,8 +14,8 @@ import openvino as ov
 import texts
 from safetensors.numpy import save_file
 
-from entitymill.models import classifier_parts as parts_module
 from entitymill.models import huggingface, lower_precision
+from entitymill.models import token_classifier as parts_module
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer

@@ -18,7 +18,7 @@ from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
 from entitymill.reporting import after_run, metrics, page_queries, page_sentences
 from entitymill.reporting import drift as drift_module
-from entitymill.reporting.page_values import Figures
+from entitymill.reporting.page_figures import Figures
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from truth import POOL

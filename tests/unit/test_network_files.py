@@ -9,7 +9,7 @@ from openvino import opset13 as ops
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import classifier_parts, huggingface, lower_precision, network_files
+from entitymill.models import huggingface, lower_precision, network_files, token_classifier
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.execution_settings import Execution
@@ -19,8 +19,8 @@ from unit import tiny
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
-def tagger_of(found: classifier_parts.Parts, directory: Path) -> Tagger:
-    classifier_parts.write(found, directory)
+def tagger_of(found: token_classifier.Parts, directory: Path) -> Tagger:
+    token_classifier.write(found, directory)
     about = {"name": "tiny", "source": "test", "licence": "none", "casing": found.casing, "precision": "f32"}
     manifest = bundle.write_manifest(directory, {**about, "max_length": found.max_length})
     return Tagger.load({name: directory / name for name in manifest.files}, manifest, Execution())

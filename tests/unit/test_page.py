@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from entitymill.reporting import drift, page, plots
-from entitymill.reporting.page_values import Days
+from entitymill.reporting.page_figures import Days
 from entitymill.settings.sections import ReportSettings
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 

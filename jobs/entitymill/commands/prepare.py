@@ -15,8 +15,8 @@ from rich.console import Console
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError
 from entitymill.models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
-from entitymill.models import classifier_parts as parts_module
-from entitymill.models.classifier_parts import Parts
+from entitymill.models import token_classifier as parts_module
+from entitymill.models.token_classifier import Parts
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.execution_settings import Execution

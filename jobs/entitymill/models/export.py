@@ -15,8 +15,8 @@ from pathlib import Path
 
 from entitymill.errors import ModelError
 from entitymill.models import javastream, sequencefile
-from entitymill.models.classifier_parts import parse_json
 from entitymill.models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
+from entitymill.models.token_classifier import parse_json
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.encoding import BERT_PIECES
 from entitymill.recognition.tagger.inference import read_tokenizer

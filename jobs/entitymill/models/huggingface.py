@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.models import encoders, tokenizer_files
-from entitymill.models.classifier_parts import Casing, Parts, read_json
+from entitymill.models.token_classifier import Casing, Parts, read_json
 from entitymill.platform import requirements
 from entitymill.recognition.tagger import bundle
 

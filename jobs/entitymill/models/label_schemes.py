@@ -15,7 +15,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-from entitymill.models.classifier_parts import Parts
+from entitymill.models.token_classifier import Parts
 from entitymill.recognition.tagger.bundle import Scheme
 
 Given = Literal["iob1", "iob2", "plain"]

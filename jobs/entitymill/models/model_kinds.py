@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.models import huggingface, network_files, sparknlp_saved
-from entitymill.models.classifier_parts import Casing, Parts, vocabulary_lines
+from entitymill.models.token_classifier import Casing, Parts, vocabulary_lines
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 

@@ -10,7 +10,7 @@ from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
 from entitymill.models import tokenizer_files
-from entitymill.models.classifier_parts import Casing, Parts
+from entitymill.models.token_classifier import Casing, Parts
 from entitymill.recognition.tagger.network import INPUTS, embedding_shape
 
 SEGMENTS = "token_type_ids"

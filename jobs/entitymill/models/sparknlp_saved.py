@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
 from entitymill.models import javastream, network_files, sequencefile
-from entitymill.models.classifier_parts import Casing, Parts, in_order, parse_json, read_bytes, read_text
+from entitymill.models.token_classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"

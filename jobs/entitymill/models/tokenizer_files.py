@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError, panicked
-from entitymill.models.classifier_parts import Casing, parse_json, read_json, read_text, vocabulary_lines
+from entitymill.models.token_classifier import Casing, parse_json, read_json, read_text, vocabulary_lines
 from entitymill.recognition.tagger import bundle
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"

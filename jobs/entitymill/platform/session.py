@@ -1,4 +1,4 @@
-"""The SparkSession: one of its own under plain `python`, otherwise the one that is there. Files on their way to executors."""
+"""The SparkSession: one of its own under plain `python`, otherwise the one that is there; and files sent to executors."""
 
 from __future__ import annotations
 

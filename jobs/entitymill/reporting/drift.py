@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entitymill.errors import DriftError
-from entitymill.reporting.page_values import Run
+from entitymill.reporting.page_figures import Run
 from entitymill.settings.sections import ReportSettings
 
 BEFORE = 20

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from entitymill import __version__
 from entitymill.reporting import plots
 from entitymill.reporting.drift import Drift
-from entitymill.reporting.page_values import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
+from entitymill.reporting.page_figures import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
 
 SHOWN_RUNS = 20
 MOST_BARS = 200

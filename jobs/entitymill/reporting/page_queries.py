@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.session import calendars, configured
 from entitymill.platform.sql_text import quoted_part
-from entitymill.reporting import page_sentences, page_values
-from entitymill.reporting.page_values import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
+from entitymill.reporting import page_figures, page_sentences
+from entitymill.reporting.page_figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, of_jobs
@@ -149,31 +149,31 @@ def _counts(entities: DataFrame, date: Column | None, runs: list[str]) -> list[R
     return entities.groupBy("label", bin_, run).agg(*sums, *ends).limit(MOST_LABELS * CONFIDENCE_BINS * (RUNS + 1)).collect()
 
 
-def _labels(counts: list[Row]) -> tuple[page_values.Label, ...]:
+def _labels(counts: list[Row]) -> tuple[page_figures.Label, ...]:
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
         mentions = sum(row["mentions"] for row in own)
         bins = tuple(sum(row["mentions"] for row in own if row["bin"] == at) for at in range(CONFIDENCE_BINS))
-        found.append(page_values.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
+        found.append(page_figures.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
     return tuple(sorted(found, key=lambda label: (-label.mentions, label.name)))
 
 
-def _documents(tables: Tables) -> page_values.Documents:
+def _documents(tables: Tables) -> page_figures.Documents:
     size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
     names = ("sentences", "tokens", "split_sentences")
     sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
     blank = F.sum((F.col("status") == "blank").cast("long")).alias("blank")
     rows = tables.read("documents").groupBy(size).agg(F.count("*").alias("documents"), blank, *sums).collect()
     totals = {name: sum(row[name] or 0 for row in rows) for name in ("documents", "blank", *names)}
-    return page_values.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
+    return page_figures.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
 
 
-def _days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_values.Days:
+def _days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_figures.Days:
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
     if not dated:
-        return page_values.Days(name, "day", {}, without)
+        return page_figures.Days(name, "day", {}, without)
     first = min(row["first"] for row in counts if row["first"])
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
@@ -183,20 +183,20 @@ def _days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> pa
     found: dict[Any, dict[str, int]] = {}
     for row in rows.orderBy(F.desc("at")).limit(MOST_STEPS * MOST_LABELS).collect():
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
-    return page_values.Days(name, step, dict(sorted(found.items())), without)
+    return page_figures.Days(name, step, dict(sorted(found.items())), without)
 
 
-def _lengths(entities: DataFrame, mentions: int) -> page_values.Lengths:
+def _lengths(entities: DataFrame, mentions: int) -> page_figures.Lengths:
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
     length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")
     each = some.select("doc_id", "sentence_id", length).distinct()
     bin_ = F.least(F.floor(F.col("length") / SENTENCE_BIN), F.lit(SENTENCE_BINS - 1)).cast("int").alias("bin")
     rows = {row["bin"]: row["count"] for row in each.groupBy(bin_).count().collect()}
-    return page_values.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
+    return page_figures.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
 
 
-def _rejects(tables: Tables) -> tuple[page_values.Reject, ...]:
+def _rejects(tables: Tables) -> tuple[page_figures.Reject, ...]:
     if not tables.exists("rejects") or tables.empty("rejects"):
         return ()
     key, by_chance = F.col("doc_id"), F.xxhash64("doc_id")
@@ -210,7 +210,7 @@ def _rejects(tables: Tables) -> tuple[page_values.Reject, ...]:
         .limit(MOST_CODES)
     )
     return tuple(
-        page_values.Reject(
+        page_figures.Reject(
             row["stage"], row["code"], row["rows"], tuple(i for i in row["ids"] if i is not None), row["detail"] or ""
         )
         for row in rows.collect()

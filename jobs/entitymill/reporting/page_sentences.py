@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
 from entitymill.errors import EntityMillError
-from entitymill.reporting.page_values import Part, Sentence, Shown
+from entitymill.reporting.page_figures import Part, Sentence, Shown
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.tables import Tables

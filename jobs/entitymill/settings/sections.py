@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from entitymill.platform import sql_text
 from entitymill.recognition.tagger.execution_settings import Encoding, Precision
-from entitymill.settings import csv_and_json
+from entitymill.settings import unsupported_formats
 
 DAY = 86_400
 """Seconds."""
@@ -47,9 +47,11 @@ class SourceSettings(Section):
     @field_validator("format", mode="before")
     @classmethod
     def _a_table(cls, format_: Any) -> Any:
-        kind = csv_and_json.kind(str(format_))
+        kind = unsupported_formats.kind(str(format_))
         if kind is not None:
-            raise ValueError(f"{format_} is not read; {csv_and_json.advice(kind, f'texts.{format_}')}".removesuffix("."))
+            raise ValueError(
+                f"{format_} is not read; {unsupported_formats.advice(kind, f'texts.{format_}')}".removesuffix(".")
+            )
         return format_
 
     _list = field_validator("passthrough", mode="before")(_list_of)

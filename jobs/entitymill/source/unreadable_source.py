@@ -8,7 +8,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from entitymill.platform import storage
-from entitymill.settings import csv_and_json
+from entitymill.settings import unsupported_formats
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import parquet_footers
 
@@ -39,7 +39,7 @@ def of_reading(spark: SparkSession, settings: SourceSettings, error: Exception) 
         texts = _text_files(spark, path)
     except OSError as reason:
         return f"{path} cannot be reached: {reason}."
-    return f"{path} is {texts[0]}; {csv_and_json.advice(*texts)}" if texts else _of_files(settings, error)
+    return f"{path} is {texts[0]}; {unsupported_formats.advice(*texts)}" if texts else _of_files(settings, error)
 
 
 def _of_files(settings: SourceSettings, error: Exception) -> str:
@@ -77,7 +77,7 @@ def _wildcards(path: str) -> str:
 def _text_files(spark: SparkSession, path: str) -> tuple[str, str] | None:
     """Kind and path of the first file there if it is CSV or JSON."""
     first = parquet_footers.first_data_file(storage.files(spark, path))
-    found = csv_and_json.kind(first) if first else None
+    found = unsupported_formats.kind(first) if first else None
     if first is None or found is None:
         return None
     return found, path if path.endswith(first.rpartition("/")[2]) else first.removeprefix("file:")
