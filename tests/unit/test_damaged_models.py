@@ -16,7 +16,7 @@ import pytest
 
 from entitymill.engines import sparknlp_model
 from entitymill.errors import ModelError
-from entitymill.models import huggingface, javastream, model_kinds, sequencefile, sparknlp_saved
+from entitymill.models import huggingface, model_kinds, saved_fields, sparknlp_saved
 from entitymill.recognition.tagger import bundle
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -84,9 +84,9 @@ def a_zip(directory: Path, draw: random.Random) -> None:
 def a_stream(directory: Path, draw: random.Random) -> None:
     content = damaged(FIELD, draw)
     if draw.random() < 0.5:  # whole around it, so that what is in it is read
-        content = sequencefile.write([damaged(record, draw) for record in sequencefile.read(FIELD, "here")])
-    for record in sequencefile.read(content, "here"):
-        for pair in javastream.read_pairs(record, "here"):
+        content = saved_fields.write_records([damaged(record, draw) for record in saved_fields.read_records(FIELD, "here")])
+    for record in saved_fields.read_records(content, "here"):
+        for pair in saved_fields.read_pairs(record, "here"):
             assert all(type(value) in (str, int) for value in pair)
 
 

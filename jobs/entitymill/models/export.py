@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from entitymill.errors import ModelError
-from entitymill.models import javastream, sequencefile
+from entitymill.models import saved_fields
 from entitymill.models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
 from entitymill.models.token_classifier import parse_json
 from entitymill.recognition.tagger import bundle
@@ -85,9 +85,9 @@ def _vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, 
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
     records = (
-        javastream.write_pairs(pairs[first : first + _PAIRS_IN_RECORD]) for first in range(0, len(pairs), _PAIRS_IN_RECORD)
+        saved_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD]) for first in range(0, len(pairs), _PAIRS_IN_RECORD)
     )
-    _write_part(into / FIELDS / name, sequencefile.write(records))
+    _write_part(into / FIELDS / name, saved_fields.write_records(records))
 
 
 def _write_part(directory: Path, content: bytes) -> None:

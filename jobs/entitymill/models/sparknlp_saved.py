@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
-from entitymill.models import javastream, network_files, sequencefile
+from entitymill.models import network_files, saved_fields
 from entitymill.models.token_classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 
@@ -143,9 +143,9 @@ def _field(directory: Path, name: str, where: str) -> dict[str, int]:
     """A saved Map[String, Int]."""
     found: dict[str, int] = {}
     for part in _parts(directory / FIELDS / name, where):
-        for record in sequencefile.read(read_bytes(part), str(part)):
-            for key, value in javastream.read_pairs(record, str(part)):
-                if not isinstance(key, str) or not isinstance(value, int) or key in found:
+        for record in saved_fields.read_records(read_bytes(part), str(part)):
+            for key, value in saved_fields.read_pairs(record, str(part)):
+                if key in found:
                     raise ModelError(f"{part} does not map distinct strings to numbers: copy the model again.")
                 found[key] = value
     return found
