@@ -121,9 +121,11 @@ jars-spark4: $(SPARK4_JARS) ## fetch Delta for Spark 4 into build/jars-spark4
 jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
 
 .PHONY: schema
-schema: $(RUN_READY) ## write conf/schema.json, for editors, and docs/settings.md anew, after the settings changed
+schema: $(RUN_READY) ## write conf/schema.json, for editors, and the tables of docs/settings.md anew, after the settings changed
+	@mkdir -p build
 	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema > conf/schema.json
-	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema --page > docs/settings.md
+	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema docs/settings.md > build/settings.md
+	mv build/settings.md docs/settings.md
 
 .PHONY: package
 package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)
@@ -190,9 +192,9 @@ $(SPARK4_READY): requirements-spark4.lock
 	$(VENV)-spark4/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(JARS): jars/pom.xml
+$(JARS): jobs/entitymill/commands/fetch_jars.py | $(RUN_READY)
 	@rm -rf build/jars
-	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	$(BIN)/entitymill fetch-jars --spark 3.5 --to build/jars
 	@touch $@
 
 $(SPARKNLP_JARS): jars/sparknlp/pom.xml $(wildcard jars/sparknlp/src/main/java/org/intel/openvino/*.java)
@@ -200,9 +202,9 @@ $(SPARKNLP_JARS): jars/sparknlp/pom.xml $(wildcard jars/sparknlp/src/main/java/o
 	mvn --quiet --batch-mode --file $< package dependency:copy-dependencies
 	@touch $@
 
-$(SPARK4_JARS): jars/spark4/pom.xml
+$(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py | $(RUN_READY)
 	@rm -rf build/jars-spark4
-	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	$(BIN)/entitymill fetch-jars --spark 4.0 --to build/jars-spark4
 	@touch $@
 
 $(S3_JARS): jars/s3/pom.xml

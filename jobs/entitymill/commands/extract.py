@@ -16,6 +16,7 @@ from rich.console import Console
 from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
+from entitymill.platform import requirements
 from entitymill.reporting import drift, lineage, metrics, progress
 from entitymill.run import outcome
 
@@ -124,7 +125,7 @@ def _run(
     from entitymill.tables import Tables
 
     if settings.report.path is not None:
-        after_run.require_extra("report.path")
+        requirements.require("report.path", "report", "jinja2", "matplotlib")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
     errors.print(

@@ -110,10 +110,10 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
             f"{' and '.join(jar.name for jar in wanted)} to {to} from a machine that has one."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
-        found = _CLIENTS[chosen][1](wanted, Path(scratch), repository)
-        for jar in wanted:
-            fetched = found(jar)
-            if not fetched.is_file():
+        _CLIENTS[chosen][1](wanted, Path(scratch), repository)
+        found = {jar: next(Path(scratch, "jars").glob(f"*{jar.name}"), None) for jar in wanted}
+        for jar, fetched in found.items():
+            if fetched is None:
                 raise SessionError(f"{chosen} did not fetch {jar.coordinates}: ask your Maven repository's keeper for it.")
             if _digest(fetched) != jar.sha256:
                 raise SessionError(
@@ -122,8 +122,8 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
                 )
         try:
             to.mkdir(parents=True, exist_ok=True)
-            for jar in wanted:
-                shutil.copyfile(found(jar), to / f".{jar.name}")
+            for jar, fetched in found.items():
+                shutil.copyfile(str(fetched), to / f".{jar.name}")
                 (to / f".{jar.name}").replace(to / jar.name)
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
@@ -155,11 +155,7 @@ def _digest(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-Found = Callable[[Jar], Path]
-"""Where a client put a jar."""
-
-
-def _by_maven(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> Found:
+def _by_maven(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> None:
     """With a pom of these very artifacts, and none that they ask for: what they need Spark has."""
     dependencies = ""
     for jar in wanted:
@@ -177,11 +173,10 @@ def _by_maven(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> F
     )
     copy = [f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={scratch / 'jars'}"]
     _run([*_mvn(), "--quiet", "--batch-mode", "--file", str(scratch / "pom.xml"), *copy], "mvn")
-    return lambda jar: scratch / "jars" / jar.name
 
 
-def _by_spark(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> Found:
-    """With spark-submit of an empty program: it resolves `--packages` by Ivy before it starts it."""
+def _by_spark(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> None:
+    """With spark-submit of an empty program: it resolves `--packages` by Ivy, into `jars`, before it starts it."""
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in wanted)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]
@@ -189,7 +184,6 @@ def _by_spark(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> F
     options += ["--exclude-packages", "org.antlr:antlr4-runtime,org.scala-lang:scala-library"]
     options += ["--repositories", repository] if repository else []
     _run([*_spark_submit(), *options, str(scratch / "nothing.py")], "spark")
-    return lambda jar: scratch / "jars" / f"{jar.coordinates.split(':')[0]}_{jar.name}"
 
 
 def _mvn() -> list[str]:
@@ -205,7 +199,7 @@ def _spark_submit() -> list[str]:
     return [str(Path(found.origin).parent / "bin" / "spark-submit")]
 
 
-_CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path, str | None], Found]]] = {
+_CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path, str | None], None]]] = {
     "mvn": (_mvn, _by_maven),
     "spark": (_spark_submit, _by_spark),
 }

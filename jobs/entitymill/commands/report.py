@@ -10,6 +10,7 @@ from rich.console import Console
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import SettingsError
+from entitymill.platform import requirements
 from entitymill.settings import Settings
 
 
@@ -48,7 +49,7 @@ def _write(settings: Settings, to: str, run_id: str | None) -> None:
     from entitymill.reporting import after_run, drift
     from entitymill.tables import Tables
 
-    after_run.require_extra("entitymill report")
+    requirements.require("entitymill report", "report", "jinja2", "matplotlib")
     spark = open_session(settings.spark, "entitymill report")
     found = after_run.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     Console().print("page", to, highlight=False, soft_wrap=True, markup=False)

@@ -29,7 +29,6 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """Read and check a bundle on the driver, and have Spark fetch it once per executor.
 
     Args:
-        spark: the session.
         path: the bundle's directory, on any file system Spark reads.
 
     Raises:

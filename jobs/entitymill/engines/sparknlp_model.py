@@ -115,8 +115,8 @@ def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bo
     if model.engine in ("openvino", "unknown") and not classes:
         raise ModelError(
             f"{model.address} runs on OpenVINO, but the classes org.intel.openvino are not on Spark's class path: add "
-            "entitymill-openvino-1.jar and jna (`make jars` puts both into build/jars), or on a cluster with all of Maven "
-            "Central com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12."
+            "entitymill-openvino-1.jar and jna (`make jars-sparknlp` puts both into build/jars-sparknlp), or on a cluster "
+            "with all of Maven Central com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12."
         )
     if model.engine in ("onnx", "tensorflow") and precision != "f32":
         raise ModelError(

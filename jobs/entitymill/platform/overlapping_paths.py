@@ -152,7 +152,6 @@ def check_output(spark: SparkSession, location: str, output: str) -> None:
     """Refuse an output that lies in its source, around it, or in another table.
 
     Args:
-        spark: the session.
         location: of the source.
         output: `output.path`.
 

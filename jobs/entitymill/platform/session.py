@@ -245,7 +245,6 @@ def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     """Distribute a file under its name, which must tell its content: Spark refuses a second file of one name.
 
     Args:
-        spark: the session.
         file: in a `scratch` directory.
         code: whether it is a zip of Python modules, to be put on the workers' path.
     """

@@ -251,31 +251,26 @@ _CLIENTS = re.compile(
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 
 
-def reason(text: str) -> str | None:
-    """What the storage did, from an error with its causes; none where it is about something else."""
+def storage_fault(text: str, address: str | None = None) -> StorageError | None:
+    """What the storage did, from an error with its causes; none where the error is about something else.
+
+    Args:
+        text: the error.
+        address: that was asked for, where that is known.
+    """
     if not _CLIENTS.search(text):
         return None
     if _CREDENTIALS.search(text):
-        return (
+        why = (
             "the storage refuses these credentials, or there are none; set them in the environment or name a credentials "
             "provider (docs/cluster.md)"
         )
-    silent = _SILENT.search(text)
-    if silent:
+    elif silent := _SILENT.search(text):
         told = (silent["reason"] or silent["other"] or "no answer").strip().rstrip(".:")
-        return f"the storage cannot be reached ({told})"
-    return "the storage answers with errors" if _FAILING.search(text) else None
-
-
-def storage_fault(text: str, address: str | None = None) -> StorageError | None:
-    """The same for a run that broke off; none where the error is about something else.
-
-    Args:
-        text: the error with its causes.
-        address: that was asked for, where that is known.
-    """
-    why = reason(text)
-    if why is None:
+        why = f"the storage cannot be reached ({told})"
+    elif _FAILING.search(text):
+        why = "the storage answers with errors"
+    else:
         return None
     found = _ADDRESS.search(text)
     where = address or (found[0] if found else "source, model or output")

@@ -10,7 +10,6 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.platform import requirements
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
 from entitymill.run import outcome
@@ -22,22 +21,10 @@ from entitymill.tables.runs import IDLE
 log = logging.getLogger(__name__)
 
 
-def require_extra(asked_by: str) -> None:
-    """Find out, before any work, whether a page can be made.
-
-    Raises:
-        SettingsError: its libraries are missing.
-    """
-    requirements.require(asked_by, "report", "jinja2", "matplotlib")
-
-
 def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
     """Write the page of an output, in the place of what is there at once; returns the drift that it shows.
 
     Args:
-        spark: the session.
-        settings: of the output's runs.
-        tables: of the output.
         to: the file.
         run_id: of the run that it is about; none: the latest that did anything.
 
@@ -67,10 +54,7 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
     A page that cannot be written is said, in the log and to the person, and is no error: the run has published.
 
     Args:
-        spark: the session.
-        settings: of the run.
         tables: it wrote.
-        summary: of it.
         console: where the person is told.
     """
     chosen, drift = settings.report, None

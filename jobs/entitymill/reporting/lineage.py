@@ -45,15 +45,10 @@ class Lineage:
         self._summary = summary
         self._send(summary, "START")
 
-    def end(self, error: str | None, *, stopped: bool) -> None:
-        """The run has ended.
-
-        Args:
-            error: in one sentence; none: it went well.
-            stopped: by a signal.
-        """
+    def end(self, state: str, error: str | None = None) -> None:
+        """The run has ended: COMPLETE, FAIL or ABORT, and in one sentence why."""
         if self._summary is not None:
-            self._send(self._summary, "COMPLETE" if error is None else "ABORT" if stopped else "FAIL", error)
+            self._send(self._summary, state, error)
 
     def _send(self, summary: Summary, state: str, error: str | None = None) -> None:
         """Tell the receiver; that it does not listen is said, and costs the run nothing."""
@@ -133,7 +128,6 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     """Tell a receiver of what goes on inside, however it ends; nothing where no setting asks for it.
 
     Args:
-        settings: of the run.
         wanted: whether it is a run at all.
 
     Raises:
@@ -146,9 +140,10 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     lineage = Lineage(settings)
     try:
         yield lineage
-    except BaseException as error:
-        # A drift is seen after everything was published.
-        said = None if isinstance(error, DriftError) else outcome.told(error)[0]
-        lineage.end(said, stopped=isinstance(error, KeyboardInterrupt))
+    except DriftError:  # seen after everything was published
+        lineage.end("COMPLETE")
         raise
-    lineage.end(None, stopped=False)
+    except BaseException as error:
+        lineage.end("ABORT" if isinstance(error, KeyboardInterrupt) else "FAIL", outcome.told(error)[0])
+        raise
+    lineage.end("COMPLETE")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -18,7 +19,6 @@ from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry  # of the extra
     from prometheus_client.metrics_core import Metric
 
     from entitymill.reporting.drift import Drift
@@ -76,7 +76,6 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     Figures that cannot be written are said, in the log and on stderr, and are no error.
 
     Args:
-        settings: of the run.
         wanted: whether it is a run at all.
 
     Raises:
@@ -148,10 +147,8 @@ def read_totals(tables: Tables) -> Totals | None:
     )
 
 
-def collect(known: Known) -> CollectorRegistry:
+def collect(known: Known) -> _Figures:
     """The figures of a run, as far as they are known; counters are sums over all runs of the output."""
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415  # of the extra
-
     figures = _Figures(known.output)
     published = known.summary is not None
     figures.gauge("run_success", "Whether the last run published all it had to do: 1, or 0", float(published))
@@ -160,7 +157,7 @@ def collect(known: Known) -> CollectorRegistry:
     figures.gauge("run_end_timestamp_seconds", "End of the last run", known.ended.timestamp())
     seconds = (known.ended - known.started).total_seconds()
     figures.gauge("run_duration_seconds", "Seconds by the clock of the last run, its page included", seconds)
-    figures.gauges("build_info", "Version of the program, always 1", "version", {__version__: 1})
+    figures.add("Gauge", "build_info", "Version of the program, always 1", {__version__: 1}, "version")
     if known.summary is not None:
         _of_summary(figures, known.summary)
     if known.drift is not None:
@@ -168,29 +165,32 @@ def collect(known: Known) -> CollectorRegistry:
         figures.gauge("run_drift_marked", "Figures of the last run that differ by more than report.drift_* allow", marked)
     if known.totals is not None:
         _of_totals(figures, known.totals)
-    registry = CollectorRegistry()
-    registry.register(figures)
-    return registry
+    return figures
 
 
 def _of_summary(figures: _Figures, summary: Summary) -> None:
     for name in ("documents", "removed", "units", "sentences", "tokens"):
         figures.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
     figures.gauge("run_sentences_per_second", "Over the whole last run", summary.sentences_per_second)
-    figures.gauges("run_mentions", "Mentions that the last run found", "label", summary.by_label)
-    figures.gauges("run_rejects", "Rows that the last run refused", "code", summary.rejects)
+    figures.add("Gauge", "run_mentions", "Mentions that the last run found", summary.by_label, "label")
+    figures.add("Gauge", "run_rejects", "Rows that the last run refused", summary.rejects, "code")
     clock = {stage: spent for stage, spent in summary.seconds.items() if stage not in (*_WORKERS, "total")}
-    figures.gauges("run_stage_seconds", "Seconds by the clock of the last run", "stage", clock)
+    figures.add("Gauge", "run_stage_seconds", "Seconds by the clock of the last run", clock, "stage")
     workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _WORKERS}
-    figures.gauges("run_worker_seconds", "Parts of recognition in the last run, summed over all cores", "stage", workers)
+    figures.add(
+        "Gauge", "run_worker_seconds", "Parts of recognition in the last run, summed over all cores", workers, "stage"
+    )
+
+
+_OVER_ALL = "over all runs of the output"
 
 
 def _of_totals(figures: _Figures, totals: Totals) -> None:
-    figures.counters("runs", "Runs that ended", "status", totals.runs)
-    figures.counters("documents", "Documents processed", "", {"": totals.documents})
-    figures.counters("sentences", "Sentences tagged", "", {"": totals.sentences})
-    figures.counters("rejects", "Rows refused", "", {"": totals.rejects})
-    figures.counters("mentions", "Mentions found", "label", totals.mentions)
+    counted = {"documents": ("Documents processed", totals.documents), "sentences": ("Sentences tagged", totals.sentences)}
+    for name, (help_, value) in {**counted, "rejects": ("Rows refused", totals.rejects)}.items():
+        figures.add("Counter", name, f"{help_}, {_OVER_ALL}", {"": value})
+    figures.add("Counter", "runs", f"Runs that ended, {_OVER_ALL}", totals.runs, "status")
+    figures.add("Counter", "mentions", f"Mentions found, {_OVER_ALL}", totals.mentions, "label")
     if totals.last_success is not None:
         figures.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)
 
@@ -208,38 +208,27 @@ class _Figures:
         return self._families
 
     def gauge(self, name: str, help_: str, value: float) -> None:
-        self.gauges(name, help_, "", {"": value})
+        self.add("Gauge", name, help_, {"": value})
 
-    def gauges(self, name: str, help_: str, label: str, values: Mapping[str, float]) -> None:
-        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  # of the extra
+    def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
+        """A family with a value for each of a label's, or one without; a Counter's name is without the `_total` it gets."""
+        from prometheus_client import core  # noqa: PLC0415  # of the extra
 
-        self._add(GaugeMetricFamily(f"{JOB}_{name}", f"{help_}.", labels=_labels(label)), values, label)
-
-    def counters(self, name: str, help_: str, label: str, values: Mapping[str, int]) -> None:
-        """The name is without the `_total` that it gets."""
-        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415  # of the extra
-
-        described = f"{help_}, over all runs of the output."
-        self._add(CounterMetricFamily(f"{JOB}_{name}", described, labels=_labels(label)), values, label)
-
-    def _add(self, family: Any, values: Mapping[str, float], label: str) -> None:
+        labels = ["output", label] if label else ["output"]
+        family = getattr(core, f"{kind}MetricFamily")(f"{JOB}_{name}", f"{help_}.", labels=labels)
         for key, value in sorted(values.items()):
             family.add_metric([self._output, key] if label else [self._output], value)
         self._families.append(family)
 
 
-def _labels(label: str) -> list[str]:
-    return ["output", label] if label else ["output"]
-
-
-def write_textfile(registry: CollectorRegistry, path: str, _: Known) -> None:
+def write_textfile(registry: Any, path: str, _: Known) -> None:
     """Write the file under another name, and rename it: a collector never sees half of it."""
     from prometheus_client import write_to_textfile  # noqa: PLC0415  # of the extra
 
     write_to_textfile(path, registry)
 
 
-def push(registry: CollectorRegistry, address: str, known: Known) -> None:
+def push(registry: Any, address: str, known: Known) -> None:
     """Send the figures, grouped by output. After a failed run what it cannot know stays as the one before left it."""
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # of the extra
 
@@ -247,10 +236,6 @@ def push(registry: CollectorRegistry, address: str, known: Known) -> None:
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
 
-    def handler(url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes) -> Any:
-        if not user:
-            return exposition.default_handler(url, method, timeout, headers, data)
-        return exposition.basic_auth_handler(url, method, timeout, headers, data, user, password)
-
+    handler = partial(exposition.basic_auth_handler, username=user or None, password=password)
     send = push_to_gateway if known.summary is not None else pushadd_to_gateway
     send(bare, JOB, registry, {"output": known.output}, timeout=PUSH_SECONDS, handler=handler)

@@ -39,9 +39,6 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
     """All that a page shows.
 
     Args:
-        spark: the session.
-        settings: of the output's runs.
-        tables: of the output.
         run_id: of the run that the page is about; none: the latest that came to its end and had anything to do.
 
     Raises:

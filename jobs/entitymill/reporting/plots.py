@@ -100,12 +100,8 @@ def stacked(
         for number, (name, values) in enumerate(series.items()):
             axes.bar(range(len(names)), values, width, below, color=colour(number), label=_short(name), linewidth=0)
             below = [low + value for low, value in zip(below, values, strict=True)]
-        _name_some(axes, names)
         axes.set_xlim(-0.6, max(len(names), 4) - 0.4)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value) + " s" * seconds))
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=not seconds))
-        axes.set_xlabel(about)
-        _legend(axes, len(series))
+        _finish(axes, names, series, about, unit=" s" * seconds, integer=not seconds)
 
     return _svg(draw, title)
 
@@ -116,20 +112,11 @@ def lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], ti
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            look: dict[str, Any] = {
-                "marker": "o",
-                "markersize": 3.5,
-                "linewidth": 1.6,
-                "clip_on": False,
-            }  # a line along zero is whole
-            axes.plot(range(len(names)), found, color=colour(number), label=_short(name), **look)
+            line = axes.plot(range(len(names)), found, "o-", color=colour(number), label=_short(name))[0]
+            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # a line along zero is whole
         axes.set_ylim(bottom=0)
-        _name_some(axes, names)
         axes.margins(x=0.04)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value)))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel(about)
-        _legend(axes, len(series))
+        _finish(axes, names, series, about)
 
     return _svg(draw, title)
 
@@ -161,6 +148,16 @@ def _brief(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _finish(
+    axes: Axes, names: Sequence[str], series: Mapping[str, object], about: str, *, unit: str = "", integer: bool = False
+) -> None:
+    _name_some(axes, names)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value) + unit))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=integer))
+    axes.set_xlabel(about)
+    _legend(axes, len(series))
+
+
 def _svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
     """An <svg> element for a page; what it says is escaped by matplotlib, or is a number."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # salted: the same drawing is the same bytes
@@ -169,12 +166,13 @@ def _svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
         axes: Any = figure.add_subplot()
         draw(axes)
         written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = written.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for drawn, variable in _VARIABLES.items():
         text = text.replace(drawn, variable)
     text = _IDS.sub("", text)

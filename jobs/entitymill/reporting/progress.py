@@ -38,7 +38,7 @@ class Progress:
         self._seconds = seconds or (BAR_SECONDS if self._kind == "bar" else LINE_SECONDS)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._speed = _Speed()
+        self._began: float | None = None
 
     def watch(self, summary: Summary) -> None:
         """Begin to show a run."""
@@ -60,7 +60,7 @@ class Progress:
         if summary.stage == _RECOGNITION:
             unit = (summary.planned - done) / max(1, summary.units - summary.units_done)
             done += int(unit * _finished_share())
-        rate, left = self._speed.of(summary, done)
+        rate, left = self._speed(summary, done)
         return {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "run_id": summary.run_id,
@@ -75,6 +75,16 @@ class Progress:
             "seconds_left": left,
             "rejects": sum(summary.rejects.values()),
         }
+
+    def _speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
+        """Sentences a second in recognition, and seconds left, as far as they can be told since it began."""
+        if self._began is None:
+            self._began = time.monotonic() if summary.stage == _RECOGNITION else None
+            return None, None
+        in_recognition = summary.seconds.get(_RECOGNITION)
+        rate = round(summary.sentences / in_recognition, 1) if in_recognition else None
+        left = round((time.monotonic() - self._began) * (summary.planned - done) / done) if done else None
+        return rate, left
 
     def _lines(self, summary: Summary) -> None:
         stage = ""
@@ -94,25 +104,6 @@ class Progress:
                 grid = Table.grid(padding=(0, 1))
                 grid.add_row(ProgressBar(max(1, known["planned"]), known["documents"], _BAR_WIDTH), sentence(known))
                 live.update(grid, refresh=True)
-
-
-class _Speed:
-    """Documents a second since recognition began."""
-
-    def __init__(self) -> None:
-        self._began: float | None = None
-
-    def of(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
-        """Sentences a second in recognition, and seconds left, as far as they can be told."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began = now if summary.stage == _RECOGNITION else None
-            return None, None
-        spent = now - self._began
-        in_recognition = summary.seconds.get(_RECOGNITION)
-        rate = round(summary.sentences / in_recognition, 1) if in_recognition else None
-        left = round(spent * (summary.planned - done) / done) if done else None
-        return rate, left
 
 
 def sentence(known: dict[str, Any]) -> str:

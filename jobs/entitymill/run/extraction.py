@@ -57,7 +57,6 @@ def extract(
 
     Args:
         spark: a session that `session.check` found fit; of several runs in one session each waits for the one before.
-        settings: of this run.
         full: process everything anew, and swap it in when it is done.
         dry_run: find out what there is to do, and write nothing: see `plan`.
         allow_removals: take out as many documents as the source has no more, whatever limits.max_removed_ratio says.
@@ -145,8 +144,7 @@ def _idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary:
         log.info("nothing to do, and not recorded: another run is at work")
         return
     try:
-        ended = {"started_at": summary.started_at, "ended_at": datetime.now(timezone.utc), "status": "done"}
-        runs.idle({**summary.row(settings, stamp), **ended})
+        runs.idle(summary.row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"})
     finally:
         if claim is not None:
             claim.release()

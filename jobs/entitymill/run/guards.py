@@ -26,7 +26,6 @@ def check_source(settings: Settings, owner: str | None) -> None:
     """Refuse to take over the output of another source: all its documents would be removed.
 
     Args:
-        settings: of this run.
         owner: source of the output; none where no run was.
 
     Raises:
@@ -46,7 +45,6 @@ def check_other_slices(tables: Tables, slice_: str | None, *, trusted: bool) -> 
     """Refuse to do a slice alone where everything has to be done anew: the documents of other slices would be lost.
 
     Args:
-        tables: of the output.
         slice_: digest of the slice that the run is about; none: the whole source.
         trusted: whether the tables are what the runs before left.
 
@@ -74,8 +72,6 @@ def check_removals(
     """Refuse to take out more documents than a person expects of one run.
 
     Args:
-        settings: of the run.
-        tables: of the output.
         found: what the run would do.
         slice_: digest of the slice that it is about; none: the whole source.
         whole: whether it replaces everything, so that nothing was compared with the output.
@@ -112,7 +108,6 @@ def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> No
     """Refuse a source of which too much is refused.
 
     Args:
-        settings: of the run.
         found: what the run would do.
         tense: for the message.
 
@@ -135,8 +130,6 @@ def opened(
     """The source, if the output may be where it is, and is no other source's; and what the rows of a run over it carry.
 
     Args:
-        spark: the session.
-        settings: of the run.
         summary: gets the run's scope.
         engine: of the run.
         owner: source of the output; none where no run was.

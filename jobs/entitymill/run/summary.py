@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from entitymill import schemas
 from entitymill.settings import Settings
 from entitymill.tables import Stamp
 from entitymill.tables.publisher import Counted
@@ -117,30 +118,17 @@ class Summary:
 
     def row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
         """The run's row of `runs`, without its beginning, its end and its lease."""
-        return {
-            "run_id": self.run_id,
+        masked = settings.masked()
+        counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
+        return counted | {
             "mode": self.mode or None,
-            "settings": json.dumps(settings.masked()),
-            "source": settings.masked()["source"]["path"],
+            "settings": json.dumps(masked),
+            "source": masked["source"]["path"],
             "source_version": stamp.source_version,
-            "scope": self.scope,
             "model": stamp.model,
             "fingerprint": stamp.fingerprint,
             "entities_by_label": self.by_label,
-            "documents": self.documents,
-            "removed": self.removed,
-            "units": self.units,
-            "planned": self.planned,
-            "units_done": self.units_done,
-            "stage": self.stage,
-            "error": self.error,
-            "exit_code": self.exit_code,
-            "application_id": self.application_id,
-            "log": self.log,
-            "sentences": self.sentences,
             "rejects": sum(self.rejects.values()),
-            "seconds": self.seconds,
-            "sentences_per_second": self.sentences_per_second,
         }
 
 
@@ -168,7 +156,6 @@ def scope(settings: Settings, identity: str, zone: str) -> str:
     """Digest of what says which rows a run is about and where they go.
 
     Args:
-        settings: of the run.
         identity: of the source.
         zone: the session's time zone, which decides what a condition on times means, and times as ids.
     """

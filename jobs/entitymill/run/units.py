@@ -69,7 +69,6 @@ def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: b
     """Spread a unit's documents over tasks by a hash of their id: the same on every try.
 
     Args:
-        spark: the session.
         piece: the unit.
         partitions: how many; none: by the texts.
         once: whether to take one row of an id even where several are there by now, which were not when they were counted.

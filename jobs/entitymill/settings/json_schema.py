@@ -1,13 +1,15 @@
-"""The settings as a JSON Schema, with which editors complete and check a YAML of them, and as a page of the documentation.
+"""The settings as a JSON Schema, with which editors complete and check a YAML of them, and as tables of the documentation.
 
-`python -m entitymill.settings.json_schema` writes the schema, with `--page` the page.
+`python -m entitymill.settings.json_schema` writes the schema, with the page's name the page, its tables made anew.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from entitymill.settings import Settings
@@ -15,94 +17,6 @@ from entitymill.settings import Settings
 FILE = "schema.json"
 LINE = f"# yaml-language-server: $schema={FILE}"
 """First line of a YAML that lies beside the schema; editors that know no such line skip it."""
-
-_HEAD = """\
-# Settings
-
-This page is for everyone who writes or reads a YAML of settings.
-`make schema` makes it from `jobs/entitymill/settings/sections.py`.
-
-## Layers
-
-Later layers win:
-
-1. `base.yaml` beside the named file. `conf/base.yaml` lists every setting with its default.
-2. The file that `--config` names.
-3. Environment variables, such as `ENTITYMILL__SOURCE__PATH` for `source.path`.
-4. `--set key.path=value`, once for each setting.
-
-`--print-config` shows the settings in force, with secrets masked.
-
-An unknown key is refused. The message names its file and line, and the known key that looks like it.
-A key that a file has twice is refused too, and so is a variable that is almost one of these.
-Every number has two ends; one that is out of bounds ends the run with exit 2.
-
-Editors complete and check the keys by `conf/schema.json`, where they know the first line of the files in `conf/`:
-`# yaml-language-server: $schema=schema.json`. VS Code's YAML extension, JetBrains and Neovim do.
-
-In the tables below, "none" stands for an empty value, written `null` in YAML.
-"""
-_NOTES = {
-    "source": """\
-- `path` may be on any file system that Spark reads. A relative path counts from where you start the job.
-- With `format: table` the path is the table's name. It has up to three levels, as SQL writes them.
-- CSV and JSON are not read: [troubleshooting](troubleshooting.md#csv-and-json) has the way to make a table of them.
-- Wildcards are not read. All Parquet files under a directory are one table, and `where` chooses among them.
-- An id is written to the tables as a string. A single column of `passthrough` may stand without brackets.
-""",
-    "output": """\
-- One of `path` and `schema` is required, and not both.
-- `format: parquet` promises less than Delta: see [promises](promises.md).
-- With `replace_slice` a run replaces exactly what an earlier run of the same condition wrote: see
-  [incremental runs](incremental.md#slices).
-- `deletion_vectors`: a change marks old rows and copies no neighbours. [Operating](operating.md#deletion-vectors) lists
-  the readers that were tried.
-- `annotations` holds one row per document: see [migration](migration.md#pipelines-downstream).
-""",
-    "segmentation": """\
-- `dl` is a SentenceDetectorDLModel, `rules` is Spark NLP's rule-based SentenceDetector.
-- `sentencex` needs engine `openvino`. [Performance](performance.md#sentences) compares the three.
-- With engine `sparknlp`, `model` may also be `pretrained:NAME/LANGUAGE`, where the models hub can be reached.
-""",
-    "model": """\
-A bundle may be on any file system that Spark reads. [Models](models.md) says how to make one.
-""",
-    "recognition": """\
-- Engine `sparknlp` runs Spark NLP's own stages in the JVM, and needs `make jars-sparknlp`:
-  see [migration](migration.md).
-- Encoding `sparknlp` is for proof and migration.
-- The carried model's weights are 8-bit, and run in all three precisions.
-""",
-    "mentions": """\
-With trimming, "America's" and "America" are one entity. A mention without a letter or digit is none.
-""",
-    "incremental": """\
-[Incremental runs](incremental.md#when-a-document-is-done-again) says what each value does.
-""",
-    "limits": """\
-- `max_reject_ratio` counts a second thing too: the documents of a unit that crash or hang the tagger.
-  Above the ratio that unit is not published. One such document is always allowed.
-  Those that failed in an earlier run do not count.
-- `batch_seconds` is for engine `openvino`. After it the documents of the window are tried one by one.
-  Each may take as long.
-- Keep `wait_seconds` above `lease_seconds`, so that a retry outwaits the lease of a dead run.
-""",
-    "report": """\
-[Report](report.md) describes the page and the comparison.
-""",
-    "metrics": """\
-[Report](report.md#metrics) lists the figures.
-""",
-    "lineage": """\
-[Report](report.md#lineage) says what a receiver is told.
-""",
-    "spark": """\
-- `jars` is `build/jars-spark4` on Spark 4. With commas also `build/jars-s3` and `build/jars-sparknlp`.
-- `conf` is laid over `conf/spark-defaults.conf`.
-- Without `partitions` there is one task per 250,000 characters.
-""",
-}
-"""Section -> what its fields' descriptions have no room for."""
 
 
 def schema() -> str:
@@ -117,32 +31,36 @@ def _layer(part: Any) -> Any:
         return [_layer(item) for item in part]
     if not isinstance(part, dict):
         return part
-    kept = {key: _layer(value) for key, value in part.items() if key != "required" and not _is_title(key, value)}
+    # Titles that are texts are pydantic's capitalized names, which say nothing new.
+    titles = {"title"} if isinstance(part.get("title"), str) else set()
+    kept = {key: _layer(value) for key, value in part.items() if key not in {"required", *titles}}
     if kept.get("type") == "string" and "enum" not in kept:
         kept["type"] = ["string", "number"]
     return kept
 
 
-def _is_title(key: str, value: Any) -> bool:
-    """Whether it is pydantic's capitalized name, which says nothing new."""
-    return key == "title" and isinstance(value, str)
+def page(text: str) -> str:
+    """A page with the tables of its settings made anew: one under each section's heading.
 
+    Args:
+        text: of docs/settings.md.
 
-def page() -> str:
-    """The page's text, for docs/settings.md: a table for each section, and what its descriptions have no room for."""
+    Raises:
+        ValueError: a section has no heading, or no table under it.
+    """
     whole = Settings.model_json_schema(by_alias=True)
-    parts = [_HEAD]
-    alone: dict[str, Any] = {}
-    for name, field in whole["properties"].items():
-        if "$ref" not in field:
-            alone[name] = field
-            continue
-        section = whole["$defs"][field["$ref"].rpartition("/")[2]]
-        lines = _rows(f"{name}.", section["properties"], section.get("required", ()))
-        parts.append("\n".join([f"## {name}", "", section["description"], "", *lines, ""]))
-        parts.extend([_NOTES[name]] if name in _NOTES else [])
-    parts.append("\n".join(["## At the top level", "", *_rows("", alone, ()), ""]))
-    return "\n".join(parts)
+    alone = {name: field for name, field in whole["properties"].items() if "$ref" not in field}
+    tables = {"At the top level": _rows("", alone, ())}
+    for name in whole["properties"].keys() - alone.keys():
+        section = whole["$defs"][whole["properties"][name]["$ref"].rpartition("/")[2]]
+        tables[name] = _rows(f"{name}.", section["properties"], section.get("required", ()))
+    for heading, rows in tables.items():
+        table = "".join(f"{row}\n" for row in rows)
+        under = re.compile(rf"(^## {heading}\n(?:(?!##|\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
+        text, found = under.subn(lambda place, table=table: place[1] + table, text)  # type: ignore[misc]
+        if found != 1:
+            raise ValueError(f"docs/settings.md has no heading `## {heading}` with a table under it: write one")
+    return text
 
 
 def _rows(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
@@ -173,4 +91,4 @@ def _values(field: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page() if "--page" in sys.argv[1:] else schema())
+    sys.stdout.write(page(Path(sys.argv[1]).read_text(encoding="utf8")) if sys.argv[1:] else schema())

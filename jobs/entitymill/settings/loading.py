@@ -14,42 +14,26 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from entitymill.errors import SettingsError
-from entitymill.settings import secret_masking
+from entitymill.settings import secret_masking, sections
 from entitymill.settings.layers import Layers, near
-from entitymill.settings.sections import (
-    EntitySettings,
-    IncrementalSettings,
-    LimitSettings,
-    LineageSettings,
-    MentionSettings,
-    MetricsSettings,
-    ModelSettings,
-    OutputSettings,
-    RecognitionSettings,
-    ReportSettings,
-    Section,
-    SegmentationSettings,
-    SourceSettings,
-    SparkSettings,
-)
 
 
-class Settings(Section):
+class Settings(sections.Section):
     """All settings of one run."""
 
-    source: SourceSettings
-    output: OutputSettings
-    segmentation: SegmentationSettings = SegmentationSettings()
-    model: ModelSettings = ModelSettings()
-    recognition: RecognitionSettings = RecognitionSettings()
-    mentions: MentionSettings = MentionSettings()
-    entities: EntitySettings = EntitySettings()
-    incremental: IncrementalSettings = IncrementalSettings()
-    limits: LimitSettings = LimitSettings()
-    report: ReportSettings = ReportSettings()
-    metrics: MetricsSettings = MetricsSettings()
-    lineage: LineageSettings = LineageSettings()
-    spark: SparkSettings = SparkSettings()
+    source: sections.SourceSettings
+    output: sections.OutputSettings
+    segmentation: sections.SegmentationSettings = sections.SegmentationSettings()
+    model: sections.ModelSettings = sections.ModelSettings()
+    recognition: sections.RecognitionSettings = sections.RecognitionSettings()
+    mentions: sections.MentionSettings = sections.MentionSettings()
+    entities: sections.EntitySettings = sections.EntitySettings()
+    incremental: sections.IncrementalSettings = sections.IncrementalSettings()
+    limits: sections.LimitSettings = sections.LimitSettings()
+    report: sections.ReportSettings = sections.ReportSettings()
+    metrics: sections.MetricsSettings = sections.MetricsSettings()
+    lineage: sections.LineageSettings = sections.LineageSettings()
+    spark: sections.SparkSettings = sections.SparkSettings()
     log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
 
     @model_validator(mode="after")

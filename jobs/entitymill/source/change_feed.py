@@ -55,7 +55,6 @@ def since(spark: SparkSession, source_: Source, version: str, keep: Callable[[Da
     """What changed in a Delta source after a version, up to the one that is read.
 
     Args:
-        spark: the session.
         source_: of the run.
         version: that an earlier run read.
         keep: writes a stream of rows down until no more arrive, and returns them.

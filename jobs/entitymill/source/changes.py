@@ -98,9 +98,7 @@ def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
     """All documents against what is known of them, by hashes; the texts of those to be recognised are read in a second pass.
 
     Args:
-        source: of the run.
         known: KNOWN_COLUMNS of what the output holds.
-        policy: of the run.
 
     Raises:
         OutputError: a fingerprint differs, and the policy is to refuse.
@@ -119,11 +117,9 @@ def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None
     """What Delta says has changed against what is known of it.
 
     Args:
-        source: of the run.
         feed: since the version that the output is of.
         known: KNOWN_COLUMNS of what the output holds.
         refused: doc_id of `rejects`; none: it is empty.
-        policy: of the run.
 
     Returns:
         None where a row was, or is now, refused, or an id may occur elsewhere too, or where Delta cannot read what it
@@ -175,7 +171,6 @@ def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
         judged: with `here`, whether the row is in the source, and `balance`: with 1 for a known document it must be 0, or
             the outcome is `unsure`; null where that is not asked.
         known: KNOWN_COLUMNS of what the output holds.
-        policy: of the run.
     """
     hashes = judged.select(
         "doc_id",
@@ -226,7 +221,6 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
 
     Args:
         known: KNOWN_COLUMNS of what the output holds.
-        policy: of the run.
 
     Raises:
         OutputError: the output holds documents of another fingerprint.

@@ -61,7 +61,6 @@ def propose(
     """Look at the first rows of a table.
 
     Args:
-        spark: the session.
         table: a path, or a name in the catalog.
         key: the id column, if it is known.
         text: the text column, if it is known.
@@ -70,7 +69,7 @@ def propose(
         SourceError: there is no such table, it has no rows, or no column fits.
     """
     place = SourceSettings.model_validate({"path": table, "format": _format(spark, table)})
-    opened, unreadable = reader.look(spark, place)
+    opened, unreadable, *_ = reader.read(spark, place)
     rows, columns = _inspect(opened, table)
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
     chosen_text = _named(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JError
@@ -16,18 +15,6 @@ from pyspark.sql import types as T
 from entitymill.platform import spark_connect, storage
 
 _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Legible:
-    """What Spark can read of a file.
-
-    schema: its columns but for those that Spark cannot read.
-    left_out: name -> type, as Parquet calls it, of these.
-    """
-
-    schema: T.StructType
-    left_out: dict[str, str]
 
 
 def unreadable_type(error: Exception) -> str | None:
@@ -44,11 +31,12 @@ def first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
     return None
 
 
-def legible(spark: SparkSession, address: str) -> Legible | None:
-    """Look at the columns of a file, on the driver; none where Spark reads them all, or it will say itself what is wrong.
+def legible(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
+    """A file's columns that Spark can read, and name -> type, as Parquet calls it, of those that it cannot.
+
+    None where Spark reads them all, or will say itself what is wrong. Runs on the driver.
 
     Args:
-        spark: the session.
         address: of a Parquet file, on any file system that Spark's Hadoop client reads.
     """
     if spark_connect.remote(spark):
@@ -64,7 +52,7 @@ def legible(spark: SparkSession, address: str) -> Legible | None:
     except (Py4JError, PySparkException, OSError, TypeError):
         # It is no Parquet file, cannot be reached, or this platform's Spark has no such classes.
         return None
-    return Legible(T.StructType.fromJson(json.loads(schema)), left_out)
+    return T.StructType.fromJson(json.loads(schema)), left_out
 
 
 def _columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:

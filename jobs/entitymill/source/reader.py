@@ -69,24 +69,13 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
-    table, left_out, version, size, detail = _read(spark, settings)
+    table, left_out, version, size, detail = read(spark, settings)
     carried_columns.check_left_out(table, settings, left_out)
     passthrough = carried_columns.check_columns(table, settings)
     identity = "" if detail is None else str(detail["id"])
     location = _location(spark, settings) if detail is None else str(detail["location"])
     rows = rows_of(table, settings)
     return Source(rows, passthrough, version, identity, location, moves(settings.where), size, detail, settings)
-
-
-def look(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str]]:
-    """The table itself, whatever its columns are, and name -> type of those that Spark cannot read; reads no rows.
-
-    Raises:
-        SettingsError: what is to be read as plain Parquet is a Delta table.
-        SourceError: it is missing or unreadable.
-    """
-    table, left_out, *_ = _read(spark, settings)
-    return table, left_out
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -169,7 +158,7 @@ def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """The texts of a few documents, for showing."""
-    table, *_ = _read(spark, settings)
+    table, *_ = read(spark, settings)
     rows = rows_of(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
 
@@ -178,7 +167,6 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     """A table of mentions, this program's own or gold.
 
     Args:
-        spark: the session.
         address: a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME.
         setting: option that named it, for messages.
         columns: it must have.
@@ -203,10 +191,14 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     return found
 
 
-def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str], str, int | None, Row | None]:
+def read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str], str, int | None, Row | None]:
     """The table, columns it is without, its version, its bytes, and what Delta says of it.
 
-    A Delta table is pinned to its version, so that every pass of a run sees the same rows.
+    A Delta table is pinned to its version, so that every pass of a run sees the same rows. No row is read.
+
+    Raises:
+        SettingsError: what is to be read as plain Parquet is a Delta table.
+        SourceError: it is missing or unreadable.
     """
     reader = spark.read
     try:
@@ -216,8 +208,8 @@ def _read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dic
             overlapping_paths.check_parquet(spark, settings.path)
             first = parquet_footers.first_data_file(listing)
             known = parquet_footers.legible(spark, first) if first else None
-            left_out = known.left_out if known else {}
-            table = (reader.schema(known.schema) if known else reader).parquet(settings.path)
+            schema, left_out = known or (None, {})
+            table = (reader if schema is None else reader.schema(schema)).parquet(settings.path)
             return table, left_out, _digest(listing), sum(size for _, size, _ in listing), None
         detail = delta_detail(spark, settings)
         if detail is None and settings.format == "table":

@@ -46,7 +46,6 @@ class Commits:
         """Start counting.
 
         Args:
-            tables: of the output.
             run_id: of the holder.
             epoch: of the lease.
         """
@@ -157,7 +156,6 @@ def _classes(error: Exception) -> str:
     return str(error)[:2000] if isinstance(error, PySparkException) else type(error).__name__
 
 
-log = logging.getLogger(__name__)
 _SCHEMES = ("s3:", "s3a:", "s3n:")
 _ARBITERS = ("S3DynamoDBLogStore",)
 
@@ -177,7 +175,6 @@ class Claims:
         """Nothing is put yet.
 
         Args:
-            spark: the session.
             directory: of all claims on the output.
             name: of this claim; unique.
             process: that makes it, for others to tell whether it still lives.

@@ -30,7 +30,6 @@ def discard(spark: SparkSession, directory: str, *, by_renaming: bool) -> None:
     """Delete a directory; what a death leaves of it is not taken for a table.
 
     Args:
-        spark: the session.
         directory: to delete, if it is there.
         by_renaming: whether it gets another name first; object stores delete in order of name, a Delta log from its start.
     """
@@ -48,7 +47,6 @@ def clear(spark: SparkSession, name: str, *, hidden: bool, quiet_seconds: float 
     """Remove the files of a managed table that the catalog does not know; its maker, or remover, died in between.
 
     Args:
-        spark: the session.
         name: catalog, schema, table: as Settings have it.
         hidden: whether the table is nobody's but this program's.
         quiet_seconds: how long nobody must have written there; 0 where no other run can be at it.

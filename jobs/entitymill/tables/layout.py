@@ -56,8 +56,6 @@ class Tables:
         """Name the place; nothing is read.
 
         Args:
-            spark: the session.
-            settings: of the output.
             staged: whether these are the waiting ones; always Delta.
         """
         self.spark = spark

@@ -53,7 +53,6 @@ class Lease:
         """Nothing is taken yet.
 
         Args:
-            tables: of the output.
             limits: how long to wait, and how long a lease lasts without renewal.
             run_id: of the taker.
             row: of `runs`, as it is by now, without what says that it is the lease; none for maintenance.

@@ -50,7 +50,6 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
     A job may run at the same time.
 
     Args:
-        tables: of the output.
         sort: whether to write all files anew, in order of doc_id (ZORDER), so that changes of a few documents touch few.
     """
 
@@ -82,8 +81,6 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
     """Make removed rows physically gone: from data files, old versions and what runs left behind; no job runs meanwhile.
 
     Args:
-        tables: of the output.
-        settings: of its jobs.
         hours: versions younger than this stay readable, and so do rows that were removed since.
 
     Raises:
@@ -98,8 +95,6 @@ def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
     """No job runs as long as the context lasts, and what dead ones left is settled; gives the commits to make.
 
     Args:
-        tables: of the output.
-        settings: of its jobs.
         name: of the holder of the lease.
 
     Raises:

@@ -87,8 +87,6 @@ def redact(
     """Write the redacted texts, in the place of an earlier redaction at once.
 
     Args:
-        spark: the session.
-        settings: of the job that filled the tables.
         to: path of a Delta table, or table:NAME.
         labels: to mask; none: all that the tables have.
         mask: as for `masked`.
@@ -189,9 +187,6 @@ def _write(spark: SparkSession, rows: DataFrame, to: str) -> None:
     rows.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
 
 
-if TYPE_CHECKING:
-    from entitymill.settings import Settings
-
 RECORD = "erasures"
 MOST = 100_000
 """Ids at a time: the driver holds them, and every task a copy."""
@@ -203,8 +198,6 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
     No job runs meanwhile. Doing it again does no harm: what died half-way is done then.
 
     Args:
-        spark: the session.
-        settings: of the job that filled the tables.
         ids: doc_id of the documents.
 
     Returns:

@@ -75,8 +75,6 @@ class Publisher:
 
         Args:
             tables: of the output, or those that wait to be swapped in.
-            commits: of this run.
-            stamp: of this run.
             passthrough: the carried fields.
             annotations: whether `annotations` is written too.
         """

@@ -107,7 +107,6 @@ class Runs:
 
         Args:
             row: of the run.
-            commits: of the run.
             over: whether others are said to run, which are dead.
         """
         frame = self._frame(row)

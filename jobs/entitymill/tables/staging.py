@@ -33,13 +33,7 @@ class Staging:
     """What waits to be swapped into an output."""
 
     def __init__(self, tables: Tables, commits: Commits, lease: Lease) -> None:
-        """Nothing is read yet.
-
-        Args:
-            tables: of the output.
-            commits: of this run.
-            lease: of this run.
-        """
+        """Nothing is read yet."""
         self._tables = tables
         self._commits = commits
         self._lease = lease
@@ -72,7 +66,6 @@ class Staging:
         """Start collecting, or go on where a dead run of the same kind was.
 
         Args:
-            stamp: of this run.
             passthrough: the carried fields.
             whole: whether what is collected replaces everything, or only the documents that are in it.
             annotations: whether `annotations` is collected too.
@@ -179,7 +172,6 @@ def swap_parquet(tables: Tables, frame: DataFrame, lease: Lease) -> None:
     """Put rows in the place of `entities`: readers see the old directory, for a moment none, then the new.
 
     Args:
-        tables: of the output.
         frame: rows of `entities`.
         lease: of this run: renames cannot be fenced.
 

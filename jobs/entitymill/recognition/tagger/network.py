@@ -155,31 +155,16 @@ def source(port: ov.Input) -> str:
     return str(port.get_source_output().get_node().get_friendly_name())
 
 
-def evaluate(outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[np.generic]]:
+def evaluate(
+    model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
+) -> list[NDArray[np.generic]]:
     """The values of some outputs inside a network, computed in f32.
 
     Args:
-        outputs: of its nodes; the network stays as it is.
-        inputs: name -> value, at least for the inputs they depend on.
+        model: the network; it stays as it is.
+        outputs: of its nodes.
+        inputs: name -> value, of all inputs.
     """
-    used = _parameters_above(outputs)
-    compiled = ov.Core().compile_model(ov.Model(list(outputs), used, "part"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    names = {name for node in used for name in node.output(0).get_names()}
-    wanted = {name: value for name, value in inputs.items() if name in names}
-    found = compiled(wanted)
+    part = ov.Model(list(outputs), model.get_parameters(), "part")
+    found = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)
     return [np.array(found[place]) for place in range(len(outputs))]
-
-
-def _parameters_above(outputs: Sequence[ov.Output]) -> list[ov.Node]:
-    found: dict[str, ov.Node] = {}
-    seen: set[str] = set()
-    waiting = [output.get_node() for output in outputs]
-    while waiting:
-        node = waiting.pop()
-        if node.get_friendly_name() in seen:
-            continue
-        seen.add(node.get_friendly_name())
-        if node.get_type_name() == "Parameter":
-            found[node.get_friendly_name()] = node
-        waiting += [port.get_source_output().get_node() for port in node.inputs()]
-    return list(found.values())

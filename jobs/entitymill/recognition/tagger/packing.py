@@ -161,7 +161,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | No
         return None
     try:
         outputs = [port.get_source_output() for port in (*masks, *tables)]
-        values = network.evaluate(outputs, {IDS: ids, MASK: first_alone})
+        values = network.evaluate(model, outputs, {IDS: ids, MASK: first_alone})
         shown = [_seen_and_hidden(value, max_length) for value in values[: len(masks)]]
         table, numbers = _positions(tables, values[len(masks) :], max_length)
     except (_NotPackableError, RuntimeError):
