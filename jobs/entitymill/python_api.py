@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution, Precision
+from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 if TYPE_CHECKING:

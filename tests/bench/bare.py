@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.sentences import Detector
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution, Precision
+from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 PARTS_PER_CORE = 8

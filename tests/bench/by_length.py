@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from entitymill.recognition.tagger import bundle, network
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision, bundle, network
 from entitymill.recognition.tagger.inference import PLANNED_SENTENCES, read_tokenizer, row_maker
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows
 

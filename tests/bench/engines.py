@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.engines.engine import open_engine
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision
 from entitymill.run.units import FEWEST_TASKS_PER_CORE
 
 LONGEST_DOCUMENT = 40

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from entitymill.recognition.tagger.execution_settings import Precision
+    from entitymill.recognition.tagger import Precision
 
 FIRST = ["They", "met", "in", "Paris", "."]
 Tag = Callable[[list[list[str]]], object]
@@ -27,8 +27,7 @@ def packed(directory: Path, precision: Precision) -> Tag:
     """As the job does it."""
     import numpy as np  # noqa: PLC0415  - each way imports what it needs, and is timed
 
-    from entitymill.recognition.tagger import bundle  # noqa: PLC0415
-    from entitymill.recognition.tagger.execution_settings import Execution  # noqa: PLC0415
+    from entitymill.recognition.tagger import Execution, bundle  # noqa: PLC0415
     from entitymill.recognition.tagger.inference import Tagger  # noqa: PLC0415
 
     manifest, files = bundle.in_directory(directory)

@@ -18,8 +18,7 @@ from entitymill.engines import child, isolation
 from entitymill.engines.openvino import FACTORY
 from entitymill.engines.worker import Run, windows
 from entitymill.recognition import sentences
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution
+from entitymill.recognition.tagger import Execution, bundle
 
 TO_MEET = 1.02
 SENTENCES_IN_WINDOW = 1024

@@ -31,7 +31,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.engines.engine import open_engine
 from entitymill.recognition import sentences
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.run.units import FEWEST_TASKS_PER_CORE

@@ -27,8 +27,7 @@ import peak
 import texts
 
 from entitymill.models import accuracy
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision, bundle
 from entitymill.recognition.tagger.inference import read_tokenizer, row_maker
 
 PIPELINE = "Hugging Face pipeline"

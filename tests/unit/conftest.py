@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger import Encoding, Execution, Precision, bundle
 from entitymill.recognition.tagger.encoding import Encoder
-from entitymill.recognition.tagger.execution_settings import Encoding, Execution, Precision
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"

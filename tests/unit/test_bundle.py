@@ -7,8 +7,7 @@ import pytest
 
 from entitymill import python_api
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution, Precision
+from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 

@@ -32,7 +32,7 @@ LAYERS = (
     "cli",
 )
 """Nobody imports what stands after it."""
-WORDS = ("entitymill.platform.sql_text", "entitymill.recognition.tagger.execution_settings")
+WORDS = ("entitymill.platform.sql_text", "entitymill.recognition.tagger")
 """What settings may say, of packages after them."""
 WITHOUT = {
     # What a text goes through, and models: usable without Spark.
@@ -51,7 +51,7 @@ PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
     "entitymill.source.carried_columns",
     "entitymill.engines.sparknlp_model",
-    "entitymill.source.parquet_footers",
+    "entitymill.source.unreadable_source",
     "entitymill.platform.session",
     "entitymill.platform.storage",
     "entitymill.tables.half_made_tables",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.tags import Tags
 
 HUGGING_FACE = json.loads((Path(__file__).parents[1] / "golden" / "hf_probabilities.json").read_text(encoding="utf8"))
 SENTENCES = [row["tokens"] for row in HUGGING_FACE]

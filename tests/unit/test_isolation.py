@@ -20,8 +20,7 @@ from entitymill.engines import isolation, worker
 from entitymill.engines.openvino import FACTORY
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, WorkerError
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution
+from entitymill.recognition.tagger import Execution, bundle
 from entitymill.settings.sections import DAY
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"

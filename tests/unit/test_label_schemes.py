@@ -13,8 +13,7 @@ from entitymill.commands import prepare
 from entitymill.errors import ModelError
 from entitymill.models import accuracy, huggingface, label_schemes
 from entitymill.recognition.mentions import TagScheme
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution
+from entitymill.recognition.tagger import Execution, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 

@@ -10,9 +10,8 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.models import huggingface, lower_precision, network_files, token_classifier
-from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tiny import EXPECTED, KINDS, TINY, onnx_directory
 
 from entitymill.models import huggingface, network_files
-from entitymill.recognition.tagger import bundle, network, packing
-from entitymill.recognition.tagger.execution_settings import Execution
+from entitymill.recognition.tagger import Execution, bundle, network, packing
 from entitymill.recognition.tagger.inference import Tagger
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from entitymill.recognition import offsets, sentences, tokens
 from entitymill.recognition.recogniser import Recognised, Recogniser, join, recognised
+from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.tags import Tags
 from mean import GROUPS
 
 FILES = sentences.saved_files(Path(__file__).parents[2] / "models" / "sentence_detector")

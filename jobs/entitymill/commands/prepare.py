@@ -17,9 +17,8 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
 from entitymill.models import token_classifier as parts_module
 from entitymill.models.token_classifier import Parts
-from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
-from entitymill.recognition.tagger.execution_settings import Execution
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.recognition.tagger.network import INPUTS

@@ -16,7 +16,7 @@ from entitymill.engines import openvino
 from entitymill.engines.worker import Run
 from entitymill.errors import EntityMillError
 from entitymill.platform import session, storage
-from entitymill.recognition.tagger.execution_settings import Execution, check_precision
+from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
 

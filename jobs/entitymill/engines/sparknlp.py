@@ -22,8 +22,8 @@ from entitymill.engines.sparknlp_model import Pipeline
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recogniser, tokens
 from entitymill.recognition.offsets import Texts
+from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.model_rows import cut_short
-from entitymill.recognition.tagger.tags import Tags
 from entitymill.recognition.tokens import Segments
 
 

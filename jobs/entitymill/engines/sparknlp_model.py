@@ -21,7 +21,7 @@ from sparknlp.base import DocumentAssembler
 from entitymill.engines import openvino
 from entitymill.errors import ModelError
 from entitymill.platform import storage
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision
 from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 

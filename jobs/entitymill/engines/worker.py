@@ -18,8 +18,7 @@ from pyspark import SparkFiles
 
 from entitymill.engines import isolation, recognised_rows
 from entitymill.errors import WorkerError
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution
+from entitymill.recognition.tagger import Execution, bundle
 
 if TYPE_CHECKING:
     from entitymill.recognition.sentences import Kind

@@ -22,8 +22,7 @@ from rich.console import Console
 from entitymill.errors import SettingsError
 from entitymill.platform import requirements
 from entitymill.recognition.mentions import TagScheme
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Execution, Precision
+from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 Mentions = set[tuple[int, int, int, str]]

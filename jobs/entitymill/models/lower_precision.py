@@ -18,7 +18,7 @@ from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.platform import requirements
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision
 from entitymill.recognition.tagger.network import INPUTS
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]

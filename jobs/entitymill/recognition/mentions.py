@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition.offsets import Texts
-from entitymill.recognition.tagger.tags import Tags
+from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tokens import Segments
 
 

@@ -13,9 +13,9 @@ from entitymill.recognition import offsets, tokens
 from entitymill.recognition.mentions import Found, Spans, TagScheme, trimmed
 from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
+from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
-from entitymill.recognition.tagger.tags import Tags
 from entitymill.recognition.tokens import Segments
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from entitymill.platform import sql_text
-from entitymill.recognition.tagger.execution_settings import Encoding, Precision
+from entitymill.recognition.tagger import Encoding, Precision
 from entitymill.settings import unsupported_formats
 
 DAY = 86_400

@@ -18,7 +18,7 @@ from entitymill.errors import SourceError
 from entitymill.platform import overlapping_paths, storage
 from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import carried_columns, parquet_footers, row_checks, unreadable_source
+from entitymill.source import carried_columns, row_checks, unreadable_source
 
 _MOVING = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
@@ -206,8 +206,8 @@ def read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             listing = list(storage.files(spark, settings.path))
             overlapping_paths.check_parquet(spark, settings.path)
-            first = parquet_footers.first_data_file(listing)
-            known = parquet_footers.legible(spark, first) if first else None
+            first = unreadable_source.first_data_file(listing)
+            known = unreadable_source.legible(spark, first) if first else None
             schema, left_out = known or (None, {})
             table = (reader if schema is None else reader.schema(schema)).parquet(settings.path)
             return table, left_out, _digest(listing), sum(size for _, size, _ in listing), None

@@ -14,8 +14,7 @@ from pathlib import Path
 from documents import Document, evaluation_sets
 
 import entitymill
-from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision, bundle
 
 DETECTOR = Path(__file__).parents[2] / "sentence_detector"
 Placed = tuple[int, int, int, str]

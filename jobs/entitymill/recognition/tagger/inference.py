@@ -14,13 +14,11 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, panicked
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger import bundle, network, packing
+from entitymill.recognition.tagger import Encoding, Execution, Tags, bundle, check_precision, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
-from entitymill.recognition.tagger.execution_settings import Encoding, Execution, check_precision
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.packing import Batch
 from entitymill.recognition.tagger.sparknlp_rows import SparkNlpRows
-from entitymill.recognition.tagger.tags import Tags
 
 PLANNED_SENTENCES = 1024
 """Sentences packed together: enough for full rows, little enough to stay in cache."""

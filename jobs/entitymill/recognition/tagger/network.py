@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from openvino import passes
 
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger.execution_settings import Precision
+from entitymill.recognition.tagger import Precision
 
 INPUTS = ("input_ids", "attention_mask")
 CACHED_SHAPES = 64
