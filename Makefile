@@ -49,7 +49,7 @@ test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock
 .PHONY: test
 test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour on a busy machine)
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -o faulthandler_exit_on_timeout=true
 
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, SIGKILL at random, storage that fails (two hours; root for mounts)
@@ -165,6 +165,10 @@ $(RUN_READY): requirements-run.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+# Only where there is none: the development environment has it, too.
+$(BIN)/entitymill:
+	$(MAKE) $(RUN_READY)
+
 $(DEV_READY): requirements-dev.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
@@ -192,8 +196,7 @@ $(SPARK4_READY): requirements-spark4.lock
 	$(VENV)-spark4/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(JARS): jobs/entitymill/commands/fetch_jars.py | $(RUN_READY)
-	@rm -rf build/jars
+$(JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 3.5 --to build/jars
 	@touch $@
 
@@ -202,8 +205,7 @@ $(SPARKNLP_JARS): jars/sparknlp/pom.xml $(wildcard jars/sparknlp/src/main/java/o
 	mvn --quiet --batch-mode --file $< package dependency:copy-dependencies
 	@touch $@
 
-$(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py | $(RUN_READY)
-	@rm -rf build/jars-spark4
+$(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 4.0 --to build/jars-spark4
 	@touch $@
 

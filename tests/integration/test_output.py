@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ EXPECTED = [("a", "Angela Merkel", "PER"), ("a", "Emmanuel Macron", "PER"), ("a"
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Seconds that a check pauses for, of which none passes."""
     taken: list[int] = []
-    monkeypatch.setattr(table_setup, "time", SimpleNamespace(sleep=taken.append))
+    monkeypatch.setattr(table_setup, "time", SimpleNamespace(sleep=taken.append, monotonic=time.monotonic))
     return taken
 
 

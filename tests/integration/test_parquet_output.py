@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,7 +99,7 @@ def test_a_run_brings_in_what_changed_and_erasure_waits_for_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(Tables, "_blank", between_two_renames)
-        patched.setattr(table_setup, "time", SimpleNamespace(sleep=pauses.append))
+        patched.setattr(table_setup, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
         summary = filled.run(*OPTIONS)
     assert (missed, pauses) == (["entities"], [1])
     assert (summary.mode, summary.documents, summary.removed) == ("compare", 2, 1)

@@ -15,7 +15,8 @@ from entitymill import cli, settings
 from entitymill.engines.engine import open_engine
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.tables import table_rows
-from entitymill.tables.privacy import erase, masked, redact
+from entitymill.tables.masked_texts import masked
+from entitymill.tables.privacy import erase, redact
 
 from .conftest import Job, recognised
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +19,15 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.engines import recognised_rows as rows_module
-from entitymill.engines.sparknlp_model import Pipeline
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recogniser, tokens
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.model_rows import cut_short
 from entitymill.recognition.tokens import Segments
+
+if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's package
+    from entitymill.engines.sparknlp_model import Pipeline
 
 
 def recognise(rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool) -> DataFrame:

@@ -131,7 +131,7 @@ def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bo
 def configure(spark: SparkSession, precision: Precision) -> None:
     """Tell the binding, on the driver and in every task, where OpenVINO is and how to run models.
 
-    (`jars/src`, Settings: a job's local properties, and on the driver system properties.)
+    (`jars/sparknlp/src`, Settings: a job's local properties, and on the driver system properties.)
     """
     context = spark.sparkContext
     system: Any = context._jvm

@@ -132,6 +132,7 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
         return found.end()
 
     found: list[tuple[str, int]] = []
+    count = 0
     try:
         at = after(_ARRAY, 0) + 4
         (count,) = struct.unpack_from(">i", content, at - 4)
@@ -142,7 +143,7 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
             found.append((_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
     except (ValueError, struct.error):
         at = -1
-    if at != len(content):
+    if at != len(content) or count < 0:
         raise ModelError(
             f"{where} is damaged, or holds other Java objects than pairs of strings and integers: copy the model again."
         )

@@ -117,7 +117,7 @@ class Summary:
         return Counted(documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0)
 
     def row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
-        """The run's row of `runs`, without its beginning, its end and its lease."""
+        """The run's row of `runs`, without its end and its lease."""
         masked = settings.masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {

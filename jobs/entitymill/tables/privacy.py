@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -27,45 +26,16 @@ from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
 from entitymill.tables import maintenance, table_setup
 from entitymill.tables.layout import Tables
+from entitymill.tables.masked_texts import LABEL, Masker
 
 if TYPE_CHECKING:
     from entitymill.settings import Settings
 
 PROPERTY = "entitymill.redacted"
 """Of the tables that this wrote, which it may write anew."""
-MASK, LABEL = "[{label}]", "{label}"
+MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
-
-
-def masked(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
-    """A text without some of its mentions.
-
-    Args:
-        text: the document.
-        spans: begin and end in code points, end exclusive, and label of each; none overlaps another.
-        mask: in their place, with the label for `{label}`; one character is repeated, so that offsets stay as they are.
-    """
-    pieces, at = [], 0
-    for begin, end, label in sorted(spans):
-        pieces += [text[at:begin], mask * (end - begin) if len(mask) == 1 else mask.replace(LABEL, label)]
-        at = end
-    return "".join([*pieces, text[at:]])
-
-
-@dataclass(frozen=True)
-class _Masker:
-    """Rows of texts and spans to rows of masked texts, batch by batch."""
-
-    mask: str
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
-            texts = map(masked, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))
-            columns = {name: batch.column(name) for name in batch.schema.names if name != "spans"}
-            columns["text"] = pa.array(texts, pa.string())
-            yield pa.RecordBatch.from_pydict(columns)
 
 
 @dataclass(frozen=True)
@@ -140,7 +110,7 @@ def _covered(source: Source, documents: DataFrame, entities: DataFrame, labels: 
 
 def _shaped(rows: DataFrame, source: Source, mask: str) -> DataFrame:
     """Masked, under the names that the columns have in the source."""
-    done = rows.mapInArrow(_Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
+    done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
     carried = [F.col(f"passthrough.{quoted_part(field.name)}") for field in source.passthrough if field.name not in names]
