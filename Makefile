@@ -32,10 +32,11 @@ run-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the demo through Spark NL
 	$(BIN)/python tests/bench/yardstick.py
 
 .PHONY: lint
-lint: $(DEV_READY) ## ruff and mypy (half a minute)
+lint: $(DEV_READY) ## ruff and mypy (a minute)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 .PHONY: format
 format: $(DEV_READY) ## put the code in form, and mend what ruff can

@@ -21,7 +21,10 @@ settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
 
-LONG = ("units", "writers", "histories", "incremental", "stopping", "poison", "maintenance", "parity", "slices", "carried")
+LONG = (
+    *("units", "writers", "histories", "poison", "report", "incremental", "carried", "guards", "maintenance"),
+    *("parquet_output", "parity", "slices", "stopping", "changes"),
+)
 """Files of tests that take longest, by what they test: begun first, so that no process is left with one at the end."""
 
 

@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.errors import OutputError
-from entitymill.platform.session import configured
 from entitymill.run import units
 from entitymill.run.guards import continues
 from entitymill.run.summary import Summary
@@ -52,18 +51,18 @@ def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_i
     assert job.run(*source.options(), lenient).rejects == {"null_text": 1}
     truth.check(job.output, BASE)
 
-    # The stream tells of one good row, but another of this id was refused: only a look at all rows can tell.
-    source.writer(source.frame({"bad": POOL[7]}), "append").save(source.path)
+    # The stream tells of good rows, but others of these ids are there: only a look at all rows can tell.
+    source.writer(source.frame({"bad": POOL[7], "d0": POOL[0]}), "append").save(source.path)
     summary = job.run(*source.options(), lenient)
-    assert (summary.mode, summary.rejects) == ("compare", {"duplicate_id": 2})
+    assert (summary.mode, summary.rejects) == ("compare", {"duplicate_id": 4})
     assert not (job.output / "_arrived").exists()
-    truth.check(job.output, BASE)
+    left = {key: text for key, text in BASE.items() if key != "d0"}
+    truth.check(job.output, left)
 
     source.table.delete("id = 'bad' AND text IS NULL")
-    source.append({"d0": POOL[0]})  # twice now
     job.run(*source.options(), lenient)
     assert job.rejects() == [("d0", "duplicate_id")] * 2
-    truth.check(job.output, {"bad": POOL[7], **{key: text for key, text in BASE.items() if key != "d0"}})
+    truth.check(job.output, {"bad": POOL[7], **left})
 
 
 def test_a_condition_on_the_time_is_asked_again_though_the_source_is_the_same(job: Job) -> None:
@@ -76,32 +75,15 @@ def test_a_condition_on_the_time_is_asked_again_though_the_source_is_the_same(jo
         assert continues(last, tables, summary, stamp, open_source(job.spark, loaded.source)) is not asked_again
 
 
-def test_another_model_or_setting_reprocesses_refuses_or_is_ignored(job: Job, truth: Truth) -> None:
+def test_another_setting_is_refused_or_does_all_again(job: Job, truth: Truth) -> None:
     job.texts(list(BASE.items())).run()
-    other = "segmentation.detector=rules"
+    other = "entities.min_confidence=0.0001"
     with pytest.raises(OutputError, match="on_fingerprint_change"):
         job.run(other, "incremental.on_fingerprint_change=refuse")
     truth.check(job.output, BASE)
 
-    mixed = {**BASE, "new": POOL[7]}
-    assert job.texts(list(mixed.items())).run(other, "incremental.on_fingerprint_change=ignore").documents == 1
     assert job.run(other).documents == len(BASE)
     assert len({row.fingerprint for row in job.read("documents").collect()}) == 1
-
-
-def test_full_makes_everything_anew(job: Job, truth: Truth, spark: SparkSession) -> None:
-    job.texts(list(BASE.items())).run()
-    before = {label for *_, label in job.mentions()}
-    changed = {"d1": POOL[10], **{key: BASE[key] for key in ("d2", "d4", "d5")}}
-    # With this mode Spark would leave the rows of labels that are found no more.
-    with configured(spark, {"spark.sql.sources.partitionOverwriteMode": "dynamic"}):
-        summary = job.texts(list(changed.items())).run(full=True)
-
-    assert (summary.mode, summary.documents) == ("full", len(changed))
-    truth.check(job.output, changed)
-    assert before - {label for *_, label in job.mentions()} == {"PER"}
-    assert {row.run_id for row in job.read("documents").collect()} == {summary.run_id}
-    assert sorted(path.name for path in job.output.glob("_*")) == []
 
 
 def test_a_view_that_shows_a_document_twice_for_a_while(

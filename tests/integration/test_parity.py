@@ -16,9 +16,9 @@ from entitymill.engines import sparknlp_model
 
 from .conftest import ROOT, Job
 
-SENTENCES = 2_000
-SPEECH_CHARS = 300_000
-LONG = 100_000
+SENTENCES = 1_300
+SPEECH_CHARS = 200_000
+LONG = 50_000
 NASTY = [
     "",
     "   ",

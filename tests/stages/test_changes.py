@@ -146,3 +146,29 @@ def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: 
     assert feed is not None
     assert changes.told(source, feed, known(), None, ALL) is None
     assert todo(changes.compared(source, known(), ALL))[0] == {"b": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "mode"),
+    [
+        ("INSERT INTO {} VALUES ('d', 'Delhi')", "arrivals"),
+        ("OPTIMIZE {}", "feed"),
+        ("VACUUM {}", "feed"),
+        ("DELETE FROM {} WHERE id = 'b'", None),
+        ("INSERT OVERWRITE {} VALUES ('d', 'Delhi')", None),
+    ],
+)
+def test_what_delta_says_of_a_source_without_a_feed(
+    spark: SparkSession, tmp_path: Path, change: str, mode: str | None
+) -> None:
+    """Rows that came, nothing new, or that all have to be looked at."""
+    table = f"delta.`{tmp_path}/source`"
+    settings = SourceSettings(path=f"{tmp_path}/source")
+    for text in HELD[:2], HELD[2:]:
+        spark.createDataFrame(text, "id string, text string").write.format("delta").mode("append").save(settings.path)
+    before = open_source(spark, settings)
+    spark.sql(change.format(table))
+    found = change_feed.since(
+        spark, open_source(spark, settings), before.version, lambda stream: spark.createDataFrame([], stream.schema)
+    )
+    assert (None if found is None else found.mode) == mode

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from pyspark.sql import Row
+from pyspark.sql import Row, SparkSession
 
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables, publisher
@@ -13,17 +14,32 @@ from entitymill.tables.commits import Commits
 from entitymill.tables.publisher import Counted
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, Writing
+from .conftest import DAY, Writing, tables_at
 
 ODD = "c'\\${user}"
 """Spark's SQL has a meaning for all that it holds."""
 FIRST = (("a", "Anna Berlin x"), ("b", "Bob Cairo x"), (ODD, "Cleo Delhi x"))
 
 
+@pytest.fixture(scope="module")
+def with_first(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output that holds FIRST, which costs more to publish than to copy."""
+    place = tmp_path_factory.mktemp("first")
+    Writing(tables_at(spark, place)).publish(*FIRST, known=False)
+    return place
+
+
+@pytest.fixture
+def writing(spark: SparkSession, with_first: Path, tmp_path: Path) -> Writing:
+    shutil.copytree(with_first, tmp_path, dirs_exist_ok=True)
+    holding = Writing(tables_at(spark, tmp_path))
+    holding.epoch = 2
+    return holding
+
+
 @pytest.mark.parametrize("few", [1000, 0], ids=["by name", "by a merge"])
 def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     monkeypatch.setattr(publisher, "FEW", few)
-    writing.publish(*FIRST, known=False)
     writing.publish(("a", "Ada Essen x"), ("d", "Dora Fulda x"), known=True, removed=(ODD,))
     assert writing.held() == ({"a": ["Ada", "Essen"], "b": ["Bob", "Cairo"], "d": ["Dora", "Fulda"]}, ["a", "b", "d"])
     operations = [row["operation"] for row in writing.tables.history("documents").orderBy("version").collect()]
@@ -33,7 +49,6 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("few", [True, False])
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
-    writing.publish(*FIRST, known=False)
     if not few:
         assert Summary("run", DAY).count(writing.recognised(), names=True) == Counted()
     writing.publish(known=True, removed=("a", "b"), few=few)
@@ -41,7 +56,6 @@ def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
 
 
 def test_what_was_published_half_is_taken_back(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
-    writing.publish(*FIRST, known=False)
     replace = Commits.replace
 
     def dies(commits: Commits, frame: object, name: str, *others: object, **named: object) -> None:
@@ -65,7 +79,6 @@ def test_what_was_published_half_is_taken_back(writing: Writing, monkeypatch: py
 @pytest.mark.parametrize(("done", "trusted"), [(1, True), (0, False)])
 def test_what_deltas_log_has_forgotten_is_not_taken_back(writing: Writing, done: int, trusted: bool) -> None:
     """After 30 days: here by hand. Where no run has come to its end since, nobody knows what `documents` told."""
-    writing.publish(*FIRST, known=False)
     Commits(writing.tables, "failed", 5).fence(writing.tables)
     place = Path(str(writing.tables.root).removeprefix("file:")) / "documents"
     log = writing.tables.spark._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]
@@ -80,7 +93,6 @@ def test_what_deltas_log_has_forgotten_is_not_taken_back(writing: Writing, done:
 
 
 def test_an_older_epoch_changes_nothing(writing: Writing) -> None:
-    writing.publish(*FIRST, known=False)
     writing.epoch = 5
     writing.publish(("a", "Ada Essen x"), known=True)
     writing.epoch = 4

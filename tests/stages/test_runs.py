@@ -30,6 +30,8 @@ def test_an_output_is_of_the_source_whose_run_came_to_its_end(tables: Tables) ->
     add(tables, 3, status="failed", source="/b")
     add(tables, 4, status="done", mode="maintenance")
     seen = runs.look()
+    assert seen.last is not None
+    assert seen.latest is not None
     assert (seen.owner, seen.done, seen.last["run_id"], seen.latest["run_id"]) == ("/a", 2, "run 3", "run 4")
     add(tables, 5, status="done", source="/b")
     seen = runs.look()

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from pyspark.errors import PySparkException
@@ -91,10 +92,10 @@ def test_a_schema_is_made_where_it_is_missing_alone(
     tables = tables_at(spark, tmp_path, f"output.schema=lake_{there}".lower(), "output.path=null")
     if there:
         spark.sql("CREATE SCHEMA lake_true")
-    said, sql = [], SparkSession.sql
-    monkeypatch.setattr(SparkSession, "sql", lambda self, query: said.append(query) or sql(self, query))
+    sql = Mock(side_effect=spark.sql)
+    monkeypatch.setattr(SparkSession, "sql", sql)
     table_setup.check_place(tables)
-    assert (spark.catalog.databaseExists(f"lake_{there}"), len(said)) == (True, int(not there))
+    assert (spark.catalog.databaseExists(f"lake_{there}"), sql.call_count) == (True, int(not there))
 
 
 @pytest.mark.parametrize(

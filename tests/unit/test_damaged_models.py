@@ -59,7 +59,7 @@ def a_manifest(directory: Path, draw: random.Random) -> None:
         case "more":
             files[odd] = files[chosen]
         case "field":
-            values = (None, 10**30, -1, "", [], {}, True, odd, float("inf"), "\ud800")
+            values: tuple[object, ...] = (None, 10**30, -1, "", [], {}, True, odd, float("inf"), "\ud800")
             manifest[draw.choice(sorted(manifest))] = draw.choice(values)
         case "fewer":
             del files[chosen]

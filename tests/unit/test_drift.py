@@ -4,6 +4,7 @@ import pytest
 
 from entitymill.errors import DriftError
 from entitymill.reporting import drift
+from entitymill.reporting.page_figures import Run
 from entitymill.settings.sections import ReportSettings
 from sample_figures import run
 
@@ -61,7 +62,7 @@ def test_the_first_mention_ever_is_a_change() -> None:
         (run(2), [run(1, sentences=0)], "No run before it tagged anything"),
     ],
 )
-def test_too_little_is_not_compared(last: drift.Run | None, before: list[drift.Run], why: str) -> None:
+def test_too_little_is_not_compared(last: Run | None, before: list[Run], why: str) -> None:
     found = drift.compare(last, before, BOUNDS)
     assert found.changes == ()
     assert why in found.why_not

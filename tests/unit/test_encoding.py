@@ -11,7 +11,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger import encoding
 from entitymill.recognition.tagger.encoding import Encoder, gather, wordpiece_tokenizer
 
-words = st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12), max_size=30)
+words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=30)
 
 
 def pieces_of(encoder: Encoder, tokens: list[str]) -> list[list[int]]:
@@ -25,9 +25,11 @@ def test_word_by_word_is_what_the_whole_sentence_encodes_to(encoder: Encoder, to
     whole = tokenizer.encode(tokens, is_pretokenized=True, add_special_tokens=False)
     expected: list[list[int]] = [[] for _ in tokens]
     for piece, word in zip(whole.ids, whole.word_ids, strict=True):
+        assert word is not None
         expected[word].append(piece)
 
     unknown = tokenizer.token_to_id("[UNK]")
+    assert unknown is not None
     assert pieces_of(encoder, tokens) == [pieces or [unknown] for pieces in expected]
 
 

@@ -31,7 +31,7 @@ def test_a_script_prints_entities(script: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent / "jobs"))
-    notebook = nbformat.read(EXAMPLES / "tag_texts.ipynb", as_version=4)
+    notebook = nbformat.read(EXAMPLES / "tag_texts.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     printed = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
     assert "Angela Merkel" in printed and "America" in printed

@@ -67,7 +67,7 @@ def test_what_workers_and_spark_raise_gets_its_exit_code(
 
 
 def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(start_log: Callable[[str | None], None]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
         start_log("stderr")
         raise RuntimeError("what happened")
 

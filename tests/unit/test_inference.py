@@ -24,7 +24,7 @@ def test_tags_and_probabilities_are_hugging_faces(tagger: Tagger, row: dict[str,
     found = run(tagger, [row["tokens"]])
 
     assert [tagger.labels[tag] for tag in found.tags] == row["tags"]
-    np.testing.assert_allclose(found.confidences, row["probabilities"], atol=1e-4)
+    assert found.confidences == pytest.approx(row["probabilities"], abs=1e-4)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -60,7 +61,9 @@ def here(demo_manifest: bundle.Manifest) -> Here:
     return Here({name: str(DEMO / name) for name in demo_manifest.files}, "models/demo", demo_manifest)
 
 
-def run(here: Here, texts: list[str], factory: str = poison_stub.FACTORY, seconds: float = 60, **more: bool) -> list[dict]:
+def run(
+    here: Here, texts: list[str], factory: str = poison_stub.FACTORY, seconds: float = 60, **more: bool
+) -> list[dict[str, Any]]:
     batch = documents(texts)
     passed = pa.array([{"n": i} for i in range(len(texts))])
     batch = pa.RecordBatch.from_arrays([*batch.columns, passed], names=[*batch.schema.names, "passthrough"])
@@ -68,7 +71,7 @@ def run(here: Here, texts: list[str], factory: str = poison_stub.FACTORY, second
     return pa.Table.from_batches(list(made)).to_pylist()
 
 
-def found(rows: list[dict]) -> dict[str, list]:
+def found(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {
         row["doc_id"]: [(m["mention_id"], m["label"], pytest.approx(m["confidence"], abs=1e-5)) for m in row["mentions"]]
         for row in rows

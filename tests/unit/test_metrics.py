@@ -89,7 +89,8 @@ def test_a_run_that_was_stopped(tmp_path: Path, stop: BaseException, code: int) 
 def test_totals_are_counters(tmp_path: Path) -> None:
     totals = Totals({"done": 4, "failed": 1}, 70, 400, 9, {"PER": 50}, START.timestamp())
     file = tmp_path / "entitymill.prom"
-    metrics.write_textfile(metrics.collect(metrics.Known("/lake/out", START, totals=totals)), str(file), None)
+    known = metrics.Known("/lake/out", START, totals=totals)
+    metrics.write_textfile(metrics.collect(known), str(file), known)
     text = file.read_text()
     found = values(text)
     assert found["entitymill_documents_total",] == 70

@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
 
-CLOSE = {"rtol": 0, "atol": 1e-5}
+assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
 
 
 def tagger_of(found: token_classifier.Parts, directory: Path) -> Tagger:
@@ -29,7 +30,7 @@ def tagger_of(found: token_classifier.Parts, directory: Path) -> Tagger:
 def test_the_network_gives_the_logits_that_transformers_gives(kind: str) -> None:
     found = huggingface.read(tiny.TINY / kind, kind)
 
-    np.testing.assert_allclose(tiny.logits(found.network, kind), tiny.expected_logits(kind), **CLOSE)
+    assert_close(tiny.logits(found.network, kind), tiny.expected_logits(kind))
     assert found.max_length == 64 and found.casing == ("uncased" if kind == "bert" else "cased")
     network.check(found.network, vocabulary={"x": 0}, labels=5, where=kind)
 
@@ -67,7 +68,7 @@ def test_shards_are_put_together_and_a_missing_one_is_named(tmp_path: Path) -> N
         json.dumps({"weight_map": {"x": "model-00001-of-00001.safetensors"}})
     )
     found = huggingface.read(directory, "here")
-    np.testing.assert_allclose(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), **CLOSE)
+    assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"))
 
     (directory / "model-00001-of-00001.safetensors").write_bytes(file[:-5])
     with pytest.raises(ModelError, match=r"model-00001-of-00001\.safetensors of here is missing or damaged"):
@@ -125,7 +126,7 @@ def test_an_onnx_network_of_three_inputs_becomes_one_of_two(tmp_path: Path) -> N
     found = network_files.read(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
 
     assert [port.get_any_name() for port in found.network.inputs] == list(network.INPUTS)
-    np.testing.assert_allclose(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"), **CLOSE)
+    assert_close(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"))
 
 
 def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Path) -> None:
@@ -138,10 +139,10 @@ def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Pat
     found = network_files.read(tmp_path, "here")
 
     assert (found.labels, found.casing) == (tuple(tiny.LABELS), "cased")
-    np.testing.assert_allclose(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
+    assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
     assert lower_precision.stored(found.network, "here") == "f32"
     lower_precision.widen(found.network)
-    np.testing.assert_allclose(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
+    assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
 
 
 def toy(ids: str = "i64", mask: str = "attention_mask", width: int = 5, length: int = -1) -> ov.Model:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from entitymill.recognition import offsets
 
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 texts = st.lists(text, max_size=6)
 
 

@@ -9,11 +9,11 @@ import openvino as ov
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import EXPECTED, KINDS, TINY, onnx_directory
 
 from entitymill.models import huggingface, network_files
 from entitymill.recognition.tagger import Execution, bundle, network, packing
 from entitymill.recognition.tagger.inference import Tagger
+from unit.tiny import EXPECTED, KINDS, TINY, onnx_directory
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
@@ -134,7 +134,7 @@ def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
     lengths = np.array([5, 12])
     found, expected = apart.tag(tokens, lengths, scores=True), tagger.tag(tokens, lengths, scores=True)
     assert found.tags.tolist() == expected.tags.tolist()
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    assert found.scores == pytest.approx(expected.scores, abs=1e-5)
 
 
 def test_unfolded_weights_are_those_that_were_folded(demo_files: dict[str, Path]) -> None:

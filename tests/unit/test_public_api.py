@@ -41,7 +41,11 @@ def test_exit_codes() -> None:
 
 
 def kinds() -> dict[str, type[errors.EntityMillError]]:
-    return {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind)}
+    return {
+        name: kind
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, errors.EntityMillError)
+    }
 
 
 def fields() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def make(tagger: Tagger) -> Make:
     return made
 
 
-def mentions(found: Recognised) -> list[list[dict]]:
+def mentions(found: Recognised) -> list[list[dict[str, Any]]]:
     return found.mentions.to_pylist()
 
 
@@ -38,7 +39,7 @@ def named(found: Recognised) -> list[list[tuple[str, str, int]]]:
     return [[(m["entity"], m["label"], m["sentence_id"]) for m in text] for text in mentions(found)]
 
 
-def close(found: Recognised) -> list[list[dict]]:
+def close(found: Recognised) -> list[list[dict[str, Any]]]:
     return [[{**m, "confidence": pytest.approx(m["confidence"], abs=1e-5)} for m in text] for text in mentions(found)]
 
 

@@ -11,7 +11,7 @@ from entitymill.models import saved_fields
 GOLDEN = Path(__file__).parents[1] / "golden" / "saved_vocabulary"
 """The vocabulary field of a tiny DistilBERT, as Spark NLP 5.5.3 itself saved it."""
 CONTENT = (GOLDEN / "part-00000").read_bytes()
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 mappings = st.dictionaries(words, st.integers(-(2**31), 2**31 - 1), max_size=40).map(lambda found: list(found.items()))
 
 

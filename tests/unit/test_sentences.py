@@ -87,7 +87,7 @@ def test_where_sentencex_breaks_off_the_rules_take_over(monkeypatch: pytest.Monk
         raise PanicException
 
     text = "One came. Two left."
-    monkeypatch.setattr(sentences.sentencex, "get_sentence_boundaries", broken)
+    monkeypatch.setattr("sentencex.get_sentence_boundaries", broken)
     assert found("sentencex", text) == found("rules", text)
 
 
@@ -95,7 +95,7 @@ def test_a_keyboard_interrupt_is_no_panic(monkeypatch: pytest.MonkeyPatch) -> No
     def interrupted(*_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sentences.sentencex, "get_sentence_boundaries", interrupted)
+    monkeypatch.setattr("sentencex.get_sentence_boundaries", interrupted)
     with pytest.raises(KeyboardInterrupt):
         found("sentencex", "One.")
 
@@ -168,6 +168,6 @@ def test_what_is_no_panic_of_sentencex_is_not_hidden(monkeypatch: pytest.MonkeyP
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(sentences.sentencex, "get_sentence_boundaries", broken)
+    monkeypatch.setattr("sentencex.get_sentence_boundaries", broken)
     with pytest.raises(ValueError, match="a bug"):
         sentences._sentencex_begins("One. Two.")

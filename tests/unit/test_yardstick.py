@@ -6,7 +6,7 @@ import pytest
 
 from bench import yardstick
 
-FOUND = {("a", 0, 5, "PER", "Smith"): 0.9, ("b", 3, 8, "LOC", "Paris"): 0.8}
+FOUND: yardstick.Entities = {("a", 0, 5, "PER", "Smith"): 0.9, ("b", 3, 8, "LOC", "Paris"): 0.8}
 
 
 def test_the_last_digits_of_a_confidence_make_no_difference() -> None:

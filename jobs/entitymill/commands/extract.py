@@ -100,15 +100,10 @@ def _at_most(path: str, size: int) -> bool:
     """Whether a source lies on this machine's own disk, and has so many bytes at most."""
     place = Path(path)
     try:
-        if not place.exists():
-            return False
-        for file in itertools.chain([place], place.rglob("*")):
-            size -= file.stat().st_size
-            if size < 0:
-                return False
+        sizes = (file.stat().st_size for file in itertools.chain([place], place.rglob("*")))
+        return place.exists() and all(total <= size for total in itertools.accumulate(sizes))
     except OSError:  # what is wrong with it is said by who reads it
         return False
-    return True
 
 
 def _run(

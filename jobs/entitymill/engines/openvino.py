@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -35,7 +34,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
         ModelError: it is missing, incomplete, or differs from its manifest.
     """
     scratch = session.scratch("entitymill-model-")
-    manifest = _fetch_manifest(spark, path, scratch)
+    manifest = read_manifest(spark, path)
     names, place = manifest.shipped(), storage.driver_first(path).rstrip("/")
     for name, shipped in names.items():
         try:
@@ -46,15 +45,6 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     for shipped in names.values():
         session.send(spark, scratch / shipped)
     return ShippedModel(names, path, manifest)
-
-
-def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
-    """What a bundle says of itself.
-
-    Raises:
-        ModelError: there is none.
-    """
-    return _fetch_manifest(spark, path, session.scratch("entitymill-manifest-"))
 
 
 def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
@@ -77,8 +67,13 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
         raise SettingsError(f"entities: the model {path} knows no label {unknown[0]}; it knows {', '.join(known)}.")
 
 
-def _fetch_manifest(spark: SparkSession, path: str, scratch: Path) -> bundle.Manifest:
-    copy, place = scratch / bundle.MANIFEST, storage.driver_first(path).rstrip("/")
+def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
+    """What a bundle says of itself.
+
+    Raises:
+        ModelError: there is none.
+    """
+    copy, place = session.scratch("entitymill-manifest-") / bundle.MANIFEST, storage.driver_first(path).rstrip("/")
     try:
         there = storage.exists(spark, place)
     except OSError as error:

@@ -11,12 +11,8 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from entitymill.errors import SettingsError, StorageError
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 LOG = "_delta_log"
 _OF_TABLES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
@@ -129,37 +125,3 @@ def _seen(ask: Callable[[str], object], address: str) -> bool:
 def _way(path: str) -> tuple[str, ...]:
     """The parts of a path, each `..` taken out with what is before it."""
     return tuple(filter(None, posixpath.normpath(f"/{path}").split("/")))
-
-
-def check_parquet(spark: SparkSession, path: str) -> None:
-    """Refuse files that are to be read as plain Parquet and are a Delta table's, some of whose rows may be deleted.
-
-    Raises:
-        SettingsError: the path is that of a Delta table, or of files in one.
-        OSError: its scheme is unknown, or that scheme's client is not set up.
-    """
-    from entitymill.platform import storage  # noqa: PLC0415  # brings PySpark, which places of lineage do without
-
-    table = table_around(storage.qualify(spark, path), lambda address: storage.exists(spark, address))
-    if table is not None:
-        raise SettingsError(
-            f"source.format: parquet would read deleted rows of {path}, since {table} is a Delta table: "
-            "set source.format=delta."
-        )
-
-
-def check_output(spark: SparkSession, location: str, output: str) -> None:
-    """Refuse an output that lies in its source, around it, or in another table.
-
-    Args:
-        location: of the source.
-        output: `output.path`.
-
-    Raises:
-        SettingsError: it does.
-        OSError: the output's scheme is unknown, or that scheme's client is not set up.
-    """
-    from entitymill.platform import storage  # noqa: PLC0415
-
-    address = storage.qualify(spark, output)
-    check(location, address, lambda at: storage.exists(spark, at), lambda at: storage.names(spark, at))

@@ -37,11 +37,11 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     Raises:
         OSError: the scheme is unknown or its client is not set up; the message is Hadoop's.
     """
-    gateway, session = _java(spark)
+    gateway: Any = spark.sparkContext._jvm
     with _asking(path):
         java_path = gateway.org.apache.hadoop.fs.Path(path)
         if spark not in _confs:
-            _confs[spark] = session.sessionState().newHadoopConf()
+            _confs[spark] = spark._jsparkSession.sessionState().newHadoopConf()
         system = java_path.getFileSystem(_confs[spark])
         return system, system.makeQualified(java_path)
 
@@ -122,11 +122,11 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     if spark_connect.remote(spark):
         spark_connect.fetch(spark, path, into)
         return
-    gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, path)
+    _, local = hadoop_path(spark, into.as_uri())
     with _asking(path):
         # False, True: keep the source; write no .crc beside the copy.
-        system.copyToLocalFile(False, java_path, gateway.org.apache.hadoop.fs.Path(into.as_uri()), True)
+        system.copyToLocalFile(False, java_path, local, True)
 
 
 def write(spark: SparkSession, path: str, text: str) -> None:
@@ -200,10 +200,9 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     Raises:
         OSError: either fails; the message is the file system's.
     """
-    gateway, _ = _java(spark)
     system, java_path = hadoop_path(spark, directory)
     # Of two runs that start at once, each removes its own.
-    probe = gateway.org.apache.hadoop.fs.Path(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
+    _, probe = hadoop_path(spark, f"{directory}/.entitymill-probe-{uuid.uuid4().hex}")
     with _asking(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")
@@ -227,11 +226,6 @@ def java_message(error: Py4JJavaError) -> str:
         cause = cause.getCause()
     lines = str(cause.getMessage() or cause.getClass().getSimpleName()).strip().splitlines()
     return lines[0] if lines else ""
-
-
-def _java(spark: SparkSession) -> tuple[Any, Any]:
-    """The JVM gateway and the Java session."""
-    return spark.sparkContext._jvm, spark._jsparkSession
 
 
 _CREDENTIALS = re.compile(

@@ -112,7 +112,7 @@ def _try_output(tables: Tables) -> None:
     """Whether the output can be written; what that leaves of a directory is taken away again."""
     path = tables.settings.path
     if path is None:
-        table_setup.check_schema(tables)
+        table_setup.check_place(tables, make=False)
         return
     missing = []
     while path and not path.endswith(":") and not storage.exists(tables.spark, path):

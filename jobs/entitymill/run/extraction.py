@@ -173,7 +173,7 @@ class _Run:
 
     def go(self, *, full: bool) -> None:
         self.summary.stage = "source"
-        staging = Staging(self.tables, self.commits, self.lease)
+        staging = Staging(self.tables, self.lease)
         staging.settle()
         trusted = take_back(self.tables, self.commits, self.last, self.lease.before.done)
         guards.check_other_slices(self.tables, self.stamp.slice, trusted=trusted)
@@ -199,7 +199,7 @@ class _Run:
                 rejects.replace(found.refused, some=bool(found.counts))
             guards.check_rejects(self.settings, found)
             self.clock.lap("source")
-            recognise = self.engine.load() if found.to_recognise else _nothing
+            recognise = self.engine.load() if found.to_recognise else lambda documents: documents
             publisher = publisher or self._publisher(None, whole=False)
             if found.mode == "first" and not collecting and not publisher.fresh:
                 publisher.clear()
@@ -290,8 +290,3 @@ class _Run:
         seconds = self.summary.seconds
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
         seconds["segmentation"] = max(0.0, spark_connect.cores(self.spark) * seconds.get("recognition", 0.0) - spent)
-
-
-def _nothing(documents: DataFrame) -> DataFrame:
-    """Stands where no model was loaded, since no document is there to recognise."""
-    raise AssertionError(documents)

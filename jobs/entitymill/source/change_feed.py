@@ -68,15 +68,17 @@ def since(spark: SparkSession, source_: Source, version: str, keep: Callable[[Da
         commits = _commits(spark, source_, int(version))
         if commits is None:
             return None
+        after, put = int(version), {CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}
         changing = [commit for commit in commits if commit["operation"] not in NO_DATA]
         if not changing:
-            empty = source_.rows.limit(0).withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")})
-            return Feed("feed", empty)
+            return Feed("feed", source_.rows.limit(0).withColumns(put))
         if str(source_.detail["properties"].get("delta.enableChangeDataFeed")).lower() == "true":
-            return _change_feed(spark, source_, int(version))
+            read = reader.read_changes(spark, source_.settings, after + 1, int(source_.version))
+            return Feed("feed", reader.rows_of(read, source_.settings, CHANGE, COMMIT))
         # Connect's server is not where this program could note how far a stream is.
         if all(map(_appends, changing)) and not spark_connect.remote(spark):
-            return _arrivals(spark, source_, int(version), keep)
+            stream = reader.rows_of(reader.read_arrivals(spark, source_.settings, after + 1), source_.settings)
+            return Feed("arrivals", keep(stream).withColumns(put))
     except (PySparkException, Py4JJavaError) as error:
         # What is asked for is gone: all rows can still be compared.
         log.warning("Delta does not tell what changed (%s): all rows are compared", type(error).__name__)
@@ -99,22 +101,6 @@ def _appends(commit: Row) -> bool:
     if commit["operation"] == "WRITE":
         return bool(told.get("mode") == "Append")
     return bool(commit["operation"] == "STREAMING UPDATE" and told.get("outputMode") == "Append")
-
-
-def _change_feed(spark: SparkSession, source_: Source, version: int) -> Feed:
-    read = reader.read_changes(spark, source_.settings, version + 1, int(source_.version))
-    return Feed("feed", reader.rows_of(read, source_.settings, CHANGE, COMMIT))
-
-
-def _arrivals(
-    spark: SparkSession,
-    source_: Source,
-    version: int,
-    keep: Callable[[DataFrame], DataFrame],
-) -> Feed:
-    stream = reader.rows_of(reader.read_arrivals(spark, source_.settings, version + 1), source_.settings)
-    kept = keep(stream)
-    return Feed("arrivals", kept.withColumns({CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}))
 
 
 def rows(feed: Feed) -> DataFrame:

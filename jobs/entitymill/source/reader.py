@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill.errors import SourceError
+from entitymill.errors import SettingsError, SourceError
 from entitymill.platform import overlapping_paths, storage
 from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
@@ -205,7 +206,12 @@ def read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict
         if settings.format == "parquet":
             # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
             listing = list(storage.files(spark, settings.path))
-            overlapping_paths.check_parquet(spark, settings.path)
+            around = overlapping_paths.table_around(storage.qualify(spark, settings.path), partial(storage.exists, spark))
+            if around is not None:
+                raise SettingsError(
+                    f"source.format: parquet would read deleted rows of {settings.path}, since {around} is a Delta table: "
+                    "set source.format=delta."
+                )
             first = unreadable_source.first_data_file(listing)
             known = unreadable_source.legible(spark, first) if first else None
             schema, left_out = known or (None, {})

@@ -8,7 +8,21 @@ from pyspark.sql import functions as F
 BROADCAST_DUPLICATES = 100_000
 CODE = "_code"
 _MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
-CODES = ("null_id", "malformed_id", "duplicate_id", "null_text", "text_too_long", "malformed_text")
+CODES = {
+    "null_id": ("doc_id IS NULL", "'the id is null'"),
+    "malformed_id": ("cast(doc_id AS binary) != encode(doc_id, 'UTF-8')", "'the id is not valid UTF-8'"),
+    "duplicate_id": ("copies > 1", "format_string('%d rows of this run have this id', copies)"),
+    "null_text": ("text IS NULL", "'the text is null'"),
+    "text_too_long": ("length(text) > {most}", "format_string('%d code points, source.max_chars is {most}', chars)"),
+    "malformed_text": (
+        "cast(text AS binary) != encode(text, 'UTF-8')",
+        "'the text is not valid UTF-8 (a lone surrogate, or cut in the middle of a character)'",
+    ),
+}
+"""Code -> what is wrong with a row, and in words, as SQL; the first that holds counts.
+
+Of bytes that are not UTF-8, a lone surrogate for one: Java's round trip replaces them, so the bytes differ.
+"""
 
 
 def with_copies(rows: DataFrame) -> DataFrame:
@@ -30,15 +44,8 @@ def judge(rows: DataFrame, max_chars: int) -> DataFrame:
         rows: doc_id, text, copies.
         max_chars: code points a text may have.
     """
-    code = (
-        F.when(F.col("doc_id").isNull(), "null_id")
-        .when(_malformed("doc_id"), "malformed_id")
-        .when(F.col("copies") > 1, "duplicate_id")
-        .when(F.col("text").isNull(), "null_text")
-        .when(F.length("text") > max_chars, "text_too_long")
-        .when(_malformed("text"), "malformed_text")
-    )
-    return rows.withColumn("chars", F.length("text")).withColumn(CODE, code)
+    cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
+    return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))
 
 
 def documents(judged: DataFrame) -> DataFrame:
@@ -51,8 +58,12 @@ def documents(judged: DataFrame) -> DataFrame:
 
 def refused(judged: DataFrame, max_chars: int) -> DataFrame:
     """doc_id, stage, code and detail of the rows that are not."""
+    cases = " ".join(f"WHEN '{code}' THEN {said}" for code, (_, said) in CODES.items()).format(most=max_chars)
     return judged.where(F.col(CODE).isNotNull()).select(
-        "doc_id", F.lit("source").alias("stage"), F.col(CODE).alias("code"), _detail(max_chars).alias("detail")
+        "doc_id",
+        F.lit("source").alias("stage"),
+        F.col(CODE).alias("code"),
+        F.expr(f"CASE {CODE} {cases} END").alias("detail"),
     )
 
 
@@ -63,22 +74,3 @@ def passthrough_hash(columns: list[str]) -> Column:
     # A fixed zone: a session's own would make every timestamp look changed on another machine.
     options = {"timeZone": "UTC", "ignoreNullFields": "false", "timestampFormat": f"{_MICROSECONDS}XXX"}
     return F.sha2(F.to_json("passthrough", {**options, "timestampNTZFormat": _MICROSECONDS}), 256)
-
-
-def _malformed(column: str) -> Column:
-    """Bytes that are not UTF-8, a lone surrogate for one: Java's round trip replaces them, so the bytes differ."""
-    return F.col(column).cast("binary") != F.encode(F.col(column), "UTF-8")
-
-
-def _detail(max_chars: int) -> Column:
-    return (
-        F.when(F.col(CODE) == "null_id", F.lit("the id is null"))
-        .when(F.col(CODE) == "malformed_id", F.lit("the id is not valid UTF-8"))
-        .when(F.col(CODE) == "duplicate_id", F.format_string("%d rows of this run have this id", F.col("copies")))
-        .when(F.col(CODE) == "null_text", F.lit("the text is null"))
-        .when(
-            F.col(CODE) == "text_too_long",
-            F.format_string(f"%d code points, source.max_chars is {max_chars}", F.col("chars")),
-        )
-        .otherwise(F.lit("the text is not valid UTF-8 (a lone surrogate, or cut in the middle of a character)"))
-    )

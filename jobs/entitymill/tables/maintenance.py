@@ -101,7 +101,7 @@ def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
     with in_turn(tables.spark), configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
-        Staging(tables, lease.commits, lease).discard()
+        Staging(tables, lease).discard()
         publisher.take_back(tables, lease.commits, lease.before.last, lease.before.done)
         Kept(tables).drop()
         yield lease.commits

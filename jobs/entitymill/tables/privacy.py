@@ -85,7 +85,8 @@ def redact(
                 f"{left_out} of {total} rows of {settings.source.path} are not as {tables.place} knows them, or were "
                 "refused: run the job first, or leave them out with --partly."
             )
-        _write(spark, _shaped(rows, source, mask), to)
+        shaped = _shaped(rows, source, mask)
+        shaped.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
     finally:
         rows.unpersist()
     return Redacted(found["documents"], found["mentions"] or 0, left_out)
@@ -138,7 +139,8 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
         if not there and source.location and not to.startswith(TABLE):
-            overlapping_paths.check_output(spark, source.location, to)
+            address, ask = storage.qualify(spark, to), (partial(storage.exists, spark), partial(storage.names, spark))
+            overlapping_paths.check(source.location, address, *ask)
     except OSError as error:
         raise OutputError(f"--to: {to} cannot be reached: {error}.") from error
     except SettingsError as error:
@@ -151,10 +153,6 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
         properties = {}
     if PROPERTY not in properties:
         raise OutputError(f"--to: something is at {to} that `entitymill redact` did not write; choose another place.")
-
-
-def _write(spark: SparkSession, rows: DataFrame, to: str) -> None:
-    rows.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
 
 
 RECORD = "erasures"
@@ -194,7 +192,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
             )
         for table, found in held.items():
             if found:
-                commits.change(table, partial(_delete, tables, table, wanted))
+                commits.change(table, partial(tables.exchange, table, wanted, tables.read(table).limit(0)))
         maintenance.purge_all(tables, 0)
         table_setup.create(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
@@ -219,7 +217,3 @@ def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
     """doc_id -> rows."""
     found = tables.read(name).join(F.broadcast(wanted), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
-
-
-def _delete(tables: Tables, name: str, wanted: DataFrame) -> None:
-    tables.exchange(name, wanted, tables.read(name).limit(0))

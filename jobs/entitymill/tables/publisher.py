@@ -107,11 +107,12 @@ class Publisher:
         if unit.known or removed is not None:
             change = self._exchange_of(unit, removed)
         if self._annotations:
-            change("annotations", table_rows.annotated(unit.recognised, self._stamp).to(schemas.ANNOTATION_TABLE))
+            annotated = unit.recognised.withColumn("run_id", F.lit(self._stamp.run_id))
+            change("annotations", annotated.to(schemas.ANNOTATION_TABLE))
         elif self._outdated and (unit.known or removed is not None):
             change("annotations", self.tables.read("annotations").limit(0))
-        change("entities", table_rows.entities(unit.recognised, self._schema, self._stamp).to(self._schema))
-        done = table_rows.documents(unit.recognised, self._stamp).select(*schemas.DOCUMENTS.names).to(schemas.DOCUMENTS)
+        change("entities", table_rows.entities(unit.recognised, self._stamp).to(self._schema))
+        done = table_rows.documents(unit.recognised, self._stamp).to(schemas.DOCUMENTS)
         if removed is not None and tombstones:
             done = done.unionByName(table_rows.tombstones(removed, self._stamp), allowMissingColumns=True)
         change("documents", done)
@@ -119,11 +120,6 @@ class Publisher:
     def remove(self, ids: DataFrame, *, tombstones: bool = False) -> None:
         """Take documents out of the tables: as `publish`, where there is no unit to do it with."""
         nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNISED))
-        carried = [field for field in self._schema if field.name not in schemas.ENTITY_COLUMNS]
-        if carried:
-            nothing = nothing.withColumn("passthrough", F.lit(None).cast(T.StructType(carried)))
-        if self._annotations:
-            nothing = nothing.withColumns({f.name: F.lit(None).cast(f.dataType) for f in schemas.ANNOTATIONS})
         self.publish(Unit(nothing, known=True, counted=Counted(ids=[])), ids, tombstones=tombstones)
 
     def clear(self) -> None:
@@ -260,5 +256,5 @@ class Rejects:
         self._commits.append(self._rows(refused), "rejects")
 
     def _rows(self, refused: DataFrame) -> DataFrame:
-        made = table_rows.rejects(refused, self._stamp).select(*schemas.REJECTS.names).to(schemas.REJECTS)
+        made = table_rows.rejects(refused, self._stamp).to(schemas.REJECTS)
         return self._tables.sized(made)

@@ -8,7 +8,6 @@ that died in the swap, swaps it in first. Every step of the swap may be done aga
 from __future__ import annotations
 
 import json
-from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
@@ -17,7 +16,7 @@ from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.platform import storage
 from entitymill.tables import table_setup
-from entitymill.tables.commits import Commits, retried
+from entitymill.tables.commits import retried
 from entitymill.tables.layout import Tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher, take_back
@@ -32,10 +31,10 @@ _STAGED = ("documents", "entities", "annotations")
 class Staging:
     """What waits to be swapped into an output."""
 
-    def __init__(self, tables: Tables, commits: Commits, lease: Lease) -> None:
+    def __init__(self, tables: Tables, lease: Lease) -> None:
         """Nothing is read yet."""
         self._tables = tables
-        self._commits = commits
+        self._commits = lease.commits
         self._lease = lease
         self._staged = Tables(tables.spark, tables.settings, staged=True)
         self._whole = False
@@ -147,18 +146,18 @@ class Staging:
         self._commits.replace(self._tables.sized(rows, by="label" if name == "entities" else None), name)
 
     def _merged(self, collected: DataFrame) -> DataFrame:
-        parts = [self._staged.read("entities")]
-        if not self._whole:
-            if not self._tables.exists("entities"):
-                raise OutputError(
-                    f"output: {self._tables.address('entities')} is gone: another run, or somebody, has just taken it away; "
-                    "run again."
-                )
-            held = self._tables.read("entities")
-            if schemas.NORMALIZED.name not in held.columns:
-                held = normalized(held)
-            parts.append(held.join(collected.select("doc_id"), "doc_id", "left_anti"))
-        return reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)
+        rows = self._staged.read("entities")
+        if self._whole:
+            return rows
+        if not self._tables.exists("entities"):
+            raise OutputError(
+                f"output: {self._tables.address('entities')} is gone: another run, or somebody, has just taken it away; "
+                "run again."
+            )
+        held = self._tables.read("entities")
+        if schemas.NORMALIZED.name not in held.columns:
+            held = normalized(held)
+        return rows.unionByName(held.join(collected.select("doc_id"), "doc_id", "left_anti"), allowMissingColumns=True)
 
     def _drop(self) -> None:
         for name in _STAGED:

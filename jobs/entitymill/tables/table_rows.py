@@ -1,4 +1,4 @@
-"""Recognised documents -> rows of the tables."""
+"""Recognised documents -> rows of the tables, and columns beside theirs, which `to(schema)` leaves out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.platform.sql_text import literal, quoted_part
+from entitymill.platform.sql_text import literal
 from entitymill.source import row_checks
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
@@ -40,23 +39,17 @@ def normalized(mentions: DataFrame) -> DataFrame:
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
-def entities(recognised: DataFrame, schema: T.StructType, stamp: Stamp) -> DataFrame:
+def entities(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     """One row per mention."""
     carried = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *carried)
     rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in carried))
-    stamped = normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
-    return stamped.select(*(F.col(quoted_part(name)) for name in schema.names))
-
-
-def annotated(recognised: DataFrame, stamp: Stamp) -> DataFrame:
-    """One row per document."""
-    return recognised.select("doc_id", "ner", "ner_chunk", F.lit(stamp.run_id).alias("run_id"))
+    return normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
 
 
 def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     """One row per document."""
-    rows = recognised.withColumns(
+    return recognised.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
             "entities": F.size("mentions"),
@@ -67,7 +60,6 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
             **stamp.columns(),
         }
     )
-    return rows.drop("mentions", "passthrough", "encoding_seconds", "inference_seconds", "failure", "ner", "ner_chunk")
 
 
 def tombstones(ids: DataFrame, stamp: Stamp) -> DataFrame:

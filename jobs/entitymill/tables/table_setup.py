@@ -17,8 +17,8 @@ from entitymill.tables.layout import NAMES, OF_UNITS, PROPERTY, Tables
 from entitymill.tables.table_rows import normalized
 
 
-def check_place(tables: Tables) -> None:
-    """Find out before any work whether tables can be written here; make the catalog schema where it is missing.
+def check_place(tables: Tables, *, make: bool = True) -> None:
+    """Find out before any work whether tables can be written here; make the catalog schema where it is missing, if so told.
 
     Raises:
         OutputError: they cannot.
@@ -38,24 +38,11 @@ def check_place(tables: Tables) -> None:
     try:
         with storage.storage_told_apart():
             # Asked for where it is there, too, it is refused to who may make tables alone.
-            if not tables.spark.catalog.databaseExists(name):
+            if not tables.spark.catalog.databaseExists(name) and make:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
     except (PySparkException, Py4JJavaError) as error:
-        raise OutputError(f"output.schema: {tables.settings.schema_} does not exist and cannot be created.") from error
-
-
-def check_schema(tables: Tables) -> None:
-    """Find out whether the catalog schema is there; where it is not, whether it could be made is not known.
-
-    Raises:
-        OutputError: its catalog is not there, or may not be asked.
-    """
-    name = tables.settings.schema_ or ""
-    try:
-        with storage.storage_told_apart():
-            tables.spark.catalog.databaseExists(quoted_in(tables.spark, name))
-    except (PySparkException, Py4JJavaError) as error:
-        raise OutputError(f"output.schema: {name} cannot be looked for: is its catalog there?") from error
+        wrong = "does not exist and cannot be created." if make else "cannot be looked for: is its catalog there?"
+        raise OutputError(f"output.schema: {tables.settings.schema_} {wrong}") from error
 
 
 def check_ours(tables: Tables) -> None:
