@@ -112,10 +112,19 @@ def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict
     """The files that a saved detector is read from, and their addresses: what lies beside them decides nothing.
 
     Raises:
-        ModelError: it is none.
+        ModelError: nothing is there, or it is none.
     """
-    place = _saved_detector_at(spark, settings)
+    if PRETRAINED.fullmatch(settings.model):
+        raise ModelError(
+            f"segmentation.model: {settings.model} is on Spark NLP's models hub, which recognition.engine sparknlp alone "
+            "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
+        )
     try:
+        place = storage.driver_first(settings.model).rstrip("/")
+        if not storage.exists(spark, place):
+            way = requirements.missing_model(settings.model)
+            way = way or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+            raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
         parts = [path for path, *_ in storage.files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path]
     except OSError as error:
         raise _no_detector(settings, error) from error
@@ -126,30 +135,6 @@ def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict
 
 def _no_detector(settings: SegmentationSettings, why: object) -> ModelError:
     return ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel ({why}).")
-
-
-def _saved_detector_at(spark: SparkSession, settings: SegmentationSettings) -> str:
-    """The address of a saved sentence detector.
-
-    Raises:
-        ModelError: nothing is there, or the storage does not say.
-    """
-    if PRETRAINED.fullmatch(settings.model):
-        raise ModelError(
-            f"segmentation.model: {settings.model} is on Spark NLP's models hub, which recognition.engine sparknlp alone "
-            "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
-        )
-    try:
-        address = storage.driver_first(settings.model)
-        if storage.exists(spark, address):
-            return address.rstrip("/")
-    except OSError as error:
-        raise ModelError(f"segmentation.model: {settings.model} cannot be read: {error}.") from error
-    way = (
-        requirements.missing_model(settings.model)
-        or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
-    )
-    raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
 
 
 def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:

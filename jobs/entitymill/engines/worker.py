@@ -107,35 +107,28 @@ class Worker:
         work = isolation.Work(self.factory, (model, detector, self.run))
         failed: list[str] = []
         for window in windows(batches):
-            results = self._recognised(work, window)
-            failed += [key for result in results for key in recognised_rows.failed_ids(result)]
-            if len(failed) > MOST_FAILED:
-                log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
-                raise WorkerError(
-                    f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: so many are not to "
-                    "blame, or limits.batch_seconds is too short for them; the worker's log names them."
-                )
-            yield from results
+            for result in self._recognised(work, window):
+                failed += recognised_rows.failed_ids(result)
+                if len(failed) > MOST_FAILED:
+                    log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
+                    raise WorkerError(
+                        f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: so many are "
+                        "not to blame, or limits.batch_seconds is too short for them; the worker's log names them."
+                    )
+                yield result
 
-    def _recognised(self, work: isolation.Work, window: pa.RecordBatch) -> list[pa.RecordBatch]:
+    def _recognised(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         try:
-            return [isolation.child(work)(window, self._limit(window))]
+            yield isolation.child(work)(window, self._limit(window))
         except isolation.LostError as lost:
-            parts = [window.slice(row, 1) for row in range(window.num_rows)]
-            log.warning("the tagger was lost (%s): %d documents are tried one by one", lost.detail, len(parts))
-        return list(self._one_by_one(work, parts))
+            log.warning("the tagger was lost (%s): %d documents are tried one by one", lost.detail, window.num_rows)
+            yield from (self._alone(work, window.slice(row, 1)) for row in range(window.num_rows))
 
-    def _one_by_one(self, work: isolation.Work, parts: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        failed = 0
-        for document in parts:
-            try:
-                result = isolation.child(work)(document, self._limit(document))
-            except isolation.LostError as lost:
-                result = recognised_rows.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
-                failed += 1
-            yield result
-            if failed > MOST_FAILED:
-                return
+    def _alone(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
+        try:
+            return isolation.child(work)(document, self._limit(document))
+        except isolation.LostError as lost:
+            return recognised_rows.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
 
     def _limit(self, window: pa.RecordBatch) -> float:
         return min(LONGEST_WAIT, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
