@@ -73,7 +73,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         (["model.path=models/sentence_detector"], 5, "models/sentence_detector is a saved Spark NLP model, not a model bu"),
         (["model.path=dslim/some-NER"], 5, "model.path: nothing is at dslim/some-NER. If it is a model's name on the Hugg"),
         (["segmentation.model=/nowhere"], 5, "segmentation.model: nothing is at /nowhere"),
-        (["segmentation.model=conf"], 5, "segmentation.model: conf is not a saved SentenceDetectorDLModel ("),
+        (["segmentation.model=conf"], 5, "segmentation.model: conf cannot be read as a saved SentenceDetectorDLModel ("),
         (["output.path=/proc/entitymill"], 1, "output.path: /proc/entitymill cannot be written: "),
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else "",

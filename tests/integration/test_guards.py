@@ -52,6 +52,7 @@ def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(
         job.run(*others)
     assert command.main(options) == 4
     assert "3 of the 10 documents" in capfd.readouterr().err
+    assert command.main([*options, "--full"]) == 4
     assert len(ids(job)) == len(read_delta(job.output / "entities").to_pylist()) / 2 == 10
     assert command.main([*options, "--allow-removals"]) == 0
     assert ids(job) == {key for key, _ in TEN[:7]}

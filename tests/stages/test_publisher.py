@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
+from entitymill import schemas
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables, publisher
 from entitymill.tables.commits import Commits
-from entitymill.tables.publisher import Counted
+from entitymill.tables.publisher import Counted, Publisher, Unit
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, Writing, tables_at
@@ -106,3 +109,17 @@ def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
     for name, epoch in (("young", 5), ("old", 4)):
         Commits(tables, name, epoch).append(runs._frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
     assert [row["run_id"] for row in tables.read("runs").collect()] == ["young"]
+
+
+def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables: Tables) -> None:
+    """Of which the nothing that comes in their place has none."""
+    carried = [T.StructField("lang", T.StringType(), nullable=False)]
+    commits = Commits(tables, "run", 1)
+    publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
+    rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
+    none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
+    publisher.publish(Unit(rows.withColumns(none), False, Counted("a", "b", ["a", "b"])))
+    publisher.remove(tables.spark.createDataFrame([("a",)], "doc_id string"))
+    for name in ("entities", "annotations", "documents"):
+        assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}
+    assert {row["lang"] for row in tables.read("entities").collect()} == {"en"}

@@ -134,7 +134,7 @@ def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict
 
 
 def _no_detector(settings: SegmentationSettings, why: object) -> ModelError:
-    return ModelError(f"segmentation.model: {settings.model} is not a saved SentenceDetectorDLModel ({why}).")
+    return ModelError(f"segmentation.model: {settings.model} cannot be read as a saved SentenceDetectorDLModel ({why}).")
 
 
 def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:

@@ -202,7 +202,8 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     """
     system, java_path = hadoop_path(spark, directory)
     # Of two runs that start at once, each removes its own.
-    _, probe = hadoop_path(spark, f"{directory}/.entitymill-probe-{uuid.uuid4().hex}")
+    gateway: Any = spark.sparkContext._jvm
+    probe = gateway.org.apache.hadoop.fs.Path(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _asking(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")
