@@ -48,7 +48,7 @@ test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit and integration tests (half an hour on a busy machine)
+test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -o faulthandler_exit_on_timeout=true
 
