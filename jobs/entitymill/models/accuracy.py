@@ -27,6 +27,13 @@ from entitymill.recognition.tagger.inference import Tagger
 
 Mentions = set[tuple[int, int, int, str]]
 """(sentence, first token, token after the last, label) of each."""
+TOKENS, TAGS, TEXT = "tokens", "tags", "text"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
+_WORD = re.compile(r"\w+|[^\w\s]")
+"""A run of letters, digits and underscores, or one other sign: near enough to a tokenizer's tokens to compare two runs."""
+MAX_SENTENCES = 200_000
+"""Read at most; the sample is spread over these."""
+LONGEST_SENTENCE = 1000
 
 
 @dataclass(frozen=True)
@@ -129,15 +136,6 @@ def _mentions(
         (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind])
         for first, last, kind in zip(spans.first, spans.last, spans.kinds, strict=True)
     }
-
-
-TOKENS, TAGS, TEXT = "tokens", "tags", "text"
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
-_WORD = re.compile(r"\w+|[^\w\s]")
-"""A run of letters, digits and underscores, or one other sign: near enough to a tokenizer's tokens to compare two runs."""
-MAX_SENTENCES = 200_000
-"""Read at most; the sample is spread over these."""
-LONGEST_SENTENCE = 1000
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,12 @@ NETWORKS = {
 }
 """Class -> what its network's archive is called, before the engine."""
 METADATA, FIELDS = "metadata", "fields"
+MAX_MEMBERS = 10_000
+MAX_BYTES = 16 * 2**30
+MAX_RATIO = 200
+"""Times its own size that an archive may unpack to; networks and vocabularies stay far below."""
+_FREE_BYTES = 2**20
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -168,14 +174,6 @@ def _one(directory: Path, suffix: str, where: str) -> Path:
 
 def _names() -> str:
     return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
-
-
-MAX_MEMBERS = 10_000
-MAX_BYTES = 16 * 2**30
-MAX_RATIO = 200
-"""Times its own size that an archive may unpack to; networks and vocabularies stay far below."""
-_FREE_BYTES = 2**20
-_BLOCK = 2**20
 
 
 def unpack(archive: Path, into: Path, where: str) -> None:

@@ -13,6 +13,20 @@ from entitymill.errors import SessionError, SettingsError
 DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4")}
 """Of Spark -> of Delta, and the make target that fetches it into the directory of its name."""
 SPARK_NLP_SCALA = "2.12"
+_SPARK = (
+    "install it with `pip install 'entitymill[spark]'` (Spark 3.5; for Spark 4.0 entitymill[spark4]), or submit to a Spark "
+    "that is there with spark-submit"
+)
+PREPARE = "packages for preparing models: `pip install nncf safetensors deltalake`, or in the repository `make prepare`"
+_PACKAGES = {
+    "pyspark": ("PySpark", _SPARK),
+    "py4j": ("PySpark", _SPARK),
+    "delta": ("delta-spark", _SPARK),
+    "sparknlp": ("Spark NLP", "install it with `pip install 'entitymill[sparknlp]'`"),
+}
+"""Module -> what people call it, and how to get it."""
+MODELS = "models"
+"""Directory of the models that the repository carries, as settings name them."""
 
 
 def check_spark(version: str) -> None:
@@ -74,22 +88,6 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
 def _release(version: str) -> str:
     """The first two numbers."""
     return ".".join(version.split(".")[:2])
-
-
-_SPARK = (
-    "install it with `pip install 'entitymill[spark]'` (Spark 3.5; for Spark 4.0 entitymill[spark4]), or submit to a Spark "
-    "that is there with spark-submit"
-)
-PREPARE = "packages for preparing models: `pip install nncf safetensors deltalake`, or in the repository `make prepare`"
-_PACKAGES = {
-    "pyspark": ("PySpark", _SPARK),
-    "py4j": ("PySpark", _SPARK),
-    "delta": ("delta-spark", _SPARK),
-    "sparknlp": ("Spark NLP", "install it with `pip install 'entitymill[sparknlp]'`"),
-}
-"""Module -> what people call it, and how to get it."""
-MODELS = "models"
-"""Directory of the models that the repository carries, as settings name them."""
 
 
 def require(asked_by: str, extra: str, *modules: str) -> None:

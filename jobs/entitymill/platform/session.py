@@ -35,6 +35,8 @@ QUICK_START = "-XX:TieredStopAtLevel=1"
 _TURNS: dict[object, threading.RLock] = {}
 _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
+_sent: dict[tuple[str, str], Path] = {}
+"""(session, name) -> the file that its executors fetch."""
 
 
 def open_session(
@@ -228,10 +230,6 @@ def ship_package(spark: SparkSession) -> None:
         for source in sources:
             zipped.write(source, source.relative_to(_PACKAGE.parent))
     send(spark, archive, code=True)
-
-
-_sent: dict[tuple[str, str], Path] = {}
-"""(session, name) -> the file that its executors fetch."""
 
 
 def scratch(prefix: str) -> Path:

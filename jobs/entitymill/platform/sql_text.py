@@ -14,6 +14,11 @@ MOST_LEVELS = 3
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`(?=\.|$)")
 _PLAIN = re.compile(r"[^.`][^.]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_OF_THE_READING = re.compile(
+    r"\b(input_file_name|input_file_block_start|input_file_block_length|spark_partition_id|monotonically_increasing_id)`?\s*\(",
+    re.IGNORECASE,
+)
+_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def parts(name: str) -> tuple[str, ...]:
@@ -88,13 +93,6 @@ def ddl(kind: T.DataType) -> str:
     if isinstance(kind, T.MapType):
         return f"map<{ddl(kind.keyType)}, {ddl(kind.valueType)}>"
     return kind.simpleString()
-
-
-_OF_THE_READING = re.compile(
-    r"\b(input_file_name|input_file_block_start|input_file_block_length|spark_partition_id|monotonically_increasing_id)`?\s*\(",
-    re.IGNORECASE,
-)
-_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def check_condition(where: str) -> None:

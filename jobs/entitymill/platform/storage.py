@@ -24,6 +24,21 @@ from entitymill.platform import spark_connect
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
+_CREDENTIALS = re.compile(
+    r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
+    r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
+)
+_SILENT = re.compile(
+    r"Unable to execute HTTP request: (?P<reason>[^\n]{1,160}?)(?:\n|$)"
+    r"|(?:ConnectException|ConnectTimeoutException|SocketTimeoutException|UnknownHostException|NoHttpResponseException"
+    r"|NoRouteToHostException)(?:: (?P<other>[^\n]{1,160}?))?(?:\n|$)"
+)
+_FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
+_CLIENTS = re.compile(
+    r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
+)
+"""Without one of these in it, an error of the network is Spark's own: a lost executor, for one."""
+_ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 
 
 def forget(spark: SparkSession) -> None:
@@ -227,23 +242,6 @@ def java_message(error: Py4JJavaError) -> str:
         cause = cause.getCause()
     lines = str(cause.getMessage() or cause.getClass().getSimpleName()).strip().splitlines()
     return lines[0] if lines else ""
-
-
-_CREDENTIALS = re.compile(
-    r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
-    r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
-)
-_SILENT = re.compile(
-    r"Unable to execute HTTP request: (?P<reason>[^\n]{1,160}?)(?:\n|$)"
-    r"|(?:ConnectException|ConnectTimeoutException|SocketTimeoutException|UnknownHostException|NoHttpResponseException"
-    r"|NoRouteToHostException)(?:: (?P<other>[^\n]{1,160}?))?(?:\n|$)"
-)
-_FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
-_CLIENTS = re.compile(
-    r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
-)
-"""Without one of these in it, an error of the network is Spark's own: a lost executor, for one."""
-_ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 
 
 def storage_fault(text: str, address: str | None = None) -> StorageError | None:

@@ -18,6 +18,10 @@ from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
 from entitymill.recognition.tokens import Segments
 
+_METADATA = pa.map_(pa.string(), pa.string())
+_LEAST_PLAIN = 1e-3
+"""java.lang.Float.toString writes smaller numbers with an exponent."""
+
 
 @dataclass(frozen=True)
 class Recognised:
@@ -141,11 +145,6 @@ def _summed(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.
     """[texts] sum of values[starts[i]:starts[i + 1]]."""
     sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
     return sums[starts[1:]] - sums[starts[:-1]]
-
-
-_METADATA = pa.map_(pa.string(), pa.string())
-_LEAST_PLAIN = 1e-3
-"""java.lang.Float.toString writes smaller numbers with an exponent."""
 
 
 def annotate(found: Found) -> dict[str, pa.ListArray]:

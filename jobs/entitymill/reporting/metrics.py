@@ -32,6 +32,7 @@ PUSH_SECONDS = 5
 MOST_LABELS = 100
 _WORKERS = ("encoding", "inference", "segmentation")
 """Stages whose seconds are summed over all cores."""
+_OVER_ALL = "over all runs of the output"
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,6 @@ def _of_summary(figures: _Figures, summary: Summary) -> None:
     figures.add(
         "Gauge", "run_worker_seconds", "Parts of recognition in the last run, summed over all cores", workers, "stage"
     )
-
-
-_OVER_ALL = "over all runs of the output"
 
 
 def _of_totals(figures: _Figures, totals: Totals) -> None:

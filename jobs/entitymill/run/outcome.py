@@ -23,10 +23,13 @@ from entitymill.platform import requirements
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
 
+log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
 """In the place of a file's path."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALLED = 128
 
 
 class Stopped(KeyboardInterrupt):
@@ -103,11 +106,6 @@ def write(path: str, summary: Summary | None, error: BaseException | None, log: 
         sys.stdout.write(content + "\n")
     else:
         Path(path).write_text(content + "\n", encoding="utf8")
-
-
-log = logging.getLogger("entitymill")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SIGNALLED = 128
 
 
 @contextmanager

@@ -22,6 +22,7 @@ _CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
 _PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
 LONGEST_WORDS = 300
 """Characters of what Spark or Delta says that are passed on."""
+_TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
 
 def of_reading(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
@@ -85,9 +86,6 @@ def _text_files(spark: SparkSession, path: str) -> tuple[str, str] | None:
     if first is None or found is None:
         return None
     return found, path if path.endswith(first.rpartition("/")[2]) else first.removeprefix("file:")
-
-
-_TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
 
 def unreadable_type(error: Exception) -> str | None:

@@ -37,6 +37,8 @@ PAUSE_SECONDS = 0.5
 _SESSION = "spark.databricks.delta."
 _STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
+_SCHEMES = ("s3:", "s3a:", "s3n:")
+_ARBITERS = ("S3DynamoDBLogStore",)
 
 
 class Commits:
@@ -154,10 +156,6 @@ def _classes(error: Exception) -> str:
             cause = cause.getCause()
         return " ".join(named)
     return str(error)[:2000] if isinstance(error, PySparkException) else type(error).__name__
-
-
-_SCHEMES = ("s3:", "s3a:", "s3n:")
-_ARBITERS = ("S3DynamoDBLogStore",)
 
 
 class Claims:

@@ -36,6 +36,9 @@ PROPERTY = "entitymill.redacted"
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
+RECORD = "erasures"
+MOST = 100_000
+"""Ids at a time: the driver holds them, and every task a copy."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,6 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
         properties = {}
     if PROPERTY not in properties:
         raise OutputError(f"--to: something is at {to} that `entitymill redact` did not write; choose another place.")
-
-
-RECORD = "erasures"
-MOST = 100_000
-"""Ids at a time: the driver holds them, and every task a copy."""
 
 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:

@@ -32,6 +32,7 @@ from entitymill.tables.commits import Commits
 from entitymill.tables.layout import OF_UNITS, Tables
 from entitymill.tables.table_rows import Stamp
 
+log = logging.getLogger(__name__)
 FEW = 1000
 """Documents that Delta is told by name: so a table changes at half the cost of a MERGE."""
 
@@ -162,9 +163,6 @@ def adopt(tables: Tables, commits: Commits) -> None:
     if tables.read("documents").where("slice IS NOT NULL").take(1):
         update = f"UPDATE {tables.reference('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608  # quoted
         commits.change("documents", lambda: tables.spark.sql(update))
-
-
-log = logging.getLogger(__name__)
 
 
 class Mark(NamedTuple):

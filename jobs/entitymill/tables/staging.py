@@ -26,6 +26,7 @@ _KIND, _COMPLETE = "entitymill.staging", "entitymill.complete"
 _READY, _SPENT = "true", "spent"
 _STAGED = ("documents", "entities", "annotations")
 """Dropped in this order: without its documents, a staging is nothing."""
+_WRITTEN, _REPLACED = "written", "replaced"
 
 
 class Staging:
@@ -162,9 +163,6 @@ class Staging:
     def _drop(self) -> None:
         for name in _STAGED:
             self._staged.drop(name)
-
-
-_WRITTEN, _REPLACED = "written", "replaced"
 
 
 def swap_parquet(tables: Tables, frame: DataFrame, lease: Lease) -> None:

@@ -16,6 +16,12 @@ from entitymill.tables.commits import retried
 from entitymill.tables.layout import NAMES, OF_UNITS, PROPERTY, Tables
 from entitymill.tables.table_rows import normalized
 
+_VECTORS = "delta.enableDeletionVectors"
+_PARTITIONED = {"entities": "label", "runs": "status"}
+_STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
+MAKING_SECONDS = 10
+"""What making a table takes another run at most, between its directory and its first commit."""
+
 
 def check_place(tables: Tables, *, make: bool = True) -> None:
     """Find out before any work whether tables can be written here; make the catalog schema where it is missing, if so told.
@@ -101,13 +107,6 @@ def _parquet_is_ours(tables: Tables) -> bool:
         return ours and not storage.exists(tables.spark, f"{tables.address('entities')}/_delta_log")
     except (PySparkException, Py4JJavaError, OSError):
         return False
-
-
-_VECTORS = "delta.enableDeletionVectors"
-_PARTITIONED = {"entities": "label", "runs": "status"}
-_STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
-MAKING_SECONDS = 10
-"""What making a table takes another run at most, between its directory and its first commit."""
 
 
 def create(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str] | None = None) -> bool:

@@ -25,6 +25,8 @@ ROW_PIECES = 64
 there 64 and 128 are alike; without AMX 64 is the faster."""
 BATCH_PIECES = 768
 """Pieces of a batch: beyond some 1,000 its activations leave the core's cache and each piece gets dearer."""
+IDS, MASK = "input_ids", "attention_mask"
+POSITIONS, SEGMENTS = "positions", "segments"
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,6 @@ def distinct(
             kept.append(number)
         same[number] = found
     return kept, same
-
-
-IDS, MASK = "input_ids", "attention_mask"
-POSITIONS, SEGMENTS = "positions", "segments"
 
 
 class _NotPackableError(Exception):
