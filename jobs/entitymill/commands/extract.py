@@ -120,7 +120,7 @@ def _run(
     from entitymill.tables import Tables
 
     if settings.report.path is not None:
-        requirements.require("report.path", "report", "jinja2", "matplotlib")
+        requirements.require("report.path", "report")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
     errors.print(

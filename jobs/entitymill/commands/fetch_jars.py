@@ -111,8 +111,9 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
         _CLIENTS[chosen][1](wanted, Path(scratch), repository)
-        found = {jar: next(Path(scratch, "jars").glob(f"*{jar.name}"), None) for jar in wanted}
-        for jar, fetched in found.items():
+        found: dict[Jar, Path] = {}
+        for jar in wanted:
+            fetched = next(Path(scratch, "jars").glob(f"*{jar.name}"), None)
             if fetched is None:
                 raise SessionError(f"{chosen} did not fetch {jar.coordinates}: ask your Maven repository's keeper for it.")
             if _digest(fetched) != jar.sha256:
@@ -120,10 +121,11 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
                     f"{jar.name} has SHA-256 {str(_digest(fetched))[:12]}…, this version expects {jar.sha256[:12]}…: it was "
                     "altered or damaged on its way, and nothing was written; empty the client's cache and fetch again."
                 )
+            found[jar] = fetched
         try:
             to.mkdir(parents=True, exist_ok=True)
             for jar, fetched in found.items():
-                shutil.copyfile(str(fetched), to / f".{jar.name}")
+                shutil.copyfile(fetched, to / f".{jar.name}")
                 (to / f".{jar.name}").replace(to / jar.name)
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error

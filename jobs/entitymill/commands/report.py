@@ -49,7 +49,7 @@ def _write(settings: Settings, to: str, run_id: str | None) -> None:
     from entitymill.reporting import after_run, drift
     from entitymill.tables import Tables
 
-    requirements.require("entitymill report", "report", "jinja2", "matplotlib")
+    requirements.require("entitymill report", "report")
     spark = open_session(settings.spark, "entitymill report")
     found = after_run.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     Console().print("page", to, highlight=False, soft_wrap=True, markup=False)

@@ -25,6 +25,17 @@ _SYNC_BYTES = 16
 _ESCAPE = -1
 _SYNC_INTERVAL = 100 * 1024
 """Bytes between two markers, about what Hadoop 3 leaves; a reader of a part of the file looks for the next one."""
+_UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
+         b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
+"""The version uids, of Scala 2.12 and Java, are for writing; a reader that builds no class need not compare them."""
+_ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
+_PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
+_INTEGER_CLASS = (
+    b"sr\0\x11java.lang.Integer" + _UIDS[2] + b"\x02\0\x01I\0\x05valuexr\0\x10java.lang.Number" + _UIDS[3] + b"\x02\0\0xp"
+)
+_STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
+"""What stands before a string, and before an integer: in the first pair, and in later ones."""
+_LONGEST = 0xFFFF
 
 
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
@@ -91,19 +102,6 @@ def _damaged(where: str) -> ModelError:
     return ModelError(f"{where} is a damaged SequenceFile: copy the model again.")
 
 
-_UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
-         b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
-"""The version uids, of Scala 2.12 and Java, are for writing; a reader that builds no class need not compare them."""
-_ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
-_PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
-_INTEGER_CLASS = (
-    b"sr\0\x11java.lang.Integer" + _UIDS[2] + b"\x02\0\x01I\0\x05valuexr\0\x10java.lang.Number" + _UIDS[3] + b"\x02\0\0xp"
-)
-_STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
-"""What stands before a string, and before an integer: in the first pair, and in later ones."""
-_LONGEST = 0xFFFF
-
-
 def _pattern(template: bytes) -> re.Pattern[bytes]:
     pattern = re.escape(template)
     for uid in _UIDS:
@@ -126,10 +124,10 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """
 
     def after(template: bytes, at: int) -> int:
-        found = _PATTERNS[template].match(content, at)
-        if found is None:
+        matched = _PATTERNS[template].match(content, at)
+        if matched is None:
             raise ValueError(at)
-        return found.end()
+        return matched.end()
 
     found: list[tuple[str, int]] = []
     count = 0

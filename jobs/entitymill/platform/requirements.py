@@ -25,6 +25,8 @@ _PACKAGES = {
     "sparknlp": ("Spark NLP", "install it with `pip install 'entitymill[sparknlp]'`"),
 }
 """Module -> what people call it, and how to get it."""
+EXTRAS = {"report": ("jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
+"""Extra of this package -> the modules that it brings."""
 MODELS = "models"
 """Directory of the models that the repository carries, as settings name them."""
 
@@ -90,18 +92,17 @@ def _release(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def require(asked_by: str, extra: str, *modules: str) -> None:
+def require(asked_by: str, extra: str) -> None:
     """Find out, before any work, whether what a setting or a command asks for can be done.
 
     Args:
         asked_by: setting or command, for the message.
-        extra: of this package that brings the modules.
-        modules: that are needed.
+        extra: of EXTRAS.
 
     Raises:
         SettingsError: one is missing.
     """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(f"{asked_by}: {', '.join(missing)} is not installed: pip install 'entitymill[{extra}]'.")
 

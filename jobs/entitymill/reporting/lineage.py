@@ -136,7 +136,7 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     if settings.lineage.url is None or not wanted:
         yield None
         return
-    requirements.require("lineage.url", "lineage", "openlineage")
+    requirements.require("lineage.url", "lineage")
     lineage = Lineage(settings)
     try:
         yield lineage

@@ -5,8 +5,6 @@ It refuses the output of another source, and to remove more documents than anybo
 
 from __future__ import annotations
 
-from functools import partial
-
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -14,7 +12,6 @@ from pyspark.sql import functions as F
 
 from entitymill.engines.engine import Engine
 from entitymill.errors import OutputError, RejectedError, SettingsError
-from entitymill.platform import overlapping_paths, storage
 from entitymill.run import failed_documents
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
@@ -139,11 +136,7 @@ def opened(
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
         try:
-            address, ask = (
-                storage.qualify(spark, settings.output.path),
-                (partial(storage.exists, spark), partial(storage.names, spark)),
-            )
-            overlapping_paths.check(source.location, address, *ask)
+            source.check_output(settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
     summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))

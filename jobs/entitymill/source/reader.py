@@ -62,6 +62,20 @@ class Source:
         """All rows with their `copies`, `chars` and row_checks.CODE; runs a job that looks for duplicate ids."""
         return row_checks.judge(row_checks.with_copies(self.rows), self.settings.max_chars)
 
+    def check_output(self, output: str) -> None:
+        """Refuse a place for a table that lies in this source, around it, or in another table.
+
+        Args:
+            output: a path.
+
+        Raises:
+            SettingsError: it does.
+            OSError: its scheme is unknown, or that scheme's client is not set up.
+        """
+        spark = self.rows.sparkSession
+        address = storage.qualify(spark, output)
+        overlapping_paths.check(self.location, address, partial(storage.exists, spark), partial(storage.names, spark))
+
 
 def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     """Find and check the source; reads no rows.

@@ -21,7 +21,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.platform import overlapping_paths, storage
+from entitymill.platform import storage
 from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
 from entitymill.tables import maintenance, table_setup
@@ -142,8 +142,7 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
         if not there and source.location and not to.startswith(TABLE):
-            address, ask = storage.qualify(spark, to), (partial(storage.exists, spark), partial(storage.names, spark))
-            overlapping_paths.check(source.location, address, *ask)
+            source.check_output(to)
     except OSError as error:
         raise OutputError(f"--to: {to} cannot be reached: {error}.") from error
     except SettingsError as error:
