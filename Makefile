@@ -53,14 +53,15 @@ test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -o faulthandler_exit_on_timeout=true
 
 .PHONY: test-faults
-test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, SIGKILL at random, storage that fails (two hours; root for mounts)
+test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, frozen runs that wake up, SIGKILL at random, storage that fails (three hours; root for mounts)
 	$(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
-	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py tests/faults
-	ENTITYMILL_SWAP=all $(BIN)/python -m pytest tests/integration/test_units.py -k swap
+	$(BIN)/python -m pytest -s tests/faults/test_freezes.py
+	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py --deselect tests/faults/test_freezes.py tests/faults
 
 .PHONY: test-faults-smoke
 test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether these tests run (seven minutes)
 	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
+	ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k local-cluster
 
 .PHONY: bench

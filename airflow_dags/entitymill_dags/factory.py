@@ -100,9 +100,7 @@ def params(table: Table) -> dict[str, Param]:
     if table.runner == "databricks_run_now":
         del chosen["settings"]  # the job's own parameters are what it takes
     if table.slice is None and table.runner != "databricks_run_now":
-        chosen["full"] = Param(
-            False, type="boolean", description="Process everything anew, and swap it in as a whole when it is done."
-        )
+        chosen["full"] = Param(False, type="boolean", description="Recompute every document, unit by unit.")
     return chosen
 
 

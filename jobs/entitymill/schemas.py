@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pyspark.sql import types as T
 
-VERSION = "3"
+VERSION = "4"
 """Of these schemas; kept as a property of each table."""
-READABLE = frozenset({"2", VERSION})
-"""Versions of tables that a run goes on with: those of 0.1.0 get what they lack."""
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
@@ -56,16 +54,15 @@ def entities(passthrough: list[T.StructField]) -> T.StructType:
 
 
 ENTITY_COLUMNS = tuple(entities([]).names)
-OLDEST_ENTITY_COLUMNS = tuple(name for name in ENTITY_COLUMNS if name != NORMALIZED.name)
-"""Those that 0.1.0 wrote, too."""
-
 MENTIONS = T.ArrayType(T.StructType([T.StructField(f.name, f.dataType, False) for f in _MENTION]), False)
 
 DOCUMENTS = T.StructType(
     [
         _DOC_ID,
         _column("text_hash", _STRING, "SHA-256 of the text's UTF-8 bytes, hex"),
-        _column("status", _STRING, "done; blank: only white space"),
+        _column(
+            "status", _STRING, "done; blank: only white space; pending: will be recomputed, its mentions may be incomplete"
+        ),
         _column("chars", _INT, "code points of the text"),
         _column("sentences", _INT, "sentences with at least one token"),
         _column("tokens", _INT, "tokens"),
@@ -133,8 +130,12 @@ RUNS = T.StructType(
         _column("seconds", T.MapType(_STRING, T.DoubleType()), "stage -> seconds"),
         _column("sentences_per_second", T.DoubleType(), "sentences over the wall seconds of the whole run"),
         _column("epoch", _LONG, "grows with every run that may write the tables; null where there was nothing to do"),
-        _column("process", _STRING, "where it runs: host, kernel start, process"),
-        _column("until", _TIME, "when a running one is taken for dead unless it says otherwise before"),
+        _column("process", _STRING, "where it runs: host and process id, as JSON"),
+        _column("until", _TIME, "when another run may take over, unless a sign of life comes before"),
+        _column("settled", T.BooleanType(), "whether all its changes are whole; else the next run checks the tables"),
+        _column("slice", _STRING, "digest of source.where, where the run replaced a slice; else null"),
+        _column("source_committed", _LONG, "when the version of a Delta source was committed, milliseconds since 1970"),
+        _column("output_versions", T.MapType(_STRING, _LONG), "table -> its version of Delta when the run ended"),
     ]
 )
 
@@ -150,7 +151,7 @@ ERASURES = T.StructType(
 
 CONSTRAINTS = {
     "entities": "`begin` >= 0 AND `end` > `begin` AND confidence >= 0 AND confidence <= 1",
-    "documents": "status IN ('done', 'blank') AND entities >= 0",
+    "documents": "status IN ('done', 'blank', 'pending') AND entities >= 0",
 }
 """Table -> its CHECK constraint."""
 

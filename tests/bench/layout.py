@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from entitymill.tables import layout
+from entitymill.tables import layout, maintenance
 
 Floats = NDArray[np.float64]
 TARGET = 128 * 2**20
@@ -117,9 +117,9 @@ class Table:
         return sum(float(part.rows.sum()) for part in self.parts) * self.bytes
 
     def compact(self, night: Night) -> None:
-        """As Tables.compact, and Delta's OPTIMIZE."""
-        small = min(TARGET / layout.SMALL_SHARE, self.size() / len(self.parts) / layout.SMALL_PART)
-        if self.files() <= layout.MOST_FILES or self.size() > self.files() * small:
+        """As maintenance.join_small_files, and Delta's OPTIMIZE."""
+        small = min(TARGET / maintenance.SMALL_SHARE, self.size() / len(self.parts) / maintenance.SMALL_PART)
+        if self.files() <= maintenance.MOST_FILES or self.size() > self.files() * small:
             return
         for part in self.parts:
             sizes = part.rows * self.bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -21,9 +20,9 @@ from pyarrow.fs import FileSelector
 from pyspark.sql import SparkSession
 
 from entitymill.platform.session import open_session
-from entitymill.settings.sections import SparkSettings
-from entitymill.tables.commits import Claims
-from entitymill.tables.lease import process_gone, this_process
+from entitymill.settings.sections import OutputSettings, SparkSettings
+from entitymill.tables import Tables
+from entitymill.tables.heartbeats import Heartbeat
 from small_queries import SMALL_QUERIES
 
 from .lake import read
@@ -132,7 +131,7 @@ def spark(store: Store) -> Iterator[SparkSession]:
     before = {name: os.environ.get(name) for name in keys}
     os.environ.update(keys)
     jars = f"{ROOT}/build/jars,{ROOT}/build/jars-s3"
-    session = open_session(SparkSettings(master="local[2]", jars=jars, conf=conf), "claims")
+    session = open_session(SparkSettings(master="local[2]", jars=jars, conf=conf), "heartbeats")
     yield session
     session.stop()
     for name, value in before.items():
@@ -184,7 +183,7 @@ def test_a_storage_that_refuses_ends_the_run_in_one_sentence(store: Store) -> No
 def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_it(store: Store) -> None:
     store.put([(f"{prefix}{number}", text) for number in range(20) for prefix, text in TEXTS])
     for before, fault in enumerate((store.relay.stall, store.relay.refuse)):
-        process = store.start("broken", "limits.unit_rows=12")
+        process = store.start("broken", "limits.unit_rows=12", "limits.lease_seconds=5")
         deadline, published = time.monotonic() + 240, store.commits("broken/documents")
         # Once documents are published that were not, there are tables to be left half done. A commit alone does not tell:
         # what was stalled in the run before arrives late.
@@ -199,31 +198,40 @@ def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_
         assert (process.returncode, "the storage cannot be reached" in err) == (1, True), err
         store.relay.forward()
 
-    code, _, err = store.run("broken", "limits.unit_rows=12")
+    code, _, err = store.run("broken", "limits.unit_rows=12", "limits.lease_seconds=5")
     assert code == 0, err[-2000:]
     expected = sorted((f"{doc}{number}", entity) for number in range(20) for doc, entity in FOUND)
     assert sorted(store.mentions("broken")) == expected
     assert sorted(store.runs("broken").values()) == ["died", "died", "done"]
 
 
-def claim(spark: SparkSession, name: str, process: str = "", seconds: float = 60) -> Claims:
-    return Claims(spark, f"{LOCATION}/claimed/_claims", name, process, process_gone, seconds)
+def heartbeat(spark: SparkSession, name: str, seconds: float = 60) -> Heartbeat:
+    return Heartbeat(Tables(spark, OutputSettings(path=f"{LOCATION}/alone")), name, seconds)
 
 
-def test_of_claims_made_at_once_never_two_stand(spark: SparkSession) -> None:
+def is_alone(own: Heartbeat) -> bool:
+    """Put a heartbeat, and look for others; withdraw it where there are some."""
+    own.beat({})
+    if not own.others():
+        return True
+    own.stop()
+    return False
+
+
+def test_of_runs_that_start_at_once_never_two_find_themselves_alone(spark: SparkSession) -> None:
     held, most, taken = 0, 0, []
 
     def work(name: str) -> None:
         nonlocal held, most
-        own, deadline = claim(spark, name), time.monotonic() + 60
+        own, deadline = heartbeat(spark, name), time.monotonic() + 60
         while time.monotonic() < deadline and taken.count(name) < 3:
-            if own.take():
+            if is_alone(own):
                 held += 1
                 most = max(most, held)
                 time.sleep(0.1)
                 held -= 1
                 taken.append(name)
-                own.release()
+                own.stop()
             time.sleep(random.uniform(0, 0.3))  # noqa: S311
 
     workers = [threading.Thread(target=work, args=(f"run{number}",)) for number in range(4)]
@@ -234,14 +242,8 @@ def test_of_claims_made_at_once_never_two_stand(spark: SparkSession) -> None:
     assert (most, len(taken)) == (1, 12)
 
 
-def test_claims_of_the_dead_do_not_count(spark: SparkSession) -> None:
-    alive = this_process()
-    assert claim(spark, "alive", json.dumps(alive)).take()
-    assert not claim(spark, "next").take()
+def test_heartbeats_of_the_dead_do_not_count(spark: SparkSession) -> None:
+    assert is_alone(heartbeat(spark, "alive"))
+    assert not is_alone(heartbeat(spark, "next"))
     time.sleep(2.1)
-    assert claim(spark, "later", seconds=1).take(), "a claim that was not renewed is outdated"
-    claim(spark, "later").release()
-
-    died = json.dumps({**alive, "started": "0"})
-    assert claim(spark, "died", died).take()
-    assert claim(spark, "after").take(), "its process is gone from this machine"
+    assert is_alone(heartbeat(spark, "later", seconds=1)), "a heartbeat that was not repeated is outdated"

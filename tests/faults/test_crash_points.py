@@ -9,8 +9,6 @@ ENTITYMILL_CRASH_POINTS says at how many points (1,000), ENTITYMILL_SEED with wh
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import os
 import random
@@ -22,22 +20,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from bench import stub
-from delta_reader import read_delta
 from entitymill import settings
 from entitymill.engines.engine import Engine
 from entitymill.platform.session import open_session
 from entitymill.run import extraction
 from entitymill.settings import sections
 from entitymill.tables import lease, table_setup
+from entitymill.tables.heartbeats import Heartbeat
 from small_queries import SMALL_QUERIES
 
+from .changing_source import DAYS, Source, expected, held
 from .cluster import JARS, SPARK_HOME
 
 POINTS = int(os.environ.get("ENTITYMILL_CRASH_POINTS", "1000"))
@@ -48,33 +44,7 @@ FEW = 20
 IN_A_ROW = 5
 """Runs that die before one may come to its end."""
 KINDS = ("append", "update", "delete", "rewrite", "mixed", "full", "model")
-WORDS = [
-    "Anna",
-    "Bob",
-    "Cairo",
-    "Delhi",
-    "Essen",
-    "Fritz",
-    "Gaza",
-    "Hanoi",
-    "Ida",
-    "Jena",
-    "Kiew",
-    "Lima",
-    "Mona",
-    "Nora",
-    "Oslo",
-    "Paul",
-    "Rom",
-    "Sofia",
-    "Tom",
-    "Ulm",
-    "Wien",
-]
-DAYS = ("mon", "tue")
-FEED = {"delta.enableChangeDataFeed": "true"}
 JAVA = Path(__file__).parent / "java"
-Rows = list[tuple[object, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -105,94 +75,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of its own, by then gone, for each run; and the dead do not wait."""
-    number = itertools.count(4_200_000)
-    own = lease.this_process()
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other runs are known to be dead: only this test's own are there, one after the other."""
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(table_setup, "MAKING_SECONDS", 0.05)
-    monkeypatch.setattr(lease, "this_process", lambda: {**own, "pid": str(next(number)), "started": "1"})
-
-
-@dataclass
-class Source:
-    """A table of texts on disk, and what is in it."""
-
-    path: Path
-    chance: random.Random
-    kind: str
-    rows: dict[str, tuple[str, str]] = field(default_factory=dict)
-    fresh: int = 0
-
-    def text(self) -> str:
-        return " ".join(self.chance.choices(WORDS, k=4))
-
-    def add(self, number: int) -> None:
-        for _ in range(number):
-            self.rows[f"d{self.fresh:03}"] = (self.chance.choice(DAYS), self.text())
-            self.fresh += 1
-
-    def change(self, kind: str) -> None:
-        """One step of a history."""
-        keys = sorted(self.rows)
-        some = self.chance.sample(keys, min(2, len(keys)))
-        if kind in ("append", "mixed") or not keys:
-            self.add(2)
-        if kind in ("update", "mixed", "full", "model"):
-            for key in some[:1]:
-                self.rows[key] = (self.rows[key][0], self.text())
-        if kind in ("delete", "mixed") and len(keys) > 2:
-            del self.rows[some[-1]]
-        if kind == "rewrite":
-            self.rows = {key: (day, self.text() if key in some else text) for key, (day, text) in self.rows.items()}
-        self.write(kind)
-
-    def write(self, kind: str) -> None:
-        table = pa.table(
-            {
-                "id": list(self.rows),
-                "day": [day for day, _ in self.rows.values()],
-                "text": [text for _, text in self.rows.values()],
-            }
-        )
-        if self.kind == "parquet":
-            pq.write_table(table, f"{self.path}.parquet")
-        elif not DeltaTable.is_deltatable(str(self.path)):
-            write_deltalake(self.path, table, configuration=FEED if self.kind == "feed" else None)
-        elif kind == "rewrite":
-            write_deltalake(self.path, table, mode="overwrite")
-        else:
-            merge = DeltaTable(str(self.path)).merge(table, "t.id = s.id", source_alias="s", target_alias="t")
-            merge = merge.when_matched_update_all("t.text <> s.text").when_not_matched_insert_all()
-            merge.when_not_matched_by_source_delete().execute()
-
-    def options(self) -> list[str]:
-        if self.kind == "parquet":
-            return ["source.format=parquet", f"source.path={self.path}.parquet"]
-        return ["source.format=delta", f"source.path={self.path}"]
-
-
-def expected(rows: dict[str, tuple[str, str]]) -> tuple[Rows, Rows]:
-    """What the stand-in finds in texts: `entities`, and `documents`."""
-    mentions, documents = [], []
-    for key, (_, text) in rows.items():
-        first, second, _ = text.split(" ", 2)
-        for begin, entity, label in ((0, first, "PER"), (len(first) + 1, second, "LOC")):
-            mentions.append((key, f"{key}:{begin}-{begin + len(entity)}", begin, begin + len(entity), entity, label))
-        documents.append((key, hashlib.sha256(text.encode()).hexdigest(), "done", 2))
-    return sorted(mentions), sorted(documents)
-
-
-def held(output: Path) -> tuple[Rows, Rows]:
-    """What the tables hold, read by another program."""
-    entities = output / "entities"
-    delta = (entities / "_delta_log").exists()
-    table = read_delta(entities) if delta else pq.read_table(entities, partitioning="hive")
-    mention = ("doc_id", "mention_id", "begin", "end", "entity", "label")
-    mentions = sorted(tuple(row[name] for name in mention) for row in table.to_pylist())
-    document = ("doc_id", "text_hash", "status", "entities")
-    documents = sorted(tuple(row[name] for name in document) for row in read_delta(output / "documents").to_pylist())
-    return mentions, documents
+    monkeypatch.setattr(table_setup, "CREATION_SECONDS", 0.05)
+    monkeypatch.setattr(Heartbeat, "others", lambda _: [])
 
 
 @dataclass

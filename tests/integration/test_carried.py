@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.platform.session import calendars, configured
+from entitymill.platform.run_session import private_session
 from entitymill.source import changes
 from entitymill.source.reader import Source, open_source
 
@@ -54,8 +54,8 @@ def delta(job: Job) -> tuple[str, ...]:
     job.spark.sql(f"CREATE TABLE {address} (id STRING, text VARCHAR(100), {declared}) USING delta {allowed}")
     values = ", ".join(value for _, value in COLUMNS.values())
     rows = ", ".join(f"('{key}', '{TEXT}', {values})" for key in IDS)
-    with configured(job.spark, calendars(job.spark)):
-        job.spark.sql(f"INSERT INTO {address} VALUES {rows}")
+    with private_session(job.spark, "UTC", {}) as own:
+        own.sql(f"INSERT INTO {address} VALUES {rows}")
     carried = f"source.passthrough=[{', '.join(COLUMNS)}]"
     return "source.format=delta", f"source.path={job.directory}/source", carried
 
@@ -64,8 +64,8 @@ def delta(job: Job) -> tuple[str, ...]:
 def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...], format_: str) -> None:
     options = (*delta, f"output.format={format_}")
     assert job.run(*options).documents == len(IDS)
-    with configured(job.spark, calendars(job.spark)):
-        job.spark.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
+    with private_session(job.spark, "UTC", {}) as own:
+        own.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
 
     alone = format_ == "delta"  # a run that only takes documents out
     where = "source.where=id <> 'd4'"
@@ -114,8 +114,8 @@ def test_columns_may_come_and_change_and_go(job: Job) -> None:
     assert sorted(row["entity"] for row in held) == ["Angela Merkel", "Emmanuel Macron", "Paris"]
 
 
-def source_of(job: Job, *options: str) -> Source:
-    return open_source(job.spark, settings.load(None, job.options(*options), {}).source)
+def source_of(job: Job, *options: str, spark: SparkSession | None = None) -> Source:
+    return open_source(spark or job.spark, settings.load(None, job.options(*options), {}).source)
 
 
 def with_old_days(job: Job, kind: str) -> list[str]:
@@ -141,8 +141,8 @@ OLD = (OLD_DAYS, pa.array(OLD_TIMES, pa.timestamp("us", "UTC")).cast(pa.int64())
 @pytest.mark.parametrize("kind", ["parquet", "int96", "delta-rs"])
 def test_old_days_and_times_of_files_that_spark_did_not_write_are_read(job: Job, kind: str) -> None:
     options = with_old_days(job, kind)
-    with configured(job.spark, calendars(job.spark)):
-        assert days_and_times(source_of(job, *options).rows.select("doc_id", "passthrough.*")) == OLD
+    with private_session(job.spark, "UTC", {}) as own:
+        assert days_and_times(source_of(job, *options, spark=own).rows.select("doc_id", "passthrough.*")) == OLD
 
 
 def test_old_days_and_times_arrive_and_are_known_again(job: Job) -> None:
@@ -150,21 +150,16 @@ def test_old_days_and_times_arrive_and_are_known_again(job: Job) -> None:
     assert job.run(*options).documents == len(OLD_DAYS)
     assert days_and_times(job.read("entities", *options).where("entity = 'Paris'")) == OLD
 
+    exported = job.spark.read.parquet(str(job.output / "entities"))
+    assert days_and_times(exported.where("entity = 'Paris'")) == OLD
+
     known = job.read("documents")
     [fingerprint] = {row["fingerprint"] for row in known.collect()}
-    with configured(job.spark, calendars(job.spark)):
-        found = changes.compared(source_of(job, *options), known, changes.Policy(fingerprint, "reprocess", None))
+    with private_session(job.spark, "UTC", {}) as own:
+        policy = changes.Policy(fingerprint, "reprocess", None)
+        found = changes.compare_all(source_of(job, *options, spark=own), known, policy)
         found.close()
     assert (found.rows, found.to_recognise, found.to_remove) == (len(OLD_DAYS), 0, 0)
-
-
-def test_a_mode_that_somebody_chose_stays(job: Job) -> None:
-    key = "spark.sql.parquet.datetimeRebaseModeInRead"
-    nobody_chose = calendars(job.spark)
-    assert (len(nobody_chose), set(nobody_chose.values())) == (4, {"CORRECTED"})
-    with configured(job.spark, {key: "LEGACY"}):
-        chosen = calendars(job.spark)
-    assert chosen == {name: mode for name, mode in nobody_chose.items() if name != key}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +194,7 @@ def test_a_run_that_is_to_carry_such_a_column_writes_nothing(job: Job, main: Mai
 def test_a_column_of_a_type_that_pyspark_does_not_know_is_no_matter_where_it_is_not_named(job: Job) -> None:
     job.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW texts AS SELECT 'a' AS id, '{TEXT}' AS text, make_interval(1) AS c")
     source = source_of(job, "source.format=table", "source.path=texts")
-    assert changes.everything(source, "first").documents.select("doc_id", "text").collect() == [("a", TEXT)]
+    assert changes.all_documents(source, changes.Mode.FIRST).documents.select("doc_id", "text").collect() == [("a", TEXT)]
 
 
 def test_files_of_a_delta_table_are_not_read_as_plain_parquet(job: Job, main: Main) -> None:

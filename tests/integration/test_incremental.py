@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import settings
 from entitymill.errors import OutputError
 from entitymill.run import units
-from entitymill.run.guards import continues
-from entitymill.run.summary import Summary
-from entitymill.source.reader import open_source
-from entitymill.tables import Stamp, Tables
 from truth import POOL, Truth
 
 from .conftest import Job
 from .delta_source import BASE, Source
-
-NOW = datetime(2026, 11, 26, tzinfo=timezone.utc)
 
 
 def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, truth: Truth) -> None:
@@ -51,11 +43,10 @@ def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_i
     assert job.run(*source.options(), lenient).rejects == {"null_text": 1}
     truth.check(job.output, BASE)
 
-    # The stream tells of good rows, but others of these ids are there: only a look at all rows can tell.
+    # The events tell of good rows, but other rows of these ids are there: only a look at the source can tell.
     source.writer(source.frame({"bad": POOL[7], "d0": POOL[0]}), "append").save(source.path)
     summary = job.run(*source.options(), lenient)
-    assert (summary.mode, summary.rejects) == ("compare", {"duplicate_id": 4})
-    assert not (job.output / "_arrived").exists()
+    assert (summary.mode, summary.rejects) == ("arrivals", {"duplicate_id": 4})
     left = {key: text for key, text in BASE.items() if key != "d0"}
     truth.check(job.output, left)
 
@@ -63,16 +54,6 @@ def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_i
     job.run(*source.options(), lenient)
     assert job.rejects() == [("d0", "duplicate_id")] * 2
     truth.check(job.output, {"bad": POOL[7], **left})
-
-
-def test_a_condition_on_the_time_is_asked_again_though_the_source_is_the_same(job: Job) -> None:
-    job.texts(list(BASE.items()))
-    summary, stamp = Summary("r2", NOW, scope="s"), Stamp("r2", NOW, "m", "f", "1", None)
-    last = Row(status="done", scope="s", fingerprint="f", rejects=0)
-    for where, asked_again in (("id > 'a'", False), ("current_date() > date'2000-01-01'", True)):
-        loaded = settings.load(None, job.options(f"source.where={where}"), {})
-        tables = Tables(job.spark, loaded.output)
-        assert continues(last, tables, summary, stamp, open_source(job.spark, loaded.source)) is not asked_again
 
 
 def test_another_setting_is_refused_or_does_all_again(job: Job, truth: Truth) -> None:

@@ -14,8 +14,7 @@ import pytest
 from entitymill import settings
 from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
-from entitymill.tables import Tables, commits, maintenance
-from entitymill.tables.lease import claim_of
+from entitymill.tables import Tables, heartbeats, maintenance
 from truth import POOL, Truth, held
 
 from .conftest import Job
@@ -64,13 +63,13 @@ def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: 
     before = held(small_files.output)
     assert "d00" in ids_on_disk(small_files)
     tables, loaded = tables_of(small_files)
-    (small_files.output / "_staged_documents").mkdir()  # as a rebuild that was killed at once leaves it
+    (small_files.output / "_units_7").mkdir()  # as a run that was killed leaves its texts
     maintenance.purge(tables, loaded)
     assert "d00" not in ids_on_disk(small_files)
     maintenance.optimize(tables, sort=True)
 
     assert held(small_files.output) == before
-    assert not (small_files.output / "_staged_documents").exists()
+    assert not (small_files.output / "_units_7").exists()
     changed = {**SOURCE, "d01": POOL[4]}
     assert small_files.texts(list(changed.items())).run(ADOPT).documents == 2
     truth.check(small_files.output, changed)
@@ -115,19 +114,17 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
 def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     small_files: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As on S3, which tests/cluster has; here the claims lie on a disk."""
-    monkeypatch.setattr(commits, "claim_needed", lambda *_: True)
-    tables, loaded = tables_of(small_files)
-    job = claim_of(tables, loaded.limits, "job")
-    assert job is not None
-    assert job.take()
+    """As on S3, which tests/cluster has; here the signs of life lie on a disk."""
+    monkeypatch.setattr(heartbeats, "commits_may_collide", lambda *_: True)
+    job = heartbeats.Heartbeat(tables_of(small_files)[0], "job", 120)
+    job.beat({"run_id": "job"})
     options = [item for option in small_files.options("limits.wait_seconds=0") for item in ("--set", option)]
     for task in ("optimize", "vacuum"):
         assert maintain_tables([*options, task]) == 1
-        assert "another run that just began writes" in capfd.readouterr().err
-    job.release()
+        assert "run job (on an unknown host) writes" in " ".join(capfd.readouterr().err.split())
+    job.stop()
     assert maintain_tables([*options, "optimize"]) == 0
-    assert list((small_files.output / "_claims").iterdir()) == []
+    assert not (small_files.output / "_heartbeats").exists()
 
 
 def test_the_command_says_what_it_did_and_what_is_missing(small_files: Job, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -25,25 +23,16 @@ TEXTS = [("a", "Angela Merkel met Emmanuel Macron in Paris."), ("b", "Nobody cam
 EXPECTED = [("a", "Angela Merkel", "PER"), ("a", "Emmanuel Macron", "PER"), ("a", "Paris", "LOC")]
 
 
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Seconds that a check pauses for, of which none passes."""
-    taken: list[int] = []
-    monkeypatch.setattr(table_setup, "time", SimpleNamespace(sleep=taken.append, monotonic=time.monotonic))
-    return taken
-
-
-def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job, pauses: list[int]) -> None:
+def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job) -> None:
     (job.output / "entities").mkdir(parents=True)
     (job.output / "entities" / "mine.csv").write_text("a,b")
     with pytest.raises(OutputError, match="was not written by"):
         job.texts(TEXTS).run("output.format=parquet")
     assert (job.output / "entities" / "mine.csv").exists()
-    assert pauses == [1, 2]
 
 
 def test_a_table_that_was_never_finished_blocks_nobody(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_setup, "MAKING_SECONDS", 0.05)
+    monkeypatch.setattr(table_setup, "CREATION_SECONDS", 0.05)
     for name in ("documents", "entities", "runs", "rejects"):
         (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
     job.texts(TEXTS).run()
@@ -83,13 +72,12 @@ def test_ids_of_any_single_valued_type_become_strings(job: Job) -> None:
 
 
 @pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, pauses: list[int], format_: str) -> None:
+def test_a_table_of_somebody_else_is_refused(job: Job, spark: SparkSession, format_: str) -> None:
     foreign = str(job.output / "entities")
     spark.range(3).write.format(format_).save(foreign)
     with pytest.raises(OutputError, match="exists and was not written by"):
         job.texts(TEXTS).run(f"output.format={format_}")
     assert spark.read.format(format_).load(foreign).count() == 3
-    assert pauses == ([1, 2] if format_ == "parquet" else [])
 
 
 @pytest.mark.parametrize("place", ["in", "around", "foreign"])

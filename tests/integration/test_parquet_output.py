@@ -1,17 +1,16 @@
-"""Outputs whose `entities` is plain Parquet: swapped in as a whole by every run, and never half."""
+"""Outputs whose `entities` is plain Parquet, too: every run leaves it equal to the Delta table. Swaps: tests/stages."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from delta_reader import read_delta
 from entitymill import settings
-from entitymill.errors import OutputError
-from entitymill.tables import Tables, staging, table_rows, table_setup
+from entitymill.tables import maintenance
 from entitymill.tables.privacy import erase
 from truth import MENTION, POOL, Truth
 
@@ -54,15 +53,23 @@ def loaded(job: Job) -> settings.Settings:
 
 
 def labels(job: Job) -> set[str]:
-    """Of which `entities` has directories."""
+    """Of which the export has directories."""
     return {path.name.removeprefix("label=") for path in (job.output / "entities").glob("label=*")}
 
 
+def exported_version(job: Job) -> int:
+    return int(json.loads((job.output / "entities" / "_entitymill_export.json").read_text())["version"])
+
+
 def check(job: Job, truth: Truth, source: dict[str, str], *others: str) -> None:
-    """`entities` has these rows, by label, and beside the tables and others nothing is left."""
+    """The export and the Delta table have these rows, and beside the tables and others nothing is left."""
     truth.check(job.output, source)
-    assert labels(job) == {row[2 + MENTION.index("label")] for row in truth.entities(source)}
-    assert {path.name for path in job.output.iterdir()} == {"documents", "entities", "rejects", "runs", *others}
+    mentions = truth.entities(source)
+    delta = read_delta(job.output / "entities_delta").to_pylist()
+    assert sorted((row["doc_id"], row["mention_id"]) for row in delta) == [row[:2] for row in mentions]
+    assert labels(job) == {row[2 + MENTION.index("label")] for row in mentions}
+    tables = {"documents", "entities", "entities_delta", "rejects", "runs", *others}
+    assert {path.name for path in job.output.iterdir()} == tables
 
 
 def on_disk(output: Path) -> list[Path]:
@@ -75,70 +82,42 @@ def test_without_one_mention_it_is_a_table_like_any_other(nobody: Job, prepared:
     check(prepared, truth, SOURCE)  # the run after it
 
 
-def test_a_run_brings_in_what_changed_and_erasure_waits_for_it(
-    filled: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of tables of 0.1.0, which had one column less; and while another run's swap is between its two renames."""
-    tables = Tables(filled.spark, loaded(filled).output)
-    older = tables.read("entities").drop("entity_normalized").localCheckpoint()
-    older.write.mode("overwrite").partitionBy("label").parquet(tables.address("entities"))
+def test_a_run_exports_what_it_changed_and_an_erased_document_is_in_neither_copy(filled: Job, truth: Truth) -> None:
     changed = {**SOURCE, "d1": POOL[10], "new": POOL[11]}
     del changed["erased"]
     filled.texts(list(changed.items()))
-    with pytest.raises(OutputError, match="run the job"):
-        erase(filled.spark, loaded(filled), ["erased"])
     assert on_disk(filled.output)
-
-    blank, missed, pauses = Tables._blank, [], []
-
-    def between_two_renames(tables: Tables, name: str) -> bool:
-        if not missed:
-            missed.append(name)
-            raise FileNotFoundError(name)
-        return blank(tables, name)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Tables, "_blank", between_two_renames)
-        patched.setattr(table_setup, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
-        summary = filled.run(*OPTIONS)
-    assert (missed, pauses) == (["entities"], [1])
-    assert (summary.mode, summary.documents, summary.removed) == ("compare", 2, 1)
-    check(filled, truth, changed)
-    rows = filled.read("entities", *OPTIONS).select("entity", "entity_normalized")
-    assert sorted(rows.collect()) == sorted(table_rows.normalized(rows.select("entity")).collect())
-
-    assert erase(filled.spark, loaded(filled), ["erased"])["entities"] == 0
+    assert erase(filled.spark, loaded(filled), ["erased"])["entities"] > 0
     assert not on_disk(filled.output)
+    check(filled, truth, {key: text for key, text in SOURCE.items() if key != "erased"}, "erasures")
+
+    summary = filled.run(*OPTIONS)
+    assert (summary.mode, summary.documents, summary.removed) == ("compare", 2, 0)
     check(filled, truth, changed, "erasures")
 
 
-def test_full_makes_everything_anew(filled: Job, truth: Truth) -> None:
+def test_full_recomputes_all_and_exports_it(filled: Job, truth: Truth) -> None:
     changed = {**SOURCE, "d1": POOL[10]}
     del changed["d2"]
     summary = filled.texts(list(changed.items())).run(*OPTIONS, full=True)
     assert (summary.mode, summary.documents) == ("full", len(changed))
     check(filled, truth, changed)
     assert {row.run_id for row in filled.read("documents").collect()} == {summary.run_id}
-    assert {row.run_id for row in filled.read("entities", *OPTIONS).collect()} == {summary.run_id}
+    exported = filled.spark.read.parquet(str(filled.output / "entities"))
+    assert {row.run_id for row in exported.collect()} == {summary.run_id}
 
 
-def test_nothing_is_left_of_labels_that_are_not_found_any_more(filled: Job) -> None:
-    assert filled.texts([]).run(*OPTIONS).removed == len(SOURCE)
-    assert filled.read("entities", *OPTIONS).count() == 0
-    assert labels(filled) == set()
+def test_a_run_with_nothing_to_do_renews_an_outdated_export_and_leaves_a_current_one(filled: Job, truth: Truth) -> None:
+    """As after a run that died between its last commit and its export, or between the two renames of a swap."""
+    filled.texts(list(SOURCE.items())).run(*OPTIONS)
+    version, files = exported_version(filled), sorted((filled.output / "entities").rglob("*"))
+    assert filled.run(*OPTIONS).mode == "none"
+    assert (exported_version(filled), sorted((filled.output / "entities").rglob("*"))) == (version, files)
 
-
-def test_a_swap_that_died_in_the_middle_is_undone_or_finished(filled: Job, truth: Truth) -> None:
-    entities, replaced, written = (filled.output / name for name in ("entities", "_replaced", "_written_7"))
-    tables = Tables(filled.spark, loaded(filled).output)
-    # As a run killed between its two renames leaves it.
-    entities.rename(replaced)
-    written.mkdir()
-    (written / "half.parquet").write_bytes(b"half")
-    staging.settle_swap(tables)
-    check(filled, truth, SOURCE)
-
-    # As one killed after both of them leaves it.
-    shutil.copytree(entities, replaced)
-    staging.settle_swap(tables)
+    (filled.output / "entities").rename(filled.output / "_replaced_7")
+    (filled.output / "_export_7").mkdir()
+    maintenance.optimize(maintenance.Tables(filled.spark, loaded(filled).output), sort=True)
+    summary = filled.run(*OPTIONS)
+    assert (summary.mode, summary.documents) == ("compare", 0)
+    assert exported_version(filled) > version
     check(filled, truth, SOURCE)

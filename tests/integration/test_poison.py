@@ -69,7 +69,7 @@ def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_witho
     with monkeypatch.context() as healthy:
         healthy.setattr("entitymill.engines.openvino.FACTORY", FACTORY)
         healed = job.run(*source.options(), *LIMITS)
-    assert (healed.mode, healed.documents, rejects(job)) == ("compare", 2, [])
+    assert (healed.mode, healed.documents, rejects(job)) == ("feed", 2, [])
     assert [row for row in entities(job) if not row[0].startswith(("d0:", "loop:"))] == left
     assert {row[0] for row in clean} <= {row[0] for row in entities(job)}
     assert documents(job) == BASE.keys() | {"loop"}
@@ -83,7 +83,7 @@ def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_witho
 
     # All that is new is tried in vain again, and too little of the source to give up; then no more.
     again = job.run(*source.options(), *LIMITS)
-    assert (again.mode, again.rejects) == ("compare", {"tagger_crashed": 2})
+    assert (again.mode, again.rejects) == ("feed", {"tagger_crashed": 2})
     assert rejects(job) == [(doc_id, code, detail + AGAIN) for doc_id, code, detail in listed]
     assert job.run(*source.options(), *LIMITS).mode == "none"
     assert (len(rejects(job)), entities(job)) == (2, left)

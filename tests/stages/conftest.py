@@ -10,18 +10,20 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bench.stub import stub_tagger
-from entitymill import settings
+from entitymill import schemas, settings
 from entitymill.platform.session import configured
 from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
-from entitymill.tables import Stamp, Tables
+from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import CONFS
 from entitymill.tables.publisher import Counted, Publisher, Unit
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
+SCHEMAS = {"entities": schemas.entities([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}
+"""Of the tables that every run writes."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -72,13 +74,14 @@ class Writing:
     def publish(self, *rows: tuple[str, str], known: bool, removed: tuple[str, ...] = (), few: bool = True) -> None:
         """One run of one unit."""
         commits = Commits(self.tables, f"run {self.epoch}", self.epoch)
+        if not self.tables.exists("documents"):
+            recovery.create_missing(self.tables, SCHEMAS)
         publisher = Publisher(self.tables, commits, self.stamp(), [], annotations=False)
         self.epoch += 1
         ids = [key for key, _ in rows]
         counted = Counted(min(ids, default=None), max(ids, default=None), ids if few else None)
-        unit = Unit(self.recognised(*rows), known, counted)
         gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
-        publisher.publish(unit, gone)
+        publisher.publish(Unit(self.recognised(*rows), known, counted, gone))
 
     def held(self) -> tuple[dict[str, list[str]], list[str]]:
         """doc_id -> entities, and doc_id of `documents`."""

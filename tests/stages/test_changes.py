@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import os
+import random
 import shutil
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +21,37 @@ from pyspark.sql import DataFrame, SparkSession
 from entitymill.errors import OutputError
 from entitymill.platform.session import configured
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import change_feed, changes
+from entitymill.source import appended_files, change_feed, changes, reader
 from entitymill.source.change_feed import CHANGE, COMMIT, Feed
-from entitymill.source.changes import Changes, Policy
+from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Tables
-from entitymill.tables.temporary_tables import Kept
 
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)
+MINE = Policy("f1", "reprocess", "mine")
 Known = Callable[..., DataFrame]
+KNOWN = ", ".join(f"{name} string" for name in changes.KNOWN_COLUMNS)
 
 
 @pytest.fixture
 def known(spark: SparkSession) -> Known:
     """What `documents` says of these (id, text)."""
 
-    def make(rows: Iterable[tuple[str, str]] = HELD, fingerprint: str = "f1", slice_: str | None = None) -> DataFrame:
-        schema = "doc_id string, status string, text_hash string, passthrough_hash string, fingerprint string, slice string"
-        digests = ((key, hashlib.sha256(text.encode()).hexdigest()) for key, text in rows)
-        return spark.createDataFrame([(key, "done", digest, None, fingerprint, slice_) for key, digest in digests], schema)
+    def make(
+        rows: Iterable[tuple[str, str]] = HELD,
+        fingerprint: str = "f1",
+        slice_: str | None = None,
+        status: str = "done",
+        run_id: str = "r1",
+    ) -> DataFrame:
+        held = [(key, status, sha256(text), None, fingerprint, slice_, run_id) for key, text in rows]
+        return spark.createDataFrame(held, KNOWN)
 
     return make
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
@@ -44,31 +60,36 @@ def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
     gone = sorted(row["doc_id"] for row in found.removed.collect())
     assert (found.to_recognise, found.to_remove, found.known) == (len(done), len(gone), sum(done.values()))
     assert sum(found.counts.values()) == found.refused.count()
+    assert found.to_adopt == found.adopted.count()
     found.close()
     return done, gone, found.counts
 
 
+def adopted(found: Changes) -> list[str]:
+    return sorted(row["doc_id"] for row in found.adopted.collect())
+
+
 def test_nothing_is_held(source_of: Callable[..., Source]) -> None:
-    found = changes.everything(source_of(*HELD, ("d", None)), "first")
+    found = changes.all_documents(source_of(*HELD, ("d", None)), Mode.FIRST)
     assert todo(found) == ({"a": False, "b": False, "c": False}, [], {"null_text": 1})
-    assert (found.rows, found.chars) == (4, len("AnnaBobCairo"))
+    assert (found.mode, found.rows, found.chars, found.whole) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
 
 
 def test_new_changed_and_removed_are_told_apart(source_of: Callable[..., Source], known: Known) -> None:
-    found = changes.compared(source_of(("a", "Anna"), ("b", "Berlin"), ("d", "Delhi")), known(), ALL)
+    found = changes.compare_all(source_of(("a", "Anna"), ("b", "Berlin"), ("d", "Delhi")), known(), ALL)
     assert todo(found) == ({"b": True, "d": False}, ["c"], {})
     assert (found.mode, found.rows, found.chars) == ("compare", 3, len("BerlinDelhi"))
 
 
 def test_a_known_document_that_is_refused_now_goes(source_of: Callable[..., Source], known: Known) -> None:
     source = source_of(("a", None), ("b", "Bob"), ("b", "Bob"), ("c", "Cairo"))
-    assert todo(changes.compared(source, known(), ALL)) == ({}, ["a", "b"], {"null_text": 1, "duplicate_id": 2})
+    assert todo(changes.compare_all(source, known(), ALL)) == ({}, ["a", "b"], {"null_text": 1, "duplicate_id": 2})
 
 
 @pytest.mark.parametrize(("how", "done"), [("reprocess", ["a", "b", "c"]), ("ignore", ["b"])])
 def test_another_fingerprint(source_of: Callable[..., Source], known: Known, how: str, done: list[str]) -> None:
     source = source_of(("a", "Anna"), ("b", "Berlin"), ("c", "Cairo"))
-    assert sorted(todo(changes.compared(source, known(fingerprint="f0"), Policy("f1", how, None)))[0]) == done
+    assert sorted(todo(changes.compare_all(source, known(fingerprint="f0"), Policy("f1", how, None)))[0]) == done
 
 
 def test_another_fingerprint_is_refused_where_that_is_asked(known: Known) -> None:
@@ -79,23 +100,113 @@ def test_another_fingerprint_is_refused_where_that_is_asked(known: Known) -> Non
 
 def test_a_slice_removes_its_own_alone(source_of: Callable[..., Source], known: Known) -> None:
     held = known([("a", "Anna")], slice_="mine").unionByName(known([("b", "Bob")], slice_="other"))
-    found = changes.compared(source_of(("d", "Delhi")), held, Policy("f1", "reprocess", "mine"))
+    found = changes.compare_all(source_of(("d", "Delhi")), held, Policy("f1", "reprocess", "mine"))
     assert todo(found) == ({"d": False}, ["a"], {})
 
 
 def test_what_is_of_no_slice_stays_unless_it_is_refused(source_of: Callable[..., Source], known: Known) -> None:
     held = known([("a", "Anna"), ("b", "Bob")])
-    found = changes.compared(source_of(("b", None)), held, Policy("f1", "reprocess", "mine"))
+    found = changes.compare_all(source_of(("b", None)), held, Policy("f1", "reprocess", "mine"))
     assert todo(found) == ({}, ["b"], {"null_text": 1})
 
 
-def told(
-    spark: SparkSession, source: Source, known: DataFrame, events: list[tuple[Any, ...]], refused: list[str] | None = None
+def test_a_slice_only_adopts_what_it_would_write_itself(source_of: Callable[..., Source], known: Known) -> None:
+    """Of a run over everything, or of another slice: other texts and other models are recognised."""
+    held = known([("a", "Anna")]).unionByName(known([("b", "Bob"), ("c", "Cairo")], slice_="other"))
+    held = held.unionByName(known([("d", "Delhi")], fingerprint="f0")).unionByName(known([("e", "Essen")], slice_="mine"))
+    source = source_of(("a", "Anna"), ("b", "Bob"), ("c", "Calais"), ("d", "Delhi"), ("e", "Essen"))
+    for how in "reprocess", "ignore":
+        found = changes.compare_all(source, held, Policy("f1", how, "mine"))
+        assert adopted(found) == ["a", "b"]
+        assert todo(found) == ({"c": True, "d": True}, [], {})
+    without = changes.compare_all(source, held.where("fingerprint = 'f1'"), ALL)
+    assert adopted(without) == []
+    assert todo(without)[0] == {"c": True, "d": False}
+
+
+@pytest.mark.parametrize(
+    ("slice_", "fingerprint", "refused"),
+    [(None, "f0", True), ("other", "f0", True), ("mine", "f0", True), ("other", "f1", False)],
+)
+def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
+    source_of: Callable[..., Source], known: Known, slice_: str | None, fingerprint: str, refused: bool
+) -> None:
+    """And nowhere else: x is of another slice, and stays there."""
+    held = known([("a", "Anna")], fingerprint, slice_).unionByName(known([("x", "Xanten")], "f0", "other"))
+    policy = Policy("f1", "refuse", "mine")
+    source, events = source_of(("a", "Aachen")), [("a", "Aachen", "insert", 7)]
+    if not refused:
+        assert todo(changes.compare_all(source, held, policy)) == ({"a": True}, [], {})
+        assert todo(found_in(compare(source, held, events, policy=policy))) == ({"a": True}, [], {})
+        return
+    with pytest.raises(OutputError, match="documents of fingerprint f0, this run's is f1"):
+        changes.compare_all(source, held, policy)
+    with pytest.raises(OutputError, match="documents of fingerprint f0, this run's is f1"):
+        compare(source, held, events, policy=policy)
+
+
+def test_documents_of_other_slices_are_not_shuffled(
+    spark: SparkSession, source_of: Callable[..., Source], known: Known
+) -> None:
+    held = known([("a", "Anna")], slice_="mine").unionByName(known([("b", "Bob"), ("x", "Xanten")], slice_="other"))
+    with configured(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}), ExitStack() as cached:
+        rows, related = changes._restrict_to_slice(source_of(("b", "Bob"), ("c", None)), held, MINE, cached)
+        assert (rows, {row["doc_id"] for row in related.collect()}) == (2, {"a", "b"})
+        java: Any = related._jdf
+        plan = str(java.queryExecution().executedPlan().toString())
+    joined = plan[: plan.index("InMemoryTableScan")]
+    assert "BroadcastHashJoin" in joined
+    assert "Exchange hashpartitioning" not in joined
+    assert ">= b)" in joined and "<= c)" in joined
+
+
+def test_a_full_run_goes_on_where_an_earlier_one_ended(source_of: Callable[..., Source], known: Known) -> None:
+    """Documents that it recomputed count as changed only if they changed."""
+    held = known([("a", "Anna")]).unionByName(known([("b", "Bob"), ("c", "Cairo")], run_id="r2"))
+    held = held.unionByName(known([("d", "Delhi")], fingerprint="f0", run_id="r2"))
+    held = held.unionByName(known([("e", "Essen")], run_id="r2", status="pending"))
+    source = source_of(("a", "Anna"), ("b", "Bob"), ("c", "Calais"), ("d", "Delhi"), ("e", "Essen"))
+    for how in "ignore", "refuse":
+        found = changes.compare_all(source, held, Policy("f1", how, None, full=True, finished_runs=frozenset({"r2", "r3"})))
+        assert found.mode == Mode.FULL
+        assert sorted(todo(found)[0]) == ["a", "c", "d", "e"]
+    found = changes.compare_all(source, held, Policy("f1", "ignore", None, full=True))
+    assert sorted(todo(found)[0]) == ["a", "b", "c", "d", "e"]
+
+
+def test_pending_documents_are_recognised_or_removed(source_of: Callable[..., Source], known: Known) -> None:
+    held = known([("a", "Anna"), ("x", "Xanten")], status="pending").unionByName(known([("b", "Bob")]))
+    source = source_of(("a", "Anna"), ("b", "Bob"))
+    assert todo(changes.compare_all(source, held, ALL)) == ({"a": True}, ["x"], {})
+    assert todo(found_in(compare(source, held, []))) == ({"a": True}, ["x"], {})
+    others = known([("y", "Ypern")], status="pending", slice_="other")
+    sliced = known([("a", "Anna"), ("x", "Xanten")], status="pending", slice_="mine").unionByName(others)
+    for found in changes.compare_all(source, sliced, MINE), found_in(compare(source, sliced, [], policy=MINE)):
+        done, gone, _ = todo(found)
+        assert done.pop("a") and gone == ["x"]
+
+
+def compare(
+    source: Source,
+    known: DataFrame,
+    events: list[tuple[Any, ...]],
+    rejected: list[str | None] | None = None,
+    retry: list[str] | None = None,
+    policy: Policy = ALL,
 ) -> Changes | None:
     """What a feed of (id, text, kind, commit) leads to."""
-    feed = Feed("feed", spark.createDataFrame(events, f"doc_id string, text string, {CHANGE} string, {COMMIT} long"))
-    rejected = None if refused is None else spark.createDataFrame([(key,) for key in refused], "doc_id string")
-    return changes.told(source, feed, known, rejected, ALL)
+    spark = source.rows.sparkSession
+
+    def ids(keys: list[Any] | None) -> DataFrame | None:
+        return None if keys is None else spark.createDataFrame([(key,) for key in keys], "doc_id string")
+
+    feed = Feed(Mode.FEED, spark.createDataFrame(events, f"doc_id string, text string, {CHANGE} string, {COMMIT} long"))
+    return changes.compare_feed(source, feed, known, ids(rejected), policy, ids(retry))
+
+
+def found_in(found: Changes | None) -> Changes:
+    assert found is not None
+    return found
 
 
 EVENTS = [
@@ -103,90 +214,427 @@ EVENTS = [
     ("b", "Bob", "delete", 6),
     ("d", "Delhi", "insert", 7), ("e", "Essen", "insert", 7), ("e", "Essen", "delete", 8),
     ("c", "Cairo", "delete", 8), ("c", "Cairo", "insert", 9),
+    ("f", None, "insert", 9),
 ]  # fmt: skip
 
 
-def test_a_feed_tells_the_same_as_a_look_at_all(spark: SparkSession, source_of: Callable[..., Source], known: Known) -> None:
-    source = source_of(("a", "Aachen"), ("c", "Cairo"), ("d", "Delhi"))
-    found = told(spark, source, known(), EVENTS)
-    assert found is not None
-    assert todo(found) == todo(changes.compared(source, known(), ALL)) == ({"a": True, "d": False}, ["b"], {})
+def test_events_that_settle_all_ids_need_no_look_at_the_source(source_of: Callable[..., Source], known: Known) -> None:
+    source = source_of(("a", "Aachen"), ("c", "Cairo"), ("d", "Delhi"), ("f", None))
+    expected = {"a": True, "d": False}, ["b"], {"null_text": 1}
+    assert todo(changes.compare_all(source, known(), ALL)) == expected
+    found = found_in(compare(source_of(), known(), EVENTS))
+    assert (found.mode, found.whole, found.rows) == (Mode.FEED, False, 4), "3 known documents and a refused row"
+    assert found.touched is not None
+    assert sorted(row["doc_id"] for row in found.touched.collect()) == ["a", "b", "c", "d", "e", "f"]
+    assert todo(found) == expected
+
+
+def test_a_settled_feed_costs_no_more_jobs(spark: SparkSession, source_of: Callable[..., Source], known: Known) -> None:
+    """One sums up, the others broadcast small frames; every night pays for more."""
+    source, held = source_of(), known()
+    spark.sparkContext.setJobGroup("settled", "")
+    try:
+        found = found_in(compare(source, held, EVENTS[:-1], rejected=["x"]))
+        assert len(spark.sparkContext.statusTracker().getJobIdsForGroup("settled")) == 1
+        assert (found.rows, found.stale_rejects) == (0, 0)
+        found.close()
+    finally:
+        spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("events", "refused"),
+    ("events", "rejected", "rows", "expected"),
     [
-        ([("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7)], None),  # twice in one commit
-        ([("a", "Aachen", "insert", 7)], None),  # there already, and not cut
-        ([("d", None, "insert", 7)], None),  # refused now
-        ([("d", "Delhi", "insert", 7)], ["d"]),  # was refused before
-        ([(None, "x", "insert", 7)], None),
-        ([("x", "Xanten", "delete", 7)], None),  # of a document that the output does not hold
+        # twice in one commit
+        ([("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7)], None, [("d", "Delhi"), ("d", "Dakar")],
+         ({}, [], {"duplicate_id": 2})),
+        # there already, and not cut
+        ([("a", "Aachen", "insert", 7)], None, [("a", "Anna"), ("a", "Aachen")], ({}, ["a"], {"duplicate_id": 2})),
+        # was refused before, and is whole now: its text is in no event
+        ([("d", "Dakar", "delete", 7)], ["d"], [("d", "Delhi")], ({"d": False}, [], {})),
+        ([("d", "Dakar", "delete", 7)], ["d"], [("d", "x" * 101)], ({}, [], {"text_too_long": 1})),
+        # was refused before, and is whole now, as the event says
+        ([("d", None, "update_preimage", 7), ("d", "Delhi", "update_postimage", 7)], ["d"], [("d", "Delhi")],
+         ({"d": False}, [], {})),
+        # one of several rows without an id went, and two are left
+        ([(None, "x", "delete", 7)], [None], [(None, "y"), (None, "z")], ({}, [], {"null_id": 2})),
+        ([(None, "x", "delete", 7)], [None], [], ({}, [], {})),
+        # of a document that the output does not hold
+        ([("x", "Xanten", "delete", 7)], None, [], ({}, [], {})),
     ],
-)
-def test_a_feed_that_is_not_sure_says_so(
-    spark: SparkSession, source_of: Callable[..., Source], known: Known, events: list[tuple[Any, ...]], refused: list[str]
+)  # fmt: skip
+def test_ids_that_events_do_not_settle_are_looked_up(
+    source_of: Callable[..., Source],
+    known: Known,
+    caplog: pytest.LogCaptureFixture,
+    events: list[tuple[Any, ...]],
+    rejected: list[str | None] | None,
+    rows: list[tuple[Any, Any]],
+    expected: Any,
 ) -> None:
-    assert told(spark, source_of(), known(), events, refused) is None
+    untouched = [row for row in HELD if row[0] not in {key for key, _ in rows}]
+    with caplog.at_level(logging.INFO, "entitymill"):
+        found = found_in(compare(source_of(*rows, *untouched), known(), events, rejected))
+    [record] = caplog.records
+    assert record.message.startswith("looking up ids in the source: 1 ")
+    assert not any(str(text) in record.message for _, text, *_ in events)
+    assert found.rows == (3 + sum(expected[2].values()) if expected[2] else 0)
+    assert found.stale_rejects == len(rejected or [])
+    assert todo(found) == expected
+    assert todo(changes.compare_all(source_of(*rows, *untouched), known(), ALL)) == expected
+
+
+def test_documents_that_failed_are_looked_at_again(source_of: Callable[..., Source], known: Known) -> None:
+    source = source_of(*HELD, ("d", "Delhi"), ("f", "Fes"), ("g", "Genf"))
+    retry = ["d", "e", "f", "g", "d"]
+    found = found_in(compare(source, known(), [("f", "Fes", "insert", 3)], rejected=["d", "e"], retry=retry))
+    assert found.touched is not None
+    assert sorted(row["doc_id"] for row in found.touched.collect()) == ["d", "e", "f", "g"]
+    assert todo(found) == ({"d": False, "f": False, "g": False}, [], {})
+
+
+class History:
+    """Rows of a source that random commits change, and their events."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance, self.seed, self.commit = random.Random(seed), seed, 0  # noqa: S311  # seeded, not secret
+        self.rows: list[tuple[str | None, str | None]] = []
+        self.events: list[tuple[str | None, str | None, str, int]] = []
+        for _ in range(8):
+            self.rows.append((self.any_id(), self.any_text()))
+        self.first = list(self.rows)
+        for _ in range(self.chance.randint(1, 5)):
+            self.commit += 1
+            self.change()
+
+    def any_id(self) -> str | None:
+        # A handful of ids: most of them come, go and come again.
+        return self.chance.choice([None, *(f"{self.seed:02}-{key}" for key in "abcdefgh")])
+
+    def any_text(self) -> str | None:
+        return self.chance.choice([None, "x" * 101, "Anna", "Bob", "Cairo", "Delhi", "Essen"])
+
+    def change(self) -> None:
+        cut = [row for row in self.rows if self.chance.random() < 0.25]
+        for row in cut:
+            self.rows.remove(row)
+            text = self.chance.choice([row[1], self.any_text()])
+            if self.chance.random() < 0.5:
+                self.events += [(*row, "update_preimage", self.commit), (row[0], text, "update_postimage", self.commit)]
+                self.rows.append((row[0], text))
+            else:
+                self.events.append((*row, "delete", self.commit))
+        for _ in range(self.chance.randint(0, 2)):
+            row = self.any_id(), self.any_text()
+            self.rows.append(row)
+            self.events.append((*row, "insert", self.commit))
+
+    def held(self) -> dict[str, str]:
+        """What a clean run over the first rows puts into `documents`."""
+        copies = Counter(key for key, _ in self.first)
+        return {key: text for key, text in self.first if key and copies[key] == 1 and text is not None and len(text) <= 100}
+
+
+@pytest.mark.parametrize("slice_", [None, "mine"])
+def test_random_histories_by_feed_end_as_by_a_look_at_all(
+    spark: SparkSession, source_of: Callable[..., Source], slice_: str | None
+) -> None:
+    """Thirty in one source, since each has its own ids; rows without an id are those of all."""
+    histories = [History(seed) for seed in range(30)]
+    chance = random.Random(slice_)  # noqa: S311  # seeded, not secret
+    held = {key: text for history in histories for key, text in history.held().items()}
+    slices = {key: chance.choice([None, "other", "mine", "mine"]) if slice_ else None for key in held}
+    status = {key: chance.choice(["pending", *["done"] * 19]) for key in held}
+    known = spark.createDataFrame(
+        [(key, status[key], sha256(text), None, "f1", slices[key], "r1") for key, text in held.items()], KNOWN
+    )
+    rejected = [key for history in histories for key, _ in history.first if key not in held]
+    source = source_of(*(row for history in histories for row in history.rows))
+    events = [event for history in histories for event in history.events]
+    policy = Policy("f1", "reprocess", slice_)
+    by_feed = found_in(compare(source, known, events, rejected, policy=policy))
+    by_all = changes.compare_all(source, known, policy)
+    assert by_feed.touched is not None
+    touched = {row["doc_id"] for row in by_feed.touched.collect()}
+    assert None in touched
+    assert by_feed.touched.count() == len(touched)
+
+    def outcome(found: Changes, *, of_touched: bool = False) -> dict[str, Counter[Any]]:
+        frames = {
+            "documents": found.documents.select("doc_id", "text", "text_hash", "chars", "known"),
+            "removed": found.removed,
+            "refused": found.refused,
+            "adopted": found.adopted,
+        }
+        return {
+            name: Counter(tuple(row) for row in frame.collect() if not of_touched or row["doc_id"] in touched)
+            for name, frame in frames.items()
+        }
+
+    expected, found = outcome(by_all, of_touched=True), outcome(by_feed)
+    assert found == expected
+    assert all(found[name] for name in ("documents", "removed", "refused"))
+    assert bool(found["adopted"]) == bool(slice_)
+    assert by_feed.counts == Counter(code for _, _, code, _ in found["refused"].elements())
+    assert by_feed.chars == sum(chars for _, _, _, chars, _ in found["documents"])
+    # Nothing else differs: what no event names is as it was.
+    if slice_ is None:
+        assert todo(by_all)[:2] == todo(by_feed)[:2]
+
+
+def delta_source(spark: SparkSession, path: Path, **properties: str) -> str:
+    """A Delta table of HELD, as SQL names it."""
+    rows = spark.createDataFrame(HELD, "id string, text string").coalesce(1)
+    rows.write.format("delta").options(**properties).save(str(path))
+    return f"delta.`{path}`"
+
+
+FEED = {"delta.enableChangeDataFeed": "true"}
+
+
+def opened(spark: SparkSession, path: Path) -> Source:
+    return open_source(spark, SourceSettings(path=str(path)))
+
+
+def read_since(spark: SparkSession, path: Path, before: Source) -> Feed | None:
+    return change_feed.read_changes_since(spark, opened(spark, path), before.version, before.committed_ms)
 
 
 @pytest.mark.parametrize("how", ["off for a while", "vacuumed"])
 def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: Path, known: Known, how: str) -> None:
     """Delta finds that out when it reads."""
     path = tmp_path / "source"
-    rows = spark.createDataFrame(HELD, "id string, text string")
-    rows.write.format("delta").option("delta.enableChangeDataFeed", "true").save(str(path))
+    table = delta_source(spark, path, **FEED)
+    before = opened(spark, path)
     if how == "vacuumed":
-        spark.sql(f"UPDATE delta.`{path}` SET text = 'Berlin' WHERE id = 'b'")
+        spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
         shutil.rmtree(path / "_change_data")
     else:
-        alter = f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = "
+        alter = f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableChangeDataFeed' = "
         spark.sql(f"{alter}'false')")
-        spark.sql(f"UPDATE delta.`{path}` SET text = 'Berlin' WHERE id = 'b'")
+        spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
         spark.sql(f"{alter}'true')")
-    source = open_source(spark, SourceSettings(path=str(path)))
-    feed = change_feed.since(spark, source, "0", lambda stream: stream)
+    source = opened(spark, path)
+    feed = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
     assert feed is not None
-    assert changes.told(source, feed, known(), None, ALL) is None
-    assert todo(changes.compared(source, known(), ALL))[0] == {"b": True}
+    assert changes.compare_feed(source, feed, known(), None, ALL) is None
+    assert todo(changes.compare_all(source, known(), ALL))[0] == {"b": True}
+
+
+def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    delta_source(spark, path)
+    modified = (path / "_delta_log" / f"{0:020}.json").stat().st_mtime_ns // 1_000_000
+    for zone in "UTC", "Asia/Tokyo":
+        with configured(spark, {"spark.sql.session.timeZone": zone}):
+            assert opened(spark, path).committed_ms == modified
+
+
+def test_a_source_put_back_from_a_backup_is_not_trusted(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the version that the last run read, with other rows."""
+    path = tmp_path / "source"
+    table = delta_source(spark, path, **FEED)
+    shutil.copytree(path, tmp_path / "backup")
+    spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
+    before = opened(spark, path)
+    assert read_since(spark, path, before) is not None
+    shutil.rmtree(path)
+    shutil.copytree(tmp_path / "backup", path)
+    forget_log(spark)
+    spark.sql(f"UPDATE {table} SET text = 'Aachen' WHERE id = 'a'")
+    spark.sql(f"UPDATE {table} SET text = 'Calais' WHERE id = 'c'")
+    assert read_since(spark, path, before) is None
+    said = "version 1 of the source was committed at another time than the last run recorded: comparing all rows instead"
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", said)]
+    caplog.clear()
+    source = opened(spark, path)
+    history = reader.history(spark, source.settings, 9)
+    with caplog.at_level(logging.INFO, "entitymill"):
+        for version, committed_ms, listed in ("1", None, 9), ("9", 1, 9), ("1", reader.committed_ms(history[1]), 1):
+            monkeypatch.setattr(reader, "history", lambda *_, listed=listed: history[:listed])
+            assert change_feed.read_changes_since(spark, source, version, committed_ms) is None
+    assert [record.message.replace("change feed unavailable ", "") for record in caplog.records] == [
+        "(the last run did not record when version 1 of the source was committed); comparing all rows instead",
+        "the source is at version 2, the last run read version 9: comparing all rows instead",
+        "(version 1 is not in the history of the source any more); comparing all rows instead",
+    ]
+
+
+def forget_log(spark: SparkSession) -> None:
+    java: Any = spark.sparkContext._jvm
+    java.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
+def test_commits_of_one_second_keep_their_time(spark: SparkSession, tmp_path: Path) -> None:
+    """Storage like S3 tells whole seconds, and Delta then moves a commit behind the one before, if it lists both."""
+    path = tmp_path / "source"
+    table = delta_source(spark, path, **FEED)
+    for text in "Berlin", "Bonn":
+        spark.sql(f"UPDATE {table} SET text = '{text}' WHERE id = 'b'")
+    second = int(time.time()) - 60
+    for file in (path / "_delta_log").glob("*.json"):
+        os.utime(file, (second, second))
+    forget_log(spark)
+    before = opened(spark, path)
+    assert before.committed_ms == second * 1000
+    spark.sql(f"UPDATE {table} SET text = 'Bern' WHERE id = 'b'")
+    source = opened(spark, path)
+    spark.sql(f"UPDATE {table} SET text = 'Basel' WHERE id = 'b'")  # while the run begins
+    feed = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
+    assert feed is not None
+    assert {row["text"] for row in feed.events.collect()} == {"Bonn", "Bern"}
+
+
+def test_a_thousand_commits_since_the_last_run_are_followed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "source"
+    table = delta_source(spark, path, **FEED)
+    before = opened(spark, path)
+    for version in range(1, 1002):
+        info = {"timestamp": 0, "operation": "WRITE", "operationParameters": {"mode": "Append"}, "operationMetrics": {}}
+        (path / "_delta_log" / f"{version:020}.json").write_text(json.dumps({"commitInfo": info}) + "\n")
+    forget_log(spark)
+    spark.sql(f"INSERT INTO {table} VALUES ('d', 'Delhi')")
+    feed = read_since(spark, path, before)
+    assert feed is not None
+    assert [row["doc_id"] for row in feed.events.collect()] == ["d"]
+    monkeypatch.setattr(change_feed, "MOST_COMMITS", 1001)
+    with caplog.at_level(logging.INFO, "entitymill"):
+        assert read_since(spark, path, before) is None
+    assert "(1,002 commits since the last run, at most 1,001 are followed)" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("change", "mode"),
+    ("changes_made", "mode"),
     [
-        ("INSERT INTO {} VALUES ('d', 'Delhi')", "arrivals"),
-        ("OPTIMIZE {}", "feed"),
-        ("VACUUM {}", "feed"),
-        ("DELETE FROM {} WHERE id = 'b'", None),
-        ("INSERT OVERWRITE {} VALUES ('d', 'Delhi')", None),
+        (["INSERT INTO {} VALUES ('d', 'Delhi')"], "arrivals"),
+        # Appended by a MERGE, in commits around an OPTIMIZE.
+        (
+            [
+                "MERGE INTO {} t USING (SELECT 'd' AS id, 'Delhi' AS text) s ON t.id = s.id WHEN NOT MATCHED THEN INSERT *",
+                "OPTIMIZE {}",
+            ],
+            "arrivals",
+        ),
+        (["OPTIMIZE {}"], "feed"),
+        (["VACUUM {}"], "feed"),
+        (["DELETE FROM {} WHERE id = 'b'"], None),
+        (["INSERT OVERWRITE {} VALUES ('d', 'Delhi')"], None),
+        (["INSERT INTO {} VALUES ('d', 'Delhi')", "ALTER TABLE {} SET TBLPROPERTIES ('a' = 'b')"], None),
+        (["ALTER TABLE {} ADD COLUMN lang STRING", "INSERT INTO {} VALUES ('d', 'Delhi', 'en')"], None),
     ],
 )
 def test_what_delta_says_of_a_source_without_a_feed(
-    spark: SparkSession, tmp_path: Path, change: str, mode: str | None
+    spark: SparkSession, tmp_path: Path, changes_made: list[str], mode: str | None
 ) -> None:
     """Rows that came, nothing new, or that all have to be looked at."""
-    table = f"delta.`{tmp_path}/source`"
-    settings = SourceSettings(path=f"{tmp_path}/source")
-    for text in HELD[:2], HELD[2:]:
-        spark.createDataFrame(text, "id string, text string").write.format("delta").mode("append").save(settings.path)
-    before = open_source(spark, settings)
+    path = tmp_path / "source"
+    table = delta_source(spark, path)
+    spark.sql(f"INSERT INTO {table} VALUES ('c2', 'Calais')")
+    before = opened(spark, path)
     with configured(spark, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": "2"}):  # VACUUM's own: 10,000 tasks
-        spark.sql(change.format(table))
-    found = change_feed.since(
-        spark, open_source(spark, settings), before.version, lambda stream: spark.createDataFrame([], stream.schema)
-    )
+        for change in changes_made:
+            spark.sql(change.format(table))
+    found = read_since(spark, path, before)
     assert (None if found is None else found.mode) == mode
+    if found is not None:
+        rows = [(row["doc_id"], row["text"], row[CHANGE]) for row in found.events.collect()]
+        assert rows == ([("d", "Delhi", "insert")] if mode == "arrivals" else [])
 
 
-def test_rows_that_arrive_are_written_down_each_time_anew(spark: SparkSession, tables: Tables, tmp_path: Path) -> None:
-    """Delta's log is kept in memory by its path, which the table of the run before had, too."""
-    settings = SourceSettings(path=f"{tmp_path}/source")
-    spark.createDataFrame(HELD, "id string, text string").write.format("delta").save(settings.path)
-    for new in ("d", "e"):
-        before = open_source(spark, settings).version
-        spark.sql(f"INSERT INTO delta.`{settings.path}` VALUES ('{new}', 'Delhi')")
-        kept = Kept(tables)
-        found = change_feed.since(spark, open_source(spark, settings), before, kept.arrived)
-        assert found is not None
-        assert [row["doc_id"] for row in found.events.collect()] == [new]
-        kept.close()
+def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path: Path) -> None:
+    """From directories with odd names, and nothing that comes while the run begins."""
+    path = tmp_path / "a source % with ä"
+    settings = SourceSettings(path=str(path), passthrough=["day", "kind"], where="kind != 'no'")
+
+    def append(*rows: tuple[str, str, int, str | None]) -> None:
+        frame = spark.createDataFrame(list(rows), "id string, text string, day int, kind string").coalesce(1)
+        frame.write.format("delta").mode("append").partitionBy("kind", "day").save(str(path))
+
+    append(("a", "Anna", 1, "x"))
+    before = open_source(spark, settings)
+    append(("b", "Bob", 7, "01"), ("c", "Cairo", 7, "a/b: c=%20"), ("n", "Nice", 7, "no"), ("m", "Metz", 7, None))
+    append(("d", "Delhi", 8, "ä+ö"))
+    source = open_source(spark, settings)
+    append(("e", "Essen", 9, "x"))
+    with configured(spark, {"spark.sql.files.ignoreMissingFiles": "true"}):
+        feed = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
+        assert feed is not None
+        rows = sorted((row["doc_id"], row["text"], *row["passthrough"]) for row in feed.events.collect())
+        assert rows == [("b", "Bob", 7, "01"), ("c", "Cairo", 7, "a/b: c=%20"), ("d", "Delhi", 8, "ä+ö")]
+        assert feed.events.schema["passthrough"].dataType == source.rows.schema["passthrough"].dataType
+        # A file that is gone is found out at once, or when it is read.
+        [lost] = [file for file in path.rglob("*.parquet") if "day=8" in str(file)]
+        lost.unlink()
+        known = spark.createDataFrame([], KNOWN)
+        assert changes.compare_feed(source, feed, known, None, ALL) is None
+        assert change_feed.read_changes_since(spark, source, before.version, before.committed_ms) is None
+
+
+@pytest.mark.parametrize("why", ["column mapping", "deletion vector", "commit", "partition of times"])
+def test_appended_files_that_are_not_clear_are_not_read(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    path = tmp_path / "source"
+    properties = {"delta.columnMapping.mode": "name"} if why == "column mapping" else {}
+    if why == "partition of times":
+        timed = spark.createDataFrame(HELD, "id string, text string").selectExpr(
+            "*", "timestamp '2026-11-27 10:00:00' AS at"
+        )
+        timed.write.format("delta").partitionBy("at").save(str(path))
+    else:
+        delta_source(spark, path, **properties)
+    before = opened(spark, path)
+    added = "'d', 'Delhi'" + (", timestamp '2026-11-27 11:00:00'" if why == "partition of times" else "")
+    spark.sql(f"INSERT INTO delta.`{path}` VALUES ({added})")
+    commit = path / "_delta_log" / f"{1:020}.json"
+    source = opened(spark, path)
+    if why == "deletion vector":
+        text = commit.read_text()
+        commit.write_text(text.replace('"dataChange":true', '"dataChange":true,"deletionVector":{"storageType":"u"}'))
+        os.utime(commit, ns=(0, int(time.time()) * 10**9))
+        commit.with_name(f".{commit.name}.crc").unlink()
+    if why == "commit":
+        rows = reader.history(spark, source.settings, 2)
+        commit.rename(commit.with_suffix(".away"))
+        with pytest.MonkeyPatch.context() as patched, caplog.at_level(logging.INFO, "entitymill"):
+            patched.setattr(reader, "history", lambda *_: rows)
+            found = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
+    else:
+        with caplog.at_level(logging.INFO, "entitymill"):
+            found = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
+    assert found is None
+    reason = {
+        "column mapping": "column mapping is on",
+        "deletion vector": "rows were deleted or rewritten",
+        "commit": "AnalysisException while reading it",
+        "partition of times": "is not a string, an integer or a date",
+    }[why]
+    assert reason in caplog.text and "comparing all rows instead" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "partitions"),
+    [
+        ("file:/a[1]/b", "part-0.parquet", []),
+        ("file:/a", "k=*/part-0.parquet", ["k"]),
+        ("file:/a", "s3://b/part-0.parquet", []),
+        ("file:/a", "/b/part-0.parquet", []),
+        ("file:/a", "_part-0.parquet", []),
+        ("file:/a", ".part-0.parquet", []),
+        ("file:/a", "k=1/part-0.parquet", []),
+        ("file:/a", "aB/part-0.parquet", ["k"]),
+        ("file:/a", "j=1/k=1/part-0.parquet", ["k", "j"]),
+    ],
+)
+def test_paths_that_spark_would_take_for_others(root: str, path: str, partitions: list[str]) -> None:
+    with pytest.raises(appended_files.FeedUnavailableError):
+        appended_files._check_paths([root, path], partitions)
+
+
+def test_paths_that_spark_takes_as_they_are() -> None:
+    appended_files._check_paths(["file:/a b", "aB/part-0.parquet"], [])
+    appended_files._check_paths(["s3a://a", "j%3A=1/_k=%3A/part-0.parquet"], ["j:", "_k"])

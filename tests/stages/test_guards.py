@@ -1,27 +1,32 @@
-"""What a run refuses to take out of an output, and which tables it refuses to do a slice alone in."""
+"""What a run refuses to remove from an output, and what it takes as unchanged since the last run."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 
 from entitymill.errors import OutputError, RejectedError
 from entitymill.run import guards
+from entitymill.run.summary import Summary
 from entitymill.source import changes
-from entitymill.source.changes import Policy
+from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
-from entitymill.tables import Tables
+from entitymill.tables import Stamp, Tables, maintenance, table_setup
+from entitymill.tables.layout import PROPERTY
+from entitymill.tables.maintenance import OF_DOCUMENTS
+from entitymill.tables.runs import Record
 
-from .conftest import Writing, chosen, tables_at
+from .conftest import DAY, SCHEMAS, Writing, chosen, tables_at
 
 TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
-ALL = Policy("f1", "reprocess", None)
+WRITTEN = tuple(SCHEMAS)
 
 
 @pytest.fixture(scope="module")
@@ -43,47 +48,34 @@ def sliced(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tab
 
 
 def stopped(gone: int, of: int) -> AbstractContextManager[Any]:
-    said = rf"{gone} of the {of} documents of .*/out are not in x any more, .*max_removed_ratio 0\.2 allows"
+    said = rf"{gone} of the {of} documents of .*/out are no longer in x, .*max_removed_ratio 0\.2 allows"
     return pytest.raises(RejectedError, match=said)
 
 
-def check(tables: Tables, found: changes.Changes, slice_: str | None = None, **how: Any) -> None:
-    guards.check_removals(chosen(Path("/"), "limits.max_removed_ratio=0.2"), tables, found, slice_, **how)
+def check(tables: Tables, found: changes.Changes, slice_: str | None = None) -> None:
+    guards.check_removals(chosen(Path("/"), "limits.max_removed_ratio=0.2"), tables, found, slice_)
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(("left", "stops"), [(7, True), (8, False)])
-def test_more_gone_than_allowed(ten: Tables, source_of: Callable[..., Source], whole: bool, left: int, stops: bool) -> None:
-    source = source_of(*TEN[:left], ("new", "Bob Cairo x"))
-    found = changes.everything(source, "full") if whole else changes.compared(source, ten.read("documents"), ALL)
-    with stopped(3, 10) if stops else nullcontext():
-        check(ten, found, whole=whole)
+def test_more_gone_than_allowed(ten: Tables, source_of: Callable[..., Source], full: bool, left: int, stops: bool) -> None:
+    policy = Policy("f1", "reprocess", None, full=full)
+    found = changes.compare_all(source_of(*TEN[:left], ("new", "Bob Cairo x")), ten.read("documents"), policy)
+    assert found.to_recognise == (left + 1 if full else 1)
+    with stopped(10 - left, 10) if stops else nullcontext():
+        check(ten, found)
     found.close()
 
 
-def test_a_first_run_takes_nothing_out(tables: Tables, source_of: Callable[..., Source]) -> None:
-    check(tables, changes.everything(source_of(), "first"), whole=True)
+def test_a_first_run_removes_nothing(tables: Tables, source_of: Callable[..., Source]) -> None:
+    check(tables, changes.all_documents(source_of(), Mode.FIRST))
 
 
-@pytest.mark.parametrize(("left", "stops"), [(8, False), (7, True)])
-def test_what_a_dead_full_run_collected_is_not_gone(
-    ten: Tables, source_of: Callable[..., Source], left: int, stops: bool
-) -> None:
-    """The run that goes on finds the rest alone; but of what was collected, too, some may be gone from the source by now."""
-    collected = ten.read("documents").where("doc_id >= 'd4'")
-    found = changes.compared(source_of(*TEN[:left]), collected, ALL)
-    assert found.to_recognise == 4
-    with stopped(3, 10) if stops else nullcontext():
-        check(ten, found, whole=True, collected=collected)
-    found.close()
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_slice_counts_its_own_documents_alone(sliced: Tables, source_of: Callable[..., Source], whole: bool) -> None:
+def test_a_slice_counts_its_own_documents_alone(sliced: Tables, source_of: Callable[..., Source]) -> None:
     def check_one(slice_: str, rows: list[tuple[str, str]]) -> None:
-        source, policy = source_of(*rows), Policy("f1", "reprocess", slice_)
-        found = changes.everything(source, "first") if whole else changes.compared(source, sliced.read("documents"), policy)
-        check(sliced, found, slice_, whole=whole)
+        policy = Policy("f1", "reprocess", slice_)
+        found = changes.compare_all(source_of(*rows), sliced.read("documents"), policy)
+        check(sliced, found, slice_)
         found.close()
 
     with stopped(1, 2):
@@ -91,34 +83,121 @@ def test_a_slice_counts_its_own_documents_alone(sliced: Tables, source_of: Calla
     check_one("mon", TEN[:7])
 
 
+def copied(tables: Tables, directory: Path) -> Tables:
+    """A Delta log names its files relative to the table, so an output may be copied."""
+    shutil.copytree(str(tables.root).removeprefix("file:"), directory / "out")
+    return tables_at(tables.spark, directory)
+
+
 @pytest.mark.parametrize(
-    ("lost", "trusted", "refused"),
+    ("lost", "refused"),
     [
-        ((), True, False),
-        ((), False, True),
-        (("entities",), True, True),
-        (("documents",), True, True),
-        (("entities", "documents"), True, False),  # nothing to lose any more
+        ((), False),
+        (("entities",), True),
+        (("documents",), True),
+        (("entities", "documents"), False),  # nothing to lose any more
     ],
 )
-def test_no_slice_is_done_alone_where_all_has_to_be_done_anew(
-    sliced: Tables, tmp_path: Path, lost: tuple[str, ...], trusted: bool, refused: bool
+def test_one_slice_is_not_recomputed_where_all_have_to_be(
+    sliced: Tables, tmp_path: Path, lost: tuple[str, ...], refused: bool
 ) -> None:
-    output = shutil.copytree(Path(sliced.address("x")).parent.as_posix().removeprefix("file:"), tmp_path / "out")
+    tables = copied(sliced, tmp_path)
     for name in lost:
-        shutil.rmtree(output / name)
-    tables = tables_at(sliced.spark, tmp_path)
-    said = r"a table of .*/out is gone, or cannot be taken back .* run once without output\.replace_slice, over all slices"
+        shutil.rmtree(tmp_path / "out" / name)
+    said = r"a table of .*/out is gone, .* run once without output\.replace_slice, over all slices"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
-        guards.check_other_slices(tables, "tue", trusted=trusted)
-    guards.check_other_slices(tables, None, trusted=trusted)
+        guards.check_tables_of_slices(tables, "tue")
+    guards.check_tables_of_slices(tables, None)
 
 
-def test_what_is_of_no_slice_stays_unless_it_is_refused(ten: Tables, source_of: Callable[..., Source]) -> None:
-    """As a run over the whole source leaves it: a slice's next run takes over what it finds, and no more."""
-    source = source_of(("d1", None), ("d2", TEN[2][1]))
-    found = changes.compared(source, ten.read("documents"), Policy("f1", "reprocess", "mine"))
-    removed = [row["doc_id"] for row in found.removed.collect()]
-    done = [row["doc_id"] for row in found.documents.collect()]
-    assert (done, removed, found.to_remove, found.counts) == (["d2"], ["d1"], 1, {"null_text": 1})
-    found.close()
+@pytest.mark.parametrize(
+    ("statements", "only_we"),
+    [
+        ((), True),
+        (("OPTIMIZE {entities}", "VACUUM {documents}", "OPTIMIZE {documents} ZORDER BY (doc_id)"), True),
+        (("DELETE FROM {entities} WHERE doc_id = 'd1'",), False),
+        (("OPTIMIZE {entities}", "UPDATE {documents} SET chars = 0 WHERE doc_id = 'd1'", "OPTIMIZE {documents}"), False),
+        (("RESTORE {entities} TO VERSION AS OF 1",), False),
+    ],
+    ids=["nothing", "maintenance", "a deletion", "an update", "a restore"],
+)
+def test_others_that_changed_rows_are_noticed(
+    sliced: Tables, tmp_path: Path, statements: tuple[str, ...], *, only_we: bool
+) -> None:
+    """Of two units, so that there is something to join."""
+    tables = copied(sliced, tmp_path)
+    latest = Row(output_versions=maintenance.versions(tables, WRITTEN))
+    for statement in statements:
+        tables.spark.sql(statement.format(**{name: tables.reference(name) for name in OF_DOCUMENTS}))
+    assert guards.only_we_wrote(tables, latest) == only_we
+
+
+def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables, tmp_path: Path) -> None:
+    """From a backup of before the last run: its version is a smaller one."""
+    tables = copied(sliced, tmp_path)
+    present = maintenance.versions(tables, WRITTEN)
+    assert guards.only_we_wrote(tables, Row(output_versions=present))
+    assert not guards.only_we_wrote(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
+    assert not guards.only_we_wrote(tables, None)
+    assert not guards.only_we_wrote(tables, Row(output_versions=None))
+    without = {name: version for name, version in present.items() if name != "rejects"}
+    assert not guards.only_we_wrote(tables, Row(output_versions=without)), "an older run created it meanwhile"
+    shutil.rmtree(tmp_path / "out" / "rejects")
+    assert not guards.only_we_wrote(tables, Row(output_versions=present))
+
+
+@pytest.mark.parametrize(
+    ("changed", "moving", "same"),
+    [
+        ({}, False, True),
+        ({}, True, False),  # source.where may hold for other rows by now
+        ({"status": "failed"}, False, False),
+        ({"scope": "other"}, False, False),
+        ({"fingerprint": "other"}, False, False),
+        ({"settled": False}, False, False),
+    ],
+)
+def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
+    source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, same: bool
+) -> None:
+    last = Row(**{"status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
+    summary, stamp = Summary("r2", DAY, scope="s"), Stamp("r2", DAY, "m", "f1", "1")
+    source = replace(source_of(), moving=moving)
+    assert guards.same_job(Record(last=last, latest=last), summary, stamp, source) == same
+    assert not guards.same_job(Record(), summary, stamp, source)
+
+
+@pytest.mark.parametrize(
+    ("changed", "source_changed", "nothing"),
+    [
+        ({}, {}, True),
+        ({"source_version": "0"}, {}, False),
+        ({"source_committed": 1}, {}, False),  # put back from a backup, and the same number again
+        ({"source_version": "unversioned"}, {"source_version": "unversioned"}, False),
+        ({"output_versions": {}}, {}, False),
+    ],
+)
+def test_there_is_nothing_new_in_the_same_commit_of_the_source(
+    ten: Tables, source_of: Callable[..., Source], changed: dict[str, Any], source_changed: dict[str, Any], *, nothing: bool
+) -> None:
+    row = {
+        "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
+        "source_committed": 7, "rejects": 0, "output_versions": maintenance.versions(ten, WRITTEN),
+    }  # fmt: skip
+    last = Row(**{**row, **changed})
+    stamp = replace(Stamp("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
+    record = Record(last=last, latest=last)
+    assert guards.nothing_new(record, ten, Summary("r2", DAY, scope="s"), stamp, source_of()) == nothing
+
+
+@pytest.mark.parametrize(
+    ("version", "found"), [("3", "has schema 3, this program writes 4"), (None, "was not written by it")]
+)
+def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, version: str | None, found: str) -> None:
+    tables = copied(sliced, tmp_path)
+    table_setup.check_ours(tables)
+    change = f"SET TBLPROPERTIES ('{PROPERTY}' = '{version}')" if version else f"UNSET TBLPROPERTIES ('{PROPERTY}')"
+    tables.spark.sql(f"ALTER TABLE {tables.reference('entities')} {change}")
+    tables.forget()
+    with pytest.raises(OutputError, match=f"out/entities exists and {found}; choose another output"):
+        table_setup.check_ours(tables)

@@ -1,31 +1,39 @@
-"""Who may write an output: the running row of `runs`."""
+"""Who may write an output: signs of life, and the epochs of `runs`."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import threading
-from datetime import datetime, timedelta, timezone
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from entitymill import schemas
+from entitymill.commands import list_runs
 from entitymill.errors import OutputError
+from entitymill.platform import storage
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import Tables, lease, table_setup
+from entitymill.tables import Tables, heartbeats, lease, table_setup
 from entitymill.tables.commits import Commits
+from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
 
-from .conftest import tables_at
+from .conftest import DAY, tables_at
 
 AT_ONCE = LimitSettings(wait_seconds=0)
+OLD = 1000.0
+"""Seconds since a sign of life that counts no more."""
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +54,43 @@ def statuses(tables: Tables) -> list[tuple[str, str]]:
     return [(row["run_id"], row["status"]) for row in tables.read("runs").orderBy("epoch").collect()]
 
 
-def test_a_second_run_waits_and_says_for_whom(tables: Tables) -> None:
-    with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}):
-        with pytest.raises(
-            OutputError, match=r"run one \(.*its lease lasts until .*\) writes .*/out; run again when it is done"
-        ):
+def beating(tables: Tables) -> list[Path]:
+    """The signs of life of all runs."""
+    return sorted(Path(str(tables.root).removeprefix("file:"), "_heartbeats").glob("[!.]*"))
+
+
+def freeze(tables: Tables, name: str) -> Lease:
+    """Take the lease as a run that gives no sign of life any more."""
+    held = Lease(tables, AT_ONCE, name)
+    held.__enter__()
+    held._stopped.set()
+    held._thread.join()
+    [file] = beating(tables)
+    os.utime(file, (time.time() - OLD, time.time() - OLD))
+    return held
+
+
+def take_and_end(tables: Tables, name: str) -> Lease:
+    with Lease(tables, AT_ONCE, name) as held:
+        pass
+    return held
+
+
+def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
+    with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}) as one:
+        with pytest.raises(OutputError, match=r"run one \(on .*\) writes .*/out; run again when it is done"):
             Lease(tables, AT_ONCE, "two").__enter__()
         assert statuses(tables) == [("one", "running")]
-    with Lease(tables, AT_ONCE, "two") as held:
-        assert held.before.last is not None
-        assert held.before.last["run_id"] == "one"
+        assert [file.name for file in beating(tables)] == ["one"]
+    two = take_and_end(tables, "two")
+    assert two.before.last is not None
+    assert (two.before.last["run_id"], two.before.settled) == ("one", True)
+    assert two.epoch > one.epoch
     assert statuses(tables) == [("one", "done"), ("two", "done")]
+    assert beating(tables) == []
 
 
-def test_epochs_grow_and_a_failed_run_says_so(tables: Tables) -> None:
+def test_epochs_grow_and_a_failed_run_is_recorded(tables: Tables) -> None:
     epochs = []
 
     def fails(number: int) -> None:
@@ -74,71 +105,107 @@ def test_epochs_grow_and_a_failed_run_says_so(tables: Tables) -> None:
     assert [status for _, status in statuses(tables)] == ["failed"] * 2
 
 
-def left(tables: Tables, until: datetime) -> None:
-    """What a run leaves that died: its row, running."""
-    held = Lease(tables, AT_ONCE, "dead")
-    held.__enter__()
-    held._stopped.set()
-    held._thread.join()
-    row = {**held._whole("running"), "until": until}
-    Runs(tables).put(row, held.commits)
+def test_epochs_grow_after_runs_was_deleted(tables: Tables) -> None:
+    """The other tables remember the numbers of commits."""
+    first = take_and_end(tables, "first")
+    time.sleep(1)
+    shutil.rmtree(tables.address("runs").removeprefix("file:"))
+    tables.forget()
+    assert take_and_end(tables, "second").epoch > first.epoch
 
 
-@pytest.mark.parametrize(("gone", "minutes", "taken"), [(False, -1, True), (True, 5, True), (False, 5, False)])
-def test_a_dead_runs_lease_is_taken_over(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, gone: bool, minutes: int, taken: bool
-) -> None:
-    left(tables, datetime.now(timezone.utc) + timedelta(minutes=minutes))
-    monkeypatch.setattr(lease, "process_gone", lambda _: gone)
+def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tables) -> None:
+    frozen = freeze(tables, "frozen")
+    following = take_and_end(tables, "next")
+    assert following.epoch > frozen.epoch
+    assert following.before.latest is not None
+    assert (following.before.latest["run_id"], following.before.settled) == ("frozen", False)
+    assert statuses(tables) == [("frozen", "died"), ("next", "done")]
+    with pytest.raises(OutputError, match="run next took over"):
+        frozen.check_now()
+
+
+def test_an_end_that_delta_skipped_is_an_error(tables: Tables) -> None:
+    frozen = freeze(tables, "frozen")
+    take_and_end(tables, "next")
+    with pytest.raises(OutputError, match="run next took over"):
+        frozen.end("done")
+    assert statuses(tables) == [("frozen", "died"), ("next", "done")]
+
+
+def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables: Tables) -> None:
+    take_and_end(tables, "first")
+    seen = Runs(tables).look()
+    between = take_and_end(tables, "between")
+    with Lease(tables, LimitSettings(wait_seconds=60), "last", seen=seen) as held:
+        assert held.before.latest is not None
+        assert held.before.latest["run_id"] == "between"
+        assert held.epoch > between.epoch
+
+
+def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
+    row = {"mode": "first", "documents": 0, "planned": 9, "units": 3, "units_done": 0}
+    with Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=1), "one", lambda: dict(row)):
+        commits = len(tables.history("runs").collect())
+        row |= {"documents": 6, "units_done": 2}
+        for _ in range(100):
+            time.sleep(0.1)
+            [found] = list_runs.read(tables, 1)
+            if found["units_done"] == 2:
+                break
+        assert (found["status"], found["documents"], found["units_done"]) == ("running", 6, 2)
+        assert len(tables.history("runs").collect()) == commits, "a sign of life is no commit"
+
+
+def test_a_lease_without_heartbeats_is_renewed_by_commits(tables: Tables) -> None:
+    """As in a catalog, whose directories are not known: also while a statement has a number in its session."""
+    with Lease(tables, AT_ONCE, "warm-up"):
+        pass
+    held = Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=1), "one")
+    held._heartbeat = None
+    with held:
+        before = tables.read("runs").where("run_id = 'one'").collect()[0]["until"]
+
+        def slow() -> None:
+            for _ in range(100):
+                time.sleep(0.1)
+                if tables.read("runs").where("run_id = 'one'").collect()[0]["until"] > before:
+                    return
+            raise AssertionError("not renewed")
+
+        held.commits.execute("rejects", slow)
+    assert statuses(tables)[-1] == ("one", "done")
+
+
+@pytest.mark.parametrize(("lease_seconds", "taken"), [(600, False), (1, True)])
+def test_without_heartbeats_the_lease_in_runs_counts(tables: Tables, lease_seconds: int, taken: bool) -> None:
+    dead = Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=lease_seconds), "dead")
+    following = Lease(tables, AT_ONCE, "next")
+    dead._heartbeat = following._heartbeat = None
+    dead.__enter__()
+    dead._stopped.set()
+    dead._thread.join()
     if not taken:
-        with pytest.raises(OutputError, match="run dead"):
-            Lease(tables, AT_ONCE, "next").__enter__()
+        with pytest.raises(OutputError, match=r"run dead \(on .*, its lease lasts until .*\) writes"):
+            following.__enter__()
         return
-    with Lease(tables, AT_ONCE, "next") as held:
-        held.check(surely=True)
+    time.sleep(1)
+    with following:
+        following.check_now()
     assert statuses(tables) == [("dead", "died"), ("next", "done")]
-
-
-def test_a_lease_is_renewed_while_a_long_statement_runs(tables: Tables) -> None:
-    """A MERGE takes its number from the session's properties, which every commit of the session sees."""
-    with Lease(tables, AT_ONCE, "one") as held:
-        before = tables.read("runs").collect()[0]["until"]
-
-        def merge() -> None:
-            for _ in range(2):
-                Runs(tables).put(held._whole("running"), held.commits)
-
-        held.commits.change("entities", merge)
-        [row] = tables.read("runs").collect()
-        assert row["until"] > before
-
-
-def test_who_lost_the_lease_finds_out(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "process_gone", lambda _: True)
-    with Lease(tables, AT_ONCE, "asleep") as asleep:
-        with Lease(tables, AT_ONCE, "next"):
-            pass
-        with pytest.raises(OutputError, match="run next took over"):
-            asleep.check(surely=True)
 
 
 def test_of_runs_that_start_at_once_one_has_it(spark: SparkSession, tmp_path: Path) -> None:
     tables = tables_at(spark, tmp_path)  # `runs` is not there yet
     inside, most, lock = [], [], threading.Lock()
-    told: dict[str, list[str]] = {}
-    others = threading.Event()
 
     def run(name: str) -> None:
-        def waits(holder: str) -> None:
-            told.setdefault(name, []).append(holder)
-            if sum(said[-1].startswith("run ") for said in told.values()) >= 2:
-                others.set()
-
-        with Lease(tables, LimitSettings(wait_seconds=60), name, waits=waits):
+        own = tables_at(spark, tmp_path)
+        with Lease(own, LimitSettings(wait_seconds=120), name):
             with lock:
                 inside.append(name)
                 most.append(len(inside))
-            assert others.wait(60), "two of three have to wait"
+            time.sleep(0.5)
             with lock:
                 inside.remove(name)
 
@@ -148,13 +215,21 @@ def test_of_runs_that_start_at_once_one_has_it(spark: SparkSession, tmp_path: Pa
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
-    ended = statuses(tables)
-    assert sorted(ended) == [("run 0", "done"), ("run 1", "done"), ("run 2", "done")]
-    first, *waited = [name for name, _ in ended]
-    assert all(any(said.startswith(f"run {first} (on ") for said in told[name]) for name in waited)
+    assert sorted(statuses(tables)) == [("run 0", "done"), ("run 1", "done"), ("run 2", "done")]
+    epochs = [row["epoch"] for row in tables.read("runs").collect()]
+    assert len(set(epochs)) == 3
 
 
-def test_what_spark_still_does_for_a_run_that_broke_off_comes_too_late(tables: Tables) -> None:
+def test_of_two_runs_with_one_epoch_delta_takes_one(tables: Tables) -> None:
+    """Each of two that do not see each other's sign of life, in one second."""
+    found = Runs(tables).look()
+    one, two = (Lease(tables, AT_ONCE, name) for name in ("one", "two"))
+    assert one._begin(found, 7)
+    assert not two._begin(found, 7)
+    assert statuses(tables) == [("one", "running")]
+
+
+def test_commits_of_a_run_that_broke_off_come_too_late(tables: Tables) -> None:
     """A cell of a notebook was stopped: the lease is given back, and the last statement goes on."""
     table_setup.create(tables, "rejects", schemas.REJECTS)
 
@@ -166,47 +241,53 @@ def test_what_spark_still_does_for_a_run_that_broke_off_comes_too_late(tables: T
     theirs: list[Commits] = []
     with pytest.raises(KeyboardInterrupt):
         broken_off()
-    with Lease(tables, AT_ONCE, "next"):
-        pass
+    with Lease(tables, AT_ONCE, "next") as held:
+        held.commits.fence("rejects")
     columns = "'d1' AS doc_id, 'source' AS stage, 'null_text' AS code, 'stopped' AS run_id, now() AS at"
     theirs[0].append(tables.spark.sql(f"SELECT {columns}"), "rejects")
     assert tables.read("rejects").count() == 0
 
 
-class Claim:
-    """In the place of an object on S3."""
-
-    stands = False
-
-    def take(self) -> bool:
-        self.stands = True
-        return True
-
-    def renew(self) -> None:
-        assert self.stands
-
-    def release(self) -> None:
-        self.stands = False
-
-
-def test_where_old_commits_cannot_be_fenced_off_the_lease_is_held_no_longer(
+def test_a_lease_is_given_back_though_its_heartbeat_cannot_be_deleted(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it ends as failed: the run that takes it next has to fence off the dead one's commits too."""
-    left(tables, datetime.now(timezone.utc) - timedelta(minutes=1))
-    held, claim = Lease(tables, AT_ONCE, "next"), Claim()
-    held._claim = claim  # type: ignore[assignment]
-
     def fails(*_: object) -> None:
-        assert claim.stands
-        assert held._thread.is_alive()
         raise OSError("the storage is gone")
 
-    monkeypatch.setattr(Commits, "fence", fails)
-    with pytest.raises(OSError, match="the storage is gone"):
-        held.__enter__()
+    with Lease(tables, AT_ONCE, "one"), monkeypatch.context() as patched:
+        patched.setattr(storage, "remove", fails)
+        Heartbeat(tables, "one", 1).stop()
+    assert statuses(tables) == [("one", "done")]
 
-    held._thread.join(30)
-    assert not held._thread.is_alive()
-    assert not claim.stands
-    assert statuses(tables) == [("dead", "died"), ("next", "failed")]
+
+@pytest.mark.parametrize(("left", "alive"), [(0.0, ["other"]), (OLD, [])])
+def test_an_outdated_heartbeat_is_deleted_whatever_its_clock(tables: Tables, left: float, alive: list[str]) -> None:
+    """Ages are those of the storage's clock: what a run says of its own time does not count."""
+    other = Heartbeat(tables, "other", 120)
+    other.beat({"run_id": "other", "started_at": DAY})
+    [file] = beating(tables)
+    os.utime(file, (time.time() - left, time.time() - left))
+    own = Heartbeat(tables, "own", 120)
+    own.beat({"run_id": "own"})
+    assert [row["run_id"] for row in own.others()] == alive
+    assert [path.name for path in beating(tables)] == sorted([*alive, "own"])
+    own.stop()
+
+
+def test_a_heartbeat_that_is_just_being_written_counts(tables: Tables) -> None:
+    own = Heartbeat(tables, "own", 120)
+    own.beat({"run_id": "own"})
+    (beating(tables)[0].parent / "other").write_text('{"run_id": "ot')
+    assert own.others() == [{}]
+    with pytest.raises(OutputError, match="another run that just began writes"):
+        Lease(tables, AT_ONCE, "next").__enter__()
+    found: dict[str, dict[str, Any]] = heartbeats.latest(tables)
+    assert found == {"own": {"run_id": "own"}, "other": {}}
+
+
+def test_processes_are_named_by_their_host() -> None:
+    row = {"run_id": "a", "process": json.dumps({"host": "here", "pid": 1})}
+    assert lease._name(row) == "run a (on here)"
+    named = "run a (on an unknown host, its lease lasts until 2026-11-26 00:00:00)"
+    assert lease._name({"run_id": "a", "until": DAY}) == named
+    assert lease._name({}) == ""

@@ -6,18 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run.summary import Summary
-from entitymill.tables import Tables, publisher
+from entitymill.tables import Tables, publisher, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.publisher import Counted, Publisher, Unit
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, Writing, tables_at
+from .conftest import DAY, SCHEMAS, Writing, tables_at
 
 ODD = "c'\\${user}"
 """Spark's SQL has a meaning for all that it holds."""
@@ -58,43 +58,6 @@ def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])
 
 
-def test_what_was_published_half_is_taken_back(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace = Commits.replace
-
-    def dies(commits: Commits, frame: object, name: str, *others: object, **named: object) -> None:
-        if name == "documents":
-            raise RuntimeError("died")
-        replace(commits, frame, name, *others, **named)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Commits, "replace", dies)
-        with pytest.raises(RuntimeError, match="died"):
-            writing.publish(("a", "Ada Essen x"), known=True)
-    assert writing.held()[0]["a"] == ["Ada", "Essen"]
-    last = Row(status="failed")
-    assert publisher.take_back(writing.tables, Commits(writing.tables, "next", 9), last)
-    assert writing.held() == (
-        {"a": ["Anna", "Berlin"], "b": ["Bob", "Cairo"], ODD: ["Cleo", "Delhi"]},
-        ["a", "b", ODD],
-    )
-
-
-@pytest.mark.parametrize(("done", "trusted"), [(1, True), (0, False)])
-def test_what_deltas_log_has_forgotten_is_not_taken_back(writing: Writing, done: int, trusted: bool) -> None:
-    """After 30 days: here by hand. Where no run has come to its end since, nobody knows what `documents` told."""
-    Commits(writing.tables, "failed", 5).fence(writing.tables)
-    place = Path(str(writing.tables.root).removeprefix("file:")) / "documents"
-    log = writing.tables.spark._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]
-    log.forTable(writing.tables.spark._jsparkSession, str(place)).checkpoint()
-    *old, _ = sorted((place / "_delta_log").glob("*[0-9].json"))
-    for commit in old:
-        commit.unlink()
-    log.clearCache()
-    last = Row(status="failed")
-    assert publisher.take_back(writing.tables, Commits(writing.tables, "next", 9), last, done) == trusted
-    assert len(writing.held()[0]) == 3
-
-
 def test_an_older_epoch_changes_nothing(writing: Writing) -> None:
     writing.epoch = 5
     writing.publish(("a", "Ada Essen x"), known=True)
@@ -115,6 +78,8 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     """Of which the nothing that comes in their place has none."""
     carried = [T.StructField("lang", T.StringType(), nullable=False)]
     commits = Commits(tables, "run", 1)
+    wanted = {**SCHEMAS, "entities": schemas.entities(carried), "annotations": schemas.ANNOTATION_TABLE}
+    recovery.create_missing(tables, wanted)
     publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
     rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}

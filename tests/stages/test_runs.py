@@ -32,10 +32,43 @@ def test_an_output_is_of_the_source_whose_run_came_to_its_end(tables: Tables) ->
     seen = runs.look()
     assert seen.last is not None
     assert seen.latest is not None
-    assert (seen.owner, seen.done, seen.last["run_id"], seen.latest["run_id"]) == ("/a", 2, "run 3", "run 4")
+    assert (seen.owner, seen.last["run_id"], seen.latest["run_id"], seen.epoch) == ("/a", "run 3", "run 4", 4)
     add(tables, 5, status="done", source="/b")
-    seen = runs.look()
-    assert (seen.owner, seen.done) == ("/b", 5)
+    assert runs.look().owner == "/b"
+
+
+@pytest.mark.parametrize(
+    ("rows", "settled"),
+    [
+        ([], False),
+        ([{"status": "done", "settled": True}], True),
+        ([{"status": "failed", "settled": False}], False),
+        ([{"status": "running"}], False),
+        ([{"status": "failed", "settled": False}, {"status": "done", "settled": True, "mode": "maintenance"}], True),
+        ([{"status": "done", "settled": True}, {"status": "done", "mode": "none", "epoch": None}], True),
+    ],
+)
+def test_the_run_of_the_greatest_epoch_says_whether_the_tables_are_settled(
+    tables: Tables, rows: list[dict[str, Any]], *, settled: bool
+) -> None:
+    Runs(tables).create()
+    for number, row in enumerate(rows, 1):
+        add(tables, number, **row)
+    assert Runs(tables).look().settled == settled
+
+
+def test_full_runs_that_did_not_end_are_those_since_the_last_that_did(tables: Tables) -> None:
+    Runs(tables).create()
+    assert Runs(tables).unfinished_full_runs("f1") == set()
+    add(tables, 1, status="failed", mode="full", fingerprint="f1")
+    add(tables, 2, status="done", mode="full", fingerprint="f1")
+    add(tables, 3, status="died", mode="full", fingerprint="f1")
+    add(tables, 4, status="stopped", mode="full", fingerprint="f2")
+    add(tables, 5, status="done", mode="maintenance")
+    add(tables, 6, status="failed", mode="full", fingerprint="f1")
+    assert Runs(tables).unfinished_full_runs("f1") == {"run 3", "run 6"}
+    add(tables, 7, status="done", mode="compare", fingerprint="f1")
+    assert Runs(tables).unfinished_full_runs("f1") == set()
 
 
 @pytest.mark.parametrize("effective", [True, False])
@@ -52,7 +85,7 @@ def test_a_run_with_nothing_to_do_is_recorded_once_though_its_commit_is_tried_ag
             raise DeltaConcurrentModificationException("or so the storage says", "")
 
     monkeypatch.setattr(Tables, "append", fails_once)
-    Runs(tables).idle({"run_id": "idle", "started_at": DAY, "ended_at": DAY, "status": "done", "mode": "none"})
+    Runs(tables).append_idle({"run_id": "idle", "started_at": DAY, "ended_at": DAY, "status": "done", "mode": "none"})
     assert [row["run_id"] for row in tables.read("runs").collect()] == ["idle"]
     assert len(tries) == 2 - effective
 

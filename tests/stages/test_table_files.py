@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.tables import layout
+from entitymill.tables import maintenance
 
 from .conftest import Writing, tables_at
 
@@ -94,11 +94,11 @@ def test_too_many_small_files_are_joined(writing: Writing, monkeypatch: pytest.M
     for at in range(0, 8, 2):
         writing.publish(*TEN[at : at + 2], known=False)
     before = writing.held()
-    monkeypatch.setattr(layout, "SMALL_PART", 1)
+    monkeypatch.setattr(maintenance, "SMALL_PART", 1)
     for most, files in ((10, {"documents": 4, "entities": 8}), (3, {"documents": 1, "entities": 2})):
-        monkeypatch.setattr(layout, "MOST_FILES", most)
+        monkeypatch.setattr(maintenance, "MOST_FILES", most)
         writing.tables.forget()
-        writing.tables.compact()
+        maintenance.join_small_files(writing.tables)
         writing.tables.forget()
         found = {name: writing.tables.detail(name) for name in files}
         assert {name: row and row["numFiles"] for name, row in found.items()} == files

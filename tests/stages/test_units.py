@@ -16,7 +16,7 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
     spark: SparkSession, source_of: Callable[..., Source], chosen: int | None, chars: int, tasks: int
 ) -> None:
     """Of two cores; a document is in one of them."""
-    piece = units.Piece(source_of(*((f"d{number}", "Anna") for number in range(20))).rows, False, 20, chars)
+    piece = units.Piece(source_of(*((f"d{number}", "Anna") for number in range(20))).rows, None, False, 20, chars)
 
     spread = units.spread(spark, piece, chosen, once=False)
 

@@ -20,7 +20,7 @@ def give_up(failed: int, before: int, rows: int) -> bool:
     ids = [f"d{i}" for i in range(failed)]
     failures = Failures(NONE, settings, NONE, NONE, set(ids[:before]))
     try:
-        failures.check(ids, Piece(NONE, known=False, rows=rows, chars=rows))
+        failures.check(ids, Piece(NONE, None, known=False, rows=rows, chars=rows))
     except RejectedError:
         return True
     return False

@@ -52,12 +52,14 @@ PRIVATE_ALLOWED = {
     "entitymill.source.carried_columns",
     "entitymill.engines.sparknlp_model",
     "entitymill.source.unreadable_source",
+    "entitymill.platform.run_session",
     "entitymill.platform.session",
     "entitymill.platform.storage",
     "entitymill.tables.half_made_tables",
 }
-"""Of classic Spark, what has no public way: Hadoop's client, Parquet's footers, the class path, a catalog's place."""
-WRITES = re.compile(r"\.write\b(?!\()|\.writeTo\(|\.writeStream\b")
+"""Of classic Spark, what has no public way: a session's copy, Hadoop's client, Parquet's footers, the class path, a
+catalog's place."""
+WRITES = re.compile(r"(?<!delta)\.write\b(?![()])|\.writeTo\(|\.writeStream\b")
 MOST_LINES, MOST_LINES_OF_FUNCTION = 310, 70
 
 

@@ -25,6 +25,17 @@ _COLUMNS = (
     "run_id", "started_at", "ended_at", "status", "mode", "stage", "documents", "planned", "removed", "units", "units_done",
     "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log", "until",
 )  # fmt: skip
+_PROGRESS = (
+    "stage",
+    "documents",
+    "planned",
+    "removed",
+    "units",
+    "units_done",
+    "sentences",
+    "rejects",
+    "sentences_per_second",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,12 +82,27 @@ def read(tables: Tables, last: int) -> list[dict[str, Any]]:
     """
     from pyspark.sql import functions as F
 
+    from entitymill.tables import heartbeats
+
     if not tables.exists("runs"):
         raise OutputError(f"output: no run has written {tables.place} yet.")
     runs = tables.read("runs")
     held = [name for name in _COLUMNS if name in runs.columns]
     rows = runs.orderBy(F.desc("started_at")).limit(last).select(*held).collect()
-    return [{name: row[name] if name in held else None for name in _COLUMNS} for row in rows]
+    found = [{name: row[name] if name in held else None for name in _COLUMNS} for row in rows]
+    if any(row["status"] == "running" for row in found):
+        signs = heartbeats.latest(tables)
+        for row in found:
+            _show_progress(row, signs.get(str(row["run_id"]), {}))
+    return found
+
+
+def _show_progress(row: dict[str, Any], sign: dict[str, Any]) -> None:
+    """Put what a run's last sign of life says of its progress in the place of what its row said at the start."""
+    if row["status"] == "running":
+        row |= {name: sign[name] for name in _PROGRESS if sign.get(name) is not None}
+        if sign.get("until"):
+            row["until"] = datetime.fromisoformat(sign["until"]).astimezone().replace(tzinfo=None)
 
 
 def table(runs: Sequence[dict[str, Any]]) -> Table:
@@ -114,4 +140,4 @@ def _more(run: dict[str, Any]) -> str:
         return f"{far}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else far
     if run["error"]:
         return said + run["error"] + (f" Log: {run['log']}" if run["log"] else "")
-    return f"{said}it died without a word; see the log of its machine." if run["status"] == "died" else ""
+    return f"{said}it ended without recording an error; see the log of its machine." if run["status"] == "died" else ""

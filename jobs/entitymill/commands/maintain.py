@@ -11,10 +11,12 @@ from rich.table import Table
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
-from entitymill.platform.session import configured, open_session
+from entitymill.platform.run_session import private_session
+from entitymill.platform.session import open_session
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_setup
-from entitymill.tables.maintenance import WEEK_HOURS, Done, beside, optimize, purge, vacuum
+from entitymill.tables.layout import write_confs
+from entitymill.tables.maintenance import WEEK_HOURS, Done, beside_jobs, optimize, purge, vacuum
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,18 +57,19 @@ def entry() -> None:
 
 
 def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
-    tables = Tables(spark, settings.output)
-    if not tables.exists("documents"):
-        raise OutputError(f"output: no entity tables at {tables.address('documents').rpartition('/')[0] or 'that schema'}.")
-    table_setup.check_ours(tables)
-    with configured(spark, tables.confs()):
+    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+        tables = Tables(own, settings.output)
+        if not tables.exists("documents"):
+            place = tables.address("documents").rpartition("/")[0] or "that schema"
+            raise OutputError(f"output: no entity tables at {place}.")
+        table_setup.check_ours(tables)
         done, said = _maintain(tables, settings, options)
     _print(done, said)
 
 
 def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[Done], str]:
     if options.task == "optimize":
-        with beside(tables, settings):
+        with beside_jobs(tables, settings):
             return optimize(tables, sort=options.sort), "small files joined"
     hours = options.retain_hours
     if hours < 0:
@@ -74,7 +77,7 @@ def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -
     said = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
         return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_KEEPS}"
-    with beside(tables, settings):
+    with beside_jobs(tables, settings):
         return vacuum(tables, hours), said
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from entitymill.commands import common
-from entitymill.platform.session import calendars, configured, open_session
+from entitymill.platform.session import open_session
 from entitymill.settings import Settings
 from entitymill.tables.privacy import MASK, redact
 
@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         spark = open_session(settings.spark, "entitymill redact")
-        with configured(spark, calendars(spark)):
-            done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly)
+        done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
         said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         Console().print(said, highlight=False, soft_wrap=True, markup=False)

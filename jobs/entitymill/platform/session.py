@@ -25,14 +25,10 @@ from entitymill.platform import requirements, spark_connect
 from entitymill.settings.sections import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
-_CALENDARS = tuple(
-    f"spark.sql.parquet.{kind}RebaseModeIn{way}" for kind in ("datetime", "int96") for way in ("Read", "Write")
-)
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
 QUICK_START = "-XX:TieredStopAtLevel=1"
 """To Java: its first compiler alone. Compiling Spark well costs more than a small run, and halves a large one's time."""
-_TURNS: dict[object, threading.RLock] = {}
 _REMOTE = "SPARK_REMOTE"
 """Spark's own: the address of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
@@ -80,23 +76,6 @@ def _signals_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
-
-
-def calendars(spark: SparkSession) -> dict[str, str]:
-    """Properties with which dates before 1582 and times before 1900 are read and written as they stand.
-
-    Spark 3 cannot tell whether files that it did not write count such days as Spark 2 did, and refuses them; Parquet's own
-    definition is the calendar of today, and Spark 4 takes them for that. Whoever chose a mode keeps it.
-    """
-    return {key: "CORRECTED" for key in _CALENDARS if str(spark.conf.get(key)).upper() == "EXCEPTION"}
-
-
-@contextmanager
-def in_turn(spark: SparkSession) -> Iterator[None]:
-    """One at a time of what gives a session properties of its own: by them Delta numbers commits. Others of it wait."""
-    key = spark_connect.session_id(spark) if spark_connect.remote(spark) else spark._jsparkSession.hashCode()
-    with _TURNS.setdefault(key, threading.RLock()):
-        yield
 
 
 @contextmanager

@@ -38,6 +38,8 @@ _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
 """Without one of these in it, an error of the network is Spark's own: a lost executor, for one."""
+_GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
+"""Characters with a meaning in a pattern, and how Hadoop wants them escaped."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 
 
@@ -123,7 +125,8 @@ def names(spark: SparkSession, pattern: str) -> list[str]:
     """
     if spark_connect.remote(spark):
         return spark_connect.names(spark, pattern)
-    system, java_path = hadoop_path(spark, pattern)
+    directory, _, name = pattern.rpartition("/")
+    system, java_path = hadoop_path(spark, f"{_GLOB.sub(_ESCAPED, directory)}/{name}")
     with _asking(pattern):
         return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
 

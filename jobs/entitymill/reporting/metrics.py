@@ -123,11 +123,11 @@ def read_totals(tables: Tables) -> Totals | None:
     """Sums over the table `runs`, in two queries; none where there is no such table."""
     from pyspark.sql import functions as F  # noqa: PLC0415  # Spark, which --help needs not
 
-    from entitymill.tables.runs import of_jobs  # noqa: PLC0415
+    from entitymill.tables.runs import only_jobs  # noqa: PLC0415
 
     if not tables.exists("runs"):
         return None
-    runs = of_jobs(tables.read("runs")).where("status <> 'running'")
+    runs = only_jobs(tables.read("runs")).where("status <> 'running'")
     sums = [F.sum(name).alias(name) for name in ("documents", "sentences", "rejects")]
     each = (
         runs.groupBy("status")

@@ -13,13 +13,13 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError
-from entitymill.platform.session import calendars, configured
+from entitymill.platform.run_session import private_session
 from entitymill.platform.sql_text import quoted_part
 from entitymill.reporting import page_figures, page_sentences
 from entitymill.reporting.page_figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_setup
-from entitymill.tables.runs import IDLE, of_jobs
+from entitymill.tables.runs import IDLE, only_jobs
 
 RUNS = 40
 """Shown and compared at most."""
@@ -46,7 +46,8 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
         SettingsError: report.date_column has no days, or there is no such run.
     """
     check_there(tables)
-    with configured(spark, calendars(spark)):
+    with private_session(spark, settings.source.time_zone, {}) as own:
+        tables = Tables(own, tables.settings)
         entities = tables.read("entities")
         date = _date(entities, settings)
         rows = _rows(tables)
@@ -67,7 +68,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
             rejects=_rejects(tables),
             units=unit_speeds(tables, run),
             settings=_settings(rows, run),
-            shown=page_sentences.read(spark, settings, tables) if settings.report.show_text else None,
+            shown=page_sentences.read(own, settings, tables) if settings.report.show_text else None,
         )
 
 
@@ -78,7 +79,8 @@ def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) ->
         OutputError: there are no tables.
     """
     check_there(tables)
-    with configured(spark, calendars(spark)):
+    with private_session(spark, "UTC", {}) as own:
+        tables = Tables(own, tables.settings)
         rows = _rows(tables)
         runs = _runs(rows, _counts(tables.read("entities"), None, [row["run_id"] for row in rows]))
     run = subject(runs, run_id)
@@ -103,7 +105,7 @@ def subject(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _rows(tables: Tables) -> list[Row]:
-    runs = of_jobs(tables.read("runs"))
+    runs = only_jobs(tables.read("runs"))
     return runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(RUNS).collect()
 
 

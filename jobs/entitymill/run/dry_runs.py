@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
@@ -13,8 +14,8 @@ from entitymill.run import guards, units
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import changes
-from entitymill.source.changes import Changes, Policy
-from entitymill.tables import Tables, table_setup
+from entitymill.source.changes import Changes, Mode, Policy
+from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs
 
 
@@ -38,7 +39,7 @@ class Plan:
     core_hours: float | None
 
 
-def make(
+def plan_run(
     spark: SparkSession,
     settings: Settings,
     summary: Summary,
@@ -53,37 +54,35 @@ def make(
     Raises:
         EntityMillError: what the run would end with, before it published anything.
     """
-    seen = guards.seen(tables, Runs(tables))
-    source, stamp = guards.opened(spark, settings, summary, engine, seen.owner)
+    record = guards.read_record(tables, Runs(tables))
+    source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     _try_output(tables)
     table_setup.check_ours(tables)
     table_setup.check_types(tables, source.passthrough)
-    guards.check_other_slices(tables, stamp.slice, trusted=True)
-    whole = full or not tables.complete()
-    known = None if whole else tables.read_as_it_is("documents")
-    if known is not None and not full and guards.nothing_new(seen.last, tables, summary, stamp, source):
-        summary.mode, summary.plan = "none", Plan(0, 0, 0, known.count(), {}, 0, 0.0, 0.0)
+    guards.check_tables_of_slices(tables, stamp.slice)
+    held = tables.complete() and not tables.empty("documents")
+    if held and not full and guards.nothing_new(record, tables, summary, stamp, source):
+        summary.mode, summary.plan = Mode.NONE, Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
-    policy = Policy(stamp.fingerprint, settings.incremental.on_fingerprint_change, stamp.slice)
-    if known is None:
-        found = changes.everything(source, "full" if full else "first")
+    if held:
+        trusted = record.settled and guards.only_we_wrote(tables, record.latest)
+        known = tables.read_latest("documents") if trusted else recovery.documents_as_settled(tables)
+        how = "reprocess" if full else settings.incremental.on_fingerprint_change
+        found = changes.compare_all(source, known, Policy(stamp.fingerprint, how, stamp.slice, full=full))
     else:
-        changes.check_fingerprints(known, policy)
-        found = changes.compared(source, known, policy)
-    try:
+        found = changes.all_documents(source, Mode.FULL if full else Mode.FIRST)
+    with contextlib.closing(found):
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
-            guards.check_removals(settings, tables, found, policy.slice, whole=whole)
-        summary.plan = _plan(spark, settings, tables, found, known.count() if known is not None else 0)
-    finally:
-        found.close()
+            guards.check_removals(settings, tables, found, stamp.slice)
+        summary.plan = _plan(spark, settings, tables, found, known.count() if held else 0)
     summary.mode, summary.rejects, summary.removed = found.mode, dict(found.counts), found.to_remove
     summary.documents = summary.planned = found.to_recognise
     summary.units = summary.plan.units
 
 
 def _plan(spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int) -> Plan:
-    wanted = units.wanted(found, settings.limits)
+    wanted = units.count_units(found, settings.limits)
     speed = _documents_per_second(tables)
     hours = None if speed is None else found.to_recognise / speed / 3600
     return Plan(

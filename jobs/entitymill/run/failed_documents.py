@@ -20,8 +20,8 @@ AGAIN = ", not for the first time"
 _REFUSED = "doc_id string, stage string, code string, detail string"
 
 
-def listed(tables: Tables) -> set[str]:
-    """Ids of the documents that failed in runs that could go on nevertheless, and have not been looked at since."""
+def read_known_failures(tables: Tables) -> set[str]:
+    """Return the ids of the documents that failed in runs which ended as done nevertheless, and not looked at since."""
     if tables.empty("rejects"):
         return set()
     failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -32,12 +32,16 @@ def listed(tables: Tables) -> set[str]:
     return {row["doc_id"] for row in failed if row["run_id"] in runs}
 
 
-def worth_a_try(tables: Tables, last: Row | None) -> bool:
-    """Whether documents failed in the last run for the first time: it may have been the machine's fault, not theirs."""
+def failed_once(tables: Tables, last: Row | None) -> DataFrame | None:
+    """Return doc_id of the documents that failed in the last run for the first time: the machine may have been at fault.
+
+    None where there are none.
+    """
     if last is None or not last["rejects"] or not tables.exists("rejects"):
-        return False
+        return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
-    return bool(tables.read("rejects").where(theirs).take(1))
+    found = tables.read("rejects").where(theirs).select("doc_id")
+    return found if found.take(1) else None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Failures:
 
     summary: counts them.
     rejects: lists them.
-    before: ids that were `listed` when the run began.
+    before: ids of `read_known_failures` when the run began.
     """
 
     spark: SparkSession

@@ -5,9 +5,11 @@ It refuses the output of another source, and to remove more documents than anybo
 
 from __future__ import annotations
 
+import logging
+
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.engines.engine import Engine
@@ -15,10 +17,14 @@ from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import failed_documents
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
+from entitymill.source.change_feed import NO_DATA
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Stamp, Tables, table_setup
+from entitymill.tables import Stamp, Tables, parquet_export, table_setup
+from entitymill.tables.maintenance import OF_DOCUMENTS
 from entitymill.tables.runs import Record, Runs
+
+log = logging.getLogger(__name__)
 
 
 def check_source(settings: Settings, owner: str | None) -> None:
@@ -40,61 +46,46 @@ def check_source(settings: Settings, owner: str | None) -> None:
     )
 
 
-def check_other_slices(tables: Tables, slice_: str | None, *, trusted: bool) -> None:
-    """Refuse to do a slice alone where everything has to be done anew: the documents of other slices would be lost.
+def check_tables_of_slices(tables: Tables, slice_: str | None) -> None:
+    """Refuse to recompute one slice where a table is gone: the documents of the other slices would stay lost.
 
     Args:
-        slice_: digest of the slice that the run is about; none: the whole source.
-        trusted: whether the tables are what the runs before left.
+        slice_: digest of the slice that the run is about; None: the whole source.
 
     Raises:
-        OutputError: it would.
+        OutputError: one of the two tables is gone, and the other has rows.
     """
-    if slice_ is None or (trusted and tables.complete()):
+    if slice_ is None or tables.complete():
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
-            f"output: a table of {tables.place} is gone, or cannot be taken back to what it was, so all documents have to "
-            "be done anew: run once without output.replace_slice, over all slices."
+            f"output: a table of {tables.place} is gone, so all documents have to be recomputed: run once without "
+            "output.replace_slice, over all slices."
         )
 
 
-def check_removals(
-    settings: Settings,
-    tables: Tables,
-    found: Changes,
-    slice_: str | None,
-    *,
-    whole: bool,
-    collected: DataFrame | None = None,
-) -> None:
+def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None) -> None:
     """Refuse to take out more documents than a person expects of one run.
 
     Args:
         found: what the run would do.
-        slice_: digest of the slice that it is about; none: the whole source.
-        whole: whether it replaces everything, so that nothing was compared with the output.
-        collected: doc_id of what a dead run of the same kind did already, and was compared with.
+        slice_: digest of the slice that it is about; None: the whole source.
 
     Raises:
         RejectedError: it would take out a larger share than limits.max_removed_ratio.
     """
-    if not (whole or found.to_remove) or not tables.exists("documents"):
+    if not found.to_remove:
         return
     held = tables.read("documents")
     if slice_ is not None:
         held = held.where(F.col("slice") == slice_)
-    here = found.documents.select("doc_id")
-    if collected is not None:
-        here = here.unionByName(collected.select("doc_id").join(found.removed, "doc_id", "left_anti"))
-    gone = held.join(here, "doc_id", "left_anti").count() if whole else found.to_remove
-    documents = max(gone, held.count()) if gone else 0
+    documents = max(found.to_remove, held.count())
     allowed = settings.limits.max_removed_ratio
-    if gone > allowed * documents:
+    if found.to_remove > allowed * documents:
         raise RejectedError(
-            f"source.path: {gone} of the {documents} documents of {tables.place} are not in {settings.source.path} any "
-            f"more, a larger share than limits.max_removed_ratio {allowed:g} allows: nothing was changed; if that is right, "
-            "run once with --allow-removals."
+            f"source.path: {found.to_remove} of the {documents} documents of {tables.place} are no longer in "
+            f"{settings.source.path}, a larger share than limits.max_removed_ratio {allowed:g} allows: nothing was changed; "
+            "if that is right, run once with --allow-removals."
         )
 
 
@@ -123,15 +114,15 @@ def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> No
         )
 
 
-def opened(
+def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Stamp]:
-    """The source, if the output may be where it is, and is no other source's; and what the rows of a run over it carry.
+    """Open the source, if the output may be where it is and belongs to no other source; and say what a run's rows carry.
 
     Args:
         summary: gets the run's scope.
         engine: of the run.
-        owner: source of the output; none where no run was.
+        owner: source of the output; None where no run was.
     """
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
@@ -139,14 +130,22 @@ def opened(
             source.check_output(settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
-    summary.scope = scope(settings, source.identity, str(spark.conf.get("spark.sql.session.timeZone")))
-    stamp = Stamp(summary.run_id, summary.started_at, engine.name, engine.fingerprint, source.version, slice_of(settings))
+    summary.scope = scope(settings, source.identity)
+    stamp = Stamp(
+        summary.run_id,
+        summary.started_at,
+        engine.name,
+        engine.fingerprint,
+        source.version,
+        slice_of(settings),
+        source.committed_ms,
+    )
     check_source(settings, owner)
     return source, stamp
 
 
-def seen(tables: Tables, runs: Runs) -> Record:
-    """What `runs` says; where it is somebody else's table, the check of all tables says so."""
+def read_record(tables: Tables, runs: Runs) -> Record:
+    """Read `runs`; where it is somebody else's table, the check of all tables says so."""
     try:
         return runs.look()
     except (PySparkException, Py4JJavaError):
@@ -154,18 +153,43 @@ def seen(tables: Tables, runs: Runs) -> Record:
         raise
 
 
-def continues(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:
-    """Whether the last run was about the same, and came to its end: then only what changed since needs a look.
+def only_we_wrote(tables: Tables, latest: Row | None) -> bool:
+    """Whether the tables are as the latest run left them, as far as rows go: OPTIMIZE and VACUUM change none."""
+    recorded = None if latest is None else latest["output_versions"]
+    if not recorded or any(tables.exists(name) for name in OF_DOCUMENTS if name not in recorded):
+        return False
+    for name, before in recorded.items():
+        if not tables.exists(name):
+            return False
+        present = tables.version(name)
+        if present == before:
+            continue
+        since = tables.history(name, max(present - before, 1)).where(F.col("version") > before)
+        operations = [row["operation"] for row in since.select("operation").collect()]
+        if present < before or len(operations) < present - before or not NO_DATA.issuperset(operations):
+            log.warning("%s: others wrote to it (%s); checking all documents", tables.address(name), ", ".join(operations))
+            return False
+    return True
+
+
+def same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
+    """Whether the last run was about the same rows, under the same settings, and ended as done.
 
     A source whose condition may hold for other rows by now is never the same.
     """
-    if source.moving:
+    last = record.last
+    if source.moving or last is None or not record.settled:
         return False
-    same = last is not None and (last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamped.fingerprint)
-    return same and not failed_documents.worth_a_try(tables, last)
+    return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint))
 
 
-def nothing_new(last: Row | None, tables: Tables, summary: Summary, stamped: Stamp, source: Source) -> bool:
-    """Whether the last run did the same for the same version of the source."""
-    unchanged = last is not None and last.source_version == stamped.source_version != "unversioned"
-    return unchanged and tables.complete() and continues(last, tables, summary, stamped, source)
+def nothing_new(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
+    """Whether the last run did the same for the same version of the source, and the tables are as it left them."""
+    last = record.last
+    if last is None or stamp.source_version == "unversioned" or not same_job(record, summary, stamp, source):
+        return False
+    if (last.source_version, last.source_committed) != (stamp.source_version, stamp.source_committed):
+        return False
+    if failed_documents.failed_once(tables, last) is not None or not only_we_wrote(tables, record.latest):
+        return False
+    return tables.complete() and (not tables.exported or parquet_export.current(tables))

@@ -30,6 +30,7 @@ class Summary:
 
     scope: digest of what says which rows the run is about.
     mode: how its documents were found: `first`, `full`, `compare`, `feed`, `arrivals`, or `none`: there was nothing to do.
+    output_versions: table -> its version of Delta when the run ended.
     documents, sentences, tokens, split_sentences: processed.
     removed: documents taken out, since the source has them no more.
     units: the work was cut into.
@@ -68,6 +69,7 @@ class Summary:
     exit_code: int | None = None
     application_id: str | None = None
     log: str | None = None
+    output_versions: dict[str, int] = field(default_factory=dict)
     plan: Plan | None = None
 
     @property
@@ -125,6 +127,8 @@ class Summary:
             "settings": json.dumps(masked),
             "source": masked["source"]["path"],
             "source_version": stamp.source_version,
+            "source_committed": stamp.source_committed,
+            "slice": stamp.slice,
             "model": stamp.model,
             "fingerprint": stamp.fingerprint,
             "entities_by_label": self.by_label,
@@ -152,19 +156,16 @@ class Clock:
         self._summary.seconds["total"] = perf_counter() - self._began
 
 
-def scope(settings: Settings, identity: str, zone: str) -> str:
-    """Digest of what says which rows a run is about and where they go.
+def scope(settings: Settings, identity: str) -> str:
+    """Return a digest of what says which rows a run is about and where they go.
 
     Args:
         identity: of the source.
-        zone: the session's time zone, which decides what a condition on times means, and times as ids.
     """
     about = {
         "source": settings.source.model_dump(mode="json"),
         "table": identity,
-        "zone": zone,
         "slice": settings.output.replace_slice,
-        "format": settings.output.format,
         # What a run ignored, the next one may have to do.
         "ignoring": settings.incremental.on_fingerprint_change == "ignore",
     }

@@ -11,58 +11,70 @@ from pyspark.sql import functions as F
 from entitymill.platform import spark_connect
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
-from entitymill.tables.temporary_tables import UNIT
+from entitymill.tables.unit_tables import UNIT
 
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000
 CHARS_PER_TASK = 250_000
 """Some 2,000 sentences: two windows of the tagger, and short enough that no core waits long for the last task."""
+_GONE = "_gone"
 FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of a run's documents.
+    """Some of a run's documents, and of those it removes.
 
     documents: as in Changes, without `known`.
-    known: whether the output may hold rows of some.
-    rows, chars: documents, and code points of their texts.
+    removed: doc_id of documents to take out; None where there are none.
+    known: whether the output may hold rows of some documents.
+    rows, chars: documents to recognise, and code points of their texts.
     """
 
     documents: DataFrame
+    removed: DataFrame | None
     known: bool
     rows: int
     chars: int
 
 
-def wanted(changes: Changes, limits: LimitSettings) -> int:
-    """How many units the work is cut into."""
-    by_rows = -(-changes.to_recognise // limits.unit_rows)
+def count_units(changes: Changes, limits: LimitSettings) -> int:
+    """Return how many units the work is cut into; documents that are only removed count, too."""
+    by_rows = -(-(changes.to_recognise + changes.to_remove) // limits.unit_rows)
     by_chars = -(-changes.chars // (limits.unit_mb * CHARS_PER_MB))
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
-def cut(changes: Changes, limits: LimitSettings, keep: Callable[[DataFrame], DataFrame]) -> Iterator[Piece]:
-    """The units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
+def cut(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], DataFrame]) -> Iterator[Piece]:
+    """Give the units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
 
     The driver holds a few numbers a unit, and where there are several, the source is read once for all of them.
 
     Args:
         changes: of the run.
         limits: how large a unit may be.
-        keep: writes documents down by their column UNIT, and returns them.
+        write: writes documents by their column UNIT, and returns them.
     """
-    number = wanted(changes, limits)
+    number = count_units(changes, limits)
     if number <= 1:
         if number:
-            yield Piece(changes.documents.drop("known"), changes.known > 0, changes.to_recognise, changes.chars)
+            removed = changes.removed if changes.to_remove else None
+            yield Piece(changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognise, changes.chars)
         return
-    ranged = changes.documents.repartitionByRange(number, "doc_id").withColumn(UNIT, F.spark_partition_id())
-    kept = keep(ranged)
-    sums = kept.groupBy(UNIT).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known"))
+    work = changes.documents.withColumn(_GONE, F.lit(False))
+    if changes.to_remove:
+        gone = changes.removed.select("doc_id", F.lit(True).alias(_GONE), F.lit(False).alias("known"))
+        work = work.unionByName(gone, allowMissingColumns=True)
+    written = write(work.repartitionByRange(number, "doc_id").withColumn(UNIT, F.spark_partition_id()))
+    gone_rows = F.sum(F.col(_GONE).cast("long")).alias("gone")
+    sums = written.groupBy(UNIT).agg(
+        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known"), gone_rows
+    )
     for found in sums.orderBy(UNIT).collect():
-        inside = kept.where(F.col(UNIT) == found[UNIT]).drop(UNIT, "known")
-        yield Piece(inside, found["known"], found["rows"], found["chars"])
+        inside = written.where(F.col(UNIT) == found[UNIT])
+        removed = inside.where(_GONE).select("doc_id") if found["gone"] else None
+        documents = inside.where(f"NOT {_GONE}").drop(UNIT, _GONE, "known")
+        yield Piece(documents, removed, found["known"], found["rows"] - found["gone"], found["chars"] or 0)
 
 
 def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: bool) -> DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, Literal
+from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -43,6 +44,14 @@ class SourceSettings(Section):
         (), description="columns copied to every entity row", json_schema_extra={"type": ["array", "string"]}
     )
     max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
+    time_zone: str = Field("UTC", description="in which source.where and ids read times; the session's own has no say")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _a_zone(cls, time_zone: str) -> str:
+        if time_zone not in available_timezones():
+            raise ValueError(f"{time_zone} is not a time zone of the tz database, such as UTC or Europe/Berlin")
+        return time_zone
 
     @field_validator("format", mode="before")
     @classmethod
@@ -217,7 +226,7 @@ class LimitSettings(Section):
     )
     unit_mb: int = Field(256, ge=1, le=1_000_000, description="million characters of a unit, about")
     lease_seconds: int = Field(
-        300, ge=1, le=7 * DAY, description="after so long without a sign of life a run is taken for dead"
+        120, ge=1, le=7 * DAY, description="after so long without a sign of life another run may take over"
     )
     wait_seconds: int = Field(900, ge=0, le=7 * DAY, description="how long a run waits for another one on the same output")
 

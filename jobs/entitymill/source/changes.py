@@ -1,278 +1,219 @@
-"""Documents vs what the output holds already -> what is to be done: by hashes, or by what Delta says has changed."""
+"""What a run has to do: documents of the source vs those of the output, by hashes or by what changed since the last run."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from py4j.protocol import Py4JJavaError
-from pyspark import StorageLevel
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.errors import OutputError
-from entitymill.source import change_feed as feeds
-from entitymill.source import row_checks
+from entitymill.source import change_feed, feed_comparison, outcomes, row_checks
 from entitymill.source.change_feed import Feed
+from entitymill.source.outcomes import Kind, Totals, check_fingerprints, keep
+from entitymill.source.policy import KNOWN_COLUMNS, Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
 
-log = logging.getLogger(__name__)
-KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice")
-NEVER = 9
-"""A balance that no document can make up for."""
-
-
-class Unsure(Exception):  # noqa: N818  # no error: another way is gone
-    """Only a look at all rows can tell what changed."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What counts as changed.
-
-    fingerprint: of this run.
-    on_fingerprint_change: as `incremental.on_fingerprint_change`.
-    slice: digest of the slice that is replaced; none where the run is about the whole source.
-    """
-
-    fingerprint: str
-    on_fingerprint_change: str
-    slice: str | None
+__all__ = [
+    "KNOWN_COLUMNS",
+    "Changes",
+    "Mode",
+    "Policy",
+    "all_documents",
+    "check_fingerprints",
+    "compare_all",
+    "compare_feed",
+]
+BROADCAST_SLICE = 500_000
+"""Ids of a slice that every executor gets, some 50 MB, so that documents of other slices are not shuffled."""
 
 
 @dataclass(frozen=True)
 class Changes:
     """What one run has to do.
 
-    mode: how it was found: `first`, `full`, `compare`, `feed`, `arrivals`.
+    mode: how it was found.
     documents: to recognise: doc_id, text, text_hash, chars, known (whether the output has a row of it), perhaps
         `passthrough`.
     removed: doc_id of documents to take out.
     refused: doc_id, stage, code, detail.
-    whole: whether all rows of the source were looked at; where only some were, none of these is refused, or was.
-    rows: looked at.
-    counts: of refused rows, by code.
-    to_recognise, to_remove: documents in `documents` and in `removed`.
+    touched: doc_id of the ids whose rows in `rejects` are replaced by `refused`, null for rows without an id; None if all
+        rows of the source were looked at, so that all rejects of the run's scope are replaced.
+    adopted: doc_id of documents of no slice or of another slice that only get the run's slice.
+    rows: of which `counts` were refused: all that were looked at; in a run by feed the documents of the output and the
+        refused rows, or 0 if no row was refused.
+    counts: reject code -> rows in `refused`.
+    to_recognise, to_remove, to_adopt: documents in `documents`, `removed` and `adopted`.
     chars, known: code points of the texts in `documents`, and how many of these are known.
-    close: gives back what is cached.
+    close: releases what is cached.
+    stale_rejects: how many of the touched ids may have rows in `rejects`; 0 if `touched` is None.
     """
 
-    mode: str
+    mode: Mode
     documents: DataFrame
     removed: DataFrame
     refused: DataFrame
-    whole: bool
+    touched: DataFrame | None
+    adopted: DataFrame
     rows: int
     counts: dict[str, int]
     to_recognise: int
     to_remove: int
+    to_adopt: int
     chars: int
     known: int
     close: Callable[[], object] = field(default=lambda: None)
+    stale_rejects: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows of the source were looked at."""
+        return self.touched is None
 
 
-def everything(source: Source, mode: str) -> Changes:
-    """All documents, of which the output holds none."""
+def all_documents(source: Source, mode: Mode) -> Changes:
+    """Return all documents, for an output that holds none."""
     judged = source.judged()
-    counts, chars = _count(judged)
+    counted = judged.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.documents(judged)
     return Changes(
         mode=mode,
         documents=documents.withColumn("known", F.lit(False)),
         removed=documents.select("doc_id").limit(0),
         refused=row_checks.refused(judged, source.settings.max_chars),
-        whole=True,
-        rows=sum(counts.values()),
-        counts={code: rows for code, rows in counts.items() if code},
-        to_recognise=counts.get("", 0),
+        touched=None,
+        adopted=documents.select("doc_id").limit(0),
+        rows=sum(row["rows"] for row in counted),
+        counts={row[CODE]: row["rows"] for row in counted if row[CODE] is not None},
+        to_recognise=sum(row["rows"] for row in counted if row[CODE] is None),
         to_remove=0,
-        chars=chars,
+        to_adopt=0,
+        chars=sum(row["chars"] or 0 for row in counted if row[CODE] is None),
         known=0,
     )
 
 
-def compared(source: Source, known: DataFrame, policy: Policy) -> Changes:
-    """All documents against what is known of them, by hashes; the texts of those to be recognised are read in a second pass.
+def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
+    """Compare all rows with what the output holds, by hashes; texts to be recognised are read in a second pass.
 
     Args:
-        known: KNOWN_COLUMNS of what the output holds.
+        known: KNOWN_COLUMNS of all that the output holds; of a slice, too.
 
     Raises:
-        OutputError: a fingerprint differs, and the policy is to refuse.
+        OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
     """
+    check_fingerprints(known, policy)
     judged = source.judged()
-    looked_at = judged.withColumns({"here": F.lit(True), "balance": F.lit(None).cast("long")})
-    outcomes = _outcomes(looked_at, known, policy).persist(StorageLevel.DISK_ONLY)
-    try:
-        return _changes("compare", judged, outcomes, source, source.rows.count(), whole=True)
-    except BaseException:
-        outcomes.unpersist()
-        raise
+    with ExitStack() as cached:
+        if policy.slice is None:
+            rows, related = source.rows.count(), known
+        else:
+            rows, related = _restrict_to_slice(source, known, policy, cached)
+        compared = outcomes.compare_rows(judged.withColumn("present", F.lit(True)), related, policy)
+        differing = keep(compared.where(F.col("kind") != Kind.SAME), cached)
+        totals = Totals(outcomes.sum_outcomes(differing))
+        mode = Mode.FULL if policy.full else Mode.COMPARE
+        found = _build(mode, source, policy, differing, totals, row_checks.documents(judged))
+        return replace(found, rows=rows, close=cached.pop_all().close)
 
 
-def told(source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None, policy: Policy) -> Changes | None:
-    """What Delta says has changed against what is known of it.
-
-    Args:
-        feed: since the version that the output is of.
-        known: KNOWN_COLUMNS of what the output holds.
-        refused: doc_id of `rejects`; none: it is empty.
+def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
+    """Count the slice's rows, and leave out known documents that it has nothing to do with.
 
     Returns:
-        None where a row was, or is now, refused, or an id may occur elsewhere too, or where Delta cannot read what it
-        promised: only a look at all rows can tell then.
+        Rows of the source; of `known`, the documents of the slice, and others whose id is in the source.
     """
-    cached: list[DataFrame] = []
-    try:
-        found = _told(source, feed, known, refused, policy, cached)
-    except BaseException as error:
-        for frame in cached:
-            frame.unpersist()
-        if isinstance(error, PySparkException | Py4JJavaError):
-            # An old file was vacuumed, or the feed was off for a while.
-            log.warning("Delta does not tell what changed (%s): all rows are compared", type(error).__name__)
-        elif not isinstance(error, Unsure):
-            raise
-        return None
-    return replace(found, close=lambda: [frame.unpersist() for frame in cached])
+    ids = keep(source.rows.select("doc_id"), cached)
+    span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
+    [found] = ids.agg(*span).collect()
+    if found["rows"] <= BROADCAST_SLICE:
+        ids = F.broadcast(ids)
+    own = outcomes.is_own(policy)
+    # A range, so that Delta skips files.
+    others = known.where(~own & F.col("doc_id").between(F.lit(found["least"]), F.lit(found["most"])))
+    return found["rows"], known.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
 
 
-def _told(
-    source: Source, feed: Feed, known: DataFrame, refused: DataFrame | None, policy: Policy, cached: list[DataFrame]
-) -> Changes:
-    rows = feeds.rows(feed).persist(StorageLevel.DISK_ONLY)
-    cached.append(rows)
-    here = F.col("here").isNotNull()
-    columns = [f"here.{name}" for name in ("text", "passthrough") if name in feed.events.columns]
-    unsure = F.col("doc_id").isNull() | (F.col("now") > 1)
-    if refused is not None:
-        rejected = refused.select("doc_id", F.lit(True).alias("rejected")).dropDuplicates(["doc_id"])
-        rows = rows.join(rejected, "doc_id", "left")
-        unsure |= F.col("rejected").isNotNull()
-    flags = (F.lit(1).cast("long").alias("copies"), here.alias("here"), unsure.alias("unsure"))
-    # A known document is one row; with those that came and went, it must be the rows of the latest commit: one, or none.
-    balance = (F.col("more") - F.col("now")).alias("balance")
-    judged = row_checks.judge(rows.select("doc_id", *columns, *flags, balance), source.settings.max_chars)
-    judged = judged.withColumn(CODE, F.when(F.col("here"), F.col(CODE)))
-    balanced = F.when(F.col("unsure") | F.col(CODE).isNotNull(), NEVER).otherwise(F.col("balance"))
-    concerned = known.join(rows.select("doc_id"), "doc_id", "left_semi")
-    outcomes = _outcomes(judged.withColumn("balance", balanced), concerned, policy).persist(StorageLevel.DISK_ONLY)
-    cached.append(outcomes)
-    return _changes(feed.mode, judged.where("here"), outcomes, source, 0, whole=False)
+def compare_feed(
+    source: Source,
+    feed: Feed,
+    known: DataFrame,
+    rejected: DataFrame | None,
+    policy: Policy,
+    retry: DataFrame | None = None,
+) -> Changes | None:
+    """Compare what changed since the last run with what the output holds.
 
-
-def _outcomes(judged: DataFrame, known: DataFrame, policy: Policy) -> DataFrame:
-    """One row per document or refused row that is not as it was: doc_id, kind, chars, copies, CODE, known.
+    An id whose rows the events do not settle is looked up in the source.
 
     Args:
-        judged: with `here`, whether the row is in the source, and `balance`: with 1 for a known document it must be 0, or
-            the outcome is `unsure`; null where that is not asked.
-        known: KNOWN_COLUMNS of what the output holds.
-    """
-    hashes = judged.select(
-        "doc_id",
-        F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash"),
-        row_checks.passthrough_hash(judged.columns).alias("passthrough_hash"),
-        *("chars", "copies", CODE, "here", "balance"),
-    )
-    held = known.select(*KNOWN_COLUMNS).alias("k")
-    joined = hashes.alias("s").join(held, F.col("s.doc_id") == F.col("k.doc_id"), "full")
-    kind = _kind(policy)
-    outcome = joined.select(
-        F.coalesce("s.doc_id", "k.doc_id").alias("doc_id"),
-        kind.alias("kind"),
-        "chars",
-        "copies",
-        CODE,
-        F.col("k.doc_id").isNotNull().alias("known"),
-        # A refused row of a known document takes it out too.
-        (F.col("k.doc_id").isNotNull() & F.col(CODE).isNotNull() & (_mine(policy) | F.col("slice").isNull())).alias("out"),
-    )
-    return outcome.where(F.col("kind") != "same")
+        feed: since the version of the source that the output is of.
+        known: KNOWN_COLUMNS of all that the output holds; of a slice, too.
+        rejected: doc_id of `rejects`; None if it is empty.
+        retry: doc_id of documents to look up although no event names them; None if there are none.
 
-
-def _kind(policy: Policy) -> Column:
-    other_model = ~F.col("fingerprint").eqNullSafe(F.lit(policy.fingerprint))
-    # `pending` was 0.1.0's, of a run that died.
-    changed = F.col("status").eqNullSafe("pending") | ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
-    # Of another model's documents the carried columns may be others, too: then it is the model that counts.
-    changed |= ~other_model & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
-    if policy.on_fingerprint_change != "ignore":
-        changed |= other_model
-    if policy.slice is not None:
-        changed |= ~F.col("slice").eqNullSafe(F.lit(policy.slice))
-    held = F.col("k.doc_id").isNotNull()
-    kind = F.when(held.cast("int") + F.col("balance") != 0, "unsure").when(F.col(CODE).isNotNull(), "refused")
-    kind = kind.when(~F.coalesce("here", F.lit(False)), F.when(held & _mine(policy), "removed").otherwise("same"))
-    kind = kind.when(~held, "new").when(changed, "changed")
-    return F.coalesce(kind, F.lit("same"))
-
-
-def _mine(policy: Policy) -> Column:
-    """Whether a known document is one that this run may remove."""
-    return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(F.lit(policy.slice))
-
-
-def check_fingerprints(known: DataFrame, policy: Policy) -> None:
-    """Refuse, where the policy is to.
-
-    Args:
-        known: KNOWN_COLUMNS of what the output holds.
+    Returns:
+        None if Delta cannot read what it promised: all rows must be compared.
 
     Raises:
-        OutputError: the output holds documents of another fingerprint.
+        OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
     """
-    if policy.on_fingerprint_change != "refuse":
-        return
-    others = known.where((F.col("status") != "pending") & (F.col("fingerprint") != policy.fingerprint))
-    if policy.slice is not None:
-        others = others.where(F.col("slice") == policy.slice)
-    found = others.select("fingerprint").take(1)
-    if found:
-        raise OutputError(
-            f"incremental.on_fingerprint_change: the output holds documents of fingerprint {found[0][0]}, this run's is "
-            f"{policy.fingerprint}: a model, a precision or a setting that decides results differs; "
-            "set it to reprocess or ignore, or run with --full."
-        )
+    check_fingerprints(known, policy)
+    try:
+        with ExitStack() as cached:
+            compared = feed_comparison.compare_events(source, feed, known, rejected, policy, retry, cached)
+            found = _build(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
+            refused = sum(found.counts.values())
+            return replace(
+                found,
+                touched=compared.touched,
+                rows=known.where(outcomes.is_own(policy)).count() + refused if refused else 0,
+                stale_rejects=compared.stale_rejects,
+                close=cached.pop_all().close,
+            )
+    except (PySparkException, Py4JJavaError) as error:
+        change_feed.log_unreadable(error)
+        return None
 
 
-def _changes(mode: str, judged: DataFrame, outcomes: DataFrame, source: Source, total: int, *, whole: bool) -> Changes:
-    gone = (F.col("kind") == "removed") | F.col("out")
-    sums = outcomes.groupBy("kind", CODE).agg(
-        F.count("*").alias("rows"),
-        F.sum("chars").alias("chars"),
-        F.sum(F.col("known").cast("long")).alias("known"),
-        F.sum(gone.cast("long")).alias("gone"),
-    )
-    found = sums.collect()
-    if any(row["kind"] == "unsure" for row in found):
-        raise Unsure
-    work = [row for row in found if row["kind"] in ("new", "changed")]
-    todo = outcomes.where(F.col("kind").isin("new", "changed")).select("doc_id", "known")
-    removed = outcomes.where(gone).select("doc_id").distinct()
-    refused = {row[CODE]: row["rows"] for row in found if row["kind"] == "refused"}
-    to_remove = sum(row["gone"] or 0 for row in found)
+def _build(
+    mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
+) -> Changes:
+    """Put together what a run has to do; `rows`, `touched` and `close` are left to the caller.
+
+    Args:
+        differing: of `outcomes.compare_rows`, but those of kind SAME.
+        totals: of `differing`.
+        documents: of `row_checks.documents`: at least the new and changed ones.
+
+    Raises:
+        OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
+    """
+    other_fingerprint = totals.other_fingerprint()
+    if other_fingerprint is not None:
+        raise outcomes.other_fingerprint_error(other_fingerprint, policy)
+    work = (Kind.NEW, Kind.CHANGED)
+    to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
+    removed = differing.where("gone").select("doc_id").distinct()
+    counts = totals.codes()
+    # A refused id may occur more than once.
+    to_remove = removed.count() if totals.gone() and counts else totals.gone()
     return Changes(
         mode=mode,
-        documents=row_checks.documents(judged).join(todo, "doc_id"),
+        documents=documents.join(to_do, "doc_id"),
         removed=removed,
-        refused=row_checks.refused(outcomes.where(F.col("kind") == "refused"), source.settings.max_chars),
-        whole=whole,
-        rows=total,
-        counts=refused,
-        to_recognise=sum(row["rows"] for row in work),
-        # A refused id may occur more than once.
-        to_remove=removed.count() if to_remove and refused else to_remove,
-        chars=sum(row["chars"] or 0 for row in work),
-        known=sum(row["known"] or 0 for row in work),
-        close=outcomes.unpersist,
+        refused=row_checks.refused(differing.where(F.col("kind") == Kind.REFUSED), source.settings.max_chars),
+        touched=None,
+        adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
+        rows=0,
+        counts=counts,
+        to_recognise=totals.rows(*work),
+        to_remove=to_remove,
+        to_adopt=totals.rows(Kind.ADOPTED),
+        chars=totals.chars(*work),
+        known=totals.known(*work),
     )
-
-
-def _count(judged: DataFrame) -> tuple[dict[str, int], int]:
-    """Reject code -> rows, "" -> documents; and the documents' code points."""
-    sums = judged.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
-    return {row[CODE] or "": row["rows"] for row in sums}, sum(row["chars"] or 0 for row in sums if row[CODE] is None)

@@ -69,8 +69,8 @@ def propose(
         SourceError: there is no such table, it has no rows, or no column fits.
     """
     place = SourceSettings.model_validate({"path": table, "format": _format(spark, table)})
-    opened, unreadable, *_ = reader.read(spark, place)
-    rows, columns = _inspect(opened, table)
+    opened = reader.read(spark, place)
+    rows, columns = _inspect(opened.rows, table)
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
     chosen_text = _named(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
     if chosen_text is None:
@@ -85,7 +85,7 @@ def propose(
     others = [column for column in columns if column not in (chosen_key, chosen_text)]
     carried = [column for column in others if not column.refusal]
     left_out = [(column.name, column.refusal) for column in others if column.refusal]
-    left_out += [(name, f"{kind}, which Spark cannot read") for name, kind in unreadable.items()]
+    left_out += [(name, f"{kind}, which Spark cannot read") for name, kind in opened.unreadable.items()]
     return place, Proposal(
         rows,
         chosen_key,

@@ -38,9 +38,9 @@ class Source:
     identity: tells the table from another one made later at the same place; of Delta tables.
     location: address of its files; empty for a view.
     moving: whether `source.where` may hold for other rows at another time, though these did not change.
-    size: bytes of its files; none where nobody knows.
-    detail: what Delta says of its table; none of others.
-    settings: that named it.
+    size: bytes of its files; None if unknown.
+    detail: what DESCRIBE DETAIL says of a Delta table; None for other tables.
+    committed_ms: when the version was committed, in milliseconds since 1970 UTC; None for tables that are not Delta's.
     """
 
     rows: DataFrame
@@ -52,6 +52,7 @@ class Source:
     size: int | None
     detail: Row | None
     settings: SourceSettings
+    committed_ms: int | None = None
 
     @property
     def pinned(self) -> bool:
@@ -77,6 +78,26 @@ class Source:
         overlapping_paths.check(self.location, address, partial(storage.exists, spark), partial(storage.names, spark))
 
 
+@dataclass(frozen=True)
+class SourceTable:
+    """A source as Spark reads it, before its columns are checked.
+
+    rows: all rows and columns that Spark can read.
+    unreadable: name -> Parquet type of the columns that Spark cannot read.
+    version: Delta's version, a digest of plain files, or `unversioned`.
+    size: bytes of its files; None if unknown.
+    detail: what DESCRIBE DETAIL says of a Delta table; None for other tables.
+    committed_ms: when Delta's version was committed, in milliseconds since 1970 UTC; None for other tables.
+    """
+
+    rows: DataFrame
+    unreadable: dict[str, str]
+    version: str
+    size: int | None = None
+    detail: Row | None = None
+    committed_ms: int | None = None
+
+
 def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     """Find and check the source; reads no rows.
 
@@ -84,13 +105,21 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
-    table, left_out, version, size, detail = read(spark, settings)
-    carried_columns.check_left_out(table, settings, left_out)
-    passthrough = carried_columns.check_columns(table, settings)
-    identity = "" if detail is None else str(detail["id"])
-    location = _location(spark, settings) if detail is None else str(detail["location"])
-    rows = rows_of(table, settings)
-    return Source(rows, passthrough, version, identity, location, moves(settings.where), size, detail, settings)
+    table = read(spark, settings)
+    carried_columns.check_left_out(table.rows, settings, table.unreadable)
+    detail = table.detail
+    return Source(
+        rows=rows_of(table.rows, settings),
+        passthrough=carried_columns.check_columns(table.rows, settings),
+        version=table.version,
+        identity="" if detail is None else str(detail["id"]),
+        location=_location(spark, settings) if detail is None else str(detail["location"]),
+        moving=moves(settings.where),
+        size=table.size,
+        detail=detail,
+        settings=settings,
+        committed_ms=table.committed_ms,
+    )
 
 
 def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
@@ -131,12 +160,25 @@ def _location(spark: SparkSession, settings: SourceSettings) -> str:
 
 
 def history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
-    """Delta's record of the source's latest commits: version, operation, operationParameters and more."""
+    """Return Delta's record of the source's latest commits, newest first: version, timestamp, operation and more."""
     return spark.sql(f"DESCRIBE HISTORY {_reference(spark, settings)} LIMIT {limit}").collect()
 
 
+def committed_ms(commit: Row) -> int:
+    """Return when a commit of `history` was made, in milliseconds since 1970 UTC.
+
+    In Python: in SQL it costs a Spark job. PySpark gives timestamps in the zone of this process, whatever the session's is.
+    """
+    return round(commit["timestamp"].timestamp() * 1000)
+
+
+def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
+    """Read a Delta table as it was at a version."""
+    return _by(spark.read.format("delta").option("versionAsOf", version), spark, settings)
+
+
 def _by(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
-    """What a reader, of rows or of a stream, finds by the source's path or name."""
+    """Read the source by its path or name."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quoted_in(spark, settings.path))
@@ -146,12 +188,6 @@ def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last
     """The change feed of some versions, both included."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
-    return _by(reader, spark, settings)
-
-
-def read_arrivals(spark: SparkSession, settings: SourceSettings, first: int) -> DataFrame:
-    """A stream of the rows that were appended from a version on."""
-    reader = spark.readStream.format("delta").option("startingVersion", first)
     return _by(reader, spark, settings)
 
 
@@ -173,8 +209,7 @@ def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """The texts of a few documents, for showing."""
-    table, *_ = read(spark, settings)
-    rows = rows_of(table, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
+    rows = rows_of(read(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
 
 
@@ -206,42 +241,47 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     return found
 
 
-def read(spark: SparkSession, settings: SourceSettings) -> tuple[DataFrame, dict[str, str], str, int | None, Row | None]:
-    """The table, columns it is without, its version, its bytes, and what Delta says of it.
+def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
+    """Open the table; no row is read.
 
-    A Delta table is pinned to its version, so that every pass of a run sees the same rows. No row is read.
+    A Delta table is pinned to its version, so that every pass of a run sees the same rows.
 
     Raises:
         SettingsError: what is to be read as plain Parquet is a Delta table.
         SourceError: it is missing or unreadable.
     """
-    reader = spark.read
     try:
         if settings.format == "parquet":
-            # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
-            listing = list(storage.files(spark, settings.path))
-            around = overlapping_paths.table_around(storage.qualify(spark, settings.path), partial(storage.exists, spark))
-            if around is not None:
-                raise SettingsError(
-                    f"source.format: parquet would read deleted rows of {settings.path}, since {around} is a Delta table: "
-                    "set source.format=delta."
-                )
-            first = unreadable_source.first_data_file(listing)
-            known = unreadable_source.legible(spark, first) if first else None
-            schema, left_out = known or (None, {})
-            table = (reader if schema is None else reader.schema(schema)).parquet(settings.path)
-            return table, left_out, _digest(listing), sum(size for _, size, _ in listing), None
+            return _read_parquet(spark, settings)
         detail = delta_detail(spark, settings)
         if detail is None and settings.format == "table":
-            return reader.table(quoted_in(spark, settings.path)), {}, "unversioned", None, None
-        version = str(history(spark, settings, 1)[0]["version"])
-        table = _by(reader.format("delta").option("versionAsOf", version), spark, settings)
+            return SourceTable(spark.read.table(quoted_in(spark, settings.path)), {}, "unversioned")
+        [commit] = history(spark, settings, 1)
+        version = str(commit["version"])
+        size = None if detail is None else detail["sizeInBytes"]
+        return SourceTable(read_version(spark, settings, version), {}, version, size, detail, committed_ms(commit))
     except (PySparkException, Py4JJavaError, OSError) as error:
         fault = storage.storage_fault(str(error)) if settings.format == "table" else None
         if fault is not None:
             raise fault from error
         raise SourceError(f"source.path: {unreadable_source.of_reading(spark, settings, error)}") from error
-    return table, {}, version, None if detail is None else detail["sizeInBytes"], detail
+
+
+def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
+    # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
+    listing = list(storage.files(spark, settings.path))
+    around = overlapping_paths.table_around(storage.qualify(spark, settings.path), partial(storage.exists, spark))
+    if around is not None:
+        raise SettingsError(
+            f"source.format: parquet would read deleted rows of {settings.path}, since {around} is a Delta table: "
+            "set source.format=delta."
+        )
+    first = unreadable_source.first_data_file(listing)
+    readable = unreadable_source.legible(spark, first) if first else None
+    schema, unreadable = readable or (None, {})
+    reader = spark.read if schema is None else spark.read.schema(schema)
+    size = sum(size for _, size, _ in listing)
+    return SourceTable(reader.parquet(settings.path), unreadable, _digest(listing), size)
 
 
 def _digest(listing: list[tuple[str, int, int]]) -> str:

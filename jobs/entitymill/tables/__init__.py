@@ -1,9 +1,10 @@
 """4  mentions -> tables: the only package that writes.
 
-`layout` says where tables are, `table_setup` whether they are ours, and makes them; `lease` lets one run at a time,
-`commits` makes one change, `publisher` brings documents in and out, and takes back what a death left, as `half_made_tables`
-does of whole tables. `staging` collects what is swapped in at the end, `temporary_tables` are what a run writes for itself,
-`runs` keeps the record, `table_rows` makes rows. `maintenance` and `privacy` are work on tables between runs.
+`layout` says where tables are and how they are changed, `table_setup` whether they are ours, and creates them. `lease`
+lets one run work at a time, `heartbeats` are its signs of life; `commits` numbers each commit, so that Delta refuses
+those of older runs. `publisher` brings documents in and out, `recovery` makes tables fit after a run that died,
+`unit_tables` are what a run keeps for itself, `runs` is the record, `table_rows` makes rows, `parquet_export` copies
+`entities` for readers without Delta. `maintenance` and `privacy` are work on tables between runs.
 """
 
 from entitymill.tables.layout import NAMES, Tables

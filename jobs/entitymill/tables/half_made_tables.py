@@ -1,4 +1,4 @@
-"""What a run that died left where a table was being made or removed."""
+"""What a run that died left where it created a table: a directory without a first commit."""
 
 from __future__ import annotations
 
@@ -20,56 +20,52 @@ def half_made(spark: SparkSession, directory: str) -> bool:
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{0:020}.json") or not storage.exists(spark, log):
         return False
-    # The log alone first: of an old table the first commits are gone, and its data are many files.
+    # First only the log: of an old table the first commits are gone, and its data are many files.
     if storage.names(spark, f"{log}/*.json"):
         return False
     return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.files(spark, directory))
 
 
-def discard(spark: SparkSession, directory: str, *, by_renaming: bool) -> None:
-    """Delete a directory; what a death leaves of it is not taken for a table.
+def clear(spark: SparkSession, directory: str) -> None:
+    """Delete the empty log of a half made table, which Delta takes for a table.
 
-    Args:
-        directory: to delete, if it is there.
-        by_renaming: whether it gets another name first; object stores delete in order of name, a Delta log from its start.
+    Another run may be creating this very table: only unfinished files and an empty directory are deleted, so a table that
+    was created meanwhile stays.
     """
-    if by_renaming:
-        parent, _, name = directory.rpartition("/")
-        aside = f"{parent}/_gone_{name}"
-        storage.remove(spark, aside)
-        if storage.exists(spark, directory) and storage.rename(spark, directory, aside):
-            storage.remove(spark, aside)
-            return
-    storage.remove(spark, directory)
+    log = f"{directory}/_delta_log"
+    for name in storage.names(spark, f"{log}/.*"):
+        if name.endswith((".tmp", ".crc")):
+            storage.remove(spark, f"{log}/{name}")
+    for place in (f"{log}/_commits", log):
+        storage.remove_empty(spark, place)
 
 
-def clear(spark: SparkSession, name: str, *, hidden: bool, quiet_seconds: float = 0) -> None:
-    """Remove the files of a managed table that the catalog does not know; its maker, or remover, died in between.
+def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0) -> None:
+    """Make way for a managed table whose files are there, but which the catalog does not know.
 
     Args:
         name: catalog, schema, table: as Settings have it.
-        hidden: whether the table is nobody's but this program's.
-        quiet_seconds: how long nobody must have written there; 0 where no other run can be at it.
+        quiet_seconds: how long nobody must have written there; 0 where no other run can be creating it.
 
     Raises:
-        OutputError: there are some that may be worth something.
+        OutputError: there are files that may be worth something.
     """
     place = _default_place(spark, name)
     if place is None or not storage.exists(spark, place):
         return
     files = list(storage.files(spark, place))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
-        raise OutputError(f"output.schema: {name} is just being made by another run; run again in a minute.")
-    if not hidden and files and not half_made(spark, place):
+        raise OutputError(f"output.schema: another run is just creating {name}; run again in a minute.")
+    if files and not half_made(spark, place):
         raise OutputError(
-            f"output.schema: {name} is not in the catalog, but its files are: a run died while it made the table, or "
+            f"output.schema: {name} is not in the catalog, but its files are: a run died while it created the table, or "
             f"somebody dropped it; move {place} away and run again."
         )
-    storage.remove(spark, place)
+    clear(spark, place)
 
 
 def _default_place(spark: SparkSession, name: str) -> str | None:
-    """Where the session catalog puts a managed table; none for others, which give each table one."""
+    """Return where the session catalog puts a managed table; None for others, which give each table a place of its own."""
     if spark_connect.remote(spark):
         return None
     levels = parts(name)

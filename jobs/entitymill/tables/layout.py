@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+from collections.abc import Sequence
 from functools import cached_property
 
 from py4j.protocol import Py4JJavaError
@@ -10,120 +13,103 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
+from entitymill.errors import StorageError
 from entitymill.platform import session, spark_connect, storage
-from entitymill.platform.sql_text import literal, quoted_in, quoted_part
+from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import OutputSettings
 from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 OF_UNITS = ("annotations", "entities", "documents")
-"""What grows with the documents, in the order in which the tables of a unit change."""
+"""Tables that grow with the documents, in the order in which a unit changes them."""
 HIDDEN = "entitymill_"
-"""Before the name of a table, in a catalog schema, that is nobody's but this program's."""
-STAGED = "staged_"
-"""Before the name of a table that waits to be swapped in."""
+"""Prefix, in a catalog schema, of a table that only this program uses."""
+BESIDE_EXPORT = "entities_delta"
+"""Directory of the Delta table `entities`, where a Parquet export of it has its name."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
-MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
-LABELS = 4
-"""About as many partitions `entities` has."""
-LONGEST_MAKING_SECONDS = 60
-"""What making a table in a catalog takes another run at most, between its directory and its first commit."""
-MOST_FILES = 200
-"""Of a table whose files are small on the average: a run that finds more joins the small ones at its end."""
-SMALL_SHARE, SMALL_PART = 16, 8
-"""Small is a file of less than these parts of the target and of its partition: so a row is written again a few times, and
-not every time; and what a unit of a full run wrote stays as it is, in order of doc_id, which joining files does not keep."""
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Rows in a shuffle are about this much larger than in Parquet."""
 CONFS = {
     # On the path of a writer, whose rows must all meet the condition otherwise.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
-    # `dynamic`, which some clusters have as their default, would leave every label that is not found any more.
-    "spark.sql.sources.partitionOverwriteMode": "static",
     # Of ids that begin alike, as URLs do, 32 characters tell Delta nothing.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
     # Joining files, leave one alone until half of its rows are gone: else a few random changes a night rewrite the table.
     "spark.databricks.delta.optimize.maxDeletedRowsRatio": "0.5",
 }
-"""What the tables are written with; given back when a run ends."""
+"""Settings of the session in which the tables are written."""
 
 
 class Tables:
-    """The tables of one output, or those that wait to be swapped in for them."""
+    """The tables of one output. All are Delta tables; with `output.format: parquet`, `entities` is exported besides."""
 
-    def __init__(self, spark: SparkSession, settings: OutputSettings, *, staged: bool = False) -> None:
-        """Name the place; nothing is read.
-
-        Args:
-            staged: whether these are the waiting ones; always Delta.
-        """
+    def __init__(self, spark: SparkSession, settings: OutputSettings) -> None:
+        """Name the place; nothing is read."""
         self.spark = spark
         self.settings = settings
-        self.staged = staged
         self._found: dict[str, Row] = {}
 
     @cached_property
     def root(self) -> str | None:
-        """The output's directory, in full; none in a catalog."""
+        """The output's directory, in full; None in a catalog."""
         return None if self.settings.path is None else storage.qualify(self.spark, self.settings.path)
 
     @property
-    def parquet(self) -> bool:
-        """Whether `entities` is plain Parquet here."""
-        return self.settings.format == "parquet" and not self.staged
+    def exported(self) -> bool:
+        """Whether `entities` is exported as plain Parquet."""
+        return self.settings.format == "parquet"
 
     @property
     def place(self) -> str:
         """The output as its user knows it."""
         return str(self.settings.path or self.settings.schema_)
 
-    def is_delta(self, name: str) -> bool:
-        """Whether a table is one of Delta's."""
-        return name != "entities" or not self.parquet
-
     def address(self, name: str) -> str:
-        """Where a table is: a path, or a catalog name."""
-        prefix = STAGED if self.staged else ""
+        """Return where a table is: a path, or a catalog name."""
+        hidden = name not in NAMES
         if self.root is not None:
+            if name == "entities" and self.exported:
+                name = BESIDE_EXPORT
             # A leading underscore: no reader of the directory takes it for data.
-            return f"{self.root}/{'_' * self._hidden(name)}{prefix}{name}"
-        return f"{self.settings.schema_}.{HIDDEN * self._hidden(name)}{prefix}{name}"
-
-    def _hidden(self, name: str) -> bool:
-        return self.staged or name not in NAMES
+            return f"{self.root}/{'_' * hidden}{name}"
+        return f"{self.settings.schema_}.{HIDDEN * hidden}{name}"
 
     def named(self, name: str) -> str:
-        """A table of a catalog as SQL names it, quoted."""
+        """Return a table of a catalog as SQL names it, quoted."""
         return quoted_in(self.spark, self.address(name))
 
     def reference(self, name: str) -> str:
-        """A Delta table as SQL names it, quoted."""
+        """Return a table as SQL names it, quoted."""
         if self.root is not None:
             return "delta." + quoted_part(self.address(name))
         return self.named(name)
 
     def read(self, name: str) -> DataFrame:
-        """One of the tables."""
+        """Read one of the tables."""
         if self.root is None:
             return self.spark.read.table(self.named(name))
-        if self.is_delta(name):
-            return self.spark.read.format("delta").load(self.address(name))
-        if self._blank(name):
-            # No mention at all, so no file, and no schema to be found in one.
-            return self.spark.createDataFrame([], schemas.entities([]))
-        return self.spark.read.parquet(self.address(name))
+        return self.spark.read.format("delta").load(self.address(name))
 
-    def read_as_it_is(self, name: str) -> DataFrame:
-        """A Delta table, of which every look finds what it holds now: elsewhere a plan does, and Connect's is made anew."""
+    def read_latest(self, name: str) -> DataFrame:
+        """Read a table such that every use finds what it holds now: a classic plan does, Connect's is built anew."""
         return self.pinned(name) if spark_connect.remote(self.spark) else self.read(name)
 
     def pinned(self, name: str) -> DataFrame:
-        """One of the tables, as it is now, whatever becomes of it; of Delta's."""
-        if not self.is_delta(name):
-            return self.read(name)
+        """Read a table's present version, whatever becomes of the table."""
         reader = self.spark.read.option("versionAsOf", self.history(name, 1).collect()[0]["version"])
         return reader.table(self.named(name)) if self.root is None else reader.format("delta").load(self.address(name))
+
+    def version(self, name: str) -> int:
+        """Return a table's present version; without a Spark job where its log can be listed."""
+        if not spark_connect.remote(self.spark):
+            found = None if self.root is not None else self.detail(name)
+            place = self.address(name) if found is None else str(found["location"])
+            with contextlib.suppress(OSError, StorageError):
+                names = storage.names(self.spark, f"{place}/_delta_log/{'[0-9]' * 20}.json")
+                if names:
+                    return int(names[-1].partition(".")[0])
+        return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
         """What DESCRIBE DETAIL says of a Delta table, asked for once: its properties, where its files are; none: no table.
@@ -151,11 +137,6 @@ class Tables:
                 self.spark, self.address(name)
             )
         return self.spark.catalog.tableExists(self.named(name))
-
-    def _blank(self, name: str) -> bool:
-        """Whether a directory holds nothing but what Spark leaves beside data."""
-        names = (file.rpartition("/")[2] for file, *_ in storage.files(self.spark, self.address(name)))
-        return all(file.startswith(("_", ".")) for file in names)
 
     def current(self, name: str) -> bool:
         """Whether a table is there, as this version makes it."""
@@ -223,49 +204,59 @@ class Tables:
             frame.writeTo(self.named(name)).options(**chosen).overwrite(F.expr(condition or "true"))
 
     def exchange(self, name: str, out: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None) -> None:
-        """Take all rows of some documents out and put others in, in one commit.
+        """Delete all rows of some documents and insert others, in one commit.
 
         Args:
             name: of the table.
-            out: doc_id of the documents whose rows go, each once.
-            rows: that come.
+            out: doc_id of the documents whose rows go, each once; null means rows without an id.
+            rows: to insert.
             between: smallest and greatest of these ids: Delta skips the files that cannot hold one.
         """
         source = rows.withColumn("_put", F.lit(True)).unionByName(
             out.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
         )
-        inside = f"AND t.doc_id BETWEEN {literal(between[0])} AND {literal(between[1])}" if between else ""
+        inside = "AND t.doc_id BETWEEN :first AND :last" if between else ""
         names = ", ".join(map(quoted_part, rows.columns))
         values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
-        self.spark.sql(
-            f"MERGE INTO {self.reference(name)} AS t USING {{source}} AS s "
-            f"ON t.doc_id = s.doc_id AND NOT s._put {inside} "
+        same = "<=>" if name == "rejects" else "="
+        self._with_view(
+            source,
+            f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s "
+            f"ON t.doc_id {same} s.doc_id AND NOT s._put {inside} "
             f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s._put THEN INSERT ({names}) VALUES ({values})",
-            source=source,
+            dict(zip(("first", "last"), between or (), strict=False)),
         )
+
+    def upsert(self, name: str, rows: DataFrame, update: Sequence[str]) -> None:
+        """Update columns of the rows with the same doc_id, and insert rows of new ids, in one commit.
+
+        Args:
+            name: of the table.
+            rows: doc_id, each once, and other columns of the table.
+            update: of these columns.
+        """
+        names = ", ".join(map(quoted_part, rows.columns))
+        values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
+        changes = ", ".join(f"t.{quoted_part(column)} = s.{quoted_part(column)}" for column in update)
+        self._with_view(
+            rows,
+            f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
+            f"WHEN MATCHED THEN UPDATE SET {changes} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
+            {},
+        )
+
+    def _with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
+        """Run a statement on a frame, which it names {view}; values reach it as parameters, never as text."""
+        view = f"entitymill_{uuid.uuid4().hex}"
+        frame.createOrReplaceTempView(view)
+        try:
+            self.spark.sql(statement.replace("{view}", view), args=values)
+        finally:
+            self.spark.catalog.dropTempView(view)
 
     def delete(self, name: str, condition: str = "true") -> None:
         """Delete rows, in one commit."""
         self.spark.sql(f"DELETE FROM {self.reference(name)} WHERE {condition}")
-
-    def restore(self, name: str, version: int) -> None:
-        """Make the rows those of an older version, in one commit that copies nothing."""
-        self.spark.sql(f"RESTORE TABLE {self.reference(name)} TO VERSION AS OF {version}")
-
-    def compact(self) -> None:
-        """Join the small files of tables that had too many of them when they were looked at."""
-        target = self.settings.target_file_mb * 1024 * 1024
-        for name in NAMES:
-            found = self.detail(name) if self.is_delta(name) else None
-            if found is None or found["numFiles"] <= MOST_FILES:
-                continue
-            partitions = LABELS if name == "entities" else 1
-            small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
-            if found["sizeInBytes"] > found["numFiles"] * small:
-                continue
-            with session.configured(self.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
-                self.spark.sql(f"OPTIMIZE {self.reference(name)}")
-            self._found.pop(name)
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
         """Delta's record of a table's commits, all or the latest: version, operation, userMetadata and more."""
@@ -273,15 +264,21 @@ class Tables:
         return self.spark.sql(f"DESCRIBE HISTORY {self.reference(name)}{limit}")
 
     def drop(self, name: str) -> None:
-        """Remove a table that waits to be swapped in, or what a run left that died while it made one."""
+        """Remove a hidden table, which belongs to one run."""
         self._found.pop(name, None)
         if self.root is not None:
-            half_made_tables.discard(self.spark, self.address(name), by_renaming=not self.on_object_store())
+            storage.remove(self.spark, self.address(name))
         else:
-            if self._hidden(name):
-                self.spark.sql(f"DROP TABLE IF EXISTS {self.named(name)}")
-            quiet = LONGEST_MAKING_SECONDS if name == "runs" else 0
-            half_made_tables.clear(self.spark, self.address(name), hidden=self._hidden(name), quiet_seconds=quiet)
+            self.spark.sql(f"DROP TABLE IF EXISTS {self.named(name)}")
+
+    def hidden(self, prefix: str) -> list[str]:
+        """Return the names of hidden tables that begin so."""
+        if self.root is not None:
+            return [name.removeprefix("_") for name in storage.names(self.spark, f"{self.root}/_{prefix}*")]
+        schema = quoted_in(self.spark, self.settings.schema_ or "")
+        found = self.spark.sql(f"SHOW TABLES IN {schema}").select("tableName").collect()
+        names = (row["tableName"].removeprefix(HIDDEN) for row in found if row["tableName"].startswith(HIDDEN))
+        return sorted(name for name in names if name.startswith(prefix))
 
     def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
@@ -292,7 +289,8 @@ class Tables:
         query = f"SELECT /*+ {hint} */ * FROM {{frame}}"
         return self.spark.sql(query, frame=frame).sortWithinPartitions("doc_id")
 
-    def confs(self) -> dict[str, str]:
-        """CONFS, and the size of files that `sized` aims at."""
-        megabytes = self.settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
-        return {**CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}
+
+def write_confs(settings: OutputSettings) -> dict[str, str]:
+    """Return CONFS, and the size of files that `sized` aims at."""
+    megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
+    return {**CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

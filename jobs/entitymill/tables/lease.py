@@ -1,7 +1,6 @@
-"""One run at a time writes an output: its row in `runs` is the lease, and Delta's conflict check decides who gets it.
+"""One run at a time works on an output: the others wait for its sign of life to end. That only saves work.
 
-The holder writes its row anew while it works. A run that finds that row outdated, or its holder's process gone from this
-very machine, takes over under the next epoch; what the old holder may still commit is fenced off (see `commits`).
+What keeps the tables right is the epoch that a run takes with its first commit to `runs`; see docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -15,31 +14,28 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Row
 
 from entitymill.errors import OutputError
 from entitymill.platform import spark_connect
+from entitymill.platform.run_session import clone
 from entitymill.settings.sections import LimitSettings
-from entitymill.tables import commits
-from entitymill.tables.commits import TRIES, Claims, Commits, concurrent
+from entitymill.tables.commits import TRIES, Commits, concurrent
+from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.layout import Tables
-from entitymill.tables.runs import MAINTENANCE, Record, Runs, turn
+from entitymill.tables.runs import MAINTENANCE, Record, Runs, start_after
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
-RENEWALS_PER_LEASE = 3
-POOL = "entitymill-lease"
-"""Of Spark's fair scheduler: where that is on, renewals do not queue behind the run's own tasks."""
+BEATS_PER_LEASE = 3
 
 
 class Lease:
-    """The right to write an output, held while the context lasts."""
+    """The right to work on an output, held while the context lasts."""
 
     def __init__(
         self,
@@ -50,14 +46,15 @@ class Lease:
         seen: Record | None = None,
         waits: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Nothing is taken yet.
+        """Prepare; nothing is written yet.
 
         Args:
-            limits: how long to wait, and how long a lease lasts without renewal.
+            tables: in the run's private session.
+            limits: how long to wait, and how long a lease lasts without a sign of life.
             run_id: of the taker.
-            row: of `runs`, as it is by now, without what says that it is the lease; none for maintenance.
+            row: returns the run's row of `runs` as it stands by now; None for maintenance.
             seen: what `runs` said not long ago. Where another run has come since, Delta skips the row of this one.
-            waits: is told for whom it waits.
+            waits: is called with the name of the run that this one waits for.
         """
         self._tables = tables
         self._limits = limits
@@ -66,11 +63,13 @@ class Lease:
         self._seen = seen
         self._waits = waits
         self._runs = Runs(tables)
-        self._claim = claim_of(tables, limits, run_id)
+        self._heartbeat = None
+        if tables.root is not None and not spark_connect.remote(tables.spark):
+            self._heartbeat = Heartbeat(tables, run_id, limits.lease_seconds)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._renew_while_held, daemon=True)
-        # By the clock on the wall, which goes on while a machine sleeps.
-        self._renewed = 0.0
+        self._thread = threading.Thread(target=self._beat_while_held, daemon=True)
+        self._looked = 0.0
+        self._skipped = False
         self.started = datetime.now(timezone.utc)
         """When the run began: after the last one, whatever the clocks say."""
         self.epoch = 0
@@ -85,25 +84,20 @@ class Lease:
         """
         deadline = time.monotonic() + self._limits.wait_seconds
         holder = "another run that just began"
-        while not self._claim_and_take():
-            holder = self._holder() or holder
+        while True:
+            other = self._take()
+            if other is None:
+                break
+            holder = other or holder
             if time.monotonic() >= deadline:
                 raise OutputError(
                     f"output: {holder} writes {self._tables.place}; run again when it is done, or raise limits.wait_seconds."
                 )
             log.info("waiting for %s", holder)
             self._waits(holder)
-            # Of runs that wait for the same one, not always the same should come in each other's way.
+            # Runs that wait for the same one must not collide at each try.
             time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
-        if self.before.latest is not None and self.before.latest["status"] != "done":
-            # It did not give the lease back, or broke off while Spark went on with its last commit.
-            try:
-                self.commits.fence(self._tables, Tables(self._tables.spark, self._tables.settings, staged=True))
-            except BaseException as error:
-                # The next holder fences too: this one does not end as done.
-                self.__exit__(type(error), error, error.__traceback__)
-                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -114,75 +108,98 @@ class Lease:
             except Exception:
                 # The run's own outcome counts; the next one waits until the lease ends.
                 log.exception("the lease could not be given back")
-        self._withdraw()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
     def end(self, status: str) -> None:
-        """Write down how the run ended, and with that give the lease back."""
+        """Record how the run ended, and give the lease back.
+
+        Raises:
+            OutputError: another run took over, and the record was refused.
+        """
         self._stopped.set()
         self._thread.join()
         self._runs.put(self._whole(status), self.commits)
+        if status == "done" and not self.commits.wrote("runs"):
+            self._raise_lost()
 
-    def check(self, *, surely: bool = False) -> None:
-        """Make sure that no other run took over.
-
-        Args:
-            surely: whether to look although the lease was renewed not long ago.
+    def check(self) -> None:
+        """Make sure, now and then, that no other run took over: it saves work that would be refused.
 
         Raises:
             OutputError: one did.
         """
-        if not surely and time.time() - self._renewed < self._limits.lease_seconds / 2:
-            return
-        latest = self._runs.look().latest
-        if latest is None or latest["epoch"] != self.epoch:
-            raise OutputError(
-                f"output: run {latest and latest['run_id']} took over {self._tables.place}, since this run gave no sign of "
-                f"life for limits.lease_seconds = {self._limits.lease_seconds}; nothing more was published; that run goes "
-                "on."
-            )
+        if time.time() - self._looked >= self._limits.lease_seconds / 2:
+            self.check_now()
 
-    def _claim_and_take(self) -> bool:
+    def check_now(self) -> None:
+        """Make sure that no other run took over.
+
+        Raises:
+            OutputError: one did.
+        """
+        if self._runs.look().epoch != self.epoch:
+            self._raise_lost()
+        self._looked = time.time()
+
+    def _raise_lost(self) -> None:
+        latest = self._runs.look().latest
+        raise OutputError(
+            f"output: run {latest and latest['run_id']} took over {self._tables.place}, since this run gave no sign of life "
+            f"for limits.lease_seconds = {self._limits.lease_seconds:g}; nothing more was published; that run continues."
+        )
+
+    def _take(self) -> str | None:
+        """Try to take the lease; return None where that worked, otherwise who holds it, as far as that is known."""
         taken = False
         try:
-            if self._claim is not None and not self._claim.take():
-                return False
-            taken = self._try_to_take(*self._look_surely())
+            if self._heartbeat is not None:
+                self._heartbeat.beat({"run_id": self._run_id, "process": _process()})
+                others = self._heartbeat.others()
+                if others:
+                    return _name(max(others, key=lambda row: str(row.get("started_at", ""))))
+            found, epoch = self._look_and_choose_epoch()
+            if self._heartbeat is None and found.held_until is not None and found.held_until > datetime.now(timezone.utc):
+                return _name(found.latest.asDict() if found.latest else {})
+            taken = self._begin(found, epoch)
+            return None if taken else ""
         finally:
-            if not taken:
-                self._withdraw()
-        return taken
+            if not taken and self._heartbeat is not None:
+                self._heartbeat.stop()
 
-    def _look_surely(self) -> tuple[Record, int]:
-        """What `runs` says, and the epoch to take; of two first runs, one may find the table half made by the other."""
+    def _look_and_choose_epoch(self) -> tuple[Record, int]:
+        """Read `runs`; of two first runs, one may find the table half made by the other."""
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.current("runs"):
                     self._runs.create()
                 seen, self._seen = self._seen, None
                 found = seen or self._runs.look()
-                return found, int(found.latest["epoch"]) + 1 if found.latest else self._runs.first_epoch()
             except (PySparkException, Py4JJavaError, OutputError):
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(POLL_SECONDS)
+            else:
+                # One more than the last: had another run begun meanwhile, Delta would skip this one's first commit.
+                last = self._runs.second_of_creation() if found.latest is None else found.epoch
+                return found, max(last, self._runs.greatest_noted_epoch() if self._skipped else 0) + 1
         raise AssertionError
 
-    def _try_to_take(self, found: Record, epoch: int) -> bool:
-        holder = found.holder
-        if holder is not None and _lasting(holder) and not process_gone(holder["process"]):
-            return False
+    def _begin(self, found: Record, epoch: int) -> bool:
+        """Commit the own row under a new epoch; return whether Delta took it."""
         self.epoch = epoch
-        self.commits = Commits(self._tables, self._run_id, self.epoch)
-        self.started = turn(found.last)
+        self.commits = Commits(self._tables, self._run_id, epoch)
+        self.started = start_after(found.last)
         try:
-            self._runs.put(self._whole("running"), self.commits, over=holder is not None)
+            self._runs.put(self._whole("running"), self.commits, over=found.running)
         except Exception as error:
             if concurrent(error):
                 return False
             raise
-        if not self._runs.wrote(self._run_id):
-            return False  # another run of the same epoch was first
-        self.before, self._renewed = found, time.time()
+        if not self.commits.wrote("runs"):
+            self._skipped = True  # another run of this epoch was first; or somebody restored `runs`
+            return False
+        self.before, self._looked = found, time.time()
         return True
 
     def _whole(self, status: str) -> dict[str, Any]:
@@ -195,104 +212,35 @@ class Lease:
             "ended_at": None if running else now,
             "status": status,
             "epoch": self.epoch,
-            "process": json.dumps(this_process()),
+            "settled": None if running else self.commits.settled,
+            "process": _process(),
             "until": now + timedelta(seconds=self._limits.lease_seconds) if running else None,
         }
 
-    def _withdraw(self) -> None:
-        if self._claim is None:
-            return
-        try:
-            self._claim.release()
-        except Exception:
-            # Others wait until it is outdated, or find this process gone.
-            log.exception("the claim could not be withdrawn")
-
-    def _holder(self) -> str | None:
-        try:
-            held = self._runs.look().holder
-        except (PySparkException, Py4JJavaError):  # a first run makes the directory, then the table, then its row
-            held = None
-        if held is None:
-            return None
-        until = f"{held['until']:%Y-%m-%d %H:%M:%S}"
-        return f"run {held['run_id']} ({host_of(held['process'])}, its lease lasts until {until})"
-
-    def _renew_while_held(self) -> None:
-        if not spark_connect.remote(self._tables.spark):
-            self._tables.spark.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
-        while not self._stopped.wait(self._limits.lease_seconds / RENEWALS_PER_LEASE):
+    def _beat_while_held(self) -> None:
+        # A session of its own: the number of a statement that runs meanwhile stands in the run's.
+        runs = Runs(Tables(clone(self._tables.spark), self._tables.settings))
+        while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
-                if self._claim is not None:
-                    self._claim.renew()
-                began = time.time()
-                self._runs.put(self._whole("running"), self.commits)
-                self._renewed = began
+                if self._heartbeat is not None:
+                    self._heartbeat.beat(self._whole("running"))
+                else:
+                    runs.put(self._whole("running"), self.commits)
             except Exception:
-                log.exception("the lease could not be renewed")
+                log.exception("no sign of life could be given")
 
 
-def _lasting(holder: Row) -> bool:
-    return bool(holder["until"].astimezone(timezone.utc) > datetime.now(timezone.utc))
+def _process() -> str:
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
 
 
-def claim_of(tables: Tables, limits: LimitSettings, run_id: str) -> Claims | None:
-    """The claim that has to stand before anything is committed; none where the storage itself tells commits apart."""
-    if not commits.claim_needed(tables.spark, tables.settings):
-        return None
-    own = json.dumps(this_process())
-    return Claims(tables.spark, tables.address("claims"), run_id, own, process_gone, limits.lease_seconds)
-
-
-def this_process() -> dict[str, str]:
-    """What tells this process from every other, on any machine, at any time."""
-    return {"host": socket.gethostname(), **_kernel(), "pid": str(os.getpid()), "started": _started(os.getpid()) or ""}
-
-
-def process_gone(process: str | None) -> bool:
-    """Whether a process is known to be dead: of this kernel and this pid namespace, and not there any more."""
+def _name(row: dict[str, Any]) -> str:
+    """Name a run for people; empty where nothing is known of it."""
+    if not row.get("run_id"):
+        return ""
+    until = f", its lease lasts until {row['until']:%Y-%m-%d %H:%M:%S}" if isinstance(row.get("until"), datetime) else ""
     try:
-        told = json.loads(process or "")
-        pid = int(told["pid"])
+        host = json.loads(row.get("process") or "")["host"]
     except (ValueError, KeyError, TypeError):
-        return False
-    here = all(told.get(key) == value for key, value in _kernel().items())
-    return here and not _hidden(pid) and _started(pid) != told.get("started")
-
-
-def host_of(process: str | None) -> str:
-    """Where a process runs, in words."""
-    try:
-        return f"on {json.loads(process or '')['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "somewhere"
-
-
-def _kernel() -> dict[str, str]:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return {"boot": boot, "namespace": str(Path("/proc/self/ns/pid").readlink())}
-    except OSError:
-        # Told apart from every other, so that nobody is ever found gone.
-        return {"boot": os.urandom(8).hex(), "namespace": ""}
-
-
-def _hidden(pid: int) -> bool:
-    """Whether a process is there, of another user's, and /proc does not say when it began (hidepid, ProtectProc)."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return not Path(f"/proc/{pid}/stat").exists()
-    except (ProcessLookupError, OverflowError):
-        return False
-    return False
-
-
-def _started(pid: int) -> str | None:
-    """The process's start in clock ticks since boot; none if there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A zombie is dead, and only waits to be reaped. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
-    return None if fields[0] == "Z" else fields[19]
+        host = "an unknown host"
+    return f"run {row['run_id']} (on {host}{until})"

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from entitymill.errors import SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
-from entitymill.platform.session import configured, in_turn
+from entitymill.platform.session import configured
 from entitymill.settings import Settings
-from entitymill.tables import NAMES, Tables, commits, publisher
-from entitymill.tables.commits import Commits, retried
-from entitymill.tables.layout import MAX_FILE, OF_UNITS
+from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
+from entitymill.tables.commits import retried
+from entitymill.tables.layout import OF_UNITS
 from entitymill.tables.lease import Lease
-from entitymill.tables.runs import IDLE
-from entitymill.tables.staging import Staging
-from entitymill.tables.temporary_tables import Kept
+from entitymill.tables.runs import IDLE, MAINTENANCE
 
 log = logging.getLogger(__name__)
 WEEK_HOURS, DAY_HOURS = 168, 24
@@ -29,6 +28,14 @@ _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
 """VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
+MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
+LABELS = 4
+"""About as many partitions `entities` has."""
+MOST_FILES = 200
+"""Of a table whose files are small on the average: a run that finds more joins the small ones at its end."""
+SMALL_SHARE, SMALL_PART = 16, 8
+"""Small is a file of less than these parts of the target and of its partition: so a row is rewritten a few times, and not
+every time; and files that a full run wrote in order of doc_id stay, since joining them does not keep the order."""
 OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
 
 
@@ -58,9 +65,30 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
         tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
-    with in_turn(tables.spark), configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+    with configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
         retried("runs", lambda: tables.delete("runs", old))
         return _each(tables, change)
+
+
+def join_small_files(tables: Tables) -> None:
+    """Join the small files of tables that had too many of them when they were looked at."""
+    target = tables.settings.target_file_mb * 1024 * 1024
+    for name in NAMES:
+        found = tables.detail(name)
+        if found is None or found["numFiles"] <= MOST_FILES:
+            continue
+        partitions = LABELS if name == "entities" else 1
+        small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
+        if found["sizeInBytes"] > found["numFiles"] * small:
+            continue
+        with configured(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
+            tables.spark.sql(f"OPTIMIZE {tables.reference(name)}")
+        tables.forget(name)
+
+
+def versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
+    """Return the present version of some tables."""
+    return {name: tables.version(name) for name in names}
 
 
 def vacuum(tables: Tables, hours: float) -> list[Done]:
@@ -73,8 +101,7 @@ def vacuum(tables: Tables, hours: float) -> list[Done]:
         raise SettingsError(
             f"--retain-hours {hours:g}: vacuum keeps at least {DAY_HOURS}; use purge, which waits for a job."
         )
-    with in_turn(tables.spark):
-        return _each(tables, lambda name: _vacuum(tables, name, hours))
+    return _each(tables, lambda name: _vacuum(tables, name, hours))
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
@@ -91,44 +118,52 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
 
 
 @contextmanager
-def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Commits]:
-    """No job runs as long as the context lasts, and what dead ones left is settled; gives the commits to make.
+def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
+    """Hold the lease, with what dead runs left settled.
 
     Args:
+        tables: in a private session.
         name: of the holder of the lease.
 
     Raises:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
-    with in_turn(tables.spark), configured(tables.spark, tables.confs()), Lease(tables, settings.limits, name) as lease:
-        Staging(tables, lease).discard()
-        publisher.take_back(tables, lease.commits, lease.before.last, lease.before.done)
-        Kept(tables).drop()
-        yield lease.commits
+    row: dict[str, Any] = {"mode": MAINTENANCE}
+    with Lease(tables, settings.limits, name, lambda: row) as lease:
+        known = [name for name in OF_DOCUMENTS if tables.exists(name)]
+        if tables.complete():
+            recovery.settle(tables, lease.commits)
+        try:
+            yield lease
+            if tables.exported and not parquet_export.current(tables):
+                parquet_export.export(tables, lease.epoch, lease.check_now)
+        finally:
+            with suppress(Exception):  # then the next run checks the tables
+                row["output_versions"] = versions(tables, known)
+
+
+def beside_jobs(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
+    """Work beside a job, unless the storage may take two writers' commits for one: then wait for the job."""
+    if heartbeats.commits_may_collide(tables):
+        return alone(tables, settings, f"maintenance-{uuid.uuid4().hex[:6]}")
+    return nullcontext()
 
 
 def purge_all(tables: Tables, hours: float) -> list[Done]:
-    """As `purge`, for who is `alone`."""
+    """Purge, for who is `alone`."""
 
     def change(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
         _vacuum(tables, name, hours)
 
-    # `runs` holds no document, and may be written meanwhile: by renewals of the lease, by runs with nothing to do.
+    # `runs` holds no document, and runs with nothing to do may write it meanwhile.
     return _each(tables, change, OF_DOCUMENTS)
-
-
-def beside(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
-    """Beside a job, unless the storage may take two writers' commits for one: then as a job, which waits for the other."""
-    if commits.claim_needed(tables.spark, tables.settings):
-        return Lease(tables, settings.limits, f"maintenance-{uuid.uuid4().hex[:6]}")
-    return nullcontext()
 
 
 def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[Done]:
     done = []
     for name in names:
-        if not (tables.is_delta(name) and tables.exists(name)):
+        if not tables.exists(name):
             continue
         before = _state(tables, name)
         retried(name, lambda name=name: change(name))  # type: ignore[misc]

@@ -22,10 +22,11 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.platform import storage
+from entitymill.platform.run_session import private_session
 from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
 from entitymill.tables import maintenance, table_setup
-from entitymill.tables.layout import Tables
+from entitymill.tables.layout import Tables, write_confs
 from entitymill.tables.masked_texts import LABEL, Masker
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ def redact(
         SettingsError: a label does not occur among the labels of the tables, or `to` lies in another table.
         SourceError: documents would be left out.
     """
+    with private_session(spark, settings.source.time_zone, {}) as own:
+        return _redact(own, settings, to, labels, mask, partly=partly)
+
+
+def _redact(spark: SparkSession, settings: Settings, to: str, labels: Sequence[str], mask: str, *, partly: bool) -> Redacted:
     tables = Tables(spark, settings.output)
     if not tables.complete():
         raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
@@ -169,9 +175,14 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
         Table -> rows that were erased from it.
 
     Raises:
-        OutputError: there are no tables, or `entities` is plain Parquet and has some of the documents still.
+        OutputError: there are no tables.
         SourceError: the source has some of them still, and the next run would bring them back.
     """
+    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+        return _erase(own, settings, ids)
+
+
+def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.place}.")
@@ -180,16 +191,13 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[s
     wanted = spark.createDataFrame([(one,) for one in digests], "doc_id string")
     _check_source(spark, settings, wanted)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
-    with maintenance.alone(tables, settings, name) as commits:
+    with maintenance.alone(tables, settings, name) as lease:
+        commits = lease.commits
         held = {table: _held(tables, table, wanted) for table in maintenance.OF_DOCUMENTS if tables.exists(table)}
-        if tables.parquet and held.get("entities"):
-            raise OutputError(
-                f"output: {tables.address('entities')} is plain Parquet and has {len(held['entities'])} of the documents "
-                "still: run the job, which swaps in files without them, and erase then."
-            )
-        for table, found in held.items():
-            if found:
-                commits.change(table, partial(tables.exchange, table, wanted, tables.read(table).limit(0)))
+        with commits.change():
+            for table, found in held.items():
+                if found:
+                    commits.execute(table, partial(tables.exchange, table, wanted, tables.read(table).limit(0)))
         maintenance.purge_all(tables, 0)
         table_setup.create(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)

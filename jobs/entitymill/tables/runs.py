@@ -1,4 +1,4 @@
-"""The record of runs: one row each, from its start to its end. The row of a running one is the lease on the output."""
+"""The record of runs: one row each, from its start to its end. The row of the greatest epoch is that of the present run."""
 
 from __future__ import annotations
 
@@ -15,40 +15,48 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import table_setup
-from entitymill.tables.commits import Commits, retried
+from entitymill.tables.commits import Commits, read_notes, retried
 from entitymill.tables.layout import Tables
 
-LEASE = "lease"
-"""The table with which 0.1.0 let one run at a time."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-LATEST = 10
-"""Commits to look back: runs with nothing to do may have been quicker."""
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 RUNNING = "status = 'running'"
 IDLE, MAINTENANCE = "none", "maintenance"
-"""Modes of what recognised no documents."""
+"""Modes of runs that recognised no documents."""
 
 
 @dataclass(frozen=True)
 class Record:
     """What `runs` says now.
 
-    last: the latest run that had anything to do, or to find out.
-    owner: source of the latest such run that came to its end, or where none did, of the latest.
-    done: epoch of the latest such run that came to its end; maintenance settles not always what a dead run left.
-    latest: of the greatest epoch, maintenance too: it holds the lease where its status is `running`.
+    last: the latest run that compared the source with the tables, whatever became of it.
+    owner: source of the latest such run that ended as done, or where none did, of the latest.
+    latest: the run of the greatest epoch, maintenance included.
     sliced: whether a run ever replaced a slice.
+    running: whether a row is still marked as running.
     """
 
     last: Row | None = None
     owner: str | None = None
-    done: int | None = None
     latest: Row | None = None
     sliced: bool = False
+    running: bool = False
 
     @property
-    def holder(self) -> Row | None:
-        """The run that holds the lease, alive or not."""
-        return self.latest if self.latest is not None and self.latest["status"] == "running" else None
+    def epoch(self) -> int:
+        """The greatest epoch; 0 where there was no run."""
+        return 0 if self.latest is None else int(self.latest["epoch"])
+
+    @property
+    def settled(self) -> bool:
+        """Whether the latest run left nothing half done; False where there was none."""
+        return self.latest is not None and bool(self.latest["settled"])
+
+    @property
+    def held_until(self) -> datetime | None:
+        """When the lease of the latest run ends, which is marked as running; None where it is not."""
+        if self.latest is None or self.latest["status"] != "running":
+            return None
+        return _utc(self.latest["until"])
 
 
 class Runs:
@@ -59,55 +67,61 @@ class Runs:
         self._tables = tables
 
     def create(self) -> None:
-        """Make the table, where it is not there."""
+        """Create the table, if it is not there."""
         table_setup.create(self._tables, "runs", schemas.RUNS)
 
     def look(self) -> Record:
-        """Read it, in one look."""
+        """Read the table once."""
         if not self._tables.exists("runs"):
             return Record()
         rows = self._tables.read("runs")
-        if "epoch" not in rows.columns:  # of 0.1.0
-            rows = rows.withColumn("epoch", F.lit(None).cast("long"))
-        # Written by 0.1.0, a run has no epoch; one of a smaller epoch never began later.
         order = F.struct(F.coalesce("epoch", F.lit(0)), "started_at")
         job = F.col("mode").isNull() | ~F.col("mode").isin(IDLE, MAINTENANCE)
         ended = job & (F.col("status") == "done")
         whole = F.struct(*rows.columns)
-        sliced = F.get_json_object("settings", "$.output.replace_slice") == "true"
         # In one task: a shuffle costs more than the table is worth.
         found = (
             rows.coalesce(1)
             .agg(
                 F.max_by(whole, F.when(job, order)).alias("last"),
                 F.max_by("source", F.when(ended, order)).alias("owner"),
-                F.max(F.when(ended, F.col("epoch"))).alias("done"),
                 F.max_by(whole, F.when(F.col("epoch").isNotNull(), order)).alias("latest"),
-                F.max(sliced).alias("sliced"),
+                F.max(F.col("slice").isNotNull()).alias("sliced"),
+                F.max(F.expr(RUNNING)).alias("running"),
             )
             .collect()[0]
         )
         last = found["last"]
         owner = found["owner"] or (None if last is None else last["source"])
-        return Record(last, owner, found["done"], found["latest"], bool(found["sliced"]))
+        return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
-    def first_epoch(self) -> int:
-        """Where no run has one yet: the second in which the table was made, the same for all that start at once.
+    def second_of_creation(self) -> int:
+        """Return when the table was created, in seconds since 1970: the epoch before the first, the same for all that wait.
 
-        So epochs keep growing even where somebody removed the table. Those of 0.1.0 stand in a table of its own.
+        So epochs keep growing even where somebody removed the table.
         """
         detail = self._tables.detail("runs")
         if detail is None:
-            raise OutputError(f"output: {self._tables.address('runs')} has just been taken away; run again.")
-        before = self._tables.read(LEASE).agg(F.max("epoch")).collect()[0][0] if self._tables.exists(LEASE) else None
-        return max(int(detail["createdAt"].timestamp()), (before or 0) + 1)
+            raise OutputError(f"output: somebody has just removed {self._tables.address('runs')}; run again.")
+        return int(detail["createdAt"].timestamp())
+
+    def greatest_noted_epoch(self) -> int:
+        """Return the greatest epoch that the latest commits note, also where somebody restored an older version; or 0."""
+        return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
+
+    def unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
+        """Return the ids of runs with --full that did not end, and that no other run followed which did."""
+        rows = self._tables.read("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
+        kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
+        since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
+        return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
     def put(self, row: dict[str, Any], commits: Commits, *, over: bool = False) -> None:
-        """Write a run's row in the place of the running one, in one commit; Delta refuses it where another came between.
+        """Write a run's row in the place of the running one, in one commit; Delta skips it where a later run came between.
 
         Args:
             row: of the run.
-            over: whether others are said to run, which are dead.
+            over: whether the rows of others, which are dead or taken for dead, are marked as died.
         """
         frame = self._frame(row)
         if over:
@@ -115,18 +129,16 @@ class Runs:
             frame = dead.withColumn("status", F.lit("died")).unionByName(frame, allowMissingColumns=True)
         commits.replace(frame.coalesce(1), "runs", RUNNING)
 
-    def wrote(self, run_id: str) -> bool:
-        """Whether a run's row was really written just now: Delta skips one that comes second under an epoch."""
-        return any(run_id in (row["userMetadata"] or "") for row in self._tables.history("runs", LATEST).collect())
-
-    def idle(self, row: dict[str, Any]) -> None:
+    def append_idle(self, row: dict[str, Any]) -> None:
         """Record a run that found nothing to do."""
         self.create()
+        about = {"userMetadata": json.dumps({"entitymill": row["run_id"]})}
         tries = itertools.count()
 
         def append() -> None:
-            if not (next(tries) and self.wrote(row["run_id"])):  # it may have taken effect though it failed
-                self._tables.append(self._frame(row), "runs", {"userMetadata": json.dumps({"entitymill": row["run_id"]})})
+            written = next(tries) and any(note["entitymill"] == row["run_id"] for note in read_notes(self._tables, "runs"))
+            if not written:  # it may have taken effect though it failed
+                self._tables.append(self._frame(row), "runs", about)
 
         retried("runs", append)
 
@@ -136,23 +148,28 @@ class Runs:
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
-def of_jobs(rows: DataFrame) -> DataFrame:
-    """Rows of `runs` without those of maintenance; 0.1.0 had no modes."""
-    return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE)) if "mode" in rows.columns else rows
+def only_jobs(rows: DataFrame) -> DataFrame:
+    """Return the rows of `runs` without those of maintenance."""
+    return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 
 def _literal(value: Any, kind: T.DataType) -> Column:
     if isinstance(value, dict):
         return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
     if isinstance(value, datetime):
-        # Exactly, whatever the session's time zone and its way with old dates.
-        return F.timestamp_micros(F.lit((value - _EPOCH) // timedelta(microseconds=1)))
+        # Exactly, whatever the session's way with old dates.
+        return F.timestamp_micros(F.lit((value - _UNIX_EPOCH) // timedelta(microseconds=1)))
     return F.lit(value).cast(kind)
 
 
-def turn(last: Row | None) -> datetime:
-    """When a run that has just taken the lease began: after the last one, whatever the clocks say."""
+def _utc(local: datetime) -> datetime:
+    """Return a time that Spark gave, which is of this machine's time zone without naming it, in UTC."""
+    return local.astimezone(timezone.utc)
+
+
+def start_after(last: Row | None) -> datetime:
+    """Return the start of a run that has just taken the lease: after the last one's, whatever the clocks say."""
     now = datetime.now(timezone.utc)
     if last is None:
         return now
-    return max(now, last["started_at"].astimezone(timezone.utc) + timedelta(microseconds=1))
+    return max(now, _utc(last["started_at"]) + timedelta(microseconds=1))

@@ -20,7 +20,11 @@ _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the rows of a run carry; `slice` is null unless the run replaces a slice."""
+    """What the rows of a run carry.
+
+    slice: digest of source.where; None unless the run replaces a slice.
+    source_committed: when the version of a Delta source was committed, milliseconds since 1970.
+    """
 
     run_id: str
     started_at: datetime
@@ -28,6 +32,7 @@ class Stamp:
     fingerprint: str
     source_version: str
     slice: str | None = None
+    source_committed: int | None = None
 
     def columns(self) -> dict[str, Column]:
         """The columns that every table of results ends with."""
@@ -59,17 +64,6 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
             "source_version": F.lit(stamp.source_version),
             **stamp.columns(),
         }
-    )
-
-
-def tombstones(ids: DataFrame, stamp: Stamp) -> DataFrame:
-    """A row per document that goes when what was collected is swapped in."""
-    return ids.select(
-        "doc_id",
-        F.lit("removed").alias("status"),
-        F.lit(0).alias("entities"),
-        F.lit(stamp.slice).cast("string").alias("slice"),
-        *(column.alias(name) for name, column in stamp.columns().items()),
     )
 
 

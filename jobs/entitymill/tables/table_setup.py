@@ -1,4 +1,4 @@
-"""An output's tables made ready: whether they may be written and are ours; made, or brought up to today's columns."""
+"""Make an output's tables ready: check that they are ours and may be written, create them, add what they lack."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.platform import storage
 from entitymill.platform.sql_text import ddl, literal, quoted_in, quoted_part
+from entitymill.tables import half_made_tables, parquet_export
 from entitymill.tables.commits import retried
 from entitymill.tables.layout import NAMES, OF_UNITS, PROPERTY, Tables
-from entitymill.tables.table_rows import normalized
 
 _VECTORS = "delta.enableDeletionVectors"
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
-MAKING_SECONDS = 10
-"""What making a table takes another run at most, between its directory and its first commit."""
+CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
+"""What creating a table takes another run at most, between its directory and its first commit; and in a catalog."""
 
 
 def check_place(tables: Tables, *, make: bool = True) -> None:
-    """Find out before any work whether tables can be written here; make the catalog schema where it is missing, if so told.
+    """Find out before any work whether tables can be written here, and create a missing catalog schema if `make` is set.
 
     Raises:
         OutputError: they cannot.
     """
     if tables.settings.path is not None:
-        if tables.parquet and tables.on_object_store():
+        if tables.exported and tables.on_object_store():
             raise OutputError(
-                f"output.format: parquet is swapped in by renaming a directory, which {tables.settings.path} cannot do at "
-                "once; use delta."
+                f"output.format: a Parquet export is put in place by renaming a directory, which {tables.settings.path} "
+                "cannot do at once; use delta."
             )
         try:
             storage.check_writable(tables.spark, tables.settings.path)
@@ -43,7 +43,7 @@ def check_place(tables: Tables, *, make: bool = True) -> None:
     name = quoted_in(tables.spark, tables.settings.schema_ or "")
     try:
         with storage.storage_told_apart():
-            # Asked for where it is there, too, it is refused to who may make tables alone.
+            # CREATE IF NOT EXISTS is refused to users who may only create tables, even where the schema is there.
             if not tables.spark.catalog.databaseExists(name) and make:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
     except (PySparkException, Py4JJavaError) as error:
@@ -60,13 +60,12 @@ def check_ours(tables: Tables) -> None:
     for name in NAMES:
         if not tables.exists(name):
             continue
-        if not tables.is_delta(name):
-            _check_parquet(tables)
-            continue
         version = tables.known_properties(name).get(PROPERTY)
-        if version not in schemas.READABLE:
+        if version != schemas.VERSION:
             found = f"has schema {version}, this program writes {schemas.VERSION}" if version else "was not written by it"
             raise OutputError(f"output: {tables.address(name)} exists and {found}; choose another output or move it away.")
+    if tables.exported:
+        parquet_export.check_ours(tables)
 
 
 def check_types(tables: Tables, fields: list[T.StructField]) -> None:
@@ -88,60 +87,40 @@ def check_types(tables: Tables, fields: list[T.StructField]) -> None:
             )
 
 
-def _check_parquet(tables: Tables) -> None:
-    for pause in (1, 2, None):
-        if _parquet_is_ours(tables):
-            return
-        if pause is not None:
-            time.sleep(pause)  # another run may just be putting a directory in the place of the old one
-    raise OutputError(
-        f"output: {tables.address('entities')} exists and was not written by this program; "
-        "choose another output or move it away."
-    )
-
-
-def _parquet_is_ours(tables: Tables) -> bool:
-    try:
-        with storage.storage_told_apart():
-            ours = set(schemas.OLDEST_ENTITY_COLUMNS) <= set(tables.read("entities").columns)
-        return ours and not storage.exists(tables.spark, f"{tables.address('entities')}/_delta_log")
-    except (PySparkException, Py4JJavaError, OSError):
-        return False
-
-
-def create(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str] | None = None) -> bool:
+def create(tables: Tables, name: str, schema: T.StructType) -> bool:
     """Create a Delta table with keys NOT NULL, a CHECK constraint and comments on its columns, if it is not there.
 
-    An existing one gets the columns and the properties it lacks.
+    An existing one gets the columns and the properties that it lacks.
 
     Returns:
-        Whether it was made.
+        Whether it was created.
     """
     # Each look at a table that has them costs a job more: not where rows are few.
     vectors = str(tables.settings.deletion_vectors and name in OF_UNITS).lower()
+    properties = {PROPERTY: schemas.VERSION, _VECTORS: vectors}
     if tables.exists(name):
-        _evolve(tables, name, schema, {PROPERTY: schemas.VERSION, _VECTORS: vectors})
+        _evolve(tables, name, schema, properties)
         return False
-    if _left(tables, name):
-        # Of `runs` another run may just be the maker; of a catalog's, `drop` says so itself.
-        if name == "runs" and tables.root is not None and _made_by_another(tables, name):
+    if tables.root is None:
+        quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
+        half_made_tables.clear_in_catalog(tables.spark, tables.address(name), quiet_seconds=quiet)
+    elif storage.exists(tables.spark, tables.address(name)):
+        if name == "runs" and _created_by_another(tables, name):  # which takes no lease before it
             return False
-        # What a run left that died before it made the table: Delta takes it for one, or makes none over it.
-        tables.drop(name)
-    chosen = {PROPERTY: schemas.VERSION, _VECTORS: vectors, **(properties or {})}
-    if name in schemas.CONSTRAINTS and not tables.staged:
-        chosen[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
+        half_made_tables.clear(tables.spark, tables.address(name))
+    if name in schemas.CONSTRAINTS:
+        properties[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
     if name == "entities":
         # No statistics on what was found: they would lie in the log long after the rows are gone.
-        chosen["delta.dataSkippingStatsColumns"] = _STATISTICS
+        properties["delta.dataSkippingStatsColumns"] = _STATISTICS
     if name == "annotations":
-        _build(tables, name, schema, chosen)
+        _build(tables, name, schema, properties)
         return True
     columns = ", ".join(map(_column, schema))
     partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
     tables.spark.sql(
         f"CREATE TABLE IF NOT EXISTS {tables.reference(name)} ({columns}) USING delta {partitions} "
-        f"TBLPROPERTIES ({_listed(chosen)})"
+        f"TBLPROPERTIES ({_listed(properties)})"
     )
     return True
 
@@ -159,26 +138,19 @@ def _build(tables: Tables, name: str, schema: T.StructType, properties: dict[str
         builder.tableName(tables.named(name)).execute()
 
 
-def _made_by_another(tables: Tables, name: str) -> bool:
-    """Whether a table comes to be while its directory stands there without a commit."""
-    deadline = time.monotonic() + MAKING_SECONDS
+def _created_by_another(tables: Tables, name: str) -> bool:
+    """Whether a table appears while its directory stands there without a commit."""
+    deadline = time.monotonic() + CREATION_SECONDS
     while not tables.exists(name):
         if time.monotonic() >= deadline:
             return False
-        time.sleep(MAKING_SECONDS / 20)
+        time.sleep(CREATION_SECONDS / 20)
     return True
 
 
-def _left(tables: Tables, name: str) -> bool:
-    return tables.root is None or storage.exists(tables.spark, tables.address(name))
-
-
 def _evolve(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+    """Add missing columns and change properties: the same whichever run does it, so neither needs a number."""
     held = {column.lower() for column in tables.read(name).columns}
-    if name == "entities" and schemas.NORMALIZED.name not in held:
-        # Of 0.1.0: the column and what is in it in one commit, or a death in between would leave it empty for good.
-        tables.replace(tables.sized(normalized(tables.read(name)), by="label"), name)
-        held.add(schemas.NORMALIZED.name)
     if any(column.lower() not in held for column in schema.names):
         tables.append(tables.spark.createDataFrame([], schema), name)
     before = tables.known_properties(name)

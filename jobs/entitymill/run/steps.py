@@ -1,0 +1,210 @@
+"""The steps of one run that holds the lease; docs/decisions.md, "The table protocol", says why in this order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill import schemas
+from entitymill.engines.engine import Engine
+from entitymill.platform import spark_connect
+from entitymill.run import failed_documents, guards, units
+from entitymill.run.failed_documents import Failures
+from entitymill.run.summary import Clock, Summary
+from entitymill.settings import Settings
+from entitymill.source import change_feed, changes
+from entitymill.source.changes import Changes, Mode
+from entitymill.source.reader import Source
+from entitymill.tables import Stamp, Tables, layout, maintenance, parquet_export, recovery, table_setup
+from entitymill.tables.commits import retried
+from entitymill.tables.lease import Lease
+from entitymill.tables.publisher import FEW, Publisher, Rejects, Unit
+from entitymill.tables.runs import Runs
+from entitymill.tables.unit_tables import UnitTable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller asks of one run.
+
+    full: recompute every document, whatever `documents` says.
+    allow_removals: take out as many documents as the source lacks, whatever limits.max_removed_ratio says.
+    """
+
+    full: bool = False
+    allow_removals: bool = False
+
+
+@dataclass
+class Run:
+    """A run that holds the lease."""
+
+    spark: SparkSession
+    settings: Settings
+    stamp: Stamp
+    summary: Summary
+    clock: Clock
+    tables: Tables
+    lease: Lease
+    source: Source
+    engine: Engine
+    options: Options
+
+    def __post_init__(self) -> None:
+        """Take what the lease knows."""
+        self.commits, self.before = self.lease.commits, self.lease.before
+        self.units = UnitTable(self.tables, self.lease.epoch)
+        self.known_tables: list[str] = []
+
+    def go(self) -> None:
+        """Do the steps of docs/decisions.md, "The table protocol", from creating tables to the last commit but one."""
+        self.summary.stage = "source"
+        trusted = self._prepare_tables()
+        found = self._find_changes(trusted=trusted)
+        self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
+        self.summary.units, self.summary.planned = units.count_units(found, self.settings.limits), found.to_recognise
+        with contextlib.closing(self.units), contextlib.closing(found):
+            if not self.options.allow_removals and not guards.refused_too_many(self.settings, found):
+                # Where too much is refused, that is what is said: refused documents are removed, too.
+                guards.check_removals(self.settings, self.tables, found, self.stamp.slice)
+            failures = self._write_rejects(found)
+            guards.check_rejects(self.settings, found)
+            self.clock.lap("source")
+            self._publish(found, failures)
+        self._finish()
+
+    def _prepare_tables(self) -> bool:
+        """Create what is missing, and settle what an earlier run left; return whether nothing had to be settled."""
+        tables, before = self.tables, self.before
+        guards.check_tables_of_slices(tables, self.stamp.slice)
+        table_setup.check_types(tables, self.source.passthrough)
+        if tables.exported:
+            parquet_export.recover(tables)
+        some = any(tables.exists(name) for name in layout.OF_UNITS)
+        first = before.latest is None
+        created = recovery.create_missing(tables, self._schemas())
+        # What an older run creates from now on is not fenced: it must not count as known at the end.
+        self.known_tables = [name for name in maintenance.OF_DOCUMENTS if tables.exists(name)]
+        trusted = before.settled and not created and not self.options.full and guards.only_we_wrote(tables, before.latest)
+        if first and not some:
+            trusted = True
+        if not trusted:
+            recovery.settle(tables, self.commits)
+        self.commits.prepared = True
+        return trusted
+
+    def _schemas(self) -> dict[str, T.StructType]:
+        chosen = {
+            "entities": schemas.entities(self.source.passthrough),
+            "documents": schemas.DOCUMENTS,
+            "rejects": schemas.REJECTS,
+        }
+        return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
+
+    def _find_changes(self, *, trusted: bool) -> Changes:
+        full = self.options.full
+        if self.tables.empty("documents"):
+            return changes.all_documents(self.source, Mode.FULL if full else Mode.FIRST)
+        known = self.tables.read_latest("documents")
+        how = "reprocess" if full else self.settings.incremental.on_fingerprint_change
+        finished = Runs(self.tables).unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
+        policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice, full=full, finished_runs=finished)
+        if trusted and guards.same_job(self.before, self.summary, self.stamp, self.source):
+            found = self._changes_from_feed(known, policy)
+            if found is not None:
+                return found
+        return changes.compare_all(self.source, known, policy)
+
+    def _changes_from_feed(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
+        """Return what Delta says has changed since the last run; None where it cannot say."""
+        last = self.before.last
+        if last is None:
+            return None
+        feed = change_feed.read_changes_since(self.spark, self.source, last.source_version, last.source_committed)
+        if feed is None:
+            return None
+        rejected = None if self.tables.empty("rejects") else self.tables.read_latest("rejects")
+        retry = failed_documents.failed_once(self.tables, last)
+        return changes.compare_feed(self.source, feed, known, rejected, policy, retry)
+
+    def _write_rejects(self, found: Changes) -> Failures:
+        before = failed_documents.read_known_failures(self.tables)
+        rejects = Rejects(self.tables, self.commits, self.stamp)
+        if found.touched is None:
+            rejects.replace_all(found.refused, some=bool(found.counts))
+        else:
+            rejects.replace_touched(found.touched, found.refused, some=bool(found.counts), stale=found.stale_rejects > 0)
+        return Failures(self.spark, self.settings, self.summary, rejects, before)
+
+    def _publish(self, found: Changes, failures: Failures) -> None:
+        publisher = Publisher(
+            self.tables, self.commits, self.stamp, self.source.passthrough, annotations=self.settings.output.annotations
+        )
+        recognise = self.engine.load() if found.to_recognise else lambda documents: documents
+        self.summary.removed = found.to_remove
+        for piece in units.cut(found, self.settings.limits, self.units.write):
+            if piece.rows:
+                self._publish_unit(piece, recognise, publisher, failures)
+            elif piece.removed is not None:
+                self.lease.check()
+                publisher.remove(piece.removed)
+            self.clock.lap("writing")
+        if found.to_adopt:
+            publisher.move_to_slice(found.adopted)
+        if self.stamp.slice is None and self.before.sliced:
+            publisher.leave_slices()
+        self.summary.units = self.summary.units_done  # few large documents may leave some empty
+        seconds = self.summary.seconds
+        spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
+        seconds["segmentation"] = max(0.0, spark_connect.cores(self.spark) * seconds.get("recognition", 0.0) - spent)
+
+    def _publish_unit(
+        self,
+        piece: units.Piece,
+        recognise: Callable[[DataFrame], DataFrame],
+        publisher: Publisher,
+        failures: Failures,
+    ) -> None:
+        self.summary.stage = "recognition"
+        documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
+        # Cached: all tables and the counts read it, and the model must run once. Spark hands out what is cached of an equal
+        # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
+        recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
+        recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            few = piece.rows <= FEW and (piece.known or piece.removed is not None)
+            counted = self.summary.count(recognised, names=few)
+            self.clock.lap("recognition")
+            self.summary.stage = "writing"
+            healthy, removed = failed_documents.without(recognised, []), piece.removed
+            if counted.some_failed:
+                healthy, lost = failures.take(recognised, piece)
+                if piece.known:
+                    removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
+            self.lease.check()
+            publisher.publish(Unit(healthy, piece.known, counted, removed))
+            self.summary.units_done += 1
+        finally:
+            recognised.unpersist()
+
+    def _finish(self) -> None:
+        """Join small files, export, and note the tables' versions."""
+        retried("files", lambda: maintenance.join_small_files(self.tables))
+        if self.tables.exported and not parquet_export.current(self.tables):
+            parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)
+        self.record_versions()
+        self.clock.lap("writing")
+
+    def record_versions(self) -> None:
+        """Note the tables' versions for the record; where that fails, the next run checks the tables."""
+        with contextlib.suppress(Exception):
+            self.summary.output_versions = maintenance.versions(self.tables, self.known_tables)

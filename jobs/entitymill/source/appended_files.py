@@ -1,0 +1,125 @@
+"""Rows that were appended to a Delta table without a change feed: the data files that its commits added, and no others.
+
+A commit file has one action a line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill.source import carried_columns, reader
+from entitymill.source.reader import Source
+
+_ACTIONS = (
+    "add struct<path: string, dataChange: boolean, deletionVector: struct<storageType: string>>, "
+    "remove struct<dataChange: boolean>, metaData struct<id: string>"
+)
+_STRICT = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
+"""A lost file must be an error, whatever the session says."""
+MOST_FILES = 100_000
+"""More are not worth listing one by one on the driver: the table is scanned sooner."""
+_WILDCARDS = frozenset("*?[]{}\\")
+_PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
+"""Types whose values in a directory's name are those in the log. A time's depend on the time zone of whoever wrote it."""
+
+
+class FeedUnavailableError(Exception):
+    """Only a comparison of all rows can tell what changed; the message says why."""
+
+
+def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
+    """Return the rows that some versions appended, with all columns of the table.
+
+    Args:
+        source: a Delta table.
+        first: oldest version, included.
+        last: newest version, included.
+
+    Raises:
+        FeedUnavailableError: a version did more than append rows, or Spark would not read its files as Delta does.
+        PySparkException, Py4JJavaError: a commit or a data file is gone.
+    """
+    detail = source.detail
+    if detail is None:
+        raise FeedUnavailableError("the source is not a Delta table")
+    if detail["properties"].get("delta.columnMapping.mode", "none").lower() != "none":
+        raise FeedUnavailableError("the source has no change feed, and column mapping is on")
+    try:
+        table = reader.read_version(spark, source.settings, source.version)
+        schema = table.schema
+    except ValueError as error:
+        raise FeedUnavailableError("the source has a column of a type that PySpark does not know") from error
+    root = str(detail["location"]).rstrip("/")
+    partitions = list(detail["partitionColumns"])
+    if any(not isinstance(schema[name].dataType, _PARTITION_TYPES) for name in partitions):
+        raise FeedUnavailableError("the source is partitioned by a column that is not a string, an integer or a date")
+    paths = _added_paths(_read_actions(spark, root, first, last))
+    _check_paths([root, *paths], partitions)
+    if not paths:
+        return table.limit(0)
+    plain = T.StructType([carried_columns.plain(field) for field in schema])
+    files = spark.read.schema(plain).option("basePath", root).options(**_STRICT)
+    return files.parquet(*(f"{root}/{path}" for path in paths))
+
+
+def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
+    """Return what the commits added, and what else they did to rows or columns, one action a row."""
+    commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
+    actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT).json(commits)
+    data_change = F.coalesce("add.dataChange", "remove.dataChange", F.lit(True))
+    found = actions.select(
+        F.col("add.path").alias("path"),
+        F.col("add").isNotNull().alias("adds"),
+        F.col("remove").isNotNull().alias("removes"),
+        F.col("metaData").isNotNull().alias("alters"),
+        F.col("add.deletionVector").isNotNull().alias("deletion_vector"),
+        data_change.alias("data_change"),
+    )
+    changes_rows = (F.col("adds") | F.col("removes")) & F.col("data_change")
+    return found.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MOST_FILES + 1).collect()
+
+
+def _added_paths(actions: list[Row]) -> list[str]:
+    """Return the paths of the added data files, relative to the table.
+
+    Raises:
+        FeedUnavailableError: not all actions are files that were added.
+    """
+    if len(actions) > MOST_FILES:
+        raise FeedUnavailableError(f"the source has no change feed, and more than {MOST_FILES:,} files were added")
+    if any(action["alters"] for action in actions):
+        raise FeedUnavailableError("the source has no change feed, and its columns or properties were altered")
+    if any(action["removes"] or action["deletion_vector"] for action in actions):
+        raise FeedUnavailableError("the source has no change feed, and rows were deleted or rewritten")
+    if not all(action["path"] for action in actions):
+        raise FeedUnavailableError("a commit of the source adds a file without a path")
+    # A path twice is the same file twice.
+    return sorted({unquote(action["path"]) for action in actions})
+
+
+def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
+    """Make sure that Spark reads just these files, with the partition columns that Delta has.
+
+    Args:
+        paths: of the table, and of files relative to it.
+
+    Raises:
+        FeedUnavailableError: it might take one for a wildcard or a hidden file, or find other partition columns.
+    """
+    root, *files = paths
+    if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):
+        raise FeedUnavailableError("the source has no change feed, and a path in it has wildcards")
+    for path in files:
+        *directories, name = path.split("/")
+        if ":" in path.split("/", maxsplit=1)[0] or path.startswith("/"):
+            raise FeedUnavailableError("the source has no change feed, and files outside its directory were added")
+        if name.startswith(("_", ".")) or name.endswith("._COPYING_"):
+            raise FeedUnavailableError("the source has no change feed, and a file was added whose name is a hidden one")
+        named = [unquote(part.partition("=")[0]) for part in directories if "=" in part]
+        if named != partitions:
+            raise FeedUnavailableError("the source has no change feed, and its directories are not its partition columns")

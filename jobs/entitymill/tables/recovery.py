@@ -1,0 +1,112 @@
+"""Make the tables fit to go on with after a run that did not end settled; docs/decisions.md says why that is enough."""
+
+from __future__ import annotations
+
+import logging
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill.tables import table_setup, unit_tables
+from entitymill.tables.commits import Commits
+from entitymill.tables.layout import Tables
+
+log = logging.getLogger(__name__)
+PENDING = "pending"
+"""Status of a document in `documents` whose mentions are not known to be all there."""
+
+
+FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
+"""Tables in the order in which they are fenced. `documents` comes first: an older run whose commit to `entities` is refused
+must not say in `documents` that its mentions are there."""
+
+
+def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
+    """Create the tables that are missing; return whether there were some.
+
+    Args:
+        schemas_: name -> schema, of the tables that the run writes.
+    """
+    created = [name for name, schema in schemas_.items() if table_setup.create(tables, name, schema)]
+    return bool(created)
+
+
+def settle(tables: Tables, commits: Commits) -> int:
+    """Fence every table, and mark the documents whose mentions are not those that `documents` names.
+
+    Returns:
+        How many were marked.
+    """
+    unit_tables.remove_leftovers(tables, commits.epoch)
+    for name in FENCED:
+        if tables.exists(name):
+            commits.fence(name)
+    tables.forget()
+    unsound = unsound_documents(tables).persist()
+    try:
+        number = unsound.count()
+        if number:
+            log.warning("%d documents were published by half; their units are recomputed", number)
+            statement = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
+            commits.execute("documents", lambda: tables.upsert("documents", statement, ["status"]))
+            # A run that did not see these marks might append what is there already.
+            commits.check_written("documents")
+        commits.prepared = True
+        return number
+    finally:
+        unsound.unpersist()
+
+
+def documents_as_settled(tables: Tables) -> DataFrame:
+    """Return `documents` as `settle` would leave them, without writing anything."""
+    unsound = unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
+    joined = tables.read("documents").join(unsound, "doc_id", "full")
+    return joined.withColumn("status", F.coalesce("found", "status")).drop("found")
+
+
+def unsound_documents(tables: Tables) -> DataFrame:
+    """Return doc_id, run_id and slice of the documents whose mentions are not those that `documents` names.
+
+    A document is sound if its rows in `entities` are all of the run that `documents` names, and as many as it says; the same
+    of its row in `annotations`, where that run wrote any. Those that are marked as pending already are left out.
+    """
+    known = tables.read("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
+    checks = _rows_of(tables, "entities", "mention")
+    joined = known.join(checks, "doc_id", "full")
+    sound = (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _of_one_run("mention")
+    if tables.exists("annotations"):
+        joined = joined.join(_rows_of(tables, "annotations", "annotation"), "doc_id", "full")
+        annotated = tables.read("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")
+        joined = joined.join(annotated.select(F.col("run_id").alias("named"), F.lit(1).alias("due")), "named", "left")
+        sound &= F.coalesce("annotation_rows", F.lit(0)) == F.coalesce("due", F.lit(0))
+        sound &= _of_one_run("annotation")
+        writer = F.coalesce("named", "mention_last", "annotation_last")
+    else:
+        writer = F.coalesce("named", "mention_last")
+    unsound = joined.where(~F.coalesce(sound, F.lit(False)) & ~F.col("status").eqNullSafe(PENDING))
+    # A document that only `entities` has is of the slice of the run that wrote it.
+    slices = tables.read("runs").select(F.col("run_id").alias("run"), F.col("slice").alias("slice_of_run"))
+    unsound = unsound.withColumn("writer", writer).join(slices, F.col("writer") == F.col("run"), "left")
+    slice_ = F.when(F.col("named").isNull(), F.col("slice_of_run")).otherwise(F.col("slice"))
+    found = unsound.select("doc_id", F.col("writer").alias("run_id"), slice_.alias("slice"))
+    return found.dropDuplicates(["doc_id"])
+
+
+def _rows_of(tables: Tables, name: str, prefix: str) -> DataFrame:
+    """How many rows a table has of each document, and of which runs."""
+    return (
+        tables.read(name)
+        .groupBy("doc_id")
+        .agg(
+            F.count("*").alias(f"{prefix}_rows"),
+            F.min("run_id").alias(f"{prefix}_first"),
+            F.max("run_id").alias(f"{prefix}_last"),
+        )
+    )
+
+
+def _of_one_run(prefix: str) -> Column:
+    """Whether all rows, if there are any, are of the run that `documents` names."""
+    theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
+    return F.col(f"{prefix}_rows").isNull() | theirs

@@ -1,0 +1,65 @@
+"""The texts of a run with several units, written by unit so that each is read without the others.
+
+The table lies beside the output's under a hidden name with the run's epoch in it, so no two runs share one. It holds
+texts of the source, and is removed when the run ends; the next run that settles removes what a dead run left.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from entitymill.tables.layout import Tables
+
+log = logging.getLogger(__name__)
+UNIT = "unit"
+_PREFIX = "units_"
+_NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
+"""Statistics would be texts, in a log."""
+
+
+class UnitTable:
+    """The hidden table of one run."""
+
+    def __init__(self, tables: Tables, epoch: int) -> None:
+        """Name it; nothing is written yet."""
+        self._tables = tables
+        self._name = f"{_PREFIX}{epoch}"
+        self._written = False
+
+    def write(self, documents: DataFrame) -> DataFrame:
+        """Write documents by their column UNIT, and return them as they are read back."""
+        self._tables.drop(self._name)
+        self._written = True
+        if self._tables.root is not None:
+            writer = documents.write.format("delta").partitionBy(UNIT).option(*_NO_STATISTICS)
+            writer.save(self._tables.address(self._name))
+        else:
+            table = documents.writeTo(self._tables.reference(self._name)).using("delta").partitionedBy(F.col(UNIT))
+            table.tableProperty(*_NO_STATISTICS).create()
+        return self._tables.read(self._name)
+
+    def close(self) -> None:
+        """Remove the table; that this fails does not hide why the run did."""
+        if not self._written:
+            return
+        self._written = False
+        try:
+            self._tables.drop(self._name)
+        except Exception:
+            log.exception("%s is left behind; the next run that settles removes it", self._name)
+
+
+def remove_leftovers(tables: Tables, epoch: int) -> None:
+    """Remove the hidden tables of runs with an older epoch.
+
+    Args:
+        epoch: of the present run.
+    """
+    for name in tables.hidden(_PREFIX):
+        number = re.fullmatch(rf"{_PREFIX}(\d+)", name)
+        if number and int(number[1]) < epoch:
+            tables.drop(name)

@@ -1,0 +1,52 @@
+"""A process that runs the job again and again, as it is told line by line on its standard input, with the stub engine.
+
+A line is a JSON object: overrides, full, model. The answer is one line: status, error, mode, documents.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
+
+from bench import stub  # noqa: E402
+from entitymill import settings  # noqa: E402
+from entitymill.engines.engine import Engine  # noqa: E402
+from entitymill.errors import EntityMillError  # noqa: E402
+from entitymill.platform.session import open_session  # noqa: E402
+from entitymill.run import extraction  # noqa: E402
+from entitymill.settings import sections  # noqa: E402
+from entitymill.tables import lease  # noqa: E402
+from small_queries import SMALL_QUERIES  # noqa: E402
+
+
+def main() -> None:
+    """Answer every line until there are no more."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    lease.POLL_SECONDS = 0.2
+    java = f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()} -XX:TieredStopAtLevel=1"
+    conf = {**SMALL_QUERIES, "spark.driver.memory": "1500m", "spark.driver.extraJavaOptions": java}
+    chosen = sections.SparkSettings(master="local[1]", jars=str(ROOT / "build" / "jars"), conf=conf)
+    spark = open_session(chosen, "entitymill stub runner")
+    print(json.dumps({"ready": os.getpid()}), flush=True)
+    for line in sys.stdin:
+        told = json.loads(line)
+        engine = Engine("stub", told["model"], lambda: stub.stub_tagger)
+        extraction.open_engine = lambda *_, engine=engine: engine  # type: ignore[assignment]
+        try:
+            done = extraction.extract(spark, settings.load(None, told["overrides"], {}), full=told["full"])
+            answer = {"status": "done", "mode": done.mode, "documents": done.documents}
+        except EntityMillError as error:
+            answer = {"status": "failed", "error": str(error)}
+        except Exception as error:  # a run that lost its lease may end with any error of Spark's
+            answer = {"status": "failed", "error": f"{type(error).__name__}: {str(error)[:300]}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Runs whose processes are all stopped (SIGSTOP) for longer than their lease while others work, and which then wake up.
+
+Each scenario is drawn from a seed: what the output is and what was there before, when one run freezes, what becomes of
+the source, when the run wakes up: before, during or after the run that takes over; perhaps a third run at the same time.
+When all have ended, the tables must be what a clean run over the present source would have written, before and after one
+more run.
+
+ENTITYMILL_FREEZES says how many scenarios (100), ENTITYMILL_SEED with which first seed. The engine is a stub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .changing_source import DAYS, Source, expected, held
+from .cluster import PATIENCE, environment
+
+SCENARIOS = int(os.environ.get("ENTITYMILL_FREEZES", "100"))
+SEED = int(os.environ.get("ENTITYMILL_SEED", "1"))
+LEASE_SECONDS = 2
+KINDS = ("append", "update", "delete", "rewrite", "mixed")
+WAKES = ("before", "during", "after")
+
+
+class Runner:
+    """A process of its own that runs the job, warm; it can be frozen."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.log = (directory / f"{name}.log").open("w")
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("stub_runner.py"))],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self.answer()
+
+    def start(self, overrides: list[str], *, full: bool = False, model: str = "one") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"overrides": overrides, "full": full, "model": model}) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the end of the run, or of the start of the process."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the runner died; see {self.log.name}"
+        return dict(json.loads(line))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and all that it started, Java first."""
+        whole = psutil.Process(self.process.pid)
+        for process in [*whole.children(recursive=True), whole]:
+            process.send_signal(number)
+
+    def close(self) -> None:
+        self.signal(signal.SIGCONT)
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            process.kill()
+        self.process.wait(PATIENCE)
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Runner]]:
+    directory = tmp_path_factory.mktemp("runners")
+    started = [Runner(directory, name) for name in ("first", "second", "third")]
+    yield started
+    for runner in started:
+        runner.close()
+
+
+@dataclass
+class Scenario:
+    """One drawn order of events, and what it led to."""
+
+    seed: int
+    directory: Path
+    runners: list[Runner]
+    events: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)  # seeded, not secret
+        kind = self.chance.choice(("feed", "delta", "parquet"))
+        self.source = Source(self.directory / "source", self.chance, kind)
+        self.output = self.directory / "out"
+        self.format = self.chance.choice(("delta", "delta", "parquet"))
+        self.slices = self.format == "delta" and self.chance.random() < 0.2
+        self.full = not self.slices and self.chance.random() < 0.25
+        self.first = self.chance.random() < 0.3
+        self.seconds = 4.0
+
+    def options(self, day: str | None) -> list[str]:
+        fixed = [
+            "limits.max_removed_ratio=1",
+            f"limits.lease_seconds={LEASE_SECONDS}",
+            "limits.wait_seconds=120",
+            "spark.partitions=1",
+            f"limits.unit_rows={self.chance.choice((3, 3, 100))}",
+            f"output.format={self.format}",
+            f"output.path={self.output}",
+        ]
+        of_slice = [] if day is None else ["output.replace_slice=true", f"source.where=day = '{day}'"]
+        return [*self.source.options(), *fixed, *of_slice]
+
+    def run_undisturbed(self) -> None:
+        """Run once, or once for each slice, to the end."""
+        for day in DAYS if self.slices else (None,):
+            began = time.monotonic()
+            self.runners[0].start(self.options(day))
+            answer = self.runners[0].answer()
+            self.seconds = time.monotonic() - began
+            assert answer["status"] == "done", answer
+
+    def play(self) -> None:
+        """Freeze a run, let others work, wake it up."""
+        self.source.add(self.chance.randint(3, 8))
+        self.source.write("append")
+        if not self.first:
+            self.run_undisturbed()
+            self.change_source()
+        day = self.chance.choice(DAYS) if self.slices else None
+        frozen, successor, third = self.runners
+        frozen.start(self.options(day), full=self.full)
+        time.sleep(self.chance.uniform(0.2, 1.2) * self.seconds)
+        frozen.signal(signal.SIGSTOP)
+        self.events.append("frozen")
+        wake = self.chance.choice(WAKES)
+        time.sleep(LEASE_SECONDS * (0.5 if wake == "before" else 1.2))
+        if self.chance.random() < 0.7:
+            self.change_source()
+        if wake == "before":
+            self.wake(frozen)
+        successor.start(self.options(day), full=self.full and self.chance.random() < 0.3)
+        together = self.chance.random() < 0.3
+        if together:
+            third.start(self.options(day))
+        if wake == "during":
+            time.sleep(self.chance.uniform(0.1, 1.2) * (self.seconds + LEASE_SECONDS))
+            self.wake(frozen)
+        answers = [successor.answer()] + ([third.answer()] if together else [])
+        if wake == "after":
+            self.wake(frozen)
+        answers.append(frozen.answer())
+        self.events += [f"{answer['status']} {answer.get('mode')} {answer.get('error', '')[:160]}" for answer in answers]
+
+    def change_source(self) -> None:
+        kind = self.chance.choice(KINDS)
+        self.source.change(kind)
+        self.events.append(kind)
+
+    def wake(self, runner: Runner) -> None:
+        runner.signal(signal.SIGCONT)
+        self.events.append("awake")
+
+    def differences(self) -> str:
+        """Return what is wrong with the tables; empty where nothing is."""
+        try:
+            found = held(self.output)
+        except Exception as error:  # a table is gone, or cannot be read
+            return f"{type(error).__name__}: {error}"
+        wanted = expected(self.source.rows)
+        return "" if found == wanted else f"found {found} instead of {wanted}"
+
+
+def test_a_run_that_was_frozen_does_no_harm_when_it_wakes_up(runners: list[Runner], tmp_path: Path) -> None:
+    wrong = []
+    for seed in range(SEED, SEED + SCENARIOS):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        scenario = Scenario(seed, directory, runners)
+        scenario.play()
+        # Of slices only one was run: the others are as they were before the source changed.
+        now = "" if scenario.slices else scenario.differences()
+        scenario.run_undisturbed()
+        later = scenario.differences()
+        flags = f"slices={scenario.slices} full={scenario.full} first={scenario.first}"
+        kind = f"{scenario.source.kind} {scenario.format} {flags}"
+        print(f"seed {seed}: {kind}: {'; '.join(scenario.events)}", file=sys.stderr)
+        if now or later:
+            wrong.append((seed, scenario.events, now, later))
+            print(f"WRONG seed {seed}: now: {now}\n later: {later}", file=sys.stderr)
+    print(f"{SCENARIOS} scenarios, {len(wrong)} wrong", file=sys.stderr)
+    assert not wrong

@@ -1,0 +1,253 @@
+"""A small Delta source, runs over it with a stand-in for the engine, and runs that are frozen while others go on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from bench.stub import open_stub
+from delta_reader import read_delta
+from entitymill import settings
+from entitymill.run import extraction
+from entitymill.run.summary import Summary
+from entitymill.tables import Tables, lease
+from entitymill.tables.commits import Commits
+from entitymill.tables.heartbeats import Heartbeat
+from entitymill.tables.layout import NAMES
+
+ROOT = Path(__file__).parents[2]
+HOUR = 3600
+UNITS_OF_3 = "limits.unit_rows=3"
+PATIENCE = 600
+"""Seconds after which a run that should have come to a point is given up."""
+Rows = list[tuple[object, ...]]
+
+
+def make_texts(number: int, salt: str = "") -> dict[str, str]:
+    return {f"d{i:02}": f"Name{salt}{i} Town{salt}{i} and more" for i in range(number)}
+
+
+@dataclass
+class World:
+    """One source, one output, and what the source holds."""
+
+    spark: SparkSession
+    directory: Path
+    rows: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Path:
+        return self.directory / "source"
+
+    @property
+    def output(self) -> Path:
+        return self.directory / "out"
+
+    def create(self, rows: dict[str, str], *, feed: bool = True) -> World:
+        writer = self._frame(rows).write.format("delta").option("delta.enableChangeDataFeed", str(feed).lower())
+        writer.save(str(self.source))
+        self.rows = dict(rows)
+        return self
+
+    def append(self, rows: dict[str, str | None]) -> None:
+        self._frame(rows).write.format("delta").mode("append").save(str(self.source))
+        self.rows |= rows
+
+    def put(self, rows: dict[str, str]) -> None:
+        """Insert or update rows, in one commit."""
+        merge = self._table.alias("t").merge(self._frame(rows).alias("s"), "t.id = s.id")
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        self.rows |= rows
+
+    def delete(self, key: str) -> None:
+        self._table.delete(f"id = '{key}'")
+        del self.rows[key]
+
+    def settings(self, *overrides: str) -> settings.Settings:
+        # Of a few documents one that goes, or is refused, is many.
+        few = ["spark.partitions=1", "limits.max_removed_ratio=0.3", "limits.max_reject_ratio=0.5"]
+        places = ["source.format=delta", f"source.path={self.source}", f"output.path={self.output}"]
+        return settings.load(None, [*places, *few, *overrides], {})
+
+    def run(self, *overrides: str, spark: SparkSession | None = None, full: bool = False) -> Summary:
+        return extraction.extract(spark or self.spark, self.settings(*overrides), full=full)
+
+    def tables(self) -> Tables:
+        return Tables(self.spark, self.settings().output)
+
+    def read(self, name: str) -> DataFrame:
+        return self.spark.read.format("delta").load(str(self.output / name))
+
+    def history(self, name: str) -> list[Any]:
+        """Commits of a table, newest first."""
+        return self.spark.sql(f"DESCRIBE HISTORY delta.`{self.output}/{name}`").collect()
+
+    def check(self) -> None:
+        """Compare the tables, read by another program, with what a clean run over the present source would have written."""
+        texts = {key: text for key, text in self.rows.items() if text is not None}
+        mentions, documents = [], []
+        for key, text in texts.items():
+            first, second, _ = text.split(" ", 2)
+            mentions += [(key, 0, first), (key, len(first) + 1, second)]
+            documents.append((key, hashlib.sha256(text.encode()).hexdigest(), "done", 2))
+        assert sorted_rows(self.output / "entities", "doc_id", "begin", "entity") == sorted(mentions)
+        assert sorted_rows(self.output / "documents", "doc_id", "text_hash", "status", "entities") == sorted(documents)
+        refused = sorted(key for key, text in self.rows.items() if text is None)
+        assert [key for (key,) in sorted_rows(self.output / "rejects", "doc_id")] == refused
+
+    def age_logs(self, seconds: float, *tables: Path) -> None:
+        """Make the commits of tables older, in their order; none: of all tables of the output."""
+        for table in tables or tuple(self.output / name for name in NAMES):
+            for at, file in enumerate(sorted((table / "_delta_log").glob("[0-9]*"))):
+                old = time.time() - seconds + at / 1000
+                os.utime(file, (old, old))
+        self.forget_logs()
+
+    def forget_logs(self) -> None:
+        """Make Delta read all logs again, as another process would."""
+        gateway: Any = self.spark.sparkContext._jvm
+        gateway.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+    def _frame(self, rows: dict[str, Any]) -> DataFrame:
+        return self.spark.createDataFrame(list(rows.items()), "id string, text string").coalesce(1)
+
+    @property
+    def _table(self) -> DeltaTable:
+        return DeltaTable.forPath(self.spark, str(self.source))
+
+
+def sorted_rows(table: Path, *columns: str) -> Rows:
+    return sorted(tuple(row[name] for name in columns) for row in read_delta(table).select(list(columns)).to_pylist())
+
+
+def use_stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "open_engine", open_stub)
+
+
+@pytest.fixture
+def world(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    use_stub(monkeypatch)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.2)
+    made = World(spark, tmp_path)
+    yield made
+    made.forget_logs()
+
+
+class FrozenRun:
+    """A run in a thread and a session of its own that stops at a call, with its heartbeats, until it is woken.
+
+    That it shows no sign of life is all that other runs see of it, as of a driver that got SIGSTOP. It does not notice by
+    its clock that time has passed, which makes it try more than a driver that slept for long.
+    """
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int = 1) -> None:
+        """Hook a function.
+
+        Args:
+            owner: module or class that has it.
+            name: of the function.
+            at: number of the call, of those by this run, that does not begin before the run is woken.
+        """
+        self.world = world
+        self.result: Summary | BaseException | None = None
+        self._stopped, self._woken = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._calls, self._at = 0, at
+        self._heartbeats: list[Heartbeat] = []
+        hook(monkeypatch, owner, name, self._stop_here)
+        hook(monkeypatch, Heartbeat, "beat", self._hold_heartbeat)
+
+    def start(self, *overrides: str, asleep: bool = True, full: bool = False) -> FrozenRun:
+        """Begin the run and come back when it has stopped.
+
+        Args:
+            asleep: whether it shows no sign of life from then on.
+        """
+
+        def work() -> None:
+            try:
+                self.result = self.world.run(*overrides, spark=self.world.spark.newSession(), full=full)
+            except BaseException as error:  # noqa: BLE001  # it is looked at by the test
+                self.result = error
+            finally:
+                self._stopped.set()
+
+        self._thread = threading.Thread(target=work)
+        self._thread.start()
+        assert self._stopped.wait(PATIENCE)
+        assert self.result is None, self.result
+        if asleep:
+            self.fall_asleep()
+        return self
+
+    def fall_asleep(self) -> None:
+        """Let the heartbeat become older than any lease."""
+        for file in self.world.output.glob("_heartbeats/*"):
+            if any(heartbeat._own.endswith(file.name) for heartbeat in self._heartbeats):
+                os.utime(file, (time.time() - HOUR, time.time() - HOUR))
+
+    def wake(self) -> Summary | BaseException | None:
+        """Let the run go on, and return what became of it."""
+        self._woken.set()
+        assert self._thread is not None
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        return self.result
+
+    def is_current(self) -> bool:
+        """Whether the caller is this run's main thread."""
+        return threading.current_thread() is self._thread
+
+    def _stop_here(self, *_: object) -> None:
+        if self.is_current():
+            self._calls += 1
+            if self._calls == self._at:
+                self._stopped.set()
+                assert self._woken.wait(PATIENCE)
+
+    def _hold_heartbeat(self, heartbeat: Heartbeat, *_: object) -> None:
+        if self.is_current():
+            self._heartbeats.append(heartbeat)
+        elif heartbeat in self._heartbeats and self._stopped.is_set():
+            self._woken.wait(PATIENCE)
+
+
+def hook(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: Callable[..., object]) -> None:
+    """Call something before each call of a function, with its positional arguments."""
+    original = getattr(owner, name)
+
+    def hooked(*arguments: Any, **named: Any) -> Any:
+        before(*arguments)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, hooked)
+
+
+class DiesHereError(Exception):
+    """Ends a run between two commits."""
+
+
+def run_until_death(world: World, table: str) -> None:
+    """Let a run die, without a last word, before it changes a table."""
+
+    begun: list[str] = []
+
+    def die(_: Commits, name: str, *__: object) -> None:
+        if name == table or (name == "runs" and begun):
+            raise DiesHereError(name)
+        begun.append(name)  # the run's row comes first
+
+    with pytest.MonkeyPatch.context() as patch:
+        hook(patch, Commits, "_commit", die)
+        with pytest.raises(DiesHereError):
+            world.run()

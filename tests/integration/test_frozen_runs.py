@@ -1,0 +1,278 @@
+"""A run that is frozen for longer than its lease and goes on when others have been there, or a run that died, does no harm.
+
+Each test has the sequence of events of a program that once broke the promises; docs/decisions.md, "The table protocol".
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from entitymill.errors import OutputError
+from entitymill.platform.run_session import private_session
+from entitymill.platform.session import configured
+from entitymill.run import guards
+from entitymill.run.summary import Summary
+from entitymill.source import changes
+from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
+from entitymill.tables.layout import write_confs
+from entitymill.tables.publisher import Publisher
+from entitymill.tables.unit_tables import UnitTable
+
+from .stub_world import HOUR, UNITS_OF_3, FrozenRun, World, hook, make_texts, run_until_death, world
+
+__all__ = ["world"]
+DAY = 24 * HOUR
+VACUUM_CONFS = {
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # of 10,000 tasks
+}
+
+
+def assert_lost(result: Summary | BaseException | None) -> None:
+    """A run that was overtaken says so, unless it failed because its private table is gone."""
+    assert isinstance(result, OutputError), repr(result)
+    assert "took over" in str(result) or "a later run" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at", "units"),
+    [
+        (Publisher, "publish", 2, UNITS_OF_3),
+        (table_rows, "documents", 1, "limits.unit_rows=100"),
+        (maintenance, "join_small_files", 1, "limits.unit_rows=100"),
+    ],
+    ids=["between units", "between the commits of a unit", "after the last unit"],
+)
+def test_a_full_run_that_wakes_up_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, units: str
+) -> None:
+    world.create(make_texts(9)).run()
+    frozen = FrozenRun(world, monkeypatch, owner, name, at).start(units, full=True)
+    world.put({"d00": "Changed Once text", "x1": "Added One text"})
+    world.delete("d08")
+    world.run()
+    world.check()
+    if units == UNITS_OF_3:
+        assert isinstance(frozen.wake(), Exception)  # its texts are gone
+    else:
+        assert_lost(frozen.wake())
+    world.check()
+    world.append({"x2": "Added Two text"})
+    assert world.run().mode == "feed"
+    world.check()
+    assert sorted(row.status for row in world.read("runs").collect()) == ["died", "done", "done", "done"]
+
+
+@pytest.mark.parametrize(("owner", "name"), [(recovery, "create_missing"), (changes, "all_documents")])
+def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """The first wakes up, before or after it created tables, while the second is at its first unit."""
+    world.create(make_texts(4))
+    frozen = FrozenRun(world, monkeypatch, owner, name).start()
+    second = FrozenRun(world, monkeypatch, Publisher, "publish").start(asleep=False)
+    assert_lost(frozen.wake())
+    assert isinstance(second.wake(), Summary)
+    world.check()
+    world.append({"x1": "Added One text"})
+    world.run()
+    world.check()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first runs", "later runs"])
+def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, first: bool
+) -> None:
+    """It read `runs` before the other one wrote its row."""
+    world.create(make_texts(3))
+    if not first:
+        world.run()
+        world.append({"x1": "Added One text"})
+    early = FrozenRun(world, monkeypatch, guards, "open_checked_source").start(asleep=False)
+    frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
+    hook(monkeypatch, Publisher, "publish", lambda *_: frozen.wake() if early.is_current() else None)
+    assert isinstance(early.wake(), Summary)
+    assert_lost(frozen.result)
+    world.check()
+
+
+@pytest.mark.parametrize(("owner", "name"), [(UnitTable, "write"), (Publisher, "publish")], ids=["replace", "drop"])
+def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    """It would write older texts, or drop the table, while the successor is at its first unit."""
+    world.create(make_texts(6))
+    frozen = FrozenRun(world, monkeypatch, owner, name).start(UNITS_OF_3)
+    world.put(make_texts(6, "New"))
+    second = FrozenRun(world, monkeypatch, Publisher, "publish").start(UNITS_OF_3, asleep=False)
+    assert isinstance(frozen.wake(), Exception)
+    assert isinstance(second.wake(), Summary)
+    world.check()
+    assert not list(world.output.glob("_units*"))
+
+
+@pytest.mark.parametrize(("owner", "name"), [(recovery, "settle"), (Tables, "upsert")], ids=["before it", "in it"])
+def test_a_recovery_that_wakes_up_undoes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    world.create(make_texts(3)).run()
+    world.append({"x1": "Half One text"})
+    run_until_death(world, "documents")
+    frozen = FrozenRun(world, monkeypatch, owner, name).start()
+    world.append({"x2": "Second Two text"})
+    world.run()
+    world.check()
+    assert_lost(frozen.wake())
+    world.check()
+    world.append({"x3": "Third Three text"})
+    world.run()
+    world.check()
+
+
+def test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned(world: World) -> None:
+    world.create(make_texts(3)).run()
+    entities = world.output / "entities"
+    version = DeltaTable(str(entities)).version()
+    for number in range(version + 1, 9):  # the next run's fence is to be 10, where Delta writes a checkpoint
+        world.spark.sql(f"ALTER TABLE delta.`{entities}` SET TBLPROPERTIES ('padding' = '{number}')")
+    world.append({"x1": "Half One text"})
+    run_until_death(world, "documents")
+    assert DeltaTable(str(entities)).version() == 9
+    world.age_logs(40 * DAY)
+    world.run()
+    world.check()
+    assert not (entities / "_delta_log" / f"{9:020}.json").exists()
+
+
+def test_a_source_that_was_put_back_from_a_backup_is_compared(world: World) -> None:
+    """And then changed, so that it has the version that the last run read."""
+    world.create(make_texts(3)).run()
+    backup, rows = world.directory / "backup", dict(world.rows)
+    shutil.copytree(world.source, backup)
+    world.put({"d00": "Lost Update text"})
+    world.run()
+    shutil.rmtree(world.source)
+    shutil.copytree(backup, world.source)
+    world.rows = rows
+    world.forget_logs()
+    world.put({"d01": "Other Update text"})
+    assert world.run().mode == "compare"
+    world.check()
+    world.append({"x1": "Added One text"})
+    assert world.run().mode == "feed"
+    world.check()
+
+
+def test_tables_that_an_operator_restored_are_compared(world: World) -> None:
+    world.create(make_texts(4)).run()
+    versions = {name: DeltaTable(str(world.output / name)).version() for name in ("entities", "documents")}
+    world.put({"d00": "Changed Once text", "x1": "Added One text"})
+    world.run()
+    for name, version in versions.items():
+        world.spark.sql(f"RESTORE TABLE delta.`{world.output}/{name}` TO VERSION AS OF {version}")
+    assert world.run().mode == "compare"  # though the source did not change
+    world.check()
+
+
+def maintain(world: World) -> None:
+    """What others may do between runs: they compact and delete all old files, and an hour is long enough for a log."""
+    hour = "'delta.logRetentionDuration' = 'interval 1 hour', 'delta.deletedFileRetentionDuration' = 'interval 0 hours'"
+    places = sorted(path.parent for path in world.output.glob("*/_delta_log"))
+    with configured(world.spark, VACUUM_CONFS):
+        for place in places:
+            table = f"delta.`{place}`"
+            world.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ({hour}, 'delta.checkpointInterval' = '1')")
+            world.spark.sql(f"OPTIMIZE {table}")
+            world.spark.sql(f"VACUUM {table} RETAIN 0 HOURS")
+    world.age_logs(DAY + 2 * HOUR)  # Delta deletes by whole days
+
+
+def test_others_may_clean_up_between_any_two_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create(make_texts(4)).run()
+    maintain(world)
+    world.put({"d00": "Changed Once text", "x1": "Half One text"})
+    run_until_death(world, "documents")
+    maintain(world)
+    frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
+    maintain(world)
+    world.put({"d01": "Changed Twice text"})
+    world.run()
+    world.check()
+    maintain(world)
+    assert_lost(frozen.wake())
+    world.check()
+    world.append({"x2": "Added Two text"})
+    assert world.run().mode == "feed"
+    world.check()
+    assert not (world.output / "entities" / "_delta_log" / f"{1:020}.json").exists()
+
+
+def test_readers_see_published_documents_while_a_later_run_repairs(world: World) -> None:
+    """After a run died between its commits, and others rewrote the table and deleted the files of the version before."""
+    world.create(make_texts(6)).run()
+    world.age_logs(40 * DAY)
+    for _ in range(2):
+        maintenance.vacuum(world.tables(), 168)
+    world.put({"d00": "Changed Once text", "x1": "Half One text"})
+    run_until_death(world, "documents")
+    places = {name: str(world.output / name) for name in ("entities", "documents")}
+    since = {name: DeltaTable(place).version() for name, place in places.items()}
+    with private_session(world.spark, "UTC", write_confs(world.settings().output)) as own:
+        maintenance.purge(Tables(own, world.settings().output), world.settings())
+    world.run(UNITS_OF_3)
+    world.check()
+    for name, place in places.items():
+        for version in range(since[name], DeltaTable(place).version() + 1):
+            rows = world.spark.read.format("delta").option("versionAsOf", version).load(place)
+            held = {row.doc_id for row in rows.select("doc_id").distinct().collect()}
+            assert held >= {f"d{number:02}" for number in range(6)}, (name, version)
+
+
+class OtherClock:
+    """In the place of the modules `time` and `datetime`: another clock for one run, the machine's for all others."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, is_current: Callable[[], bool], seconds: float) -> None:
+        """Set it for the modules that decide about the order of runs."""
+        offset = timedelta(seconds=seconds)
+
+        class Shifted(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Shifted:
+                present = super().now(tz)
+                return present + offset if is_current() else present
+
+        shifted = {name: getattr(time, name) for name in ("monotonic", "sleep")}
+        shifted["time"] = lambda: time.time() + seconds * is_current()
+        monkeypatch.setattr(lease, "time", SimpleNamespace(**shifted))
+        for module in (lease, runs):
+            monkeypatch.setattr(module, "datetime", Shifted)
+
+
+@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
+def test_clocks_that_differ_by_an_hour_do_no_harm(world: World, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The clock of a first run that is overtaken; and the next run of the same machine."""
+    world.create(make_texts(3))
+    frozen = FrozenRun(world, monkeypatch, Publisher, "publish")
+    other_machine = [frozen.is_current]
+    OtherClock(monkeypatch, lambda: any(is_there() for is_there in other_machine), seconds)
+    frozen.start()
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    world.check()
+    assert_lost(frozen.wake())
+    world.check()
+    other_machine.append(lambda: True)
+    world.append({"x1": "Added One text"})
+    assert world.run().mode == "feed"
+    other_machine.clear()
+    world.append({"x2": "Added Two text"})
+    assert world.run().mode == "feed"
+    world.check()
+    epochs = [row.epoch for row in world.read("runs").orderBy("started_at").collect()]
+    assert epochs == sorted(set(epochs))

@@ -1,0 +1,86 @@
+"""What makes a run look only at what changed must not stop doing so: erasures, refused rows, live sources, many commits."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from entitymill.run import steps
+from entitymill.source import appended_files
+from entitymill.tables import publisher
+from entitymill.tables.privacy import erase
+
+from .stub_world import World, hook, make_texts, world
+
+__all__ = ["world"]
+
+
+def test_an_erased_document_and_one_refused_row_a_night_leave_a_feed_a_feed(world: World) -> None:
+    world.create(make_texts(5)).run()
+    world.delete("d00")
+    assert erase(world.spark, world.settings(), ["d00"])["documents"] == 1
+    world.put({"d01": "Another Change text"})
+    assert world.run().mode == "feed"
+    world.check()
+    for night in range(2):
+        world.append({f"bad{night}": None, f"good{night}": "Good Row text"})
+        summary = world.run()
+        assert (summary.mode, summary.documents, summary.rejects) == ("feed", 1, {"null_text": 1})
+        world.check()
+    world.put({"bad0": "Now Good text"})
+    assert world.run().mode == "feed"
+    world.check()
+
+
+def test_a_live_source_without_a_feed_is_never_compared(world: World) -> None:
+    """A commit comes each night after the run has looked at the source's version."""
+    world.create(make_texts(4), feed=False).run()
+    live: list[str] = []
+
+    def append_another(*_: object) -> None:
+        live.append("Live")
+        world.append({f"live{len(live)}": "Live Row text"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        hook(patch, appended_files, "read_appended_rows", append_another)
+        for night in range(2):
+            world.append({f"night{night}": "Night Row text"})
+            assert world.run().mode == "arrivals"
+    assert len(live) == 2
+    summary = world.run()
+    assert (summary.mode, summary.documents) == ("arrivals", 1)
+    world.check()
+
+
+def test_a_thousand_commits_in_a_night_are_followed(world: World) -> None:
+    world.create(make_texts(3)).run()
+    for version in range(1, 1002):
+        about = {"timestamp": int(time.time() * 1000), "operation": "WRITE", "operationParameters": {"mode": "Append"}}
+        info = {**about, "readVersion": version - 1, "isBlindAppend": True, "operationMetrics": {}}
+        commit = world.source / "_delta_log" / f"{version:020}.json"
+        commit.write_text(json.dumps({"commitInfo": info}) + "\n", encoding="utf8")
+    world.forget_logs()
+    world.append({"x1": "Last One text"})
+    summary = world.run()
+    assert (summary.mode, summary.documents) == ("feed", 1)
+    world.check()
+
+
+def test_a_removed_document_is_published_with_the_unit_of_its_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first unit's MERGE would look at all files."""
+    for module in (publisher, steps):
+        monkeypatch.setattr(module, "FEW", 1)
+    world.create(make_texts(12)).run("limits.unit_rows=4")
+    before = world.history("documents")[0]["version"]
+    world.put({key: f"Newer {text}" for key, text in world.rows.items()})
+    world.delete("d11")
+    world.run("limits.unit_rows=4")
+    world.check()
+    merges = [row for row in world.history("documents") if row["version"] > before and row["operation"] == "MERGE"]
+    assert len(merges) == 3
+    for merge in merges:
+        metrics = merge["operationMetrics"]
+        assert int(metrics["numTargetRowsDeleted"]) == 4
+        assert int(metrics["numTargetFilesRemoved"]) + int(metrics["numTargetDeletionVectorsUpdated"]) <= 1, metrics

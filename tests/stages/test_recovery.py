@@ -1,0 +1,264 @@
+"""Which documents a dead run left half published, and what the next run makes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from entitymill import schemas
+from entitymill.errors import OutputError
+from entitymill.tables import Tables, recovery
+from entitymill.tables.commits import Commits
+from entitymill.tables.publisher import Counted, Publisher, Unit
+from entitymill.tables.runs import Runs
+
+from .conftest import DAY, SCHEMAS, Writing, tables_at
+
+TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
+FOUND = dict[str, tuple[str, str | None]]
+"""doc_id -> run_id, slice."""
+
+
+@pytest.fixture(scope="module")
+def with_ten(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output of ten documents by `run 1`, which costs more to make than to copy."""
+    place = tmp_path_factory.mktemp("ten")
+    tables = tables_at(spark, place)
+    Writing(tables).publish(*TEN, known=False)
+    Runs(tables).create()
+    add_run(tables, "run 1")
+    return place
+
+
+@pytest.fixture
+def writing(spark: SparkSession, with_ten: Path, tmp_path: Path) -> Writing:
+    shutil.copytree(with_ten, tmp_path, dirs_exist_ok=True)
+    holding = Writing(tables_at(spark, tmp_path))
+    holding.epoch = 2
+    return holding
+
+
+def add_run(tables: Tables, run_id: str, slice_: str | None = None, *, annotations: bool = False) -> None:
+    chosen = json.dumps({"output": {"annotations": annotations}})
+    row = {"run_id": run_id, "started_at": DAY, "settings": chosen, "slice": slice_}
+    tables.append(Runs(tables)._frame(row), "runs")
+
+
+class Died(BaseException):
+    pass
+
+
+def die_before(patched: pytest.MonkeyPatch, table: str) -> None:
+    """Let runs die just before their first commit to a table."""
+    options = Commits._options
+
+    def instead(commits: Commits, name: str) -> dict[str, str]:
+        if name == table:
+            raise Died
+        return options(commits, name)
+
+    patched.setattr(Commits, "_options", instead)
+
+
+def publish_half(writing: Writing, *rows: tuple[str, str], removed: tuple[str, ...] = (), known: bool = True) -> None:
+    """Publish a unit, and die before `documents`."""
+    with pytest.MonkeyPatch.context() as patched:
+        die_before(patched, "documents")
+        with pytest.raises(Died):
+            writing.publish(*rows, known=known, removed=removed)
+
+
+def unsound(tables: Tables) -> FOUND:
+    rows = recovery.unsound_documents(tables).collect()
+    found = {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows}
+    assert len(found) == len(rows), "each once"
+    return found
+
+
+def pending(tables: Tables) -> FOUND:
+    rows = tables.read("documents").where("status = 'pending'").collect()
+    return {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows}
+
+
+def versions(tables: Tables) -> dict[str, int]:
+    return {name: tables.version(name) for name in SCHEMAS}
+
+
+def test_whole_units_are_sound(writing: Writing) -> None:
+    writing.publish(("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), known=True, removed=("d2",))
+    assert unsound(writing.tables) == {}
+
+
+def test_each_kind_of_half_is_found(writing: Writing) -> None:
+    """Exchanged, removed, or new: in `entities`, and not in `documents`."""
+    publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), removed=("d2",))
+    add_run(writing.tables, "run 2", "monday")
+    assert unsound(writing.tables) == {"d1": ("run 1", None), "d2": ("run 1", None), "new": ("run 2", "monday")}
+
+
+def test_a_half_appended_unit_is_found(writing: Writing) -> None:
+    publish_half(writing, ("x", "Bob Cairo x"), ("y", "Cleo Delhi x"), known=False)
+    assert unsound(writing.tables) == {"x": ("run 2", None), "y": ("run 2", None)}
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("DELETE FROM {entities} WHERE doc_id = 'd1' AND label = 'PER'", True),
+        ("INSERT INTO {entities} SELECT * FROM {entities} WHERE doc_id = 'd1' AND label = 'PER'", True),
+        ("UPDATE {entities} SET run_id = 'other' WHERE doc_id = 'd1' AND label = 'PER'", True),
+        ("UPDATE {documents} SET run_id = 'other' WHERE doc_id = 'd1'", True),
+        ("DELETE FROM {documents} WHERE doc_id = 'd1'", True),
+        ("UPDATE {documents} SET status = 'pending', entities = 0 WHERE doc_id = 'd1'", False),
+    ],
+    ids=["too few", "too many", "of two runs", "of another run", "unknown", "marked before"],
+)
+def test_a_document_must_have_the_mentions_that_its_row_names(writing: Writing, statement: str, *, found: bool) -> None:
+    names = {name: writing.tables.reference(name) for name in ("entities", "documents")}
+    writing.tables.spark.sql(statement.format(**names))
+    assert list(unsound(writing.tables)) == ["d1"] * found
+
+
+def test_without_mentions_nothing_is_wrong(writing: Writing) -> None:
+    """A blank document that changes has none before, and none after."""
+    names = {name: writing.tables.reference(name) for name in ("entities", "documents")}
+    writing.tables.spark.sql("UPDATE {documents} SET status = 'blank', entities = 0 WHERE doc_id = 'd1'".format(**names))
+    writing.tables.spark.sql("DELETE FROM {entities} WHERE doc_id = 'd1'".format(**names))
+    assert unsound(writing.tables) == {}
+
+
+class Annotated:
+    """Runs that write annotations, or none, into one output."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables, self.epoch = tables, 1
+        self.writing = Writing(tables)
+
+    def publish(self, *rows: tuple[str, str], annotations: bool = True, known: bool = True) -> None:
+        commits = Commits(self.tables, f"run {self.epoch}", self.epoch)
+        wanted = {**SCHEMAS, "annotations": schemas.ANNOTATION_TABLE} if annotations else SCHEMAS
+        recovery.create_missing(self.tables, wanted)
+        self.writing.epoch = self.epoch
+        publisher = Publisher(self.tables, commits, self.writing.stamp(), [], annotations=annotations)
+        add_run(self.tables, f"run {self.epoch}", annotations=annotations)
+        self.epoch += 1
+        frame = self.writing.recognised(*rows)
+        if annotations:
+            frame = frame.withColumns({field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS})
+        ids = [key for key, _ in rows]
+        publisher.publish(Unit(frame, known, Counted(min(ids), max(ids), ids)))
+
+
+def test_annotations_must_be_of_the_run_that_documents_names(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = tables_at(spark, tmp_path)
+    Runs(tables).create()
+    runs = Annotated(tables)
+    runs.publish(*TEN[:4], known=False)
+    runs.publish(("d1", "Bob Cairo x"), annotations=False)  # its annotations go
+    assert unsound(tables) == {}
+
+    # New annotations and old mentions; annotations gone and old mentions; annotations, and nothing else.
+    with monkeypatch.context() as patched:
+        die_before(patched, "entities")
+        with pytest.raises(Died):
+            runs.publish(("d0", "Bob Cairo x"))
+        with pytest.raises(Died):
+            runs.publish(("d2", "Bob Cairo x"), annotations=False)
+        with pytest.raises(Died):
+            runs.publish(("new", "Bob Cairo x"))
+    assert unsound(tables) == {"d0": ("run 1", None), "d2": ("run 1", None), "new": ("run 5", None)}
+
+    recovery.settle(tables, Commits(tables, "run 10", 10))
+    runs.epoch = 11
+    runs.publish(("d0", "Bob Cairo x"), ("d2", "Bob Cairo x"), ("new", "Bob Cairo x"))
+    assert unsound(tables) == {}
+    assert pending(tables) == {}
+
+
+def test_settling_marks_what_is_unsound_and_keeps_what_is_published(writing: Writing) -> None:
+    publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), removed=("d2",))
+    add_run(writing.tables, "run 2", "monday")
+    mentions = writing.held()[0]
+    assert recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3)) == 3
+    assert pending(writing.tables) == {"d1": ("run 1", None), "d2": ("run 1", None), "new": ("run 2", "monday")}
+    assert writing.held()[0] == mentions, "what was published stays until it is recomputed"
+
+    # Once more, as when that run dies, too.
+    before = writing.tables.read("documents").collect()
+    assert recovery.settle(writing.tables, Commits(writing.tables, "run 4", 4)) == 0
+    assert sorted(writing.tables.read("documents").collect()) == sorted(before)
+
+    writing.epoch = 5
+    writing.publish(("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), known=True, removed=("d2",))
+    assert (unsound(writing.tables), pending(writing.tables)) == ({}, {})
+    assert sorted(writing.held()[1]) == sorted([*(key for key, _ in TEN if key != "d2"), "new"])
+
+
+def test_a_plan_sees_the_documents_as_settled_and_writes_nothing(writing: Writing) -> None:
+    publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"))
+    before = versions(writing.tables)
+    known = {row["doc_id"]: row["status"] for row in recovery.documents_as_settled(writing.tables).collect()}
+    assert known == {**{key: "done" for key, _ in TEN}, "d1": "pending", "new": "pending"}
+    assert versions(writing.tables) == before
+
+
+def test_settling_fences_every_table(writing: Writing) -> None:
+    """What a frozen run writes when it wakes up is skipped by Delta."""
+    frozen = [Commits(writing.tables, "frozen", 2) for _ in SCHEMAS]
+    commits = Commits(writing.tables, "run 3", 3)
+    recovery.settle(writing.tables, commits)
+    assert commits.settled
+    for late, name in zip(frozen, SCHEMAS, strict=True):
+        rows = writing.tables.read(name).count()
+        one = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
+        late.append(one, name)
+        delete = f"DELETE FROM {writing.tables.reference(name)}"
+        late.execute(name, lambda statement=delete: writing.tables.spark.sql(statement))  # type: ignore[misc]
+        late.replace(one, name)
+        assert writing.tables.read(name).count() == rows
+        with pytest.raises(OutputError, match="a later run has written"):
+            late.fence(name)
+
+
+def test_a_change_that_did_not_end_leaves_the_run_unsettled(writing: Writing) -> None:
+    commits = Commits(writing.tables, "run 2", 2)
+    assert not commits.settled, "nobody has looked at the tables yet"
+    commits.prepared = True
+    assert commits.settled
+
+    def dies() -> None:
+        raise RuntimeError("died")
+
+    with pytest.raises(RuntimeError):
+        commits.execute("documents", dies)
+    assert not commits.settled
+
+
+@pytest.mark.parametrize("lost", ["entities", "documents"])
+def test_a_table_that_is_created_later_is_fenced_and_its_documents_are_marked(writing: Writing, lost: str) -> None:
+    """Else a frozen first run would write into what the second one created."""
+    shutil.rmtree(Path(writing.tables.address(lost).removeprefix("file:")))
+    writing.tables.forget()
+    assert recovery.create_missing(writing.tables, SCHEMAS)
+    assert not recovery.create_missing(writing.tables, SCHEMAS)
+    recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3))
+    assert len(pending(writing.tables)) == len(TEN)
+    late = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
+    rows = writing.tables.read(lost).count()
+    Commits(writing.tables, "frozen", 2).append(late, lost)
+    assert writing.tables.read(lost).count() == rows
+
+
+def test_settling_removes_the_texts_of_dead_runs(writing: Writing) -> None:
+    root = Path(str(writing.tables.root).removeprefix("file:"))
+    for epoch in (1, 2, 3):
+        (root / f"_units_{epoch}").mkdir()
+    recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3))
+    assert [path.name for path in root.glob("_units*")] == ["_units_3"]

@@ -1,0 +1,86 @@
+"""A run's own session: no setting of the caller's changes results, and the caller's stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pyspark.sql import SparkSession
+
+from entitymill.platform.run_session import PINNED, UNSET, clone, private_session
+from entitymill.platform.session import configured
+from entitymill.tables import table_rows
+
+HOSTILE = {
+    "spark.sql.parser.escapedStringLiterals": "true",
+    "spark.sql.files.ignoreCorruptFiles": "true",
+    "spark.sql.files.ignoreMissingFiles": "true",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.session.timeZone": "Pacific/Kiritimati",
+    "spark.sql.sources.partitionOverwriteMode": "dynamic",
+    "spark.databricks.delta.write.txnAppId": "entitymill",
+    "spark.databricks.delta.write.txnVersion": "9",
+    "spark.databricks.delta.properties.defaults.appendOnly": "true",
+}
+
+
+@pytest.fixture
+def caller(spark: SparkSession) -> Iterator[SparkSession]:
+    """A session of somebody with other needs."""
+    with configured(spark, HOSTILE):
+        yield spark
+
+
+def test_pinned_settings_hold_inside_and_the_callers_stay(caller: SparkSession) -> None:
+    with private_session(caller, "UTC", {"spark.sql.shuffle.partitions": "3"}) as own:
+        assert {key: own.conf.get(key) for key in PINNED} == PINNED
+        assert [own.conf.get(key, None) for key in UNSET] == [None] * len(UNSET)
+        assert own.conf.get("spark.sql.session.timeZone") == "UTC"
+        assert own.conf.get("spark.sql.shuffle.partitions") == "3"
+        assert own.sql(r"SELECT '\\'").first() == ("\\",)
+        assert {key: caller.conf.get(key) for key in HOSTILE} == HOSTILE
+        own.conf.set("spark.databricks.delta.write.txnVersion", "10")
+        assert caller.conf.get("spark.databricks.delta.write.txnVersion") == "9"
+    assert {key: caller.conf.get(key) for key in HOSTILE} == HOSTILE
+    assert caller.sql(r"SELECT '\\'").first() == ("\\\\",)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_callers_session_is_the_active_one_afterwards(spark: SparkSession, *, fails: bool) -> None:
+    def work(own: SparkSession) -> None:
+        assert own.createDataFrame([(1,)], "a int").count() == 1
+        if fails:
+            raise RuntimeError("died")
+
+    if fails:
+        with pytest.raises(RuntimeError, match="died"), private_session(spark, "UTC", {}) as own:
+            work(own)
+    else:
+        with private_session(spark, "UTC", {}) as own:
+            work(own)
+    assert SparkSession.getActiveSession() is not None
+    assert SparkSession.getActiveSession()._jsparkSession.equals(spark._jsparkSession)  # type: ignore[union-attr]
+
+
+def test_expressions_in_a_string_are_read_by_the_runs_session(caller: SparkSession) -> None:
+    """Spark parses those of F.expr with the session that is active in the thread."""
+    with private_session(caller, "UTC", {}) as own:
+        rows = own.sql("SELECT 'New   York' AS entity")
+        assert table_rows.normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
+
+
+def test_views_and_functions_of_the_caller_are_there(spark: SparkSession) -> None:
+    """A source may be a temporary view."""
+    spark.range(3).createOrReplaceTempView("three_rows")
+    try:
+        with private_session(spark, "UTC", {}) as own:
+            assert own.read.table("three_rows").count() == 3
+    finally:
+        spark.catalog.dropTempView("three_rows")
+
+
+def test_changes_of_a_copy_do_not_reach_the_other(spark: SparkSession) -> None:
+    copy = clone(spark)
+    copy.conf.set("spark.entitymill.test", "copy")
+    assert spark.conf.get("spark.entitymill.test", None) is None
