@@ -222,7 +222,7 @@ def _run(command_line: list[str], client: str) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SessionError(f"{client} does not run, or not to an end: {type(error).__name__}.") from error
-    said = str(secret_masking.mask(done.stdout + done.stderr))
+    said = secret_masking.mask_text(done.stdout + done.stderr)
     log.info("%s said: %s", client, said)
     if done.returncode:
         reasons = [line for line in said.splitlines() if "ERROR" in line or "unresolved" in line or "Exception" in line]

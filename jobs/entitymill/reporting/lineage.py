@@ -61,7 +61,8 @@ class Lineage:
             OpenLineageClient(transport=HttpTransport(config)).emit(self._event(summary, state, error))
         except Exception as fault:
             log.exception("lineage was not told")
-            said = f"lineage.url: {secret_masking.mask(address)} was not told of the run's {state}: {type(fault).__name__}."
+            where, why = secret_masking.mask_address(address), type(fault).__name__
+            said = f"lineage.url: {where} was not told of the run's {state}: {why}."
             Console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
 
     def _event(self, summary: Summary, state: str, error: str | None) -> Any:
@@ -73,7 +74,7 @@ class Lineage:
         }
         if error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="python")
-        output = str(secret_masking.mask(self._settings.output.path or self._settings.output.schema_))
+        output = secret_masking.mask_address(self._settings.output.path or self._settings.output.schema_ or "")
         # OpenLineage wants a UUID: of this output's run, always the same.
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{output} {summary.run_id}")
         source = self._settings.source
@@ -119,7 +120,7 @@ class Lineage:
         """Namespace and name: of a path its storage and the way in it."""
         if by_name:
             return self._settings.lineage.namespace, address
-        place = overlapping_paths.places(str(secret_masking.mask(address)))[0]
+        place = overlapping_paths.places(secret_masking.mask_address(address))[0]
         return place.storage, f"/{'/'.join(place.way)}"
 
 

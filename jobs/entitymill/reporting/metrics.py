@@ -82,7 +82,7 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     Raises:
         SettingsError: they are asked for, and the library is missing; nothing was done yet.
     """
-    place = str(secret_masking.mask(settings.output.path or settings.output.schema_))
+    place = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
     known = Known(place, datetime.now(timezone.utc))
     wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if wanted:
@@ -114,7 +114,7 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
                 write(registry, place, known)
         except Exception as error:
             log.exception("metrics were not written")
-            where, why = secret_masking.mask(place), type(error).__name__
+            where, why = secret_masking.mask_address(place), type(error).__name__
             said = f"metrics.{setting}: the figures could not be written to {where}: {why}."
             Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 

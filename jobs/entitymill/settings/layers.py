@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -67,7 +68,9 @@ class Layers:
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            raise SettingsError(f"--set {override!r} is not of the form key.path=value.")
+            begins = re.match(r"[\w.]*", override)[0]  # type: ignore[index]  # what follows may be a secret
+            more = "…" if begins != override else ""
+            raise SettingsError(f"--set {begins}{more} is not of the form key.path=value.")
         self._assign(key.strip().split("."), text, "")
 
     def place(self, key: str) -> str:
