@@ -177,7 +177,9 @@ def test_what_cannot_be_written_is_said_and_no_error(place: str, capsys: pytest.
 def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with (
-        pytest.raises(SettingsError, match=r"prometheus_client is not installed: pip install 'entitymill\[metrics\]'"),
+        pytest.raises(
+            SettingsError, match=r"^metrics needs prometheus_client, which is not installed: run `make (-C \S+ )?extras`\.$"
+        ),
         metrics.kept(loaded("metrics.textfile=/x.prom")),
     ):
         pytest.fail("work began")

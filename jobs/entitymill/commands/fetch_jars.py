@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
+from entitymill.platform import requirements
 from entitymill.settings import secret_masking
 
 log = logging.getLogger("entitymill")
@@ -106,7 +107,7 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
     if chosen not in there:
         raise SettingsError(
             f"{f'--client {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
-            "install Maven (mvn), or entitymill[spark] and a JDK 17; or copy "
+            f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
             f"{' and '.join(jar.name for jar in wanted)} to {to} from a machine that has one."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
