@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
 from entitymill.platform import requirements
+from entitymill.reporting.console_text import visible
 from entitymill.settings import secret_masking
 
 log = logging.getLogger("entitymill")
@@ -79,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = JARS[options.spark or _installed_spark()]
         _check_directory(options.to, wanted)
         if all(_digest(options.to / jar.name) == jar.sha256 for jar in wanted):
-            print(f"{options.to} has them already: {', '.join(jar.name for jar in wanted)}")
+            print(f"{visible(str(options.to))} has them already: {', '.join(jar.name for jar in wanted)}")
             return
         start_log(None)
         fetch(wanted, options.to, options.client, options.repository)
-        print(f"wrote {', '.join(jar.name for jar in wanted)} to {options.to}; their SHA-256 are right")
+        print(f"wrote {', '.join(jar.name for jar in wanted)} to {visible(str(options.to))}; their SHA-256 are right")
 
     return common.reporting(work, "interrupted; nothing was written.")
 

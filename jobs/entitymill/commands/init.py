@@ -14,6 +14,7 @@ from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
+from entitymill.reporting.console_text import visible
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
 
@@ -58,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spark = session.open_session(loaded.spark, "entitymill init")
         source, found = column_proposal.propose(spark, options.table, options.id, options.text)
         write(file, render(file, source, found, options.output))
-        print(f"wrote {file}: id {found.key.name}, text {found.text.name}, {len(found.carried)} carried columns")
-        print(f"next: entitymill extract --config {file} --dry-run")
+        columns = f"id {found.key.name}, text {found.text.name}, {len(found.carried)} carried columns"
+        print(visible(f"wrote {file}: {columns}\nnext: entitymill extract --config {file} --dry-run"))
 
     return common.reporting(work, "interrupted; nothing was written.")
 

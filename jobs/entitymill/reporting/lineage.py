@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from entitymill import __version__
 from entitymill.errors import DriftError
 from entitymill.platform import overlapping_paths, requirements
+from entitymill.reporting.console_text import open_console
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -63,7 +62,7 @@ class Lineage:
             log.exception("lineage was not told")
             where, why = secret_masking.mask_address(address), type(fault).__name__
             said = f"lineage.url: {where} was not told of the run's {state}: {why}."
-            Console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
+            open_console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
 
     def _event(self, summary: Summary, state: str, error: str | None) -> Any:
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra

@@ -11,10 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from rich.console import Console
-
 from entitymill import __version__
 from entitymill.platform import requirements
+from entitymill.reporting.console_text import open_console
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -116,7 +115,7 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
             log.exception("metrics were not written")
             where, why = secret_masking.mask_address(place), type(error).__name__
             said = f"metrics.{setting}: the figures could not be written to {where}: {why}."
-            Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
+            open_console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 
 def read_totals(tables: Tables) -> Totals | None:
