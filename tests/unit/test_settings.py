@@ -177,7 +177,6 @@ def test_a_fault_says_in_which_line_it_was_set(tmp_path: Path) -> None:
     [
         ("source:\n  path: a\noutput:\n  path: b\nsource:\n  path: c\n", "line 5: source is there already, in line 1"),
         ("source:\n  path: a\n  where: x\n  path: b\n", r"line 4: source\.path is there already, in line 2; keep one"),
-        ("source: &it\n  path: *it\n", r"line 1: source\.path holds itself"),
     ],
 )
 def test_a_key_is_there_once(tmp_path: Path, content: str, message: str) -> None:
