@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
-from entitymill.platform import requirements
+from entitymill.platform import requirements, whole_files
 from entitymill.reporting.console_text import visible
 from entitymill.settings import secret_masking
 
@@ -127,8 +127,7 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
         try:
             to.mkdir(parents=True, exist_ok=True)
             for jar, fetched in found.items():
-                shutil.copyfile(fetched, to / f".{jar.name}")
-                (to / f".{jar.name}").replace(to / jar.name)
+                whole_files.write(to / jar.name, fetched.read_bytes())
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -121,8 +122,9 @@ def write(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf8") as opened:
             opened.write(text)
-        if not schema.exists():
-            schema.write_text(json_schema.schema(), encoding="utf8")
+        # One that is there stays, be it a link to nowhere.
+        with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf8") as opened:
+            opened.write(json_schema.schema())
     except FileExistsError as error:
         raise SettingsError(f"--to {file} exists already: remove it, or name another file.") from error
     except OSError as error:

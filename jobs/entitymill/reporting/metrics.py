@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from entitymill import __version__
-from entitymill.platform import requirements
+from entitymill.platform import requirements, whole_files
 from entitymill.reporting.console_text import open_console
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
@@ -220,9 +221,9 @@ class _Figures:
 
 def write_textfile(registry: Any, path: str, _: Known) -> None:
     """Write the file under another name, and rename it: a collector never sees half of it."""
-    from prometheus_client import write_to_textfile  # noqa: PLC0415  # of the extra
+    from prometheus_client import generate_latest  # noqa: PLC0415  # of the extra
 
-    write_to_textfile(path, registry)
+    whole_files.write(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, known: Known) -> None:
