@@ -212,3 +212,24 @@ def test_a_condition_is_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "conf.yaml"
     path.write_text("source: {where: \"url LIKE 'x?token=%' OR url = 'https://a:b@c'\"}")
     assert load(path, [f"{name}={one}" for name, one in MINIMAL.items()], {}).source.where is not None
+
+
+SCHEMES = [
+    "s3a://", "S3A://", "gs://", "abfss://", "wasbs://", "hdfs://", "https://", "ftp://", "sc://", "k8s://https://", "other://",
+    "jdbc:postgresql://", "jdbc:oracle:thin:", "other:", "",
+]  # fmt: skip
+PASSWORDS = [
+    "{}", "a/{}", "{}/a", "p@{}", "{}@p", "a?{}", "a#{}", "a;{}", "a&x={}", "a {}", ":{}", "{}:", "80,{}", "/{}", "a@b/{}",
+    "a/b@{}",
+]  # fmt: skip
+TAILS = ["?sig={}", "#{}", ";pwd={}", "&token={}", "?a=b@{}", "?a=b@c&x={}", "; k={}", " password={}"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_neither_password_nor_options_are_shown_of_any_address(scheme: str) -> None:
+    """Also where a password has what ends it elsewhere in an address."""
+    passwords = [password.format(SECRET) for password in PASSWORDS]
+    paths = ("", "/x", "/x?y=1", "/x@1", "/x#a@b")
+    addresses = [f"{scheme}me:{password}@host{path}" for password in passwords for path in paths]
+    addresses += [f"{scheme}host/x{tail.format(SECRET)}" for tail in TAILS]
+    assert [address for address in addresses if SECRET in secret_masking.mask_address(address)] == []
