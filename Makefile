@@ -10,6 +10,11 @@ BENCH_READY := $(VENV)-bench/.ready
 AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
+# Nothing is built in an environment of pip's own, for which it would fetch the newest setuptools, unchecked.
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+BUILD_TOOLS = $(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements-build.lock
+LOCKED = $(PIP_INSTALL) --require-hashes --no-build-isolation
+EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest
 JARS := build/jars/.ready
@@ -106,9 +111,19 @@ test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and rea
 test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## the bundle against Databricks' own classes, and its task's command line run (three minutes)
 	$(AIRFLOW_PYTEST) -c tests/databricks/pytest.ini --confcutdir tests/databricks tests/databricks
 
+.PHONY: install
+install: $(RUN_READY) ## make .venv with all that a run on Spark 3.5 needs
+
+.PHONY: install-spark4
+install-spark4: $(SPARK4_READY) ## make .venv-spark4 with all that a run on Spark 4.0, or through Spark Connect, needs
+
+.PHONY: extras
+extras: $(RUN_READY) requirements-extras.lock ## add what the page, metrics, lineage and engine sparknlp need to .venv
+	$(BIN)/python $(LOCKED) -r requirements-extras.lock
+
 .PHONY: prepare
 prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.py needs to .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-prepare.lock
+	$(BIN)/python $(LOCKED) -r requirements-prepare.lock
 
 .PHONY: jars
 jars: $(JARS) ## fetch Delta for Spark 3.5, all that a run needs beside Spark, into build/jars
@@ -138,10 +153,12 @@ test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## on object
 
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
-	$(BIN)/python -m pip install --quiet uv
-	for kind in run prepare dev bench spark4; do \
-	  case $$kind in run) groups="--extra spark";; prepare) groups="--extra spark --group prepare";; \
-	    dev) groups="--extra spark --extra sparknlp --extra report --extra metrics --extra lineage --group test --group lint --group prepare";; \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --group build --output-file requirements-build.lock
+	extras="--extra spark --extra sparknlp --extra report --extra metrics --extra lineage"; \
+	for kind in run extras prepare dev bench spark4; do \
+	  case $$kind in run) groups="--extra spark";; extras) groups="$$extras";; prepare) groups="--extra spark --group prepare";; \
+	    dev) groups="$$extras --group test --group lint --group lock --group prepare";; \
 	    bench) groups="--extra spark --extra sparknlp --group bench --group recipe --group prepare";; \
 	    spark4) groups="--extra spark4 --extra connect";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
@@ -150,70 +167,86 @@ lock: $(DEV_READY) ## pin every dependency anew, with hashes
 
 .PHONY: lock-airflow
 lock-airflow: $(DEV_READY) ## pin anew what the DAGs, their tests and those of the bundle need
-	$(BIN)/python -m pip install --quiet uv
 	$(AIRFLOW_LOCK) airflow_dags/requirements.in --output-file airflow_dags/requirements.lock
 	$(AIRFLOW_LOCK) tests/airflow/requirements.in -c airflow_dags/requirements.lock --output-file tests/airflow/requirements.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate pyproject.toml --extra spark -c tests/databricks/runtime.txt \
 	  --output-file tests/databricks/runtime.lock
 
+.PHONY: lock-jars
+lock-jars: ## write the SHA-256 of what the POMs in jars/ name anew, after one of them changed; look at the difference
+	rm -rf build/jars-s3 build/jars-sparknlp
+	for kind in s3 sparknlp; do \
+	  mvn --quiet --batch-mode --file jars/$$kind/pom.xml dependency:copy-dependencies; \
+	  (cd build/jars-$$kind && sha256sum -- *.jar) > jars/$$kind/SHA256SUMS; \
+	  rm -rf build/jars-$$kind; \
+	done
+
 .PHONY: clean
 clean: ## remove what was built; the virtual environments stay
 	rm -rf build
 
-$(RUN_READY): requirements-run.lock
+$(RUN_READY): requirements-run.lock requirements-build.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python $(BUILD_TOOLS)
+	$(BIN)/python $(LOCKED) -r $<
+	$(BIN)/python $(EDITABLE)
 	@touch $@
 
 # Only where there is none: the development environment has it, too.
 $(BIN)/entitymill:
 	$(MAKE) $(RUN_READY)
 
-$(DEV_READY): requirements-dev.lock
+$(DEV_READY): requirements-dev.lock requirements-build.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python $(BUILD_TOOLS)
+	$(BIN)/python $(LOCKED) -r $<
+	$(BIN)/python $(EDITABLE)
 	@touch $@ $(RUN_READY)
 
-$(BENCH_READY): requirements-bench.lock
+$(BENCH_READY): requirements-bench.lock requirements-build.lock
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(VENV)-bench/bin/python $(BUILD_TOOLS)
+	$(VENV)-bench/bin/python $(LOCKED) -r $<
 	@touch $@
 
-$(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock
+$(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock requirements-build.lock
 	@test -x $(VENV)-airflow/bin/python || $(PYTHON) -m venv $(VENV)-airflow
-	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	$(VENV)-airflow/bin/python $(BUILD_TOOLS)
+	$(VENV)-airflow/bin/python $(LOCKED) \
 	  -r airflow_dags/requirements.lock -r tests/airflow/requirements.lock
 	@touch $@
 
-$(DATABRICKS_READY): tests/databricks/runtime.lock
+$(DATABRICKS_READY): tests/databricks/runtime.lock requirements-build.lock
 	@test -x $(VENV)-databricks/bin/python || $(PYTHON) -m venv $(VENV)-databricks
-	$(VENV)-databricks/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(VENV)-databricks/bin/python $(BUILD_TOOLS)
+	$(VENV)-databricks/bin/python $(LOCKED) -r $<
 	@touch $@
 
-$(SPARK4_READY): requirements-spark4.lock
+$(SPARK4_READY): requirements-spark4.lock requirements-build.lock
 	@test -x $(VENV)-spark4/bin/python || $(PYTHON) -m venv $(VENV)-spark4
-	$(VENV)-spark4/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(VENV)-spark4/bin/python $(BUILD_TOOLS)
+	$(VENV)-spark4/bin/python $(LOCKED) -r $<
 	@touch $@
 
 $(JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 3.5 --to build/jars
 	@touch $@
 
-$(SPARKNLP_JARS): jars/sparknlp/pom.xml $(wildcard jars/sparknlp/src/main/java/org/intel/openvino/*.java)
+$(SPARKNLP_JARS): jars/sparknlp/pom.xml jars/sparknlp/SHA256SUMS jars/check $(wildcard jars/sparknlp/src/main/java/org/intel/openvino/*.java)
 	@rm -rf build/jars-sparknlp
 	mvn --quiet --batch-mode --file $< package dependency:copy-dependencies
+	jars/check jars/sparknlp/SHA256SUMS build/jars-sparknlp entitymill-openvino-1.jar
 	@touch $@
 
 $(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 4.0 --to build/jars-spark4
 	@touch $@
 
-$(S3_JARS): jars/s3/pom.xml
+$(S3_JARS): jars/s3/pom.xml jars/s3/SHA256SUMS jars/check
 	@rm -rf build/jars-s3
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
+	jars/check jars/s3/SHA256SUMS build/jars-s3
 	@touch $@
 
 $(S3_SERVER): tests/cluster/server/pom.xml

@@ -11,11 +11,12 @@ trap 'rm -rf "$scratch"' EXIT
 rm -rf "$out" build/lib build/bdist.*
 mkdir -p "$out" "$scratch"/environment/{bin,lib}
 
-"${pip[@]}" wheel --no-deps --wheel-dir "$out" .
+# With the setuptools of requirements-build.lock, which .venv has: pip would fetch the newest for an environment of its own.
+"${pip[@]}" wheel --no-deps --no-build-isolation --wheel-dir "$out" .
 
 # Spark brings its own pyspark and py4j: an entry of the lock ends where the next name begins.
 awk '/^[^ #]/ {skip = /^(pyspark|py4j)==/} !skip' requirements-run.lock > "$scratch/requirements"
-"${pip[@]}" install --no-deps --no-compile --require-hashes --target "$scratch/environment/lib" -r "$scratch/requirements"
+"${pip[@]}" install --no-deps --no-compile --require-hashes --only-binary :all: --target "$scratch/environment/lib" -r "$scratch/requirements"
 rm -rf "$scratch/environment/lib/bin"
 "${pip[@]}" install --no-deps --no-compile --target "$scratch/environment/lib" "$out"/entitymill-*.whl
 # Scripts that name this machine's interpreter, and what only other devices than the CPU, or only tests, use.

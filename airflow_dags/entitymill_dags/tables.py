@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HERE = Path(__file__).parents[1]
 FIRINGS_LOOKED_AT = 100
 _SECRET = re.compile(
-    r"secret|password|passwd|access[._]?key|account\.key|private\.key$|session\.token|sas\.token|\bsas\.", re.IGNORECASE
+    r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
+    r"\bsas\.",
+    re.IGNORECASE,
 )
 _WHENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from entitymill import __version__
 from entitymill.commands.common import leave
 from entitymill.platform import requirements
+from entitymill.reporting.console_text import visible
 
 COMMANDS = {
     "extract": ("extract", "text table -> entity tables: the job"),
@@ -47,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = "extract" if given[0].startswith("-") else given.pop(0)
     if name not in COMMANDS:
-        print(f"error: {name} is not a command.\n\n{_help()}", file=sys.stderr)
+        print(f"error: {visible(name)} is not a command.\n\n{_help()}", file=sys.stderr)
         return 2
     try:
         command = importlib.import_module(f"entitymill.commands.{COMMANDS[name][0]}")
     except ModuleNotFoundError as error:
-        print(f"error: {requirements.missing_package(error) or error}", file=sys.stderr)
+        print(visible(f"error: {requirements.missing_package(error) or error}"), file=sys.stderr)
         return 1
     return int(command.main(given))
 

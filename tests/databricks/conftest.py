@@ -24,7 +24,7 @@ def pytest_unconfigure() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the bundle's own build command makes, of a copy of what it is made of."""
     place = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements-build.lock"):
         shutil.copy(bundle.ROOT / name, place)
     shutil.copytree(bundle.ROOT / "jobs", place / "jobs", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     artifact = bundle.top()["artifacts"]["entitymill"]

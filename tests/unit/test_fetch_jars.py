@@ -64,7 +64,7 @@ def test_without_a_client_it_is_said_what_to_install(
     monkeypatch.delenv("JAVA_HOME", raising=False)
     assert fetch_jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "Neither Maven nor PySpark with Java is installed: install Maven (mvn), or entitymill[spark]" in said
+    assert "Neither Maven nor PySpark with Java is installed: install Maven (mvn), or PySpark (`make " in said
 
 
 def test_two_deltas_never_lie_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -50,14 +53,85 @@ def said(
 def test_without_spark(tmp_path: Path, packages: Path, arguments: list[str]) -> None:
     code, error = said(arguments, tmp_path, packages)
     assert code == 1
-    assert error.startswith("error: PySpark is not installed: install it with `pip install 'entitymill[spark]'`")
+    assert error.startswith(f"error: PySpark is not installed: install it with `make -C {JOBS.parent} install` (Spark 3.5;")
 
 
 def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:
     source = JOBS.parent / "tests" / "golden" / "tiny_models" / "distilbert"
     code, error = said(["prepare", str(source), "made"], tmp_path, packages)
     assert code == 2
-    assert "packages for preparing models: `pip install nncf safetensors deltalake`" in error
+    assert f"packages for preparing models: `make -C {JOBS.parent} prepare`" in error
+
+
+@pytest.fixture
+def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this package had been installed from a wheel of which nothing more is known."""
+    monkeypatch.setattr(requirements, "_REPOSITORY", None)
+    monkeypatch.setattr(requirements, "_wheel_file", lambda: None)
+
+
+@pytest.mark.usefixtures("wheel")
+@pytest.mark.parametrize("extra", ["", *requirements.COMMANDS])
+def test_no_command_lets_an_index_choose_this_package(tmp_path: Path, extra: str) -> None:
+    """No index has it: whoever registered its name there would run code. pip itself says what it would fetch."""
+    command = shlex.split(requirements.install_command(extra))
+    assert command[:2] == ["pip", "install"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--dry-run", "--no-index", "--disable-pip-version-check", "--no-deps"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if extra == "prepare":
+        assert not any("entitymill" in name for name in command)
+    else:
+        assert "No such file or directory: '/path/to/entitymill-" in done.stderr
+
+
+def test_the_wheel_that_was_installed_is_named_where_it_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "my wheels" / "entitymill-1-py3-none-any.whl"
+    information = tmp_path / "entitymill-1.dist-info"
+    for directory in (wheel.parent, information):
+        directory.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: entitymill\nVersion: 1\n")
+    (information / "direct_url.json").write_text(json.dumps({"url": wheel.as_uri(), "archive_info": {}}))
+    monkeypatch.setattr(requirements, "_REPOSITORY", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "/path/to/" in requirements.install_command("report")
+    wheel.touch()
+    assert requirements.install_command("report") == f"pip install '{wheel}[report]'"
+
+
+def test_every_target_that_is_named_is_one_of_the_makefile(monkeypatch: pytest.MonkeyPatch) -> None:
+    makefile = (JOBS.parent / "Makefile").read_text(encoding="utf8")
+    monkeypatch.chdir(JOBS.parent)
+    for extra in ("", *requirements.COMMANDS):
+        make, target = requirements.install_command(extra).split()
+        assert (make, f"\n{target}:" in makefile) == ("make", True)
+
+
+PLACES = (
+    "jobs",
+    "docs",
+    "airflow_dags",
+    "examples",
+    "conf",
+    "package",
+    "resources",
+    "README.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+)
+_NAMED = re.compile(r"(?<![\w./-])entitymill\[|pip install (?:\S+ )*'?entitymill(?![\w./-])")
+
+
+def test_nothing_names_this_package_as_one_of_an_index() -> None:
+    files = [file for place in PLACES for file in [JOBS.parent / place, *(JOBS.parent / place).rglob("*")]]
+    texts = {file: file.read_text(encoding="utf8") for file in files if file.suffix in _WRITTEN and file.is_file()}
+    assert [str(file.relative_to(JOBS.parent)) for file, text in texts.items() if _NAMED.search(text)] == []
+
+
+_WRITTEN = {".py", ".md", ".yaml", ".yml", ".ipynb", ".sh", ".html", ""}
 
 
 def test_what_nobody_expected_is_told_without_spark(tmp_path: Path, packages: Path) -> None:
@@ -137,7 +211,7 @@ def test_another_delta_is_refused_with_the_one_to_use(jar: str | None, spark: st
 def test_what_of_spark_nlp_is_missing_is_named_with_the_way_to_it(classes: bool, package: bool, missing: str) -> None:
     with pytest.raises(SessionError, match=f"whose {missing} cannot be found") as raised:
         requirements.check_sparknlp("2.12.18", classes=classes, package=package)
-    for way in ("make jars-sparknlp", "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3", "entitymill[sparknlp]"):
+    for way in ("make jars-sparknlp", "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3", "extras`."):
         assert way in str(raised.value)
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from entitymill import settings as settings_module
 from entitymill.errors import SettingsError
+from entitymill.reporting.console_text import VisibleFormatter, open_console
 from entitymill.run import outcome
 
 log = logging.getLogger("entitymill")
@@ -67,7 +66,7 @@ def reporting(
         interrupted: what to say after Ctrl-C or SIGTERM; empty: what `outcome` says of a run.
         ended: gets the error under `error`.
     """
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
     level, propagate = log.level, log.propagate
     handlers: list[logging.Handler] = []
@@ -121,7 +120,7 @@ def _log_to(path: str | None) -> tuple[logging.Handler, str]:
             handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
         except OSError as error:
             raise SettingsError(f"log: {file} cannot be written: {error.strerror}.") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.platform.session import open_session
+from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
 from entitymill.tables.privacy import MOST, RECORD, erase
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = Table("table", "rows erased")
         for name, rows in erased.items():
             shown.add_row(name, f"{rows:,}")
-        Console().print(shown)
-        Console().print(f"{len(ids):,} ids looked for; recorded in {RECORD}", highlight=False)
+        open_console().print(shown)
+        open_console().print(f"{len(ids):,} ids looked for; recorded in {RECORD}", highlight=False)
 
     return common.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")

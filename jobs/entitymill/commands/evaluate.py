@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.platform.session import open_session
+from entitymill.reporting.console_text import open_console, visible
 from entitymill.settings.sections import SparkSettings
 from entitymill.source.reader import read_mentions
 
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             print(_json(scores))
         else:
-            Console().print(_table(scores))
+            open_console().print(_table(scores))
 
     return common.reporting(work, "interrupted.")
 
@@ -118,5 +119,7 @@ def _table(scores: dict[str, Score]) -> Table:
     table = Table("label", *("precision", "recall", "F1", "found", "gold", "correct"))
     for label, score in scores.items():
         shares = (f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
-        table.add_row(label, *shares, *(f"{count:,}" for count in (score.found, score.gold, score.correct)))
+        table.add_row(
+            Text(visible(label, lines=False)), *shares, *(f"{count:,}" for count in (score.found, score.gold, score.correct))
+        )
     return table

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 
 from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.platform import requirements
 from entitymill.reporting import drift, lineage, metrics, progress
+from entitymill.reporting.console_text import open_console, visible
 from entitymill.run import outcome
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
         except OSError as error:
-            print(f"error: --result-json {options.result_json} cannot be written: {error.strerror}.", file=sys.stderr)
+            said = visible(f"error: --result-json {options.result_json} cannot be written: {error.strerror}.")
+            print(said, file=sys.stderr)
             return code or 1
     return code
 
@@ -121,7 +122,7 @@ def _run(
 
     if settings.report.path is not None:
         requirements.require("report.path", "report")
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
     errors.print(
         f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
@@ -154,7 +155,7 @@ def _run(
         )
     finally:
         shown.close()
-    console = Console(stderr=options.result_json == outcome.STDOUT)
+    console = open_console(stderr=options.result_json == outcome.STDOUT)
     if options.dry_run:
         if summary.plan is not None:
             terminal.print_plan(console, summary.plan)

@@ -19,6 +19,8 @@ from xml.sax.saxutils import escape
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
+from entitymill.platform import requirements, whole_files
+from entitymill.reporting.console_text import visible
 from entitymill.settings import secret_masking
 
 log = logging.getLogger("entitymill")
@@ -78,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = JARS[options.spark or _installed_spark()]
         _check_directory(options.to, wanted)
         if all(_digest(options.to / jar.name) == jar.sha256 for jar in wanted):
-            print(f"{options.to} has them already: {', '.join(jar.name for jar in wanted)}")
+            print(f"{visible(str(options.to))} has them already: {', '.join(jar.name for jar in wanted)}")
             return
         start_log(None)
         fetch(wanted, options.to, options.client, options.repository)
-        print(f"wrote {', '.join(jar.name for jar in wanted)} to {options.to}; their SHA-256 are right")
+        print(f"wrote {', '.join(jar.name for jar in wanted)} to {visible(str(options.to))}; their SHA-256 are right")
 
     return common.reporting(work, "interrupted; nothing was written.")
 
@@ -106,7 +108,7 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
     if chosen not in there:
         raise SettingsError(
             f"{f'--client {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
-            "install Maven (mvn), or entitymill[spark] and a JDK 17; or copy "
+            f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
             f"{' and '.join(jar.name for jar in wanted)} to {to} from a machine that has one."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
@@ -125,8 +127,7 @@ def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository
         try:
             to.mkdir(parents=True, exist_ok=True)
             for jar, fetched in found.items():
-                shutil.copyfile(fetched, to / f".{jar.name}")
-                (to / f".{jar.name}").replace(to / jar.name)
+                whole_files.write(to / jar.name, fetched.read_bytes())
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
 
@@ -222,7 +223,7 @@ def _run(command_line: list[str], client: str) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SessionError(f"{client} does not run, or not to an end: {type(error).__name__}.") from error
-    said = str(secret_masking.mask(done.stdout + done.stderr))
+    said = secret_masking.mask_text(done.stdout + done.stderr)
     log.info("%s said: %s", client, said)
     if done.returncode:
         reasons = [line for line in said.splitlines() if "ERROR" in line or "unresolved" in line or "Exception" in line]

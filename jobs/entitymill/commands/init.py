@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
+from entitymill.reporting.console_text import visible
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
 
@@ -58,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spark = session.open_session(loaded.spark, "entitymill init")
         source, found = column_proposal.propose(spark, options.table, options.id, options.text)
         write(file, render(file, source, found, options.output))
-        print(f"wrote {file}: id {found.key.name}, text {found.text.name}, {len(found.carried)} carried columns")
-        print(f"next: entitymill extract --config {file} --dry-run")
+        columns = f"id {found.key.name}, text {found.text.name}, {len(found.carried)} carried columns"
+        print(visible(f"wrote {file}: {columns}\nnext: entitymill extract --config {file} --dry-run"))
 
     return common.reporting(work, "interrupted; nothing was written.")
 
@@ -120,8 +122,9 @@ def write(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf8") as opened:
             opened.write(text)
-        if not schema.exists():
-            schema.write_text(json_schema.schema(), encoding="utf8")
+        # One that is there stays, be it a link to nowhere.
+        with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf8") as opened:
+            opened.write(json_schema.schema())
     except FileExistsError as error:
         raise SettingsError(f"--to {file} exists already: remove it, or name another file.") from error
     except OSError as error:

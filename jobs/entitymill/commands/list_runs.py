@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
+from entitymill.reporting.console_text import open_console, visible
 from entitymill.reporting.progress import duration
 
 if TYPE_CHECKING:  # --help needs no Spark
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = read(
             Tables(open_session(settings.spark, "entitymill runs", brief=lambda: True), settings.output), options.last
         )
-        console = Console(soft_wrap=True, highlight=False)
+        console = open_console(soft_wrap=True, highlight=False)
         if options.json:
             for row in found:
                 print(json.dumps(row, default=str))
@@ -113,16 +114,21 @@ def table(runs: Sequence[dict[str, Any]]) -> Table:
     for run in runs:
         end = run["ended_at"] or _now()
         shown.add_row(
-            run["run_id"],
+            _cell(run["run_id"]),
             f"{run['started_at']:%Y-%m-%d %H:%M}",
-            run["status"],
-            run["mode"] or "",
+            _cell(run["status"]),
+            _cell(run["mode"] or ""),
             f"{run['documents'] or 0:,}",
             f"{run['rejects'] or 0:,}",
             duration((end - run["started_at"]).total_seconds()),
             style=_STYLES.get(run["status"], ""),
         )
     return shown
+
+
+def _cell(value: str) -> Text:
+    """A value of the table `runs`, which whoever may write there chose: neither markup nor a command to the terminal."""
+    return Text(visible(value, lines=False))
 
 
 def _now() -> datetime:
@@ -132,6 +138,7 @@ def _now() -> datetime:
 
 def _more(run: dict[str, Any]) -> str:
     """How far a run is, or why it ended early; empty where there is nothing to say."""
+    run = {name: visible(value) if isinstance(value, str) else value for name, value in run.items()}
     said = f"{run['run_id']}: "
     if run["status"] == "running":
         if run["until"] is not None and run["until"] < _now():

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
-from rich.console import Console
 from rich.table import Table
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.platform.run_session import private_session
 from entitymill.platform.session import open_session
+from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.layout import write_confs
@@ -93,6 +93,6 @@ def _print(done: list[Done], said: str) -> None:
     for one in done:
         sides = zip(one.before, one.after, (0, 1, 0), strict=True)
         table.add_row(one.name, *(f"{_number(old, places)} -> {_number(new, places)}" for old, new, places in sides))
-    console = Console()
+    console = open_console()
     console.print(table)
     console.print(said, highlight=False)

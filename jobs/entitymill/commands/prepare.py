@@ -22,6 +22,7 @@ from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.recognition.tagger.network import INPUTS
+from entitymill.reporting.console_text import open_console
 
 CARRIED_SAMPLE = Path(__file__).parents[3] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         _check_options(options)
         start_log(None)
-        prepare(options, Console())
+        prepare(options, open_console())
 
     return common.reporting(work, "interrupted; nothing was written.")
 

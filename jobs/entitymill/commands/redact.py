@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from entitymill.commands import common
 from entitymill.platform.session import open_session
+from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
 from entitymill.tables.privacy import MASK, redact
 
@@ -40,6 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
         said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
-        Console().print(said, highlight=False, soft_wrap=True, markup=False)
+        open_console().print(said, highlight=False, soft_wrap=True, markup=False)
 
     return common.with_settings(options, work, "interrupted; nothing was written.")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.platform import requirements
+from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
 
 
@@ -52,5 +51,5 @@ def _write(settings: Settings, to: str, run_id: str | None) -> None:
     requirements.require("entitymill report", "report")
     spark = open_session(settings.spark, "entitymill report")
     found = after_run.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
-    Console().print("page", to, highlight=False, soft_wrap=True, markup=False)
+    open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)
     drift.check(found, settings.report)

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import SourceError
+from entitymill.reporting.console_text import open_console, visible
 from entitymill.reporting.marked_text import mark, sees_colours
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def _print_json(name: str, _: str, mentions: list[Mention], *, several: bool) ->
 
 
 def _print_marked(name: str, text: str, mentions: list[Mention], *, several: bool) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(highlight=False, soft_wrap=True)
     if several:
-        console.print(Text(name, style="dim"))
+        console.print(Text(visible(name, lines=False), style="dim"))
     spans = [(mention.begin, mention.end, mention.label) for mention in mentions]
     console.print(mark(text, spans, colours=sees_colours(console)))

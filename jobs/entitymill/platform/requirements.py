@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 
 DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4")}
 """Of Spark -> of Delta, and the make target that fetches it into the directory of its name."""
 SPARK_NLP_SCALA = "2.12"
-_SPARK = (
-    "install it with `pip install 'entitymill[spark]'` (Spark 3.5; for Spark 4.0 entitymill[spark4]), or submit to a Spark "
-    "that is there with spark-submit"
-)
-PREPARE = "packages for preparing models: `pip install nncf safetensors deltalake`, or in the repository `make prepare`"
-_PACKAGES = {
-    "pyspark": ("PySpark", _SPARK),
-    "py4j": ("PySpark", _SPARK),
-    "delta": ("delta-spark", _SPARK),
-    "sparknlp": ("Spark NLP", "install it with `pip install 'entitymill[sparknlp]'`"),
+COMMANDS = {
+    "spark": "install",
+    "spark4": "install-spark4",
+    "connect": "install-spark4",
+    "report": "extras",
+    "metrics": "extras",
+    "lineage": "extras",
+    "sparknlp": "extras",
+    "prepare": "prepare",
 }
-"""Module -> what people call it, and how to get it."""
+"""Extra of this package, or what preparing models needs -> the make target that installs it in a repository."""
+_ROOT = Path(__file__).parents[3]
+_REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
+"""The clone that this package runs from; none where it was installed from a wheel."""
+
+
+def install_command(extra: str = "") -> str:
+    """Return the command that adds an extra to this very installation.
+
+    It never names this package to a package index: none has it, and whoever took the name there would run code.
+
+    Args:
+        extra: of COMMANDS; empty: what every run needs.
+    """
+    if _REPOSITORY is not None:
+        target = COMMANDS.get(extra, "install")
+        return f"make {target}" if Path.cwd() == _REPOSITORY else f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
+    if extra == "prepare":  # no extra of the wheel; these names are taken by their projects
+        return "pip install nncf safetensors deltalake"
+    wheel = _wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"
+    # Quoted always: a shell would take the brackets for a pattern.
+    return f"pip install '{wheel}[{extra}]'" if extra else f"pip install '{wheel}'"
+
+
+def _wheel_file() -> str | None:
+    """The wheel that this package was installed from, where pip noted it and it is still there."""
+    try:
+        noted = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
+        address = urlparse(json.loads(noted or "{}").get("url", ""))
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+    path = unquote(address.path)
+    there = address.scheme == "file" and path.endswith(".whl") and "'" not in path and Path(path).is_file()
+    return path if there else None
+
+
+def _spark() -> str:
+    return (
+        f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`), or submit "
+        "to a Spark that is there with spark-submit"
+    )
+
+
+PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
+_PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
+"""Module -> what people call it."""
 EXTRAS = {"report": ("jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
 """Extra of this package -> the modules that it brings."""
 MODELS = "models"
@@ -83,7 +131,7 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
         raise SessionError(
             f"recognition.engine: sparknlp needs Spark NLP, whose {' and '.join(missing)} cannot be found: the jars "
             "come with `make jars-sparknlp` and spark.jars=build/jars,build/jars-sparknlp, or with --packages "
-            "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3; the Python package is the extra entitymill[sparknlp]."
+            f"com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3; the Python package with `{install_command('sparknlp')}`."
         )
 
 
@@ -104,7 +152,10 @@ def require(asked_by: str, extra: str) -> None:
     """
     missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
-        raise SettingsError(f"{asked_by}: {', '.join(missing)} is not installed: pip install 'entitymill[{extra}]'.")
+        are = "is" if len(missing) == 1 else "are"
+        raise SettingsError(
+            f"{asked_by} needs {' and '.join(missing)}, which {are} not installed: run `{install_command(extra)}`."
+        )
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:
@@ -112,8 +163,12 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
         return None
-    name, way = _PACKAGES.get(module, (module, "install this program anew with all that it needs: `pip install entitymill`"))
-    return f"{name} is not installed: {way}."
+    name = _PACKAGES.get(module, module)
+    if module == "sparknlp":
+        return f"{name} is not installed: install it with `{install_command('sparknlp')}`."
+    if module in _PACKAGES:
+        return f"{name} is not installed: {_spark()}."
+    return f"{name} is not installed: install everything that this program needs with `{install_command()}`."
 
 
 def missing_java() -> str | None:

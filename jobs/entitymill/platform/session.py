@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import SessionError
 from entitymill.platform import requirements, spark_connect
+from entitymill.platform.jvm_launch import launch_jvm
 from entitymill.settings.sections import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
@@ -110,9 +111,11 @@ def _start(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
     local = _local(settings.master, brief=brief)
-    for key, value in {**_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}.items():
+    properties = {**_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
+    for key, value in properties.items():
         builder = builder.config(key, value)
     try:
+        launch_jvm({"spark.app.name": name, "spark.master": settings.master, **properties})
         return builder.getOrCreate()
     except Exception as error:
         raise SessionError(f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}.") from error

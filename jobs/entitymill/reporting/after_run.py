@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 from rich.console import Console
 
 from entitymill.errors import SettingsError
+from entitymill.platform import whole_files
 from entitymill.reporting import drift as drift_module
 from entitymill.reporting.drift import Drift
 from entitymill.run import outcome
@@ -36,14 +36,10 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
 
     figures = page_queries.read(spark, settings, tables, run_id)
     drift = drift_module.compare(figures.run, figures.before, settings.report)
-    file = Path(to)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         # Characters that UTF-8 cannot say must not cost the page.
-        beside.write_bytes(page.render(figures, drift).encode("utf8", "replace"))
-        beside.replace(file)
+        whole_files.write(Path(to), page.render(figures, drift).encode("utf8", "replace"))
     except OSError as error:
-        beside.unlink(missing_ok=True) if beside.parent.is_dir() else None
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
     return drift
 

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from entitymill import __version__
 from entitymill.errors import DriftError
 from entitymill.platform import overlapping_paths, requirements
+from entitymill.reporting.console_text import open_console
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -61,8 +60,9 @@ class Lineage:
             OpenLineageClient(transport=HttpTransport(config)).emit(self._event(summary, state, error))
         except Exception as fault:
             log.exception("lineage was not told")
-            said = f"lineage.url: {secret_masking.mask(address)} was not told of the run's {state}: {type(fault).__name__}."
-            Console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
+            where, why = secret_masking.mask_address(address), type(fault).__name__
+            said = f"lineage.url: {where} was not told of the run's {state}: {why}."
+            open_console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
 
     def _event(self, summary: Summary, state: str, error: str | None) -> Any:
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
@@ -73,7 +73,7 @@ class Lineage:
         }
         if error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="python")
-        output = str(secret_masking.mask(self._settings.output.path or self._settings.output.schema_))
+        output = secret_masking.mask_address(self._settings.output.path or self._settings.output.schema_ or "")
         # OpenLineage wants a UUID: of this output's run, always the same.
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{output} {summary.run_id}")
         source = self._settings.source
@@ -119,7 +119,7 @@ class Lineage:
         """Namespace and name: of a path its storage and the way in it."""
         if by_name:
             return self._settings.lineage.namespace, address
-        place = overlapping_paths.places(str(secret_masking.mask(address)))[0]
+        place = overlapping_paths.places(secret_masking.mask_address(address))[0]
         return place.storage, f"/{'/'.join(place.way)}"
 
 

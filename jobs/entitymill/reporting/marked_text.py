@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
+from entitymill.reporting.console_text import visible
+
 COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 OTHER_COLOUR = "bold black on plum2"
 LONGEST_SHOWN = 120
@@ -45,12 +47,12 @@ def mark(
     """
     line, at = Text(), first
     for begin, end, label in spans:
-        line.append(text[at:begin])
+        line.append(visible(text[at:begin]))
         if colours:
-            line.append(shortened(text[begin:end]), style=colour(label))
-            line.append(f" {label}", style="dim")
+            line.append(visible(shortened(text[begin:end])), style=colour(label))
+            line.append(f" {visible(label)}", style="dim")
         else:
-            line.append(f"[{shortened(text[begin:end])} {label}]")
+            line.append(visible(f"[{shortened(text[begin:end])} {label}]"))
         at = end
-    line.append(text[at:last])
+    line.append(visible(text[at:last]))
     return line

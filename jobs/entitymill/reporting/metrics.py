@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from rich.console import Console
-
 from entitymill import __version__
-from entitymill.platform import requirements
+from entitymill.platform import requirements, whole_files
+from entitymill.reporting.console_text import open_console
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 
@@ -82,7 +82,7 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     Raises:
         SettingsError: they are asked for, and the library is missing; nothing was done yet.
     """
-    place = str(secret_masking.mask(settings.output.path or settings.output.schema_))
+    place = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
     known = Known(place, datetime.now(timezone.utc))
     wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if wanted:
@@ -114,9 +114,9 @@ def _write(settings: Settings, known: Known, *, totals: bool) -> None:
                 write(registry, place, known)
         except Exception as error:
             log.exception("metrics were not written")
-            where, why = secret_masking.mask(place), type(error).__name__
+            where, why = secret_masking.mask_address(place), type(error).__name__
             said = f"metrics.{setting}: the figures could not be written to {where}: {why}."
-            Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
+            open_console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 
 def read_totals(tables: Tables) -> Totals | None:
@@ -221,9 +221,9 @@ class _Figures:
 
 def write_textfile(registry: Any, path: str, _: Known) -> None:
     """Write the file under another name, and rename it: a collector never sees half of it."""
-    from prometheus_client import write_to_textfile  # noqa: PLC0415  # of the extra
+    from prometheus_client import generate_latest  # noqa: PLC0415  # of the extra
 
-    write_to_textfile(path, registry)
+    whole_files.write(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, known: Known) -> None:

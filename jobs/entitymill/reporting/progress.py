@@ -8,10 +8,11 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from entitymill.reporting.console_text import open_console, visible
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -33,7 +34,7 @@ class Progress:
             kind: of KINDS; `auto` is a bar on a terminal and lines elsewhere.
             seconds: between two lines, or two states of the bar.
         """
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = open_console(stderr=True, highlight=False, soft_wrap=True)
         self._kind = ("bar" if self._console.is_terminal else "lines") if kind == "auto" else kind
         self._seconds = seconds or (BAR_SECONDS if self._kind == "bar" else LINE_SECONDS)
         self._stopped = threading.Event()
@@ -108,9 +109,9 @@ class Progress:
 
 def sentence(known: dict[str, Any]) -> str:
     """Progress.facts for people."""
-    said = f"run {known['run_id']}: {known['stage']}"
+    said = f"run {visible(known['run_id'])}: {known['stage']}"
     if known["waiting"]:
-        return f"{said} for {known['waiting']}"
+        return f"{said} for {visible(known['waiting'], lines=False)}"
     if not known["planned"]:
         return said
     said += f", unit {known['unit']} of {known['units']}, {known['documents']:,} of {known['planned']:,} documents"

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill.reporting import marked_text
+from entitymill.reporting.console_text import visible
 from entitymill.reporting.progress import duration
 from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import Summary
@@ -39,10 +40,10 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     counts.add_row("tokens", f"{summary.tokens:,}")
     counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
     for label, rows in sorted(summary.by_label.items()):
-        counts.add_row(Text(f" {label} ", style=marked_text.colour(label)), f"{rows:,}")
+        counts.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.colour(label)), f"{rows:,}")
     counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
     for code, rows in sorted(summary.rejects.items()):
-        counts.add_row(f"  {code}", f"{rows:,}")
+        counts.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
     counts.add_row("sentences/s, set-up included", f"{summary.sentences_per_second:,.0f}")
     recognition = summary.seconds.get("recognition")
     if recognition:
@@ -82,7 +83,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         shown.add_row(f"documents {name}", f"{getattr(plan, name):,}")
     shown.add_row("rows that would be rejected", f"{sum(plan.refused.values()):,}")
     for code, rows in sorted(plan.refused.items()):
-        shown.add_row(f"  {code}", f"{rows:,}")
+        shown.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
     shown.add_row("units", f"{plan.units:,}")
     if plan.hours is None:
         shown.add_row("time", "not known before a first run")
@@ -102,7 +103,8 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
     for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
         rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
         names = ", ".join(f"{marked_text.shortened(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
-        top.add_row(Text(f" {label} ", style=marked_text.colour(label)), Text(names))
+        names = visible(names, lines=False)
+        top.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.colour(label)), Text(names))
     console.print(top)
     _print_sentences(console, spark, settings, tables)
 
@@ -128,5 +130,5 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
             first=row.sentence_begin,
             last=row.sentence_end,
         )
-        console.print(Text(f"{row.doc_id}  ", style="dim").append_text(sentence))
+        console.print(Text(f"{visible(row.doc_id, lines=False)}  ", style="dim").append_text(sentence))
         console.print()

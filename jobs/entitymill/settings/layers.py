@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from entitymill.errors import SettingsError
-from entitymill.settings import secret_masking
+from entitymill.settings import bounded_yaml, secret_masking
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
@@ -67,7 +68,9 @@ class Layers:
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            raise SettingsError(f"--set {override!r} is not of the form key.path=value.")
+            begins = re.match(r"[\w.]*", override)[0]  # type: ignore[index]  # what follows may be a secret
+            more = "…" if begins != override else ""
+            raise SettingsError(f"--set {begins}{more} is not of the form key.path=value.")
         self._assign(key.strip().split("."), text, "")
 
     def place(self, key: str) -> str:
@@ -82,7 +85,12 @@ class Layers:
             path = ["spark", "conf", ".".join(path[2:])]
         whole = ".".join(path)
         try:
-            value = yaml.safe_load(text) if text.strip()[:1] in ("[", "{") or text in ("null", "~") else text
+            value: Any = text
+            if text.strip()[:1] in ("[", "{") or text in ("null", "~"):
+                bounded_yaml.check(text)
+                value = yaml.safe_load(text)
+        except bounded_yaml.UnboundedError as error:
+            raise SettingsError(f"{whole}: the value {error}.") from error
         except yaml.YAMLError as error:
             raise SettingsError(f"{whole}: what begins with [ or {{ must be a YAML list or mapping.") from error
         into = self.merged
@@ -154,12 +162,16 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """What a file says, and the line of each key path in it."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf8"))
+        text = bounded_yaml.read(path)
+        bounded_yaml.check(text)
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         lines = dict(_lines(node, path))
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
+    except bounded_yaml.UnboundedError as error:
+        raise SettingsError(f"--config {path} {error}.") from error
     except (yaml.YAMLError, ValueError) as error:  # the second: bytes that are no text, a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -171,18 +183,14 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return content, lines
 
 
-def _lines(
-    node: yaml.Node | None, file: Path, around: tuple[yaml.Node, ...] = (), at: str = ""
-) -> Iterator[tuple[str, int]]:
+def _lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
     """(key path, line) of all keys, those of a mapping before those inside it.
 
     Raises:
-        SettingsError: a mapping has a key twice, of which YAML's parser would silently take the last; or holds itself.
+        SettingsError: a mapping has a key twice, of which YAML's parser would silently take the last.
     """
     if not isinstance(node, yaml.MappingNode):
         return
-    if node in around:
-        raise SettingsError(f"--config {file}, line {node.start_mark.line + 1}: {at} holds itself.")
     seen: dict[str, int] = {}
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
@@ -191,4 +199,4 @@ def _lines(
             raise SettingsError(f"--config {file}, line {line}: {path} is there already, in line {seen[name]}; keep one.")
         seen[name] = line
         yield path, line
-        yield from _lines(value, file, (*around, node), path)
+        yield from _lines(value, file, path)

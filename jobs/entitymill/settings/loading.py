@@ -64,8 +64,11 @@ class Settings(sections.Section):
         return not alike if self.mentions.trim is None else self.mentions.trim
 
     def masked(self) -> dict[str, Any]:
-        """As plain data in which no secret is left: what is printed and what the `runs` table keeps."""
-        return secret_masking.mask(self.model_dump(by_alias=True, mode="json"))
+        """Return the settings as plain data without credentials: what is printed, logged and kept in `runs`.
+
+        `source.where` is shown as it is, since it says what a run was about.
+        """
+        return secret_masking.mask_settings(self.model_dump(by_alias=True, mode="json"))
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:

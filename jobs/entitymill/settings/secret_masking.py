@@ -1,49 +1,190 @@
-"""Secrets in settings: not shown where they were set, and refused in a file."""
+"""Keep credentials out of what is shown of settings, and refuse them in files.
+
+What is shown is an allow-list: a setting or Spark property that no list here names is hidden, whatever it is called.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from entitymill.errors import SettingsError
 
 MASK = "***"
-_HIDDEN = re.compile(
-    r"secret|password|passwd|token|credential|access\.?key|(account|private|encryption)\.key|\bsas\.", re.IGNORECASE
+SHOWN = frozenset({
+    "source.format", "source.where", "source.max_chars", "output.format", "output.annotations", "output.target_file_mb",
+    "output.deletion_vectors", "output.adopt_source", "output.replace_slice", "segmentation.detector", "recognition.engine",
+    "recognition.encoding", "recognition.precision", "mentions.trim", "incremental.on_fingerprint_change",
+    "limits.max_reject_ratio", "limits.max_removed_ratio", "limits.batch_seconds", "limits.unit_rows", "limits.unit_mb",
+    "limits.lease_seconds", "limits.wait_seconds", "spark.partitions", "report.show_text", "report.fail_on_drift",
+    "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
+})  # fmt: skip
+"""Settings shown as they are: numbers, flags and fixed words; and the condition, which says what a run was about."""
+NAMES = frozenset({
+    "source.id_column", "source.text_column", "source.passthrough", "output.schema", "entities.labels",
+    "entities.min_confidence", "report.date_column",
+})  # fmt: skip
+"""Settings that are names of columns, labels or schemas, or lists or mappings of them."""
+ADDRESSES = frozenset({
+    "source.path", "output.path", "segmentation.model", "model.path", "recognition.sparknlp_model", "report.path",
+    "metrics.textfile", "metrics.pushgateway", "lineage.url", "lineage.namespace", "spark.master", "spark.jars", "log",
+})  # fmt: skip
+"""Settings that are paths or addresses, with commas between several: shown as by `mask_address`."""
+_SHOWN_PROPERTIES = (
+    "spark.app.name", "spark.cores.max", "spark.default.parallelism", "spark.driver.bindAddress", "spark.driver.cores",
+    "spark.driver.host", "spark.driver.maxResultSize", "spark.driver.memory", "spark.driver.memoryOverhead",
+    "spark.driver.port", "spark.dynamicAllocation.", "spark.eventLog.dir", "spark.eventLog.enabled", "spark.executor.cores",
+    "spark.executor.heartbeatInterval", "spark.executor.instances", "spark.executor.memory", "spark.executor.memoryOverhead",
+    "spark.executor.pyspark.memory", "spark.hadoop.fs.s3a.aws.credentials.provider", "spark.hadoop.fs.s3a.connection.",
+    "spark.hadoop.fs.s3a.endpoint", "spark.hadoop.fs.s3a.endpoint.region", "spark.hadoop.fs.s3a.path.style.access",
+    "spark.io.compression.", "spark.kubernetes.namespace", "spark.local.dir", "spark.locality.", "spark.memory.",
+    "spark.network.timeout", "spark.pyspark.python", "spark.python.worker.", "spark.scheduler.mode", "spark.serializer",
+    "spark.shuffle.", "spark.speculation", "spark.sql.adaptive.", "spark.sql.ansi.enabled",
+    "spark.sql.autoBroadcastJoinThreshold", "spark.sql.caseSensitive", "spark.sql.execution.arrow.", "spark.sql.extensions",
+    "spark.sql.files.", "spark.sql.legacy.", "spark.sql.parquet.", "spark.sql.session.timeZone",
+    "spark.sql.shuffle.partitions", "spark.sql.warehouse.dir", "spark.stage.", "spark.task.", "spark.ui.enabled",
+    "spark.ui.port", "spark.ui.showConsoleProgress", "spark.databricks.delta.autoCompact.",
+    "spark.databricks.delta.optimizeWrite.", "spark.databricks.delta.properties.defaults.",
+    "spark.databricks.delta.retentionDurationCheck.enabled", "spark.databricks.delta.snapshotPartitions",
+    "spark.yarn.queue",
+)  # fmt: skip
+"""Spark's properties whose values are shown; with a dot at its end: all of that beginning."""
+_PLAIN = re.compile(r"[\w.,:*/+()\[\]$%-]*")
+"""What such a value may consist of: without `@`, `=`, `?`, `#`, `;` and blanks nothing else can stand in it."""
+_UNLIKE_A_NAME = re.compile(r"://|[=@;&]")
+_ADDRESS = re.compile(
+    r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
+    re.DOTALL,
 )
+_TAIL = re.compile(r"[?#;]|&[\w.-]+=|\s[\w.-]+=")
+"""Where a query string, a fragment or options begin."""
+_HOSTS = re.compile(r"(?:[^:@,]*|\[[0-9a-fA-F:]+\])(?::\d+)?(?:,[^:@,]+(?::\d+)?)*")
+_CONTAINER = re.compile(r"[\w$.-]+@[^:@]*(?::\d+)?")
+_STORAGES_OF_CONTAINERS = {"abfs", "abfss", "wasb", "wasbs"}
+"""Where CONTAINER@ACCOUNT names a place."""
+_STORAGES_WITH_PORTS = {"hdfs", "viewfs", "webhdfs", "swebhdfs", "o3fs", "ofs", "alluxio"}
+_STORAGES = (
+    _STORAGES_OF_CONTAINERS | _STORAGES_WITH_PORTS | {"file", "dbfs", "s3", "s3a", "s3n", "gs", "adl", "oss", "obs", "cosn"}
+)
+_PRETRAINED = "pretrained:"
+_IN_TEXTS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _SECRET = re.compile(
-    r"secret|password|passwd|access[._]?key|account\.key|private\.key$|session\.token|sas\.token|\bsas\.", re.IGNORECASE
+    r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
+    r"\bsas\.",
+    re.IGNORECASE,
 )
 _WHENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
 """Keys that only say where a secret comes from."""
-_WORDS = r"(?:password|passwd|secret|token|api_?key|access_?key|sig|signature)"
+_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
 _IN_VALUES = (
-    re.compile(r"(://[^/@:\s]*:)[^/\s]+(@)"),
-    re.compile(r"(https?://)[^/@:\s]+(@)", re.IGNORECASE),  # elsewhere it may be a container: abfss://texts@lake
-    re.compile(rf"([?&;][\w.]*{_WORDS}=)[^&;\s]+()", re.IGNORECASE),
-    re.compile(rf"(-D[\w.]*{_WORDS}=)\S+()", re.IGNORECASE),
+    re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
+    re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # elsewhere it may be a container: abfss://texts@lake
+    re.compile(rf"[?&;][\w.-]*{_WORDS}=[^&;\s]", re.IGNORECASE),
+    re.compile(rf"-D[\w.]*{_WORDS}=\S", re.IGNORECASE),
+    re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
 )
-"""A password or token in an address, in its query, or in options for Java; between the groups."""
+"""A password or token in an address, in its query, or in options for Java."""
+_MAY_QUOTE_ANYTHING = {"source.where"}
 
 
-def mask(value: Any, key: str = "") -> Any:
-    """Plain data without its secrets: values of keys that tell of one, and what addresses and options hold."""
+def mask_settings(settings: Any, key: str = "") -> Any:
+    """Return settings as plain data without anything that may be a credential.
+
+    Args:
+        settings: plain data, as pydantic dumps it.
+        key: the key path of that data; empty for the whole.
+    """
+    if key == "spark.conf" and isinstance(settings, dict):
+        return {name: _mask_property(str(name), value) for name, value in settings.items()}
+    if settings is None or key in SHOWN:
+        return settings
+    if key in NAMES:
+        return _mask_names(settings)
+    if key in ADDRESSES and isinstance(settings, str):
+        several = settings.split(",") if key == "spark.jars" else [settings]
+        return ",".join(map(mask_address, several))
+    if isinstance(settings, dict):
+        return {name: mask_settings(value, f"{key}.{name}" if key else str(name)) for name, value in settings.items()}
+    return MASK
+
+
+def _mask_property(name: str, value: Any) -> str:
+    listed = any(name.startswith(one) if one.endswith(".") else name == one for one in _SHOWN_PROPERTIES)
+    return str(value) if listed and _PLAIN.fullmatch(str(value)) else MASK
+
+
+def _mask_names(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: mask(v, k) for k, v in value.items()}
-    if isinstance(value, str):
-        if _HIDDEN.search(key):
-            return MASK
-        for secret in _IN_VALUES:
-            value = secret.sub(rf"\1{MASK}\2", value)
-    return value
+        return {_mask_names(name): _mask_names(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mask_names(one) for one in value]
+    return MASK if isinstance(value, str) and _UNLIKE_A_NAME.search(value) else value
+
+
+def mask_address(address: str) -> str:
+    """Return a path or an address without user names, passwords, query string, fragment and options.
+
+    Addresses of two tables stay different, whatever is hidden in them but credentials: Hadoop reads `?`, `#` and `;` as
+    parts of a path, so there a slow digest stands in the place of what follows them. Whose tables an output holds is
+    judged by masked addresses.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None or address.startswith(_PRETRAINED):
+        return _without_tail("", address, told_apart=True)
+    before, rest = found["before"], found["rest"]
+    scheme = before.partition(":")[0].lower()
+    local = not before
+    if local and re.match(r"[^/]*=", rest):  # a connection string
+        return MASK + _digest(rest)
+    told_apart = local or scheme in _STORAGES
+    authority = re.match(r"[^/]*", rest)[0] if found["slashes"] or found["no_scheme"] else ""  # type: ignore[index]
+    if told_apart and _names_no_user(scheme, authority):
+        return _without_tail(before, rest, told_apart=True)
+    at = rest.rfind("@")
+    if at >= 0:
+        # A password may hold a question mark, and a token an @: where it is not sure which this is, all is hidden.
+        return f"{before}{MASK}" if _TAIL.search(rest[:at]) else _without_tail(f"{before}{MASK}@", rest[at + 1 :])
+    if not authority or not _HOSTS.fullmatch(_TAIL.split(authority)[0]):
+        return before + MASK
+    return _without_tail(before, rest)
+
+
+def _names_no_user(scheme: str, authority: str) -> bool:
+    """Whether the part of a storage's address before its path names hosts, buckets and containers only."""
+    if scheme in _STORAGES_OF_CONTAINERS and _CONTAINER.fullmatch(authority):
+        return True
+    if scheme in _STORAGES_WITH_PORTS:
+        return _HOSTS.fullmatch(authority) is not None
+    return ":" not in authority and "@" not in authority
+
+
+def _without_tail(before: str, rest: str, *, told_apart: bool = False) -> str:
+    tail = _TAIL.search(rest)
+    if tail is None:
+        return before + rest
+    hidden = rest[tail.start() :]
+    return f"{before}{rest[: tail.start()]}{hidden[0]}{MASK}{_digest(hidden) if told_apart else ''}"
+
+
+@cache
+def _digest(hidden: str) -> str:
+    """A few characters that differ where texts do; too slow (a tenth of a second) to find a password with."""
+    return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
+
+
+def mask_text(text: str) -> str:
+    """Mask the addresses in what another program printed."""
+    return _IN_TEXTS.sub(lambda found: mask_address(found[0]), text)
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
-    """A file of settings is committed and copied; a secret in it is soon everybody's.
+    """Refuse a file of settings that holds a secret: it is committed and copied, and the secret is soon everybody's.
 
     Args:
         layer: the file's content, or what is under a key of it.
@@ -57,8 +198,13 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
         for name, value in layer.items():
             refuse_secrets(value, path, f"{key}.{name}" if key else str(name))
         return
+    if isinstance(layer, list):
+        for value in layer:
+            refuse_secrets(value, path, key)
+        return
     named = _SECRET.search(key) is not None and _WHENCE.search(key) is None
-    if isinstance(layer, str) and (named or any(secret.search(layer) for secret in _IN_VALUES)):
+    in_value = key not in _MAY_QUOTE_ANYTHING and isinstance(layer, str) and any(one.search(layer) for one in _IN_VALUES)
+    if isinstance(layer, str) and (named or in_value):
         raise SettingsError(
             f"--config {path}: {key} holds a secret; take it out, and set it in the environment or name a credentials "
             "provider (docs/cluster.md)."

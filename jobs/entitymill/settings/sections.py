@@ -39,7 +39,9 @@ class SourceSettings(Section):
     path: str = Field(min_length=1, description="a path, or with format table a table's name")
     id_column: str = Field("id", min_length=1, description="unique, of any single-valued type")
     text_column: str = Field("text", min_length=1, description="of strings")
-    where: str | None = Field(None, description="a Spark SQL condition; rows that fail it do not exist for this run")
+    where: str | None = Field(
+        None, description="a Spark SQL condition; rows that fail it do not exist for this run; it is logged as it is"
+    )
     passthrough: tuple[str, ...] = Field(
         (), description="columns copied to every entity row", json_schema_extra={"type": ["array", "string"]}
     )

@@ -1,0 +1,144 @@
+"""No character of a text, an id, a path or a model's manifest steers the terminal: OSC 52 would write the clipboard."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from entitymill import cli
+from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
+from entitymill.errors import SettingsError
+from entitymill.reporting import console_text, marked_text, terminal
+from entitymill.reporting.progress import sentence
+from entitymill.run.dry_runs import Plan
+
+JOBS = Path(__file__).parents[2] / "jobs"
+STEERING = "\x1b]52;c;aGk=\x07\x9b31m\x85\x7f\x00\x08\r"
+SHOWN = r"\x1b]52;c;aGk=\x07\x9b31m\x85\x7f\x00\x08\x0d"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def test_controls_are_shown_by_their_numbers() -> None:
+    assert console_text.visible(STEERING) == SHOWN
+    assert console_text.visible("a\tb\nc\r\nd") == "a\tb\nc\nd"
+    assert console_text.visible("a\tb\nc", lines=False) == r"a\x09b\x0ac"
+    assert console_text.visible("Zoë 😀 العربية\u2028") == "Zoë 😀 العربية\u2028"
+    assert console_text.visible(b"\xff".decode("utf8", "surrogateescape")) == r"\udcff"
+
+
+def test_a_console_lets_none_through_whatever_is_printed() -> None:
+    file = io.StringIO()
+    table = Table(f"heading {STEERING}")
+    table.add_row(STEERING, style="red")
+    console = console_text.open_console(file=file, force_terminal=True, _environ={"TERM": "xterm-256color"}, width=200)
+    for what in (STEERING, Text(STEERING), table):
+        console.print(what, markup=False)
+    written = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())  # colours are the console's own
+    assert not _CONTROLS.search(written)
+    assert written.count(r"\x1b]52") == 4
+
+
+def test_marked_texts() -> None:
+    text = f"{STEERING} Angela{STEERING} Merkel"
+    shown = marked_text.mark(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colours=False).plain
+    assert shown == f"{SHOWN} [Angela{SHOWN} Merkel PER{SHOWN}]"
+
+
+def test_tag_shows_texts_and_names_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a\x1b]0;x\x07.txt"
+    file.write_bytes(f"Angela Merkel{STEERING}\r\nflew to Paris.".encode())
+    assert tag.main([str(file), "Paris\x1b[2J"]) == 0
+    said = capsys.readouterr().out
+    assert not _CONTROLS.search(said)
+    assert (r"a\x1b]0;x\x07.txt" in said, SHOWN[8:] in said, r"\x1b[2J" in said) == (True, True, True)
+
+
+def test_errors_and_where_the_log_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(str(tmp_path / "log\x1b[2J"))
+        raise SettingsError(f"source.path: nothing is at {STEERING}.")
+
+    assert common.reporting(work, "") == 2
+    said = capsys.readouterr().err
+    assert not _CONTROLS.search(said)
+    assert f"nothing is at {SHOWN}." in said
+    assert r"log\x1b[2J" in said
+
+
+def test_a_log_that_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(common.STDERR)
+        logging.getLogger("entitymill").info("model %s", STEERING)
+        raise ValueError(STEERING)
+
+    assert common.reporting(work, "") == 1
+    said = capsys.readouterr().err
+    assert not _CONTROLS.search(said)
+    assert said.count(SHOWN) >= 2
+
+
+def test_the_table_of_runs() -> None:
+    run = dict.fromkeys(list_runs._COLUMNS, STEERING) | {
+        "started_at": datetime(2026, 11, 26), "ended_at": datetime(2026, 11, 27), "until": None,  # noqa: DTZ001  # as Spark's
+        "documents": 1, "rejects": 0, "units": 1, "units_done": 0, "planned": 9,
+    }  # fmt: skip
+    file = io.StringIO()
+    console = Console(file=file, width=400)
+    console.print(list_runs.table([run]))
+    for status in ("failed", "running"):
+        console.print(list_runs._more({**run, "status": status}), markup=False, soft_wrap=True)
+    assert not _CONTROLS.search(file.getvalue())
+    assert file.getvalue().count(r"\x1b]52;c;aGk=\x07") >= 6
+
+
+def test_plans_scores_and_progress() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=200)
+    terminal.print_plan(console, Plan(1, 2, 3, 4, {STEERING: 1}, 1, None, None))
+    console.print(evaluate._table({STEERING: evaluate.Score(1, 1, 1)}))
+    known = {"run_id": STEERING, "stage": "waiting", "waiting": f"run x (host {STEERING})", "planned": 0}
+    console.print(sentence(known), markup=False, soft_wrap=True)
+    assert not _CONTROLS.search(file.getvalue())
+    assert file.getvalue().count(SHOWN) == 4
+
+
+def test_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert init.main([f"{STEERING[:-3]}x", "--to", "there/\x1b[2J"]) != 0
+    assert extract.main(["--config", f"{STEERING}.yaml", "--result-json", f"{STEERING[:-3]}/none/x"]) != 0
+    assert erase.main(["--set", f"{STEERING}=1"]) != 0
+    assert not _CONTROLS.search(capsys.readouterr().err)
+    assert cli.main(["\x1b[2J"]) == 2
+    assert r"error: \x1b[2J is not a command." in capsys.readouterr().err
+
+
+def test_settings_are_printed_as_yaml_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["source.path=texts\x1b[2J\x85\x9b", "output.path=out", "source.where=a = '\x1b'"]
+    assert extract.main([*(item for one in options for item in ("--set", one)), "--print-config"]) == 0
+    said = capsys.readouterr().out
+    assert not _CONTROLS.search(said)
+    assert yaml.safe_load(said)["source"]["path"] == "texts\x1b[2J\x85\x9b"
+
+
+def test_json_of_runs_holds_no_controls() -> None:
+    assert not _CONTROLS.search(json.dumps({"error": STEERING}, default=str).replace("\x7f", ""))
+
+
+def test_every_console_is_one_that_shows_controls() -> None:
+    """A house rule: nobody prints past `console_text`."""
+    allowed = {"reporting/console_text.py"}
+    places = [
+        path for path in (JOBS / "entitymill").rglob("*.py") if str(path.relative_to(JOBS / "entitymill")) not in allowed
+    ]
+    assert [path.name for path in places if re.search(r"\bConsole\(", path.read_text(encoding="utf8"))] == []

@@ -1,0 +1,74 @@
+"""Files that appear whole or not at all; a link that somebody planted beside them is not followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from entitymill.commands import init
+from entitymill.platform import whole_files
+from entitymill.reporting import after_run, drift, metrics, page, page_queries
+from entitymill.settings import load
+
+MINE = "not to be touched"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    file = tmp_path / "victim"
+    file.write_text(MINE)
+    return file
+
+
+def test_a_page_does_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: Path) -> None:
+    found: Any = SimpleNamespace(run=None, before=[])
+    monkeypatch.setattr(page_queries, "read", lambda *_: found)
+    monkeypatch.setattr(page, "render", lambda *_: "<html>")
+    monkeypatch.setattr(drift, "compare", lambda *_: None)
+    there = tmp_path / "page.html"
+    (tmp_path / f".page.html.{os.getpid()}").symlink_to(victim)
+    there.symlink_to(victim)
+    settings = load(None, ["source.path=x", "output.path=y"], {})
+    after_run.write_page(cast("Any", None), settings, cast("Any", None), str(there))
+    assert (victim.read_text(), there.read_text(), there.is_symlink()) == (MINE, "<html>", False)
+
+
+def test_metrics_do_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: Path) -> None:
+    file = tmp_path / "run.prom"
+    thread = threading.get_ident()
+    for name in (f"run.prom.{os.getpid()}.{thread}", f".run.prom.{os.getpid()}"):
+        (tmp_path / name).symlink_to(victim)
+    metrics.write_textfile(CollectorRegistry(), str(file), cast("Any", None))
+    assert (victim.read_text(), file.read_text()) == (MINE, "")
+
+
+def test_a_link_of_the_very_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: Path) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    (tmp_path / ".file.guessed").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        whole_files.write(tmp_path / "file", b"x")
+    assert victim.read_text() == MINE
+
+
+def test_permissions_are_those_of_any_new_file_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    whole_files.write(tmp_path / "file", b"x")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "file")}
+    assert (len(modes), sorted(path.name for path in tmp_path.iterdir())) == (1, ["file", "other"])
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        whole_files.write(tmp_path / "directory", b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "other"]
+
+
+def test_the_schema_beside_new_settings_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").symlink_to(tmp_path / "nowhere")
+    init.write(tmp_path / "mine.yaml", "source: {path: x}\noutput: {path: y}\n")
+    assert not (tmp_path / "nowhere").exists()
