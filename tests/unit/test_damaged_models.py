@@ -17,6 +17,7 @@ import pytest
 from entitymill.engines import sparknlp_model
 from entitymill.errors import ModelError
 from entitymill.models import huggingface, model_kinds, saved_fields, sparknlp_saved
+from entitymill.models.sparknlp_saved import Budget
 from entitymill.recognition.tagger import bundle
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -78,7 +79,7 @@ def a_zip(directory: Path, draw: random.Random) -> None:
     content = repacked(members, draw.choice(METHODS))
     (directory / "model.zip").write_bytes(damaged(content, draw) if draw.random() < 0.8 else content)
     (directory / "into").mkdir()
-    sparknlp_saved.unpack(directory / "model.zip", directory / "into", "model.zip")
+    sparknlp_saved.unpack(directory / "model.zip", directory / "into", "model.zip", Budget.of(directory / "model.zip"))
 
 
 def a_stream(directory: Path, draw: random.Random) -> None:
@@ -114,7 +115,7 @@ def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: P
     sparknlp_saved.read(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
     for method in METHODS:
         (tmp_path / "warm.zip").write_bytes(repacked({"\u00e9": b"x"}, method))
-        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here")
+        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Budget.of(tmp_path / "warm.zip"))
     kept = sorted(tmp_path.rglob("*"))
 
     refused, tries = 0, round(TRIES * SHARES[what])
