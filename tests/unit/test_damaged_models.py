@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.engines import sparknlp_model
+from entitymill.engines import sparknlp_files
 from entitymill.errors import ModelError
 from entitymill.models import huggingface, model_kinds, saved_fields, sparknlp_saved
 from entitymill.models.sparknlp_saved import Budget
@@ -157,7 +157,7 @@ def test_what_is_no_digest_is_refused_before_a_file_is_called_after_it(demo_mani
     [({}, False), ({"stageUids": ["a"]}, False), ({"language": "Python"}, True), ({"language": 1}, True), (None, True)],
 )
 def test_a_pipeline_that_would_have_pyspark_import_modules_is_told(chosen: object, *, refused: bool) -> None:
-    assert sparknlp_model._names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
+    assert sparknlp_files.names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
 
 
 def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:
