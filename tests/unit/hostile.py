@@ -52,9 +52,9 @@ def long_window(into: Path) -> Path:
     return changed_bundle(into, bundle.LABELS, str, max_length=bundle.LONGEST_WINDOW)
 
 
-def growing_tokenizer(into: Path) -> Path:
-    """Every e of a text becomes a billion."""
-    more = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 1000}
+def growing_tokenizer(into: Path, letter: str = "e") -> Path:
+    """Every such letter of a text becomes a billion."""
+    more = {"type": "Replace", "pattern": {"String": letter}, "content": letter * 1000}
     return _changed_tokenizer(into, normalizer={"type": "Sequence", "normalizers": [more] * 3})
 
 

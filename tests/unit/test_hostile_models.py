@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from entitymill.engines import isolation
+from entitymill.engines.openvino import FACTORY
+from entitymill.engines.worker import Run
+from entitymill.errors import ModelError
+from entitymill.recognition.tagger import Execution, bundle
 from unit import hostile
 
 MOST_MEMORY = 5 * 2**30
@@ -64,6 +69,21 @@ DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
 def test_tag_refuses_a_hostile_bundle(tmp_path: Path, make: Callable[[Path], Path], named: str) -> None:
     code, said = run(tmp_path / "scratch", "tag", "--model", make(tmp_path / "model"), TEXT)
     assert_refused(said, code, named)
+
+
+def test_a_tokenizer_that_grows_over_a_rare_letter_only_is_stopped(tmp_path: Path) -> None:
+    model = hostile.growing_tokenizer(tmp_path / "model", "\u00df")
+    assert run(tmp_path / "scratch", "tag", "--model", model, TEXT)[0] == 0
+    code, said = run(tmp_path / "scratch", "tag", "--model", model, "They met in Gie\u00dfen.")
+    assert_refused(said, code, "/model crashes over these texts, or takes far more memory than they explain")
+
+
+def test_a_worker_refuses_a_bundle_that_crashes_its_child(tmp_path: Path) -> None:
+    manifest, files = bundle.in_directory(hostile.network_that_crashes(tmp_path / "model"))
+    run_ = Run(Execution(), "rules", trim=True)
+    work = isolation.Work(FACTORY, ((files, manifest, "s3a://models/ner"), ({}, {}, ""), run_), quiet=True)
+    with pytest.raises(ModelError, match=r"^s3a://models/ner/openvino_model\.xml crashes the process that loads it"):
+        isolation.Child(work)
 
 
 @pytest.mark.parametrize(("make", "named"), BUNDLES, ids=lambda value: getattr(value, "__name__", ""))

@@ -78,7 +78,8 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
 
     from entitymill.engines import isolation
 
-    arguments = (options.model, options.precision, options.detector, options.detector_model)
+    characters = sum(map(len, texts))
+    arguments = (options.model, options.precision, options.detector, options.detector_model, characters)
     child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
     # A lone surrogate is no UTF-8; what stands in for it is as long.
     sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
@@ -86,8 +87,8 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
         column = child(pa.RecordBatch.from_arrays([sent], ["text"]), LONGEST_SECONDS).column("mentions")
     except isolation.LostError as lost:
         raise ModelError(
-            f"The model {options.model} crashes over these texts ({lost.detail}): copy the model again from where it can be "
-            "trusted, or tag the texts one by one to find the one it fails at."
+            f"The model {options.model} crashes over these texts, or takes far more memory than they explain "
+            f"({lost.detail}): copy the model again, from where it can be trusted."
         ) from lost
     child.close()
     return [
@@ -97,18 +98,21 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
 
 
 def open_tagger(
-    model: Path, precision: Precision, detector: Kind, detector_model: Path | None
+    model: Path, precision: Precision, detector: Kind, detector_model: Path | None, characters: int
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model in a child process; what is returned takes a batch of `text` to one of `mentions`."""
+    """Load a model in a child process; what is returned takes a batch of `text` to one of `mentions`.
+
+    The process's memory is limited to what the model's files and so many characters of text explain.
+    """
     import pyarrow as pa
 
     from entitymill import python_api
     from entitymill.recognition import model_limits
-    from entitymill.recognition.model_loading import limited_memory
+    from entitymill.recognition.model_loading import limit_memory
 
     files = [file for directory in (model, detector_model) if directory for file in model_limits.files_of(directory)]
-    with limited_memory(model_limits.loading_bytes(files)):
-        tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
+    limit_memory(model_limits.loading_bytes(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])
 
 

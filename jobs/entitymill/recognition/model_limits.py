@@ -27,6 +27,9 @@ _LOADING_TIMES_SIZE = 24
 """Times its files' size that a model may take while it is loaded: weights of 8 bits become floats, and are repacked once
 more. The carried model takes 10 times its own size."""
 
+TAGGING_BYTES_PER_CHARACTER = 512
+"""Of memory that `entitymill tag` may take beside that; ten million characters of news take a tenth of it."""
+
 
 def loading_bytes(files: Iterable[Path]) -> int:
     """Bytes of memory that a process may take to load a model of these files; those that are missing count nothing."""

@@ -70,9 +70,8 @@ def _tell() -> None:
         listener(_files[-1])
 
 
-@contextmanager
-def limited_memory(limit: int) -> Iterator[None]:
-    """Let this process take no more than so many bytes inside this: more is a MemoryError, or ends the process.
+def limit_memory(limit: int) -> None:
+    """Let this process take no more than so many bytes: more is a MemoryError, or ends the process.
 
     The limit is on private writable memory (RLIMIT_DATA). One on addresses would count OpenVINO's mapped weights and what
     allocators reserve but never touch.
@@ -80,7 +79,14 @@ def limited_memory(limit: int) -> Iterator[None]:
     before, most = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = limit if before == resource.RLIM_INFINITY else min(limit, before)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
+
+
+@contextmanager
+def limited_memory(limit: int) -> Iterator[None]:
+    """As `limit_memory`, inside this only."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit_memory(limit)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
+        resource.setrlimit(resource.RLIMIT_DATA, before)
