@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,17 +17,11 @@ from entitymill.commands import common
 from entitymill.errors import ModelError, SourceError
 from entitymill.reporting.marked_text import mark, sees_colours
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from entitymill.recognition.sentences import Kind
-    from entitymill.recognition.tagger import Precision
-
 _CARRIED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _CARRIED]), _CARRIED)
 """The carried model: where this is the repository its own, elsewhere one that was copied to where this is started."""
 STDIN = "-"
-FACTORY = "entitymill.commands.tag:open_tagger"
+FACTORY = "entitymill.commands.tag_child:open_tagger"
 """Of what the child process does."""
 LONGEST_SECONDS = 86_400.0
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -74,13 +68,13 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     Raises:
         ModelError: the model cannot be loaded, or ends the child over a text.
     """
-    import pyarrow as pa  # not for --help, nor for a file that is not there
-
     from entitymill.engines import isolation
 
     characters = sum(map(len, texts))
     arguments = (options.model, options.precision, options.detector, options.detector_model, characters)
     child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
+    import pyarrow as pa  # takes its time, which `Child` uses while it waits
+
     # A lone surrogate is no UTF-8; what stands in for it is as long.
     sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
@@ -95,25 +89,6 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
         [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows]
         for text, rows in zip(texts, column.to_pylist(), strict=True)
     ]
-
-
-def open_tagger(
-    model: Path, precision: Precision, detector: Kind, detector_model: Path | None, characters: int
-) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model in a child process; what is returned takes a batch of `text` to one of `mentions`.
-
-    The process's memory is limited to what the model's files and so many characters of text explain.
-    """
-    import pyarrow as pa
-
-    from entitymill import python_api
-    from entitymill.recognition import model_limits
-    from entitymill.recognition.model_loading import limit_memory
-
-    files = [file for directory in (model, detector_model) if directory for file in model_limits.files_of(directory)]
-    limit_memory(model_limits.loading_bytes(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
-    tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
-    return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])
 
 
 def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

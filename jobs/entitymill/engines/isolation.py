@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from entitymill.errors import EntityMillError, ModelError, WorkerError, panicked
 from entitymill.recognition import model_loading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 START_SECONDS = 600.0
@@ -51,7 +52,7 @@ from entitymill.engines import isolation
 isolation.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
-Batch = Callable[[pa.RecordBatch], pa.RecordBatch]
+Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Child:
                 env={"RAYON_NUM_THREADS": "1", **os.environ},
                 pass_fds=[theirs.fileno()],
             )
+        import pyarrow as pa  # noqa: F401, PLC0415  # for the first batch: now, while the child does the same
+
         try:
             self._ask(lambda: self._connection.send(work), seconds)
         except LostError as lost:
@@ -213,6 +216,8 @@ def child(work: Work) -> Child:
 
 def packed(batch: pa.RecordBatch) -> bytes:
     """A batch, of a slice no more than the slice, as an Arrow IPC stream."""
+    import pyarrow as pa  # noqa: PLC0415  # see `Child`
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -221,6 +226,8 @@ def packed(batch: pa.RecordBatch) -> bytes:
 
 def unpacked(content: bytes) -> pa.RecordBatch:
     """The batch that was packed."""
+    import pyarrow as pa  # noqa: PLC0415  # see `Child`
+
     with pa.ipc.open_stream(content) as reader:
         return reader.read_next_batch()
 
