@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.engines import sparknlp_model
+from entitymill.engines import sparknlp_files
 from entitymill.errors import ModelError
 from entitymill.models import huggingface, model_kinds, saved_fields, sparknlp_saved
+from entitymill.models.sparknlp_saved import Budget
 from entitymill.recognition.tagger import bundle
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -78,7 +79,7 @@ def a_zip(directory: Path, draw: random.Random) -> None:
     content = repacked(members, draw.choice(METHODS))
     (directory / "model.zip").write_bytes(damaged(content, draw) if draw.random() < 0.8 else content)
     (directory / "into").mkdir()
-    sparknlp_saved.unpack(directory / "model.zip", directory / "into", "model.zip")
+    sparknlp_saved.unpack(directory / "model.zip", directory / "into", "model.zip", Budget.of(directory / "model.zip"))
 
 
 def a_stream(directory: Path, draw: random.Random) -> None:
@@ -114,7 +115,7 @@ def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: P
     sparknlp_saved.read(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
     for method in METHODS:
         (tmp_path / "warm.zip").write_bytes(repacked({"\u00e9": b"x"}, method))
-        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here")
+        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Budget.of(tmp_path / "warm.zip"))
     kept = sorted(tmp_path.rglob("*"))
 
     refused, tries = 0, round(TRIES * SHARES[what])
@@ -156,7 +157,7 @@ def test_what_is_no_digest_is_refused_before_a_file_is_called_after_it(demo_mani
     [({}, False), ({"stageUids": ["a"]}, False), ({"language": "Python"}, True), ({"language": 1}, True), (None, True)],
 )
 def test_a_pipeline_that_would_have_pyspark_import_modules_is_told(chosen: object, *, refused: bool) -> None:
-    assert sparknlp_model._names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
+    assert sparknlp_files.names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
 
 
 def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:

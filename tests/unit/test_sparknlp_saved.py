@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
 from entitymill.models import sparknlp_saved
+from entitymill.models.sparknlp_saved import Budget
+from entitymill.recognition import model_limits
 from unit import tiny
 from unit.damage import repacked
 
@@ -93,7 +95,7 @@ def unpack(content: bytes, directory: Path) -> Path:
     file, into = directory / "model.zip", directory / "into"
     file.write_bytes(content)
     into.mkdir()
-    sparknlp_saved.unpack(file, into, "model.zip")
+    sparknlp_saved.unpack(file, into, "model.zip", Budget.of(file))
     return into
 
 
@@ -124,7 +126,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
     content = packed({"zeros": bytes(64 * 2**20)})
     with pytest.raises(ModelError, match="far more than its own size"):
         unpack(content, tmp_path)
-    assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + sparknlp_saved.MAX_RATIO * len(content)
+    assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + model_limits.UNPACKED_TIMES_SIZE * len(content)
 
 
 def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) -> None:
@@ -136,8 +138,8 @@ def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) ->
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparknlp_saved, "MAX_MEMBERS", 2)
-    with pytest.raises(ModelError, match="3 files"):
+    monkeypatch.setattr(model_limits, "UNPACKED_FILES", 2)
+    with pytest.raises(ModelError, match="more than 2 files"):
         unpack(packed(FILES), tmp_path)
 
 

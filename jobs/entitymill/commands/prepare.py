@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.commands import common
-from entitymill.errors import ModelError, SettingsError
+from entitymill.engines import isolation
+from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
 from entitymill.models import token_classifier as parts_module
 from entitymill.models.token_classifier import Parts
+from entitymill.recognition import model_limits
+from entitymill.recognition.model_loading import limited_memory, loading, named
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
@@ -26,6 +29,11 @@ from entitymill.reporting.console_text import open_console
 
 CARRIED_SAMPLE = Path(__file__).parents[3] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
+FACTORY = "entitymill.commands.prepare:make"
+"""Of what the child process does."""
+LONGEST_SECONDS = 7 * 86_400.0
+_MADE = {"bundle": "bundle", "sparknlp": "saved"}
+"""What is asked for -> the directory it is made in."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,24 +104,48 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
         atomic_directories.beside(options.dest) as scratch,
         tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked,
     ):
-        found, origin = model_kinds.read(options.source, Path(unpacked), options.casing)
+        try:
+            work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
+            isolation.Child(work, LONGEST_SECONDS).close()
+        except WorkerError as error:
+            how = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
+            raise ModelError(
+                f"{options.source} cannot be prepared: the process that reads it and tries it was lost ({how}); copy the "
+                "model again from where it can be trusted, or prepare it on a machine with more memory."
+            ) from error
+        atomic_directories.put(scratch / _MADE[options.to], options.dest, scratch)
+    console.print(f"wrote {options.dest}", highlight=False, markup=False)
+
+
+def make(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
+    """Read, reduce and check a model, in a child process: a damaged one may crash it.
+
+    Args:
+        options: as `parser` gives them.
+        scratch: the result becomes its directory `bundle` or `saved`.
+        unpacked: an empty directory for what is in the source's archives.
+
+    Raises:
+        ModelError: the source cannot be read, does not run, or loses more than allowed.
+        SettingsError: an option is missing, or contradicts the source.
+    """
+    limit = model_limits.loading_bytes(model_limits.files_of(options.source))
+    with limited_memory(limit), named(str(options.source)):
+        found, origin = model_kinds.read(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} says itself what they are: leave the option out.")
         found, scheme = (found, origin.scheme) if origin else label_schemes.bring(found, str(options.source), options.labels)
         manifest = {**_manifest(options, found, origin), "scheme": scheme}
-        made = scratch / "bundle"
+        made = scratch / _MADE["bundle"]
         made.mkdir()
-        _make(options, found, manifest, made, Path(unpacked), console)
-        _try_longest(made)
+        _make(options, found, manifest, made, unpacked, Console())
+        _try_longest(made, options.source)
         if options.to == "sparknlp":
             from entitymill.models import export
 
-            written = scratch / "saved"
+            written = scratch / _MADE["sparknlp"]
             written.mkdir()
             export.write(made, written)
-            made = written
-        atomic_directories.put(made, options.dest, scratch)
-    console.print(f"wrote {options.dest}", highlight=False, markup=False)
 
 
 def _make(
@@ -140,7 +172,7 @@ def _make(
     original.mkdir()
     parts_module.write(found, original)
     bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
-    _try_longest(original)
+    _try_longest(original, options.source)
     checked, feeds = _samples(options, original)
     reduced = lower_precision.reduce(found.network, wanted, feeds)
     parts_module.write(replace(found, network=reduced), made)
@@ -224,23 +256,22 @@ def _manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest
     }
 
 
-def _try_longest(directory: Path) -> None:
+def _try_longest(directory: Path, source: Path) -> None:
     """Load the bundle as a run would, and tag a sentence that fills the longest window.
 
     Raises:
         ModelError: it does not run.
     """
     manifest, files = bundle.in_directory(directory)
-    try:
-        tagger = Tagger.load(files, manifest, Execution(accuracy.executions(manifest)[0]))
-    except RuntimeError as error:
-        raise ModelError("OpenVINO reads the network but cannot run it on this processor: export it again.") from error
-    try:
-        tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
-    except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits are of another shape
-        raise ModelError(
-            f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
-        ) from error
+    where = f"{source} (as a bundle)"
+    tagger = Tagger.load(files, manifest, Execution(accuracy.executions(manifest)[0]), where)
+    with loading(f"{where}/{bundle.NETWORK}"):
+        try:
+            tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
+        except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits are of another shape
+            raise ModelError(
+                f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
+            ) from error
 
 
 def _check_options(options: argparse.Namespace) -> None:

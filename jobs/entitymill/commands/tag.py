@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.text import Text
 
 from entitymill.commands import common
-from entitymill.errors import SourceError
+from entitymill.errors import ModelError, SourceError
 from entitymill.reporting.console_text import open_console, visible
 from entitymill.reporting.marked_text import mark, sees_colours
-
-if TYPE_CHECKING:
-    from entitymill.python_api import Mention
 
 _CARRIED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _CARRIED]), _CARRIED)
 """The carried model: where this is the repository its own, elsewhere one that was copied to where this is started."""
 STDIN = "-"
+FACTORY = "entitymill.commands.tag_child:open_tagger"
+"""Of what the child process does."""
+LONGEST_SECONDS = 86_400.0
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,18 +53,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         start_log(None)
         given = list(_read(options.texts))
-        from entitymill import python_api  # OpenVINO: not for --help, nor for a file that is not there
-
-        tagger = python_api.load(
-            options.model,
-            precision=options.precision,
-            detector=options.detector,
-            detector_model=options.detector_model,
-        )
-        for (name, text), mentions in zip(given, tagger([text for _, text in given]), strict=True):
+        found = _tag([text for _, text in given], options)
+        for (name, text), mentions in zip(given, found, strict=True):
             (_print_json if options.json else _print_marked)(name, text, mentions, several=len(given) > 1)
 
     return common.reporting(work, "interrupted.")
+
+
+def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
+    """The mentions of each text, as rows with the fields of `python_api.Mention`.
+
+    A child process loads the model and tags: a damaged model ends that process, not this one.
+
+    Raises:
+        ModelError: the model cannot be loaded, or ends the child over a text.
+    """
+    from entitymill.engines import isolation
+
+    characters = sum(map(len, texts))
+    arguments = (options.model, options.precision, options.detector, options.detector_model, characters)
+    child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
+    import pyarrow as pa  # takes its time, which `Child` uses while it waits
+
+    # A lone surrogate is no UTF-8; what stands in for it is as long.
+    sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
+    try:
+        column = child(pa.RecordBatch.from_arrays([sent], ["text"]), LONGEST_SECONDS).column("mentions")
+    except isolation.LostError as lost:
+        raise ModelError(
+            f"The model {options.model} crashes over these texts, or takes far more memory than they explain "
+            f"({lost.detail}): copy the model again, from where it can be trusted."
+        ) from lost
+    child.close()
+    return [
+        [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows]
+        for text, rows in zip(texts, column.to_pylist(), strict=True)
+    ]
 
 
 def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -90,15 +115,15 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _print_json(name: str, _: str, mentions: list[Mention], *, several: bool) -> None:
+def _print_json(name: str, _: str, mentions: list[dict[str, Any]], *, several: bool) -> None:
     for mention in mentions:
-        row = {**({"source": name} if several else {}), **asdict(mention), "confidence": round(mention.confidence, 6)}
+        row = {**({"source": name} if several else {}), **mention, "confidence": round(mention["confidence"], 6)}
         print(json.dumps(row, ensure_ascii=True))
 
 
-def _print_marked(name: str, text: str, mentions: list[Mention], *, several: bool) -> None:
+def _print_marked(name: str, text: str, mentions: list[dict[str, Any]], *, several: bool) -> None:
     console = open_console(highlight=False, soft_wrap=True)
     if several:
         console.print(Text(visible(name, lines=False), style="dim"))
-    spans = [(mention.begin, mention.end, mention.label) for mention in mentions]
+    spans = [(mention["begin"], mention["end"], mention["label"]) for mention in mentions]
     console.print(mark(text, spans, colours=sees_colours(console)))

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from entitymill.engines import recognised_rows
 from entitymill.engines.worker import Run
-from entitymill.recognition import sentences
+from entitymill.recognition import model_limits, sentences
+from entitymill.recognition.model_loading import limited_memory
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
@@ -35,11 +36,12 @@ def open_recognition(
         ModelError: what reached this machine is not what the driver checked.
     """
     files, digests, where = detector
-    for name, digest in digests.items():
-        bundle.check_file(files[name], digest, name, where)
-    opened = sentences.open_detector(run.detector, files, where)
-    recogniser = Recogniser(opened, Tagger.load(model[0], model[1], run.execution, model[2]), trim=run.trim)
-    recogniser(pa.array(_HARMLESS))
+    with limited_memory(model_limits.loading_bytes([*model[0].values(), *files.values()])):
+        for name, digest in digests.items():
+            bundle.check_file(files[name], digest, name, where)
+        opened = sentences.open_detector(run.detector, files, where)
+        recogniser = Recogniser(opened, Tagger.load(model[0], model[1], run.execution, model[2]), trim=run.trim)
+        recogniser(pa.array(_HARMLESS))
     gc.freeze()  # what is loaded stays: no collection need look at it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:

@@ -16,6 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,11 +24,13 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+from entitymill.errors import EntityMillError, ModelError, WorkerError, panicked
+from entitymill.recognition import model_loading
 
-from entitymill.errors import WorkerError
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 START_SECONDS = 600.0
@@ -35,6 +38,11 @@ START_SECONDS = 600.0
 _DEATH_SECONDS = 30.0
 _LATE = object()
 _OUT_OF_MEMORY = 137
+_PANICKED = 101
+"""What a program in Rust ends with when it panics."""
+_DEATHS = {_OUT_OF_MEMORY: "out of memory", _PANICKED: "a package in Rust panicked"}
+_NOT_THE_FILES_FAULT = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
+"""Ways to die that say nothing of the file being loaded: the system's or a person's choice, or another processor."""
 _SPARED_SCORE = 800
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _BOOT = """
@@ -44,7 +52,7 @@ from entitymill.engines import isolation
 isolation.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
-Batch = Callable[[pa.RecordBatch], pa.RecordBatch]
+Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,21 @@ class Work:
     factory: `module:function`; called once in the child with `arguments`, it returns what takes one batch to another. It
         tries what it made on something harmless: a child that dies in it says that the machine is at fault.
     arguments: can be pickled, and compared.
+    quiet: whether nothing that the child writes to stderr is shown: what C++ and Rust say before they abort.
+    prints: whether the child writes to this process's stdout; otherwise what it prints goes to stderr.
     """
 
     factory: str
     arguments: tuple[Any, ...]
+    quiet: bool = False
+    prints: bool = False
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """What a child sends before it loads a file of a model, and with no file after that."""
+
+    file: str
 
 
 class LostError(Exception):
@@ -72,32 +91,35 @@ class LostError(Exception):
 class Child:
     """A child process that is ready for work."""
 
-    def __init__(self, work: Work) -> None:
-        """Start it, and wait until it is ready.
+    def __init__(self, work: Work, seconds: float = START_SECONDS) -> None:
+        """Start it, and wait until it is ready, at most so many seconds.
 
         Raises:
-            WorkerError: it dies, or is not ready in START_SECONDS.
+            ModelError: a file of the model crashes it.
+            WorkerError: it dies of something else, or is not ready in time.
             Exception: whatever the factory raised.
         """
         self.work = work
         self.closed = False
+        self._file = ""
         self._connection, theirs = Pipe()
         with theirs:
             arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
                 [sys.executable, "-c", _BOOT, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # a Spark worker's own may be a channel to the JVM
+                stdout=None if work.prints else 2,  # a Spark worker's own may be a channel to the JVM
+                stderr=subprocess.DEVNULL if work.quiet else None,
                 # Else tokenizers starts as many threads as the machine has cores, in each child.
                 env={"RAYON_NUM_THREADS": "1", **os.environ},
                 pass_fds=[theirs.fileno()],
             )
+        import pyarrow as pa  # noqa: F401, PLC0415  # for the first batch: now, while the child does the same
+
         try:
-            self._ask(lambda: self._connection.send(work), START_SECONDS)
+            self._ask(lambda: self._connection.send(work), seconds)
         except LostError as lost:
-            raise WorkerError(
-                f"The tagger cannot be started on {platform.node()}, or fails on a harmless sentence: {lost.detail}."
-            ) from None
+            raise self._start_failure(lost) from lost
 
     def __call__(self, batch: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
         """Have one batch worked on. Whatever is raised, this child is no more.
@@ -123,7 +145,7 @@ class Child:
         """The answer to one message. None must ever be left behind: it would be taken for that to the next one."""
         try:
             send()
-            answer = self._connection.recv() if self._connection.poll(seconds) else _LATE
+            answer = self._receive(time.monotonic() + seconds)
         except (EOFError, OSError):
             death = self._death()
             self.close()
@@ -138,13 +160,33 @@ class Child:
             raise answer
         return answer
 
+    def _receive(self, deadline: float) -> Any:
+        """The next answer, or _LATE. Names of files that the child loads may come before it."""
+        while self._connection.poll(max(0.0, deadline - time.monotonic())):
+            answer = self._connection.recv()
+            if not isinstance(answer, _Loading):
+                return answer
+            self._file = answer.file
+        return _LATE
+
+    def _start_failure(self, lost: LostError) -> EntityMillError:
+        """The error for a child that was lost before it was ready."""
+        if self._file and lost.code == CRASHED and lost.detail not in _NOT_THE_FILES_FAULT:
+            return ModelError(
+                f"{self._file} crashes the process that loads it ({lost.detail}): it is damaged or made to do harm; copy "
+                "the model again, from where it can be trusted."
+            )
+        return WorkerError(
+            f"The tagger cannot be started on {platform.node()}, or fails on a harmless sentence: {lost.detail}."
+        )
+
     def _death(self) -> str:
         try:
             code = self._process.wait(_DEATH_SECONDS)
         except subprocess.TimeoutExpired:
             return "it hung up"
-        if code == _OUT_OF_MEMORY:
-            return "out of memory"
+        if code in _DEATHS:
+            return _DEATHS[code]
         return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
@@ -174,6 +216,8 @@ def child(work: Work) -> Child:
 
 def packed(batch: pa.RecordBatch) -> bytes:
     """A batch, of a slice no more than the slice, as an Arrow IPC stream."""
+    import pyarrow as pa  # noqa: PLC0415  # see `Child`
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -182,6 +226,8 @@ def packed(batch: pa.RecordBatch) -> bytes:
 
 def unpacked(content: bytes) -> pa.RecordBatch:
     """The batch that was packed."""
+    import pyarrow as pa  # noqa: PLC0415  # see `Child`
+
     with pa.ipc.open_stream(content) as reader:
         return reader.read_next_batch()
 
@@ -197,6 +243,7 @@ def serve(descriptor: int, parent: int) -> None:
     with Connection(descriptor) as connection:
         try:
             work: Work = connection.recv()
+            model_loading.listen(lambda file: connection.send(_Loading(file)))
             module, _, name = work.factory.partition(":")
             tag: Batch = _answer(connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments))
             connection.send(None)
@@ -221,9 +268,14 @@ def _answer(connection: Connection, make: Callable[[], Any]) -> Any:
         except (TypeError, AttributeError, ValueError, pickle.PicklingError):  # it cannot be pickled
             connection.send(RuntimeError(f"{type(error).__name__} in the tagger's process:\n{trace}"))
         os._exit(0)
+    except BaseException as error:
+        if panicked(error):
+            os._exit(_PANICKED)
+        raise
 
 
 def _prepare(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker too, which ends this process
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # it died before that
         os._exit(0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +16,13 @@ from sparknlp import annotator
 from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokenizer
 from sparknlp.base import DocumentAssembler
 
-from entitymill.engines import openvino
+from entitymill.engines import openvino, sparknlp_files
 from entitymill.errors import ModelError
 from entitymill.platform import storage
 from entitymill.recognition.tagger import Precision
 from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 
-_PIPELINE = "org.apache.spark.ml.PipelineModel"
-_CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
 _DYNAMIC_GROUP = 128
 
@@ -56,10 +52,10 @@ class SavedModel:
 
 
 def inspect(spark: SparkSession, address: str) -> SavedModel:
-    """Find out what a saved model is, from its metadata and file names.
+    """Find out what a saved model is, and that no file of it could run code of somebody else's.
 
     Raises:
-        ModelError: nothing is there, or it is no token classifier and no pipeline.
+        ModelError: nothing is there, it is no token classifier and no pipeline, or a file is damaged or could run code.
     """
     setting = f"recognition.sparknlp_model: {address}"
     if address.startswith("pretrained:"):
@@ -69,35 +65,18 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
     try:
         if not storage.exists(spark, address):
             raise ModelError(f"{setting} does not exist; name a saved Spark NLP model.")
+        if address.endswith(".zip"):
+            hint = "unpack the zip first, to where every executor can read it"
+            raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.")
+        kind = str(sparknlp_files.check(spark, address, "recognition.sparknlp_model").get("class"))
         files = [path for path, _, _ in storage.files(spark, address)]
-        parts = [path for path in files if re.search(r"/metadata/part-\d+$", path)]
-        top = [path for path in parts if path.count("/") == min(part.count("/") for part in parts)]
-        with tempfile.TemporaryDirectory() as scratch:
-            copy = Path(scratch) / "metadata"
-            storage.fetch(spark, top[0], copy)
-            metadata = json.loads(copy.read_text(encoding="utf8"))
-            kind = str(metadata["class"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        hint = (
-            "unpack the zip first, to where every executor can read it" if address.endswith(".zip") else "it has no metadata"
-        )
-        raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.") from error
-    if kind == _PIPELINE and _names_python(metadata):
-        raise ModelError(
-            f"{setting} was saved with a stage written in Python, and would import whatever module it names: "
-            "save it with stages of Spark and Spark NLP alone."
-        )
-    classifier = _CLASSIFIER.fullmatch(kind)
-    if kind != _PIPELINE and not classifier:
+    except OSError as error:
+        raise ModelError(f"{setting} cannot be read: {error}.") from error
+    classifier = sparknlp_files.CLASSIFIER.fullmatch(kind)
+    if kind != sparknlp_files.PIPELINE and not classifier:
         raise ModelError(f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel.")
     engines = {match[1] for path in files if (match := re.search(r"_classification_(openvino|onnx)$", path))}
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
-
-
-def _names_python(metadata: dict[str, Any]) -> bool:
-    """Whether PySpark would take a pipeline's classes for Python's (pyspark.ml.pipeline, PipelineModelReader)."""
-    chosen = metadata.get("paramMap")
-    return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"
 
 
 def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:
@@ -251,6 +230,9 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
                 f"segmentation.model: {path} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
                 "name."
             )
+        kind = str(sparknlp_files.check(spark, address, "segmentation.model").get("class"))
+        if kind != sparknlp_files.DETECTOR:
+            raise ModelError(f"segmentation.model: {path} is a {kind.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
         return SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
         what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"

@@ -7,6 +7,7 @@ from pathlib import Path
 from entitymill.errors import ModelError, SettingsError
 from entitymill.models import huggingface, network_files, sparknlp_saved
 from entitymill.models.token_classifier import Casing, Parts, vocabulary_lines
+from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 
@@ -27,15 +28,20 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
     """
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist.")
-    where = str(source)
+    with loading(str(source)):
+        return _read(source, str(source), scratch, casing)
+
+
+def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
     packed, unpacked = scratch / "network", scratch / "model"
     packed.mkdir()
     if source.is_file():
         if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
             raise ModelError(f"{where} is a file of a model: name the directory it lies in, with its labels and vocabulary.")
         unpacked.mkdir()
-        sparknlp_saved.unpack(source, unpacked, where)
-        return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing), None
+        budget = sparknlp_saved.Budget.of(source)
+        sparknlp_saved.unpack(source, unpacked, where, budget)
+        return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing, budget), None
     if (source / bundle.MANIFEST).is_file():
         return _bundle(source, casing)
     if sparknlp_saved.is_saved(source):
@@ -54,10 +60,10 @@ def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manif
     if casing not in (None, manifest.casing):
         raise SettingsError(f"--casing says {casing}, but the bundle {where} is {manifest.casing}: leave the option out.")
     bundle.check_files(files, manifest, where)
-    read_tokenizer(files, manifest)
+    read_tokenizer(files, manifest, where)
     whole = bundle.TOKENIZER in manifest.files
     model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
-    positions = network_files.positions(model)
+    positions = network.positions(model)
     parts = Parts(
         network=model,
         labels=bundle.read_labels(files[bundle.LABELS]),

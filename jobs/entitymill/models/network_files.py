@@ -11,11 +11,10 @@ from openvino import opset13 as ops
 from entitymill.errors import ModelError
 from entitymill.models import tokenizer_files
 from entitymill.models.token_classifier import Casing, Parts
-from entitymill.recognition.tagger.network import INPUTS, embedding_shape
+from entitymill.recognition.model_loading import loading
+from entitymill.recognition.tagger.network import INPUTS, positions
 
 SEGMENTS = "token_type_ids"
-FEWEST_POSITIONS = 8
-"""A table of fewer rows is of something else."""
 
 
 def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
@@ -56,10 +55,13 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
         if path is not None and not path.is_file():
             raise ModelError(f"{where} has no {path.name}: copy the model again.")
     core = ov.Core()
-    try:
-        return core.read_model(file) if weights is None else core.read_model(file, weights)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{file.name} of {where} is not a network that OpenVINO can read: copy the model again.") from error
+    with loading(f"{where}/{file.name}"):
+        try:
+            return core.read_model(file) if weights is None else core.read_model(file, weights)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{file.name} of {where} is not a network that OpenVINO can read: copy the model again."
+            ) from error
 
 
 def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
@@ -108,25 +110,6 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
     if shape.rank.get_length() != 3 or shape[0].is_static or shape[1].is_static:
         raise ModelError(f"The network of {where} does not take batches of any size: export it with dynamic axes.")
     return rebuilt
-
-
-def positions(network: ov.Model) -> int | None:
-    """Rows of the position embedding, or None if there is no such table.
-
-    OpenVINO takes positions beyond it without complaint. It is a table as wide as the word embedding, and the smallest,
-    token types apart, which are folded or at most a few.
-
-    Raises:
-        ModelError: there is no word embedding.
-    """
-    width = embedding_shape(network)[1]
-    rows = []
-    for node in network.get_ops():
-        if node.get_type_name() == "Gather":
-            table = node.input(0).get_partial_shape()
-            if table.is_static and table.rank.get_length() == 2 and table[1].get_length() == width:
-                rows.append(table[0].get_length())
-    return min((count for count in rows if count >= FEWEST_POSITIONS), default=None)
 
 
 def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:

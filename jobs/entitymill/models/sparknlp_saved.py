@@ -7,6 +7,7 @@ OpenvinoWrapper.)
 
 from __future__ import annotations
 
+import os
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pathlib import Path, PurePosixPath
 from entitymill.errors import ModelError
 from entitymill.models import network_files, saved_fields
 from entitymill.models.token_classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
+from entitymill.recognition import model_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE
+from entitymill.recognition.tagger.network import positions
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {
@@ -24,12 +27,21 @@ NETWORKS = {
 }
 """Class -> what its network's archive is called, before the engine."""
 METADATA, FIELDS = "metadata", "fields"
-MAX_MEMBERS = 10_000
-MAX_BYTES = 16 * 2**30
-MAX_RATIO = 200
-"""Times its own size that an archive may unpack to; networks and vocabularies stay far below."""
-_FREE_BYTES = 2**20
 _BLOCK = 2**20
+
+
+@dataclass
+class Budget:
+    """What may still be unpacked of one source, archives inside its archives included."""
+
+    bytes: int
+    files: int
+
+    @classmethod
+    def of(cls, archive: Path) -> Budget:
+        """What an archive of this size may unpack to."""
+        allowed = model_limits.UNPACKED_FREE_BYTES + model_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
+        return cls(min(model_limits.UNPACKED_BYTES, allowed), model_limits.UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ def root(unpacked: Path, where: str) -> Path:
     raise ModelError(f"{where} holds no saved Spark NLP model, neither at its root nor in one folder.")
 
 
-def read(directory: Path, scratch: Path, where: str, casing: Casing | None = None) -> Parts:
+def read(directory: Path, scratch: Path, where: str, casing: Casing | None = None, budget: Budget | None = None) -> Parts:
     """A saved model, its network read.
 
     Args:
@@ -77,6 +89,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
         scratch: an empty directory for the unpacked network, which must outlive the result.
         where: the model's address, for messages.
         casing: overrides what the model says.
+        budget: what is left to unpack of the archive that the directory came from; none: it came from no archive.
 
     Raises:
         ModelError: it is damaged, incomplete, of another class, or of an engine that cannot be read.
@@ -85,7 +98,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
     packed = directory / f"{said.name}_{said.engine}"
     if not packed.is_file():
         raise ModelError(f"{where} has no {packed.name}, which its metadata promises: copy the model again.")
-    unpack(packed, scratch, f"{where}/{packed.name}")
+    unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.of(packed))
     if said.engine == "onnx":
         network = network_files.read_network(_one(scratch, ".onnx", where), None, where)
     else:
@@ -99,7 +112,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
         casing=casing or said.casing,
         max_length=said.max_length,
         source=f"a saved Spark NLP model, engine {said.engine}",
-        limit=network_files.positions(network),
+        limit=positions(network),
         sparknlp_max_length=said.max_length,
     )
 
@@ -176,25 +189,30 @@ def _names() -> str:
     return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
 
 
-def unpack(archive: Path, into: Path, where: str) -> None:
+def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None:
     """Unpack every file of an archive.
 
     Args:
         archive: the zip file.
-        into: an empty directory.
+        into: an empty directory; none: read the files and write nothing, to find out whether they can be unpacked.
         where: the archive's address, for messages.
+        budget: what its source may still unpack to; reduced by what this archive takes.
 
     Raises:
         ModelError: it is damaged or encrypted, names files outside itself, or unpacks to too much.
     """
-    allowed = min(MAX_BYTES, _FREE_BYTES + MAX_RATIO * archive.stat().st_size)
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
-            if len(members) > MAX_MEMBERS:
-                raise ModelError(f"{where} holds {len(members):,} files, more than any model: it is refused.")
+            budget.files -= len(members)
+            if budget.files < 0:
+                raise ModelError(
+                    f"{where} unpacks to more than {model_limits.UNPACKED_FILES:,} files, more than any model has: copy the "
+                    "model again, from where it can be trusted."
+                )
             for member in members:
-                allowed -= _unpack_one(opened, member, _target(member, into, where), allowed, where)
+                target = _target(member, into or Path(), where)
+                _unpack_one(opened, member, target if into else Path(os.devnull), budget, where)
     except DAMAGE as error:
         raise ModelError(f"{where} is not a zip archive that can be read: copy it again.") from error
 
@@ -204,18 +222,22 @@ def _target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
     mode = member.external_attr >> 16
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
     if outside or stat.S_ISLNK(mode):
-        raise ModelError(f"{where} holds a link, or a file that would lie outside of it: it is refused.")
+        raise ModelError(
+            f"{where} holds a link, or a file that would be unpacked outside of it: copy the model again, from where it can "
+            "be trusted."
+        )
     return into / path
 
 
-def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, allowed: int, where: str) -> int:
-    """Write one file; returns its bytes. What a member says of its size is not believed."""
+def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
+    """Write one file. What a member says of its size is not believed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
     with opened.open(member) as source, target.open("wb") as copy:
         while block := source.read(_BLOCK):
-            written += len(block)
-            if written > allowed:
-                raise ModelError(f"{where} unpacks to far more than its own size: it is refused.")
+            budget.bytes -= len(block)
+            if budget.bytes < 0:
+                raise ModelError(
+                    f"{where} unpacks to far more than its own size, as no model does: copy the model again, from where it "
+                    "can be trusted."
+                )
             copy.write(block)
-    return written

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError, panicked
 from entitymill.models.token_classifier import Casing, parse_json, read_json, read_text, vocabulary_lines
+from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
@@ -70,12 +71,13 @@ def word_by_word(text: str, where: str) -> tuple[str, Casing]:
     # Truncation and padding are the tagger's business.
     found["truncation"] = found["padding"] = None
     changed = json.dumps(found, ensure_ascii=False)
-    try:
-        Tokenizer.from_str(changed)
-    except BaseException as error:
-        if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
-            raise
-        raise ModelError(f"{where} is not a tokenizer that can be read: copy the model again.") from error
+    with loading(where):
+        try:
+            Tokenizer.from_str(changed)
+        except BaseException as error:
+            if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
+                raise
+            raise ModelError(f"{where} is not a tokenizer that can be read: copy the model again.") from error
     lowers = any(
         part.get("type") == "Lowercase" or (part.get("type") == "BertNormalizer" and part.get("lowercase"))
         for part in _components(found.get("normalizer"))

@@ -17,9 +17,9 @@ from entitymill.recognition import sentences_dl_saved as saved
 from entitymill.recognition.offsets import GRAPHIC, MARK, SKIP, Texts
 from entitymill.recognition.sentences_dl_saved import SavedDetector
 
-_SIDE, _REACH = 5, 15
+_SIDE, _REACH = saved.WINDOW // 2, 15
 """Units the network sees on either side, and how far Spark NLP looks for them, runs of blanks counted in full."""
-_WIDTH = 2 * _SIDE + 1
+_WIDTH = saved.WINDOW
 _AT_ONCE = 512
 """Marks whose sums stay in the core's cache."""
 _UNITS = 1 << 16

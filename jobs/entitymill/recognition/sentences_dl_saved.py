@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.errors import ModelError
+from entitymill.recognition import model_limits
+from entitymill.recognition.model_loading import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
 """The parts of a saved detector: a directory with the one part-* file, and a file."""
@@ -41,8 +43,8 @@ _FIXED: dict[str, Any] = {
     "splitLength": _UNLIMITED,
 }
 """Parameters that only one value of is implemented: the default."""
-_LARGEST = 64 * 2**20
-"""Bytes that any part of a network this small is refused above."""
+WINDOW = 11
+"""Characters that the network sees of a text at once."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
 DAMAGE = (
@@ -73,14 +75,15 @@ def read(metadata: Path, network: Path, where: str) -> SavedDetector:
         ModelError: it is damaged, of another class, or set to what is not implemented here.
     """
     ids, never_last = _parameters(metadata, where)
-    try:
-        weights = _weights(network)
-        _check_shapes(weights, ids)
-    except DAMAGE as error:
-        raise ModelError(
-            f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}): "
-            "copy the model again."
-        ) from error
+    with loading(f"{where}/{NETWORK}"):
+        try:
+            weights = _weights(network)
+            _check_shapes(weights, ids)
+        except DAMAGE as error:
+            raise ModelError(
+                f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}): "
+                "copy the model again."
+            ) from error
     return SavedDetector(ids, never_last, weights)
 
 
@@ -118,7 +121,7 @@ def _weights(network: Path) -> dict[str, NDArray[np.float32]]:
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
-        if max(index.file_size, data.file_size) > _LARGEST:
+        if max(index.file_size, data.file_size) > model_limits.DETECTOR_FILE_BYTES:
             raise ValueError("too large")
         entries, content = _table(archive.read(index)), archive.read(data)
     return {name: _tensor(entries[name.encode()], content) for name in _WEIGHTS}
@@ -128,12 +131,18 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
     if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
         raise ValueError("other shapes than a convolution and two dense layers have")
     rows, width = weights[EMBEDDING].shape
-    _, inner, filters = weights[KERNEL].shape
+    kernel, inner, filters = weights[KERNEL].shape
     hidden = weights[HIDDEN].shape
     fits = (inner, hidden[0], weights[OUTPUT].shape) == (width, filters, (hidden[1], 1))
     biased = (len(weights[FILTER_BIAS]), len(weights[HIDDEN_BIAS]), len(weights[OUTPUT_BIAS])) == (filters, hidden[1], 1)
-    if not fits or not biased or max(ids.values()) >= rows:
+    known = max(ids.values()) + 1
+    if not fits or not biased or known > min(rows, model_limits.DETECTOR_CHARACTERS):
         raise ValueError("layers that do not fit each other")
+    if not 0 < kernel <= WINDOW:
+        raise ValueError(f"a convolution over {kernel} characters, where a window has {WINDOW}")
+    size = WINDOW * known * (WINDOW - kernel + 1) * filters * np.dtype(np.float64).itemsize
+    if size > model_limits.DETECTOR_TABLE_BYTES:
+        raise ValueError(f"layers that multiply out to {size:,} bytes, {model_limits.DETECTOR_TABLE_BYTES:,} are allowed")
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise ValueError("weights that are no numbers")
 

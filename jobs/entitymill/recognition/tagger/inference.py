@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, panicked
+from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Encoding, Execution, Tags, bundle, check_precision, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
@@ -20,6 +21,7 @@ from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRow
 from entitymill.recognition.tagger.packing import Batch
 from entitymill.recognition.tagger.sparknlp_rows import SparkNlpRows
 
+_HARMLESS = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 PLANNED_SENTENCES = 1024
 """Sentences packed together: enough for full rows, little enough to stay in cache."""
 
@@ -67,15 +69,23 @@ class Tagger:
         where = where or manifest.name
         bundle.check_files(files, manifest, where)
         labels = bundle.read_labels(files[bundle.LABELS])
-        tokenizer = read_tokenizer(files, manifest)
-        model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
-        network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
         check_precision(how.precision, manifest.precision)
+        tokenizer = read_tokenizer(files, manifest, where)
+        with loading(f"{where}/{_tokenizer_file(manifest)}"):
+            maker = row_maker(tokenizer, manifest, how.encoding)
+            # Alone, so that what fails here is not taken for the network's fault.
+            maker.rows(_HARMLESS, np.array([0, len(_HARMLESS)]), _begins(_HARMLESS))
+        model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
         # What Spark NLP would find is joined as its NerConverter joins it, whatever the model was trained on.
         scheme = manifest.scheme if how.encoding == "complete" else "iob2"
-        maker = row_maker(tokenizer, manifest, how.encoding)
-        positions = packing.pack(model, maker.max_length, maker.cls_id)
-        return cls(network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme)
+        with loading(f"{where}/{bundle.NETWORK}"):
+            network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
+            network.check_window(model, maker.max_length, where)
+            positions = packing.pack(model, maker.max_length, maker.cls_id)
+            tagger = cls(network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme)
+            tagger.tag(_HARMLESS, np.array([len(_HARMLESS)]))
+        tagger.seconds = Seconds()
+        return tagger
 
     def tag(
         self,
@@ -95,8 +105,7 @@ class Tagger:
             scores: whether to return the probability of every label.
         """
         if begins is None:
-            units = np.fromiter(map(utf16_length, tokens), np.int64)
-            begins = np.cumsum(units + 1) - units - 1
+            begins = _begins(tokens)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         split = np.zeros(len(lengths), np.bool_)
         filled = np.flatnonzero(lengths)
@@ -172,6 +181,12 @@ class Tagger:
         logits[np.repeat(offsets, counts) + within] = found.reshape(-1, found.shape[-1])[places]
 
 
+def _begins(tokens: Sequence[str]) -> NDArray[np.int64]:
+    """[tokens] where each starts, in UTF-16 units, in the text that joins them by blanks."""
+    units = np.fromiter(map(utf16_length, tokens), np.int64)
+    return np.asarray(np.cumsum(units + 1) - units - 1)
+
+
 def _nothing(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
     return np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, labels), np.float32)
 
@@ -187,17 +202,23 @@ def row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encodin
     return SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
 
 
-def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest) -> Tokenizer:
+def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:
     """The bundle's tokenizer: its own tokenizer.json, or what its vocab.txt and casing mean.
 
     Raises:
         ModelError: the file is not a tokenizer.
     """
-    if bundle.TOKENIZER not in manifest.files:
-        return wordpiece_tokenizer(files[bundle.VOCABULARY], lowercase=manifest.casing == "uncased")
-    try:
-        return Tokenizer.from_file(str(files[bundle.TOKENIZER]))
-    except BaseException as error:
-        if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
-            raise
-        raise ModelError(f"{bundle.TOKENIZER} of {manifest.name} is not a tokenizer that can be read.") from error
+    name, where = _tokenizer_file(manifest), where or manifest.name
+    with loading(f"{where}/{name}"):
+        if name == bundle.VOCABULARY:
+            return wordpiece_tokenizer(files[name], lowercase=manifest.casing == "uncased")
+        try:
+            return Tokenizer.from_file(str(files[name]))
+        except BaseException as error:
+            if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
+                raise
+            raise ModelError(f"{where}/{name} is not a tokenizer that can be read: prepare the model again.") from error
+
+
+def _tokenizer_file(manifest: bundle.Manifest) -> str:
+    return bundle.TOKENIZER if bundle.TOKENIZER in manifest.files else bundle.VOCABULARY

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from openvino import passes
 
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger import Precision
+from entitymill.recognition.model_loading import loading
+from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
+FEWEST_POSITIONS = 8
+"""A table of fewer rows is of something else."""
 CACHED_SHAPES = 64
 """Primitives OpenVINO keeps per compiled model; enough for the shapes that `packing` makes."""
 
@@ -24,10 +27,13 @@ def read(xml: Path, weights: Path, where: str) -> ov.Model:
     Raises:
         ModelError: the files are not an OpenVINO network.
     """
-    try:
-        return ov.Core().read_model(xml, weights)
-    except RuntimeError as error:
-        raise ModelError(f"The model at {where} is not an OpenVINO network that can be read: prepare it again.") from error
+    with loading(f"{where}/{bundle.NETWORK}"):
+        try:
+            return ov.Core().read_model(xml, weights)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{bundle.NETWORK} of the model at {where} is not an OpenVINO network that can be read: prepare it again."
+            ) from error
 
 
 def check(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
@@ -69,6 +75,39 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
         if node.get_type_name() == "Convert":
             waiting += node.output(0).get_target_inputs()
     raise ModelError("The network has no word embedding that input_ids selects from.")
+
+
+def check_window(model: ov.Model, max_length: int, where: str) -> None:
+    """Check that a network has a position for each piece of the longest window.
+
+    Raises:
+        ModelError: it has fewer.
+    """
+    found = positions(model)
+    if found is not None and max_length > found:
+        raise ModelError(
+            f"The manifest of the model at {where} says max_length {max_length}, its {bundle.NETWORK} has positions for "
+            f"{found} pieces: prepare the model again."
+        )
+
+
+def positions(model: ov.Model) -> int | None:
+    """Rows of the position embedding, or None if there is no such table.
+
+    OpenVINO takes positions beyond it without complaint. It is a table as wide as the word embedding, and the smallest,
+    token types apart, which are folded or at most a few.
+
+    Raises:
+        ModelError: there is no word embedding.
+    """
+    width = embedding_shape(model)[1]
+    rows = []
+    for node in model.get_ops():
+        if node.get_type_name() == "Gather":
+            table = node.input(0).get_partial_shape()
+            if table.is_static and table.rank.get_length() == 2 and table[1].get_length() == width:
+                rows.append(table[0].get_length())
+    return min((count for count in rows if count >= FEWEST_POSITIONS), default=None)
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:

@@ -1,0 +1,26 @@
+"""What the child process of `entitymill tag` does. Apart from `tag`, whose imports it does without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from entitymill import python_api
+from entitymill.recognition import model_limits, sentences
+from entitymill.recognition.model_loading import limit_memory
+from entitymill.recognition.tagger import Precision
+
+
+def open_tagger(
+    model: Path, precision: Precision, detector: sentences.Kind, detector_model: Path | None, characters: int
+) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Load a model; what is returned takes a batch of `text` to one of `mentions`.
+
+    This process's memory is limited to what the model's files and so many characters of text explain.
+    """
+    files = [file for directory in (model, detector_model) if directory for file in model_limits.files_of(directory)]
+    limit_memory(model_limits.loading_bytes(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
+    return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])

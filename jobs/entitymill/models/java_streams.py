@@ -1,0 +1,241 @@
+"""Which Java objects a serialized stream holds, found out before a JVM reads it and without building any of them.
+
+A JVM that deserializes a stream builds whatever classes the stream names, and some of those run code on the way. So each
+class is looked up in a list of the few that Spark NLP's models consist of. The grammar is that of the Java Object
+Serialization Specification, chapter 6. What models have no use for (proxies, enums, exceptions, resets, annotations of
+classes) is refused, so that nothing can be read in two ways. A class has to be written the way it writes itself, too: with
+data of its own behind its fields, or without.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from entitymill.errors import ModelError
+from entitymill.recognition.model_limits import JAVA_DEPTH
+
+_MAGIC = b"\xac\xed\0\5"
+_NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK, _END = range(0x70, 0x79)
+_LONG_BLOCK, _LONG_STRING = 0x7A, 0x7C
+_FIRST_HANDLE = 0x7E0000
+_PLAIN, _WITH_OWN_DATA = 2, 3
+"""Flags of a class: SC_SERIALIZABLE, and with SC_WRITE_METHOD."""
+_PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
+"""Type code -> bytes."""
+_LAMBDA = "java.lang.invoke.SerializedLambda"
+_LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
+"""The only class whose functions may come back, and so the only one that may stand in a stream as a java.lang.Class: what
+it makes of a SerializedLambda is one of its own functions."""
+ALLOWED = {
+    **dict.fromkeys(
+        (
+            *(f"[{code}" for code in _PRIMITIVES),
+            *(f"java.lang.{name}" for name in ("Boolean", "Double", "Float", "Integer", "Long", "Number")),
+            "[Ljava.lang.Object;",
+            "[Ljava.lang.String;",
+            "[Lscala.Tuple2;",
+            "scala.Tuple2",
+            # Of a tokenizer's rules.
+            f"[L{_LAMBDA_OWNER};",
+            _LAMBDA_OWNER,
+            _LAMBDA,
+            "com.johnsnowlabs.nlp.util.io.MatchStrategy$",
+            "com.johnsnowlabs.nlp.util.regex.RegexRule",
+            "com.johnsnowlabs.nlp.util.regex.TransformStrategy$",
+            "java.util.regex.Pattern",
+            "scala.Enumeration",
+            "scala.Enumeration$Val",
+            "scala.Enumeration$Value",
+            "scala.collection.immutable.ListSerializeEnd$",
+            "scala.collection.mutable.WrappedArray$ofRef",
+            "scala.util.matching.Regex",
+        ),
+        _PLAIN,
+    ),
+    **dict.fromkeys(
+        ("scala.collection.immutable.List$SerializationProxy", "scala.collection.mutable.HashMap"), _WITH_OWN_DATA
+    ),
+}
+"""Class -> its flags."""
+
+
+@dataclass
+class _Description:
+    """A class as a stream describes it: its fields' type codes, and the class it extends."""
+
+    name: str
+    flags: int = 0
+    codes: list[str] = field(default_factory=list)
+    parent: _Description | None = None
+
+    def lineage(self) -> list[_Description]:
+        """The class and all that it extends, the outermost first, as their fields follow one another."""
+        return [*(self.parent.lineage() if self.parent else []), self]
+
+
+class _DamagedError(Exception):
+    pass
+
+
+class _ForbiddenError(Exception):
+    pass
+
+
+def check_stream(content: bytes, where: str) -> None:
+    """Check that a stream holds one object, of classes in ALLOWED alone.
+
+    Args:
+        content: the whole stream.
+        where: its file's address, for messages.
+
+    Raises:
+        ModelError: it is damaged, or holds another class.
+    """
+    try:
+        _Reader(content).read_all()
+    except _ForbiddenError as error:
+        raise ModelError(
+            f"{where} holds a Java object ({error}) that no token classifier of Spark NLP needs and that may run code: copy "
+            "the model again, from where it can be trusted."
+        ) from error
+    except (_DamagedError, struct.error, IndexError, RecursionError, UnicodeDecodeError) as error:
+        raise ModelError(f"{where} is not a stream of Java objects that can be read: copy the model again.") from error
+
+
+class _Reader:
+    """One pass over a stream. `_handles` are the things in it that a later place may refer to, by number."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._at = len(_MAGIC)
+        self._depth = 0
+        self._handles: list[_Description | str | None] = []
+
+    def read_all(self) -> None:
+        if not self._content.startswith(_MAGIC):
+            raise _DamagedError
+        self._read_value()
+        if self._at != len(self._content):
+            raise _DamagedError
+
+    def _number(self, code: str) -> int:
+        (found,) = struct.unpack_from(f">{code}", self._content, self._at)
+        self._at += struct.calcsize(f">{code}")
+        return int(found)
+
+    def _skip(self, size: int) -> bytes:
+        begin, self._at = self._at, self._at + size
+        if size < 0 or self._at > len(self._content):
+            raise _DamagedError
+        return self._content[begin : self._at]
+
+    def _text(self, length: str = "H") -> str:
+        return self._skip(self._number(length)).decode("utf8", "surrogatepass")
+
+    def _referred(self) -> _Description | str | None:
+        number = self._number("i") - _FIRST_HANDLE
+        if not 0 <= number < len(self._handles):
+            raise _DamagedError
+        return self._handles[number]
+
+    def _read_description(self) -> _Description | None:
+        kind = self._number("B")
+        if kind == _NULL:
+            return None
+        if kind == _REFERENCE:
+            found = self._referred()
+            if not isinstance(found, _Description):
+                raise _DamagedError
+            return found
+        if kind != _CLASS_DESCRIPTION:
+            raise _ForbiddenError("a class made at run time")
+        description = _Description(self._text())
+        self._skip(8)  # its version
+        self._handles.append(description)
+        description.flags = self._number("B")
+        if ALLOWED.get(description.name) != description.flags:
+            raise _ForbiddenError(f"class {description.name!r}"[:200])
+        for _ in range(self._number("H")):
+            code = chr(self._number("B"))
+            self._text()
+            if code in "L[":
+                self._read_type()
+            elif code not in _PRIMITIVES:
+                raise _DamagedError
+            description.codes.append(code)
+        if self._number("B") != _END:
+            raise _ForbiddenError("a class with notes")
+        self._descend()
+        description.parent = self._read_description()
+        self._depth -= 1
+        return description
+
+    def _read_type(self) -> None:
+        kind = self._number("B")
+        if kind == _STRING:
+            self._handles.append(self._text())
+        elif kind != _REFERENCE or not isinstance(self._referred(), str):
+            raise _DamagedError
+
+    def _descend(self) -> None:
+        self._depth += 1
+        if self._depth > JAVA_DEPTH:
+            raise _DamagedError
+
+    def _read_value(self) -> None:
+        self._descend()
+        kind = self._number("B")
+        if kind == _REFERENCE:
+            self._referred()
+        elif kind in (_STRING, _LONG_STRING):
+            self._handles.append(self._text("H" if kind == _STRING else "q"))
+        elif kind == _ARRAY:
+            self._read_array()
+        elif kind == _OBJECT:
+            self._read_object()
+        elif kind == _CLASS:
+            found = self._read_description()
+            if found is None or found.name != _LAMBDA_OWNER:
+                raise _ForbiddenError("java.lang.Class")
+            self._handles.append(None)
+        elif kind != _NULL:
+            raise _ForbiddenError(f"kind 0x{kind:02x}")
+        self._depth -= 1
+
+    def _read_array(self) -> None:
+        description = self._read_description()
+        if description is None or description.name[0] != "[" or description.parent is not None:
+            raise _DamagedError
+        self._handles.append(None)
+        count, code = self._number("i"), description.name[1]
+        if code in _PRIMITIVES:
+            self._skip(count * _PRIMITIVES[code])
+            return
+        if not 0 <= count <= len(self._content) - self._at:  # each takes a byte at least
+            raise _DamagedError
+        for _ in range(count):
+            self._read_value()
+
+    def _read_object(self) -> None:
+        description = self._read_description()
+        if description is None or description.name[0] == "[":
+            raise _DamagedError
+        self._handles.append(None)
+        for part in description.lineage():
+            for code in part.codes:
+                if code in _PRIMITIVES:
+                    self._skip(_PRIMITIVES[code])
+                else:
+                    self._read_value()
+            if part.flags == _WITH_OWN_DATA:
+                self._read_own_data()
+
+    def _read_own_data(self) -> None:
+        while (kind := self._content[self._at]) != _END:
+            if kind in (_BLOCK, _LONG_BLOCK):
+                self._at += 1
+                self._skip(self._number("B" if kind == _BLOCK else "i"))
+            else:
+                self._read_value()
+        self._at += 1

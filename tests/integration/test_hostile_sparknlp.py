@@ -1,0 +1,49 @@
+"""Saved Spark NLP models made to run code, with Spark itself there to run it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from entitymill.engines import sparknlp_model
+from entitymill.errors import ModelError
+from entitymill.settings import sections
+from unit import hostile
+
+
+def load(spark: SparkSession, directory: Path) -> None:
+    """What the engine does with a model, in its order."""
+    sparknlp_model.load(sparknlp_model.inspect(spark, str(directory)), [])
+
+
+def test_a_java_object_in_the_vocabulary_is_not_built(spark: SparkSession, tmp_path: Path) -> None:
+    directory = hostile.saved_model(tmp_path / "model", field=hostile.java_object("evil.Gadget"))
+    with pytest.raises(ModelError, match=r"part-00001 holds a Java object \(class 'evil\.Gadget'\)"):
+        load(spark, directory)
+
+
+def test_the_metadata_that_spark_reads_first_name_no_module(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil_stage.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    directory = hostile.pipeline(tmp_path / "model", "evil_stage.Stage")
+    other = hostile.pipeline(tmp_path / "other", "evil_stage.Stage", paramMap={"stageUids": ["a"], "language": "Python"})
+    # PySpark reads the one that the file system lists first.
+    for number in range(20):
+        shutil.copy(other / "metadata" / "part-00000", directory / "metadata" / f"a{number}")
+
+    with pytest.raises(ModelError, match="Spark may read either"):
+        load(spark, directory)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_detector_is_looked_at_too(spark: SparkSession, tmp_path: Path) -> None:
+    directory = hostile.detector(tmp_path / "detector")
+    (directory / "fields" / "x").mkdir(parents=True)
+    (directory / "fields" / "x" / "part-00000").write_bytes(b"SEQ")
+    with pytest.raises(ModelError, match="x/part-00000 is not a SequenceFile"):
+        sparknlp_model.load_detector(spark, sections.SegmentationSettings(model=str(directory)))

@@ -1,0 +1,185 @@
+"""Models that somebody made to do harm: each function writes one, of a few kilobytes, and returns its directory or file."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from entitymill.models import saved_fields
+from entitymill.recognition import sentences_dl_saved
+from entitymill.recognition.tagger import bundle
+from unit import tiny
+from unit.damage import repacked
+
+PIPELINE = "org.apache.spark.ml.PipelineModel"
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "models" / "demo"
+DETECTOR = ROOT / "models" / "sentence_detector"
+
+
+def changed_bundle(into: Path, name: str, change: Callable[[str], str], **manifest: object) -> Path:
+    """The carried bundle, one file of it changed, with a manifest that vouches for the change."""
+    shutil.copytree(DEMO, into, ignore=shutil.ignore_patterns("recipe"))
+    (into / name).write_text(change((into / name).read_text(encoding="utf8")), encoding="utf8")
+    said = json.loads((into / bundle.MANIFEST).read_text(encoding="utf8"))
+    del said["files"]
+    bundle.write_manifest(into, {**said, **manifest})
+    return into
+
+
+def _changed_tokenizer(into: Path, **parts: object) -> Path:
+    return changed_bundle(into, bundle.TOKENIZER, lambda text: json.dumps({**json.loads(text), **parts}))
+
+
+def network_that_crashes(into: Path) -> Path:
+    """One word of the IR is another: OpenVINO writes to a variable that is nowhere."""
+    return changed_bundle(into, bundle.NETWORK, lambda text: text.replace('type="Gelu"', 'type="Assign"', 1))
+
+
+def network_that_is_refused(into: Path) -> Path:
+    """One word of the IR is another, and OpenVINO says so when the network is compiled or run."""
+    return changed_bundle(into, bundle.NETWORK, lambda text: text.replace('type="Gelu"', 'type="Relu6"'))
+
+
+def long_window(into: Path) -> Path:
+    """The manifest promises a window of a million pieces, the network has 512 positions."""
+    return changed_bundle(into, bundle.LABELS, str, max_length=bundle.LONGEST_WINDOW)
+
+
+def growing_tokenizer(into: Path, letter: str = "e") -> Path:
+    """Every such letter of a text becomes a billion."""
+    more = {"type": "Replace", "pattern": {"String": letter}, "content": letter * 1000}
+    return _changed_tokenizer(into, normalizer={"type": "Sequence", "normalizers": [more] * 3})
+
+
+def panicking_tokenizer(into: Path) -> Path:
+    """The package tokenizers panics over it when it is read."""
+    return _changed_tokenizer(into, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+
+
+def nested_zip(into: Path, size: int = 400 * 2**20) -> Path:
+    """A saved Spark NLP model in a zip, whose network is a zip of nothing but zeros."""
+    model = tiny.saved_onnx(into / "saved")
+    files = {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("model.onnx", "w") as member:
+        for _ in range(size // 2**20):
+            member.write(bytes(2**20))
+    files["bert_classification_onnx"] = inner.getvalue()
+    (into / "model.zip").write_bytes(repacked(files, zipfile.ZIP_DEFLATED))
+    return into / "model.zip"
+
+
+def detector(into: Path, *, kernel: int = 8, width: int = 1, filters: int = 6, hidden: int = 1, numbers: int = 300) -> Path:
+    """A sentence detector with layers of these sizes, all weights zero."""
+    shapes = {
+        sentences_dl_saved.EMBEDDING: (numbers, width),
+        sentences_dl_saved.KERNEL: (kernel, width, filters),
+        sentences_dl_saved.FILTER_BIAS: (filters,),
+        sentences_dl_saved.HIDDEN: (filters, hidden),
+        sentences_dl_saved.HIDDEN_BIAS: (hidden,),
+        sentences_dl_saved.OUTPUT: (hidden, 1),
+        sentences_dl_saved.OUTPUT_BIAS: (1,),
+    }
+    entries, at = [], 0
+    for name, shape in sorted(shapes.items()):
+        size = 4 * math.prod(shape)
+        dimensions = b"".join(_field(2, _field(1, length)) for length in shape)
+        entries.append((name.encode(), _field(1, 1) + _field(2, dimensions) + _field(4, at) + _field(5, size)))
+        at += size
+    members = {"variables.index": _index(entries), "variables.data-00000-of-00001": bytes(at)}
+    saved = json.loads(next((DETECTOR / "metadata").glob("part-*")).read_text(encoding="utf8"))
+    saved["paramMap"]["Encoder"] = [{".": numbers - 1}]
+    (into / "metadata").mkdir(parents=True)
+    (into / "metadata" / "part-00000").write_text(json.dumps(saved), encoding="utf8")
+    (into / sentences_dl_saved.NETWORK).write_bytes(repacked(members, zipfile.ZIP_DEFLATED))
+    return into
+
+
+def wide_kernel(into: Path) -> Path:
+    """A convolution over more characters than the window has."""
+    return detector(into, kernel=20)
+
+
+def large_detector(into: Path) -> Path:
+    """Layers of a few megabytes of zeros that multiply out to 240 GB."""
+    return detector(into, kernel=1, filters=5_000, numbers=50_000)
+
+
+def large_numbers(into: Path) -> Path:
+    """Characters with numbers that do not fit into 16 bits."""
+    return detector(into, numbers=70_000, kernel=1, filters=1)
+
+
+def _varint(value: int) -> bytes:
+    found = b""
+    while value > 0x7F:
+        found += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return found + bytes([value])
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    """A field of a protocol buffer."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _index(entries: list[tuple[bytes, bytes]]) -> bytes:
+    """A checkpoint's index, of one block: LevelDB's table format."""
+
+    def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
+        content = b"".join(b"\0" + _varint(len(key)) + _varint(len(value)) + key + value for key, value in pairs)
+        return content + struct.pack("<II", 0, 1)
+
+    def handle(offset: int, size: int) -> bytes:
+        return _varint(offset) + _varint(size)
+
+    data = block(entries)
+    top = block([(b"z", handle(0, len(data)))])
+    footer = handle(0, 0) + handle(len(data) + 5, len(top))
+    return data + bytes(5) + top + bytes(5) + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+
+
+def java_object(name: str, flags: int = 2) -> bytes:
+    """The stream of an object without fields."""
+    return b"\xac\xed\0\5sr" + struct.pack(">H", len(name)) + name.encode() + bytes(8) + bytes([flags]) + b"\0\0xp"
+
+
+def saved_model(into: Path, *, field: bytes | None = None, **files: bytes) -> Path:
+    """A saved Spark NLP model with one more record in its vocabulary, and more files: a__b stands for a/b."""
+    model = tiny.saved_onnx(into)
+    if field is not None:
+        (model / "fields" / "vocabulary" / "part-00001").write_bytes(saved_fields.write_records([field]))
+    for name, content in files.items():
+        path = model / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return model
+
+
+def smuggled_field(record: bytes) -> bytes:
+    """A field whose one record, a string, holds a sync marker and another record: what Hadoop reads of its second half."""
+    sync = b"0123456789abcdef"
+    inner = struct.pack(">i", -1) + sync + struct.pack(">iii", 4 + len(record), 0, len(record)) + record
+    text = inner.ljust(200, b"x")
+    outer = b"\xac\xed\0\5t" + struct.pack(">H", len(text)) + text
+    header = saved_fields.write_records([])
+    return header[:-16] + sync + struct.pack(">iii", 4 + len(outer), 0, len(outer)) + outer
+
+
+def pipeline(into: Path, kind: str, **metadata: object) -> Path:
+    """A saved pipeline of one stage of a class."""
+    for directory, said in ((into, {"class": PIPELINE, "paramMap": {"stageUids": ["a"]}}), (into / "stages" / "0_a", {})):
+        (directory / "metadata").mkdir(parents=True)
+        content = {"uid": "a", "class": kind, "paramMap": {}, "defaultParamMap": {}, "timestamp": 0, "sparkVersion": "3.5.0"}
+        (directory / "metadata" / "part-00000").write_text(json.dumps({**content, **said, **metadata}) + "\n")
+        metadata = {}
+    return into

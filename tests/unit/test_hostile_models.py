@@ -1,0 +1,112 @@
+"""Models made to do harm: each ends the command with exit code 5 and a sentence that names it, within memory and disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from entitymill.engines import isolation
+from entitymill.engines.openvino import FACTORY
+from entitymill.engines.worker import Run
+from entitymill.errors import ModelError
+from entitymill.recognition.tagger import Execution, bundle
+from unit import hostile
+
+MOST_MEMORY = 5 * 2**30
+"""Bytes that any process of a command may have: above what any may take, below what the hostile ones ask for."""
+MOST_WRITTEN = 64 * 2**20
+TEXT = "They met in Paris."
+COMMAND = "import sys; from entitymill.cli import main; sys.exit(main())"
+
+
+def run(directory: Path, *arguments: object) -> tuple[int, str]:
+    """Exit code of a command and what it said, as one line; the limits end it where the command's own do not."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2 * MOST_MEMORY, 2 * MOST_MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    directory.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(directory), "PYTHONPATH": str(hostile.ROOT / "jobs")}
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    ended = subprocess.run(  # this very interpreter
+        command, capture_output=True, text=True, check=False, env=environment, preexec_fn=limit, timeout=300
+    )
+    return ended.returncode, " ".join((ended.stdout + ended.stderr).split())
+
+
+def assert_refused(said: str, code: int, named: str) -> None:
+    """One sentence, its file, and where the stack trace is; no trace of Python's, Rust's or C++'s own."""
+    assert code == 5, said
+    sentence, _, rest = said.partition(" stack trace: ")
+    assert sentence.startswith("error: ") and named in sentence, said
+    assert " " not in rest.strip(), said
+    assert not any(word in said for word in ("Traceback", "panicked at", "terminate called", "src/")), said
+
+
+BUNDLES: list[tuple[Callable[[Path], Path], str]] = [
+    (hostile.network_that_crashes, "crashes the process that loads it (killed by SIG"),
+    (hostile.network_that_is_refused, "openvino_model.xml"),
+    (hostile.long_window, "says max_length 1048576, its openvino_model.xml has positions for 512 pieces"),
+    (hostile.growing_tokenizer, "/tokenizer.json crashes the process that loads it (killed by SIGABRT)"),
+    (hostile.panicking_tokenizer, "/tokenizer.json is not a tokenizer that can be read"),
+]
+DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
+    (hostile.wide_kernel, "a convolution over 20 characters, where a window has 11"),
+    (hostile.large_detector, "layers that multiply out to 242,000,000,000 bytes"),
+    (hostile.large_numbers, "layers that do not fit each other"),
+]
+
+
+@pytest.mark.parametrize(("make", "named"), BUNDLES, ids=lambda value: getattr(value, "__name__", ""))
+def test_tag_refuses_a_hostile_bundle(tmp_path: Path, make: Callable[[Path], Path], named: str) -> None:
+    code, said = run(tmp_path / "scratch", "tag", "--model", make(tmp_path / "model"), TEXT)
+    assert_refused(said, code, named)
+
+
+def test_a_tokenizer_that_grows_over_a_rare_letter_only_is_stopped(tmp_path: Path) -> None:
+    model = hostile.growing_tokenizer(tmp_path / "model", "\u00df")
+    assert run(tmp_path / "scratch", "tag", "--model", model, TEXT)[0] == 0
+    code, said = run(tmp_path / "scratch", "tag", "--model", model, "They met in Gie\u00dfen.")
+    assert_refused(said, code, "/model crashes over these texts, or takes far more memory than they explain")
+
+
+def test_a_worker_refuses_a_bundle_that_crashes_its_child(tmp_path: Path) -> None:
+    manifest, files = bundle.in_directory(hostile.network_that_crashes(tmp_path / "model"))
+    run_ = Run(Execution(), "rules", trim=True)
+    work = isolation.Work(FACTORY, ((files, manifest, "s3a://models/ner"), ({}, {}, ""), run_), quiet=True)
+    with pytest.raises(ModelError, match=r"^s3a://models/ner/openvino_model\.xml crashes the process that loads it"):
+        isolation.Child(work)
+
+
+@pytest.mark.parametrize(("make", "named"), BUNDLES, ids=lambda value: getattr(value, "__name__", ""))
+def test_prepare_refuses_a_hostile_bundle(tmp_path: Path, make: Callable[[Path], Path], named: str) -> None:
+    code, said = run(tmp_path / "scratch", "prepare", make(tmp_path / "model"), tmp_path / "out")
+    assert_refused(said, code, named)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "scratch"}
+
+
+@pytest.mark.parametrize(("make", "named"), DETECTORS, ids=lambda value: getattr(value, "__name__", ""))
+def test_tag_refuses_a_hostile_detector(tmp_path: Path, make: Callable[[Path], Path], named: str) -> None:
+    code, said = run(tmp_path / "scratch", "tag", "--detector-model", make(tmp_path / "detector"), TEXT)
+    assert_refused(said, code, named)
+    assert "generic_classifier_tensorflow" in said
+
+
+def test_a_detector_of_plain_sizes_is_read(tmp_path: Path) -> None:
+    code, said = run(tmp_path / "scratch", "tag", "--detector-model", hostile.detector(tmp_path / "detector"), TEXT)
+    assert (code, said) == (0, "They met in [Paris LOC].")
+
+
+def test_a_zip_in_a_zip_has_the_budget_of_the_outer_one(tmp_path: Path) -> None:
+    source = hostile.nested_zip(tmp_path)
+    assert source.stat().st_size < 200_000
+    code, said = run(tmp_path / "scratch", "prepare", source, tmp_path / "out")
+    assert_refused(said, code, "bert_classification_onnx unpacks to far more than its own size")

@@ -1,0 +1,148 @@
+"""Saved Spark NLP models made to run code: refused before Spark or Spark NLP reads any of their files."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entitymill.engines import sparknlp_files
+from entitymill.errors import ModelError
+from entitymill.models import java_streams, saved_fields
+from entitymill.platform import spark_connect, storage
+from unit import hostile, tiny
+from unit.damage import repacked
+
+TOKENIZER = hostile.ROOT / "tests" / "golden" / "saved_rules" / "part-00000"
+"""A tokenizer's rules, as Spark NLP 5.5.3 itself saved them in a pipeline."""
+
+
+@pytest.fixture(autouse=True)
+def local_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `storage` does for a local path, without a session."""
+    monkeypatch.setattr(storage, "qualify", lambda _, path: f"file:{path}")
+    monkeypatch.setattr(
+        storage,
+        "files",
+        lambda _, path: sorted((f"file:{name}", *more) for name, *more in spark_connect.local_files(Path(path))),
+    )
+
+
+def check(directory: Path) -> dict[str, Any]:
+    return sparknlp_files.check(None, str(directory), "recognition.sparknlp_model")  # type: ignore[arg-type]
+
+
+def test_good_models_pass(tmp_path: Path) -> None:
+    assert str(check(tiny.saved_onnx(tmp_path / "onnx"))["class"]).endswith("BertForTokenClassification")
+    assert check(hostile.DETECTOR)["class"] == sparknlp_files.DETECTOR
+    directory = hostile.pipeline(tmp_path / "pipeline", "com.johnsnowlabs.nlp.annotators.TokenizerModel")
+    (directory / "stages" / "0_a" / "fields" / "rules").mkdir(parents=True)
+    (directory / "stages" / "0_a" / "fields" / "rules" / "part-00000").write_bytes(TOKENIZER.read_bytes())
+    assert check(directory)["class"] == sparknlp_files.PIPELINE
+
+
+@pytest.mark.parametrize("name", ["java.net.URL", "java.util.HashMap", "[Ljava.net.URL;", "evil.Gadget", "x" * 99])
+def test_a_java_object_of_another_class_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=r"fields/vocabulary/part-00001 holds a Java object \(class .{1,300}may run code"):
+        check(hostile.saved_model(tmp_path / "model", field=hostile.java_object(name)))
+
+
+def test_a_record_that_hadoop_alone_would_see_is_refused(tmp_path: Path) -> None:
+    content = hostile.smuggled_field(hostile.java_object("java.net.URL"))
+    directory = hostile.saved_model(tmp_path / "model", **{"fields__vocabulary__part-00002": content})
+    with pytest.raises(ModelError, match="part-00002 is a damaged SequenceFile"):
+        check(directory)
+
+
+@pytest.mark.parametrize("name", ["a", "part-00001", "part-00000.gz", "a.crc", "part-00000 copy", "sub/part-00000"])
+def test_a_second_file_of_metadata_is_refused(tmp_path: Path, name: str) -> None:
+    directory = hostile.saved_model(tmp_path / "model")
+    (directory / "metadata" / name).parent.mkdir(exist_ok=True)
+    (directory / "metadata" / name).write_bytes(b"{}")
+    with pytest.raises(ModelError, match="copy the model again, from where it can be trusted"):
+        check(directory)
+
+
+def test_what_spark_hides_is_no_second_file(tmp_path: Path) -> None:
+    directory = hostile.saved_model(tmp_path / "model")
+    for name in ("_SUCCESS", ".part-00000.crc", "._SUCCESS.crc"):
+        (directory / "metadata" / name).write_bytes(b"x")
+    check(directory)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"class": "a"}\n{"class": "b"}\n', '{"class": "a", "class": "b"}\n', "[]\n", "{\n}\n", ""]
+)
+def test_metadata_that_could_be_read_in_two_ways_are_refused(tmp_path: Path, text: str) -> None:
+    directory = hostile.saved_model(tmp_path / "model")
+    (directory / "metadata" / "part-00000").write_text(text)
+    with pytest.raises(ModelError, match="metadata/part-00000 is not"):
+        check(directory)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "said"),
+    [
+        (
+            "org.apache.spark.ml.feature.SQLTransformer",
+            {},
+            "has a stage of class org.apache.spark.ml.feature.SQLTransformer",
+        ),
+        (sparknlp_files.PIPELINE, {}, "has a stage of class org.apache.spark.ml.PipelineModel"),
+        ("os.system", {"paramMap": {"stageUids": ["a"], "language": "Python"}}, "a stage written in Python"),
+        ("x", {"paramMap": {"stageUids": ["x/../../elsewhere"]}}, "does not list its stages"),
+        ("x", {"paramMap": {}}, "does not list its stages"),
+    ],
+)
+def test_a_pipeline_with_another_stage_is_refused(tmp_path: Path, kind: str, metadata: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        check(hostile.pipeline(tmp_path / "pipeline", kind, **metadata))
+
+
+def test_an_archive_that_would_be_unpacked_elsewhere_is_refused(tmp_path: Path) -> None:
+    directory = hostile.saved_model(tmp_path / "model", bert_classification_onnx=repacked({"../../out": b"x"}))
+    with pytest.raises(ModelError, match="would be unpacked outside of it"):
+        check(directory)
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(2**26))
+    (directory / "bert_classification_onnx").write_bytes(bomb.getvalue())
+    with pytest.raises(ModelError, match="unpacks to far more than its own size"):
+        check(directory)
+
+
+RULES = next(saved_fields.read_records(TOKENIZER.read_bytes(), "here"))
+
+
+@pytest.mark.parametrize("name", sorted(java_streams.ALLOWED))
+def test_an_allowed_class_has_to_be_written_as_it_writes_itself(name: str) -> None:
+    """With other flags its reader may take what follows for something else than this program does."""
+    for flags in {0, 1, 2, 3, 4, 12} - {java_streams.ALLOWED[name]}:
+        with pytest.raises(ModelError, match="holds a Java object"):
+            java_streams.check_stream(hostile.java_object(name, flags), "here")
+
+
+def test_the_function_of_another_class_is_refused() -> None:
+    java_streams.check_stream(RULES, "here")
+    reference, other = b"vq\0~\0\2", b"com.johnsnowlabs.nlp.util.regex.RegexRule"
+    assert reference in RULES
+    described = b"vr" + struct.pack(">H", len(other)) + other + bytes(8) + b"\2\0\0xp"
+    with pytest.raises(ModelError, match=r"holds a Java object \(java\.lang\.Class\)"):
+        java_streams.check_stream(RULES.replace(reference, described, 1), "here")
+
+
+@pytest.mark.parametrize("at", [*range(0, len(RULES), 97), len(RULES) - 1])
+def test_no_byte_of_a_stream_can_be_missing(at: int) -> None:
+    with pytest.raises(ModelError):
+        java_streams.check_stream(RULES[:at], "here")
+
+
+def test_a_stream_may_not_nest_without_end() -> None:
+    description = b"ur\0\x13[Ljava.lang.Object;" + bytes(8) + b"\2\0\0xp"
+    deep = b"\xac\xed\0\5" + description + b"\0\0\0\1" + b"uq\0~\0\0\0\0\0\1" * 5000 + b"p"
+    with pytest.raises(ModelError, match="not a stream of Java objects that can be read"):
+        java_streams.check_stream(deep, "here")
