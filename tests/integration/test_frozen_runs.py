@@ -222,9 +222,9 @@ def test_readers_see_published_documents_while_a_later_run_repairs(world: World)
     world.put({"d00": "Changed Once text", "x1": "Half One text"})
     run_until_death(world, "documents")
     places = {name: str(world.output / name) for name in ("entities", "documents")}
-    since = {name: DeltaTable(place).version() for name, place in places.items()}
     with private_session(world.spark, "UTC", write_confs(world.settings().output)) as own:
         maintenance.purge(Tables(own, world.settings().output), world.settings())
+    since = {name: DeltaTable(place).version() for name, place in places.items()}
     world.run(UNITS_OF_3)
     world.check()
     for name, place in places.items():

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bench.stub import stub_tagger
+from bench.stub import open_stub, stub_tagger
 from entitymill.engines.engine import Engine
 from entitymill.errors import RejectedError
 from entitymill.run import extraction
@@ -34,3 +34,19 @@ def test_too_many_publish_nothing(spark: SparkSession, tmp_path: Path, monkeypat
         extraction.extract(spark, loaded)
     tables = Tables(spark, loaded.output)
     assert [tables.read(name).count() for name in ("entities", "documents", "rejects")] == [0, 0, 2]
+
+
+def test_a_document_that_failed_once_is_tried_again_though_nothing_changed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their ids are those of `rejects`, which the run changes before it reads their texts."""
+    rows = spark.createDataFrame([(key, "Anna Berlin x") for key in "abcd"], "id string, text string")
+    rows.write.format("delta").save(f"{tmp_path}/texts")
+    loaded = chosen(tmp_path, "source.format=delta", f"source.path={tmp_path}/texts", "limits.max_reject_ratio=1")
+    monkeypatch.setattr(extraction, "open_engine", lambda *_: Engine("stub", "stub", lambda: failing))
+    assert extraction.extract(spark, loaded).rejects == {"tagger_crashed": 2}
+    monkeypatch.setattr(extraction, "open_engine", open_stub)
+    healed = extraction.extract(spark, loaded)
+    assert (healed.mode, healed.documents, healed.rejects) == ("feed", 2, {})
+    tables = Tables(spark, loaded.output)
+    assert [tables.read(name).count() for name in ("entities", "documents", "rejects")] == [8, 4, 0]

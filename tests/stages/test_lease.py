@@ -78,6 +78,7 @@ def take_and_end(tables: Tables, name: str) -> Lease:
 
 def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
     with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}) as one:
+        one.commits.prepared = True
         with pytest.raises(OutputError, match=r"run one \(on .*\) writes .*/out; run again when it is done"):
             Lease(tables, AT_ONCE, "two").__enter__()
         assert statuses(tables) == [("one", "running")]
@@ -88,6 +89,12 @@ def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
     assert two.epoch > one.epoch
     assert statuses(tables) == [("one", "done"), ("two", "done")]
     assert beating(tables) == []
+
+
+def test_a_run_that_ends_before_it_settled_leaves_that_to_the_next_one(tables: Tables) -> None:
+    """It began no change of its own; but what an earlier run left half done is still there."""
+    take_and_end(tables, "early")
+    assert not take_and_end(tables, "next").before.settled
 
 
 def test_epochs_grow_and_a_failed_run_is_recorded(tables: Tables) -> None:

@@ -138,7 +138,7 @@ def make(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
         manifest = {**_manifest(options, found, origin), "scheme": scheme}
         made = scratch / _MADE["bundle"]
         made.mkdir()
-        _make(options, found, manifest, made, unpacked, Console())
+        _make(options, found, manifest, made, unpacked, open_console())
         _try_longest(made, options.source)
         if options.to == "sparknlp":
             from entitymill.models import export

@@ -31,7 +31,6 @@ PINNED = {
     "spark.sql.parquet.binaryAsString": "false",
     "spark.sql.parquet.int96AsTimestamp": "true",
     "spark.sql.parquet.mergeSchema": "false",
-    "spark.sql.parquet.fieldId.read.enabled": "false",
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "false",
@@ -73,6 +72,8 @@ def private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str
             yield spark
         return
     copy = clone(spark)
+    # The active session's settings decide how strings such as `F.expr` takes are read; PySpark makes this one active.
+    copy.createDataFrame([], "none int")
     for key, value in chosen.items():
         copy.conf.set(key, value)
     for key in UNSET:
@@ -81,7 +82,6 @@ def private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str
         yield copy
     finally:
         with suppress(Exception):  # Spark may have been stopped meanwhile
-            # PySpark makes the session of the latest createDataFrame the active one.
             spark.createDataFrame([], "none int")
 
 

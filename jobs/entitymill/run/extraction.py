@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from entitymill.engines.engine import Engine, open_engine
-from entitymill.errors import SettingsError, StorageError
+from entitymill.errors import EntityMillError, OutputError, SettingsError, StorageError
 from entitymill.platform import spark_connect, storage
 from entitymill.platform.run_session import private_session
 from entitymill.platform.session import ADAPTIVE, configured
@@ -121,14 +121,32 @@ def _run_or_record_idle(
             with configured(spark, {} if small else for_large):
                 run.go()
         except BaseException as error:
-            if isinstance(outcome.known(error), StorageError):
+            reason = _find_reason(error, lease)
+            if isinstance(reason, StorageError):
                 lease.commits.try_once()
-            summary.error, summary.exit_code = outcome.told(error)
+            summary.error, summary.exit_code = outcome.told(reason)
             if run is not None:
                 run.record_versions()
-            raise
+            if reason is error:
+                raise
+            raise reason from error
         summary.exit_code, summary.stage = 0, "done"
         lease.end("done")
+
+
+def _find_reason(error: BaseException, lease: Lease) -> BaseException:
+    """Return why a run failed: one that lost its lease may stumble over what its successor removed."""
+    if not isinstance(error, Exception) or isinstance(error, EntityMillError):
+        return error
+    if isinstance(outcome.known(error), StorageError):
+        return outcome.known(error)
+    try:
+        lease.check_now()
+    except OutputError as lost:
+        return lost
+    except Exception:
+        log.exception("whether another run took over is not known")
+    return error
 
 
 def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:

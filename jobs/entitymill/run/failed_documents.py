@@ -40,7 +40,8 @@ def failed_once(tables: Tables, last: Row | None) -> DataFrame | None:
     if last is None or not last["rejects"] or not tables.exists("rejects"):
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
-    found = tables.read("rejects").where(theirs).select("doc_id")
+    # Pinned: the run changes `rejects` before it reads the texts of these.
+    found = tables.pinned("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
 

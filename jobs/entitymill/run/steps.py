@@ -132,7 +132,7 @@ class Run:
         feed = change_feed.read_changes_since(self.spark, self.source, last.source_version, last.source_committed)
         if feed is None:
             return None
-        rejected = None if self.tables.empty("rejects") else self.tables.read_latest("rejects")
+        rejected = None if self.tables.empty("rejects") else self.tables.pinned("rejects")
         retry = failed_documents.failed_once(self.tables, last)
         return changes.compare_feed(self.source, feed, known, rejected, policy, retry)
 

@@ -107,10 +107,11 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     """
     table = read(spark, settings)
     carried_columns.check_left_out(table.rows, settings, table.unreadable)
+    passthrough = carried_columns.check_columns(table.rows, settings)
     detail = table.detail
     return Source(
         rows=rows_of(table.rows, settings),
-        passthrough=carried_columns.check_columns(table.rows, settings),
+        passthrough=passthrough,
         version=table.version,
         identity="" if detail is None else str(detail["id"]),
         location=_location(spark, settings) if detail is None else str(detail["location"]),

@@ -130,8 +130,9 @@ class Commits:
 
     def wrote(self, name: str) -> bool:
         """Whether this run's latest commit to a table is among the table's latest."""
-        number = self._last_numbers[name]
-        return any(about.get("number") == number for about in read_notes(self._tables, name))
+        # Two runs that looked at the same `runs` have the same numbers: only the run's id tells them apart.
+        own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
+        return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def try_once(self) -> None:
         """Stop repeating commits: for a run that fails because its storage is down."""

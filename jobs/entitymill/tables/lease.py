@@ -5,6 +5,7 @@ What keeps the tables right is the epoch that a run takes with its first commit 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -84,10 +85,12 @@ class Lease:
         """
         deadline = time.monotonic() + self._limits.wait_seconds
         holder = "another run that just began"
-        while True:
+        for attempt in itertools.count():
             other = self._take()
             if other is None:
                 break
+            if not other and attempt < TRIES:  # another run came and went since the last look
+                continue
             holder = other or holder
             if time.monotonic() >= deadline:
                 raise OutputError(

@@ -88,7 +88,13 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     check_now()
     if storage.exists(spark, entities):
         _rename(tables, entities, replaced)
-    _rename(tables, written, entities)
+    try:
+        _rename(tables, written, entities)
+    except OutputError:
+        # A later run has deleted what this one wrote, and this one has moved the later one's export away.
+        recover(tables)
+        check_now()
+        raise
     before = _marker(tables, replaced)
     if before is not None and before.epoch > epoch:
         _rename(tables, entities, written)
@@ -115,5 +121,9 @@ def _marker(tables: Tables, directory: str) -> Marker | None:
 
 
 def _rename(tables: Tables, address: str, to: str) -> None:
-    if storage.exists(tables.spark, to) or not storage.rename(tables.spark, address, to):
+    try:
+        renamed = not storage.exists(tables.spark, to) and storage.rename(tables.spark, address, to)
+    except OSError:  # it is gone
+        renamed = False
+    if not renamed:
         raise OutputError(f"output.path: {address} cannot be renamed to {to}; run again.")
