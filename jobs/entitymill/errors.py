@@ -6,6 +6,11 @@ document text, entity text or a secret.
 
 from __future__ import annotations
 
+import secrets
+
+SIGNATURE = secrets.token_hex(8)
+"""Marks errors of this driver's own workers. Spark passes them on as text, and other text in it may be a document's."""
+
 
 class EntityMillError(Exception):
     """Root of every error this package raises on purpose."""
@@ -57,6 +62,11 @@ class SessionError(EntityMillError):
 
 class WorkerError(EntityMillError):
     """A worker's machine cannot tag at all, or not so many documents that it is their fault."""
+
+
+def sign(error: EntityMillError, signature: str) -> EntityMillError:
+    """Return a worker's error such that the driver knows it for one of its own workers'."""
+    return type(error)(f"[{signature}] {error}")
 
 
 def panicked(error: BaseException) -> bool:

@@ -48,7 +48,6 @@ HOSTILE = {
     "spark.sql.parquet.binaryAsString": "true",
     "spark.sql.parquet.int96AsTimestamp": "false",
     "spark.sql.parquet.mergeSchema": "true",
-    "spark.sql.parquet.fieldId.read.enabled": "true",
     "spark.sql.parquet.writeLegacyFormat": "true",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "false",
     "spark.sql.legacy.parquet.nanosAsLong": "true",

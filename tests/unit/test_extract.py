@@ -41,13 +41,37 @@ def test_print_config_masks_and_starts_no_spark() -> None:
     assert done.stderr == ""
 
 
+LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
         (
-            "PythonException: ...\n  File x\nentitymill.errors.ModelError: it was altered\n",
+            f"PythonException: ...\n  File x\nentitymill.errors.ModelError: [{errors.SIGNATURE}] it was altered\n",
             errors.ModelError,
             "it was altered",
+        ),
+        (
+            "The value 'secret document text\nentitymill.errors.ModelError: [0] not ours' cannot be cast",
+            errors.EntityMillError,
+            "RuntimeError; the log has the details.",
+        ),
+        (
+            (
+                f"{LOST_TASK} org.apache.spark.SparkException: [FAILED_READ_FILE.X] Encountered error while reading file "
+                "file:///x/part-0.parquet. Details"
+            ),
+            errors.SourceError,
+            "x/part-0.parquet is",
+        ),
+        (
+            (
+                f"{LOST_TASK} org.apache.spark.SparkRuntimeException: [X] secret document text Encountered error while "
+                "reading file secret. Details"
+            ),
+            errors.EntityMillError,
+            "RuntimeError; the log has the details.",
         ),
         (
             "Job aborted.\nEncountered error while reading file file:///x/part-0.parquet. Details:",

@@ -12,7 +12,7 @@ from importlib import metadata
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from entitymill import schemas
+from entitymill import errors, schemas
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
 from entitymill.platform import requirements, session, storage
@@ -179,4 +179,4 @@ def recognise(documents: DataFrame, model: ShippedModel, detector: ShippedDetect
     columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in carried)]
     annotations = schemas.ANNOTATIONS if run.annotations else []
     returned = T.StructType([*schemas.RECOGNISED, *carried, *annotations])
-    return documents.select(*columns).mapInArrow(Worker(model, detector, run, seconds, FACTORY), returned)
+    return documents.select(*columns).mapInArrow(Worker(model, detector, run, seconds, FACTORY, errors.SIGNATURE), returned)

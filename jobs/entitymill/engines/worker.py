@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyspark import SparkFiles
 
 from entitymill.engines import isolation, recognised_rows
-from entitymill.errors import WorkerError
+from entitymill.errors import EntityMillError, WorkerError, sign
 from entitymill.recognition.tagger import Execution, bundle
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class Worker:
     seconds: that a window of WINDOW_CHARS, or a document of it, may take; a longer one more.
     factory: of what the child does, as `isolation.Work` names it: `child.open_recognition`, or in tests a stand-in of the
         same arguments that fails on some texts.
+    signature: of the driver, `errors.SIGNATURE` there: it marks errors of this worker.
     """
 
     model: ShippedModel
@@ -94,6 +95,7 @@ class Worker:
     run: Run
     seconds: float
     factory: str
+    signature: str = ""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Recognise the documents of a task.
@@ -102,6 +104,12 @@ class Worker:
             ModelError: the model that reached this machine is not the one the driver checked.
             WorkerError: it is not a document's fault that there are no results.
         """
+        try:
+            yield from self._recognise_all(batches)
+        except EntityMillError as error:
+            raise sign(error, self.signature) from error
+
+    def _recognise_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
         work = isolation.Work(self.factory, (model, detector, self.run))

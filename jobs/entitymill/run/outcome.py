@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from entitymill.run.summary import Summary
 
 log = logging.getLogger("entitymill")
-_FROM_WORKER = re.compile(r"entitymill\.errors\.(\w+): (.+)")
+_FROM_WORKER = re.compile(rf"entitymill\.errors\.(\w+): \[{errors.SIGNATURE}\] (.+)")
+_FIRST_CAUSE = re.compile(r"\(TID \d+\) \([^()\n]*\): (?P<cause>[^\n]*)")
+"""Where Spark says what happened to a failed task; what comes after that line may quote a text."""
+_READING = re.compile(
+    r"org\.apache\.spark\.SparkException: "
+    r"(?:\[FAILED_READ_FILE|Encountered error while reading file|Could not read footer|Exception thrown in awaitResult)"
+)
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
 """In the place of a file's path."""
@@ -57,8 +63,9 @@ def known(error: BaseException) -> EntityMillError:
     fault = _storage_fault(text)
     if fault:
         return fault
-    damaged = _UNREADABLE.search(text)
-    if damaged:
+    cause = _FIRST_CAUSE.search(text)
+    damaged = _UNREADABLE.search(text if cause is None else cause["cause"])
+    if damaged and (cause is None or _READING.match(cause["cause"])):
         return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")
     return EntityMillError(f"{type(error).__name__}; the log has the details.")
 
