@@ -15,7 +15,8 @@ from entitymill.errors import SettingsError
 
 MASK = "***"
 SHOWN = frozenset({
-    "source.format", "source.where", "source.max_chars", "output.format", "output.annotations", "output.target_file_mb",
+    "source.format", "source.where", "source.max_chars", "source.time_zone", "output.format", "output.annotations",
+    "output.target_file_mb",
     "output.deletion_vectors", "output.adopt_source", "output.replace_slice", "segmentation.detector", "recognition.engine",
     "recognition.encoding", "recognition.precision", "mentions.trim", "incremental.on_fingerprint_change",
     "limits.max_reject_ratio", "limits.max_removed_ratio", "limits.batch_seconds", "limits.unit_rows", "limits.unit_mb",
