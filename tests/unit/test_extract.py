@@ -80,6 +80,8 @@ LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
         ),
         ("anything: secret document text", errors.EntityMillError, "RuntimeError; the log has the details."),
     ],
+    # The signature is another one in each process, so it must not stand in a test's name.
+    ids=["of a worker", "quoted", "of a task", "quoted in a task", "of Spark", "anything"],
 )
 def test_what_workers_and_spark_raise_gets_its_exit_code(
     text: str, kind: type[errors.EntityMillError], message: str

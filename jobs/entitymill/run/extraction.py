@@ -138,8 +138,9 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     """Return why a run failed: one that lost its lease may stumble over what its successor removed."""
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
-    if isinstance(outcome.known(error), StorageError):
-        return outcome.known(error)
+    known = outcome.known(error)
+    if isinstance(known, StorageError):
+        return known
     try:
         lease.check_now()
     except OutputError as lost:

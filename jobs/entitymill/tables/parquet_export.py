@@ -99,7 +99,6 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     if before is not None and before.epoch > epoch:
         _rename(tables, entities, written)
         _rename(tables, replaced, entities)
-        check_now()
     check_now()
     for prefix in (_WRITTEN, _REPLACED):
         for name in tables.hidden(prefix):

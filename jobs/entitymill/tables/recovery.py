@@ -8,13 +8,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from entitymill.source.policy import PENDING
 from entitymill.tables import table_setup, unit_tables
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
-PENDING = "pending"
-"""Status of a document in `documents` whose mentions are not known to be all there."""
 
 
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
