@@ -73,6 +73,12 @@ class World:
         self._table.delete(f"id = '{key}'")
         del self.rows[key]
 
+    def delete_all(self, keys: list[str]) -> None:
+        gone = self.spark.createDataFrame([(key,) for key in keys], "id string").coalesce(1)
+        self._table.alias("t").merge(gone.alias("s"), "t.id = s.id").whenMatchedDelete().execute()
+        for key in keys:
+            del self.rows[key]
+
     def settings(self, *overrides: str) -> settings.Settings:
         # Of a few documents one that goes, or is refused, is many.
         few = ["spark.partitions=1", "limits.max_removed_ratio=0.3", "limits.max_reject_ratio=0.5"]

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from entitymill import cli
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
-from entitymill.errors import SettingsError
+from entitymill.errors import SettingsError, SourceError
 from entitymill.reporting import console_text, marked_text, terminal
 from entitymill.reporting.progress import sentence
 from entitymill.run.dry_runs import Plan
@@ -80,9 +80,9 @@ def test_a_log_that_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     def work(start_log: Callable[[str | None], str]) -> None:
         start_log(common.STDERR)
         logging.getLogger("entitymill").info("model %s", STEERING)
-        raise ValueError(STEERING)
+        raise SourceError(STEERING)
 
-    assert common.reporting(work, "") == 1
+    assert common.reporting(work, "") == 3
     said = capsys.readouterr().err
     assert not _CONTROLS.search(said)
     assert said.count(SHOWN) >= 2

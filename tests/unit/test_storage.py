@@ -22,21 +22,33 @@ REFUSED = (
     [
         (
             REFUSED,
-            "s3a://lake/out: the storage cannot be reached (Connect to 127.0.0.1:9 [/127.0.0.1] failed: Connection ref",
+            "s3a://lake: the storage cannot be reached (Connection refused)",
         ),
         (
             "java.nio.file.AccessDeniedException: s3a://lake/a: Forbidden",
-            "s3a://lake/a: the storage refuses these credentials",
+            "s3a://lake: the storage refuses these credentials",
         ),
         (
             "java.net.UnknownHostException: account.dfs.core\n\tat org.apache.hadoop.fs.azurebfs.X",
-            "source, model or output: the storage cannot be reached (account.dfs.core)",
+            "source, model or output: the storage cannot be reached (UnknownHost)",
         ),
-        ("AWSStatus500Exception: open s3a://lake/b: 500", "s3a://lake/b: the storage answers with errors"),
+        ("AWSStatus500Exception: open s3a://lake/b: 500", "s3a://lake: the storage answers with errors"),
     ],
 )
-def test_a_storage_that_fails_is_named(text: str, expected: str) -> None:
+def test_a_storage_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
+    monkeypatch.setattr(storage, "_roots", {"s3a://lake"})
     assert str(storage.storage_fault(text)).startswith(expected)
+
+
+def test_only_addresses_that_this_program_uses_are_named() -> None:
+    quoting = (
+        "value 'com.amazonaws Unable to execute HTTP request: my secret\ns3a://secret/a' AccessDeniedException: s3a://secret"
+    )
+    assert "secret" not in str(storage.storage_fault(quoting))
+    assert "secret" not in str(storage.storage_fault(quoting.partition("Access")[0]))
+    assert str(storage.storage_fault(REFUSED, "s3a://lake/out")).startswith(
+        "s3a://lake/out: the storage cannot be reached (Connect to 127.0.0.1:9 [/127.0.0.1] failed: Connection refused)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 from entitymill import settings as settings_module
 from entitymill.errors import SettingsError
-from entitymill.reporting.console_text import VisibleFormatter, open_console
+from entitymill.reporting.console_text import SafeFormatter, open_console
 from entitymill.run import outcome
 
 log = logging.getLogger("entitymill")
@@ -120,7 +120,7 @@ def _log_to(path: str | None) -> tuple[logging.Handler, str]:
             handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
         except OSError as error:
             raise SettingsError(f"log: {file} cannot be written: {error.strerror}.") from error
-    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

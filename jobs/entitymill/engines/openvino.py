@@ -16,6 +16,7 @@ from entitymill import errors, schemas
 from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, SettingsError
 from entitymill.platform import requirements, session, storage
+from entitymill.platform.private_directories import scratch_directory
 from entitymill.recognition import sentences, sentences_dl_saved
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
@@ -33,7 +34,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     Raises:
         ModelError: it is missing, incomplete, or differs from its manifest.
     """
-    scratch = session.scratch("entitymill-model-")
+    scratch = scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
     names, place = manifest.shipped(), storage.driver_first(path).rstrip("/")
     for name, shipped in names.items():
@@ -56,7 +57,7 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
     """
     if not wanted:
         return
-    copy = session.scratch("entitymill-labels-") / bundle.LABELS
+    copy = scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
@@ -73,7 +74,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     Raises:
         ModelError: there is none.
     """
-    copy, place = session.scratch("entitymill-manifest-") / bundle.MANIFEST, storage.driver_first(path).rstrip("/")
+    copy, place = scratch_directory("entitymill-manifest-") / bundle.MANIFEST, storage.driver_first(path).rstrip("/")
     try:
         there = storage.exists(spark, place)
     except OSError as error:
@@ -145,7 +146,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     """
     if settings.detector != "dl":
         return ShippedDetector({}, settings.detector, {}, _without_files(settings.detector))
-    scratch = session.scratch("entitymill-detector-")
+    scratch = scratch_directory("entitymill-detector-")
     names, digests = {}, {}
     try:
         for name, address in _detector_files(spark, settings).items():

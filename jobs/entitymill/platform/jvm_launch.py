@@ -46,6 +46,19 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
                 os.environ[_ARGUMENTS] = before
 
 
+def file_properties() -> dict[str, str]:
+    """Return the properties of the file that spark-submit would read: PYSPARK_SUBMIT_ARGS names it, or it is Spark's own."""
+    _, file = _without_properties_file(shlex.split(os.environ.get(_ARGUMENTS) or "pyspark-shell"))
+    return parse_properties(file.read_text(encoding="utf8")) if file.is_file() else {}
+
+
+def parse_properties(text: str) -> dict[str, str]:
+    """Return the properties of a file such as spark-defaults.conf: a key, white space or `=`, and a value in each line."""
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (re.split(r"\s*[=:]\s*|\s+", line, maxsplit=1) for line in lines if line and not line.startswith(("#", "!")))
+    return {key: value.strip() for key, value in (pair for pair in pairs if len(pair) > 1)}
+
+
 def _without_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
     """Take the properties file out of spark-submit's arguments; without one it is Spark's default."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import importlib.util
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +19,8 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import SessionError
 from entitymill.platform import requirements, spark_connect
-from entitymill.platform.jvm_launch import launch_jvm
+from entitymill.platform.jvm_launch import file_properties, launch_jvm, parse_properties
+from entitymill.platform.private_directories import scratch_directory, spark_local_directory
 from entitymill.settings.sections import SparkSettings
 
 DEFAULTS = "conf/spark-defaults.conf"
@@ -112,6 +110,7 @@ def _start(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     builder = SparkSession.builder.appName(name).master(settings.master)
     local = _local(settings.master, brief=brief)
     properties = {**_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
+    properties |= spark_local_directory({**file_properties(), **properties})
     for key, value in properties.items():
         builder = builder.config(key, value)
     try:
@@ -135,13 +134,10 @@ def _jars(settings: SparkSettings) -> list[str]:
 
 
 def _defaults() -> dict[str, str]:
-    """spark-defaults.conf as spark-submit would read it: the package carries it, too."""
+    """Read the package's own spark-defaults.conf as spark-submit would."""
     path = _PACKAGE / DEFAULTS
-    if not path.is_file():  # the package is in a zip
-        return {}
-    lines = (line.strip() for line in path.read_text(encoding="utf8").splitlines())
-    pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
-    return {key: value.strip() for key, value in pairs}
+    # In a zip there is none.
+    return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
 def _local(master: str, *, brief: bool) -> dict[str, str]:
@@ -206,7 +202,7 @@ def ship_package(spark: SparkSession) -> None:
         return
     sources = sorted(_PACKAGE.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-    archive = scratch("entitymill-code-") / f"entitymill-{digest}.zip"
+    archive = scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"
     # Reproducible archives date their files to 1970, of which a zip knows nothing.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
@@ -214,18 +210,11 @@ def ship_package(spark: SparkSession) -> None:
     send(spark, archive, code=True)
 
 
-def scratch(prefix: str) -> Path:
-    """A directory that lasts as long as this process: Spark's file server reads from it."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return directory
-
-
 def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     """Distribute a file under its name, which must tell its content: Spark refuses a second file of one name.
 
     Args:
-        file: in a `scratch` directory.
+        file: in a `scratch_directory`.
         code: whether it is a zip of Python modules, to be put on the workers' path.
     """
     key = (spark_connect.session_id(spark), file.name)

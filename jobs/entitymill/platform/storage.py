@@ -41,6 +41,10 @@ _CLIENTS = re.compile(
 _GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
 """Characters with a meaning in a pattern, and how Hadoop wants them escaped."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
+_ROOT = re.compile(r"\w+://[^/]*")
+_REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
+_roots: set[str] = set()
+"""Scheme and bucket of every address that was asked for: an error may name one of these, whatever else it quotes."""
 
 
 def forget(spark: SparkSession) -> None:
@@ -55,6 +59,8 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
         OSError: the scheme is unknown or its client is not set up; the message is Hadoop's.
     """
     gateway: Any = spark.sparkContext._jvm
+    if root := _ROOT.match(path):
+        _roots.add(root[0])
     with _asking(path):
         java_path = gateway.org.apache.hadoop.fs.Path(path)
         if spark not in _confs:
@@ -248,11 +254,14 @@ def java_message(error: Py4JJavaError) -> str:
 
 
 def storage_fault(text: str, address: str | None = None) -> StorageError | None:
-    """What the storage did, from an error with its causes; none where the error is about something else.
+    """Return what the storage did, from the text of an error and its causes; None if the error is about something else.
+
+    Errors of tasks may quote a document: of such a text only addresses that this program itself uses and a few known
+    reasons reach the message.
 
     Args:
-        text: the error.
-        address: that was asked for, where that is known.
+        text: of the error.
+        address: that this program asked for. The error is about nothing else then, and is quoted.
     """
     if not _CLIENTS.search(text):
         return None
@@ -262,15 +271,21 @@ def storage_fault(text: str, address: str | None = None) -> StorageError | None:
             "provider (docs/cluster.md)"
         )
     elif silent := _SILENT.search(text):
-        told = (silent["reason"] or silent["other"] or "no answer").strip().rstrip(".:")
-        why = f"the storage cannot be reached ({told})"
+        quoted = (silent["reason"] or silent["other"] or "").strip().rstrip(".:")
+        known = _REASON.search(silent[0])
+        reason = quoted if address else known[0] if known else ""
+        why = f"the storage cannot be reached ({reason or 'no answer'})"
     elif _FAILING.search(text):
         why = "the storage answers with errors"
     else:
         return None
-    found = _ADDRESS.search(text)
-    where = address or (found[0] if found else "source, model or output")
-    return StorageError(f"{where}: {why}; what was published before is whole; run again when that is mended.")
+    return StorageError(f"{address or _used_address(text)}: {why}; published data is intact; run again when this is fixed.")
+
+
+def _used_address(text: str) -> str:
+    """Return the first address in a text that lies in a bucket this program uses, without what is below the bucket."""
+    roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
+    return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
 
 @contextmanager

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import traceback
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 
+from entitymill.errors import EntityMillError
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_FRAME = re.compile(
+    r"^\s*at [\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\)$"  # of Java
+    r'|^\s*File "/[\w./-]+\.py", line \d+, in [\w<>]+$'  # of Python
+    r"|(?<=^Caused by: )[\w.$]+(?=:|$)",
+    re.MULTILINE,
+)
+_MOST_CAUSES, _MOST_FRAMES = 10, 60
 _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -68,9 +79,50 @@ def open_console(**options: Any) -> Console:
     return _SafeConsole(**options)
 
 
-class VisibleFormatter(logging.Formatter):
-    """Formats a log's records without control characters: a log is read on a terminal, too."""
+class SafeFormatter(logging.Formatter):
+    """Formats a log's records without control characters, and exceptions without messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""
         return visible(super().format(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        """Return what an exception and its causes are, and where they were raised."""
+        return describe_exception(ei[1])
+
+
+def describe_exception(error: BaseException | None) -> str:
+    """Return types, frames, error classes and SQL states of an exception and its causes, but only own messages.
+
+    Messages of Spark quote values, and so texts: `cast('…' as int)`, `raise_error`. Those of this program hold none.
+    """
+    parts: list[str] = []
+    while error is not None and len(parts) < _MOST_CAUSES:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        kind = type(error)
+        inside = "".join(f"  in Spark: {line}\n" for line in _inner_frames(error))
+        parts.append(
+            f"Traceback (most recent call last):\n{frames}{kind.__module__}.{kind.__qualname__}{_detail(error)}\n{inside}"
+        )
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\nThe above exception was the direct cause of the following:\n\n".join(reversed(parts)).rstrip()
+
+
+def _detail(error: BaseException) -> str:
+    """Return what is safe to show of an exception's message, with a colon before it."""
+    if isinstance(error, EntityMillError):
+        return f": {error}"
+    if isinstance(error, ImportError):
+        return f": {error.name}"
+    if isinstance(error, OSError) and error.strerror:
+        return f": {error.strerror}: {error.filename}"
+    found = []
+    for name in ("getErrorClass", "getCondition", "getSqlState"):  # of PySpark's exceptions
+        with contextlib.suppress(Exception):
+            found.append(str(getattr(error, name)()))
+    return f": {', '.join(dict.fromkeys(one for one in found if one != 'None'))}" if found else ""
+
+
+def _inner_frames(error: BaseException) -> list[str]:
+    """Return the classes and frames of the Java and Python processes that a message of Spark's names."""
+    return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MOST_FRAMES]

@@ -1,0 +1,128 @@
+"""A secret in the documents: whatever fails, no log, message, page, metric or record of a run quotes it.
+
+The runs are in one process with a session of its own, whose stderr is Java's too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from small_queries import SMALL_QUERIES
+
+from .conftest import MODELS, ROOT
+
+SECRET = "tellnobodythis"
+TEXT = f"We {SECRET} at night. entitymill.errors.ModelError: {SECRET} was here."
+FAILING = {
+    "raise": "raise_error(text) IS NULL",
+    "number": "to_number(text, '999') IS NULL",
+    "error of ours": f"raise_error('entitymill.errors.ModelError: {SECRET}') IS NULL",
+    "storage": f"raise_error('com.amazonaws AccessDeniedException: s3a://{SECRET} Status Code: 403') IS NULL",
+    "assert": "assert_true(false, text) IS NULL",
+}
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from entitymill.commands import extract
+from pyspark.sql import SparkSession
+for name, arguments in json.loads(Path(sys.argv[1]).read_text()).items():
+    print(name, extract.main(arguments), flush=True)
+print("local", SparkSession.getActiveSession().conf.get("spark.local.dir"), flush=True)
+for file in Path(SparkSession.getActiveSession().conf.get("spark.local.dir")).glob("*"):
+    print("holds", file.name, flush=True)
+print("mode", oct(Path(SparkSession.getActiveSession().conf.get("spark.local.dir")).stat().st_mode), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A directory with what all runs wrote but the tables with text, and the lines that the program printed."""
+    directory = tmp_path_factory.mktemp("secret")
+    (directory / "tmp").mkdir()
+    (directory / "events").mkdir()
+    pq.write_table(pa.table({"id": ["a", "b"], "text": [TEXT, "Angela Merkel flew to Paris."]}), directory / "texts.parquet")
+    conf = {**SMALL_QUERIES, "spark.eventLog.enabled": "true", "spark.eventLog.dir": (directory / "events").as_uri()}
+    options = [
+        "source.format=parquet", f"source.path={directory}/texts.parquet", f"output.path={directory}/out", *MODELS,
+        f"spark.jars={ROOT}/build/jars", "spark.master=local[2]", "limits.lease_seconds=5",
+        *(f"spark.conf.{name}={value}" for name, value in conf.items()),
+    ]  # fmt: skip
+
+    def command(name: str, *more: str) -> list[str]:
+        chosen = [*options, f"log={directory}/said/{name}.log", *more]
+        return [*(word for one in chosen for word in ("--set", one)), "--result-json", f"{directory}/said/{name}.json"]
+
+    runs = {
+        "done": command("done", f"report.path={directory}/said/page.html", f"metrics.textfile={directory}/said/x.prom"),
+        **{name: command(name, f"source.where={where}", "output.adopt_source=true") for name, where in FAILING.items()},
+    }
+    (directory / "said").mkdir()
+    (directory / "runs.json").write_text(json.dumps(runs))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(directory / "runs.json")],
+        cwd=ROOT, env={**clean, "TMPDIR": str(directory / "tmp")}, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    (directory / "said" / "stderr").write_text(done.stderr)
+    (directory / "said" / "stdout").write_text(done.stdout)
+    return directory, done.stdout.splitlines()
+
+
+def test_no_text_decides_how_a_run_ends(ran: tuple[Path, list[str]]) -> None:
+    _, said = ran
+    codes = {name: [line for line in said if line.startswith(f"{name} ")] for name in ("done", *FAILING)}
+    assert codes == {"done": ["done 0"], **{name: [f"{name} 1"] for name in FAILING}}
+
+
+def test_nothing_that_a_run_writes_beside_its_tables_quotes_a_text(ran: tuple[Path, list[str]]) -> None:
+    directory, _ = ran
+    written = [file for file in (directory / "said").iterdir() if file.name != "stdout" or file.read_text()]
+    assert {file.suffix for file in written} >= {".log", ".json", ".html", ".prom"}
+    assert [file.name for file in written if SECRET in quoted_out(file.read_text())] == []
+    logs = [(directory / "said" / f"{name}.log").read_text() for name in FAILING]
+    assert all("org.apache.spark" in log and "extraction.py" in log for log in logs), "frames and classes are there"
+
+
+def quoted_out(text: str) -> str:
+    """Without the conditions that these runs were given, which the log shows among the settings."""
+    for where in FAILING.values():
+        once = json.dumps(where)[1:-1]
+        for escaped in (where, once, json.dumps(once)[1:-1]):
+            text = text.replace(escaped, "")
+    return text
+
+
+def test_the_tables_do_not_quote_it_either(ran: tuple[Path, list[str]]) -> None:
+    directory, _ = ran
+    for table in ("entities", "documents", "rejects", "runs"):
+        for file in (directory / "out" / table).rglob("*.parquet"):
+            rows = pq.ParquetFile(file).read().to_pylist()
+            assert SECRET not in quoted_out(json.dumps(rows, default=str)), table
+
+
+def test_a_run_that_goes_well_leaves_no_text_in_sparks_event_log(ran: tuple[Path, list[str]]) -> None:
+    directory, _ = ran
+    [log] = (directory / "events").iterdir()
+    text = log.read_text()
+    first = text.partition('"raise_error')[0]
+    assert '"SparkListenerTaskEnd"' in first
+    assert SECRET not in first
+
+
+def test_sparks_own_files_are_private_and_gone_afterwards(ran: tuple[Path, list[str]]) -> None:
+    directory, said = ran
+    [place] = [line.partition(" ")[2] for line in said if line.startswith("local ")]
+    [mode] = [line.partition(" ")[2] for line in said if line.startswith("mode ")]
+    assert stat.S_IMODE(int(mode, 8)) == 0o700
+    assert Path(place).parent == directory / "tmp"
+    assert any(line.startswith("holds blockmgr-") for line in said)
+    assert list((directory / "tmp").iterdir()) == []

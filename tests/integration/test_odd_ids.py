@@ -1,0 +1,56 @@
+"""Ids that look like SQL, formats, variables, patterns or escapes, in units below and above the limit of one condition."""
+
+from __future__ import annotations
+
+import pytest
+
+from entitymill.tables.publisher import FEW
+
+from .stub_world import World, world
+
+__all__ = ["world"]
+SHAPES = (
+    "{{source}} {n}",
+    "{{source.sparkSession.version}}{n}",
+    "{{{n:08}-1111-2222-3333-444455556666}}",
+    "{{}}{n}",
+    "{{view}}{n}",
+    "${{spark.app.name}}{n}",
+    "x'{n}",
+    'x"{n}',
+    "x`{n}",
+    "\\{n}\\",
+    "\\u0041{n}",
+    "a\x00b{n}",
+    "%s%d_{n}",
+    "{n}; DROP TABLE x --",
+    "/* {n} */",
+    "\n\t{n}\r",
+    "\U0001f600{n}",
+    "e\u0301{n}",
+)
+LONG = "x" * 5_000
+
+
+def odd_ids(number: int) -> list[str]:
+    return [LONG, *(SHAPES[at % len(SHAPES)].format(n=at) for at in range(number - 1))]
+
+
+@pytest.mark.parametrize("number", [len(SHAPES) * 3, FEW + 200], ids=["few", "many"])
+def test_odd_ids_are_stored_changed_and_removed(world: World, number: int) -> None:
+    ids = odd_ids(number)
+    assert len(set(ids)) == number
+    world.create({key: f"Name{at} Town{at} text" for at, key in enumerate(ids)})
+    world.run()
+    world.check()
+
+    world.put({key: f"New{at} Place{at} text" for at, key in enumerate(ids)})
+    world.run()
+    world.check()
+
+    gone = ids[::5]
+    world.delete_all(gone)
+    world.put({key: f"Last{at} Place{at} text" for at, key in enumerate(ids) if key not in set(gone)})
+    assert world.run().removed == len(gone)
+    world.check()
+    assert world.run().units == 0

@@ -1,0 +1,114 @@
+"""Values never become part of an SQL statement's text: names are quoted, values are parameters or come in DataFrames."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).parents[2] / "jobs"
+QUOTING = {"reference", "named", "quoted_in", "quoted_part", "literal", "_reference", "_listed", "_named"}
+"""Functions whose result is quoted."""
+SAFE = {
+    ("layout", "limit"): "made of an int",
+    ("layout", "hint"): "constant text and the name of a column of ours",
+    ("reader", "limit"): "an int",
+    ("layout", "condition"): "made by callers of quoted names and literals; for DELETE constants only",
+    ("layout", "inside"): "constant text with parameters",
+    ("layout", "names"): "joined from quoted_part",
+    ("layout", "values"): "joined from quoted_part",
+    ("layout", "changes"): "joined from quoted_part",
+    ("layout", "same"): "one of two operators",
+    ("layout", "schema"): "from quoted_in",
+    ("maintenance", "order"): "constant text",
+    ("maintenance", "hours"): "a float",
+    ("privacy", "named"): "from _named",
+    ("table_setup", "name"): "from quoted_in",
+    ("table_setup", "columns"): "joined from _column, which quotes",
+    ("table_setup", "partitions"): "constant text",
+}
+"""(module, variable) -> why it may stand in a statement."""
+VERBS = tuple(
+    f"{verb} "
+    for verb in [
+        "SELECT",
+        "DELETE",
+        "UPDATE",
+        "MERGE",
+        "INSERT",
+        "CREATE",
+        "ALTER",
+        "DROP",
+        "DESCRIBE",
+        "OPTIMIZE",
+        "VACUUM",
+        "REORG",
+        "SHOW",
+    ]
+)
+
+
+def f_strings(module: Path) -> Iterator[ast.JoinedStr]:
+    """Yield the f-strings of a module that are SQL statements."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf8"))):
+        if isinstance(node, ast.JoinedStr):
+            first = node.values[0]
+            if isinstance(first, ast.Constant) and str(first.value).lstrip().startswith(VERBS):
+                yield node
+
+
+def unsafe(module: str, node: ast.JoinedStr) -> list[str]:
+    """Return the parts of a statement that are neither quoted nor known to be safe."""
+    found = []
+    for part in node.values:
+        if isinstance(part, ast.FormattedValue):
+            value = part.value
+            if isinstance(value, ast.Call):
+                name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+                safe = name in QUOTING
+            else:
+                safe = isinstance(value, ast.Name) and (module, value.id) in SAFE
+            if not safe:
+                found.append(ast.unparse(value))
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(JOBS.rglob("*.py"))
+
+
+def test_only_quoted_names_stand_in_statements() -> None:
+    checked = {(path.stem, node.lineno): unsafe(path.stem, node) for path in modules() for node in f_strings(path)}
+    assert len(checked) >= 12, "this test would see nothing"
+    assert {place: parts for place, parts in checked.items() if parts} == {}
+
+
+def test_the_formatter_of_pyspark_sees_constant_text_only() -> None:
+    """`spark.sql(text, name=frame)` formats its text: braces in a value would be replaced, or looked up in Python."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sql":
+                frames = [word.arg for word in node.keywords if word.arg != "args"]
+                assert not frames or (path.stem == "layout" and frames == ["frame"]), f"{path}:{node.lineno}"
+    [sized] = [
+        node
+        for node in ast.walk(ast.parse((JOBS / "entitymill/tables/layout.py").read_text(encoding="utf8")))
+        if isinstance(node, ast.FunctionDef) and node.name == "sized"
+    ]
+    assert "SELECT /*+ {hint} */ * FROM {{frame}}" in ast.unparse(sized)
+
+
+@pytest.mark.parametrize(
+    ("statement", "parts"),
+    [
+        ("f'DELETE FROM {self.reference(name)} WHERE id = {key}'", ["key"]),
+        ("f'DELETE FROM {table.name}'", ["table.name"]),
+        ("f'SELECT {quoted_part(x)} FROM {str(y)}'", ["str(y)"]),
+    ],
+)
+def test_this_test_finds_values(statement: str, parts: list[str]) -> None:
+    node = ast.parse(statement, mode="eval").body
+    assert isinstance(node, ast.JoinedStr)
+    assert unsafe("any", node) == parts
