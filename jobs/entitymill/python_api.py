@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
-from entitymill.recognition.tagger import Execution, Precision, bundle
+from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def load(
     detector_model: str | os.PathLike[str] | None = None,
     precision: Precision = "f32",
     trim: bool = True,
+    decoding: Decoding = "viterbi",
+    consistent_labels: bool = True,
     threads: int | None = None,
 ) -> TextTagger:
     """Load a model for texts at hand, without Spark.
@@ -136,13 +138,19 @@ def load(
             or else, in a checkout of the repository, the carried one.
         precision: of execution.
         trim: take possessive endings and stray punctuation off mentions.
+        decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
+        consistent_labels: give mentions of one text that are spelled alike the same label.
         threads: of inference; none: as many as there are cores.
 
     Raises:
         ModelError: a model is missing, altered, damaged, or does not run in that precision.
-        SettingsError: there is no such detector or precision.
+        SettingsError: there is no such detector, precision or decoding.
     """
-    for name, value, known in (("detector", detector, sentences.Kind), ("precision", precision, Precision)):
+    for name, value, known in (
+        ("detector", detector, sentences.Kind),
+        ("precision", precision, Precision),
+        ("decoding", decoding, Decoding),
+    ):
         if value not in get_args(known):
             raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(known))}.")
     directory = Path(model)
@@ -154,8 +162,9 @@ def load(
     places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])
     found = sentences.open_detector(detector, sentences.saved_files(saved) if detector == "dl" else {}, str(saved))
-    how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)))
-    return TextTagger(Recogniser(found, Tagger.load(files, manifest, how, str(directory)), trim=trim))
+    how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
+    tagger = Tagger.load(files, manifest, how, str(directory))
+    return TextTagger(Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels))
 
 
 def extract(

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from entitymill.reporting import drift, page
-from entitymill.settings.sections import ReportSettings
+from entitymill.settings.report_sections import ReportSettings
 from sample_figures import SCRIPT, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")

@@ -5,7 +5,7 @@ import pytest
 from entitymill.errors import DriftError
 from entitymill.reporting import drift
 from entitymill.reporting.page_figures import Run
-from entitymill.settings.sections import ReportSettings
+from entitymill.settings.report_sections import ReportSettings
 from sample_figures import run
 
 BOUNDS = ReportSettings()

@@ -17,7 +17,7 @@ from entitymill.reporting import drift, metrics
 from entitymill.reporting.metrics import Totals
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
-from entitymill.settings import sections
+from entitymill.settings.report_sections import ReportSettings
 from sample_figures import run
 
 MINIMAL = ["source.path=texts", "output.path=/lake/out"]
@@ -50,7 +50,7 @@ def test_a_run_that_published(tmp_path: Path) -> None:
     before = run(0, sentences=5000)
     with metrics.kept(loaded(f"metrics.textfile={file}")) as known:
         known.summary = summary()
-        known.drift = drift.compare(run(1, by_label={"PER": 1000}), [before], sections.ReportSettings())
+        known.drift = drift.compare(run(1, by_label={"PER": 1000}), [before], ReportSettings())
     found = values(file.read_text())
     assert found["entitymill_run_success",] == 1
     assert found["entitymill_run_exit_code",] == 0

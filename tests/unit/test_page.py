@@ -11,7 +11,7 @@ import pytest
 
 from entitymill.reporting import drift, page, plots
 from entitymill.reporting.page_figures import Days
-from entitymill.settings.sections import ReportSettings
+from entitymill.settings.report_sections import ReportSettings
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 
 LINKS = ("src", "href", "srcset", "action", "data", "xlink:href")

@@ -40,7 +40,8 @@ def open_recognition(
         for name, digest in digests.items():
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(run.detector, files, where)
-        recogniser = Recogniser(opened, Tagger.load(model[0], model[1], run.execution, model[2]), trim=run.trim)
+        tagger = Tagger.load(model[0], model[1], run.execution, model[2])
+        recogniser = Recogniser(opened, tagger, trim=run.trim, consistent_labels=run.consistent_labels)
         recogniser(pa.array(_HARMLESS))
     gc.freeze()  # what is loaded stays: no collection need look at it
 

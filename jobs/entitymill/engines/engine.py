@@ -20,7 +20,7 @@ from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised whenever a change of this code changes what a given model finds in a given text."""
 
 
@@ -79,8 +79,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     openvino.check_labels(spark, settings.model.path, settings.entities.named)
     check_precision(wanted.precision, manifest.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
-    execution = Execution(wanted.precision, wanted.encoding, threads)
-    run = Run(execution, settings.segmentation.detector, settings.trims, settings.output.annotations)
+    execution = Execution(wanted.precision, wanted.encoding, threads, settings.decoding)
+    consistent = settings.makes_labels_consistent
+    run = Run(execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent)
     parts = {
         "detector": openvino.detector_identity(spark, settings.segmentation),
         "model": manifest.digest(),
@@ -125,7 +126,11 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
         "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
         **_shape(settings),
     }
-    how = {"trim": settings.trims, "annotations": settings.output.annotations}
+    how = {
+        "trim": settings.trims,
+        "annotations": settings.output.annotations,
+        "consistent_labels": settings.makes_labels_consistent,
+    }
     return Engine(saved.name, _fingerprint(parts), lambda: lambda rows: sparknlp.recognise(rows, pipeline, **how))
 
 
@@ -135,7 +140,8 @@ def _shape(settings: Settings) -> dict[str, Any]:
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Where nothing is chosen, outputs of before stay as they are.
     chosen = settings.entities.model_dump(mode="json", exclude_defaults=True)
-    return {"trim": settings.trims, **carried, **annotations, **({"entities": chosen} if chosen else {})}
+    tags = {"decoding": settings.decoding, "consistent_labels": settings.makes_labels_consistent}
+    return {"trim": settings.trims, **tags, **carried, **annotations, **({"entities": chosen} if chosen else {})}
 
 
 def _fingerprint(parts: dict[str, Any]) -> str:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's pack
     from entitymill.engines.sparknlp_model import Pipeline
 
 
-def recognise(rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool) -> DataFrame:
+def recognise(
+    rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
+) -> DataFrame:
     """Recognise documents.
 
     Args:
@@ -38,6 +40,7 @@ def recognise(rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: b
         pipeline: that tags them.
         trim: whether mentions are trimmed.
         annotations: whether to return the column `ner` and the chunks too.
+        consistent_labels: whether mentions that are spelled alike within a document get the same label.
 
     Returns:
         schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where wanted.
@@ -59,7 +62,7 @@ def recognise(rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: b
         *([F.col(pipeline.ner).alias("ner")] if annotations else []),
     ]
     returned = T.StructType([*schemas.RECOGNISED, *carried, *(schemas.ANNOTATIONS if annotations else [])])
-    return tagged.select(*columns).mapInArrow(_Join(trim, annotations), returned)
+    return tagged.select(*columns).mapInArrow(_Join(trim, annotations, consistent_labels), returned)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class _Join:
 
     trim: bool
     annotations: bool
+    consistent_labels: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -77,7 +81,9 @@ class _Join:
             segments = read_segments(batch, texts)
             tags, labels = read_tags(batch, texts, segments)
             found = recogniser.join(texts, segments, tags, labels)
-            made = recogniser.recognised(found, trim=self.trim, annotations=self.annotations)
+            made = recogniser.recognised(
+                found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
+            )
             yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.annotations)
 
 

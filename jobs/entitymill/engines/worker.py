@@ -72,12 +72,14 @@ class Run:
     """How documents are recognised.
 
     annotations: whether to return every tag as Spark NLP's annotations too.
+    consistent_labels: whether mentions that are spelled alike within a document get the same label.
     """
 
     execution: Execution
     detector: Kind
     trim: bool
     annotations: bool = False
+    consistent_labels: bool = False
 
 
 @dataclass(frozen=True)

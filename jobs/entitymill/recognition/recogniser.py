@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
+from entitymill.recognition.decoding import choose_labels
 from entitymill.recognition.mentions import Found, Spans, TagScheme, trimmed
 from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
@@ -44,11 +45,18 @@ class Recognised:
 class Recogniser:
     """A sentence detector and a tagger; one per process, not shared between threads."""
 
-    def __init__(self, detector: Detector, tagger: Tagger, *, trim: bool) -> None:
-        """`trim`: whether mentions lose a possessive ending and stray punctuation at their ends."""
+    def __init__(self, detector: Detector, tagger: Tagger, *, trim: bool, consistent_labels: bool = False) -> None:
+        """Take what it works with.
+
+        Args:
+            detector: of sentences.
+            tagger: of tokens.
+            trim: whether mentions lose a possessive ending and stray punctuation at their ends.
+            consistent_labels: whether mentions of one document that are spelled alike get one label.
+        """
         self._detector = detector
         self._tagger = tagger
-        self._trim = trim
+        self._options = {"trim": trim, "consistent_labels": consistent_labels}
 
     @property
     def seconds(self) -> Seconds:
@@ -68,7 +76,7 @@ class Recogniser:
         written = whole.slices(segments.token_begin, segments.token_end)
         tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
         found = join(whole, segments, tags, self._tagger.labels, self._tagger.scheme)
-        return recognised(found, trim=self._trim, annotations=annotations)
+        return recognised(found, **self._options, annotations=annotations)
 
 
 def join(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> Found:
@@ -88,20 +96,20 @@ def join(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], sc
     return Found(texts, segments, tags, tagged, spans, tuple(labels), tuple(meanings.kinds))
 
 
-def recognised(found: Found, *, trim: bool, annotations: bool = False) -> Recognised:
-    """What was found, text by text."""
+def recognised(found: Found, *, trim: bool, consistent_labels: bool = False, annotations: bool = False) -> Recognised:
+    """Return what was found, text by text; options as `Recogniser` takes them."""
     segments = found.segments
     starts = segments.sentence_starts
     return Recognised(
         sentences=pa.array(np.diff(starts), pa.int32()),
         tokens=pa.array(_summed(segments.sentence_tokens, starts), pa.int32()),
         split_sentences=pa.array(_summed(found.tags.split.astype(np.int64), starts), pa.int32()),
-        mentions=_mentions(found, trim=trim),
+        mentions=_mentions(found, trim=trim, consistent_labels=consistent_labels),
         annotations=annotate(found) if annotations else {},
     )
 
 
-def _mentions(found: Found, *, trim: bool) -> pa.ListArray:
+def _mentions(found: Found, *, trim: bool, consistent_labels: bool) -> pa.ListArray:
     texts, segments = found.texts, found.segments
     spans = _named(found) if trim else found.spans
     opening, closing = found.tokens[spans.first], found.tokens[spans.last - 1]
@@ -115,15 +123,19 @@ def _mentions(found: Found, *, trim: bool) -> pa.ListArray:
     start = texts.code_points(texts.edges)[document]
     first = np.searchsorted(segments.token_end, texts.units_at(begin), side="right")
     last = np.searchsorted(segments.token_begin, texts.units_at(end), side="left")
+    entities = [texts.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+    kinds, confidences = spans.kinds, spans.confidences
+    if consistent_labels:
+        kinds, confidences = choose_labels(list(zip(document.tolist(), entities, strict=True)), kinds, confidences)
     fields = {
         "sentence_id": pa.array(sentence - segments.sentence_starts[document], pa.int32()),
         "sentence_begin": pa.array(texts.code_points(segments.sentence_begin[sentence]) - start, pa.int32()),
         "sentence_end": pa.array(texts.code_points(segments.sentence_end[sentence]) - start, pa.int32()),
         "begin": pa.array(begin - start, pa.int32()),
         "end": pa.array(end - start, pa.int32()),
-        "entity": pa.array([texts.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)], pa.string()),
-        "label": pa.array([found.kinds[kind] for kind in spans.kinds.tolist()], pa.string()),
-        "confidence": pa.array(spans.confidences, pa.float32()),
+        "entity": pa.array(entities, pa.string()),
+        "label": pa.array([found.kinds[kind] for kind in kinds.tolist()], pa.string()),
+        "confidence": pa.array(confidences, pa.float32()),
         "token_count": pa.array(last - first, pa.int32()),
     }
     return found.listed(document, fields)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from entitymill.errors import DriftError
 from entitymill.reporting.page_figures import Run
-from entitymill.settings.sections import ReportSettings
+from entitymill.settings.report_sections import ReportSettings
 
 BEFORE = 20
 """Runs that one is held against, at most."""

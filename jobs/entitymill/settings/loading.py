@@ -14,7 +14,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from entitymill.errors import SettingsError
-from entitymill.settings import secret_masking, sections
+from entitymill.recognition.tagger import Decoding
+from entitymill.settings import report_sections, secret_masking, sections
 from entitymill.settings.layers import Layers, near
 
 
@@ -30,9 +31,9 @@ class Settings(sections.Section):
     entities: sections.EntitySettings = sections.EntitySettings()
     incremental: sections.IncrementalSettings = sections.IncrementalSettings()
     limits: sections.LimitSettings = sections.LimitSettings()
-    report: sections.ReportSettings = sections.ReportSettings()
-    metrics: sections.MetricsSettings = sections.MetricsSettings()
-    lineage: sections.LineageSettings = sections.LineageSettings()
+    report: report_sections.ReportSettings = report_sections.ReportSettings()
+    metrics: report_sections.MetricsSettings = report_sections.MetricsSettings()
+    lineage: report_sections.LineageSettings = report_sections.LineageSettings()
     spark: sections.SparkSettings = sections.SparkSettings()
     log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
 
@@ -57,11 +58,34 @@ class Settings(sections.Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _decoding_of_engine(self) -> Settings:
+        if self.mentions.decoding == "viterbi" and self._like_sparknlp:
+            raise ValueError(
+                "mentions.decoding viterbi needs recognition.engine openvino and recognition.encoding complete: Spark NLP "
+                "takes each token's most probable tag"
+            )
+        return self
+
+    @property
+    def _like_sparknlp(self) -> bool:
+        return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
+
     @property
     def trims(self) -> bool:
         """Whether mentions are trimmed."""
-        alike = self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
-        return not alike if self.mentions.trim is None else self.mentions.trim
+        return not self._like_sparknlp if self.mentions.trim is None else self.mentions.trim
+
+    @property
+    def makes_labels_consistent(self) -> bool:
+        """Whether mentions that are spelled alike within a document get the same label."""
+        chosen = self.mentions.consistent_labels
+        return not self._like_sparknlp if chosen is None else chosen
+
+    @property
+    def decoding(self) -> Decoding:
+        """How tags are chosen from their probabilities."""
+        return self.mentions.decoding or ("argmax" if self._like_sparknlp else "viterbi")
 
     def masked(self) -> dict[str, Any]:
         """Return the settings as plain data without credentials: what is printed, logged and kept in `runs`.

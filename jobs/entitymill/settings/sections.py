@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from entitymill.platform import sql_text
-from entitymill.recognition.tagger import Encoding, Precision
+from entitymill.recognition.tagger import Decoding, Encoding, Precision
 from entitymill.settings import unsupported_formats
 
 DAY = 86_400
@@ -156,6 +155,16 @@ class MentionSettings(Section):
         description="take a possessive ending and stray punctuation off their ends; empty: yes, but not with engine or "
         "encoding sparknlp",
     )
+    decoding: Decoding | None = Field(
+        None,
+        description="viterbi: the most probable valid sequence of tags; argmax: each token's most probable tag; empty: "
+        "viterbi, but argmax with engine or encoding sparknlp, which allow nothing else",
+    )
+    consistent_labels: bool | None = Field(
+        None,
+        description="give mentions that are spelled alike within a document the same label; empty: yes, but not with engine "
+        "or encoding sparknlp",
+    )
 
 
 def _probability(given: Any) -> float:
@@ -242,59 +251,3 @@ class SparkSettings(Section):
     partitions: int | None = Field(
         None, ge=1, le=1_000_000, description="tasks that documents are spread over; empty: by their volume"
     )
-
-
-def _file_here(ending: str, why: str = "") -> Callable[[str | None], str | None]:
-    def check(path: str | None) -> str | None:
-        if path is not None and not (path.endswith(ending) and "://" not in path):
-            raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{why}")
-        return path
-
-    return check
-
-
-def _web_address(example: str) -> Callable[[str | None], str | None]:
-    def check(address: str | None) -> str | None:
-        if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
-            raise ValueError(f"must be an address such as {example}")
-        return address
-
-    return check
-
-
-class ReportSettings(Section):
-    """The run's page, and when a run differs too much from the ones before."""
-
-    path: str | None = Field(None, min_length=1, description="HTML file that a run writes at its end, on the driver's disk")
-    date_column: str | None = Field(None, min_length=1, description="a carried column: mentions are counted by its days")
-    show_text: bool = Field(False, description="show entities and sentences on the page: whoever has the file reads them")
-    fail_on_drift: bool = Field(False, description="end with exit code 6 where a run differs by more than the bounds below")
-    drift_share: float = Field(0.05, ge=0, le=1, description="largest change of a label's share of the mentions")
-    drift_rate: float = Field(
-        0.25, ge=0, le=100, description="largest change of the mentions per 1,000 sentences, as a part of what they were"
-    )
-    drift_confidence: float = Field(0.05, ge=0, le=1, description="largest change of the mean confidence")
-    drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs of fewer sentences are not compared")
-
-    _file = field_validator("path")(_file_here(".html"))
-
-
-class MetricsSettings(Section):
-    """The run's figures for Prometheus."""
-
-    textfile: str | None = Field(None, min_length=1, description="a .prom file for node_exporter's textfile collector")
-    pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
-
-    _file = field_validator("textfile")(_file_here(".prom", ": the collector reads no other"))
-    _address = field_validator("pushgateway")(_web_address("http://pushgateway:9091"))
-
-
-class LineageSettings(Section):
-    """What was read and written, for an OpenLineage receiver."""
-
-    url: str | None = Field(
-        None, min_length=1, description="http:// or https:// address of an OpenLineage receiver (Marquez)"
-    )
-    namespace: str = Field("entitymill", min_length=1, description="of the job, and of catalog tables")
-
-    _address = field_validator("url")(_web_address("http://marquez:5000"))

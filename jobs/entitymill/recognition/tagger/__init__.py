@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # settings say how it is run, without numpy
 
 Precision = Literal["f32", "bf16", "int8"]
 Encoding = Literal["complete", "sparknlp"]
+Decoding = Literal["viterbi", "argmax"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Execution:
     precision: of execution; always set, since OpenVINO left alone picks one by the processor.
     encoding: of tokens: complete, or as Spark NLP does it.
     threads: of inference; no more than the task has cores.
+    decoding: the best valid sequence of tags (viterbi), or each token's best tag (argmax), as Spark NLP does it.
     """
 
     precision: Precision = "f32"
     encoding: Encoding = "complete"
     threads: int = 1
+    decoding: Decoding = "argmax"
 
 
 def check_precision(precision: Precision, weights: str) -> None:

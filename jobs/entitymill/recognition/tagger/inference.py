@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, panicked
+from entitymill.recognition.decoding import ViterbiDecoder
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger import Encoding, Execution, Tags, bundle, check_precision, network, packing
+from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.packing import Batch
@@ -44,6 +45,7 @@ class Tagger:
         labels: tuple[str, ...],
         positions: NDArray[np.int64] | None,
         scheme: bundle.Scheme = "iob2",
+        decoding: Decoding = "argmax",
     ) -> None:
         """`positions` as `packing.pack` returns them; none for a network that takes one sentence a row."""
         self.labels = labels
@@ -52,6 +54,8 @@ class Tagger:
         self._request = model.create_infer_request()
         self._maker = maker
         self._positions = positions
+        # In IOB1 every sequence is valid. Spark NLP's encoding may leave tokens out or tag one twice.
+        self._decoder = ViterbiDecoder(labels) if decoding == "viterbi" and scheme == "iob2" else None
 
     @classmethod
     def load(cls, files: dict[str, Path], manifest: bundle.Manifest, how: Execution, where: str = "") -> Tagger:
@@ -82,7 +86,9 @@ class Tagger:
             network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
             network.check_window(model, maker.max_length, where)
             positions = packing.pack(model, maker.max_length, maker.cls_id)
-            tagger = cls(network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme)
+            tagger = cls(
+                network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme, how.decoding
+            )
             tagger.tag(_HARMLESS, np.array([len(_HARMLESS)]))
         tagger.seconds = Seconds()
         return tagger
@@ -115,7 +121,10 @@ class Tagger:
             first, last = starts[chosen[0]], starts[chosen[-1] + 1]
             found, probabilities, longer = self._tag(tokens[first:last], lengths[chosen], begins[first:last])
             split[chosen[longer]] = True
-            best = probabilities.argmax(axis=1)
+            if self._decoder is None:
+                best = probabilities.argmax(axis=1)
+            else:
+                best = self._decoder.decode(probabilities, np.searchsorted(starts, found + first, side="right"))
             confidences = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
             kept = probabilities if scores else probabilities[:0]
             done.append((found + first, best.astype(np.int16), confidences, kept))

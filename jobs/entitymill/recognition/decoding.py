@@ -1,0 +1,108 @@
+"""Choose the tags of a sentence: the most probable sequence that the tagging scheme allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEAST = np.finfo(np.float32).tiny
+"""Stands for a probability of 0, whose logarithm is not finite."""
+
+
+class ViterbiDecoder:
+    """Finds each sentence's most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
+
+    The tags of a sequence are taken as independent but for that rule, so where each token's best tag makes a valid
+    sequence, it is the best one. Only the other sentences, a few in a hundred, need the algorithm of Viterbi (1967).
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        """Derive the allowed steps from a model's labels.
+
+        Args:
+            labels: in the model's order: O, B-PER, I-PER, … An I-X whose B-X is missing may follow anything.
+        """
+        bound = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
+        self._starts = ~np.array(bound, np.bool_)
+        kinds = np.array([label[2:] for label in labels])  # that of O is empty
+        self._allowed = self._starts[None, :] | (kinds[:, None] == kinds[None, :])
+
+    def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return [tokens] indices into the labels.
+
+        Args:
+            probabilities: [tokens, labels] of every label.
+            sentence_of: [tokens] ascending; tokens with the same number are one sentence.
+        """
+        tags = probabilities.argmax(axis=1)
+        if not len(tags):
+            return tags
+        starts = np.flatnonzero(np.diff(sentence_of, prepend=sentence_of[0] - 1))
+        valid = np.empty(len(tags), np.bool_)
+        valid[1:] = self._allowed[tags[:-1], tags[1:]]
+        valid[starts] = self._starts[tags[starts]]
+        invalid = np.unique(np.searchsorted(starts, np.flatnonzero(~valid), side="right") - 1)
+        if len(invalid):
+            lengths = np.diff(np.append(starts, len(tags)))[invalid]
+            # The longest first: those that still have a token at some place are then the first of all.
+            order = np.argsort(-lengths, kind="stable")
+            self._decode_invalid(probabilities, starts[invalid][order], lengths[order], tags)
+        return tags
+
+    def _decode_invalid(
+        self,
+        probabilities: NDArray[np.float32],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        tags: NDArray[np.int64],
+    ) -> None:
+        """Put the best valid sequences of some sentences, which come in falling order of length, into `tags`."""
+        steps = np.where(self._allowed, 0.0, -np.inf)
+        best = np.where(self._starts, _logarithms(probabilities[starts]), -np.inf)
+        active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")  # sentences with a token at 1, 2, …
+        before = []
+        for place, count in enumerate(active.tolist(), 1):
+            paths = best[:count, :, None] + steps
+            before.append(paths.argmax(axis=1))
+            best[:count] = paths.max(axis=1) + _logarithms(probabilities[starts[:count] + place])
+        chosen = best.argmax(axis=1)
+        tags[starts + lengths - 1] = chosen
+        for place in range(int(lengths[0]) - 1, 0, -1):
+            count = active[place - 1]
+            chosen[:count] = before[place - 1][np.arange(count), chosen[:count]]
+            tags[starts[:count] + place - 1] = chosen[:count]
+
+
+def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.log(np.maximum(probabilities, _LEAST).astype(np.float64))
+
+
+def choose_labels(
+    keys: Sequence[tuple[int, str]], kinds: NDArray[np.int64], confidences: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Give mentions of one document that are spelled alike one label: the one with the greatest sum of confidences.
+
+    A mention that gets another label takes the mean confidence of those that had it. Ties go to the first of the labels.
+
+    Args:
+        keys: [mentions] document and spelling.
+        kinds: [mentions] index of each one's label.
+        confidences: [mentions].
+
+    Returns:
+        [mentions] kinds and confidences.
+    """
+    groups: dict[tuple[int, str], list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
+    kinds, confidences = kinds.copy(), confidences.copy()
+    for members in groups.values():
+        held = kinds[members]
+        if len(members) > 1 and (held != held[0]).any():
+            sums = np.bincount(held, weights=confidences[members])
+            winner = int(sums.argmax())
+            changed = [member for member in members if kinds[member] != winner]
+            kinds[changed], confidences[changed] = winner, sums[winner] / np.count_nonzero(held == winner)
+    return kinds, confidences

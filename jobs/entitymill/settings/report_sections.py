@@ -1,0 +1,66 @@
+"""The sections of the settings for what a run reports: its page, metrics and lineage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pydantic import Field, field_validator
+
+from entitymill.settings.sections import Section
+
+
+def _file_here(ending: str, why: str = "") -> Callable[[str | None], str | None]:
+    def check(path: str | None) -> str | None:
+        if path is not None and not (path.endswith(ending) and "://" not in path):
+            raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{why}")
+        return path
+
+    return check
+
+
+def _web_address(example: str) -> Callable[[str | None], str | None]:
+    def check(address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
+            raise ValueError(f"must be an address such as {example}")
+        return address
+
+    return check
+
+
+class ReportSettings(Section):
+    """The run's page, and when a run differs too much from the ones before."""
+
+    path: str | None = Field(None, min_length=1, description="HTML file that a run writes at its end, on the driver's disk")
+    date_column: str | None = Field(None, min_length=1, description="a carried column: mentions are counted by its days")
+    show_text: bool = Field(False, description="show entities and sentences on the page: whoever has the file reads them")
+    fail_on_drift: bool = Field(False, description="end with exit code 6 where a run differs by more than the bounds below")
+    drift_share: float = Field(0.05, ge=0, le=1, description="largest change of a label's share of the mentions")
+    drift_rate: float = Field(
+        0.25, ge=0, le=100, description="largest change of the mentions per 1,000 sentences, as a part of what they were"
+    )
+    drift_confidence: float = Field(0.05, ge=0, le=1, description="largest change of the mean confidence")
+    drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs of fewer sentences are not compared")
+
+    _file = field_validator("path")(_file_here(".html"))
+
+
+class MetricsSettings(Section):
+    """The run's figures for Prometheus."""
+
+    textfile: str | None = Field(None, min_length=1, description="a .prom file for node_exporter's textfile collector")
+    pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
+
+    _file = field_validator("textfile")(_file_here(".prom", ": the collector reads no other"))
+    _address = field_validator("pushgateway")(_web_address("http://pushgateway:9091"))
+
+
+class LineageSettings(Section):
+    """What was read and written, for an OpenLineage receiver."""
+
+    url: str | None = Field(
+        None, min_length=1, description="http:// or https:// address of an OpenLineage receiver (Marquez)"
+    )
+    namespace: str = Field("entitymill", min_length=1, description="of the job, and of catalog tables")
+
+    _address = field_validator("url")(_web_address("http://marquez:5000"))
