@@ -1,16 +1,20 @@
 """Fine-tune the demo model: `python train.py DATA OUT [--epochs N]`, DATA a directory laid out as corpus.TRAIN names it.
 
-Runs in f32, on one thread unless OMP_NUM_THREADS says more. Two runs with different seeds, averaged by finish.py, use two
-cores better than one run on both.
+Runs on one thread unless OMP_NUM_THREADS says more, in bf16 where the processor has AMX, else in f32. Two runs with
+different seeds, averaged by finish.py, use two cores better than one run on both. A run that is stopped resumes when its
+command is given again: its state lies beside OUT.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import random
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from corpus import TAG_ID, Sentence, training_epoch
@@ -94,10 +98,43 @@ class Average:
             self._weights[name].lerp_(value, 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write the averaged weights; the file is whole at any time."""
-        fresh = path.with_suffix(".tmp")
-        torch.save(self._weights, fresh)
-        fresh.replace(path)
+        """Write the averaged weights."""
+        save_whole(self._weights, path)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `resume` needs."""
+        return {"weights": self._weights, "steps": self._steps}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        self._weights, self._steps = state["weights"], state["steps"]
+
+
+def save_whole(value: object, path: Path) -> None:
+    """Write a file that is whole at any time."""
+    fresh = path.with_name(f"{path.name}.tmp")
+    torch.save(value, fresh)
+    fresh.replace(path)
+
+
+def has_amx() -> bool:
+    """Return whether the processor multiplies bf16 matrices in AMX tiles."""
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and "amx_bf16" in info.read_text(encoding="utf8")
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    epoch, at: batches done of this epoch; random: state of the generator when the epoch began; seconds: spent so far.
+    """
+
+    epoch: int = 0
+    at: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    random: Any = None
 
 
 def rate(step: int, done: float) -> float:
@@ -112,34 +149,63 @@ def train(model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace) -
     rest = [p for p in model.parameters() if p is not case.weight]
     groups = [{"params": rest, "peak": options.rate}, {"params": [case.weight], "peak": options.rate * CASING_FACTOR}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-    average = Average(model)
-    began, step, running, saved = time.time(), 0, 0.0, time.time()
+    average, progress, stored = Average(model), Progress(), options.out.with_suffix(".state")
+    if stored.is_file():
+        progress = resume(torch.load(stored, weights_only=False), model, optimizer, average)
+        print(f"resumed at epoch {progress.epoch}, batch {progress.at}", flush=True)
+    began = time.time() - progress.seconds
+    saved, running = time.time(), 0.0
+    bf16 = torch.autocast("cpu", torch.bfloat16) if has_amx() else contextlib.nullcontext()
     model.train()
-    for number in range(options.epochs):
+    for number in range(progress.epoch, options.epochs):
+        if progress.random is not None:
+            rng.setstate(progress.random)
+        start, progress.epoch, progress.random = progress.at, number, rng.getstate()
         epoch = batches([encode(tok, s) for s in training_epoch(options.data, rng)], rng)
-        for at, batch in enumerate(epoch):
-            minutes = (time.time() - began) / 60
-            done = max((number + at / len(epoch)) / options.epochs, minutes / options.minutes)
+        for at, batch in enumerate(epoch[start:], start):
+            progress.seconds = time.time() - began
+            done = max((number + at / len(epoch)) / options.epochs, progress.seconds / 60 / options.minutes)
             if done >= 1:
                 return average
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * rate(step, done)
+                group["lr"] = group["peak"] * rate(progress.step, done)
             ids, mask, tags = tensors(batch)
-            loss = loss_of(model(input_ids=ids, attention_mask=mask).logits, tags, batch)
+            with bf16:
+                logits = model(input_ids=ids, attention_mask=mask).logits
+            loss = loss_of(logits, tags, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             average.update()
-            step, running = step + 1, running + loss.item()
-            if step % REPORTED_STEPS == 0:
-                print(f"epoch {number} {at}/{len(epoch)} loss {running / REPORTED_STEPS:.4f} {minutes:.1f} min", flush=True)
+            progress.at, progress.step, running = at + 1, progress.step + 1, running + loss.item()
+            if progress.step % REPORTED_STEPS == 0:
+                spent = f"{progress.seconds / 60:.1f} min"
+                print(f"epoch {number} {at}/{len(epoch)} loss {running / REPORTED_STEPS:.4f} {spent}", flush=True)
                 running = 0.0
             if time.time() - saved > SAVED_SECONDS:
+                save_state(stored, model, optimizer, average, progress)
                 average.save(options.out)
                 saved = time.time()
+        progress.at, progress.random = 0, None
         average.save(options.out)
     return average
+
+
+def save_state(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: Progress
+) -> None:
+    """Write all that a training needs to go on."""
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state()}
+    save_whole({**parts, "progress": asdict(progress)}, path)
+
+
+def resume(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> Progress:
+    """Put a saved state into its parts, and return where it stood. The file is this program's own: it is unpickled."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    average.resume(state["average"])
+    return Progress(**state["progress"])
 
 
 def main() -> None:
