@@ -1,4 +1,4 @@
-"""An example of a DAG that runs whenever the entities of `speeches` passed their checks."""
+"""Example of a DAG that runs whenever the entities of `speeches` have passed their check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ with DAG(
 
     @task
     def report(**context: Any) -> list[dict[str, Any]]:
-        """Say which runs brought this one about, and what they left."""
+        """Log the runs that triggered this one, with their counts."""
         events = [event.extra for found in context["triggering_asset_events"].values() for event in found]
         for extra in events:
             logging.getLogger(__name__).info("run %(run_id)s: %(documents)s documents, %(entities)s entities", extra)

@@ -1,4 +1,4 @@
-"""For analysts with DuckDB: an Arrow column in, mentions as a table that SQL reads. `python examples/duckdb_query.py`."""
+"""For analysts with DuckDB: tag an Arrow column, then query the mentions with SQL. `python examples/duckdb_query.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For analysts with a pandas table: one row per mention beside what was there. `python examples/pandas_column.py`."""
+"""For analysts with pandas: add mentions to a DataFrame, one row per mention. `python examples/pandas_column.py`."""
 
 from __future__ import annotations
 

@@ -29,26 +29,26 @@ def _web_address(example: str) -> Callable[[str | None], str | None]:
 
 
 class ReportSettings(Section):
-    """The run's page, and when a run differs too much from the ones before."""
+    """The run's page, and when a run differs too much from earlier runs."""
 
     path: str | None = Field(None, min_length=1, description="HTML file that a run writes at its end, on the driver's disk")
-    date_column: str | None = Field(None, min_length=1, description="a carried column: mentions are counted by its days")
-    show_text: bool = Field(False, description="show entities and sentences on the page: whoever has the file reads them")
-    fail_on_drift: bool = Field(False, description="end with exit code 6 where a run differs by more than the bounds below")
-    drift_share: float = Field(0.05, ge=0, le=1, description="largest change of a label's share of the mentions")
+    date_column: str | None = Field(None, min_length=1, description="passthrough column; mentions are counted by its days")
+    show_text: bool = Field(False, description="show entities and sentences on the page; whoever has the file can read them")
+    fail_on_drift: bool = Field(False, description="end with exit code 6 if a run differs by more than the limits below")
+    drift_share: float = Field(0.05, ge=0, le=1, description="largest allowed change of a label's share of the mentions")
     drift_rate: float = Field(
-        0.25, ge=0, le=100, description="largest change of the mentions per 1,000 sentences, as a part of what they were"
+        0.25, ge=0, le=100, description="largest allowed change of mentions per 1,000 sentences, relative to earlier runs"
     )
-    drift_confidence: float = Field(0.05, ge=0, le=1, description="largest change of the mean confidence")
-    drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs of fewer sentences are not compared")
+    drift_confidence: float = Field(0.05, ge=0, le=1, description="largest allowed change of the mean confidence")
+    drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs with fewer sentences are not compared")
 
     _file = field_validator("path")(_file_here(".html"))
 
 
 class MetricsSettings(Section):
-    """The run's figures for Prometheus."""
+    """Metrics of the run for Prometheus."""
 
-    textfile: str | None = Field(None, min_length=1, description="a .prom file for node_exporter's textfile collector")
+    textfile: str | None = Field(None, min_length=1, description=".prom file for node_exporter's textfile collector")
     pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
 
     _file = field_validator("textfile")(_file_here(".prom", ": the collector reads no other"))
@@ -56,11 +56,11 @@ class MetricsSettings(Section):
 
 
 class LineageSettings(Section):
-    """What was read and written, for an OpenLineage receiver."""
+    """Lineage events for an OpenLineage receiver."""
 
     url: str | None = Field(
         None, min_length=1, description="http:// or https:// address of an OpenLineage receiver (Marquez)"
     )
-    namespace: str = Field("entitymill", min_length=1, description="of the job, and of catalog tables")
+    namespace: str = Field("entitymill", min_length=1, description="OpenLineage namespace of the job and of catalog tables")
 
     _address = field_validator("url")(_web_address("http://marquez:5000"))

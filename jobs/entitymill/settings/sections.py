@@ -1,4 +1,4 @@
-"""The sections of the settings: what each key may be, and what it means."""
+"""The sections of the settings: the allowed values and the meaning of each key."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 
 
 class Section(BaseModel):
-    """One of them: unknown keys are refused, and nothing changes once it is checked."""
+    """Base class of the sections: refuses unknown keys, and is immutable after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 def _list_of(names: Any) -> Any:
-    """One name is a list of one: passthrough=year."""
+    """Turn a single name, as in passthrough=year, into a list."""
     if isinstance(names, str) and "," in names:
         raise ValueError(f"several are written as a list: [{names}]")
     return (names,) if isinstance(names, str) else names
@@ -34,18 +34,18 @@ def _list_of(names: Any) -> Any:
 class SourceSettings(Section):
     """The text table."""
 
-    format: Literal["delta", "parquet", "table"] = Field("delta", description="what source.path names; table: of a catalog")
-    path: str = Field(min_length=1, description="a path, or with format table a table's name")
-    id_column: str = Field("id", min_length=1, description="unique, of any single-valued type")
-    text_column: str = Field("text", min_length=1, description="of strings")
+    format: Literal["delta", "parquet", "table"] = Field("delta", description="format of the source; table: a catalog table")
+    path: str = Field(min_length=1, description="path of the source, or the table's name with format table")
+    id_column: str = Field("id", min_length=1, description="column with unique ids, of any single-valued type")
+    text_column: str = Field("text", min_length=1, description="string column with the texts")
     where: str | None = Field(
-        None, description="a Spark SQL condition; rows that fail it do not exist for this run; it is logged as it is"
+        None, description="Spark SQL condition that selects rows; a run ignores all others; logged as written"
     )
     passthrough: tuple[str, ...] = Field(
-        (), description="columns copied to every entity row", json_schema_extra={"type": ["array", "string"]}
+        (), description="source columns copied to every row of entities", json_schema_extra={"type": ["array", "string"]}
     )
-    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; a longer text is rejected")
-    time_zone: str = Field("UTC", description="in which source.where and ids read times; the session's own has no say")
+    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; longer texts are rejected")
+    time_zone: str = Field("UTC", description="of times in source.where and of times as ids; the session's is not used")
 
     @field_validator("time_zone")
     @classmethod
@@ -81,19 +81,19 @@ class SourceSettings(Section):
 
 
 class OutputSettings(Section):
-    """Where the four tables go: a directory, or a catalog schema."""
+    """Where the four tables are written: a directory, or a catalog schema."""
 
-    path: str | None = Field(None, min_length=1, description="directory of the tables, or else output.schema")
-    schema_: str | None = Field(None, min_length=1, alias="schema", description="catalog schema of the tables")
-    format: Literal["delta", "parquet"] = Field("delta", description="of `entities`; the other tables are always Delta")
+    path: str | None = Field(None, min_length=1, description="directory of the tables, or else set output.schema")
+    schema_: str | None = Field(None, min_length=1, alias="schema", description="catalog schema, instead of output.path")
+    format: Literal["delta", "parquet"] = Field("delta", description="format of `entities`; other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
-    target_file_mb: int = Field(64, ge=1, le=4096, description="aimed size of a data file of `entities`")
+    target_file_mb: int = Field(64, ge=1, le=4096, description="target size of a data file of `entities`")
     deletion_vectors: bool = Field(
-        True, description="a change writes what changed and marks old rows; off for readers that know no deletion vectors"
+        True, description="a change only marks old rows and writes new ones; turn off for readers without support"
     )
-    adopt_source: bool = Field(False, description="another source than that of the runs before may take this output over")
+    adopt_source: bool = Field(False, description="let a run with a different source take over this output")
     replace_slice: bool = Field(
-        False, description="the run is about the rows of source.where alone, and replaces what an earlier run of it wrote"
+        False, description="cover only the rows of source.where, and replace what an earlier run of them wrote"
     )
 
     @model_validator(mode="after")
@@ -108,34 +108,34 @@ class OutputSettings(Section):
 
 
 class SegmentationSettings(Section):
-    """How documents become sentences and tokens."""
+    """How documents are split into sentences and tokens."""
 
     detector: Literal["dl", "rules", "sentencex"] = Field(
-        "dl", description="a saved SentenceDetectorDLModel; Spark NLP's rules; or the package sentencex"
+        "dl", description="dl: a saved SentenceDetectorDLModel; rules: Spark NLP's rules; sentencex: the package sentencex"
     )
-    model: str = Field("models/sentence_detector", description="a saved SentenceDetectorDLModel, for detector dl")
+    model: str = Field("models/sentence_detector", description="saved SentenceDetectorDLModel for detector dl")
 
 
 class ModelSettings(Section):
     """The token classifier."""
 
-    path: str = Field("models/demo", min_length=1, description="a model bundle")
+    path: str = Field("models/demo", min_length=1, description="model bundle")
 
 
 class RecognitionSettings(Section):
-    """How the model is run."""
+    """How the model runs."""
 
-    engine: Literal["openvino", "sparknlp"] = Field("openvino", description="in Python workers, or Spark NLP's in the JVM")
+    engine: Literal["openvino", "sparknlp"] = Field(
+        "openvino", description="openvino: in the Python workers; sparknlp: Spark NLP's own engine in the JVM"
+    )
     encoding: Encoding = Field(
         "complete",
-        description="complete: every piece of a token, the model's own normalization; sparknlp: as Spark NLP does it, which "
-        "engine sparknlp always does",
+        description="complete: every piece of a token, the model's own normalization; sparknlp: as Spark NLP does it; "
+        "always so with engine sparknlp",
     )
-    precision: Precision = Field("f32", description="of execution; int8 is the fastest, and needs 8-bit weights")
+    precision: Precision = Field("f32", description="execution precision; int8 is the fastest, and needs 8-bit weights")
     sparknlp_model: str | None = Field(
-        None,
-        min_length=1,
-        description="for engine sparknlp: a saved classifier or PipelineModel, or pretrained:NAME/LANGUAGE",
+        None, min_length=1, description="for engine sparknlp: saved classifier or PipelineModel, or pretrained:NAME/LANGUAGE"
     )
 
     @model_validator(mode="after")
@@ -148,22 +148,22 @@ class RecognitionSettings(Section):
 
 
 class MentionSettings(Section):
-    """What becomes of the spans that were tagged."""
+    """How tagged spans become mentions."""
 
     trim: bool | None = Field(
         None,
-        description="take a possessive ending and stray punctuation off their ends; empty: yes, but not with engine or "
+        description="remove possessive endings and stray punctuation from mentions; empty: yes, except with engine or "
         "encoding sparknlp",
     )
     decoding: Decoding | None = Field(
         None,
-        description="viterbi: the most probable valid sequence of tags; argmax: each token's most probable tag; empty: "
-        "viterbi, but argmax with engine or encoding sparknlp, which allow nothing else",
+        description="viterbi: most probable valid tag sequence; argmax: most probable tag of each token; empty: viterbi, "
+        "except with engine or encoding sparknlp",
     )
     consistent_labels: bool | None = Field(
         None,
-        description="give mentions that are spelled alike within a document the same label; empty: yes, but not with engine "
-        "or encoding sparknlp",
+        description="give mentions spelled alike within a document the same label; empty: yes, except with engine or "
+        "encoding sparknlp",
     )
 
 
@@ -178,10 +178,10 @@ class EntitySettings(Section):
     """Which mentions become rows of `entities`."""
 
     labels: tuple[str, ...] = Field(
-        (), description="mentions of these labels alone; empty: of all", json_schema_extra={"type": ["array", "string"]}
+        (), description="only mentions with these labels; empty: all labels", json_schema_extra={"type": ["array", "string"]}
     )
     min_confidence: float | dict[str, float] = Field(
-        0.0, description="mentions below it are left out: a number, or one by label, {PER: 0.8}; labels not named: 0"
+        0.0, description="mentions below this are left out: a number, or one per label, {PER: 0.8}; other labels: 0"
     )
 
     _list = field_validator("labels", mode="before")(_list_of)
@@ -205,49 +205,49 @@ class EntitySettings(Section):
 
     @property
     def by_label(self) -> dict[str, float]:
-        """Label -> least confidence; empty where one number is for all."""
+        """Label -> minimum confidence; empty if one number applies to all."""
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Every label that is named."""
+        """Every label that these settings name."""
         return tuple(dict.fromkeys((*self.labels, *self.by_label)))
 
 
 class IncrementalSettings(Section):
-    """What becomes of documents that did not change."""
+    """What happens to documents that did not change."""
 
     on_fingerprint_change: Literal["reprocess", "refuse", "ignore"] = Field(
-        "reprocess", description="when model, precision or a setting that decides results differs from that of earlier runs"
+        "reprocess", description="what to do if the model, the precision or another setting that affects results has changed"
     )
 
 
 class LimitSettings(Section):
-    """When a run refuses to go on."""
+    """When a run stops, waits or times out."""
 
-    max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of refused rows above which nothing is published")
+    max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which nothing is published")
     max_removed_ratio: float = Field(
-        0.2, ge=0, le=1, description="largest share of the documents a run may take out; --allow-removals lifts it once"
+        0.2, ge=0, le=1, description="largest share of the documents that a run may remove; --allow-removals lifts it once"
     )
     batch_seconds: float = Field(
-        300, gt=0, le=DAY, description="what a worker's window of some 1,024 sentences may take; more for a larger one"
+        300, gt=0, le=DAY, description="time limit for a worker's window of some 1,024 sentences; larger windows get more"
     )
     unit_rows: int = Field(
-        100_000, ge=1, le=1_000_000_000, description="documents that are recognised and committed together, about"
+        100_000, ge=1, le=1_000_000_000, description="approximate number of documents per unit, which are committed together"
     )
-    unit_mb: int = Field(256, ge=1, le=1_000_000, description="million characters of a unit, about")
+    unit_mb: int = Field(256, ge=1, le=1_000_000, description="approximate size of a unit in million characters")
     lease_seconds: int = Field(
-        120, ge=1, le=7 * DAY, description="after so long without a sign of life another run may take over"
+        120, ge=1, le=7 * DAY, description="time without a heartbeat after which another run may take over"
     )
-    wait_seconds: int = Field(900, ge=0, le=7 * DAY, description="how long a run waits for another one on the same output")
+    wait_seconds: int = Field(900, ge=0, le=7 * DAY, description="how long a run waits for another run on the same output")
 
 
 class SparkSettings(Section):
-    """The Spark session, where this program starts one; ignored under spark-submit and in a notebook."""
+    """The Spark session, if this program starts one; ignored under spark-submit and in a notebook."""
 
-    master: str = Field("local[*]", description="where Spark runs")
-    jars: str = Field("build/jars", description="directories of jars, commas between them")
+    master: str = Field("local[*]", description="address of the Spark master")
+    jars: str = Field("build/jars", description="directories with jars, separated by commas")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(
-        None, ge=1, le=1_000_000, description="tasks that documents are spread over; empty: by their volume"
+        None, ge=1, le=1_000_000, description="number of tasks for the documents; empty: depends on their size"
     )
