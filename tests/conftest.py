@@ -37,8 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The one session of a test process: a second one would be the same."""
     # Most tests need no Spark.
-    from entitymill.platform.session import open_session  # noqa: PLC0415
     from entitymill.settings import sections  # noqa: PLC0415
+    from entitymill.spark.session import open_session  # noqa: PLC0415
     from small_queries import SMALL_QUERIES  # noqa: PLC0415
 
     logging = ROOT / "conf" / "log4j2.properties"

@@ -11,8 +11,8 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.engines import sparknlp_model
 from entitymill.settings import sections
+from entitymill_sparknlp import saved_model as sparknlp_model
 from ours import Cut
 
 ROOT = Path(__file__).parents[1]

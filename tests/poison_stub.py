@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from entitymill.engines import child
+from entitymill.workers import child
 
 FACTORY = "poison_stub:open_recognition"
 SEGFAULT, KILL, LOOP, MEMORY, BUG = (f"poison{name}" for name in ("segfault", "kill", "loop", "memory", "bug"))

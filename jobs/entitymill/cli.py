@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 
-from entitymill import __version__
+from entitymill import __version__, extensions
 from entitymill.commands.common import leave
-from entitymill.platform import requirements
-from entitymill.reporting.console_text import visible
+from entitymill.errors import SettingsError
+from entitymill.spark import requirements
+from entitymill.terminal.console_text import visible
 
 COMMANDS = {
-    "extract": ("extract", "text table -> entity tables: the job"),
-    "tag": ("tag", "texts and files -> marked text, or JSON; no Spark"),
-    "evaluate": ("evaluate", "entity table against gold -> precision, recall, F1"),
-    "prepare": ("prepare", "a trained model -> a model bundle"),
-    "init": ("init", "a table of yours -> a YAML of settings for it"),
-    "fetch-jars": ("fetch_jars", "Delta's jars for local runs, by Maven or Ivy"),
-    "maintain": ("maintain", "entity tables -> the same, compact and clean"),
-    "redact": ("redact", "the source's texts with their mentions masked, as a table"),
-    "erase": ("erase", "documents out of the tables, their old files too, and a record of it"),
-    "runs": ("list_runs", "the runs of an output: how far, how they ended, and why"),
-    "report": ("report", "entity tables -> one HTML page about them and the latest run"),
+    "extract": ("entitymill.commands.extract", "text table -> entity tables: the job"),
+    "tag": ("entitymill.commands.tag", "texts and files -> marked text, or JSON; no Spark"),
+    "evaluate": ("entitymill.commands.evaluate", "entity table against gold -> precision, recall, F1"),
+    "prepare": (f"{extensions.MODELS}.prepare", "a trained model -> a model bundle"),
+    "init": ("entitymill.commands.init", "a table of yours -> a YAML of settings for it"),
+    "fetch-jars": ("entitymill.commands.fetch_jars", "Delta's jars for local runs, by Maven or Ivy"),
+    "maintain": ("entitymill.commands.maintain", "entity tables -> the same, compacted and cleaned"),
+    "redact": ("entitymill.commands.redact", "the source's texts with their mentions masked, as a table"),
+    "erase": ("entitymill.commands.erase", "remove documents from the tables and their old files, and record it"),
+    "runs": ("entitymill.commands.list_runs", "the runs of an output: progress, how they ended, and why"),
+    "report": (f"{extensions.REPORTS}.report", "entity tables -> one HTML page about them and the latest run"),
 }
-"""Name -> the module of `commands` whose `main` it is, and what it does."""
+"""Name -> the module whose `main` it is, and what it does."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {visible(name)} is not a command.\n\n{_help()}", file=sys.stderr)
         return 2
     try:
-        command = importlib.import_module(f"entitymill.commands.{COMMANDS[name][0]}")
+        command = extensions.load(COMMANDS[name][0], f"entitymill {name}")
+    except SettingsError as error:
+        print(visible(f"error: {error}"), file=sys.stderr)
+        return error.exit_code
     except ModuleNotFoundError as error:
         print(visible(f"error: {requirements.missing_package(error) or error}"), file=sys.stderr)
         return 1

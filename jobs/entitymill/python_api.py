@@ -189,8 +189,8 @@ def extract(
         EntityMillError: of the kind that says what is wrong.
     """
     from entitymill import settings  # noqa: PLC0415  # Spark takes seconds, and `load` needs none
-    from entitymill.platform import session  # noqa: PLC0415
     from entitymill.run import extraction  # noqa: PLC0415
+    from entitymill.spark import session  # noqa: PLC0415
 
     loaded = settings.load(None if config is None else Path(config), overrides)
     sparknlp = loaded.recognition.engine == "sparknlp"

@@ -14,12 +14,12 @@ import openvino as ov
 import texts
 from safetensors.numpy import save_file
 
-from entitymill.models import huggingface, lower_precision
-from entitymill.models import token_classifier as parts_module
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill_models import huggingface, lower_precision
+from entitymill_models import token_classifier as parts_module
 
 DEMO = texts.ROOT / "models" / "demo"
 POSITIONS = 512

@@ -21,9 +21,9 @@ import texts
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.engines.engine import open_engine
 from entitymill.recognition.tagger import Precision
 from entitymill.run.units import FEWEST_TASKS_PER_CORE
+from entitymill.workers.engine import open_engine
 
 LONGEST_DOCUMENT = 40
 ENGINES = ("openvino", "sparknlp")
@@ -43,7 +43,7 @@ def documents(spark: SparkSession, sentences: int) -> DataFrame:
 
 def models(shape: bundles.Shape, scratch: Path) -> dict[Precision, tuple[Path, Path]]:
     """Precision of execution -> a bundle, and the same model as Spark NLP saves it; int8 is calibrated."""
-    from entitymill.models import export  # noqa: PLC0415  - of an extra
+    from entitymill_sparknlp import export  # noqa: PLC0415  - of an extra
 
     bundles.write_random(scratch / "saved", shape)
     found = {}

@@ -14,11 +14,11 @@ import machine
 import pyarrow as pa
 import texts
 
-from entitymill.engines import child, isolation
-from entitymill.engines.openvino import FACTORY
-from entitymill.engines.worker import Run, windows
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Execution, bundle
+from entitymill.workers import child, isolation
+from entitymill.workers.openvino import FACTORY
+from entitymill.workers.worker import Run, windows
 
 TO_MEET = 1.02
 SENTENCES_IN_WINDOW = 1024

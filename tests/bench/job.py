@@ -29,12 +29,12 @@ import texts
 from bare import Bare, Tokens, cut
 from pyspark.sql import SparkSession
 
-from entitymill.engines.engine import open_engine
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Precision
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.run.units import FEWEST_TASKS_PER_CORE
+from entitymill.workers.engine import open_engine
 
 TO_MEET = {"demo": 0.80, "base": 0.90}
 MOST_RESIDENT = 3_000

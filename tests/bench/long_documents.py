@@ -23,8 +23,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from stub import open_stub
 
-from entitymill.engines.engine import open_engine
 from entitymill.run import extraction
+from entitymill.workers.engine import open_engine
 
 MEGABYTE = 1_000_000
 """Characters: the speeches are nearly ASCII."""

@@ -22,9 +22,9 @@ from pyspark.sql import SparkSession
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
 
-from entitymill.platform.session import open_session  # noqa: E402
 from entitymill.recognition import sentences  # noqa: E402
 from entitymill.settings import sections  # noqa: E402
+from entitymill.spark.session import open_session  # noqa: E402
 from jvm_segments import by_spark_nlp  # noqa: E402
 from mean import fuzzed, lost  # noqa: E402
 from ours import Cut, by_ours  # noqa: E402

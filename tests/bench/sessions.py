@@ -9,8 +9,8 @@ import texts
 from pyspark.sql import SparkSession
 
 from entitymill import settings
-from entitymill.platform.session import has_class, open_session
 from entitymill.settings import sections
+from entitymill.spark.session import has_class, open_session
 
 DEFAULTS = texts.ROOT / "conf" / "base.yaml"
 JARS = tuple(texts.ROOT / "build" / name for name in ("jars", "jars-sparknlp"))

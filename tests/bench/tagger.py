@@ -26,9 +26,9 @@ import numpy as np
 import peak
 import texts
 
-from entitymill.models import accuracy
 from entitymill.recognition.tagger import Precision, bundle
 from entitymill.recognition.tagger.inference import read_tokenizer, row_maker
+from entitymill_models import accuracy
 
 PIPELINE = "Hugging Face pipeline"
 FASTER_THAN_PIPELINE = {"f32": 1.8, "bf16": 3.5, "int8": 6.0}

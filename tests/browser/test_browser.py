@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from entitymill.reporting import drift, page
 from entitymill.settings.report_sections import ReportSettings
+from entitymill_reports import drift, page
 from sample_figures import SCRIPT, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")

@@ -19,8 +19,8 @@ import pytest
 from pyarrow.fs import FileSelector
 from pyspark.sql import SparkSession
 
-from entitymill.platform.session import open_session
 from entitymill.settings.sections import OutputSettings, SparkSettings
+from entitymill.spark.session import open_session
 from entitymill.tables import Tables
 from entitymill.tables.heartbeats import Heartbeat
 from small_queries import SMALL_QUERIES

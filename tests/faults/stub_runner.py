@@ -16,12 +16,12 @@ sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
 
 from bench import stub  # noqa: E402
 from entitymill import settings  # noqa: E402
-from entitymill.engines.engine import Engine  # noqa: E402
 from entitymill.errors import EntityMillError  # noqa: E402
-from entitymill.platform.session import open_session  # noqa: E402
 from entitymill.run import extraction  # noqa: E402
 from entitymill.settings import sections  # noqa: E402
+from entitymill.spark.session import open_session  # noqa: E402
 from entitymill.tables import lease  # noqa: E402
+from entitymill.workers.engine import Engine  # noqa: E402
 from small_queries import SMALL_QUERIES  # noqa: E402
 
 

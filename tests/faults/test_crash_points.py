@@ -25,12 +25,12 @@ from pyspark.sql import SparkSession
 
 from bench import stub
 from entitymill import settings
-from entitymill.engines.engine import Engine
-from entitymill.platform.session import open_session
 from entitymill.run import extraction
 from entitymill.settings import sections
+from entitymill.spark.session import open_session
 from entitymill.tables import lease, table_setup
 from entitymill.tables.heartbeats import Heartbeat
+from entitymill.workers.engine import Engine
 from small_queries import SMALL_QUERIES
 
 from .changing_source import DAYS, Source, expected, held

@@ -14,9 +14,9 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from entitymill import settings
-from entitymill.platform.session import open_session
 from entitymill.run.extraction import extract
 from entitymill.settings import sections
+from entitymill.spark.session import open_session
 from small_queries import SMALL_QUERIES
 from truth import Truth
 

@@ -18,8 +18,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / "jobs"), str(HERE.parent)]
 
-from entitymill.platform.session import open_session  # noqa: E402
 from entitymill.settings import sections  # noqa: E402
+from entitymill.spark.session import open_session  # noqa: E402
 from jvm_segments import by_spark_nlp  # noqa: E402
 from mean import fuzzed, lost  # noqa: E402
 from nasty import NASTY, SAMPLE  # noqa: E402

@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 from tokenizers import Tokenizer
 
 from entitymill import settings
-from entitymill.engines import sparknlp_model
-from entitymill.engines.engine import open_engine
 from entitymill.recognition.tagger import bundle, network
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
+from entitymill.workers.engine import open_engine
+from entitymill_sparknlp import saved_model as sparknlp_model
 from truth import POOL, Truth
 
 ROOT = Path(__file__).parents[2]

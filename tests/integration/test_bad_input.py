@@ -19,9 +19,9 @@ from pyspark.sql import functions as F
 
 from entitymill import cli, settings
 from entitymill.commands import extract as command
-from entitymill.engines.engine import open_engine
 from entitymill.errors import ModelError, SourceError
 from entitymill.source import changes, reader
+from entitymill.workers.engine import open_engine
 from truth import held
 
 from .conftest import ROOT, Job

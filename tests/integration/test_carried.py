@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.platform.run_session import private_session
 from entitymill.source import changes
 from entitymill.source.reader import Source, open_source
+from entitymill.spark.run_session import private_session
 
 from .conftest import Job
 

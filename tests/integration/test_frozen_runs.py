@@ -16,11 +16,11 @@ import pytest
 from deltalake import DeltaTable
 
 from entitymill.errors import OutputError
-from entitymill.platform.run_session import private_session
-from entitymill.platform.session import configured
 from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.source import changes
+from entitymill.spark.run_session import private_session
+from entitymill.spark.session import configured
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
 from entitymill.tables.layout import write_confs
 from entitymill.tables.publisher import Publisher

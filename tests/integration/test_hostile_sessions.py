@@ -19,9 +19,9 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from delta_reader import read_delta
-from entitymill.platform.run_session import PINNED, UNSET
-from entitymill.platform.session import open_session
 from entitymill.settings import sections
+from entitymill.spark.run_session import PINNED, UNSET
+from entitymill.spark.session import open_session
 from entitymill.tables import Tables, publisher
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.publisher import Publisher

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.engines import sparknlp_model
 from entitymill.errors import ModelError
 from entitymill.settings import sections
+from entitymill_sparknlp import saved_model as sparknlp_model
 from unit import hostile
 
 

@@ -15,7 +15,7 @@ SECRET = "hunter2"
 PROGRAM = """
 import glob, json, os, sys, threading
 from pathlib import Path
-from entitymill.platform import session
+from entitymill.spark import session
 from entitymill.settings.sections import SparkSettings
 
 seen, tries, over = set(), [], threading.Event()

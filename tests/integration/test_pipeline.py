@@ -16,9 +16,9 @@ from pyspark.sql import functions as F
 import entitymill
 from entitymill import schemas, settings
 from entitymill.commands import evaluate
-from entitymill.engines.engine import open_engine
 from entitymill.errors import SessionError, SettingsError
 from entitymill.run.summary import Summary
+from entitymill.workers.engine import open_engine
 
 from .class_path import class_path_without
 from .conftest import MODELS, Job, recognised

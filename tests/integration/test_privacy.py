@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from entitymill import cli, settings
-from entitymill.engines.engine import open_engine
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.tables import table_rows
 from entitymill.tables.masked_texts import masked
 from entitymill.tables.privacy import erase, redact
+from entitymill.workers.engine import open_engine
 
 from .conftest import Job, recognised
 

@@ -16,11 +16,11 @@ from rich.console import Console
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting import after_run, metrics, page_queries, page_sentences
-from entitymill.reporting import drift as drift_module
-from entitymill.reporting.page_figures import Figures
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
+from entitymill_reports import after_run, metrics, page_queries, page_sentences
+from entitymill_reports import drift as drift_module
+from entitymill_reports.page_figures import Figures
 from truth import POOL
 
 from .conftest import Job

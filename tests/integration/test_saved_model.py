@@ -12,11 +12,10 @@ import pytest
 from pyspark.ml import Pipeline
 from pyspark.sql import SparkSession
 
-from entitymill.commands import prepare
-from entitymill.engines import sparknlp_model
-from entitymill.models import accuracy, sparknlp_saved
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill_models import accuracy, prepare, sparknlp_saved
+from entitymill_sparknlp import saved_model as sparknlp_model
 
 from .conftest import ROOT
 

@@ -14,12 +14,12 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill.commands import prepare
-from entitymill.engines import sparknlp_model
-from entitymill.engines.engine import open_engine
 from entitymill.errors import ModelError
-from entitymill.platform.session import has_class
 from entitymill.settings import sections
+from entitymill.spark.session import has_class
+from entitymill.workers.engine import open_engine
+from entitymill_models import prepare
+from entitymill_sparknlp import saved_model as sparknlp_model
 
 from .class_path import class_path_without
 from .conftest import MODELS, ROOT, Job, recognised

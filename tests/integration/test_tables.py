@@ -10,12 +10,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill.engines import openvino, sparknlp_model
 from entitymill.errors import ModelError, OutputError
-from entitymill.platform.session import configured
 from entitymill.run.extraction import extract
 from entitymill.settings.sections import SegmentationSettings
+from entitymill.spark.session import configured
 from entitymill.tables import Tables, layout
+from entitymill.workers import openvino
+from entitymill_sparknlp import saved_model as sparknlp_model
 
 from .conftest import ROOT, Job
 

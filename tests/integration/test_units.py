@@ -14,7 +14,6 @@ from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
-from entitymill.engines.engine import open_engine
 from entitymill.run import extraction, units
 from entitymill.settings import Settings
 from entitymill.settings.sections import LimitSettings
@@ -22,6 +21,7 @@ from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.unit_tables import UnitTable
+from entitymill.workers.engine import open_engine
 from truth import POOL, Truth
 
 from .conftest import Job

@@ -11,11 +11,11 @@ from pyspark.sql import functions as F
 
 from bench.stub import stub_tagger
 from entitymill import schemas, settings
-from entitymill.platform.session import configured
 from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
+from entitymill.spark.session import configured
 from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import CONFS

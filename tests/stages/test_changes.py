@@ -19,12 +19,12 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.platform.session import configured
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import appended_files, change_feed, changes, reader
 from entitymill.source.change_feed import CHANGE, COMMIT, Feed
 from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
+from entitymill.spark.session import configured
 
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)

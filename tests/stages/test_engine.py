@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.engines.engine import open_engine
 from entitymill.errors import EntityMillError
 from entitymill.recognition.tagger import bundle
+from entitymill.workers.engine import open_engine
 
 from .conftest import chosen
 

@@ -11,10 +11,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bench.stub import open_stub, stub_tagger
-from entitymill.engines.engine import Engine
 from entitymill.errors import RejectedError
 from entitymill.run import extraction
 from entitymill.tables import Tables
+from entitymill.workers.engine import Engine
 
 from .conftest import chosen
 

@@ -16,8 +16,8 @@ from pyspark.sql import SparkSession
 from entitymill import schemas
 from entitymill.commands import list_runs
 from entitymill.errors import OutputError
-from entitymill.platform import storage
 from entitymill.settings.sections import LimitSettings
+from entitymill.spark import storage
 from entitymill.tables import Tables, heartbeats, lease, table_setup
 from entitymill.tables.commits import Commits
 from entitymill.tables.heartbeats import Heartbeat

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.platform import storage
+from entitymill.spark import storage
 from entitymill.tables import Tables, parquet_export, table_setup
 
 from .conftest import Writing, tables_at

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.platform.run_session import PINNED, UNSET, clone, private_session
-from entitymill.platform.session import configured
+from entitymill.spark.run_session import PINNED, UNSET, clone, private_session
+from entitymill.spark.session import configured
 from entitymill.tables import table_rows
 
 HOSTILE = {

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from delta.exceptions import DeltaConcurrentModificationException
 
-from entitymill.reporting.metrics import read_totals
 from entitymill.tables import Tables
 from entitymill.tables.runs import Runs
+from entitymill_reports.metrics import read_totals
 
 from .conftest import DAY
 

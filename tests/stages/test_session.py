@@ -7,7 +7,7 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from entitymill.platform import private_directories, session
+from entitymill.spark import private_directories, session
 
 NAME = "a-file-of-this-test"
 

@@ -9,11 +9,11 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import SourceError, StorageError
-from entitymill.platform import storage
 from entitymill.run import dry_runs
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import reader
 from entitymill.source.reader import open_source
+from entitymill.spark import storage
 from entitymill.tables import Tables, maintenance, table_setup
 from entitymill.tables.runs import Runs
 

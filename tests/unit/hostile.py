@@ -11,9 +11,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from entitymill.models import saved_fields
 from entitymill.recognition import sentences_dl_saved
 from entitymill.recognition.tagger import bundle
+from entitymill_models import saved_fields
 from unit import tiny
 from unit.damage import repacked
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from entitymill.errors import SettingsError
-from entitymill.models import accuracy
+from entitymill_models import accuracy
 
 ROWS = [{"tokens": ["Angela", "slept", "."], "tags": ["B-PER", "O", "O"]}, {"tokens": ["No"], "tags": ["O"]}]
 

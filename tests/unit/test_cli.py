@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from entitymill import __version__, cli
-from entitymill.commands import extract, init, list_runs, maintain, prepare, redact, tag
+from entitymill.commands import extract, init, list_runs, maintain, redact, tag
+from entitymill_models import prepare
 
 PARSERS = {
     "tag": tag.parser,

@@ -19,9 +19,10 @@ from rich.text import Text
 from entitymill import cli
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
 from entitymill.errors import SettingsError, SourceError
-from entitymill.reporting import console_text, marked_text, terminal
-from entitymill.reporting.progress import sentence
 from entitymill.run.dry_runs import Plan
+from entitymill.terminal import console_text, marked_text
+from entitymill.terminal import summaries as terminal
+from entitymill.terminal.progress import sentence
 
 JOBS = Path(__file__).parents[2] / "jobs"
 STEERING = "\x1b]52;c;aGk=\x07\x9b31m\x85\x7f\x00\x08\r"
@@ -137,7 +138,7 @@ def test_json_of_runs_holds_no_controls() -> None:
 
 def test_every_console_is_one_that_shows_controls() -> None:
     """A house rule: nobody prints past `console_text`."""
-    allowed = {"reporting/console_text.py"}
+    allowed = {"terminal/console_text.py"}
     places = [
         path for path in (JOBS / "entitymill").rglob("*.py") if str(path.relative_to(JOBS / "entitymill")) not in allowed
     ]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.engines import sparknlp_files
 from entitymill.errors import ModelError
-from entitymill.models import huggingface, model_kinds, saved_fields, sparknlp_saved
-from entitymill.models.sparknlp_saved import Budget
 from entitymill.recognition.tagger import bundle
+from entitymill_models import huggingface, model_kinds, saved_fields, sparknlp_saved
+from entitymill_models.sparknlp_saved import Budget
+from entitymill_sparknlp import model_files as sparknlp_files
 from unit import tiny
 from unit.damage import damaged, repacked, watch
 

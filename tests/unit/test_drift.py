@@ -3,9 +3,9 @@ import math
 import pytest
 
 from entitymill.errors import DriftError
-from entitymill.reporting import drift
-from entitymill.reporting.page_figures import Run
 from entitymill.settings.report_sections import ReportSettings
+from entitymill_reports import drift
+from entitymill_reports.page_figures import Run
 from sample_figures import run
 
 BOUNDS = ReportSettings()

@@ -14,12 +14,12 @@ from entitymill.commands import erase, list_runs
 from entitymill.commands.common import reporting
 from entitymill.commands.extract import _at_most, main, parser
 from entitymill.errors import SourceError
-from entitymill.platform import session
-from entitymill.reporting.progress import Progress, sentence
 from entitymill.run import outcome
 from entitymill.run.dry_runs import Plan
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
+from entitymill.spark import session
+from entitymill.terminal.progress import Progress, sentence
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,7 +152,7 @@ def test_nothing_is_loaded_that_is_not_used(options: list[str]) -> None:
 
 def test_a_run_loads_no_library_of_pages_and_metrics() -> None:
     seen = "import sys; from entitymill.commands import extract; "
-    seen += "from entitymill.run import extraction; from entitymill.reporting import after_run; "
+    seen += "from entitymill.run import extraction; from entitymill_reports import after_run; "
     seen += "print({name.partition('.')[0] for name in sys.modules} & {'jinja2', 'matplotlib', 'prometheus_client'})"
     done = subprocess.run([sys.executable, "-c", seen], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "set()\n"

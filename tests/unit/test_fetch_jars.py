@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.commands import fetch_jars
-from entitymill.platform import requirements
+from entitymill.spark import requirements
 
 ROOT = Path(__file__).parents[2]
 OURS = fetch_jars.JARS["3.5"]

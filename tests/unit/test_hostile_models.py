@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.engines import isolation
-from entitymill.engines.openvino import FACTORY
-from entitymill.engines.worker import Run
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import Execution, bundle
+from entitymill.workers import isolation
+from entitymill.workers.openvino import FACTORY
+from entitymill.workers.worker import Run
 from unit import hostile
 
 MOST_MEMORY = 5 * 2**30

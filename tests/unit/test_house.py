@@ -11,35 +11,26 @@ from pathlib import Path
 
 import pytest
 
+from entitymill import extensions
+
 JOBS = Path(__file__).parents[2] / "jobs"
 MODULES = {
     ".".join(path.relative_to(JOBS).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted((JOBS / "entitymill").rglob("*.py"))
+    for package in ("entitymill", *extensions.PACKAGES)
+    for path in sorted((JOBS / package).rglob("*.py"))
 }
 SPARK = ("pyspark", "py4j", "delta")
 HEAVY = ("openvino", "numpy", "pyarrow")
-LAYERS = (
-    "settings",
-    "platform",
-    "recognition",
-    "models",
-    "engines",
-    "source",
-    "tables",
-    "run",
-    "reporting",
-    "commands",
-    "cli",
-)
+LAYERS = ("settings", "spark", "recognition", "workers", "source", "tables", "run", "terminal", "commands", "cli")
 """Nobody imports what stands after it."""
-WORDS = ("entitymill.platform.sql_text", "entitymill.recognition.tagger")
+WORDS = ("entitymill.spark.sql_text", "entitymill.recognition.tagger")
 """What settings may say, of packages after them."""
 WITHOUT = {
     # What a text goes through, and models: usable without Spark.
     "entitymill.recognition": SPARK,
-    "entitymill.models": SPARK,
+    "entitymill_models": SPARK,
     # Tables are written by whoever has rows.
-    "entitymill.tables": ("entitymill.engines", "entitymill.recognition"),
+    "entitymill.tables": ("entitymill.workers", "entitymill.recognition"),
     # A wrong setting is said, and help given, before anything heavy is loaded.
     "entitymill.settings": (*SPARK, *HEAVY),
     "entitymill.cli": (*SPARK, *HEAVY),
@@ -50,11 +41,11 @@ WITHOUT = {
 PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
     "entitymill.source.carried_columns",
-    "entitymill.engines.sparknlp_model",
+    "entitymill_sparknlp.saved_model",
     "entitymill.source.unreadable_source",
-    "entitymill.platform.run_session",
-    "entitymill.platform.session",
-    "entitymill.platform.storage",
+    "entitymill.spark.run_session",
+    "entitymill.spark.session",
+    "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }
 """Of classic Spark, what has no public way: a session's copy, Hadoop's client, Parquet's footers, the class path, a
@@ -123,8 +114,22 @@ def test_what_scripts_import_of_us_is_there() -> None:
     assert lost == []
 
 
+def test_the_core_imports_no_extension() -> None:
+    """Not even inside a function: it looks an extension up by name."""
+    found = [
+        f"{name}: {node.module}"
+        for name, path in MODULES.items()
+        if within(name, "entitymill")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
+        if isinstance(node, ast.ImportFrom) and any(within(str(node.module), one) for one in extensions.PACKAGES)
+    ]
+    assert found == []
+    assert imported_by("entitymill", extensions.PACKAGES) == []
+
+
 def test_every_package_has_its_layer() -> None:
-    packages = {name.split(".")[1] for name, path in MODULES.items() if path.name == "__init__.py" and "." in name}
+    core = [name for name, path in MODULES.items() if path.name == "__init__.py" and within(name, "entitymill")]
+    packages = {name.split(".")[1] for name in core if "." in name}
     assert packages == set(LAYERS) - {"cli"}
 
 

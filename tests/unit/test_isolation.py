@@ -17,12 +17,12 @@ import pyarrow as pa
 import pytest
 
 import poison_stub
-from entitymill.engines import isolation, worker
-from entitymill.engines.openvino import FACTORY
-from entitymill.engines.worker import Run, ShippedDetector, ShippedModel, Worker
 from entitymill.errors import ModelError, WorkerError
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.settings.sections import DAY
+from entitymill.workers import isolation, worker
+from entitymill.workers.openvino import FACTORY
+from entitymill.workers.worker import Run, ShippedDetector, ShippedModel, Worker
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]
@@ -208,7 +208,7 @@ def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
         "import pathlib, time\ndef start(path):\n    return lambda batch: (pathlib.Path(path).touch(), time.sleep(600))\n"
     )
     code = (
-        "import sys, pyarrow as pa; from entitymill.engines import isolation\n"
+        "import sys, pyarrow as pa; from entitymill.workers import isolation\n"
         "child = isolation.child(isolation.Work('sleeper_stub:start', (sys.argv[1],)))\n"
         "print(child._process.pid, flush=True)\n"
         "child(pa.RecordBatch.from_pydict({'a': [1]}), 600)\n"

@@ -9,12 +9,11 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from entitymill.commands import prepare
 from entitymill.errors import ModelError
-from entitymill.models import accuracy, huggingface, label_schemes
 from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill_models import accuracy, huggingface, label_schemes, prepare
 from unit import tiny
 
 KIND = "distilbert"

@@ -13,9 +13,9 @@ import pytest
 
 from entitymill import settings
 from entitymill.errors import DriftError, SourceError
-from entitymill.reporting import lineage
 from entitymill.run import outcome
 from entitymill.run.summary import Summary
+from entitymill_reports import lineage
 
 SUMMARY = Summary("r1", datetime(2026, 11, 20, 3, tzinfo=timezone.utc), documents=7, by_label={"PER": 5, "LOC": 2})
 

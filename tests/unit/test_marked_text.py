@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from entitymill.reporting import marked_text
+from entitymill.terminal import marked_text
 
 ROOT = Path(__file__).parents[2]
 SPANS = [(0, 13, "PER"), (22, 27, "LOC")]

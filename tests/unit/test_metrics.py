@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
-from entitymill.reporting import drift, metrics
-from entitymill.reporting.metrics import Totals
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
 from entitymill.settings.report_sections import ReportSettings
+from entitymill_reports import drift, metrics
+from entitymill_reports.metrics import Totals
 from sample_figures import run
 
 MINIMAL = ["source.path=texts", "output.path=/lake/out"]

@@ -10,10 +10,10 @@ from openvino import opset13 as ops
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.models import huggingface, lower_precision, network_files, token_classifier
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill_models import huggingface, lower_precision, network_files, token_classifier
 from unit import tiny
 
 assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)

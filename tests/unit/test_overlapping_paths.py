@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import SettingsError, StorageError
-from entitymill.platform import overlapping_paths
+from entitymill.spark import overlapping_paths
 
 NAMES = st.text(st.characters(codec="utf8", exclude_characters="/\0"), min_size=1, max_size=8).filter(
     lambda name: name not in (".", "..") and ":" not in name

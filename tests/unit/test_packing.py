@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.models import huggingface, network_files
 from entitymill.recognition.tagger import Execution, bundle, network, packing
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill_models import huggingface, network_files
 from unit.tiny import EXPECTED, KINDS, TINY, onnx_directory
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"

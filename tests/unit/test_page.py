@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from entitymill.reporting import drift, page, plots
-from entitymill.reporting.page_figures import Days
 from entitymill.settings.report_sections import ReportSettings
+from entitymill_reports import drift, page, plots
+from entitymill_reports.page_figures import Days
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 
 LINKS = ("src", "href", "srcset", "action", "data", "xlink:href")

@@ -1,6 +1,6 @@
 import pytest
 
-from entitymill.reporting import page_queries
+from entitymill_reports import page_queries
 
 
 @pytest.mark.parametrize(

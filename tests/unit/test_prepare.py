@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from openvino import opset13 as ops
 
-from entitymill.commands import prepare as preparation
 from entitymill.errors import OutputError
-from entitymill.models import accuracy, atomic_directories
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.network import INPUTS
+from entitymill_models import accuracy, atomic_directories
+from entitymill_models import prepare as preparation
 from unit import tiny
 
 Prepare = Callable[..., tuple[int, str]]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.platform import jvm_launch, private_directories
+from entitymill.spark import jvm_launch, private_directories
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from entitymill.platform.private_directories import private_directory, scratch_directory
+from entitymill.spark.private_directories import private_directory, scratch_directory
 print(private_directory(Path(sys.argv[1])), flush=True)
 (private_directory(Path(sys.argv[1])) / "blockmgr-1").mkdir()
 if sys.argv[2] == "wait":

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import SessionError
-from entitymill.platform import requirements
+from entitymill.spark import requirements
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUN = ["extract", "--set", "source.path=texts", "--set", "output.path=out"]

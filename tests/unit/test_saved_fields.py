@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill.models import saved_fields
+from entitymill_models import saved_fields
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "saved_vocabulary"
 """The vocabulary field of a tiny DistilBERT, as Spark NLP 5.5.3 itself saved it."""

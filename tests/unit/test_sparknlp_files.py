@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from entitymill.engines import sparknlp_files
 from entitymill.errors import ModelError
-from entitymill.models import java_streams, saved_fields
-from entitymill.platform import spark_connect, storage
+from entitymill.spark import spark_connect, storage
+from entitymill_models import java_streams, saved_fields
+from entitymill_sparknlp import model_files as sparknlp_files
 from unit import hostile, tiny
 from unit.damage import repacked
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill.models import sparknlp_saved
-from entitymill.models.sparknlp_saved import Budget
 from entitymill.recognition import model_limits
+from entitymill_models import sparknlp_saved
+from entitymill_models.sparknlp_saved import Budget
 from unit import tiny
 from unit.damage import repacked
 

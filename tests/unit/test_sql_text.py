@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from entitymill import settings
 from entitymill.errors import SettingsError
-from entitymill.platform import sql_text
+from entitymill.spark import sql_text
 
 LEVEL = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
 

@@ -6,8 +6,8 @@ import pytest
 from pyspark.errors import PySparkException
 
 from entitymill.errors import StorageError
-from entitymill.platform import storage
 from entitymill.settings.sections import OutputSettings
+from entitymill.spark import storage
 from entitymill.tables import Tables
 from entitymill.tables.table_setup import check_place
 

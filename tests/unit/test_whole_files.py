@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from entitymill.commands import init
-from entitymill.platform import whole_files
-from entitymill.reporting import after_run, drift, metrics, page, page_queries
 from entitymill.settings import load
+from entitymill.spark import whole_files
+from entitymill_reports import after_run, drift, metrics, page, page_queries
 
 MINE = "not to be touched"
 

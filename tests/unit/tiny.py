@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from entitymill.models import saved_fields, sparknlp_saved
+from entitymill_models import saved_fields, sparknlp_saved
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny_models"
 EXPECTED = json.loads((TINY / "expected.json").read_text(encoding="utf8"))

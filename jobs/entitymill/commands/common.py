@@ -13,8 +13,8 @@ from typing import Any
 
 from entitymill import settings as settings_module
 from entitymill.errors import SettingsError
-from entitymill.reporting.console_text import SafeFormatter, open_console
 from entitymill.run import outcome
+from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from entitymill.commands import common
 from entitymill.errors import SettingsError
-from entitymill.platform.session import open_session
-from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
+from entitymill.spark.session import open_session
 from entitymill.tables.privacy import MOST, RECORD, erase
+from entitymill.terminal.console_text import open_console
 
 
 def _read(options: argparse.Namespace) -> list[str]:

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill.commands import common
-from entitymill.platform.session import open_session
-from entitymill.reporting.console_text import open_console, visible
 from entitymill.settings.sections import SparkSettings
 from entitymill.source.reader import read_mentions
+from entitymill.spark.session import open_session
+from entitymill.terminal.console_text import open_console, visible
 
 KEY = ("doc_id", "begin", "end", "label")
 ALL = "all"

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from entitymill import __version__
+from entitymill import __version__, extensions
 from entitymill import settings as settings_module
 from entitymill.commands import common
-from entitymill.platform import requirements
-from entitymill.reporting import drift, lineage, metrics, progress
-from entitymill.reporting.console_text import open_console, visible
 from entitymill.run import outcome
+from entitymill.terminal import progress
+from entitymill.terminal.console_text import open_console, visible
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -79,12 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         ended["log"] = start_log(settings.log)
         common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
-        real = not options.dry_run
-        with (
-            metrics.kept(settings, wanted=real) as known,
-            lineage.told(settings, wanted=real) as story,
-        ):
-            _run(settings, options, known, story, ended)
+        with _observer(settings, dry_run=options.dry_run) as observer:
+            _run(settings, options, observer, ended)
 
     code = common.reporting(work, "", ended)
     if options.result_json and not options.print_config:
@@ -95,6 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(said, file=sys.stderr)
             return code or 1
     return code
+
+
+def _observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
+    """Return the reports that the settings ask for, which follow the run; inside it is None if there are none.
+
+    Raises:
+        SettingsError: what they need is not installed.
+    """
+    report, metrics = settings.report, settings.metrics
+    if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
+        return contextlib.nullcontext()
+    module = extensions.load(f"{extensions.REPORTS}.observer", "report, metrics, lineage")
+    observer: AbstractContextManager[Any] = module.observe(settings, dry_run=dry_run)
+    return observer
 
 
 def _at_most(path: str, size: int) -> bool:
@@ -110,18 +121,15 @@ def _at_most(path: str, size: int) -> bool:
 def _run(
     settings: settings_module.Settings,
     options: argparse.Namespace,
-    known: metrics.Known,
-    story: lineage.Lineage | None,
+    observer: Any,
     ended: dict[str, Any],
 ) -> None:
     # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
-    from entitymill.platform.session import open_session
-    from entitymill.reporting import after_run, terminal
     from entitymill.run.extraction import SMALL_BYTES, extract
+    from entitymill.spark.session import open_session
     from entitymill.tables import Tables
+    from entitymill.terminal import summaries as terminal
 
-    if settings.report.path is not None:
-        requirements.require("report.path", "report")
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
     errors.print(
@@ -133,15 +141,17 @@ def _run(
         return not sparknlp and _at_most(settings.source.path, SMALL_BYTES)
 
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=brief)
-    known.tables = tables = Tables(spark, settings.output)
+    tables = Tables(spark, settings.output)
+    if observer is not None:
+        observer.open_tables(tables)
     shown = progress.Progress(options.progress, options.progress_seconds)
 
     def watch(summary: Summary) -> None:
         ended["summary"] = summary
         errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
         shown.watch(summary)
-        if story is not None:
-            story.begin(summary)
+        if observer is not None:
+            observer.begin(summary)
 
     try:
         summary = extract(
@@ -160,9 +170,8 @@ def _run(
         if summary.plan is not None:
             terminal.print_plan(console, summary.plan)
         return
-    known.summary = summary
     if options.show_entities:
         terminal.print_entities(console, spark, settings, tables)
     terminal.print_summary(console, summary, settings, tables)
-    known.drift = after_run.finish(spark, settings, tables, summary, console)
-    drift.check(known.drift, settings.report)
+    if observer is not None:
+        observer.finish(spark, tables, summary, console)

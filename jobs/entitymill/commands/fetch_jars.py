@@ -19,9 +19,9 @@ from xml.sax.saxutils import escape
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
-from entitymill.platform import requirements, whole_files
-from entitymill.reporting.console_text import visible
 from entitymill.settings import secret_masking
+from entitymill.spark import requirements, whole_files
+from entitymill.terminal.console_text import visible
 
 log = logging.getLogger("entitymill")
 DEFAULT = Path("build/jars")

@@ -15,9 +15,9 @@ from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
-from entitymill.reporting.console_text import visible
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
+from entitymill.terminal.console_text import visible
 
 if TYPE_CHECKING:  # --help needs no Spark
     from entitymill.source.column_proposal import Proposal
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
-        from entitymill.platform import session  # Spark
         from entitymill.source import column_proposal  # Spark
+        from entitymill.spark import session  # Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
         source, found = column_proposal.propose(spark, options.table, options.id, options.text)

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
-from entitymill.reporting.console_text import open_console, visible
-from entitymill.reporting.progress import duration
+from entitymill.terminal.console_text import open_console, visible
+from entitymill.terminal.progress import duration
 
 if TYPE_CHECKING:  # --help needs no Spark
     from entitymill.settings import Settings
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        from entitymill.platform.session import open_session  # Spark
+        from entitymill.spark.session import open_session  # Spark
         from entitymill.tables import Tables
 
         found = read(

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
-from entitymill.platform.run_session import private_session
-from entitymill.platform.session import open_session
-from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
+from entitymill.spark.run_session import private_session
+from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.layout import write_confs
 from entitymill.tables.maintenance import WEEK_HOURS, Done, beside_jobs, optimize, purge, vacuum
+from entitymill.terminal.console_text import open_console
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from entitymill.commands import common
-from entitymill.platform.session import open_session
-from entitymill.reporting.console_text import open_console
 from entitymill.settings import Settings
+from entitymill.spark.session import open_session
 from entitymill.tables.privacy import MASK, redact
+from entitymill.terminal.console_text import open_console
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import ModelError, SourceError
-from entitymill.reporting.console_text import open_console, visible
-from entitymill.reporting.marked_text import mark, sees_colours
+from entitymill.terminal.console_text import open_console, visible
+from entitymill.terminal.marked_text import mark, sees_colours
 
 _CARRIED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _CARRIED]), _CARRIED)
@@ -68,7 +68,7 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     Raises:
         ModelError: the model cannot be loaded, or ends the child over a text.
     """
-    from entitymill.engines import isolation
+    from entitymill.workers import isolation
 
     characters = sum(map(len, texts))
     arguments = (options.model, options.precision, options.detector, options.detector_model, characters)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.engines.engine import Engine
-from entitymill.platform import spark_connect, storage
 from entitymill.run import guards, units
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode, Policy
+from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs
+from entitymill.workers.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from entitymill.engines.engine import Engine, open_engine
 from entitymill.errors import EntityMillError, OutputError, SettingsError, StorageError
-from entitymill.platform import spark_connect, storage
-from entitymill.platform.run_session import private_session
-from entitymill.platform.session import ADAPTIVE, configured
 from entitymill.run import dry_runs, guards, outcome
 from entitymill.run.steps import Options, Run
 from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source.changes import Mode
+from entitymill.spark import spark_connect, storage
+from entitymill.spark.run_session import private_session
+from entitymill.spark.session import ADAPTIVE, configured
 from entitymill.tables import Stamp, Tables, layout, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
+from entitymill.workers.engine import Engine, open_engine
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000

@@ -12,7 +12,6 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.engines.engine import Engine
 from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import failed_documents
 from entitymill.run.summary import Summary, scope, slice_of
@@ -23,6 +22,7 @@ from entitymill.source.reader import Source, open_source
 from entitymill.tables import Stamp, Tables, parquet_export, table_setup
 from entitymill.tables.maintenance import OF_DOCUMENTS
 from entitymill.tables.runs import Record, Runs
+from entitymill.workers.engine import Engine
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, SessionError, SourceError
-from entitymill.platform import requirements
+from entitymill.spark import requirements
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -72,7 +72,7 @@ def known(error: BaseException) -> EntityMillError:
 
 def _storage_fault(text: str) -> EntityMillError | None:
     try:
-        from entitymill.platform.storage import storage_fault  # noqa: PLC0415  # brings PySpark
+        from entitymill.spark.storage import storage_fault  # noqa: PLC0415  # brings PySpark
     except ModuleNotFoundError:  # of a command that does without
         return None
     return storage_fault(text)

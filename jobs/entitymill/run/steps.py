@@ -13,8 +13,6 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.engines.engine import Engine
-from entitymill.platform import spark_connect
 from entitymill.run import failed_documents, guards, units
 from entitymill.run.failed_documents import Failures
 from entitymill.run.summary import Clock, Summary
@@ -22,12 +20,14 @@ from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
+from entitymill.spark import spark_connect
 from entitymill.tables import Stamp, Tables, layout, maintenance, parquet_export, recovery, table_setup
 from entitymill.tables.commits import retried
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import FEW, Publisher, Rejects, Unit
 from entitymill.tables.runs import Runs
 from entitymill.tables.unit_tables import UnitTable
+from entitymill.workers.engine import Engine
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.platform import spark_connect
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
+from entitymill.spark import spark_connect
 from entitymill.tables.unit_tables import UNIT
 
 CHARS_PER_MB = 1_000_000

@@ -8,9 +8,9 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from entitymill.platform import sql_text
 from entitymill.recognition.tagger import Decoding, Encoding, Precision
 from entitymill.settings import unsupported_formats
+from entitymill.spark import sql_text
 
 DAY = 86_400
 """Seconds."""

@@ -14,9 +14,9 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import SourceError
-from entitymill.platform import spark_connect
-from entitymill.platform.sql_text import quoted_part
 from entitymill.settings.sections import SourceSettings
+from entitymill.spark import spark_connect
+from entitymill.spark.sql_text import quoted_part
 
 _NOT_IN_NAMES = " ,;{}()\n\t="
 _HELPERS = frozenset({"_put"})

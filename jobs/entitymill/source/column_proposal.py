@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
-from entitymill.platform import storage
-from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, reader
+from entitymill.spark import storage
+from entitymill.spark.sql_text import quoted_in, quoted_part
 
 SAMPLE = 1000
 """Rows that are looked at, the first ones."""

@@ -16,10 +16,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import SettingsError, SourceError
-from entitymill.platform import overlapping_paths, storage
-from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, row_checks, unreadable_source
+from entitymill.spark import overlapping_paths, storage
+from entitymill.spark.sql_text import quoted_in, quoted_part
 
 _MOVING = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",

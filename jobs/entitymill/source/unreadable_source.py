@@ -12,9 +12,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
-from entitymill.platform import spark_connect, storage
 from entitymill.settings import unsupported_formats
 from entitymill.settings.sections import SourceSettings
+from entitymill.spark import spark_connect, storage
 
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")

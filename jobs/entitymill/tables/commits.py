@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError
-from entitymill.platform.session import configured
+from entitymill.spark.session import configured
 from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)

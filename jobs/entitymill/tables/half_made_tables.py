@@ -9,8 +9,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.platform import spark_connect, storage
-from entitymill.platform.sql_text import MOST_LEVELS, parts, quoted_part
+from entitymill.spark import spark_connect, storage
+from entitymill.spark.sql_text import MOST_LEVELS, parts, quoted_part
 
 _SESSION_CATALOG = "spark_catalog"
 

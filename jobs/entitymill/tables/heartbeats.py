@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entitymill.platform import session, storage
+from entitymill.spark import session, storage
 from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)

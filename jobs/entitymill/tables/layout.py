@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import StorageError
-from entitymill.platform import session, spark_connect, storage
-from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.settings.sections import OutputSettings
+from entitymill.spark import session, spark_connect, storage
+from entitymill.spark.sql_text import quoted_in, quoted_part
 from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")

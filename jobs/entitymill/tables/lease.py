@@ -22,9 +22,9 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from entitymill.errors import OutputError
-from entitymill.platform import spark_connect
-from entitymill.platform.run_session import clone
 from entitymill.settings.sections import LimitSettings
+from entitymill.spark import spark_connect
+from entitymill.spark.run_session import clone
 from entitymill.tables.commits import TRIES, Commits, concurrent
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.layout import Tables

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from entitymill.errors import SettingsError, StorageError
-from entitymill.platform import spark_connect, storage
-from entitymill.platform.session import configured
 from entitymill.settings import Settings
+from entitymill.spark import spark_connect, storage
+from entitymill.spark.session import configured
 from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
 from entitymill.tables.commits import retried
 from entitymill.tables.layout import OF_UNITS

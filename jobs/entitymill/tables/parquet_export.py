@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from entitymill.errors import OutputError
-from entitymill.platform import storage
+from entitymill.spark import storage
 from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)

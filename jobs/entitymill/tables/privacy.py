@@ -21,10 +21,10 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.platform import storage
-from entitymill.platform.run_session import private_session
-from entitymill.platform.sql_text import quoted_in, quoted_part
 from entitymill.source.reader import Source, open_source
+from entitymill.spark import storage
+from entitymill.spark.run_session import private_session
+from entitymill.spark.sql_text import quoted_in, quoted_part
 from entitymill.tables import maintenance, table_setup
 from entitymill.tables.layout import Tables, write_confs
 from entitymill.tables.masked_texts import LABEL, Masker

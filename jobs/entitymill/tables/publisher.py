@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.platform.sql_text import literal
+from entitymill.spark.sql_text import literal
 from entitymill.tables import table_rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables

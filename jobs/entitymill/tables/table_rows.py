@@ -9,8 +9,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from entitymill import schemas
-from entitymill.platform.sql_text import literal
 from entitymill.source import row_checks
+from entitymill.spark.sql_text import literal
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _BLANKS, _POSSESSIVE = literal(r"(?U)\s+"), literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")

@@ -10,8 +10,8 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.platform import storage
-from entitymill.platform.sql_text import ddl, literal, quoted_in, quoted_part
+from entitymill.spark import storage
+from entitymill.spark.sql_text import ddl, literal, quoted_in, quoted_part
 from entitymill.tables import half_made_tables, parquet_export
 from entitymill.tables.commits import retried
 from entitymill.tables.layout import NAMES, OF_UNITS, PROPERTY, Tables

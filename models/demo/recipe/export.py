@@ -20,8 +20,8 @@ from corpus import LABELS, read
 from tokenizers import Tokenizer
 from transformers import DistilBertForTokenClassification
 
-from entitymill.models import lower_precision
 from entitymill.recognition.tagger import bundle
+from entitymill_models import lower_precision
 
 NAME = "distilbert_ner_minilm_l6_384_cased_conll_english"
 CALIBRATION = (

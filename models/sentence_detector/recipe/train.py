@@ -14,8 +14,8 @@ from pyspark.ml import Pipeline
 from sparknlp.annotator import SentenceDetectorDLApproach
 from sparknlp.base import DocumentAssembler
 
-from entitymill.platform.session import open_session
 from entitymill.settings.sections import SparkSettings
+from entitymill.spark.session import open_session
 
 ABBREVIATIONS = [
     "Mr",

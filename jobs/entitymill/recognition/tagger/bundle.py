@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
-from entitymill.platform import requirements
+from entitymill.spark import requirements
 
 MANIFEST = "manifest.json"
 FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")

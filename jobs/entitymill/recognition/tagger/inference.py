@@ -12,6 +12,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from entitymill import extensions
 from entitymill.errors import ModelError, panicked
 from entitymill.recognition.decoding import ViterbiDecoder
 from entitymill.recognition.model_loading import loading
@@ -20,7 +21,6 @@ from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, b
 from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.packing import Batch
-from entitymill.recognition.tagger.sparknlp_rows import SparkNlpRows
 
 _HARMLESS = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 PLANNED_SENTENCES = 1024
@@ -208,7 +208,9 @@ def row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encodin
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
-    return SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
+    extension = extensions.load(f"{extensions.SPARKNLP}.sparknlp_rows", "recognition.encoding: sparknlp")
+    maker: RowMaker = extension.SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
+    return maker
 
 
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:

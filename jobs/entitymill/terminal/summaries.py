@@ -1,0 +1,134 @@
+"""What a person sees at the end of a run."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from entitymill.run.dry_runs import Plan
+from entitymill.run.summary import Summary
+from entitymill.settings import Settings
+from entitymill.source import reader
+from entitymill.tables import NAMES, Tables
+from entitymill.terminal import marked_text
+from entitymill.terminal.console_text import visible
+from entitymill.terminal.progress import duration
+
+TOP_ENTITIES = 8
+SHOWN_SENTENCES = 6
+MAX_SHOWN_CHARS = 400
+
+
+def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
+    """Counts, seconds and places; no text."""
+    if summary.mode == "none":
+        console.print(
+            f"run {summary.run_id}: nothing to do, the source is as the last run left it ({summary.seconds['total']:.1f} s)",
+            highlight=False,
+        )
+        return
+    counts = Table(title=f"Run {summary.run_id}", title_justify="left", show_header=False)
+    counts.add_column(style="bold")
+    counts.add_column(justify="right")
+    counts.add_row("documents processed", f"{summary.documents:,}")
+    counts.add_row("documents removed", f"{summary.removed:,}")
+    counts.add_row("units", f"{summary.units:,}")
+    counts.add_row("sentences", f"{summary.sentences:,}")
+    counts.add_row("tokens", f"{summary.tokens:,}")
+    counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
+    for label, rows in sorted(summary.by_label.items()):
+        counts.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.colour(label)), f"{rows:,}")
+    counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
+    for code, rows in sorted(summary.rejects.items()):
+        counts.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
+    counts.add_row("sentences/s, set-up included", f"{summary.sentences_per_second:,.0f}")
+    recognition = summary.seconds.get("recognition")
+    if recognition:
+        counts.add_row("sentences/s, recognition alone", f"{summary.sentences / recognition:,.0f}")
+    console.print(counts)
+
+    seconds = Table(title="Seconds", title_justify="left")
+    for heading in ("stage", "seconds"):
+        seconds.add_column(heading, justify="right" if heading == "seconds" else "left")
+    wall = ("preparation", "source", "recognition", "writing", "total")
+    inner = ("segmentation", "encoding", "inference")
+    for stage in wall:
+        seconds.add_row(stage, f"{summary.seconds.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
+        if stage == "recognition":
+            for part in inner:
+                seconds.add_row(
+                    f"  {part}{' and waiting' * (part == 'segmentation')}, all cores",
+                    f"{summary.seconds.get(part, 0):.1f}",
+                    style="dim",
+                )
+    console.print(seconds)
+    model = settings.model.path if settings.recognition.engine == "openvino" else settings.recognition.sparknlp_model
+    console.print(
+        f"precision {settings.recognition.precision}, model {model}", highlight=False, soft_wrap=True, markup=False
+    )
+    unasked = {"erasures"} if settings.output.annotations else {"erasures", "annotations"}
+    for name in (name for name in NAMES if name not in unasked):
+        console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True, markup=False)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """What a run would do."""
+    shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
+    shown.add_column(style="bold")
+    shown.add_column(justify="right")
+    for name in ("new", "changed", "removed", "unchanged"):
+        shown.add_row(f"documents {name}", f"{getattr(plan, name):,}")
+    shown.add_row("rows that would be rejected", f"{sum(plan.refused.values()):,}")
+    for code, rows in sorted(plan.refused.items()):
+        shown.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
+    shown.add_row("units", f"{plan.units:,}")
+    if plan.hours is None:
+        shown.add_row("time", "not known before a first run")
+    else:
+        shown.add_row("time, as fast as the last run", duration(plan.hours * 3600))
+        shown.add_row("core-hours", f"{plan.core_hours:,.2f}")
+    console.print(shown)
+
+
+def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
+    """The most frequent entities of each label, and a few sentences with theirs marked. This shows text."""
+    entities = tables.read("entities")
+    counted = entities.groupBy("label", "entity").count()
+    top = Table(title="Most frequent entities", title_justify="left", show_lines=True)
+    top.add_column("label")
+    top.add_column("entity (mentions)")
+    for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
+        rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
+        names = ", ".join(f"{marked_text.shortened(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
+        names = visible(names, lines=False)
+        top.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.colour(label)), Text(names))
+    console.print(top)
+    _print_sentences(console, spark, settings, tables)
+
+
+def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
+    """Sentences rich in different labels, one a document."""
+    entities = tables.read("entities")
+    key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
+    rich = entities.groupBy(*key).agg(
+        F.countDistinct("label").alias("labels"),
+        F.sort_array(F.collect_list(F.struct("begin", "end", "label"))).alias("mentions"),
+    )
+    short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SHOWN_CHARS)
+    best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
+    chosen = list({row.doc_id: row for row in reversed(best)}.values())[::-1][:SHOWN_SENTENCES]
+    texts = reader.texts(spark, settings.source, [row.doc_id for row in chosen])
+    for row in chosen:
+        spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
+        sentence = marked_text.mark(
+            texts[row.doc_id],
+            spans,
+            colours=marked_text.sees_colours(console),
+            first=row.sentence_begin,
+            last=row.sentence_end,
+        )
+        console.print(Text(f"{visible(row.doc_id, lines=False)}  ", style="dim").append_text(sentence))
+        console.print()

@@ -1,0 +1,126 @@
+"""Picks the engine that recognises a run's documents, and says what decides its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill import extensions, schemas
+from entitymill.errors import EntityMillError
+from entitymill.recognition.tagger import Execution, check_precision
+from entitymill.settings import Settings
+from entitymill.settings.sections import EntitySettings
+from entitymill.workers import openvino
+from entitymill.workers.worker import Run
+
+RESULTS_VERSION = 3
+"""Raised whenever a change of this code changes what a given model finds in a given text."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model and detector, looked at, and ready to be loaded.
+
+    name: of the model.
+    fingerprint: of everything but the text that decides the result.
+    load: checks and loads both, makes them reach the executors, and returns what takes documents (doc_id, text, text_hash,
+        chars, passthrough) to schemas.RECOGNISED, in one pass over the model; with schemas.ANNOTATIONS where
+        `output.annotations` is set. It raises ModelError where either is missing, altered, or does not fit the settings.
+    """
+
+    name: str
+    fingerprint: str
+    load: Callable[[], Callable[[DataFrame], DataFrame]]
+
+
+def open_engine(spark: SparkSession, settings: Settings) -> Engine:
+    """Look at model and detector, for a run that may have nothing to do: no weights are read yet.
+
+    Raises:
+        ModelError: either is missing, or does not fit the settings.
+    """
+    engine = (_open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp)(spark, settings)
+    if settings.entities == EntitySettings():
+        return engine
+    keep = _keeping(settings.entities)
+
+    def load() -> Callable[[DataFrame], DataFrame]:
+        recognise = engine.load()
+        return lambda rows: recognise(rows).withColumn("mentions", F.filter("mentions", keep))
+
+    return replace(engine, load=load)
+
+
+def _keeping(chosen: EntitySettings) -> Callable[[Column], Column]:
+    """Whether a mention becomes a row."""
+
+    def keep(mention: Column) -> Column:
+        label = mention["label"]
+        least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
+        for name, confidence in chosen.by_label.items():
+            least = F.when(label == name, F.lit(confidence)).otherwise(least)
+        # As the column holds it: 0.8 as a double would be above the float 0.8.
+        kept = mention["confidence"] >= least.cast("float")
+        return kept & label.isin(*chosen.labels) if chosen.labels else kept
+
+    return keep
+
+
+def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
+    wanted = settings.recognition
+    manifest = openvino.read_manifest(spark, settings.model.path)
+    openvino.check_labels(spark, settings.model.path, settings.entities.named)
+    check_precision(wanted.precision, manifest.precision)
+    threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
+    execution = Execution(wanted.precision, wanted.encoding, threads, settings.decoding)
+    consistent = settings.makes_labels_consistent
+    run = Run(execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent)
+    parts = {
+        "detector": openvino.detector_identity(spark, settings.segmentation),
+        "model": manifest.digest(),
+        "casing": manifest.casing,
+        "max_length": manifest.max_length if wanted.encoding == "complete" else manifest.sparknlp_max_length,
+        "engine": wanted.engine,
+        "encoding": wanted.encoding,
+        "precision": wanted.precision,
+        **_shape(settings),
+    }
+
+    def load() -> Callable[[DataFrame], DataFrame]:
+        detector = openvino.ship_detector(spark, settings.segmentation)
+        model = openvino.ship_model(spark, settings.model.path)
+        # Between the two looks a run may have waited for another one. No ModelError: trying again helps.
+        if (model.manifest, detector.identity) != (manifest, parts["detector"]):
+            raise EntityMillError(
+                f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
+            )
+        return lambda rows: openvino.recognise(rows, model, detector, run, settings.limits.batch_seconds)
+
+    return Engine(manifest.name, _fingerprint(parts), load)
+
+
+def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
+    extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
+    name, parts, recognise = extension.open_pipeline(spark, settings)
+    return Engine(name, _fingerprint({**parts, **_shape(settings)}), lambda: recognise)
+
+
+def _shape(settings: Settings) -> dict[str, Any]:
+    """Settings that decide what there is of a document's results."""
+    carried = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
+    annotations = {"annotations": True} if settings.output.annotations else {}
+    # Where nothing is chosen, outputs of before stay as they are.
+    chosen = settings.entities.model_dump(mode="json", exclude_defaults=True)
+    tags = {"decoding": settings.decoding, "consistent_labels": settings.makes_labels_consistent}
+    return {"trim": settings.trims, **tags, **carried, **annotations, **({"entities": chosen} if chosen else {})}
+
+
+def _fingerprint(parts: dict[str, Any]) -> str:
+    everything = {**parts, "results": RESULTS_VERSION, "schema": schemas.VERSION}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]

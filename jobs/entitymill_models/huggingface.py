@@ -1,0 +1,183 @@
+"""A Hugging Face directory: config.json, safetensors, and a tokenizer; PyTorch and transformers are not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitymill.errors import ModelError, SettingsError
+from entitymill.recognition.tagger import bundle
+from entitymill.spark import requirements
+from entitymill_models import encoders, tokenizer_files
+from entitymill_models.token_classifier import Casing, Parts, read_json
+
+INDEX = "model.safetensors.index.json"
+_ATTENTION = "encoder.layer.{}.attention"
+
+
+def _bert(prefix: str) -> encoders.Names:
+    return encoders.Names(
+        words=f"{prefix}.embeddings.word_embeddings",
+        positions=f"{prefix}.embeddings.position_embeddings",
+        segments=f"{prefix}.embeddings.token_type_embeddings",
+        normalized=f"{prefix}.embeddings.LayerNorm",
+        query=f"{prefix}.{_ATTENTION}.self.query",
+        key=f"{prefix}.{_ATTENTION}.self.key",
+        value=f"{prefix}.{_ATTENTION}.self.value",
+        attended=f"{prefix}.{_ATTENTION}.output.dense",
+        after_attention=f"{prefix}.{_ATTENTION}.output.LayerNorm",
+        inner=f"{prefix}.encoder.layer.{{}}.intermediate.dense",
+        outer=f"{prefix}.encoder.layer.{{}}.output.dense",
+        after_network=f"{prefix}.encoder.layer.{{}}.output.LayerNorm",
+    )
+
+
+_LAYER = "distilbert.transformer.layer.{}"
+NAMES = {
+    "distilbert": encoders.Names(
+        words="distilbert.embeddings.word_embeddings",
+        positions="distilbert.embeddings.position_embeddings",
+        segments=None,
+        normalized="distilbert.embeddings.LayerNorm",
+        query=f"{_LAYER}.attention.q_lin",
+        key=f"{_LAYER}.attention.k_lin",
+        value=f"{_LAYER}.attention.v_lin",
+        attended=f"{_LAYER}.attention.out_lin",
+        after_attention=f"{_LAYER}.sa_layer_norm",
+        inner=f"{_LAYER}.ffn.lin1",
+        outer=f"{_LAYER}.ffn.lin2",
+        after_network=f"{_LAYER}.output_layer_norm",
+    ),
+    "bert": _bert("bert"),
+    "roberta": _bert("roberta"),
+    "xlm-roberta": _bert("roberta"),
+}
+"""model_type of config.json -> what the parameters are called (transformers, models/*/modeling_*.py)."""
+OFFSET_POSITIONS = ("roberta", "xlm-roberta")
+DISTILBERT_EPSILON = 1e-12
+"""In transformers' code, not in the configuration."""
+
+
+def is_directory(directory: Path) -> bool:
+    """Whether a directory looks like a Hugging Face model with its own weights."""
+    held = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+    return held and (directory / tokenizer_files.CONFIG).is_file()
+
+
+def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
+    """A token classifier of NAMES' kinds.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the model is of another kind.
+        SettingsError: `casing` is needed, or contradicts the tokenizer.
+    """
+    config = read_json(directory / tokenizer_files.CONFIG)
+    kind = _check(config, where)
+    labels = tokenizer_files.labels_of(config, f"{where}/{tokenizer_files.CONFIG}")
+    words = tokenizer_files.read(directory, where, casing, whole=kind in OFFSET_POSITIONS)
+    found = _weights(directory, where)
+    shape = _shape(config, kind, where)
+    names = NAMES[kind]
+    network = encoders.build(found, names, shape, where)
+    scored = found[f"{names.classifier}.weight"].shape[0]
+    if scored != len(labels):
+        raise ModelError(f"{where} scores {scored} tags, id2label of its config.json lists {len(labels)}.")
+    rows = found[f"{names.positions}.weight"].shape[0] - (0 if shape.padding is None else shape.padding + 1)
+    return Parts(
+        network=network,
+        labels=labels,
+        tokenizer=words.tokenizer,
+        vocabulary=words.vocabulary,
+        casing=words.casing,
+        max_length=min(rows, tokenizer_files.max_length(directory)),
+        source=f"a Hugging Face {kind} token classifier",
+        limit=rows,
+    )
+
+
+def _check(config: dict[str, object], where: str) -> str:
+    """The kind of a model, if it is one that the builder builds exactly."""
+    kind = str(config.get("model_type"))
+    if kind not in NAMES:
+        raise ModelError(f"{where} is a {kind} model; readable are {', '.join(NAMES)}: export it to ONNX and prepare that.")
+    made_for = config.get("architectures")
+    if isinstance(made_for, list) and made_for and not any("TokenClassification" in str(name) for name in made_for):
+        raise ModelError(f"{where} is a {made_for[0]}, not a token classifier: train or choose one that tags tokens.")
+    activation = config.get("activation" if kind == "distilbert" else "hidden_act", "gelu")
+    if activation != "gelu":
+        raise ModelError(f"{where} has activation {activation}, only gelu is supported: export it to ONNX and prepare that.")
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise ModelError(f"{where} has relative positions, which are not supported: export it to ONNX and prepare that.")
+    return kind
+
+
+def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
+    """Layers, heads and constants, under the names that each kind has for them."""
+    names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
+    layers, heads = (config.get(name) for name in names)
+    epsilon = DISTILBERT_EPSILON if kind == "distilbert" else config.get("layer_norm_eps", 1e-12)
+    padding = config.get("pad_token_id", 1) if kind in OFFSET_POSITIONS else None
+    if (
+        not isinstance(layers, int)
+        or not isinstance(heads, int)
+        or not isinstance(epsilon, float)
+        or not (padding is None or isinstance(padding, int))
+        or not (0 < layers < 1000 and heads > 0)
+    ):
+        raise ModelError(f"config.json of {where} lacks {names[0]}, {names[1]} or another of its numbers: copy it again.")
+    return encoders.Shape(layers, heads, epsilon, padding)
+
+
+def _weights(directory: Path, where: str) -> encoders.Weights:
+    """Every floating-point tensor of a Hugging Face directory, as float32; shards are put together.
+
+    Raises:
+        ModelError: there are none, or a file is missing or damaged.
+        SettingsError: the library that reads them is not installed.
+    """
+    found: encoders.Weights = {}
+    for file in _files(directory, where):
+        found |= _read_one(file, where)
+    return found
+
+
+def _files(directory: Path, where: str) -> list[Path]:
+    if (directory / INDEX).is_file():
+        shards = read_json(directory / INDEX).get("weight_map")
+        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+        if not names or not all(map(bundle.is_plain, names)):
+            raise ModelError(f"{INDEX} of {where} does not list files of its own directory: copy the model again.")
+        return [directory / name for name in names]
+    found = sorted(directory.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    if found:
+        raise ModelError(f"{where} has {len(found)} safetensors files and no {INDEX} that joins them: copy it.")
+    if (directory / "pytorch_model.bin").exists() or list(directory.glob("pytorch_model-*.bin")):
+        raise ModelError(
+            f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code and is not opened: "
+            "save it again with save_pretrained(safe_serialization=True)."
+        )
+    raise ModelError(f"{where} has no *.safetensors file: copy the model again.")
+
+
+def _read_one(file: Path, where: str) -> encoders.Weights:
+    try:
+        import safetensors  # noqa: PLC0415  - only models from Hugging Face need it
+    except ImportError as error:
+        raise SettingsError(f"Reading safetensors needs {requirements.PREPARE}.") from error
+    try:
+        tensors = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise ModelError(f"{file.name} of {where} is missing or damaged: copy the model again.") from error
+    return {name: _floats(tensor["data"], tensor["dtype"]).reshape(tensor["shape"]) for name, tensor in tensors
+            if tensor["dtype"] in ("F32", "F16", "BF16", "F64")}  # fmt: skip
+
+
+def _floats(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
+    if kind == "BF16":
+        # A bfloat16 is the upper half of a float32.
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[kind]).astype(np.float32)

@@ -1,0 +1,79 @@
+"""Whatever a user points at, told apart by what lies in it, and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from entitymill.errors import ModelError, SettingsError
+from entitymill.recognition.model_loading import loading
+from entitymill.recognition.tagger import bundle, network
+from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill_models import huggingface, network_files, sparknlp_saved
+from entitymill_models.token_classifier import Casing, Parts, vocabulary_lines
+
+KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
+
+
+def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
+    """A model, and its manifest if it is a bundle.
+
+    Args:
+        source: a directory, or the zip archive of a saved Spark NLP model.
+        scratch: an empty directory, which must outlive the result.
+        casing: what the user says of it.
+
+    Raises:
+        ModelError: it is damaged, incomplete, or of a kind that cannot be read.
+        SettingsError: it does not exist, or `casing` is needed or wrong.
+    """
+    if not source.exists():
+        raise SettingsError(f"SOURCE: {source} does not exist.")
+    with loading(str(source)):
+        return _read(source, str(source), scratch, casing)
+
+
+def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
+    packed, unpacked = scratch / "network", scratch / "model"
+    packed.mkdir()
+    if source.is_file():
+        if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
+            raise ModelError(f"{where} is a file of a model: name the directory it lies in, with its labels and vocabulary.")
+        unpacked.mkdir()
+        budget = sparknlp_saved.Budget.of(source)
+        sparknlp_saved.unpack(source, unpacked, where, budget)
+        return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing, budget), None
+    if (source / bundle.MANIFEST).is_file():
+        return _bundle(source, casing)
+    if sparknlp_saved.is_saved(source):
+        return sparknlp_saved.read(source, packed, where, casing), None
+    if huggingface.is_directory(source):
+        return huggingface.read(source, where, casing), None
+    if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
+        return network_files.read(source, where, casing), None
+    raise ModelError(f"{where} is none of these: {KINDS}.")
+
+
+def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
+    """A bundle of this program's own."""
+    where = str(directory)
+    manifest, files = bundle.in_directory(directory)
+    if casing not in (None, manifest.casing):
+        raise SettingsError(f"--casing says {casing}, but the bundle {where} is {manifest.casing}: leave the option out.")
+    bundle.check_files(files, manifest, where)
+    read_tokenizer(files, manifest, where)
+    whole = bundle.TOKENIZER in manifest.files
+    model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
+    positions = network.positions(model)
+    parts = Parts(
+        network=model,
+        labels=bundle.read_labels(files[bundle.LABELS]),
+        tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if whole else None,
+        vocabulary=None if whole else vocabulary_lines(files[bundle.VOCABULARY]),
+        casing=manifest.casing,
+        max_length=manifest.max_length,
+        source=manifest.source,
+        # RoBERTa's table has rows that no piece takes: what stood before is always within.
+        limit=None if positions is None else max(positions, manifest.max_length),
+        sparknlp_max_length=manifest.sparknlp_max_length,
+    )
+    return parts, manifest

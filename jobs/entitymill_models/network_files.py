@@ -1,0 +1,130 @@
+"""Networks that come as ONNX or OpenVINO files, brought to the one interface this program runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from entitymill.errors import ModelError
+from entitymill.recognition.model_loading import loading
+from entitymill.recognition.tagger.network import INPUTS, positions
+from entitymill_models import tokenizer_files
+from entitymill_models.token_classifier import Casing, Parts
+
+SEGMENTS = "token_type_ids"
+
+
+def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
+    """A directory of one *.onnx, or one *.xml with its .bin, and the vocabulary and labels beside it or in assets/.
+
+    Raises:
+        ModelError: a file is missing or damaged, there are several networks, or the network is no token classifier.
+        SettingsError: `casing` is needed, or contradicts the tokenizer.
+    """
+    onnx, xml = sorted(directory.glob("*.onnx")), sorted(directory.glob("*.xml"))
+    found = onnx or [path for path in xml if "tokenizer" not in path.name]
+    if len(found) != 1:
+        raise ModelError(f"{where} holds {len(found)} networks, expected one: move the others elsewhere.")
+    network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
+    labels = tokenizer_files.read_labels(directory, where)
+    words = tokenizer_files.read(directory, where, casing)
+    network = normalise(network, len(labels), where)
+    limit = positions(network)
+    return Parts(
+        network=network,
+        labels=labels,
+        tokenizer=words.tokenizer,
+        vocabulary=words.vocabulary,
+        casing=words.casing,
+        max_length=min(tokenizer_files.max_length(directory), limit or tokenizer_files.LONGEST),
+        source="an ONNX network" if onnx else "an OpenVINO network",
+        limit=limit,
+    )
+
+
+def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
+    """A network as OpenVINO reads it.
+
+    Raises:
+        ModelError: it is missing or cannot be read.
+    """
+    for path in (file, weights):
+        if path is not None and not path.is_file():
+            raise ModelError(f"{where} has no {path.name}: copy the model again.")
+    core = ov.Core()
+    with loading(f"{where}/{file.name}"):
+        try:
+            return core.read_model(file) if weights is None else core.read_model(file, weights)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{file.name} of {where} is not a network that OpenVINO can read: copy the model again."
+            ) from error
+
+
+def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
+    """The same network with this program's interface.
+
+    Inputs become input_ids and attention_mask, int64 [batch, length] of any size; token_type_ids becomes zeros; of several
+    outputs the logits alone stay.
+
+    Args:
+        network: is changed and must not be used again.
+        labels: how many tags it is to score.
+        where: its address, for messages.
+
+    Raises:
+        ModelError: it takes other inputs, has no logits, or works for one size only.
+    """
+    known = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
+    if len(known) != len(network.inputs) or not set(INPUTS) <= set(known):
+        names = sorted(name for port in network.inputs for name in port.get_names())
+        raise ModelError(f"The network of {where} takes {names}, expected {list(INPUTS)}, with or without {SEGMENTS}.")
+    logits = _logits(network, labels, where)
+    try:
+        network.reshape({port: ov.PartialShape([-1, -1]) for port in network.inputs})
+        fresh = {name: ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS}
+        for name, node in fresh.items():
+            node.output(0).get_tensor().set_names({name})
+        zeros = ops.broadcast(ops.constant(np.int64(0)), ops.shape_of(fresh[INPUTS[0]], "i64"))
+        for name, port in known.items():
+            new, old = fresh.get(name, zeros), port.get_node()
+            if old.get_element_type() != ov.Type.i64:
+                new = ops.convert(new, old.get_element_type().to_string())
+            for target in old.output(0).get_target_inputs():
+                target.replace_source_output(new.output(0))
+        scores = logits.get_node().input_value(0)
+        # Its old names would clash with the result's, where the exporter gave both one.
+        scores.get_tensor().set_names(set())
+        result = ops.result(ops.convert(scores, "f32") if scores.get_element_type() != ov.Type.f32 else scores)
+        result.output(0).get_tensor().set_names({"logits"})
+        rebuilt = ov.Model([result], list(fresh.values()), "token_classifier")
+        rebuilt.validate_nodes_and_infer_types()
+    except RuntimeError as error:
+        raise ModelError(
+            f"The network of {where} does not take batches of any size: export it with dynamic axes."
+        ) from error
+    shape = rebuilt.output(0).get_partial_shape()
+    if shape.rank.get_length() != 3 or shape[0].is_static or shape[1].is_static:
+        raise ModelError(f"The network of {where} does not take batches of any size: export it with dynamic axes.")
+    return rebuilt
+
+
+def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:
+    """The output that scores tags: by name, or the only one of the right shape."""
+    shaped = []
+    for port in network.outputs:
+        shape = port.get_partial_shape()
+        if (
+            shape.rank.is_static
+            and shape.rank.get_length() == 3
+            and (shape[2].is_dynamic or shape[2].get_length() == labels)
+        ):
+            shaped.append(port)
+    named = [port for port in shaped if "logits" in port.get_names()]
+    chosen = named or shaped
+    if len(chosen) != 1:
+        raise ModelError(f"The network of {where} has no single output that scores {labels} tags for every piece.")
+    return chosen[0]

@@ -1,0 +1,288 @@
+"""A trained token classifier, as others save it, made into a bundle (or a saved Spark NLP model) and checked on the way."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from entitymill import extensions
+from entitymill.commands import common
+from entitymill.errors import ModelError, SettingsError, WorkerError
+from entitymill.recognition import model_limits
+from entitymill.recognition.model_loading import limited_memory, loading, named
+from entitymill.recognition.tagger import Execution, bundle, network
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.recognition.tagger.network import INPUTS
+from entitymill.terminal.console_text import open_console
+from entitymill.workers import isolation
+from entitymill_models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
+from entitymill_models import token_classifier as parts_module
+from entitymill_models.token_classifier import Parts
+
+CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
+CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
+FACTORY = "entitymill_models.prepare:make"
+"""Of what the child process does."""
+LONGEST_SECONDS = 7 * 86_400.0
+_MADE = {"bundle": "bundle", "sparknlp": "saved"}
+"""What is asked for -> the directory it is made in."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of jobs/prepare_model.py."""
+    built = argparse.ArgumentParser(
+        prog="prepare_model.py",
+        description="Make a model bundle of a trained token classifier, or a saved Spark NLP model of a bundle.",
+        epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
+    )
+    built.add_argument("source", metavar="SOURCE", type=Path, help=model_kinds.KINDS)
+    built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; it must not exist")
+    built.add_argument("--to", choices=("bundle", "sparknlp"), default="bundle", help="what to write (default: bundle)")
+    built.add_argument(
+        "--precision",
+        choices=("f32", "bf16", "int8"),
+        help="of the stored weights (default: as in SOURCE; half counts as f32)",
+    )
+    built.add_argument(
+        "--calibrate", metavar="TABLE", type=Path, help="with int8: measure activations on it and quantize them too"
+    )
+    built.add_argument(
+        "--sample",
+        metavar="TABLE",
+        type=Path,
+        help="check accuracy on it (default: the calibration table, then the speeches)",
+    )
+    built.add_argument(
+        "--max-loss", metavar="SHARE", type=_share, default=0.01, help="span F1 that may be lost (default: 0.01)"
+    )
+    built.add_argument("--name", help="the model's name (default: SOURCE's)")
+    built.add_argument("--licence", help="the model's licence, for the manifest")
+    built.add_argument("--max-length", metavar="N", type=int, help="pieces in one window, special ones included")
+    built.add_argument("--casing", choices=("cased", "uncased"), help="where SOURCE does not say")
+    built.add_argument(
+        "--labels",
+        choices=label_schemes.GIVEN,
+        help="their scheme, where the labels themselves do not tell: IOB1 (CoNLL-2003), IOB2, or plain names",
+    )
+    built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare a model; returns the exit code."""
+    options = parser().parse_args(arguments)
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        _check_options(options)
+        start_log(None)
+        prepare(options, open_console())
+
+    return common.reporting(work, "interrupted; nothing was written.")
+
+
+def prepare(options: argparse.Namespace, console: Console) -> None:
+    """Read, reduce, check, write: DEST appears whole at the end, or not at all.
+
+    Args:
+        options: as `parser` gives them.
+        console: what was measured is printed there.
+
+    Raises:
+        ModelError: the source cannot be read, does not run, or loses more than allowed.
+        SettingsError: an option is missing, or contradicts the source.
+        OutputError: DEST cannot be written.
+    """
+    with (
+        atomic_directories.beside(options.dest) as scratch,
+        tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked,
+    ):
+        try:
+            work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
+            isolation.Child(work, LONGEST_SECONDS).close()
+        except WorkerError as error:
+            how = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
+            raise ModelError(
+                f"{options.source} cannot be prepared: the process that reads it and tries it was lost ({how}); copy the "
+                "model again from where it can be trusted, or prepare it on a machine with more memory."
+            ) from error
+        atomic_directories.put(scratch / _MADE[options.to], options.dest, scratch)
+    console.print(f"wrote {options.dest}", highlight=False, markup=False)
+
+
+def make(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
+    """Read, reduce and check a model, in a child process: a damaged one may crash it.
+
+    Args:
+        options: as `parser` gives them.
+        scratch: the result becomes its directory `bundle` or `saved`.
+        unpacked: an empty directory for what is in the source's archives.
+
+    Raises:
+        ModelError: the source cannot be read, does not run, or loses more than allowed.
+        SettingsError: an option is missing, or contradicts the source.
+    """
+    limit = model_limits.loading_bytes(model_limits.files_of(options.source))
+    with limited_memory(limit), named(str(options.source)):
+        found, origin = model_kinds.read(options.source, unpacked, options.casing)
+        if origin is not None and options.labels is not None:
+            raise SettingsError(f"--labels: the bundle {options.source} says itself what they are: leave the option out.")
+        found, scheme = (found, origin.scheme) if origin else label_schemes.bring(found, str(options.source), options.labels)
+        manifest = {**_manifest(options, found, origin), "scheme": scheme}
+        made = scratch / _MADE["bundle"]
+        made.mkdir()
+        _make(options, found, manifest, made, unpacked, open_console())
+        _try_longest(made, options.source)
+        if options.to == "sparknlp":
+            export = extensions.load(f"{extensions.SPARKNLP}.export", "--to sparknlp")
+
+            written = scratch / _MADE["sparknlp"]
+            written.mkdir()
+            export.write(made, written)
+
+
+def _make(
+    options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
+) -> None:
+    """The bundle, its weights reduced if that was asked for, and measured."""
+    stored = lower_precision.stored(found.network, str(options.source))
+    kept = "int8" if stored == "calibrated" else stored
+    wanted = options.precision or kept
+    if stored == "calibrated" and options.precision == "int8" and options.calibrate is None:
+        network.without_quantized_activations(found.network)
+        stored = "int8"
+    if options.calibrate is None and wanted == kept:
+        parts_module.write(found, made)
+        manifest |= {"precision": kept, "calibrated": stored == "calibrated"}
+        bundle.write_manifest(made, manifest)
+        if options.sample is not None:
+            sentences = accuracy.read_sample(options.sample, "--sample").spread(CHECKED_SENTENCES)
+            _judge(accuracy.compare(None, made, sentences), options, manifest, made, console)
+        return
+    if kept == "int8":
+        raise ModelError(f"{options.source} has 8-bit weights already, nothing can be made of them: prepare its original.")
+    original = scratch / "original"
+    original.mkdir()
+    parts_module.write(found, original)
+    bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
+    _try_longest(original, options.source)
+    checked, feeds = _samples(options, original)
+    reduced = lower_precision.reduce(found.network, wanted, feeds)
+    parts_module.write(replace(found, network=reduced), made)
+    manifest |= {"precision": wanted, "calibrated": bool(feeds)}
+    bundle.write_manifest(made, manifest)
+    if checked is not None:
+        _judge(accuracy.compare(original, made, checked), options, manifest, made, console)
+
+
+def _samples(
+    options: argparse.Namespace, original: Path
+) -> tuple[accuracy.Sample | None, list[dict[str, NDArray[np.int64]]]]:
+    """Sentences to check on, and network inputs to calibrate on; no sentence is both, if there are enough."""
+    table = options.sample or options.calibrate or (CARRIED_SAMPLE if CARRIED_SAMPLE.exists() else None)
+    if table is None and options.precision != "f32":
+        raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
+    if table is None:
+        return None, []
+    everything = accuracy.read_sample(table, "--sample" if options.sample else "--calibrate")
+    if options.calibrate is None:
+        return everything.spread(CHECKED_SENTENCES), []
+    measured = everything if table == options.calibrate else accuracy.read_sample(options.calibrate, "--calibrate")
+    calibration = measured.spread(CALIBRATION_SENTENCES)
+    feeds = _feeds(original, calibration)
+    rest = everything.without(calibration)
+    return (rest if rest.sentences else everything).spread(CHECKED_SENTENCES), feeds
+
+
+def _feeds(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
+    """Each sentence as the network takes it, cut at the window's length."""
+    manifest, files = bundle.in_directory(directory)
+    capacity = manifest.max_length - SPECIAL_PIECES
+    encoder = Encoder(read_tokenizer(files, manifest), capacity)
+    feeds = []
+    for sentence in calibration.sentences:
+        ids = np.array([[encoder.cls_id, *encoder.encode(sentence).ids[:capacity], encoder.sep_id]], np.int64)
+        feeds.append(dict(zip(INPUTS, (ids, np.ones_like(ids)), strict=True)))
+    return feeds
+
+
+def _judge(
+    scores: accuracy.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
+) -> None:
+    """Print what was measured, refuse what lost too much, and note F1 in the manifest."""
+    accuracy.print_scores(console, scores)
+    if not scores.mentions and not scores.reduced:
+        raise SettingsError("--sample: the model finds no entity in it, so that it cannot show a loss: name another table.")
+    if scores.original.get("f32") == 0:
+        raise SettingsError(
+            "--sample: the model finds none of its mentions, so that it cannot show a loss: its labels are of other names "
+            "than the model's, or it is of another kind of text; name another table, or one without tags."
+        )
+    loss = scores.loss()
+    # Against gold the reduced model may well be the better one.
+    if loss > options.max_loss:
+        raise ModelError(
+            f"The model loses {loss:.4f} span F1, more than --max-loss {options.max_loss:g}: nothing was written."
+        )
+    if scores.reduced:
+        name = (options.sample or options.calibrate or CARRIED_SAMPLE).stem
+        manifest["f1"] = {name: {precision: round(score, 4) for precision, score in scores.reduced.items()}}
+        bundle.write_manifest(made, manifest)
+
+
+def _manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
+    """The manifest's fields, but for precision and files."""
+    length = found.max_length if options.max_length is None else options.max_length
+    if found.limit is not None and length > found.limit:
+        raise SettingsError(f"--max-length is {length}, but {options.source} has positions for {found.limit} pieces.")
+    if not length >= 8:
+        raise SettingsError(f"--max-length is {length}, at least 8 are needed.")
+    name = options.source.resolve().name
+    return {
+        "name": options.name or (origin.name if origin else name.removesuffix(".zip")),
+        "source": origin.source if origin else f"{found.source}: {name}",
+        "licence": options.licence or (origin.licence if origin else "not stated when the model was prepared"),
+        "casing": found.casing,
+        "max_length": length,
+        "sparknlp_max_length": min(found.sparknlp_max_length, found.limit or length),
+        "f1": origin.f1 if origin else {},
+    }
+
+
+def _try_longest(directory: Path, source: Path) -> None:
+    """Load the bundle as a run would, and tag a sentence that fills the longest window.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    manifest, files = bundle.in_directory(directory)
+    where = f"{source} (as a bundle)"
+    tagger = Tagger.load(files, manifest, Execution(accuracy.executions(manifest)[0]), where)
+    with loading(f"{where}/{bundle.NETWORK}"):
+        try:
+            tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
+        except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits are of another shape
+            raise ModelError(
+                f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
+            ) from error
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    if options.calibrate is not None and options.precision != "int8":
+        raise SettingsError("--calibrate goes with --precision int8 only.")
+    atomic_directories.check(options.dest, overwrite=options.overwrite)
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError("a share from 0 to 1")
+    return share

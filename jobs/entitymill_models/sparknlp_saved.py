@@ -1,0 +1,243 @@
+"""A token classifier as Spark NLP saves it: a directory, or the zip of one that its models hub serves.
+
+metadata/part-* has one line of JSON; fields/vocabulary and fields/labels are SequenceFiles of serialized pairs (string,
+number); the network is a zip archive named after class and engine. (Spark NLP 5.5, ParamsAndFeaturesWritable, MapFeature,
+OpenvinoWrapper.)
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from entitymill.errors import ModelError
+from entitymill.recognition import model_limits
+from entitymill.recognition.sentences_dl_saved import DAMAGE
+from entitymill.recognition.tagger.network import positions
+from entitymill_models import network_files, saved_fields
+from entitymill_models.token_classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
+
+PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
+NETWORKS = {
+    f"{PACKAGE}.DistilBertForTokenClassification": "distilbert_classification",
+    f"{PACKAGE}.BertForTokenClassification": "bert_classification",
+}
+"""Class -> what its network's archive is called, before the engine."""
+METADATA, FIELDS = "metadata", "fields"
+_BLOCK = 2**20
+
+
+@dataclass
+class Budget:
+    """What may still be unpacked of one source, archives inside its archives included."""
+
+    bytes: int
+    files: int
+
+    @classmethod
+    def of(cls, archive: Path) -> Budget:
+        """What an archive of this size may unpack to."""
+        allowed = model_limits.UNPACKED_FREE_BYTES + model_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
+        return cls(min(model_limits.UNPACKED_BYTES, allowed), model_limits.UNPACKED_FILES)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the text parts of a saved model say.
+
+    name: of the network's archive.
+    engine: openvino or onnx.
+    labels, vocabulary: in the order of their numbers.
+    casing: whether Spark NLP would keep case.
+    max_length: pieces in one sentence, special ones included.
+    """
+
+    name: str
+    engine: str
+    labels: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    casing: Casing
+    max_length: int
+
+
+def is_saved(directory: Path) -> bool:
+    """Whether a directory looks like a saved Spark ML or Spark NLP model."""
+    return (directory / METADATA).is_dir()
+
+
+def root(unpacked: Path, where: str) -> Path:
+    """The model in an unpacked archive: the archive's own root, or the one folder in it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
+    for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
+        if is_saved(candidate):
+            return candidate
+    raise ModelError(f"{where} holds no saved Spark NLP model, neither at its root nor in one folder.")
+
+
+def read(directory: Path, scratch: Path, where: str, casing: Casing | None = None, budget: Budget | None = None) -> Parts:
+    """A saved model, its network read.
+
+    Args:
+        directory: the saved model.
+        scratch: an empty directory for the unpacked network, which must outlive the result.
+        where: the model's address, for messages.
+        casing: overrides what the model says.
+        budget: what is left to unpack of the archive that the directory came from; none: it came from no archive.
+
+    Raises:
+        ModelError: it is damaged, incomplete, of another class, or of an engine that cannot be read.
+    """
+    said = describe(directory, where)
+    packed = directory / f"{said.name}_{said.engine}"
+    if not packed.is_file():
+        raise ModelError(f"{where} has no {packed.name}, which its metadata promises: copy the model again.")
+    unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.of(packed))
+    if said.engine == "onnx":
+        network = network_files.read_network(_one(scratch, ".onnx", where), None, where)
+    else:
+        network = network_files.read_network(_one(scratch, ".xml", where), _one(scratch, ".bin", where), where)
+    network = network_files.normalise(network, len(said.labels), where)
+    return Parts(
+        network=network,
+        labels=said.labels,
+        tokenizer=None,
+        vocabulary=said.vocabulary,
+        casing=casing or said.casing,
+        max_length=said.max_length,
+        source=f"a saved Spark NLP model, engine {said.engine}",
+        limit=positions(network),
+        sparknlp_max_length=said.max_length,
+    )
+
+
+def describe(directory: Path, where: str) -> Saved:
+    """What a saved model's metadata and fields say; its network is not read.
+
+    Raises:
+        ModelError: they are damaged, incomplete, or of a class or engine that cannot be read.
+    """
+    metadata, parameters = _metadata(directory, where)
+    kind = str(metadata.get("class"))
+    if kind not in NETWORKS:
+        raise ModelError(f"{where} is a saved {kind.rsplit('.', maxsplit=1)[-1]}; readable are {_names()}.")
+    engine = parameters.get("engine", "tensorflow")
+    if engine not in ("openvino", "onnx"):
+        raise ModelError(
+            f"{where} was saved with engine {engine}; readable are openvino and onnx: "
+            "import its original into Spark NLP as ONNX or OpenVINO, or prepare the Hugging Face original."
+        )
+    length, sensitive = parameters.get("maxSentenceLength"), parameters.get("caseSensitive")
+    if not isinstance(length, int) or isinstance(length, bool) or not isinstance(sensitive, bool):
+        raise ModelError(f"The metadata of {where} lacks maxSentenceLength or caseSensitive: copy the model again.")
+    return Saved(
+        name=NETWORKS[kind],
+        engine=str(engine),
+        labels=in_order(_field(directory, "labels", where), "labels", where),
+        vocabulary=in_order(_field(directory, "vocabulary", where), "vocabulary", where),
+        casing="cased" if sensitive else "uncased",
+        max_length=length,
+    )
+
+
+def _metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
+    """The metadata, and the parameters it holds, set ones over defaults."""
+    lines = [line for part in _parts(directory / METADATA, where) for line in read_text(part).splitlines() if line.strip()]
+    if len(lines) != 1:
+        raise ModelError(f"The metadata of {where} is not one line of JSON: copy the model again.")
+    found = parse_json(lines[0], f"The metadata of {where}")
+    defaults, chosen = found.get("defaultParamMap", {}), found.get("paramMap", {})
+    if not isinstance(defaults, dict) or not isinstance(chosen, dict):
+        raise ModelError(f"The metadata of {where} holds no parameters: copy the model again.")
+    return found, {**defaults, **chosen}
+
+
+def _field(directory: Path, name: str, where: str) -> dict[str, int]:
+    """A saved Map[String, Int]."""
+    found: dict[str, int] = {}
+    for part in _parts(directory / FIELDS / name, where):
+        for record in saved_fields.read_records(read_bytes(part), str(part)):
+            for key, value in saved_fields.read_pairs(record, str(part)):
+                if key in found:
+                    raise ModelError(f"{part} does not map distinct strings to numbers: copy the model again.")
+                found[key] = value
+    return found
+
+
+def _parts(directory: Path, where: str) -> list[Path]:
+    found = sorted(directory.glob("part-*"))
+    if not found:
+        raise ModelError(f"{where} has no {directory.parent.name}/{directory.name}/part-*: copy the model again.")
+    return found
+
+
+def _one(directory: Path, suffix: str, where: str) -> Path:
+    """The one file of a kind; Spark NLP renames them at will."""
+    found = [path for path in directory.rglob("*") if path.suffix == suffix]
+    if len(found) != 1:
+        raise ModelError(f"The network of {where} has {len(found)} files ending in {suffix}, expected one.")
+    return found[0]
+
+
+def _names() -> str:
+    return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
+
+
+def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None:
+    """Unpack every file of an archive.
+
+    Args:
+        archive: the zip file.
+        into: an empty directory; none: read the files and write nothing, to find out whether they can be unpacked.
+        where: the archive's address, for messages.
+        budget: what its source may still unpack to; reduced by what this archive takes.
+
+    Raises:
+        ModelError: it is damaged or encrypted, names files outside itself, or unpacks to too much.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            budget.files -= len(members)
+            if budget.files < 0:
+                raise ModelError(
+                    f"{where} unpacks to more than {model_limits.UNPACKED_FILES:,} files, more than any model has: copy the "
+                    "model again, from where it can be trusted."
+                )
+            for member in members:
+                target = _target(member, into or Path(), where)
+                _unpack_one(opened, member, target if into else Path(os.devnull), budget, where)
+    except DAMAGE as error:
+        raise ModelError(f"{where} is not a zip archive that can be read: copy it again.") from error
+
+
+def _target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
+    path = PurePosixPath(member.filename)
+    mode = member.external_attr >> 16
+    outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
+    if outside or stat.S_ISLNK(mode):
+        raise ModelError(
+            f"{where} holds a link, or a file that would be unpacked outside of it: copy the model again, from where it can "
+            "be trusted."
+        )
+    return into / path
+
+
+def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
+    """Write one file. What a member says of its size is not believed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with opened.open(member) as source, target.open("wb") as copy:
+        while block := source.read(_BLOCK):
+            budget.bytes -= len(block)
+            if budget.bytes < 0:
+                raise ModelError(
+                    f"{where} unpacks to far more than its own size, as no model does: copy the model again, from where it "
+                    "can be trusted."
+                )
+            copy.write(block)

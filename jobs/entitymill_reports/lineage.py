@@ -1,0 +1,149 @@
+"""A run as OpenLineage tells it: which table was read, which tables were written, and how it ended.
+
+https://openlineage.io/docs/spec/object-model; names of datasets: https://openlineage.io/docs/spec/naming
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from entitymill import __version__
+from entitymill.errors import DriftError
+from entitymill.run import outcome
+from entitymill.settings import Settings, secret_masking
+from entitymill.spark import overlapping_paths, requirements
+from entitymill.terminal.console_text import open_console
+
+if TYPE_CHECKING:
+    from pyspark.sql import types as T
+
+    from entitymill.run.summary import Summary
+
+log = logging.getLogger(__name__)
+PRODUCER = "entitymill"
+JOB = "entitymill.extract"
+SECONDS = 5
+"""What a receiver may take to answer; a run tells it twice."""
+
+
+class Lineage:
+    """The events of one run: START, and one of COMPLETE, FAIL and ABORT."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is sent yet."""
+        self._settings = settings
+        self._summary: Summary | None = None
+
+    def begin(self, summary: Summary) -> None:
+        """The run has its id."""
+        self._summary = summary
+        self._send(summary, "START")
+
+    def end(self, state: str, error: str | None = None) -> None:
+        """The run has ended: COMPLETE, FAIL or ABORT, and in one sentence why."""
+        if self._summary is not None:
+            self._send(self._summary, state, error)
+
+    def _send(self, summary: Summary, state: str, error: str | None = None) -> None:
+        """Tell the receiver; that it does not listen is said, and costs the run nothing."""
+        from openlineage.client import OpenLineageClient  # noqa: PLC0415  # of the extra
+        from openlineage.client.transport.http import HttpConfig, HttpTransport  # noqa: PLC0415
+
+        address = str(self._settings.lineage.url)
+        try:
+            config = HttpConfig(url=address, timeout=SECONDS, retry={"total": 0})
+            OpenLineageClient(transport=HttpTransport(config)).emit(self._event(summary, state, error))
+        except Exception as fault:
+            log.exception("lineage was not told")
+            where, why = secret_masking.mask_address(address), type(fault).__name__
+            said = f"lineage.url: {where} was not told of the run's {state}: {why}."
+            open_console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
+
+    def _event(self, summary: Summary, state: str, error: str | None) -> Any:
+        from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
+        from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
+
+        facets: dict[str, Any] = {
+            "processing_engine": processing_engine_run.ProcessingEngineRunFacet(version=__version__, name=PRODUCER)
+        }
+        if error is not None:
+            facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="python")
+        output = secret_masking.mask_address(self._settings.output.path or self._settings.output.schema_ or "")
+        # OpenLineage wants a UUID: of this output's run, always the same.
+        run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{output} {summary.run_id}")
+        source = self._settings.source
+        return events.RunEvent(
+            eventType=events.RunState(state),
+            eventTime=datetime.now(timezone.utc).isoformat(),
+            run=events.Run(runId=str(run_id), facets=facets),
+            job=events.Job(namespace=self._settings.lineage.namespace, name=f"{JOB} {output}"),
+            inputs=[events.InputDataset(*self._dataset(source.path, by_name=source.format == "table"))],
+            outputs=self._outputs(summary) if state == "COMPLETE" else [],
+            producer=f"{PRODUCER}/{__version__}",
+        )
+
+    def _outputs(self, summary: Summary) -> list[Any]:
+        from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
+        from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset  # noqa: PLC0415
+
+        from entitymill import schemas  # noqa: PLC0415  # Spark
+
+        def fields(schema: T.StructType) -> list[Any]:
+            kinds = [(field.name, field.dataType.simpleString(), field.metadata.get("comment")) for field in schema]
+            return [schema_dataset.SchemaDatasetFacetFields(*kind) for kind in kinds]
+
+        place = self._settings.output
+        written = {
+            "entities": (schemas.entities([]), sum(summary.by_label.values())),
+            "documents": (schemas.DOCUMENTS, summary.documents),
+        }
+        outputs = []
+        for name, (schema, rows) in written.items():
+            address = f"{place.path}/{name}" if place.path is not None else f"{place.schema_}.{name}"
+            statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=rows)
+            outputs.append(
+                events.OutputDataset(
+                    *self._dataset(address, by_name=place.path is None),
+                    outputFacets={"outputStatistics": statistics},
+                    facets={"schema": schema_dataset.SchemaDatasetFacet(fields=fields(schema))},
+                )
+            )
+        return outputs
+
+    def _dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
+        """Namespace and name: of a path its storage and the way in it."""
+        if by_name:
+            return self._settings.lineage.namespace, address
+        place = overlapping_paths.places(secret_masking.mask_address(address))[0]
+        return place.storage, f"/{'/'.join(place.way)}"
+
+
+@contextmanager
+def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
+    """Tell a receiver of what goes on inside, however it ends; nothing where no setting asks for it.
+
+    Args:
+        wanted: whether it is a run at all.
+
+    Raises:
+        SettingsError: it is asked for, and the library is missing; nothing was done yet.
+    """
+    if settings.lineage.url is None or not wanted:
+        yield None
+        return
+    requirements.require("lineage.url", "lineage")
+    lineage = Lineage(settings)
+    try:
+        yield lineage
+    except DriftError:  # seen after everything was published
+        lineage.end("COMPLETE")
+        raise
+    except BaseException as error:
+        lineage.end("ABORT" if isinstance(error, KeyboardInterrupt) else "FAIL", outcome.told(error)[0])
+        raise
+    lineage.end("COMPLETE")

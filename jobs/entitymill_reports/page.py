@@ -1,0 +1,168 @@
+"""Figures -> one HTML file that needs nothing else and asks no network. No Spark."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import date, datetime, timedelta, timezone
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from entitymill import __version__
+from entitymill_reports import plots
+from entitymill_reports.drift import Drift
+from entitymill_reports.page_figures import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
+
+SHOWN_RUNS = 20
+MOST_BARS = 200
+"""Where there are more between the first day and the last, those without a mention are left out."""
+SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
+MODES = {
+    "first": "everything, for the first time",
+    "full": "everything anew (--full)",
+    "compare": "what differs, by comparing hashes",
+    "feed": "what differs, by the change feed",
+    "arrivals": "what was appended",
+    "none": "nothing to do",
+    "": "not known",
+}
+
+
+def render(figures: Figures, drift: Drift) -> str:
+    """The page.
+
+    Args:
+        figures: of an output.
+        drift: of the run that they are about.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=_number, seconds=_seconds, time=_time)
+    script, style = _resource("page.js"), _resource("page.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    colours = {label.name: min(number, plots.SERIES - 1) for number, label in enumerate(figures.labels)}
+    return environment.from_string(_resource("page.html")).render(
+        figures=figures,
+        run=figures.run,
+        runs=figures.runs[:SHOWN_RUNS],
+        failed=_failed_since(figures),
+        drift=drift,
+        modes=MODES,
+        samples=SAMPLES,
+        stages=STAGES,
+        plots={name: Markup(drawn) for name, drawn in _plots(figures).items()},  # noqa: S704  # matplotlib escapes
+        colours=colours,
+        script=Markup(script),  # noqa: S704  # our own
+        script_hash=digest,
+        style=Markup(style),  # noqa: S704  # our own
+        made=datetime.now(timezone.utc),
+        version=__version__,
+    )
+
+
+def _plots(figures: Figures) -> dict[str, str]:
+    """Name -> SVG, of those that have anything to show."""
+    names = [label.name for label in figures.labels]
+    found = {}
+    if figures.labels:
+        rows = [(label.name, label.mentions, number) for number, label in enumerate(figures.labels)]
+        found["labels"] = plots.bars(rows, "Mentions by label")
+        bins = len(figures.labels[0].bins)
+        found["confidence"] = plots.stacked(
+            [f"{number / bins:.2g}" for number in range(bins)],
+            {label.name: label.bins for label in figures.labels},
+            "Mentions by confidence",
+            about="confidence, from",
+        )
+    days = figures.days
+    if days is not None and days.counts:
+        form = {"day": "%-d %b", "week": "%-d %b", "month": "%b %Y", "year": "%Y"}[days.step]
+        every = _every(days)
+        series = {name: [days.counts.get(day, {}).get(name, 0) for day in every] for name in names}
+        found["days"] = plots.stacked([day.strftime(form) for day in every], series, f"Mentions by {days.step}")
+    if any(figures.lengths.bins):
+        labels = [str(at * SENTENCE_BIN) for at in range(SENTENCE_BINS)]
+        found["sentences"] = plots.stacked(
+            labels, {"sentences": figures.lengths.bins}, "Sentences by length", about="characters, from"
+        )
+    sizes = figures.documents.by_tokens
+    if sizes:
+        places = range(min(sizes), max(sizes) + 1)
+        series = {"documents": [sizes.get(place, 0) for place in places]}
+        labels = ["none" if place < 0 else f"{2**place:,}" for place in places]
+        found["documents"] = plots.stacked(labels, series, "Documents by length", about="tokens, from")
+    return found | _plots_of_runs(figures)
+
+
+def _every(days: Days) -> list[date]:
+    """Each step from the first to the last, also those without a mention."""
+    at, last, found = min(days.counts), max(days.counts), []
+    months = {"month": 1, "year": 12}.get(days.step)
+    while at < last:  # not on from the last, which may be the calendar's
+        found.append(at)
+        if len(found) > MOST_BARS:  # a date that stands for "never"
+            return sorted(days.counts)
+        if months is None:
+            at += timedelta(days=7 if days.step == "week" else 1)
+        else:
+            month = at.month - 1 + months
+            at = at.replace(year=at.year + month // 12, month=month % 12 + 1)
+    return [*found, last]
+
+
+def _plots_of_runs(figures: Figures) -> dict[str, str]:
+    runs = [run for run in figures.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
+    found = {}
+    if runs:
+        days = [f"{run.started:%-d %b}" for run in runs]
+        at = days if len(set(days)) == len(days) else [f"{run.started:%-d %b %H:%M}" for run in runs]
+        stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in STAGES}
+        found["seconds"] = plots.stacked(at, stages, "Seconds by stage and run", about="run of", seconds=True)
+        speeds: dict[str, list[float | None]] = {
+            "whole run": [run.speed for run in runs],
+            "recognition": [_recognition(run) for run in runs],
+        }
+        found["speed"] = plots.lines(at, speeds, "Sentences a second by run", about="run of")
+        rates = {label.name: _rates(runs, label.name) for label in figures.labels}
+        found["rates"] = plots.lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")
+    if len(figures.units) > 1:
+        units = [str(unit.number) for unit in figures.units]
+        values = {"documents": [unit.speed for unit in figures.units]}
+        found["units"] = plots.stacked(units, values, "Documents a second by unit", about="unit")
+    return found
+
+
+def _rates(runs: list[Run], label: str) -> list[float]:
+    return [1000 * run.by_label.get(label, 0) / run.sentences for run in runs]
+
+
+def _recognition(run: Run) -> float | None:
+    seconds = run.seconds.get("recognition")
+    return run.sentences / seconds if seconds else None
+
+
+def _failed_since(figures: Figures) -> Run | None:
+    """The newest run, where it failed after the one that the page is about."""
+    newest = figures.runs[0] if figures.runs else None
+    return newest if newest is not None and newest != figures.run and newest.status in ("failed", "died") else None
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf8")
+
+
+def _number(value: float, places: int = 0) -> str:
+    return f"{value:,.{places}f}"
+
+
+def _seconds(value: float) -> str:
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _time(value: datetime | None) -> str:
+    return "" if value is None else value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

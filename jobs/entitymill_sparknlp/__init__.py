@@ -1,0 +1,1 @@
+"""Extension: engine `sparknlp`, Spark NLP's encoding of tokens, and the export to its format."""

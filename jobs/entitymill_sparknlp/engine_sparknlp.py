@@ -1,0 +1,175 @@
+"""Recognition by Spark NLP itself, in the executors' JVM: the model card's four stages as they stand.
+
+Its annotations go through the same joining as the other engine's tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from entitymill import schemas
+from entitymill.errors import ModelError
+from entitymill.recognition import offsets, recogniser, tokens
+from entitymill.recognition.offsets import Texts
+from entitymill.recognition.tagger import Tags
+from entitymill.recognition.tagger.model_rows import cut_short
+from entitymill.recognition.tokens import Segments
+from entitymill.settings import Settings
+from entitymill.spark import session, storage
+from entitymill.workers import recognised_rows as rows_module
+
+if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's package
+    from entitymill_sparknlp.saved_model import Pipeline
+
+
+def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, Any], Callable[[DataFrame], DataFrame]]:
+    """Load the model and the stages before it.
+
+    Returns:
+        The model's name, what decides results beside the settings of mentions, and what recognises documents.
+
+    Raises:
+        ModelError: a model is missing, damaged or of another kind.
+    """
+    from entitymill_sparknlp import saved_model  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
+
+    wanted = settings.recognition
+    saved = saved_model.inspect(spark, wanted.sparknlp_model or "")
+    # OpenVINO's classes, and whether they are this product's own binding.
+    classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
+    saved_model.check(saved, wanted.precision, classes=classes, binding=binding)
+    saved_model.configure(spark, wanted.precision)
+    classifier = saved.kind != "PipelineModel"
+    pipeline = saved_model.load(saved, saved_model.stages(spark, settings.segmentation) if classifier else [])
+    own = None if saved.pretrained else storage.digest(spark, (path for path, *_ in storage.files(spark, saved.address)))
+    parts = {
+        "detector": saved_model.identity(spark, settings.segmentation) if classifier else "the pipeline's",
+        "model": own or saved.address,
+        "engine": wanted.engine,
+        "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
+    }
+    how = {
+        "trim": settings.trims,
+        "annotations": settings.output.annotations,
+        "consistent_labels": settings.makes_labels_consistent,
+    }
+    return saved.name, parts, lambda rows: recognise(rows, pipeline, **how)
+
+
+def recognise(
+    rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
+) -> DataFrame:
+    """Recognise documents.
+
+    Args:
+        rows: doc_id, text, text_hash, chars, perhaps passthrough.
+        pipeline: that tags them.
+        trim: whether mentions are trimmed.
+        annotations: whether to return the column `ner` and the chunks too.
+        consistent_labels: whether mentions that are spelled alike within a document get the same label.
+
+    Returns:
+        schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where wanted.
+    """
+    carried = [field for field in rows.schema.fields if field.name == "passthrough"]
+    packed = rows.select(F.col("text").alias(pipeline.text), F.struct(*rows.columns).alias("_row"))
+    tagged = pipeline.stages.transform(packed)
+    edges = [
+        F.col(f"{column}.{edge}").alias(f"{name}_{edge}")
+        for name, column in (("sentence", pipeline.sentence), ("token", pipeline.token), ("ner", pipeline.ner))
+        for edge in ("begin", "end")
+    ]
+    probability = F.transform(pipeline.ner, lambda tag: F.element_at(tag["metadata"], tag["result"]).cast("float"))
+    columns = [
+        *(F.col(f"_row.{name}").alias(name) for name in rows.columns),
+        *edges,
+        F.col(f"{pipeline.ner}.result").alias("ner_result"),
+        probability.alias("ner_confidence"),
+        *([F.col(pipeline.ner).alias("ner")] if annotations else []),
+    ]
+    returned = T.StructType([*schemas.RECOGNISED, *carried, *(schemas.ANNOTATIONS if annotations else [])])
+    return tagged.select(*columns).mapInArrow(_Join(trim, annotations, consistent_labels), returned)
+
+
+@dataclass(frozen=True)
+class _Join:
+    """Spark NLP's annotations to mentions, batch by batch."""
+
+    trim: bool
+    annotations: bool
+    consistent_labels: bool
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            texts = offsets.read(batch.column("text"))
+            segments = read_segments(batch, texts)
+            tags, labels = read_tags(batch, texts, segments)
+            found = recogniser.join(texts, segments, tags, labels)
+            made = recogniser.recognised(
+                found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
+            )
+            yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.annotations)
+
+
+def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
+    """A batch's sentences and tokens, which Spark NLP counts in UTF-16 units of the document, ends inclusive."""
+    begin = _of_the_whole(batch, "token_begin", texts)
+    end = _of_the_whole(batch, "token_end", texts, 1)
+    # The rule-based detector loses count of some texts (docs/migration.md): what is left of these must not reach others.
+    sentences = np.sort(_of_the_whole(batch, "sentence_begin", texts))
+    order = np.argsort(begin, kind="stable")
+    order = order[end[order] > begin[order]]
+    begin, end = begin[order], end[order]
+    return tokens.grouped(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
+
+
+def _of_the_whole(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
+    """Offsets in documents as units of the whole, each within its own document."""
+    values = batch.column(column)
+    counts = np.diff(values.offsets.to_numpy())
+    places = values.flatten().to_numpy().astype(np.int64) + add + np.repeat(texts.edges[:-1], counts)
+    return np.clip(places, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
+
+
+def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
+    """The tags of a batch, and the labels they count in.
+
+    Args:
+        batch: with ner_begin, ner_result and ner_confidence of each document.
+        texts: of the same batch.
+        segments: of these.
+
+    Raises:
+        ModelError: a tag is neither O nor an IOB2 tag.
+    """
+    results = batch.column("ner_result").flatten().dictionary_encode()
+    labels = results.dictionary.to_pylist()
+    strange = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label)]
+    if strange:
+        raise ModelError(
+            f"recognition.sparknlp_model: the model's tag {strange[0]} is neither O nor an IOB2 tag such as B-PER."
+        )
+    # An annotation names its token by the offset it begins at.
+    begins = _of_the_whole(batch, "ner_begin", texts)
+    tagged = np.searchsorted(segments.token_begin, begins)
+    there = tagged < len(segments.token_begin)
+    there[there] = segments.token_begin[tagged[there]] == begins[there]
+    tagged = tagged[there]
+    after = np.concatenate([np.zeros(1, np.int64), np.cumsum(segments.sentence_tokens)])
+    split = np.zeros(len(segments.sentence_begin), np.bool_)
+    split[cut_short(tagged, after)] = True
+    confidences = batch.column("ner_confidence").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    tags = results.indices.to_numpy().astype(np.int16)
+    return Tags(tagged, tags[there], confidences[there], None, split), labels

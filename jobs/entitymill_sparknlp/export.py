@@ -1,0 +1,97 @@
+"""A bundle as a saved Spark NLP model, which DistilBertForTokenClassification.load reads.
+
+Spark NLP cuts words and feeds the network in its own way for each of its classes, and its DistilBERT class fits any
+network with a WordPiece vocabulary and no token types: so every such bundle is saved as one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+from entitymill.errors import ModelError
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.encoding import BERT_PIECES
+from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill_models import saved_fields
+from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
+from entitymill_models.token_classifier import parse_json
+
+CLASS = "DistilBertForTokenClassification"
+NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
+LONGEST = 512
+"""Of Spark NLP's maxSentenceLength for this class."""
+_PAIRS_IN_RECORD = 10
+"""As many as Spark's saveAsObjectFile puts into one."""
+
+
+def write(directory: Path, into: Path) -> None:
+    """Write a saved model.
+
+    Args:
+        directory: a bundle, checked.
+        into: an empty directory.
+
+    Raises:
+        ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
+    """
+    manifest, files = bundle.in_directory(directory)
+    vocabulary = _vocabulary(files, manifest)
+    labels = bundle.read_labels(files[bundle.LABELS])
+    _write_field(into, "vocabulary", sorted(vocabulary.items(), key=lambda item: item[1]))
+    _write_field(into, "labels", [(label, number) for number, label in enumerate(labels)])
+    defaults = {"batchSize": 8, "caseSensitive": True, "maxSentenceLength": 128, "lazyAnnotator": False}
+    chosen = {
+        "inputCols": ["document", "token"],
+        "outputCol": "ner",
+        "caseSensitive": manifest.casing == "cased",
+        "maxSentenceLength": min(manifest.sparknlp_max_length, LONGEST),
+        "engine": "openvino",
+    }
+    metadata = {
+        "class": f"{PACKAGE}.{CLASS}",
+        "timestamp": int(time.time() * 1000),
+        "sparkVersion": version("pyspark"),
+        "uid": f"DISTILBERT_FOR_TOKEN_CLASSIFICATION_{uuid.uuid4().hex[:12]}",
+        "paramMap": chosen,
+        "defaultParamMap": {**defaults, "engine": "tensorflow"},
+    }
+    _write_part(into / METADATA, (json.dumps(metadata) + "\n").encode("utf8"))
+    with zipfile.ZipFile(into / NETWORK, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in (bundle.WEIGHTS, bundle.NETWORK):
+            packed.write(files[name], name)
+
+
+def _vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:
+    """Pieces and their ids."""
+    if bundle.TOKENIZER in manifest.files:
+        described = parse_json(files[bundle.TOKENIZER].read_text(encoding="utf8"), bundle.TOKENIZER)
+        model = described.get("model")
+        kind = model.get("type") if isinstance(model, dict) else None
+        if kind != "WordPiece":
+            raise ModelError(
+                f"{manifest.name} has a {kind} vocabulary; {CLASS} of Spark NLP needs WordPiece (BERT's kinds)."
+            )
+    vocabulary: dict[str, int] = read_tokenizer(files, manifest).get_vocab()
+    missing = [piece for piece in BERT_PIECES if piece not in vocabulary]
+    if missing:
+        raise ModelError(f"The vocabulary of {manifest.name} has no {missing[0]}, which {CLASS} of Spark NLP needs.")
+    return vocabulary
+
+
+def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
+    records = (
+        saved_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD]) for first in range(0, len(pairs), _PAIRS_IN_RECORD)
+    )
+    _write_part(into / FIELDS / name, saved_fields.write_records(records))
+
+
+def _write_part(directory: Path, content: bytes) -> None:
+    """A directory of one part, as Spark's jobs leave it."""
+    directory.mkdir(parents=True)
+    (directory / "part-00000").write_bytes(content)
+    (directory / "_SUCCESS").touch()
