@@ -19,7 +19,16 @@ def test_what_can_be_imported() -> None:
 
 
 def test_how_things_are_called() -> None:
-    assert parameters(entitymill.load) == ["model", "detector", "detector_model", "precision", "trim", "decoding", "consistent_labels", "threads"]
+    assert parameters(entitymill.load) == [
+        "model",
+        "detector",
+        "detector_model",
+        "precision",
+        "trim",
+        "decoding",
+        "consistent_labels",
+        "threads",
+    ]
     assert parameters(entitymill.extract) == ["config", "overrides", "spark", "full", "dry_run", "allow_removals"]
     assert fields()[:5] == ["begin", "end", "entity", "label", "confidence"]
 
