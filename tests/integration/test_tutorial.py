@@ -1,0 +1,56 @@
+"""docs/tutorial.md: its commands, run in order as a reader would, print what the page says they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pages import ROOT
+
+PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf8")
+STEPS = re.findall(r"```bash\n(.*?)```\n(?:\n```text\n(.*?)```)?", PAGE, re.DOTALL)
+"""Commands, and the lines that the page shows of their output."""
+_VARYING = re.compile(r"\b[0-9a-f]{12}\b|\d{4}-\d\d-\d\d \d\d:\d\d|\b\d+(\.\d+)? (s|min)\b")
+"""Ids, times and durations of runs."""
+
+
+def comparable_lines(output: str) -> list[str]:
+    """Without what varies from run to run, and without the width of columns, which depends on it."""
+    return [" ".join(_VARYING.sub("*", line).split()) for line in output.splitlines()]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A directory with what the commands use of the repository."""
+    for name in (".venv", "models", "build/jars"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+# Spark starts five times, each in a process of its own.
+@pytest.mark.slow
+def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
+    # PySpark sets some variables where this process has a session; the commands start their own.
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+    environment |= {"PYTHONPATH": str(ROOT / "jobs"), "COLUMNS": "120", "SPARK_LOCAL_IP": "127.0.0.1"}
+    for commands, shown in STEPS:
+        done = subprocess.run(
+            ["bash", "-euc", commands],
+            cwd=checkout, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, commands + done.stderr[-2000:]
+        printed = comparable_lines(done.stdout)
+        lost = [line for line in comparable_lines(shown) if line not in printed]
+        assert lost == [], f"{commands}\nprinted\n{done.stdout}"
+
+
+def test_every_step_is_run() -> None:
+    headings = re.findall(r"^## \d\. ", PAGE, re.MULTILINE)
+    assert len(headings) == 7
+    assert len(STEPS) == PAGE.count("```bash") == 10
+    assert sum(bool(shown) for _, shown in STEPS) == PAGE.count("```text") == 8
