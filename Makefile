@@ -10,6 +10,7 @@ BENCH_READY := $(VENV)-bench/.ready
 AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
+DOCS_READY := $(VENV)-docs/.ready
 # Nothing is built in an environment of pip's own, for which it would fetch the newest setuptools, unchecked.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 BUILD_TOOLS = $(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements-build.lock
@@ -144,6 +145,15 @@ schema: $(RUN_READY) ## write conf/schema.json, for editors, and the tables of d
 	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema docs/settings.md > build/settings.md
 	mv build/settings.md docs/settings.md
 
+# The pages are copied to where they are in the repository, so a link means the same there and on the site.
+.PHONY: docs
+docs: $(DOCS_READY) ## build the documentation site into build/site; a broken link or anchor fails (half a minute)
+	@rm -rf build/pages
+	@mkdir -p build/pages
+	@cp --recursive --parents README.md CONTRIBUTING.md CHANGELOG.md docs models/*/README.md build/pages
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+	@echo 'Read it: $(PYTHON) -m http.server --directory build/site, or open build/site/index.html (without search)'
+
 .PHONY: package
 package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)
 
@@ -153,8 +163,10 @@ test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## on object
 
 .PHONY: lock
 lock: $(DEV_READY) ## pin every dependency anew, with hashes
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --group build --output-file requirements-build.lock
+	for kind in build docs; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --no-annotate --group $$kind --output-file requirements-$$kind.lock; \
+	done
 	extras="--extra spark --extra sparknlp --extra report --extra metrics --extra lineage"; \
 	for kind in run extras prepare dev bench spark4; do \
 	  case $$kind in run) groups="--extra spark";; extras) groups="$$extras";; prepare) groups="--extra spark --group prepare";; \
@@ -227,6 +239,12 @@ $(SPARK4_READY): requirements-spark4.lock requirements-build.lock
 	@test -x $(VENV)-spark4/bin/python || $(PYTHON) -m venv $(VENV)-spark4
 	$(VENV)-spark4/bin/python $(BUILD_TOOLS)
 	$(VENV)-spark4/bin/python $(LOCKED) -r $<
+	@touch $@
+
+$(DOCS_READY): requirements-docs.lock requirements-build.lock
+	@test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python $(BUILD_TOOLS)
+	$(VENV)-docs/bin/python $(LOCKED) -r $<
 	@touch $@
 
 $(JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill

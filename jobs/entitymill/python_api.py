@@ -33,9 +33,16 @@ DETECTOR = "sentence_detector"
 class Mention:
     """One mention of an entity in a text; offsets are code points, ends exclusive: text[begin:end] == entity.
 
-    label: PER, ORG, LOC, MISC, or what else the model knows.
-    confidence: mean probability of the mention's tokens for their own tags.
-    sentence_id: number of its sentence in the text, from 0; sentence_begin, sentence_end: where that is.
+    Attributes:
+        begin: offset of its first code point in the text.
+        end: offset after its last one.
+        entity: its text.
+        label: PER, ORG, LOC, MISC, or what else the model knows.
+        confidence: mean probability of the mention's tokens for their own tags.
+        token_count: number of its tokens.
+        sentence_id: number of its sentence in the text, from 0.
+        sentence_begin: offset of that sentence's first code point.
+        sentence_end: offset after its last one.
     """
 
     begin: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import re
 
 import pytest
 
@@ -42,6 +43,11 @@ def test_the_page_has_every_name_and_what_it_says_is_so(capsys: pytest.CaptureFi
     with contextlib.chdir(pages.ROOT):
         exec(code, {})  # noqa: S102  # what the page says
     assert f"# {capsys.readouterr().out}" in code
+
+
+def test_the_reference_has_every_name_once() -> None:
+    page = (pages.ROOT / "docs" / "api.md").read_text(encoding="utf8")
+    assert sorted(re.findall(r"^::: entitymill\.(\w+)$", page, re.MULTILINE)) == sorted(entitymill.__all__)
 
 
 def test_exit_codes() -> None:
