@@ -14,7 +14,7 @@ from entitymill.source import row_checks
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README, LONGEST_SENTENCE = 120, 200, 25, 100, 25
+LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README, LONGEST_SENTENCE = 120, 200, 25, 130, 25
 EXAMPLES = {"conf/articles.yaml", "conf/mine.yaml", "conf/tickets.yaml"}
 """Files that a reader makes, and that stand on the pages for those."""
 BUILT = ("build/", "/")
