@@ -96,9 +96,10 @@ def _sentence(text: str, key: tuple[str, int, int, int], mentions: Sequence[Row]
     judged = {row["mention_id"] for row in own}
     parts = []
     for row in mentions:
-        if (row["doc_id"], row["sentence_id"]) == (doc_id, number):
-            parts.append(Part(text[at : row["begin"]]))
-            spoken = text[row["begin"] : row["end"]]
+        begin = max(row["begin"], at)  # each character once, should mentions overlap
+        if (row["doc_id"], row["sentence_id"]) == (doc_id, number) and begin < row["end"]:
+            parts.append(Part(text[at:begin]))
+            spoken = text[begin : row["end"]]
             parts.append(Part(spoken, row["label"], float(row["confidence"]), row["mention_id"] in judged))
             at = row["end"]
     parts.append(Part(text[at:end]))

@@ -16,14 +16,30 @@ def masked(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
 
     Args:
         text: the document.
-        spans: begin and end in code points, end exclusive, and label of each; none overlaps another.
+        spans: begin and end in code points, end exclusive, and label of each, in any order. Spans that overlap are masked
+            as one, under the label of the one that begins first.
         mask: in their place, with the label for `{label}`; one character is repeated, so that offsets stay as they are.
     """
     pieces, at = [], 0
-    for begin, end, label in sorted(spans):
+    for begin, end, label in _merge_overlapping(spans):
         pieces += [text[at:begin], mask * (end - begin) if len(mask) == 1 else mask.replace(LABEL, label)]
         at = end
     return "".join([*pieces, text[at:]])
+
+
+def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Return the spans in order, with those that share a character joined.
+
+    The first of them gives the label; of several that begin together, the longest.
+    """
+    merged: list[tuple[int, int, str]] = []
+    for begin, end, label in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):
+        if merged and begin < merged[-1][1]:
+            first, last, outer = merged[-1]
+            merged[-1] = (first, max(last, end), outer)
+        else:
+            merged.append((begin, end, label))
+    return merged
 
 
 @dataclass(frozen=True)

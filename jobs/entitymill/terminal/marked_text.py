@@ -40,13 +40,17 @@ def mark(
 
     Args:
         text: the whole.
-        spans: (begin, end, label) in code points of the whole, in order, none over another.
+        spans: (begin, end, label) in code points of the whole, in order. Of one that overlaps the span before it, only the
+            rest is marked, so that each character is shown once.
         colours: whether they can be seen; otherwise a mention is written [Paris LOC].
         first: where to begin.
         last: where to end.
     """
     line, at = Text(), first
-    for begin, end, label in spans:
+    for start, end, label in spans:
+        begin = max(start, at)
+        if end <= begin:
+            continue
         line.append(visible(text[at:begin]))
         if colours:
             line.append(visible(shortened(text[begin:end])), style=colour(label))
