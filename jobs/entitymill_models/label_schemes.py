@@ -15,6 +15,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
+from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill_models.token_classifier import Parts
 
@@ -36,9 +37,10 @@ def bring(found: Parts, where: str, given: Given | None = None) -> tuple[Parts, 
         given: what the user says of the labels; IOB1 is not always to be told from IOB2 by them.
 
     Raises:
-        ModelError: the labels are of no scheme that is known.
+        ModelError: the labels are of no scheme that is known, or one cannot name a directory of the table `entities`.
     """
     labels, scheme = _brought(found.labels, where, given)
+    bundle.check_labels(labels, where)
     names = tuple(dict.fromkeys(labels))
     if len(names) < len(labels):
         _join_outputs(found.network, [[i for i, label in enumerate(labels) if label == name] for name in names])
@@ -58,7 +60,10 @@ def _brought(labels: Sequence[str], where: str, given: Given | None) -> tuple[li
         return [OUTSIDE if label in outside else f"I-{label}" for label in labels], "iob1"
     strange = [label for label, found in parts.items() if found is None]
     if strange:
-        raise ModelError(f"The labels of {where} are of two schemes, {_some(labels)}: {strange[0]} has no letter before it.")
+        raise ModelError(
+            f"The labels of {where} are of two schemes, {_some(labels)}: "
+            f"{bundle.shorten_label(strange[0])} has no letter before it."
+        )
     brought, begun = [], set()
     for label in labels:
         found = parts.get(label)
@@ -74,7 +79,7 @@ def _brought(labels: Sequence[str], where: str, given: Given | None) -> tuple[li
 
 
 def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
+    return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:

@@ -21,7 +21,7 @@ from entitymill import schemas
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recogniser, tokens
 from entitymill.recognition.offsets import Texts
-from entitymill.recognition.tagger import Tags
+from entitymill.recognition.tagger import Tags, bundle
 from entitymill.recognition.tagger.model_rows import cut_short
 from entitymill.recognition.tokens import Segments
 from entitymill.settings import Settings
@@ -152,15 +152,23 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
         segments: of these.
 
     Raises:
-        ModelError: a tag is neither O nor an IOB2 tag.
+        ModelError: a tag is neither O nor an IOB2 tag, or its label cannot be the name of a partition.
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()
-    strange = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label)]
+    strange = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label, re.DOTALL)]
     if strange:
         raise ModelError(
-            f"recognition.sparknlp_model: the model's tag {strange[0]} is neither O nor an IOB2 tag such as B-PER."
+            f"recognition.sparknlp_model: the model's tag {bundle.shorten_label(strange[0])} is neither O nor an IOB2 tag "
+            "such as B-PER."
         )
+    for label in labels:
+        fault = None if label == "O" else bundle.label_fault(label[2:])
+        if fault is not None:
+            raise ModelError(
+                f"recognition.sparknlp_model: the model's label '{bundle.shorten_label(label[2:])}' {fault}, so it cannot "
+                "name a directory of the table entities: train or save the model with another name for it."
+            )
     # An annotation names its token by the offset it begins at.
     begins = _of_the_whole(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)

@@ -23,6 +23,7 @@ from entitymill.errors import ModelError, SourceError
 from entitymill.source import changes, reader
 from entitymill.workers.engine import open_engine
 from truth import held
+from unit import hostile
 
 from .conftest import ROOT, Job
 
@@ -309,4 +310,12 @@ def test_a_model_with_one_flipped_byte_never_runs(job: Job) -> None:
     (copied / "openvino_model.bin").write_bytes(content)
     loaded = settings.load(None, job.options(f"model.path={copied}"), {})
     with pytest.raises(ModelError, match=rf"openvino_model\.bin of the model at {copied} has SHA-256"):
+        open_engine(job.spark, loaded).load()
+
+
+def test_a_label_that_cannot_name_a_partition_is_refused_on_the_driver(job: Job) -> None:
+    """By its number, before anything is shipped or written; the worker's own check is tests/unit/test_bundle.py."""
+    copied = hostile.endless_label(job.directory / "model")
+    loaded = settings.load(None, job.options(f"model.path={copied}"), {})
+    with pytest.raises(ModelError, match=r"^Label 1 \(counted from 0\) of .*labels\.json of the model, 'PER"):
         open_engine(job.spark, loaded).load()

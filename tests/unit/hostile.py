@@ -63,6 +63,11 @@ def panicking_tokenizer(into: Path) -> Path:
     return _changed_tokenizer(into, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
 
 
+def endless_label(into: Path) -> Path:
+    """A label that no file system takes for a directory's name."""
+    return changed_bundle(into, bundle.LABELS, lambda text: text.replace("PER", "PER" * 100))
+
+
 def nested_zip(into: Path, size: int = 400 * 2**20) -> Path:
     """A saved Spark NLP model in a zip, whose network is a zip of nothing but zeros."""
     model = tiny.saved_onnx(into / "saved")

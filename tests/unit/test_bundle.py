@@ -3,10 +3,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from entitymill.workers import sparknlp
 
 from entitymill import python_api
 from entitymill.errors import ModelError
+from entitymill.recognition import offsets, tokens
 from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from unit import tiny
@@ -94,6 +98,46 @@ def test_labels_must_be_iob2_tags(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ModelError, match=r"labels\.json"):
         bundle.read_labels(path)
+
+
+UNFIT = {
+    "x" * 300: f"'{'x' * 40}…', is longer than 100 characters",
+    "__HIVE_DEFAULT_PARTITION__": "is Spark's name for rows without a label",
+    "a/b": "'a/b', has a slash",
+    "\x1b]52;c;": r"'\x1b]52;c;', has a control character",
+    "\u202egnp": r"'\u202egnp', has a control character or one that is not printable",
+    "": "'', is empty",
+    " ": "' ', is empty",
+    "\u4eba" * 90: "takes more than 240 bytes",
+    ":" * 90: "takes more than 240 bytes",
+}
+"""Labels that cannot name a directory of the table `entities`, and what is said of them."""
+
+
+@pytest.mark.parametrize("label", UNFIT, ids=lambda label: ascii(label[:12]))
+def test_a_label_that_cannot_name_a_partition_is_refused_with_its_position(tmp_path: Path, label: str) -> None:
+    path = tmp_path / bundle.LABELS
+    path.write_text(json.dumps(["O", "B-PER", "I-PER", f"B-{label}"]))
+    with pytest.raises(ModelError) as refused:
+        bundle.read_labels(path)
+    said = str(refused.value)
+    assert said.startswith("Label 3 (counted from 0) of labels.json of the model, ")
+    assert UNFIT[label] in said
+    assert said.isprintable() and len(said) < 300
+
+
+@pytest.mark.parametrize("label", ["PER", "x" * 100, "work_of_art", "ORG:company", "\u4eba\u540d", "O'Neill & co."])
+def test_a_label_that_can_name_a_partition_is_taken(tmp_path: Path, label: str) -> None:
+    path = tmp_path / bundle.LABELS
+    path.write_text(json.dumps(["O", f"B-{label}"]))
+    assert bundle.read_labels(path) == ("O", f"B-{label}")
+
+
+def test_spark_nlps_tags_have_the_same_limits() -> None:
+    batch = pa.RecordBatch.from_pydict({"ner_result": [["O", "B-PER", f"B-{'x' * 300}"]]})
+    texts = offsets.read(pa.array(["one"]))
+    with pytest.raises(ModelError, match=r"the model's label 'x{40}…' is longer than 100 characters"):
+        sparknlp.read_tags(batch, texts, tokens.cut(texts, np.zeros(0, np.int64)))
 
 
 def resigned(copied: dict[str, Path], manifest: bundle.Manifest) -> bundle.Manifest:

@@ -100,6 +100,7 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
         (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"], "are not O and names of entities, each once, but LABEL_0"),
         (["O", "B-PER", "I-PER", "PAD", "X"], "are of two schemes, .*: PAD has no letter before it"),
         (["O", "PER", "PER", "LOC", "ORG"], "each once"),
+        (["O", "B-PER", "I-PER", "PAD" * 200, "X"], r"(?s)\A.{,200}: (PAD){13}P… has no letter before it\.\Z"),
     ],
 )
 def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -> None:
@@ -107,6 +108,20 @@ def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -
     with pytest.raises(ModelError, match=message):
         label_schemes._brought(labels, "it", None)
     assert label_schemes.bring(found, "it")[0].labels == tuple(tiny.LABELS)
+
+
+@pytest.mark.parametrize(("number", "label"), [(3, "S-a/b"), (1, f"B-{'x' * 300}"), (4, "E-__HIVE_DEFAULT_PARTITION__")])
+def test_a_label_that_cannot_name_a_partition_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, label: str
+) -> None:
+    labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    labels[number] = label
+    code, place = made(labels, tmp_path)
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 5
+    assert f"Label {number} (counted from 0) of {tmp_path}" in said
+    assert len(said) < 700
+    assert not place.exists()
 
 
 def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from entitymill_reports import marked_text, page_sentences
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from entitymill.reporting import marked_text, page_sentences
 from entitymill.tables.masked_texts import masked
 
 Span = tuple[int, int, str]

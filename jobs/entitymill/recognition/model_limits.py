@@ -20,6 +20,9 @@ DETECTOR_CHARACTERS = 2**16
 """Numbers that a detector's characters may have: a window holds them in 16 bits."""
 JAVA_DEPTH = 100
 """Java objects inside one another in a saved field; Spark NLP's tokenizer rules have 12."""
+LABEL_CHARACTERS = 100
+LABEL_BYTES = 240
+"""Of a label's name: each is the name of a directory, `label=NAME`, for which file systems take 255 bytes."""
 _LOADING_BYTES = 2 * 2**30
 _LOADING_BYTES_PER_CORE = 32 * 2**20
 """Each core gets a thread of OpenVINO, of Arrow and of NumPy, with a stack of 8 MB each."""

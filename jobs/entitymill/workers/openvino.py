@@ -32,7 +32,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
         path: the bundle's directory, on any file system Spark reads.
 
     Raises:
-        ModelError: it is missing, incomplete, or differs from its manifest.
+        ModelError: it is missing, incomplete, differs from its manifest, or has a label that can name no partition.
     """
     scratch = scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
@@ -43,6 +43,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
         except OSError as error:
             raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
+    bundle.read_labels(scratch / names[bundle.LABELS])
     for shipped in names.values():
         session.send(spark, scratch / shipped)
     return ShippedModel(names, path, manifest)

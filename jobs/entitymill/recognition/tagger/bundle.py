@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
+from entitymill.recognition.model_limits import LABEL_BYTES, LABEL_CHARACTERS
 from entitymill.spark import requirements
 
 MANIFEST = "manifest.json"
@@ -25,6 +26,9 @@ LONGEST_WINDOW = 2**20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 PAGE = "docs/models.md"
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""What Spark calls the directory of rows without a label: a label of this name would be read back as none."""
+_SHOWN_CHARACTERS = 40
 _ON_A_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
@@ -155,19 +159,62 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """The tag of each output of the network, in order: O and IOB2 tags such as B-PER.
 
     Raises:
-        ModelError: the file is not a JSON list of such tags.
+        ModelError: the file is not a JSON list of such tags, or a tag's label cannot be the name of a partition.
     """
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} of the model is not JSON.") from error
-    ok = isinstance(labels, list) and all(
-        isinstance(label, str) and label.isprintable() and (label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2))
-        for label in labels
-    )
+    ok = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if ok:
+        check_labels(labels, f"{path.name} of the model")
+        ok = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
     if not ok or "O" not in labels or len(set(labels)) != len(labels):
         raise ModelError(f"{path.name} of the model is not a list of O and distinct IOB2 tags (B-PER, I-PER, …).")
     return tuple(labels)
+
+
+def check_labels(tags: Sequence[str], where: str) -> None:
+    """Refuse labels that cannot name a directory: the table `entities` is partitioned by them.
+
+    Args:
+        tags: in the order of the network's outputs; what follows B- or I- is the label.
+        where: what lists them, for the message.
+
+    Raises:
+        ModelError: a label is empty, too long, has a character that a name cannot have, or means "no label" to Spark.
+    """
+    for number, tag in enumerate(tags):
+        label = tag[2:] if tag[:2] in ("B-", "I-") else tag
+        fault = label_fault(label)
+        if fault is not None:
+            raise ModelError(
+                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}; a label names a directory "
+                "of the table entities: give it another name there and prepare the model again."
+            )
+
+
+def label_fault(label: str) -> str | None:
+    """Return why a label cannot name a directory of the table `entities`; None where it can."""
+    # Spark writes many ASCII signs in directory names as %XX, so each may take three bytes.
+    signs = sum(char.isascii() and not char.isalnum() for char in label)
+    faults = (
+        (not label.strip(), "is empty"),
+        (not label.isprintable(), "has a control character or one that is not printable"),
+        ("/" in label, "has a slash"),
+        (label == _NULL_PARTITION, "is Spark's name for rows without a label"),
+        (len(label) > LABEL_CHARACTERS, f"is longer than {LABEL_CHARACTERS} characters"),
+        (
+            len(label.encode("utf8", "surrogatepass")) + 2 * signs > LABEL_BYTES,
+            f"takes more than {LABEL_BYTES} bytes as the name of a directory",
+        ),
+    )
+    return next((said for is_fault, said in faults if is_fault), None)
+
+
+def shorten_label(label: str) -> str:
+    """Return a label as messages show it: its first characters, unprintable ones escaped."""
+    return repr(label[:_SHOWN_CHARACTERS])[1:-1] + ("…" if len(label) > _SHOWN_CHARACTERS else "")
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
