@@ -8,7 +8,7 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import huggingface, network_files, sparknlp_saved
+from entitymill_models import huggingface, network_files, source_links, sparknlp_saved
 from entitymill_models.token_classifier import Casing, Parts, vocabulary_lines
 
 KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
@@ -23,11 +23,12 @@ def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Par
         casing: what the user says of it.
 
     Raises:
-        ModelError: it is damaged, incomplete, or of a kind that cannot be read.
+        ModelError: it is damaged, incomplete, of a kind that cannot be read, or has a link that leads out of it.
         SettingsError: it does not exist, or `casing` is needed or wrong.
     """
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist.")
+    source_links.check_links(source)
     with loading(str(source)):
         return _read(source, str(source), scratch, casing)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from entitymill.workers import sparknlp
 
 from entitymill import python_api
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.workers import sparknlp
 from unit import tiny
 
 

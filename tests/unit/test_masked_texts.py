@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from entitymill_reports import marked_text, page_sentences
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
 from entitymill.tables.masked_texts import masked
+from entitymill_reports import marked_text, page_sentences
 
 Span = tuple[int, int, str]
 
