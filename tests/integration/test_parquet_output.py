@@ -10,8 +10,8 @@ import pytest
 
 from delta_reader import read_delta
 from entitymill import settings
+from entitymill.run.erasure import erase
 from entitymill.tables import maintenance
-from entitymill.tables.privacy import erase
 from truth import MENTION, POOL, Truth
 
 from .conftest import Job

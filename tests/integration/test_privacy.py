@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,12 @@ from pyspark.sql import SparkSession
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.tables import table_rows
+from entitymill.run.erasure import erase, look
+from entitymill.tables import Tables, table_rows
 from entitymill.tables.masked_texts import masked
-from entitymill.tables.privacy import erase, redact
+from entitymill.tables.privacy import redact
+from entitymill.tables.run_messages import ERASED_CONDITION
+from entitymill.tables.runs import Runs
 from entitymill.workers.engine import open_engine
 
 from .conftest import Job, recognised
@@ -25,6 +30,10 @@ TEXTS = {
     "b": "Barack Obama met Angela Merkel's team in Berlin.",
     "c": "Nothing here.",
 }
+
+
+ADOPTED = "output.adopt_source=true"
+"""A copy's source is another file."""
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +109,98 @@ def on_disk(output: Path, text: str) -> list[Path]:
 
 
 def test_a_document_is_erased_and_that_is_recorded(filled: Job) -> None:
-    with pytest.raises(SourceError, match="has 1 of the documents still"):
-        erase(filled.spark, loaded(filled), ["b"])
+    with pytest.raises(SourceError, match=r"has 1 of the documents still \('b' for one\) and the next run"):
+        erase(filled.spark, loaded(filled, ADOPTED), ["b"])
     filled.texts([(key, text) for key, text in TEXTS.items() if key != "b"])
     assert on_disk(filled.output, "Barack")
-    assert erase(filled.spark, loaded(filled), ["b", "never there"]) == {"entities": 3, "documents": 1, "rejects": 0}
+    erased = erase(filled.spark, loaded(filled, ADOPTED), ["b", "never there"])
+    assert erased == {"entities": 3, "documents": 1, "rejects": 0, "runs": 0}
     assert not on_disk(filled.output, "Barack")
     assert {row["doc_id"] for row in filled.read("documents").collect()} == {"a", "c"}
     record = {(row["table"], row["rows"]) for row in filled.read("erasures").collect()}
-    assert record == {("entities", 3), ("entities", 0), ("documents", 1), ("documents", 0), ("rejects", 0)}
+    assert record == {("entities", 3), ("entities", 0), ("documents", 1), ("documents", 0), ("rejects", 0), ("runs", 0)}
     assert filled.read("erasures").select("doc_id_sha256").distinct().count() == 2
-    again = filled.run("output.adopt_source=true")  # a copy's source is another file
+    again = filled.run(ADOPTED)
     assert (again.mode, again.documents, again.removed) == ("compare", 0, 0)
     assert {row["doc_id"] for row in filled.read("documents").collect()} == {"a", "c"}
+
+
+def without(job: Job, doc_id: str) -> Job:
+    """The source without one document."""
+    return job.texts([(key, text) for key, text in TEXTS.items() if key != doc_id])
+
+
+def versions(job: Job) -> dict[str, int]:
+    tables = ("entities", "documents", "rejects", "runs")
+    return {name: job.spark.sql(f"DESCRIBE HISTORY delta.`{job.output}/{name}`").count() for name in tables}
+
+
+def test_nothing_is_erased_by_what_another_source_says(filled: Job) -> None:
+    """That one does not have the document, and the tables' own may have it still."""
+    without(filled, "b")
+    before = versions(filled)
+    with pytest.raises(
+        SettingsError, match=r"source\.path: the output .* is of .*: set source\.path to .*, or output\.adopt"
+    ):
+        erase(filled.spark, loaded(filled), ["b"])
+    assert versions(filled) == before
+
+
+def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
+    hides = "source.where=id <> 'b'"
+    with pytest.raises(SourceError, match=r"has 1 of the documents still .*, 1 of them in rows that source\.where hides"):
+        erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])
+    without(filled, "b")
+    assert erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])["documents"] == 1
+
+
+def test_ids_that_are_nowhere_change_nothing(filled: Job) -> None:
+    before = versions(filled)
+    found = look(filled.spark, loaded(filled, ADOPTED), ["typo"])
+    assert found.nothing and found.in_old_files is False
+    assert set(erase(filled.spark, loaded(filled, ADOPTED), ["typo"]).values()) == {0}
+    assert versions(filled) == before
+    assert not (filled.output / "erasures").exists()
+
+
+def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job) -> None:
+    """As when the nightly run comes between the deletion in the source and the erasure."""
+    assert without(filled, "b").run(ADOPTED).removed == 1
+    assert on_disk(filled.output, "Barack")
+    found = look(filled.spark, loaded(filled, ADOPTED), ["b"])
+    assert (found.totals()["documents"], found.in_old_files, found.nothing) == (0, True, False)
+    assert set(erase(filled.spark, loaded(filled, ADOPTED), ["b"]).values()) == {0}
+    assert not on_disk(filled.output, "Barack")
+    assert look(filled.spark, loaded(filled, ADOPTED), ["b"]).nothing
+
+
+def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
+    runs = Runs(Tables(filled.spark, loaded(filled).output))
+    said = {
+        "e1": ("source: the row 'mrs jones' has no text.", None),
+        "e2": ("source: the row 'mrs jonesson' has no text.", {"source": {"path": "x", "where": "id <> 'mrs jones'"}}),
+    }
+    for run_id, (error, chosen) in said.items():
+        row = {
+            "run_id": run_id,
+            "started_at": datetime.now(timezone.utc),
+            "status": "failed",
+            "mode": "none",
+            "error": error,
+        }
+        runs.append_idle({**row, "settings": None if chosen is None else json.dumps(chosen)})
+    filled.spark.sql(f"OPTIMIZE delta.`{filled.output}/runs`")
+    number = filled.read("runs").count()
+    assert erase(filled.spark, loaded(filled, ADOPTED), ["mrs jones"])["runs"] == 2
+    rows = {row["run_id"]: row for row in filled.read("runs").collect()}
+    assert len(rows) == number + 1  # the erasure's own
+    assert rows["e1"]["error"] == "erased: the message named an erased document."
+    assert rows["e2"]["error"] == said["e2"][0]
+    assert json.loads(rows["e2"]["settings"]) == {"source": {"path": "x", "where": ERASED_CONDITION}}
+    held = on_disk(filled.output, "mrs jones'")
+    assert {path.parent.name for path in held} <= {"_delta_log"}
+    assert look(filled.spark, loaded(filled, ADOPTED), ["mrs jones"]).nothing
+    assert filled.spark.read.format("delta").load(f"{filled.output}/runs").count() == len(rows)
 
 
 def test_mentions_that_are_not_wanted_become_no_rows(spark: SparkSession) -> None:
@@ -161,8 +249,17 @@ def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixtu
     options = [item for option in [*filled.options(), f"log={filled.directory}/log"] for item in ("--set", option)]
     assert cli.main(["redact", *options, "--to", f"{filled.directory}/red", "--labels", "PER"]) == 0
     assert "3 documents, 3 mentions masked" in capsys.readouterr().out
+    assert cli.main(["erase", *options, "--ids", "a"]) == 2
+    assert "output.adopt_source=true if" in " ".join(capsys.readouterr().err.split())
+    options += ["--set", ADOPTED]
     assert cli.main(["erase", *options, "--ids", "a"]) == 3
     assert "the next run would bring them back" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["erase", *options, "--ids", "typo"]) == 0
+    assert "None of the 1 ids is in documents, entities, rejects or runs" in " ".join(capsys.readouterr().out.split())
+    before = versions(without(filled, "b"))
+    assert cli.main(["erase", *options, "--ids", "b", "--dry-run"]) == 0
+    assert "would erase 1 documents, 3 mentions, 0 rejects" in " ".join(capsys.readouterr().out.split())
+    assert versions(filled) == before
     assert cli.main(["erase", *options]) == 2
     assert "--ids, --ids-file: 0 ids are named" in " ".join(capsys.readouterr().err.split())
     missing = f"{filled.directory}/none"

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from entitymill.run import steps
+from entitymill.run.erasure import erase
 from entitymill.source import appended_files
 from entitymill.tables import publisher
-from entitymill.tables.privacy import erase
 
 from .stub_world import World, hook, make_texts, world
 

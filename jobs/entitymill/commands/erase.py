@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from entitymill.commands import common
 from entitymill.errors import SettingsError
+from entitymill.run import erasure
+from entitymill.run.erasure import MOST_IDS, RECORD, Findings
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
-from entitymill.tables.privacy import MOST, RECORD, erase
 from entitymill.terminal.console_text import open_console
 
 
@@ -24,8 +27,8 @@ def _read(options: argparse.Namespace) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"--ids-file: {options.ids_file} cannot be read: {error}.") from error
     ids = [one for one in dict.fromkeys(ids) if one]
-    if not ids or len(ids) > MOST:
-        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are named; name 1 to {MOST:,} at a time.")
+    if not ids or len(ids) > MOST_IDS:
+        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are named; name 1 to {MOST_IDS:,} at a time.")
     return ids
 
 
@@ -33,14 +36,18 @@ def parser() -> argparse.ArgumentParser:
     """The options of `entitymill erase`."""
     built = argparse.ArgumentParser(
         prog="entitymill erase",
-        description="Erase documents from the tables of a job: rows, the files and old versions that held them; and write "
-        "down in the table erasures which were erased where, by the SHA-256 of their ids.",
+        description="Erase documents from the tables of a job: rows, the files and old versions that held them, "
+        "messages that name them; and write down in the table erasures which were erased where, by the SHA-256 of their "
+        "ids.",
         epilog="Delete them from the source first. All older versions of the tables go with them: docs/privacy.md. "
-        "Exit codes: 0 done, 2 bad settings, 3 the source has them still, 1 anything else.",
+        "On a terminal it asks before it starts. "
+        "Exit codes: 0 done, 2 bad settings or tables of another source, 3 the source has them still, 1 anything else.",
     )
     common.add_settings(built)
     built.add_argument("--ids", metavar="ID", nargs="+", default=[], help="ids of the documents")
     built.add_argument("--ids-file", metavar="FILE", type=Path, help="a file with an id a line")
+    built.add_argument("--dry-run", action="store_true", help="say what would be erased, and change nothing")
+    built.add_argument("--yes", action="store_true", help="do not ask; without a terminal nothing is asked anyway")
     return built
 
 
@@ -49,12 +56,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        ids = _read(options)
-        erased = erase(open_session(settings.spark, "entitymill erase"), settings, ids)
-        shown = Table("table", "rows erased")
-        for name, rows in erased.items():
-            shown.add_row(name, f"{rows:,}")
-        open_console().print(shown)
-        open_console().print(f"{len(ids):,} ids looked for; recorded in {RECORD}", highlight=False)
+        _run(settings, _read(options), options, open_console(highlight=False))
 
     return common.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")
+
+
+def _run(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
+    spark = open_session(settings.spark, "entitymill erase")
+    place = settings.output.path or settings.output.schema_
+    found = erasure.look(spark, settings, ids)
+    if found.nothing:
+        said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
+        console.print(f"{said}{_older(found)}: nothing was changed; check the ids.", markup=False, soft_wrap=True)
+        return
+    if options.dry_run:
+        console.print(f"would erase {_describe(found)} of {place}; nothing was changed", markup=False, soft_wrap=True)
+        return
+    if not options.yes and _on_terminal() and not _confirm(found, str(place), console):
+        console.print("nothing was changed")
+        return
+    shown = Table("table", "rows erased")
+    for name, rows in erasure.erase(spark, settings, ids, found).items():
+        shown.add_row(name, f"{rows:,}")
+    console.print(shown)
+    console.print(f"{len(ids):,} ids looked for; recorded in {RECORD}")
+
+
+def _older(found: Findings) -> str:
+    if found.in_old_files is None:
+        return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
+    return ", nor in a file of an older version"
+
+
+def _describe(found: Findings) -> str:
+    rows = found.totals()
+    counts = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
+    said = ", ".join(f"{rows.get(table, 0):,} {what}" for table, what in counts.items())
+    messages = f", messages in {rows['runs']:,} rows of runs" if rows.get("runs") else ""
+    return f"{said}{messages} and all older versions of the tables"
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _confirm(found: Findings, place: str, console: Console) -> bool:
+    console.print(f"Erase {_describe(found)} of {place}? [y/N]", end=" ", markup=False, soft_wrap=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -36,14 +36,24 @@ def check_source(settings: Settings, owner: str | None) -> None:
     Raises:
         SettingsError: it is another one.
     """
-    here = settings.masked()["source"]["path"]
-    if owner is None or settings.output.adopt_source or owner.rstrip("/") == here.rstrip("/"):
+    if not is_another_source(settings, owner):
         return
+    here = settings.masked()["source"]["path"]
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
         f"source.path: the output {output} is of {owner}, whose documents would all be removed; give {here} an "
         "output of its own, or set output.adopt_source=true if it takes the place of the other."
     )
+
+
+def is_another_source(settings: Settings, owner: str | None) -> bool:
+    """Whether an output belongs to another source than the settings name, and they do not say that this one adopts it.
+
+    Args:
+        owner: source of the output; None where no run was.
+    """
+    here = settings.masked()["source"]["path"]
+    return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 
 def check_tables_of_slices(tables: Tables, slice_: str | None) -> None:

@@ -219,7 +219,7 @@ class Tables:
         names = ", ".join(map(quoted_part, rows.columns))
         values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
         same = "<=>" if name == "rejects" else "="
-        self._with_view(
+        self.execute_with_view(
             source,
             f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s "
             f"ON t.doc_id {same} s.doc_id AND NOT s._put {inside} "
@@ -238,14 +238,14 @@ class Tables:
         names = ", ".join(map(quoted_part, rows.columns))
         values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
         changes = ", ".join(f"t.{quoted_part(column)} = s.{quoted_part(column)}" for column in update)
-        self._with_view(
+        self.execute_with_view(
             rows,
             f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
             f"WHEN MATCHED THEN UPDATE SET {changes} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
             {},
         )
 
-    def _with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
+    def execute_with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
         """Run a statement on a frame, which it names {view}; values reach it as parameters, never as text."""
         view = f"entitymill_{uuid.uuid4().hex}"
         frame.createOrReplaceTempView(view)

@@ -1,4 +1,4 @@
-"""For privacy: the source's texts with the mentions of some labels masked; and documents erased, out of old files too.
+"""For privacy: the source's texts with the mentions of some labels masked.
 
 A document is written masked only where the tables tell of the very text that the source has now: what a run has not seen
 yet, or has refused, is left out, never passed on as it is.
@@ -6,12 +6,8 @@ yet, or has refused, is left out, never passed on as it is.
 
 from __future__ import annotations
 
-import hashlib
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
@@ -19,14 +15,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import schemas
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import Source, open_source
 from entitymill.spark import storage
 from entitymill.spark.run_session import private_session
 from entitymill.spark.sql_text import quoted_in, quoted_part
-from entitymill.tables import maintenance, table_setup
-from entitymill.tables.layout import Tables, write_confs
+from entitymill.tables import table_setup
+from entitymill.tables.layout import Tables
 from entitymill.tables.masked_texts import LABEL, Masker
 
 if TYPE_CHECKING:
@@ -37,9 +32,6 @@ PROPERTY = "entitymill.redacted"
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
-RECORD = "erasures"
-MOST = 100_000
-"""Ids at a time: the driver holds them, and every task a copy."""
 
 
 @dataclass(frozen=True)
@@ -161,64 +153,3 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
         properties = {}
     if PROPERTY not in properties:
         raise OutputError(f"--to: something is at {to} that `entitymill redact` did not write; choose another place.")
-
-
-def erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
-    """Take documents out of all tables, delete the files that held them, and write down what was erased.
-
-    No job runs meanwhile. Doing it again does no harm: what died half-way is done then.
-
-    Args:
-        ids: doc_id of the documents.
-
-    Returns:
-        Table -> rows that were erased from it.
-
-    Raises:
-        OutputError: there are no tables.
-        SourceError: the source has some of them still, and the next run would bring them back.
-    """
-    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
-        return _erase(own, settings, ids)
-
-
-def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
-    tables = Tables(spark, settings.output)
-    if not tables.exists("documents"):
-        raise OutputError(f"output: no entity tables at {tables.place}.")
-    table_setup.check_ours(tables)
-    digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
-    wanted = spark.createDataFrame([(one,) for one in digests], "doc_id string")
-    _check_source(spark, settings, wanted)
-    name = f"erasure-{uuid.uuid4().hex[:6]}"
-    with maintenance.alone(tables, settings, name) as lease:
-        commits = lease.commits
-        held = {table: _held(tables, table, wanted) for table in maintenance.OF_DOCUMENTS if tables.exists(table)}
-        with commits.change():
-            for table, found in held.items():
-                if found:
-                    commits.execute(table, partial(tables.exchange, table, wanted, tables.read(table).limit(0)))
-        maintenance.purge_all(tables, 0)
-        table_setup.create(tables, RECORD, schemas.ERASURES)
-        now = datetime.now(timezone.utc)
-        record = [
-            (name, now, digest, table, found.get(one, 0)) for table, found in held.items() for one, digest in digests.items()
-        ]
-        commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
-    return {table: sum(found.values()) for table, found in held.items()}
-
-
-def _check_source(spark: SparkSession, settings: Settings, wanted: DataFrame) -> None:
-    left = open_source(spark, settings.source).rows.join(F.broadcast(wanted), "doc_id", "left_semi")
-    found = [row["doc_id"] for row in left.select("doc_id").distinct().limit(1000).collect()]
-    if found:
-        raise SourceError(
-            f"{settings.source.path} has {len(found)} of the documents still ({min(found)!r} for one), and the next run "
-            "would bring them back: delete them there first, old files and versions too."
-        )
-
-
-def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
-    """doc_id -> rows."""
-    found = tables.read(name).join(F.broadcast(wanted), "doc_id", "left_semi").groupBy("doc_id").count().collect()
-    return {row["doc_id"]: row["count"] for row in found}

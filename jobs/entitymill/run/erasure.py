@@ -1,0 +1,182 @@
+"""Documents erased: out of the tables, out of old files and versions, out of messages; and a record that they are gone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill import schemas
+from entitymill.errors import OutputError, SettingsError, SourceError
+from entitymill.run import guards
+from entitymill.settings import Settings
+from entitymill.settings.sections import SourceSettings
+from entitymill.source.reader import open_source
+from entitymill.spark.run_session import private_session
+from entitymill.tables import Tables, data_files, maintenance, run_messages, table_setup
+from entitymill.tables.layout import write_confs
+from entitymill.tables.runs import Runs
+
+log = logging.getLogger(__name__)
+RECORD = "erasures"
+MOST_IDS = 100_000
+"""At a time: the driver holds them, and every task a copy."""
+_SHOWN_IDS = 1000
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Where some documents are.
+
+    rows: table -> doc_id -> rows in the table's present version; of `runs`, rows that name the document.
+    in_old_files: whether files of older versions hold one of them; None: the files cannot be looked at.
+    """
+
+    rows: dict[str, dict[str, int]]
+    in_old_files: bool | None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to erase, as far as can be seen."""
+        return not any(self.rows.values()) and not self.in_old_files
+
+    def totals(self) -> dict[str, int]:
+        """Return table -> rows."""
+        return {table: sum(found.values()) for table, found in self.rows.items()}
+
+
+def look(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
+    """Look for documents in the tables and their old files; nothing is changed.
+
+    Args:
+        ids: doc_id of the documents.
+
+    Raises:
+        OutputError: there are no tables.
+        SettingsError: the tables are of another source.
+        SourceError: the source has some of the documents still, whatever `source.where` says.
+    """
+    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+        return _look(own, settings, ids)
+
+
+def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
+    """Take documents out of all tables, delete the files that held them, and write down what was erased.
+
+    No job runs meanwhile. Doing it again does no harm: what died half-way is done then. Where there is nothing to erase,
+    nothing is changed.
+
+    Args:
+        ids: doc_id of the documents.
+        findings: what `look` has just returned for them; None: look first.
+
+    Returns:
+        Table -> rows that were erased from it; of `runs`, rows in which a message was replaced.
+
+    Raises:
+        EntityMillError: as `look`.
+    """
+    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+        found = findings or _look(own, settings, ids)
+        return found.totals() if found.nothing else _erase(own, settings, ids)
+
+
+def _look(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
+    tables = Tables(spark, settings.output)
+    if not tables.exists("documents"):
+        raise OutputError(f"output: no entity tables at {tables.place}.")
+    table_setup.check_ours(tables)
+    _check_owner(settings, tables)
+    wanted = _as_rows(spark, ids)
+    _check_source(spark, settings, wanted)
+    return Findings(_count(tables, ids, wanted), _in_old_files(tables, ids, wanted))
+
+
+def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
+    tables = Tables(spark, settings.output)
+    digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
+    wanted = _as_rows(spark, ids)
+    name = f"erasure-{uuid.uuid4().hex[:6]}"
+    with maintenance.alone(tables, settings, name) as lease:
+        commits = lease.commits
+        rows = _count(tables, ids, wanted)
+        with commits.change():
+            for table in maintenance.OF_DOCUMENTS:
+                if rows.get(table):
+                    commits.execute(table, partial(tables.exchange, table, wanted, tables.read(table).limit(0)))
+        maintenance.purge_all(tables, 0)
+        run_messages.erase(tables, ids)
+        table_setup.create(tables, RECORD, schemas.ERASURES)
+        now = datetime.now(timezone.utc)
+        record = [
+            (name, now, digest, table, found.get(one, 0)) for table, found in rows.items() for one, digest in digests.items()
+        ]
+        commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
+    return Findings(rows, None).totals()
+
+
+def _as_rows(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
+    return spark.createDataFrame([(one,) for one in dict.fromkeys(ids)], "doc_id string")
+
+
+def _check_owner(settings: Settings, tables: Tables) -> None:
+    owner = guards.read_record(tables, Runs(tables)).owner
+    if guards.is_another_source(settings, owner):
+        here = settings.masked()["source"]["path"]
+        raise SettingsError(
+            f"source.path: the output {tables.place} is of {owner}, so {here} cannot tell whether the documents would come "
+            f"back: set source.path to {owner}, or output.adopt_source=true if {here} has taken its place."
+        )
+
+
+def _check_source(spark: SparkSession, settings: Settings, wanted: DataFrame) -> None:
+    """Refuse to erase what the source has, also in rows that `source.where` hides: another run may choose them."""
+    found = _ids_in_source(spark, settings.source.model_copy(update={"where": None}), wanted)
+    if not found:
+        return
+    hidden = set() if settings.source.where is None else found - _ids_in_source(spark, settings.source, wanted)
+    where = f", {len(hidden)} of them in rows that source.where hides," if hidden else ""
+    raise SourceError(
+        f"{settings.source.path} has {len(found)} of the documents still ({min(found)!r} for one){where} and the next run "
+        "would bring them back: delete them there first, old files and versions too."
+    )
+
+
+def _ids_in_source(spark: SparkSession, source: SourceSettings, wanted: DataFrame) -> set[str]:
+    rows = open_source(spark, source).rows.select("doc_id")
+    left = rows.join(F.broadcast(wanted), "doc_id", "left_semi").distinct().limit(_SHOWN_IDS)
+    return {row["doc_id"] for row in left.collect()}
+
+
+def _count(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> dict[str, dict[str, int]]:
+    rows = {name: _held(tables, name, wanted) for name in maintenance.OF_DOCUMENTS if tables.exists(name)}
+    if tables.exists("runs"):
+        rows["runs"] = run_messages.find(tables, ids)
+    return rows
+
+
+def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
+    """doc_id -> rows."""
+    found = tables.read(name).join(F.broadcast(wanted), "doc_id", "left_semi").groupBy("doc_id").count().collect()
+    return {row["doc_id"]: row["count"] for row in found}
+
+
+def _in_old_files(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> bool | None:
+    """Whether any file on the storage holds one of the ids: a run may have removed the documents, and their files stay."""
+    try:
+        for name in maintenance.OF_DOCUMENTS:
+            if tables.exists(name):
+                files = data_files.read_all(tables, name, "doc_id string")
+                if files.join(F.broadcast(wanted), "doc_id", "left_semi").take(1):
+                    return True
+        return tables.exists("runs") and bool(run_messages.stale_files(tables, ids))
+    except data_files.UNREADABLE as error:
+        log.warning("the files of %s cannot be looked at (%s)", tables.place, type(error).__name__)
+        return None

@@ -1,0 +1,131 @@
+"""What `entitymill erase` says and asks before it changes anything, and what it finds in messages; without Spark."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from entitymill.commands import erase as command
+from entitymill.run import erasure
+from entitymill.run.erasure import Findings
+from entitymill.tables.run_messages import IdFinder
+
+FOUND = Findings({"entities": {"b": 3}, "documents": {"b": 1}, "rejects": {}, "runs": {"b": 2}}, in_old_files=True)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def erased(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The ids of each erasure that was begun; the tables hold FOUND."""
+    begun: list[Sequence[str]] = []
+
+    def erase(_spark: object, _settings: object, ids: Sequence[str], found: Findings) -> dict[str, int]:
+        begun.append(ids)
+        return found.totals()
+
+    monkeypatch.setattr(command, "open_session", lambda *_: None)
+    monkeypatch.setattr(erasure, "look", lambda *_: FOUND)
+    monkeypatch.setattr(erasure, "erase", erase)
+    return begun
+
+
+def call(tmp_path: Path, *options: str) -> int:
+    chosen = ["source.path=x", "output.path=/lake/out", f"log={tmp_path}/log"]
+    return command.main([*(item for one in chosen for item in ("--set", one)), "--ids", "b", *options])
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "begun"),
+    [
+        ("y\n", (), True),
+        ("yes\n", (), True),
+        ("n\n", (), False),
+        ("\n", (), False),
+        ("", (), False),
+        ("n\n", ("--yes",), True),
+    ],
+)
+def test_on_a_terminal_it_asks_first(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    erased: list[Sequence[str]],
+    answer: str,
+    options: tuple[str, ...],
+    *,
+    begun: bool,
+) -> None:
+    screen = _Terminal()
+    monkeypatch.setattr(sys, "stdin", _Terminal(answer))
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert call(tmp_path, *options) == 0
+    assert erased == ([["b"]] if begun else [])
+    asked = "Erase 1 documents, 3 mentions, 0 rejects, messages in 2 rows of runs and all older versions of the tables"
+    assert (asked in screen.getvalue()) == (not options)
+    assert ("nothing was changed" in screen.getvalue()) != begun
+
+
+def test_without_a_terminal_nothing_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased: list[Sequence[str]]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert call(tmp_path) == 0
+    assert erased == [["b"]]
+
+
+def test_a_dry_run_says_how_much_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased: list[Sequence[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _Terminal("y\n"))
+    assert call(tmp_path, "--dry-run", "--yes") == 0
+    assert erased == []
+    assert "would erase 1 documents, 3 mentions, 0 rejects" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("in_old_files", "said"),
+    [
+        (False, "nor in a file of an older version"),
+        (None, "cannot be searched here; `entitymill maintain … purge` deletes them"),
+    ],
+)
+def test_ids_that_are_nowhere(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    erased: list[Sequence[str]],
+    capsys: pytest.CaptureFixture[str],
+    in_old_files: bool | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr(erasure, "look", lambda *_: Findings({"documents": {}, "runs": {}}, in_old_files))
+    assert call(tmp_path, "--yes") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert erased == []
+    assert out.startswith("None of the 1 ids is in documents, entities, rejects or runs of /lake/out")
+    assert said in out and "nothing was changed; check the ids" in out
+
+
+@pytest.mark.parametrize(
+    ("doc_id", "text", "named"),
+    [
+        ("7", "the row '7' has no text", True),
+        ("7", "the rows 17, 70 and a7", False),
+        ("7", "document 7:10-14", True),
+        ("it's", 'the row "it\'s" has', True),
+        ("a\x1bb", r"the row 'a\x1bb' has", True),
+        ("\u00fc", json.dumps("id = '\u00fc'"), True),
+        ("/2026/x", "at s3/2026/x.", True),
+        ("b", None, False),
+    ],
+)
+def test_ids_are_found_as_messages_write_them(doc_id: str, text: str | None, *, named: bool) -> None:
+    finder = IdFinder([doc_id, "another"])
+    assert finder.find(text) == finder.among([text, None]).find(text) == ({doc_id} if named else set())
