@@ -12,7 +12,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.workers import sparknlp
+from entitymill_sparknlp import engine_sparknlp as sparknlp
 from unit import tiny
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.commands import prepare
 from entitymill.errors import ModelError
-from entitymill_models import model_kinds, source_links
+from entitymill_models import model_kinds, prepare, source_links
 from unit import tiny
 
 KIND = "distilbert"
