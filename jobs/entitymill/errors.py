@@ -6,10 +6,16 @@ document text, entity text or a secret.
 
 from __future__ import annotations
 
+import re
 import secrets
 
 SIGNATURE = secrets.token_hex(8)
 """Marks errors of this driver's own workers. Spark passes them on as text, and other text in it may be a document's."""
+
+_QUOTES_VALUES = re.compile(
+    r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
+)
+"""Spark's errors about values, by class or by condition: their messages quote the value."""
 
 
 class EntityMillError(Exception):
@@ -67,6 +73,11 @@ class WorkerError(EntityMillError):
 def sign(error: EntityMillError, signature: str) -> EntityMillError:
     """Return a worker's error such that the driver knows it for one of its own workers'."""
     return type(error)(f"[{signature}] {error}")
+
+
+def without_quoted_values(text: str) -> str:
+    """Return Spark's description of an error up to the place from which it may quote a document's text."""
+    return _QUOTES_VALUES.split(text, maxsplit=1)[0]
 
 
 def panicked(error: BaseException) -> bool:

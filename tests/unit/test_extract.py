@@ -79,10 +79,18 @@ LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
             errors.SourceError,
             "x/part-0.parquet is",
         ),
+        (
+            (
+                f"{LOST_TASK} org.apache.spark.SparkNumberFormatException: [CAST_INVALID_INPUT] The value 'x\nCaused by: "
+                "java.net.ConnectException: secret document text\n\tat org.apache.hadoop.fs.x' of the type"
+            ),
+            errors.EntityMillError,
+            "RuntimeError; the log has the details.",
+        ),
         ("anything: secret document text", errors.EntityMillError, "RuntimeError; the log has the details."),
     ],
     # The signature is another one in each process, so it must not stand in a test's name.
-    ids=["of a worker", "quoted", "of a task", "quoted in a task", "of Spark", "anything"],
+    ids=["of a worker", "quoted", "of a task", "quoted in a task", "of Spark", "of a storage, quoted", "anything"],
 )
 def test_what_workers_and_spark_raise_gets_its_exit_code(
     text: str, kind: type[errors.EntityMillError], message: str

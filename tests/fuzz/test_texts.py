@@ -1,0 +1,52 @@
+"""Odd texts through sentences, tokens and the model: every mention is its text, in order, and can be masked."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pyarrow as pa
+
+from entitymill.recognition import sentences
+from entitymill.recognition.recogniser import Recogniser
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill.tables.masked_texts import masked
+from fuzzing import attempt, report, tries
+from mean import GROUPS, fuzzed
+from nasty import PHRASES, SAMPLE
+from unit.test_recogniser import FILES, KINDS, check_mentions
+
+AT_ONCE = 61
+ODD = [atom for group in GROUPS for atom in group]
+EVERY_PHRASE = [text[:60] for text in PHRASES.values()]
+
+
+def odd_text(draw: random.Random, fuzz: str) -> str:
+    """Names in sentences, with odd characters and phrases put in, before and behind."""
+    words = " ".join(draw.choices(SAMPLE, k=draw.choice([1, 2, 2, 3, 3]))).split(" ")
+    for _ in range(draw.choice([0, 1, 3, 10])):
+        at = draw.randrange(len(words) + 1)
+        words[at:at] = [draw.choice([draw.choice(ODD), draw.choice(EVERY_PHRASE)])]
+    if draw.random() < 0.3:  # inside words, too
+        at = draw.randrange(len(words))
+        words[at] = words[at][:2] + draw.choice(ODD) + words[at][2:]
+    return draw.choice([fuzz, ""]) + draw.choice([" ", " ", "", "\n"]).join(words)
+
+
+def test_every_mention_of_an_odd_text_is_its_text(tagger: Tagger) -> None:
+    batches, texts, mentions = tries(3, 84), 0, 0
+    for number in range(batches):
+        with attempt("texts", number) as draw:
+            every = [odd_text(draw, fuzz) for fuzz in fuzzed(AT_ONCE, seed=draw.randrange(10**9))]
+            kind = KINDS[number % len(KINDS)]
+            trim = number % 2 == 0
+            found = Recogniser(sentences.open_detector(kind, FILES), tagger, trim=trim)(pa.array(every, pa.large_string()))
+            check_mentions(every, found)
+            for text, of_it in zip(every, found.mentions.to_pylist(), strict=True):
+                spans = [(one["begin"], one["end"], one["label"]) for one in of_it]
+                assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
+                assert len(masked(text, spans, "*")) == len(text)
+                mentions += len(spans)
+        texts += len(every)
+    assert mentions > 6.33 * texts
+    report("texts", texts=texts, mentions=mentions)
