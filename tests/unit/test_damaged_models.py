@@ -1,12 +1,11 @@
 """Foreign models, damaged or made to do harm: refused in this program's words, or read as data, and nothing else happens.
 
-DAMAGED_MODELS=10000 tries so many in all, where the usual few hundred leave off.
+`make test-fuzz` tries 6,000 (tests/fuzzing.py).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import zipfile
 from collections.abc import Callable
@@ -16,13 +15,17 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
+<<<<<<< HEAD
 from entitymill_models import huggingface, model_kinds, saved_fields, sparknlp_saved
 from entitymill_models.sparknlp_saved import Budget
 from entitymill_sparknlp import model_files as sparknlp_files
+=======
+from fuzzing import attempt, report, tries
+>>>>>>> f103baa (Tests of damaged models and detectors take their sizes from ENTITYMILL_FUZZ)
 from unit import tiny
 from unit.damage import damaged, repacked, watch
 
-TRIES = int(os.environ.get("DAMAGED_MODELS", "800"))
+TRIES = tries(800, 6000)
 SHARES = {"manifest": 0.38, "zip": 0.3, "stream": 0.3, "model": 0.02}
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 FIELD = (Path(__file__).parents[1] / "golden" / "saved_vocabulary" / "part-00000").read_bytes()
@@ -109,7 +112,6 @@ ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": 
 
 @pytest.mark.parametrize("what", ATTEMPTS)
 def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: Path, what: str) -> None:
-    draw = random.Random(what)  # noqa: S311  # seeded, not secret
     tiny.saved_onnx(tmp_path / "whole")
     (tmp_path / "warm").mkdir()
     sparknlp_saved.read(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
@@ -118,20 +120,21 @@ def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: P
         sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Budget.of(tmp_path / "warm.zip"))
     kept = sorted(tmp_path.rglob("*"))
 
-    refused, tries = 0, round(TRIES * SHARES[what])
-    for number in range(tries):
+    refused, count = 0, round(TRIES * SHARES[what])
+    for number in range(count):
         directory = tmp_path / "tries" / f"{number}"
         directory.mkdir(parents=True)
-        with watch(directory) as seen:
-            try:
-                ATTEMPTS[what](directory, draw)
-            except ModelError:
-                refused += 1
-        assert not seen, (number, seen)
+        with attempt(what, number) as draw:
+            with watch(directory) as seen:
+                try:
+                    ATTEMPTS[what](directory, draw)
+                except ModelError:
+                    refused += 1
+            assert not seen
     assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "tries" not in (path, *path.parents)) == kept
-    assert {path.name for path in (tmp_path / "tries").iterdir()} == {f"{number}" for number in range(tries)}
-    assert refused > 0.5 * tries
-    print(f"{what}: {tries} damaged, {refused} refused")  # noqa: T201  # with -s or where it fails
+    assert {path.name for path in (tmp_path / "tries").iterdir()} == {f"{number}" for number in range(count)}
+    assert refused > 0.5 * count
+    report(f"damaged: {what}", models=count, refused=refused)
 
 
 @pytest.mark.parametrize("odd", AWAY)

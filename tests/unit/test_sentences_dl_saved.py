@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,11 +13,12 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition import model_limits, sentences, sentences_dl_saved
 from entitymill.recognition.sentences_dl_saved import METADATA, NETWORK
+from fuzzing import attempt, report, tries
 from unit.damage import damaged, repacked
 
 CARRIED = Path(__file__).parents[2] / "models" / "sentence_detector"
 FILES = sentences.saved_files(CARRIED)
-DAMAGES = 250
+DAMAGES = tries(250, 500)
 
 
 def read(metadata: Path, network: Path) -> sentences_dl_saved.SavedDetector:
@@ -105,7 +105,6 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["metadata", "zip", "index", "data"])
 def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what: str) -> None:
-    draw = random.Random(what)  # noqa: S311  # seeded, not secret
     with zipfile.ZipFile(FILES[NETWORK]) as archive:
         members = {member.filename: archive.read(member) for member in archive.infolist() if not member.is_dir()}
     [inner] = [
@@ -113,22 +112,23 @@ def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what
     ]
     refused = 0
     for number in range(DAMAGES):
-        files = dict(FILES)
-        path = tmp_path / f"{number}"
-        if what == "metadata":
-            path.write_bytes(damaged(FILES[METADATA].read_bytes(), draw))
-            files[METADATA] = path
-        else:
-            whole = FILES[NETWORK].read_bytes()
-            path.write_bytes(
-                damaged(whole, draw) if what == "zip" else repacked({**members, inner: damaged(members[inner], draw)})
-            )
-            files[NETWORK] = path
-        try:
-            read(files[METADATA], files[NETWORK])
-        except ModelError as error:
-            refused += str(error).startswith("segmentation.model: ")
+        path, files = tmp_path / f"{number}", dict(FILES)
+        with attempt(f"detector: {what}", number) as draw:
+            if what == "metadata":
+                path.write_bytes(damaged(FILES[METADATA].read_bytes(), draw))
+                files[METADATA] = path
+            else:
+                whole = FILES[NETWORK].read_bytes()
+                path.write_bytes(
+                    damaged(whole, draw) if what == "zip" else repacked({**members, inner: damaged(members[inner], draw)})
+                )
+                files[NETWORK] = path
+            try:
+                read(files[METADATA], files[NETWORK])
+            except ModelError as error:
+                refused += str(error).startswith("segmentation.model: ")
         path.unlink()
+    report(f"detector: {what}", damaged=DAMAGES, refused=refused)
     # A name or a weight's last digit may change unseen here: on the workers the files' SHA-256 are checked.
     assert refused > DAMAGES * (0 if what == "data" else 0.3)
 
