@@ -70,6 +70,14 @@ test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether the
 	ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k local-cluster
 
+.PHONY: test-fuzz
+test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## hostile inputs made at random: models, networks, texts, ids, settings, messages (an hour)
+	ENTITYMILL_FUZZ=full $(BIN)/python -m pytest -s tests/fuzz tests/unit/test_damaged_models.py tests/unit/test_sentences_dl_saved.py
+
+.PHONY: test-fuzz-smoke
+test-fuzz-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the same with a few of each (four minutes)
+	$(BIN)/python -m pytest -s tests/fuzz
+
 .PHONY: bench
 bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, with DistilBERT-base's shape and the carried model (an hour and a half)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py

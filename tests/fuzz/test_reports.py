@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from entitymill.settings.sections import ReportSettings
-from entitymill_reports import console_text, drift, metrics, page
+from entitymill.settings.report_sections import ReportSettings
+from entitymill.terminal import console_text
+from entitymill_reports import drift, metrics, page
 from entitymill_reports.metrics import Totals
 from entitymill_reports.page_figures import Days, Label, Part, Reject, Sentence, Shown
 from fuzzing import attempt, report, tries

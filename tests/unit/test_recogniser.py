@@ -19,7 +19,7 @@ from entitymill.recognition.tagger.inference import Tagger
 from mean import GROUPS
 
 FILES = sentences.saved_files(Path(__file__).parents[2] / "models" / "sentence_detector")
-KINDS = ("dl", "rules", "sentencex")
+KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")
 Make = Callable[..., Recogniser]
 
 
@@ -49,12 +49,7 @@ atoms = st.sampled_from(
 texts = st.lists(st.lists(atoms, max_size=10).map("".join), max_size=4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
-@given(texts=texts, trim=st.booleans())
-def test_every_mention_is_the_text_at_its_offsets(make: Make, kind: sentences.Kind, texts: list[str], trim: bool) -> None:
-    found = make(kind, trim=trim)(pa.array(texts, pa.string()))
-
+def check_mentions(texts: list[str], found: Recognised) -> None:
     assert len(found.mentions) == len(found.sentences) == len(found.tokens) == len(found.split_sentences) == len(texts)
     for text, of_it, count in zip(texts, mentions(found), found.sentences.to_pylist(), strict=True):
         for mention in of_it:
@@ -63,6 +58,13 @@ def test_every_mention_is_the_text_at_its_offsets(make: Make, kind: sentences.Ki
             assert 0 <= mention["sentence_id"] < count
             assert mention["token_count"] >= 1
             assert 0 < mention["confidence"] <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20)
+@given(texts=texts, trim=st.booleans())
+def test_every_mention_is_the_text_at_its_offsets(make: Make, kind: sentences.Kind, texts: list[str], trim: bool) -> None:
+    check_mentions(texts, make(kind, trim=trim)(pa.array(texts, pa.string())))
 
 
 @pytest.mark.parametrize("kind", KINDS)
