@@ -15,13 +15,10 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
-<<<<<<< HEAD
 from entitymill_models import huggingface, model_kinds, saved_fields, sparknlp_saved
 from entitymill_models.sparknlp_saved import Budget
 from entitymill_sparknlp import model_files as sparknlp_files
-=======
 from fuzzing import attempt, report, tries
->>>>>>> f103baa (Tests of damaged models and detectors take their sizes from ENTITYMILL_FUZZ)
 from unit import tiny
 from unit.damage import damaged, repacked, watch
 

@@ -13,7 +13,8 @@ from entitymill import schemas
 from entitymill.source import row_checks
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = [*TOP, *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README, LONGEST_SENTENCE = 120, 200, 25, 130, 25
 EXAMPLES = {"conf/articles.yaml", "conf/mine.yaml", "conf/tickets.yaml"}
 """Files that a reader makes, and that stand on the pages for those."""
