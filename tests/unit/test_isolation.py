@@ -189,14 +189,14 @@ def test_a_slice_is_packed_alone() -> None:
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("engines.worker", "openvino delta sparknlp"),
-        ("engines.sparknlp", "delta sparknlp"),
-        ("tables.masked_texts", "openvino delta sparknlp"),
+        ("entitymill.workers.worker", "openvino delta sparknlp"),
+        ("entitymill_sparknlp.engine_sparknlp", "delta sparknlp"),
+        ("entitymill.tables.masked_texts", "openvino delta sparknlp"),
     ],
 )
 def test_what_executors_import_needs_no_more_than_this_package(module: str, without: str) -> None:
     """All that stands in a mapInArrow; OpenVINO is for the worker's child alone, and fork and it are no friends."""
-    code = f"import sys; sys.modules.update(dict.fromkeys('{without}'.split())); import entitymill.{module}"
+    code = f"import sys; sys.modules.update(dict.fromkeys('{without}'.split())); import {module}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
 

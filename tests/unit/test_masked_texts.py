@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 
 from entitymill.tables.masked_texts import masked
-from entitymill_reports import marked_text, page_sentences
+from entitymill.terminal import marked_text
+from entitymill_reports import page_sentences
 
 Span = tuple[int, int, str]
 
