@@ -70,16 +70,16 @@ class WorkerError(EntityMillError):
     """A worker's machine cannot tag at all, or not so many documents that it is their fault."""
 
 
-def sign(error: EntityMillError, signature: str) -> EntityMillError:
+def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
     """Return a worker's error such that the driver knows it for one of its own workers'."""
     return type(error)(f"[{signature}] {error}")
 
 
-def without_quoted_values(text: str) -> str:
+def strip_quoted_values(text: str) -> str:
     """Return Spark's description of an error up to the place from which it may quote a document's text."""
     return _QUOTES_VALUES.split(text, maxsplit=1)[0]
 
 
-def panicked(error: BaseException) -> bool:
+def is_rust_panic(error: BaseException) -> bool:
     """Whether a package in Rust panicked: pyo3's exception for that has no public name, and is no Exception."""
     return type(error).__name__ == "PanicException"

@@ -42,7 +42,7 @@ _ORIGIN = [
 _DOC_ID = _key("doc_id", _STRING, "id of the document in the source, as a string")
 
 
-def entities(passthrough: list[T.StructField]) -> T.StructType:
+def entities_schema(passthrough: list[T.StructField]) -> T.StructType:
     """One row per mention; partitioned by label.
 
     Args:
@@ -53,7 +53,7 @@ def entities(passthrough: list[T.StructField]) -> T.StructType:
     return T.StructType([_DOC_ID, *_MENTION[:after], NORMALIZED, *_MENTION[after:], *carried, *_ORIGIN])
 
 
-ENTITY_COLUMNS = tuple(entities([]).names)
+ENTITY_COLUMNS = tuple(entities_schema([]).names)
 MENTIONS = T.ArrayType(T.StructType([T.StructField(f.name, f.dataType, False) for f in _MENTION]), False)
 
 DOCUMENTS = T.StructType(

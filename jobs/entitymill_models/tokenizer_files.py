@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from entitymill.errors import ModelError, SettingsError, panicked
+from entitymill.errors import ModelError, SettingsError, is_rust_panic
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle
 from entitymill_models.token_classifier import Casing, parse_json, read_json, read_text, vocabulary_lines
@@ -75,7 +75,7 @@ def word_by_word(text: str, where: str) -> tuple[str, Casing]:
         try:
             Tokenizer.from_str(changed)
         except BaseException as error:
-            if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
+            if not (isinstance(error, Exception) or is_rust_panic(error)):  # tokenizers raises bare Exception
                 raise
             raise ModelError(f"{where} is not a tokenizer that can be read: copy the model again.") from error
     lowers = any(

@@ -99,7 +99,7 @@ class Lineage:
 
         place = self._settings.output
         written = {
-            "entities": (schemas.entities([]), sum(summary.by_label.values())),
+            "entities": (schemas.entities_schema([]), sum(summary.by_label.values())),
             "documents": (schemas.DOCUMENTS, summary.documents),
         }
         outputs = []

@@ -38,7 +38,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables) -> Shown:
         return Shown(top)
     ids = sorted({row["doc_id"] for row in chosen})
     try:
-        texts = reader.texts(spark, settings.source, ids)
+        texts = reader.read_texts(spark, settings.source, ids)
     except (EntityMillError, PySparkException) as error:
         said = str(error) if isinstance(error, EntityMillError) else "The source cannot be read now."
         return Shown(top, problem=said)

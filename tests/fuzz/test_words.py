@@ -137,7 +137,7 @@ def test_no_text_of_a_document_chooses_an_exit_code_or_reaches_a_message() -> No
             known = outcome.known(RuntimeError(said))
             assert (known.exit_code, SECRET in str(known)) == (1, False), said
             kind = draw.choice(kinds)
-            own = f"{kind.__module__}.{kind.__name__}: {errors.sign(kind('this is ours'), errors.SIGNATURE)}\n"
+            own = f"{kind.__module__}.{kind.__name__}: {errors.sign_error(kind('this is ours'), errors.SIGNATURE)}\n"
             assert outcome.told(RuntimeError(f"{TASK}PythonException: {own}{said}")) == ("this is ours", kind.exit_code)
     report("messages", messages=count)
 

@@ -227,7 +227,7 @@ def test_a_ten_megabyte_document_is_recognised_where_it_is_allowed(job: Job) -> 
     text = (hashes * 50 + "Angela Merkel met Emmanuel Macron in Paris. ") * (10_000_000 // (50 * len(hashes) + 44))
     options = job.texts([("big", text)]).options("source.max_chars=20000000", "recognition.precision=int8")
     loaded = settings.load(None, options, {})
-    documents = changes.all_documents(reader.open_source(job.spark, loaded.source), changes.Mode.FIRST).documents
+    documents = changes.select_all_documents(reader.open_source(job.spark, loaded.source), changes.Mode.FIRST).documents
     [found] = open_engine(job.spark, loaded).load()(documents).collect()
     assert (found.chars, len(found.mentions)) == (len(text), 3 * text.count("Angela"))
     last = max(found.mentions, key=lambda mention: mention.begin)

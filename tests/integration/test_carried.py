@@ -194,7 +194,9 @@ def test_a_run_that_is_to_carry_such_a_column_writes_nothing(job: Job, main: Mai
 def test_a_column_of_a_type_that_pyspark_does_not_know_is_no_matter_where_it_is_not_named(job: Job) -> None:
     job.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW texts AS SELECT 'a' AS id, '{TEXT}' AS text, make_interval(1) AS c")
     source = source_of(job, "source.format=table", "source.path=texts")
-    assert changes.all_documents(source, changes.Mode.FIRST).documents.select("doc_id", "text").collect() == [("a", TEXT)]
+    assert changes.select_all_documents(source, changes.Mode.FIRST).documents.select("doc_id", "text").collect() == [
+        ("a", TEXT)
+    ]
 
 
 def test_files_of_a_delta_table_are_not_read_as_plain_parquet(job: Job, main: Main) -> None:

@@ -114,7 +114,7 @@ def test_nothing_is_overwritten(here: Path, capfd: pytest.CaptureFixture[str]) -
 
 def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSession) -> None:
     duckdb.sql(f"COPY (SELECT uuid() AS id, 'k' || i AS name, '{SECRET}' AS text FROM range(3) t(i)) TO 'u.parquet'")
-    _, found = column_proposal.propose(spark, f"{here}/u.parquet")
+    _, found = column_proposal.propose_columns(spark, f"{here}/u.parquet")
     assert (found.key.name, found.text.name) == ("name", "text")
     assert found.left_out == [("id", "FIXED_LEN_BYTE_ARRAY (UUID), which Spark cannot read")]
 
@@ -135,7 +135,7 @@ def test_a_table_that_does_not_fit_is_said_why(
 ) -> None:
     pq.write_table(pa.table(content), "t.parquet")
     with pytest.raises(SourceError, match=message):
-        column_proposal.propose(spark, f"{here}/t.parquet", **arguments)
+        column_proposal.propose_columns(spark, f"{here}/t.parquet", **arguments)
 
 
 def test_what_is_not_there_is_said(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_text_of_any_kind_gives_its_entities(golden: Job, mentions: dict[str, li
 
 def test_tables_have_their_schema_with_keys_and_comments(golden: Job) -> None:
     for name, schema in (
-        ("entities", schemas.entities([])),
+        ("entities", schemas.entities_schema([])),
         ("documents", schemas.DOCUMENTS),
         ("rejects", schemas.REJECTS),
         ("runs", schemas.RUNS),

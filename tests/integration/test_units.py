@@ -141,8 +141,8 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     read = job.spark.sparkContext.accumulator(0)
     rows = job.spark.range(1000).selectExpr("format_string('%04d', id) AS doc_id", "1L AS chars", "false AS known")
     found = Changes(
-        mode=Mode.FIRST, documents=counted(rows, read), removed=rows, refused=rows, touched=None, adopted=rows, rows=1000,
-        counts={}, to_recognise=1000, to_remove=0, to_adopt=0, chars=1000, known=0,
+        mode=Mode.FIRST, documents=counted(rows, read), removed=rows, rejected=rows, touched=None, adopted=rows, rows=1000,
+        reject_counts={}, to_recognise=1000, to_remove=0, to_adopt=0, chars=1000, known=0,
     )  # fmt: skip
     limits = LimitSettings(unit_rows=100)
     sampled = None
@@ -167,8 +167,8 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     removed = ids.where("doc_id >= '60'")
     documents = ids.where("doc_id < '50'").selectExpr("doc_id", "1L AS chars", "doc_id >= '40' AS known")
     found = Changes(
-        mode=Mode.COMPARE, documents=documents, removed=removed, refused=ids, touched=None, adopted=ids, rows=100, counts={},
-        to_recognise=50, to_remove=40, to_adopt=0, chars=50, known=10,
+        mode=Mode.COMPARE, documents=documents, removed=removed, rejected=ids, touched=None, adopted=ids, rows=100,
+        reject_counts={}, to_recognise=50, to_remove=40, to_adopt=0, chars=50, known=10,
     )  # fmt: skip
     table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     last, rows, gone = "", 0, 0

@@ -22,7 +22,7 @@ from entitymill.tables.layout import CONFS
 from entitymill.tables.publisher import Counted, Publisher, Unit
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
-SCHEMAS = {"entities": schemas.entities([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}
+SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}
 """Of the tables that every run writes."""
 
 

@@ -59,10 +59,10 @@ def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
     done = {row["doc_id"]: row["known"] for row in found.documents.collect()}
     gone = sorted(row["doc_id"] for row in found.removed.collect())
     assert (found.to_recognise, found.to_remove, found.known) == (len(done), len(gone), sum(done.values()))
-    assert sum(found.counts.values()) == found.refused.count()
+    assert sum(found.reject_counts.values()) == found.rejected.count()
     assert found.to_adopt == found.adopted.count()
     found.close()
-    return done, gone, found.counts
+    return done, gone, found.reject_counts
 
 
 def adopted(found: Changes) -> list[str]:
@@ -70,9 +70,9 @@ def adopted(found: Changes) -> list[str]:
 
 
 def test_nothing_is_held(source_of: Callable[..., Source]) -> None:
-    found = changes.all_documents(source_of(*HELD, ("d", None)), Mode.FIRST)
+    found = changes.select_all_documents(source_of(*HELD, ("d", None)), Mode.FIRST)
     assert todo(found) == ({"a": False, "b": False, "c": False}, [], {"null_text": 1})
-    assert (found.mode, found.rows, found.chars, found.whole) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
+    assert (found.mode, found.rows, found.chars, found.covers_all_rows) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
 
 
 def test_new_changed_and_removed_are_told_apart(source_of: Callable[..., Source], known: Known) -> None:
@@ -167,7 +167,9 @@ def test_a_full_run_goes_on_where_an_earlier_one_ended(source_of: Callable[..., 
     held = held.unionByName(known([("e", "Essen")], run_id="r2", status="pending"))
     source = source_of(("a", "Anna"), ("b", "Bob"), ("c", "Calais"), ("d", "Delhi"), ("e", "Essen"))
     for how in "ignore", "refuse":
-        found = changes.compare_all(source, held, Policy("f1", how, None, full=True, finished_runs=frozenset({"r2", "r3"})))
+        found = changes.compare_all(
+            source, held, Policy("f1", how, None, full=True, interrupted_runs=frozenset({"r2", "r3"}))
+        )
         assert found.mode == Mode.FULL
         assert sorted(todo(found)[0]) == ["a", "c", "d", "e"]
     found = changes.compare_all(source, held, Policy("f1", "ignore", None, full=True))
@@ -223,7 +225,7 @@ def test_events_that_settle_all_ids_need_no_look_at_the_source(source_of: Callab
     expected = {"a": True, "d": False}, ["b"], {"null_text": 1}
     assert todo(changes.compare_all(source, known(), ALL)) == expected
     found = found_in(compare(source_of(), known(), EVENTS))
-    assert (found.mode, found.whole, found.rows) == (Mode.FEED, False, 4), "3 known documents and a refused row"
+    assert (found.mode, found.covers_all_rows, found.rows) == (Mode.FEED, False, 4), "3 known documents and a refused row"
     assert found.touched is not None
     assert sorted(row["doc_id"] for row in found.touched.collect()) == ["a", "b", "c", "d", "e", "f"]
     assert todo(found) == expected
@@ -363,7 +365,7 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
         frames = {
             "documents": found.documents.select("doc_id", "text", "text_hash", "chars", "known"),
             "removed": found.removed,
-            "refused": found.refused,
+            "refused": found.rejected,
             "adopted": found.adopted,
         }
         return {
@@ -375,7 +377,7 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
     assert found == expected
     assert all(found[name] for name in ("documents", "removed", "refused"))
     assert bool(found["adopted"]) == bool(slice_)
-    assert by_feed.counts == Counter(code for _, _, code, _ in found["refused"].elements())
+    assert by_feed.reject_counts == Counter(code for _, _, code, _ in found["refused"].elements())
     assert by_feed.chars == sum(chars for _, _, _, chars, _ in found["documents"])
     # Nothing else differs: what no event names is as it was.
     if slice_ is None:
@@ -450,10 +452,10 @@ def test_a_source_put_back_from_a_backup_is_not_trusted(
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", said)]
     caplog.clear()
     source = opened(spark, path)
-    history = reader.history(spark, source.settings, 9)
+    history = reader.read_history(spark, source.settings, 9)
     with caplog.at_level(logging.INFO, "entitymill"):
         for version, committed_ms, listed in ("1", None, 9), ("9", 1, 9), ("1", reader.committed_ms(history[1]), 1):
-            monkeypatch.setattr(reader, "history", lambda *_, listed=listed: history[:listed])
+            monkeypatch.setattr(reader, "read_history", lambda *_, listed=listed: history[:listed])
             assert change_feed.read_changes_since(spark, source, version, committed_ms) is None
     assert [record.message.replace("change feed unavailable ", "") for record in caplog.records] == [
         "(the last run did not record when version 1 of the source was committed); comparing all rows instead",
@@ -598,10 +600,10 @@ def test_appended_files_that_are_not_clear_are_not_read(
         os.utime(commit, ns=(0, int(time.time()) * 10**9))
         commit.with_name(f".{commit.name}.crc").unlink()
     if why == "commit":
-        rows = reader.history(spark, source.settings, 2)
+        rows = reader.read_history(spark, source.settings, 2)
         commit.rename(commit.with_suffix(".away"))
         with pytest.MonkeyPatch.context() as patched, caplog.at_level(logging.INFO, "entitymill"):
-            patched.setattr(reader, "history", lambda *_: rows)
+            patched.setattr(reader, "read_history", lambda *_: rows)
             found = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
     else:
         with caplog.at_level(logging.INFO, "entitymill"):

@@ -68,7 +68,7 @@ def test_more_gone_than_allowed(ten: Tables, source_of: Callable[..., Source], f
 
 
 def test_a_first_run_removes_nothing(tables: Tables, source_of: Callable[..., Source]) -> None:
-    check(tables, changes.all_documents(source_of(), Mode.FIRST))
+    check(tables, changes.select_all_documents(source_of(), Mode.FIRST))
 
 
 def test_a_slice_counts_its_own_documents_alone(sliced: Tables, source_of: Callable[..., Source]) -> None:
@@ -162,7 +162,7 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
 ) -> None:
     last = Row(**{"status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
     summary, stamp = Summary("r2", DAY, scope="s"), Stamp("r2", DAY, "m", "f1", "1")
-    source = replace(source_of(), moving=moving)
+    source = replace(source_of(), nondeterministic=moving)
     assert guards.same_job(Record(last=last, latest=last), summary, stamp, source) == same
     assert not guards.same_job(Record(), summary, stamp, source)
 

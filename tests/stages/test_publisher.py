@@ -78,7 +78,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     """Of which the nothing that comes in their place has none."""
     carried = [T.StructField("lang", T.StringType(), nullable=False)]
     commits = Commits(tables, "run", 1)
-    wanted = {**SCHEMAS, "entities": schemas.entities(carried), "annotations": schemas.ANNOTATION_TABLE}
+    wanted = {**SCHEMAS, "entities": schemas.entities_schema(carried), "annotations": schemas.ANNOTATION_TABLE}
     recovery.create_missing(tables, wanted)
     publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
     rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))

@@ -14,20 +14,20 @@ from entitymill.source.row_checks import CODE
 
 def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[..., Source]) -> None:
     rows = [("a", "Anna"), ("b", ""), (None, "x"), ("c", None), ("d", "y" * 11), ("e", "1"), ("e", "2"), ("f", "y" * 10)]
-    judged = source_of(*rows, max_chars=10).judged()
+    judged = source_of(*rows, max_chars=10).validated_rows()
     codes = {(row["doc_id"], row["text"]): row[CODE] for row in judged.collect()}
     assert codes == {
         ("a", "Anna"): None, ("b", ""): None, (None, "x"): "null_id", ("c", None): "null_text",
         ("d", "y" * 11): "text_too_long", ("e", "1"): "duplicate_id", ("e", "2"): "duplicate_id", ("f", "y" * 10): None,
     }  # fmt: skip
-    assert {row["doc_id"] for row in row_checks.documents(judged).collect()} == {"a", "b", "f"}
-    details = {row["doc_id"]: row["detail"] for row in row_checks.refused(judged, 10).collect()}
+    assert {row["doc_id"] for row in row_checks.select_documents(judged).collect()} == {"a", "b", "f"}
+    details = {row["doc_id"]: row["detail"] for row in row_checks.select_rejects(judged, 10).collect()}
     assert details["d"] == "11 code points, source.max_chars is 10"
     assert details["e"] == "2 rows of this run have this id"
 
 
 def test_code_points_are_counted_not_utf_16_units(source_of: Callable[..., Source]) -> None:
-    [row] = source_of(("a", "👩‍👩‍👧"), max_chars=5).judged().collect()
+    [row] = source_of(("a", "👩‍👩‍👧"), max_chars=5).validated_rows().collect()
     assert (row["chars"], row[CODE]) == (5, None)
 
 
@@ -36,10 +36,12 @@ def test_what_is_no_utf_8_is_refused(spark: SparkSession, column: str, octets: s
     """Half a surrogate pair, which Java might write; and a word in Latin-1."""
     values = {"doc_id": "'a'", "text": "'Anna'", column: f"cast(unhex('{octets}') as string)"}
     rows = spark.sql(f"SELECT {', '.join(f'{value} AS {name}' for name, value in values.items())}, 1L AS copies")
-    assert [row[CODE] for row in row_checks.judge(rows, 100).collect()] == [f"malformed_{column.removeprefix('doc_')}"]
+    assert [row[CODE] for row in row_checks.validate_rows(rows, 100).collect()] == [
+        f"malformed_{column.removeprefix('doc_')}"
+    ]
 
 
 def test_more_duplicates_than_are_broadcast(source_of: Callable[..., Source], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_checks, "BROADCAST_DUPLICATES", 1)
-    judged = source_of(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")).judged()
+    judged = source_of(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")).validated_rows()
     assert sorted((row["doc_id"], row[CODE]) for row in judged.collect() if row[CODE] is None) == [("c", None)]

@@ -111,6 +111,6 @@ def test_a_table_whose_storage_does_not_answer_is_not_a_bad_source(
     def fails(*_: object) -> None:
         raise PySparkException(text)
 
-    monkeypatch.setattr(reader, "delta_detail", fails)
+    monkeypatch.setattr(reader, "describe_delta", fails)
     with pytest.raises(kind, match=message):
         open_source(spark, SourceSettings(path="lake.texts", format="table"))

@@ -24,7 +24,7 @@ _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.-]+(/[\w.-]+)+\.(py|md|yaml|json)")
 TABLES = {
-    "entities": schemas.entities([]),
+    "entities": schemas.entities_schema([]),
     "documents": schemas.DOCUMENTS,
     "rejects": schemas.REJECTS,
     "runs": schemas.RUNS,

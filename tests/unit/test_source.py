@@ -23,7 +23,7 @@ from entitymill.source import reader
     ],
 )
 def test_a_condition_that_may_hold_for_other_rows_later(where: str | None, moving: bool) -> None:
-    assert reader.moves(where) == moving
+    assert reader.is_nondeterministic(where) == moving
 
 
 @pytest.mark.parametrize(

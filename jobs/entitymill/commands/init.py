@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from entitymill.spark import session  # Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
-        source, found = column_proposal.propose(spark, options.table, options.id, options.text)
+        source, found = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         write(file, render(file, source, found, options.output))
-        columns = f"id {found.key.name}, text {found.text.name}, {len(found.carried)} carried columns"
+        columns = f"id {found.key.name}, text {found.text.name}, {len(found.passthrough)} carried columns"
         print(visible(f"wrote {file}: {columns}\nnext: entitymill extract --config {file} --dry-run"))
 
     return common.reporting(work, "interrupted; nothing was written.")
@@ -95,7 +95,7 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str | No
         f"  path: {_flow(source.path)}",
         f"  id_column: {_flow(found.key.name)}  # {found.key.kind}, {unique} in the rows looked at{keys}",
         f"  text_column: {_flow(found.text.name)}  # {found.text.length:,.0f} characters on average{texts}",
-        f"  passthrough: {_flow([column.name for column in found.carried])}  # copied to every entity row; [] for none",
+        f"  passthrough: {_flow([column.name for column in found.passthrough])}  # copied to every entity row; [] for none",
         *(f"  # not carried: {_flow(name)} is {why}" for name, why in found.left_out),
         "  # where: a Spark SQL condition; rows that fail it do not exist for this run",
         "output:",

@@ -10,7 +10,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from entitymill.errors import ModelError, panicked
+from entitymill.errors import ModelError, is_rust_panic
 
 _FAILURES = (
     EOFError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
@@ -57,7 +57,7 @@ def loading(file: str) -> Iterator[None]:
             "model again, from where it can be trusted."
         ) from error
     except BaseException as error:
-        if not (isinstance(error, _FAILURES) or panicked(error)):
+        if not (isinstance(error, _FAILURES) or is_rust_panic(error)):
             raise
         raise ModelError(
             f"{file} cannot be loaded: it is damaged, or does not fit the model's other files; copy the model again, or "

@@ -12,7 +12,7 @@ import numpy as np
 import sentencex
 from numpy.typing import NDArray
 
-from entitymill.errors import ModelError, panicked
+from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition import sentences_dl_saved, sentences_rules
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences_dl import DeepDetector
@@ -55,7 +55,7 @@ def _sentencex_begins(text: str) -> list[int]:
     try:
         return list(_begins_in_windows(text))
     except BaseException as error:
-        if not panicked(error):
+        if not is_rust_panic(error):
             raise
         return [edge for span in sentences_rules.sentences(text) for edge in span]
 

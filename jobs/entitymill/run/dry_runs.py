@@ -70,13 +70,13 @@ def plan_run(
         how = "reprocess" if full else settings.incremental.on_fingerprint_change
         found = changes.compare_all(source, known, Policy(stamp.fingerprint, how, stamp.slice, full=full))
     else:
-        found = changes.all_documents(source, Mode.FULL if full else Mode.FIRST)
+        found = changes.select_all_documents(source, Mode.FULL if full else Mode.FIRST)
     with contextlib.closing(found):
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
             guards.check_removals(settings, tables, found, stamp.slice)
         summary.plan = _plan(spark, settings, tables, found, known.count() if held else 0)
-    summary.mode, summary.rejects, summary.removed = found.mode, dict(found.counts), found.to_remove
+    summary.mode, summary.rejects, summary.removed = found.mode, dict(found.reject_counts), found.to_remove
     summary.documents = summary.planned = found.to_recognise
     summary.units = summary.plan.units
 
@@ -90,7 +90,7 @@ def _plan(spark: SparkSession, settings: Settings, tables: Tables, found: Change
         changed=found.known,
         removed=found.to_remove,
         unchanged=held - found.known - found.to_remove,
-        refused=dict(found.counts),
+        refused=dict(found.reject_counts),
         units=wanted,
         hours=hours,
         core_hours=None if hours is None else hours * spark_connect.cores(spark),

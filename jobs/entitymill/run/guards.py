@@ -16,7 +16,7 @@ from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import failed_documents
 from entitymill.run.summary import Summary, scope, slice_of
 from entitymill.settings import Settings
-from entitymill.source.change_feed import NO_DATA
+from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
 from entitymill.tables import Stamp, Tables, parquet_export, table_setup
@@ -101,7 +101,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
 
 def refused_too_many(settings: Settings, found: Changes) -> bool:
     """Whether `check_rejects` would refuse a source."""
-    return bool(found.rows) and sum(found.counts.values()) / found.rows > settings.limits.max_reject_ratio
+    return bool(found.rows) and sum(found.reject_counts.values()) / found.rows > settings.limits.max_reject_ratio
 
 
 def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> None:
@@ -115,8 +115,8 @@ def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> No
         RejectedError: a larger share of its rows than limits.max_reject_ratio.
     """
     if refused_too_many(settings, found):
-        refused, allowed = sum(found.counts.values()), settings.limits.max_reject_ratio
-        reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.counts.items()))
+        refused, allowed = sum(found.reject_counts.values()), settings.limits.max_reject_ratio
+        reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.reject_counts.items()))
         raise RejectedError(
             f"{refused} of {found.rows} rows of {settings.source.path} {tense} refused ({reasons}), more than "
             f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
@@ -176,7 +176,7 @@ def only_we_wrote(tables: Tables, latest: Row | None) -> bool:
             continue
         since = tables.history(name, max(present - before, 1)).where(F.col("version") > before)
         operations = [row["operation"] for row in since.select("operation").collect()]
-        if present < before or len(operations) < present - before or not NO_DATA.issuperset(operations):
+        if present < before or len(operations) < present - before or not NON_DATA_OPERATIONS.issuperset(operations):
             log.warning("%s: others wrote to it (%s); checking all documents", tables.address(name), ", ".join(operations))
             return False
     return True
@@ -188,7 +188,7 @@ def same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> 
     A source whose condition may hold for other rows by now is never the same.
     """
     last = record.last
-    if source.moving or last is None or not record.settled:
+    if source.nondeterministic or last is None or not record.settled:
         return False
     return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint))
 

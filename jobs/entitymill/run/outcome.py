@@ -60,7 +60,7 @@ def known(error: BaseException) -> EntityMillError:
     if raised:
         kind: type[EntityMillError] = getattr(errors, raised[1], EntityMillError)
         return kind(raised[2])
-    text = errors.without_quoted_values(text)
+    text = errors.strip_quoted_values(text)
     fault = _storage_fault(text)
     if fault:
         return fault

@@ -70,7 +70,7 @@ class Run:
         self.summary.stage = "source"
         trusted = self._prepare_tables()
         found = self._find_changes(trusted=trusted)
-        self.summary.mode, self.summary.rejects = found.mode, dict(found.counts)
+        self.summary.mode, self.summary.rejects = found.mode, dict(found.reject_counts)
         self.summary.units, self.summary.planned = units.count_units(found, self.settings.limits), found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.refused_too_many(self.settings, found):
@@ -104,7 +104,7 @@ class Run:
 
     def _schemas(self) -> dict[str, T.StructType]:
         chosen = {
-            "entities": schemas.entities(self.source.passthrough),
+            "entities": schemas.entities_schema(self.source.passthrough),
             "documents": schemas.DOCUMENTS,
             "rejects": schemas.REJECTS,
         }
@@ -113,11 +113,11 @@ class Run:
     def _find_changes(self, *, trusted: bool) -> Changes:
         full = self.options.full
         if self.tables.empty("documents"):
-            return changes.all_documents(self.source, Mode.FULL if full else Mode.FIRST)
+            return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
         known = self.tables.read_latest("documents")
         how = "reprocess" if full else self.settings.incremental.on_fingerprint_change
-        finished = Runs(self.tables).unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
-        policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice, full=full, finished_runs=finished)
+        interrupted = Runs(self.tables).unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
+        policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice, full=full, interrupted_runs=interrupted)
         if trusted and guards.same_job(self.before, self.summary, self.stamp, self.source):
             found = self._changes_from_feed(known, policy)
             if found is not None:
@@ -140,9 +140,11 @@ class Run:
         before = failed_documents.read_known_failures(self.tables)
         rejects = Rejects(self.tables, self.commits, self.stamp)
         if found.touched is None:
-            rejects.replace_all(found.refused, some=bool(found.counts))
+            rejects.replace_all(found.rejected, some=bool(found.reject_counts))
         else:
-            rejects.replace_touched(found.touched, found.refused, some=bool(found.counts), stale=found.stale_rejects > 0)
+            rejects.replace_touched(
+                found.touched, found.rejected, some=bool(found.reject_counts), stale=found.stale_rejects > 0
+            )
         return Failures(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, failures: Failures) -> None:
@@ -175,7 +177,7 @@ class Run:
         failures: Failures,
     ) -> None:
         self.summary.stage = "recognition"
-        documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.pinned)
+        documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.is_pinned)
         # Cached: all tables and the counts read it, and the model must run once. Spark hands out what is cached of an equal
         # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
         recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))

@@ -19,7 +19,7 @@ _ACTIONS = (
     "add struct<path: string, dataChange: boolean, deletionVector: struct<storageType: string>>, "
     "remove struct<dataChange: boolean>, metaData struct<id: string>"
 )
-_STRICT = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
+_STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
 """A lost file must be an error, whatever the session says."""
 MOST_FILES = 100_000
 """More are not worth listing one by one on the driver: the table is scanned sooner."""
@@ -62,15 +62,15 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
     _check_paths([root, *paths], partitions)
     if not paths:
         return table.limit(0)
-    plain = T.StructType([carried_columns.plain(field) for field in schema])
-    files = spark.read.schema(plain).option("basePath", root).options(**_STRICT)
+    plain = T.StructType([carried_columns.strip_metadata(field) for field in schema])
+    files = spark.read.schema(plain).option("basePath", root).options(**_STRICT_OPTIONS)
     return files.parquet(*(f"{root}/{path}" for path in paths))
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
     """Return what the commits added, and what else they did to rows or columns, one action a row."""
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
-    actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT).json(commits)
+    actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
     data_change = F.coalesce("add.dataChange", "remove.dataChange", F.lit(True))
     found = actions.select(
         F.col("add.path").alias("path"),

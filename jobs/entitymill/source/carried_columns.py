@@ -18,14 +18,14 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.sql_text import quoted_part
 
-_NOT_IN_NAMES = " ,;{}()\n\t="
-_HELPERS = frozenset({"_put"})
+_FORBIDDEN_CHARACTERS = " ,;{}()\n\t="
+_HELPER_COLUMNS = frozenset({"_put"})
 """Columns that are beside those of `entities` while it is changed."""
 _COMMENT = "comment"
 _IN_BACKQUOTES = re.compile(r"`([^`]+)`")
-_NEAR, _MOST_NAMED = 0.72, 30
+_MIN_SIMILARITY, _MOST_LISTED = 0.72, 30
 """How alike names are that are taken for one another, from 0 to 1; and how many columns a message lists."""
-_KINDS = (
+_STORABLE_TYPES = (
     T.StringType,
     T.CharType,
     T.VarcharType,
@@ -47,18 +47,18 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
         SourceError: a column is missing, or of a type that it cannot have.
     """
     path = settings.path
-    [key] = fields(table, [settings.id_column], "id_column", path)
-    [text] = fields(table, [settings.text_column], "text_column", path)
+    [key] = find_fields(table, [settings.id_column], "id_column", path)
+    [text] = find_fields(table, [settings.text_column], "text_column", path)
     if not isinstance(text.dataType, T.StringType):
         raise SourceError(f"source.text_column: {text.name} of {path} is {text.dataType.simpleString()}, not string.")
     if not isinstance(key.dataType, T.AtomicType):
         raise SourceError(
             f"source.id_column: {key.name} of {path} is {key.dataType.simpleString()}; an id must be a single value."
         )
-    return check(fields(table, list(settings.passthrough), "passthrough", path), path)
+    return check_passthrough(find_fields(table, list(settings.passthrough), "passthrough", path), path)
 
 
-def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
+def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
     """The fields of some columns; the types of all others are nobody's business, PySpark may not even know them.
 
     Args:
@@ -74,11 +74,11 @@ def fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[
     found = []
     for name in names:
         if name not in held:
-            raise SourceError(f"source.{setting}: {path} has no column {name}; {_others(name, sorted(held))}")
+            raise SourceError(f"source.{setting}: {path} has no column {name}; {_suggest_columns(name, sorted(held))}")
         try:
             found.append(table.select(F.col(quoted_part(name))).schema.fields[0])
         except ValueError as error:
-            raise SourceError(f"source.{setting}: {_unfit(name, path, kind(table, name))}") from error
+            raise SourceError(f"source.{setting}: {_describe_unsupported(name, path, column_type(table, name))}") from error
     return found
 
 
@@ -90,7 +90,7 @@ def column_names(table: DataFrame) -> list[str]:
     return list(java.columns())
 
 
-def kind(table: DataFrame, name: str) -> str:
+def column_type(table: DataFrame, name: str) -> str:
     """The type of a column, as Spark writes it, whatever it is."""
     if spark_connect.remote(table.sparkSession):
         return "of a type that PySpark does not know"
@@ -98,7 +98,7 @@ def kind(table: DataFrame, name: str) -> str:
     return str(java.schema().apply(name).dataType().simpleString())
 
 
-def check_left_out(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
+def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
     """Make sure that nothing asks for columns which Spark cannot read.
 
     Args:
@@ -126,15 +126,15 @@ def check_left_out(table: DataFrame, settings: SourceSettings, left_out: Mapping
             )
 
 
-def _others(name: str, held: list[str]) -> str:
+def _suggest_columns(name: str, held: list[str]) -> str:
     """What to write in the place of a column that is not there."""
-    near = get_close_matches(name, held, 1, _NEAR)
-    more = f" and {len(held) - _MOST_NAMED} more" if len(held) > _MOST_NAMED else ""
-    has = f"it has {', '.join(held[:_MOST_NAMED])}{more}"
+    near = get_close_matches(name, held, 1, _MIN_SIMILARITY)
+    more = f" and {len(held) - _MOST_LISTED} more" if len(held) > _MOST_LISTED else ""
+    has = f"it has {', '.join(held[:_MOST_LISTED])}{more}"
     return f"{has}; did you mean {near[0]}?" if near else f"{has}."
 
 
-def check(found: list[T.StructField], path: str) -> list[T.StructField]:
+def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructField]:
     """The carried fields as `entities` is to have them: without what their own table notes of them, comments apart.
 
     Args:
@@ -144,7 +144,7 @@ def check(found: list[T.StructField], path: str) -> list[T.StructField]:
     Raises:
         SourceError: one cannot be a column of `entities`.
     """
-    taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPERS
+    taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPER_COLUMNS
     for field in found:
         name = field.name
         if name.lower() in taken:
@@ -153,54 +153,54 @@ def check(found: list[T.StructField], path: str) -> list[T.StructField]:
                 "rename it in a view."
             )
         taken.add(name.lower())
-        if any(character in _NOT_IN_NAMES for character in _names(field.dataType) + name):
+        if any(character in _FORBIDDEN_CHARACTERS for character in _field_names(field.dataType) + name):
             raise SourceError(
                 f"source.passthrough: {name} of {path} cannot be a column of the entities table, since "
                 "Delta and Parquet allow no blank and none of ,;{}()= in names; rename it in a view."
             )
-        if not _storable(field.dataType):
-            raise SourceError(f"source.passthrough: {_unfit(name, path, field.dataType.simpleString())}")
-    return [plain(field) for field in found]
+        if not _is_storable(field.dataType):
+            raise SourceError(f"source.passthrough: {_describe_unsupported(name, path, field.dataType.simpleString())}")
+    return [strip_metadata(field) for field in found]
 
 
-def plain(field: T.StructField) -> T.StructField:
+def strip_metadata(field: T.StructField) -> T.StructField:
     """A field with its comment, and nothing else that was noted of it or of what is inside it."""
     noted = {_COMMENT: field.metadata[_COMMENT]} if _COMMENT in field.metadata else {}
-    return T.StructField(field.name, _plain(field.dataType), field.nullable, noted)
+    return T.StructField(field.name, _strip_type_metadata(field.dataType), field.nullable, noted)
 
 
-def _plain(kind: T.DataType) -> T.DataType:
+def _strip_type_metadata(kind: T.DataType) -> T.DataType:
     if isinstance(kind, T.StructType):
-        return T.StructType([plain(field) for field in kind])
+        return T.StructType([strip_metadata(field) for field in kind])
     if isinstance(kind, T.ArrayType):
-        return T.ArrayType(_plain(kind.elementType), kind.containsNull)
+        return T.ArrayType(_strip_type_metadata(kind.elementType), kind.containsNull)
     if isinstance(kind, T.MapType):
-        return T.MapType(_plain(kind.keyType), _plain(kind.valueType), kind.valueContainsNull)
+        return T.MapType(_strip_type_metadata(kind.keyType), _strip_type_metadata(kind.valueType), kind.valueContainsNull)
     return kind
 
 
-def _storable(kind: T.DataType) -> bool:
+def _is_storable(kind: T.DataType) -> bool:
     if isinstance(kind, T.StructType):
         distinct = {field.name.lower() for field in kind}
-        return 0 < len(distinct) == len(kind.fields) and all(_storable(field.dataType) for field in kind)
+        return 0 < len(distinct) == len(kind.fields) and all(_is_storable(field.dataType) for field in kind)
     if isinstance(kind, T.ArrayType):
-        return _storable(kind.elementType)
+        return _is_storable(kind.elementType)
     if isinstance(kind, T.MapType):
-        return _storable(kind.keyType) and _storable(kind.valueType)
-    return isinstance(kind, _KINDS)
+        return _is_storable(kind.keyType) and _is_storable(kind.valueType)
+    return isinstance(kind, _STORABLE_TYPES)
 
 
-def _unfit(name: str, path: str, kind: str) -> str:
+def _describe_unsupported(name: str, path: str, kind: str) -> str:
     return (
         f"{name} of {path} is {kind}, which cannot be a column of the entities table; "
         "cast it in a view (source.format table)."
     )
 
 
-def _names(kind: T.DataType) -> str:
+def _field_names(kind: T.DataType) -> str:
     """All field names inside a type, in one string."""
     if isinstance(kind, T.StructType):
-        return "".join(field.name + _names(field.dataType) for field in kind)
+        return "".join(field.name + _field_names(field.dataType) for field in kind)
     if isinstance(kind, T.ArrayType):
-        return _names(kind.elementType)
-    return _names(kind.keyType) + _names(kind.valueType) if isinstance(kind, T.MapType) else ""
+        return _field_names(kind.elementType)
+    return _field_names(kind.keyType) + _field_names(kind.valueType) if isinstance(kind, T.MapType) else ""

@@ -20,7 +20,7 @@ MOST_COMMITS = 50_000
 """A commit every two seconds for a day. The driver holds a record of each, some 2 kB; Delta keeps 30 days of them."""
 SLACK_COMMITS = 20
 """Commits that may come while the history is read a second time."""
-NO_DATA = frozenset(
+NON_DATA_OPERATIONS = frozenset(
     {
         "OPTIMIZE",
         "REORG",
@@ -34,9 +34,9 @@ NO_DATA = frozenset(
     }
 )
 """Operations that leave every row as it was."""
-OF_ROWS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
+ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
 """Operations that write an event for every row they change. Replacing a column, for one, writes none."""
-PUT = ("insert", "update_postimage")
+PUT_EVENTS = ("insert", "update_postimage")
 CHANGE, COMMIT = "_change_type", "_commit_version"
 
 
@@ -86,16 +86,16 @@ def log_unreadable(error: Exception) -> None:
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
     commits = _commits_since(spark, source, after, recorded_ms)
-    changing = [commit for commit in commits if commit["operation"] not in NO_DATA]
+    changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
     put = {CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}
     if not changing:
         return Feed(Mode.FEED, source.rows.limit(0).withColumns(put))
     if _has_change_feed(source):
-        read = reader.read_changes(spark, source.settings, first, last)
-        return Feed(Mode.FEED, reader.rows_of(read, source.settings, CHANGE, COMMIT))
+        read = reader.read_change_feed(spark, source.settings, first, last)
+        return Feed(Mode.FEED, reader.select_rows(read, source.settings, CHANGE, COMMIT))
     appended = appended_files.read_appended_rows(spark, source, first, last)
-    return Feed(Mode.ARRIVALS, reader.rows_of(appended, source.settings).withColumns(put))
+    return Feed(Mode.ARRIVALS, reader.select_rows(appended, source.settings).withColumns(put))
 
 
 def _has_change_feed(source: Source) -> bool:
@@ -126,7 +126,7 @@ def _commits_since(spark: SparkSession, source: Source, after: int, recorded_ms:
     if missing is not None:
         raise FeedUnavailableError(f"version {missing} is not in the history of the source")
     found = [commits[version] for version in range(after + 1, until + 1)]
-    unknown = next((commit for commit in found if commit["operation"] not in OF_ROWS | NO_DATA), None)
+    unknown = next((commit for commit in found if commit["operation"] not in ROW_OPERATIONS | NON_DATA_OPERATIONS), None)
     if unknown is not None:
         raise FeedUnavailableError(f"version {unknown['version']} of the source is a {unknown['operation']}")
     return found
@@ -139,13 +139,13 @@ def _history_from(spark: SparkSession, source: Source, oldest: int) -> list[Row]
     times are whole seconds, as those of S3's files are. The last one listed keeps the time that `reader.read` saw.
     """
     wanted = int(source.version) - oldest + 1
-    commits = reader.history(spark, source.settings, wanted)
+    commits = reader.read_history(spark, source.settings, wanted)
     if commits and commits[-1]["version"] > oldest:  # others came since the source was opened
         newer = commits[0]["version"] - int(source.version)
-        commits = reader.history(spark, source.settings, wanted + newer)
+        commits = reader.read_history(spark, source.settings, wanted + newer)
     if commits and commits[-1]["version"] > oldest:
         newest = commits[0]["version"]
-        commits = reader.history(spark, source.settings, newest - oldest + 1 + SLACK_COMMITS)
+        commits = reader.read_history(spark, source.settings, newest - oldest + 1 + SLACK_COMMITS)
     return commits
 
 
@@ -156,7 +156,7 @@ def aggregate_events(feed: Feed) -> DataFrame:
         doc_id; row: text and perhaps `passthrough` in a struct, null where the latest commit put no row; rows_put: rows that
         the latest commit put; net_rows: rows put less rows cut, of all commits.
     """
-    put = F.col(CHANGE).isin(*PUT)
+    put = F.col(CHANGE).isin(*PUT_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
     row = F.when(put, F.struct(*columns))
     # By id only, which serves both groupings.

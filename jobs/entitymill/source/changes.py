@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, feed_comparison, outcomes, row_checks
 from entitymill.source.change_feed import Feed
-from entitymill.source.outcomes import Kind, Totals, check_fingerprints, keep
+from entitymill.source.outcomes import Kind, Totals, cache_on_disk, check_fingerprints
 from entitymill.source.policy import KNOWN_COLUMNS, Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
@@ -23,10 +23,10 @@ __all__ = [
     "Changes",
     "Mode",
     "Policy",
-    "all_documents",
     "check_fingerprints",
     "compare_all",
     "compare_feed",
+    "select_all_documents",
 ]
 BROADCAST_SLICE = 500_000
 """Ids of a slice that every executor gets, some 50 MB, so that documents of other slices are not shuffled."""
@@ -56,11 +56,11 @@ class Changes:
     mode: Mode
     documents: DataFrame
     removed: DataFrame
-    refused: DataFrame
+    rejected: DataFrame
     touched: DataFrame | None
     adopted: DataFrame
     rows: int
-    counts: dict[str, int]
+    reject_counts: dict[str, int]
     to_recognise: int
     to_remove: int
     to_adopt: int
@@ -70,25 +70,25 @@ class Changes:
     stale_rejects: int = 0
 
     @property
-    def whole(self) -> bool:
-        """Whether all rows of the source were looked at."""
+    def covers_all_rows(self) -> bool:
+        """Whether the comparison covered every row of the source, not only those that changed."""
         return self.touched is None
 
 
-def all_documents(source: Source, mode: Mode) -> Changes:
+def select_all_documents(source: Source, mode: Mode) -> Changes:
     """Return all documents, for an output that holds none."""
-    judged = source.judged()
+    judged = source.validated_rows()
     counted = judged.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
-    documents = row_checks.documents(judged)
+    documents = row_checks.select_documents(judged)
     return Changes(
         mode=mode,
         documents=documents.withColumn("known", F.lit(False)),
         removed=documents.select("doc_id").limit(0),
-        refused=row_checks.refused(judged, source.settings.max_chars),
+        rejected=row_checks.select_rejects(judged, source.settings.max_chars),
         touched=None,
         adopted=documents.select("doc_id").limit(0),
         rows=sum(row["rows"] for row in counted),
-        counts={row[CODE]: row["rows"] for row in counted if row[CODE] is not None},
+        reject_counts={row[CODE]: row["rows"] for row in counted if row[CODE] is not None},
         to_recognise=sum(row["rows"] for row in counted if row[CODE] is None),
         to_remove=0,
         to_adopt=0,
@@ -107,17 +107,17 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
         OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
     """
     check_fingerprints(known, policy)
-    judged = source.judged()
+    judged = source.validated_rows()
     with ExitStack() as cached:
         if policy.slice is None:
             rows, related = source.rows.count(), known
         else:
             rows, related = _restrict_to_slice(source, known, policy, cached)
         compared = outcomes.compare_rows(judged.withColumn("present", F.lit(True)), related, policy)
-        differing = keep(compared.where(F.col("kind") != Kind.SAME), cached)
+        differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
         totals = Totals(outcomes.sum_outcomes(differing))
         mode = Mode.FULL if policy.full else Mode.COMPARE
-        found = _build(mode, source, policy, differing, totals, row_checks.documents(judged))
+        found = _build_changes(mode, source, policy, differing, totals, row_checks.select_documents(judged))
         return replace(found, rows=rows, close=cached.pop_all().close)
 
 
@@ -127,7 +127,7 @@ def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached:
     Returns:
         Rows of the source; of `known`, the documents of the slice, and others whose id is in the source.
     """
-    ids = keep(source.rows.select("doc_id"), cached)
+    ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
     [found] = ids.agg(*span).collect()
     if found["rows"] <= BROADCAST_SLICE:
@@ -166,8 +166,8 @@ def compare_feed(
     try:
         with ExitStack() as cached:
             compared = feed_comparison.compare_events(source, feed, known, rejected, policy, retry, cached)
-            found = _build(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
-            refused = sum(found.counts.values())
+            found = _build_changes(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
+            refused = sum(found.reject_counts.values())
             return replace(
                 found,
                 touched=compared.touched,
@@ -180,7 +180,7 @@ def compare_feed(
         return None
 
 
-def _build(
+def _build_changes(
     mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
     """Put together what a run has to do; `rows`, `touched` and `close` are left to the caller.
@@ -198,19 +198,19 @@ def _build(
         raise outcomes.other_fingerprint_error(other_fingerprint, policy)
     work = (Kind.NEW, Kind.CHANGED)
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
-    removed = differing.where("gone").select("doc_id").distinct()
+    removed = differing.where("is_removed").select("doc_id").distinct()
     counts = totals.codes()
     # A refused id may occur more than once.
-    to_remove = removed.count() if totals.gone() and counts else totals.gone()
+    to_remove = removed.count() if totals.removed() and counts else totals.removed()
     return Changes(
         mode=mode,
         documents=documents.join(to_do, "doc_id"),
         removed=removed,
-        refused=row_checks.refused(differing.where(F.col("kind") == Kind.REFUSED), source.settings.max_chars),
+        rejected=row_checks.select_rejects(differing.where(F.col("kind") == Kind.REJECTED), source.settings.max_chars),
         touched=None,
         adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
         rows=0,
-        counts=counts,
+        reject_counts=counts,
         to_recognise=totals.rows(*work),
         to_remove=to_remove,
         to_adopt=totals.rows(Kind.ADOPTED),

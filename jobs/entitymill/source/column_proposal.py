@@ -17,9 +17,9 @@ from entitymill.spark.sql_text import quoted_in, quoted_part
 
 SAMPLE = 1000
 """Rows that are looked at, the first ones."""
-LONGEST_CARRIED = 200
+LONGEST_PASSTHROUGH = 200
 """Characters, on average, of a text column that is carried beside each mention."""
-_IDS = ("id", "key", "uuid", "guid")
+_ID_NAMES = ("id", "key", "uuid", "guid")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Column:
     text: bool
     unique: bool
     length: float
-    refusal: str
+    exclusion: str
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Proposal:
     rows: int
     key: Column
     text: Column
-    carried: list[Column]
+    passthrough: list[Column]
     other_keys: list[Column]
     other_texts: list[Column]
     left_out: list[tuple[str, str]]
 
 
-def propose(
+def propose_columns(
     spark: SparkSession, table: str, key: str | None = None, text: str | None = None
 ) -> tuple[SourceSettings, Proposal]:
     """Look at the first rows of a table.
@@ -68,23 +68,23 @@ def propose(
     Raises:
         SourceError: there is no such table, it has no rows, or no column fits.
     """
-    place = SourceSettings.model_validate({"path": table, "format": _format(spark, table)})
+    place = SourceSettings.model_validate({"path": table, "format": _detect_format(spark, table)})
     opened = reader.read(spark, place)
     rows, columns = _inspect(opened.rows, table)
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
-    chosen_text = _named(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
+    chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
     if chosen_text is None:
         raise SourceError(f"{table} has no column of strings: there is no text in it to find entities in.")
-    keys = sorted((column for column in columns if column.unique and column is not chosen_text), key=_likeness)
-    chosen_key = _named(key, columns, f"--id {key} of {table}", "a single value") if key else next(iter(keys), None)
+    keys = sorted((column for column in columns if column.unique and column is not chosen_text), key=_rank_as_id)
+    chosen_key = _find_column(key, columns, f"--id {key} of {table}", "a single value") if key else next(iter(keys), None)
     if chosen_key is None:
         raise SourceError(
             f"{table} has no column that is a single value, never null and unique in its first {rows:,} rows: name one "
             "with --id, or make a view that has one."
         )
     others = [column for column in columns if column not in (chosen_key, chosen_text)]
-    carried = [column for column in others if not column.refusal]
-    left_out = [(column.name, column.refusal) for column in others if column.refusal]
+    carried = [column for column in others if not column.exclusion]
+    left_out = [(column.name, column.exclusion) for column in others if column.exclusion]
     left_out += [(name, f"{kind}, which Spark cannot read") for name, kind in opened.unreadable.items()]
     return place, Proposal(
         rows,
@@ -97,7 +97,7 @@ def propose(
     )
 
 
-def _format(spark: SparkSession, table: str) -> str:
+def _detect_format(spark: SparkSession, table: str) -> str:
     """What a table is, by what lies there."""
     try:
         if storage.exists(spark, table):
@@ -117,7 +117,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     kinds: dict[str, T.StructField | None] = {}
     for name in carried_columns.column_names(table):
         try:
-            [kinds[name]] = carried_columns.fields(table, [name], "passthrough", path)
+            [kinds[name]] = carried_columns.find_fields(table, [name], "passthrough", path)
         except SourceError:  # of a type that PySpark does not know
             kinds[name] = None
     measured = [F.count(F.lit(1)).alias("rows")]
@@ -134,35 +134,35 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         raise SourceError(f"{path} has no rows: there is nothing to look at.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
-        kind = " ".join(carried_columns.kind(table, name).split())
+        kind = " ".join(carried_columns.column_type(table, name).split())
         unique = found.get(f"held{number}") == rows == found.get(f"set{number}")
         length = float(found.get(f"length{number}") or 0)
-        refusal = _refusal(field, path, kind, length)
+        refusal = _explain_exclusion(field, path, kind, length)
         atomic = f"held{number}" in found
         columns.append(Column(name, kind, atomic, f"length{number}" in found, unique, length, refusal))
     return rows, columns
 
 
-def _refusal(field: T.StructField | None, path: str, kind: str, length: float) -> str:
+def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length: float) -> str:
     if field is None:
         return f"{kind}, which cannot be carried"
-    if length > LONGEST_CARRIED:
+    if length > LONGEST_PASSTHROUGH:
         return f"{kind} of {length:,.0f} characters on average, long for a copy beside each mention"
     try:
-        carried_columns.check([field], path)
+        carried_columns.check_passthrough([field], path)
     except SourceError:
         return f"{kind}, whose name or type cannot be a column of the entities table"
     return ""
 
 
-def _likeness(column: Column) -> tuple[int, int]:
+def _rank_as_id(column: Column) -> tuple[int, int]:
     """Least where a column is called as ids are, and of a type that ids have."""
     name = column.name.lower()
-    called = 0 if name in _IDS else 1 if name.endswith(_IDS) else 2
+    called = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
     return called, 0 if column.text or column.kind in ("bigint", "int", "binary") else 1
 
 
-def _named(name: str, columns: list[Column], asked: str, wanted: str) -> Column:
+def _find_column(name: str, columns: list[Column], asked: str, wanted: str) -> Column:
     for column in columns:
         if column.name == name and column.atomic:
             return column

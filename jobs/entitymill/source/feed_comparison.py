@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, id_lookup, outcomes, row_checks
 from entitymill.source.change_feed import Feed
-from entitymill.source.outcomes import Kind, Totals, keep
+from entitymill.source.outcomes import Kind, Totals, cache_on_disk
 from entitymill.source.policy import KNOWN_COLUMNS, PENDING, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
@@ -52,27 +52,27 @@ def compare_events(
     Args:
         cached: gets what is cached.
     """
-    latest = keep(change_feed.aggregate_events(feed), cached)
+    latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
     named = latest if retry is None else _add_ids(latest, retry)
-    judged = _judge(named, source.settings.max_chars)
-    related = _restrict(known, named, policy)
+    judged = _validate_latest(named, source.settings.max_chars)
+    related = _restrict_known(known, named, policy)
     flagged = _flag_rejected(judged, rejected)
-    compared = keep(outcomes.compare_rows(flagged, related, policy, _unsettled()), cached)
+    compared = cache_on_disk(outcomes.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
     sums = outcomes.sum_outcomes(compared)
     reasons = Totals(sums).reasons()
     settled = ~F.col("kind").isin(Kind.UNSETTLED.value, Kind.SAME.value)
     differing = compared.where(settled).drop("reason", "present", "held")
-    documents = row_checks.documents(judged.where("present"))
+    documents = row_checks.select_documents(judged.where("present"))
     if reasons:
         log.info("looking up ids in the source: %s", ", ".join(f"{n} {why}" for why, n in sorted(reasons.items())))
         unsettled = compared.where(F.col("kind") == Kind.UNSETTLED)
         events = judged.where("present").select(*source.rows.columns)
-        rows, texts = id_lookup.look_up(source, unsettled, sum(reasons.values()), events, cached)
+        rows, texts = id_lookup.look_up_rows(source, unsettled, sum(reasons.values()), events, cached)
         held = unsettled.where("known").select("held.*")
-        looked_up = keep(outcomes.compare_rows(rows.withColumn("present", F.lit(True)), held, policy), cached)
+        looked_up = cache_on_disk(outcomes.compare_rows(rows.withColumn("present", F.lit(True)), held, policy), cached)
         sums = [row for row in sums if row["kind"] != Kind.UNSETTLED] + outcomes.sum_outcomes(looked_up)
         differing = differing.unionByName(looked_up.where(F.col("kind") != Kind.SAME))
-        documents = documents.unionByName(row_checks.documents(texts))
+        documents = documents.unionByName(row_checks.select_documents(texts))
     stale_rejects = 0 if rejected is None else reasons.get(_REJECTED, 0) + reasons.get(_NULL, 0)
     return FeedComparison(differing, Totals(sums), documents, compared.select("doc_id"), stale_rejects)
 
@@ -83,7 +83,7 @@ def _add_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
     return latest.join(retried, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
 
 
-def _judge(named: DataFrame, max_chars: int) -> DataFrame:
+def _validate_latest(named: DataFrame, max_chars: int) -> DataFrame:
     """Judge the row that the latest commit left of each id, if there is one.
 
     Returns:
@@ -97,7 +97,7 @@ def _judge(named: DataFrame, max_chars: int) -> DataFrame:
         *("rows_put", "net_rows"),
         F.col("retried") if "retried" in named.columns else F.lit(False).alias("retried"),
     )
-    return row_checks.judge(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
+    return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
 
 
 def _flag_rejected(judged: DataFrame, rejected: DataFrame | None) -> DataFrame:
@@ -109,14 +109,14 @@ def _flag_rejected(judged: DataFrame, rejected: DataFrame | None) -> DataFrame:
     return judged.join(listed, "doc_id", "left")
 
 
-def _restrict(known: DataFrame, named: DataFrame, policy: Policy) -> DataFrame:
+def _restrict_known(known: DataFrame, named: DataFrame, policy: Policy) -> DataFrame:
     """Return the known documents that are named, and those of the run's own that are pending."""
     joined = known.join(named.select("doc_id", F.lit(True).alias("named")), "doc_id", "left")
     is_pending = F.col("status").eqNullSafe(PENDING) & outcomes.is_own(policy)
     return joined.where(F.col("named") | is_pending).select(*KNOWN_COLUMNS)
 
 
-def _unsettled() -> Column:
+def _explain_unsettled() -> Column:
     """Return why the events do not say which rows the source has of an id; null if they do.
 
     They do if the source had one row of each known document and none of any other id, and all rows that it has now are of

@@ -8,14 +8,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.source import row_checks
-from entitymill.source.outcomes import keep
+from entitymill.source.outcomes import cache_on_disk
 from entitymill.source.reader import Source
 
 BROADCAST_IDS = 100_000
 """Ids that every executor gets, so that the source's rows are not shuffled."""
 
 
-def look_up(
+def look_up_rows(
     source: Source, ids: DataFrame, number: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
     """Find the rows that the source has of some ids.
@@ -33,7 +33,9 @@ def look_up(
     few = F.broadcast(ids) if number <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))
     here = source.rows.select("doc_id").alias("s").join(few.alias("i"), same_id).select("s.doc_id", "i.present")
-    counts = keep(here.groupBy("doc_id").agg(F.count("*").alias("copies"), F.first("present").alias("present")), cached)
+    counts = cache_on_disk(
+        here.groupBy("doc_id").agg(F.count("*").alias("copies"), F.first("present").alias("present")), cached
+    )
     is_single = F.col("doc_id").isNotNull() & (F.col("copies") == 1)
     in_events = counts.where(is_single & F.col("present")).select("doc_id")
     missing = counts.where(is_single & ~F.col("present")).select("doc_id")
@@ -41,7 +43,7 @@ def look_up(
     texts = source.rows.limit(0)
     if lacking:
         wanted = F.broadcast(missing) if lacking <= BROADCAST_IDS else missing
-        texts = keep(source.rows.join(wanted, "doc_id", "left_semi"), cached)
+        texts = cache_on_disk(source.rows.join(wanted, "doc_id", "left_semi"), cached)
     one = F.lit(1).cast("long")
     single = texts.unionByName(events.join(in_events, "doc_id", "left_semi")).withColumn("copies", one)
     # Each row of an id that occurs more than once, and each row without an id, is refused.
@@ -49,4 +51,4 @@ def look_up(
     refused = counts.where(~is_single).select("doc_id", "copies", each_row.alias("row")).drop("row")
     rows = single.unionByName(refused, allowMissingColumns=True)
     most = source.settings.max_chars
-    return row_checks.judge(rows, most), row_checks.judge(texts.withColumn("copies", one), most)
+    return row_checks.validate_rows(rows, most), row_checks.validate_rows(texts.withColumn("copies", one), most)

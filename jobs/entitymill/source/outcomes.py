@@ -16,7 +16,7 @@ from entitymill.source.policy import KNOWN_COLUMNS, PENDING, Policy
 from entitymill.source.row_checks import CODE
 
 
-def keep(frame: DataFrame, cached: ExitStack) -> DataFrame:
+def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
     """Cache a frame on disk until a stack is closed."""
     cached.callback(frame.persist(StorageLevel.DISK_ONLY).unpersist)
     return frame
@@ -29,7 +29,7 @@ class Kind(StrEnum):
     CHANGED = "changed"
     ADOPTED = "adopted"
     REMOVED = "removed"
-    REFUSED = "refused"
+    REJECTED = "rejected"
     SAME = "same"
     UNSETTLED = "unsettled"
 
@@ -48,13 +48,13 @@ def compare_rows(judged: DataFrame, known: DataFrame, policy: Policy, unsettled:
         present; and held, a struct of KNOWN_COLUMNS.
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
-    passthrough_hash = row_checks.passthrough_hash(judged.columns).alias("passthrough_hash")
+    passthrough_hash = row_checks.hash_passthrough(judged.columns).alias("passthrough_hash")
     others = [name for name in judged.columns if name not in ("text", "passthrough")]
     source = judged.select(*others, text_hash, passthrough_hash).alias("s")
     joined = source.join(known.select(*KNOWN_COLUMNS).alias("k"), F.col("s.doc_id") == F.col("k.doc_id"), "full")
     is_known = F.col("k.doc_id").isNotNull()
     is_refused = F.col(CODE).isNotNull()
-    kind, more = _kind(policy), []
+    kind, more = _classify(policy), []
     if unsettled is not None:
         kind = F.when(unsettled.isNotNull(), Kind.UNSETTLED.value).otherwise(kind)
         held = F.struct(*(F.col(f"k.{name}") for name in KNOWN_COLUMNS))
@@ -67,17 +67,17 @@ def compare_rows(judged: DataFrame, known: DataFrame, policy: Policy, unsettled:
         # A refused row takes the known document out, too.
         F.when(is_refused, is_known & (is_own(policy) | F.col("k.slice").isNull()))
         .otherwise(kind == Kind.REMOVED)
-        .alias("gone"),
+        .alias("is_removed"),
         F.when(is_known & has_other_fingerprint(policy), F.col("k.fingerprint")).alias("other_fingerprint"),
         *more,
     )
 
 
-def _kind(policy: Policy) -> Column:
+def _classify(policy: Policy) -> Column:
     is_known = F.col("k.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
-        F.when(F.col(CODE).isNotNull(), Kind.REFUSED.value)
+        F.when(F.col(CODE).isNotNull(), Kind.REJECTED.value)
         .when(~is_present & is_known & is_own(policy), Kind.REMOVED.value)
         .when(~is_present, Kind.SAME.value)
         .when(~is_known, Kind.NEW.value)
@@ -98,7 +98,7 @@ def _is_changed(policy: Policy) -> Column:
     # A document of another slice is adopted only if it is just what this run would write.
     changed |= has_other_model if policy.reprocesses else has_other_model & ~is_own(policy)
     if policy.full:
-        is_recomputed = F.coalesce(F.col("k.run_id").isin(list(policy.finished_runs)), F.lit(False))
+        is_recomputed = F.coalesce(F.col("k.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
         changed |= ~is_recomputed
     return changed
 
@@ -161,13 +161,13 @@ class Totals:
         """Return how many of them the output holds."""
         return self._sum("known", kinds)
 
-    def gone(self) -> int:
+    def removed(self) -> int:
         """Return how many outcomes take a document out of the output."""
-        return self._sum("gone", tuple(Kind))
+        return self._sum("is_removed", tuple(Kind))
 
     def codes(self) -> dict[str, int]:
         """Return reject code -> refused rows."""
-        return self._by(CODE, Kind.REFUSED)
+        return self._by(CODE, Kind.REJECTED)
 
     def reasons(self) -> dict[str, int]:
         """Return reason -> ids that need a look at the source."""
@@ -196,7 +196,7 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
         F.count("*").alias("rows"),
         F.sum("chars").alias("chars"),
         F.sum(F.col("known").cast("long")).alias("known"),
-        F.sum(F.col("gone").cast("long")).alias("gone"),
+        F.sum(F.col("is_removed").cast("long")).alias("gone"),
         F.max("other_fingerprint").alias("other_fingerprint"),
     )
     return sums.collect()

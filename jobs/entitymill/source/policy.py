@@ -29,15 +29,15 @@ class Policy:
     fingerprint: of this run.
     on_fingerprint_change: as `incremental.on_fingerprint_change`; ignored by a full run, which reprocesses.
     slice: digest of the slice that is replaced; None if the run is about the whole source.
-    full: recompute every document, changed or not, except those of `finished_runs`.
-    finished_runs: run_id of earlier full runs of this fingerprint that did not end: their documents are recomputed.
+    full: recompute every document, changed or not, except those of `interrupted_runs`.
+    interrupted_runs: run_id of earlier full runs of this fingerprint that did not end: their documents are recomputed.
     """
 
     fingerprint: str
     on_fingerprint_change: str
     slice: str | None
     full: bool = False
-    finished_runs: frozenset[str] = frozenset()
+    interrupted_runs: frozenset[str] = frozenset()
 
     @property
     def refuses(self) -> bool:

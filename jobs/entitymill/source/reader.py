@@ -21,7 +21,7 @@ from entitymill.source import carried_columns, row_checks, unreadable_source
 from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.sql_text import quoted_in, quoted_part
 
-_MOVING = re.compile(
+_NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
     re.IGNORECASE,
 )
@@ -48,20 +48,20 @@ class Source:
     version: str
     identity: str
     location: str
-    moving: bool
+    nondeterministic: bool
     size: int | None
     detail: Row | None
     settings: SourceSettings
     committed_ms: int | None = None
 
     @property
-    def pinned(self) -> bool:
+    def is_pinned(self) -> bool:
         """Whether every look at `rows` finds the same: of a Delta table's version, not of files or a view."""
         return bool(self.identity)
 
-    def judged(self) -> DataFrame:
+    def validated_rows(self) -> DataFrame:
         """All rows with their `copies`, `chars` and row_checks.CODE; runs a job that looks for duplicate ids."""
-        return row_checks.judge(row_checks.with_copies(self.rows), self.settings.max_chars)
+        return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
         """Refuse a place for a table that lies in this source, around it, or in another table.
@@ -106,16 +106,16 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SourceError: it is missing, unreadable, or lacks what the settings name.
     """
     table = read(spark, settings)
-    carried_columns.check_left_out(table.rows, settings, table.unreadable)
+    carried_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
     passthrough = carried_columns.check_columns(table.rows, settings)
     detail = table.detail
     return Source(
-        rows=rows_of(table.rows, settings),
+        rows=select_rows(table.rows, settings),
         passthrough=passthrough,
         version=table.version,
         identity="" if detail is None else str(detail["id"]),
-        location=_location(spark, settings) if detail is None else str(detail["location"]),
-        moving=moves(settings.where),
+        location=_find_location(spark, settings) if detail is None else str(detail["location"]),
+        nondeterministic=is_nondeterministic(settings.where),
         size=table.size,
         detail=detail,
         settings=settings,
@@ -123,36 +123,36 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     )
 
 
-def rows_of(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
+def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
     """doc_id, text, perhaps `passthrough`, and other columns, of the rows that pass `source.where`.
 
     Raises:
         SourceError: the condition is none on this table.
     """
-    kept = _where(table, settings)
+    kept = _apply_condition(table, settings)
     columns = [F.col(quoted_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quoted_part(settings.id_column)).cast("string").alias("doc_id")
     return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *struct, *others)
 
 
-def _reference(spark: SparkSession, settings: SourceSettings) -> str:
+def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
     """The source as SQL names it, quoted."""
     if settings.format == "delta":
         return "delta." + quoted_part(storage.qualify(spark, settings.path))
     return quoted_in(spark, settings.path)
 
 
-def delta_detail(spark: SparkSession, settings: SourceSettings) -> Row | None:
+def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
     """What DESCRIBE DETAIL says of the source: id, properties, sizeInBytes; none where it is no Delta table."""
     try:
-        row = spark.sql(f"DESCRIBE DETAIL {_reference(spark, settings)}").collect()[0]
+        row = spark.sql(f"DESCRIBE DETAIL {_sql_name(spark, settings)}").collect()[0]
     except PySparkException:
         return None
     return row if row["format"] == "delta" else None
 
 
-def _location(spark: SparkSession, settings: SourceSettings) -> str:
+def _find_location(spark: SparkSession, settings: SourceSettings) -> str:
     """Where the files of a source that is not Delta's are."""
     if settings.format != "table":
         return storage.qualify(spark, settings.path)
@@ -160,9 +160,9 @@ def _location(spark: SparkSession, settings: SourceSettings) -> str:
     return next((str(row["data_type"]) for row in told.collect()), "")
 
 
-def history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
+def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
     """Return Delta's record of the source's latest commits, newest first: version, timestamp, operation and more."""
-    return spark.sql(f"DESCRIBE HISTORY {_reference(spark, settings)} LIMIT {limit}").collect()
+    return spark.sql(f"DESCRIBE HISTORY {_sql_name(spark, settings)} LIMIT {limit}").collect()
 
 
 def committed_ms(commit: Row) -> int:
@@ -175,42 +175,41 @@ def committed_ms(commit: Row) -> int:
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
     """Read a Delta table as it was at a version."""
-    return _by(spark.read.format("delta").option("versionAsOf", version), spark, settings)
+    return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
-def _by(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
+def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
     """Read the source by its path or name."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quoted_in(spark, settings.path))
 
 
-def read_changes(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
+def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
     """The change feed of some versions, both included."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
-    return _by(reader, spark, settings)
+    return _load(reader, spark, settings)
 
 
-def moves(where: str | None) -> bool:
+def is_nondeterministic(where: str | None) -> bool:
     """Whether a condition asks for the time, for chance, for another table, or for files; one that only might counts."""
-    return where is not None and _MOVING.search(where) is not None
+    return where is not None and _NONDETERMINISTIC.search(where) is not None
 
 
-def _where(table: DataFrame, settings: SourceSettings) -> DataFrame:
+def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
     if settings.where is None:
         return table
     try:
         return table.where(settings.where)
     except PySparkException as error:
-        raise SourceError(
-            f"source.where: {settings.where!r} is not a condition on {settings.path}: {unreadable_source.words(error)}."
-        ) from error
+        reason = unreadable_source.summarize_error(error)
+        raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}: {reason}.") from error
 
 
-def texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
+def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """The texts of a few documents, for showing."""
-    rows = rows_of(read(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
+    rows = select_rows(read(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
 
 
@@ -254,10 +253,10 @@ def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     try:
         if settings.format == "parquet":
             return _read_parquet(spark, settings)
-        detail = delta_detail(spark, settings)
+        detail = describe_delta(spark, settings)
         if detail is None and settings.format == "table":
             return SourceTable(spark.read.table(quoted_in(spark, settings.path)), {}, "unversioned")
-        [commit] = history(spark, settings, 1)
+        [commit] = read_history(spark, settings, 1)
         version = str(commit["version"])
         size = None if detail is None else detail["sizeInBytes"]
         return SourceTable(read_version(spark, settings, version), {}, version, size, detail, committed_ms(commit))
@@ -265,7 +264,7 @@ def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
         fault = storage.storage_fault(str(error)) if settings.format == "table" else None
         if fault is not None:
             raise fault from error
-        raise SourceError(f"source.path: {unreadable_source.of_reading(spark, settings, error)}") from error
+        raise SourceError(f"source.path: {unreadable_source.explain_read_error(spark, settings, error)}") from error
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
@@ -278,13 +277,13 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
             "set source.format=delta."
         )
     first = unreadable_source.first_data_file(listing)
-    readable = unreadable_source.legible(spark, first) if first else None
+    readable = unreadable_source.find_readable_columns(spark, first) if first else None
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
     size = sum(size for _, size, _ in listing)
-    return SourceTable(reader.parquet(settings.path), unreadable, _digest(listing), size)
+    return SourceTable(reader.parquet(settings.path), unreadable, _digest_listing(listing), size)
 
 
-def _digest(listing: list[tuple[str, int, int]]) -> str:
+def _digest_listing(listing: list[tuple[str, int, int]]) -> str:
     """Plain files have no version: a digest of their names, sizes and times."""
     return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]

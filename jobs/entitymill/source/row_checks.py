@@ -25,7 +25,7 @@ Of bytes that are not UTF-8, a lone surrogate for one: Java's round trip replace
 """
 
 
-def with_copies(rows: DataFrame) -> DataFrame:
+def count_copies(rows: DataFrame) -> DataFrame:
     """Add `copies`, how often each id occurs; only ids are shuffled unless some do occur twice."""
     repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
     repeated = repeated.where("copies > 1")
@@ -37,7 +37,7 @@ def with_copies(rows: DataFrame) -> DataFrame:
     return rows.join(repeated, "doc_id", "left")
 
 
-def judge(rows: DataFrame, max_chars: int) -> DataFrame:
+def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
     """Add `chars` and the code of what is wrong with a row, null for a document.
 
     Args:
@@ -48,7 +48,7 @@ def judge(rows: DataFrame, max_chars: int) -> DataFrame:
     return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))
 
 
-def documents(judged: DataFrame) -> DataFrame:
+def select_documents(judged: DataFrame) -> DataFrame:
     """doc_id, text, text_hash, chars, and `passthrough` where it is there, of the rows that are documents."""
     carried = [name for name in judged.columns if name == "passthrough"]
     return judged.where(F.col(CODE).isNull()).select(
@@ -56,7 +56,7 @@ def documents(judged: DataFrame) -> DataFrame:
     )
 
 
-def refused(judged: DataFrame, max_chars: int) -> DataFrame:
+def select_rejects(judged: DataFrame, max_chars: int) -> DataFrame:
     """doc_id, stage, code and detail of the rows that are not."""
     cases = " ".join(f"WHEN '{code}' THEN {said}" for code, (_, said) in CODES.items()).format(most=max_chars)
     return judged.where(F.col(CODE).isNotNull()).select(
@@ -67,7 +67,7 @@ def refused(judged: DataFrame, max_chars: int) -> DataFrame:
     )
 
 
-def passthrough_hash(columns: list[str]) -> Column:
+def hash_passthrough(columns: list[str]) -> Column:
     """SHA-256 of the struct `passthrough` as JSON; null where the frame has none."""
     if "passthrough" not in columns:
         return F.lit(None).cast("string")

@@ -18,14 +18,14 @@ from entitymill.spark import spark_connect, storage
 
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")
-_CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
-_PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
-LONGEST_WORDS = 300
+_ERROR_CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
+_ERROR_PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
+LONGEST_SUMMARY = 300
 """Characters of what Spark or Delta says that are passed on."""
 _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
 
-def of_reading(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
+def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
     """What is wrong with a source that Spark, Delta or the storage refused."""
     path = settings.path
     features = _FEATURES.search(str(error))
@@ -35,19 +35,19 @@ def of_reading(spark: SparkSession, settings: SourceSettings, error: Exception) 
             f"Delta, or have it drop what it can do without (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
         )
     if settings.format == "table":
-        return f"there is no table {path}, or it may not be read.{_wildcards(path)}"
+        return f"there is no table {path}, or it may not be read.{_wildcard_advice(path)}"
     try:
         if not storage.exists(spark, path):
-            return f"nothing is at {path}.{_wildcards(path)}"
+            return f"nothing is at {path}.{_wildcard_advice(path)}"
         if storage.exists(spark, f"{path}/_delta_log"):
-            return f"{path} is a Delta table that Delta cannot read: {words(error)}."
-        texts = _text_files(spark, path)
+            return f"{path} is a Delta table that Delta cannot read: {summarize_error(error)}."
+        texts = _find_text_file(spark, path)
     except OSError as reason:
         return f"{path} cannot be reached: {reason}."
-    return f"{path} is {texts[0]}; {unsupported_formats.advice(*texts)}" if texts else _of_files(settings, error)
+    return f"{path} is {texts[0]}; {unsupported_formats.advice(*texts)}" if texts else _explain_file_error(settings, error)
 
 
-def _of_files(settings: SourceSettings, error: Exception) -> str:
+def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
     """What is wrong with files that are there, and no Delta table."""
     path, kind = settings.path, unreadable_type(error)
     if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
@@ -59,18 +59,18 @@ def _of_files(settings: SourceSettings, error: Exception) -> str:
     return f"{path} is not readable as {settings.format}: a file there is damaged or of another format."
 
 
-def words(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """What Spark or Delta says of an error, its first line, without codes and without a full stop; never a row's content.
 
     For errors of planning alone: those of a task may quote what it read.
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    said = _PLACE.sub("", _CLASS.sub("", line))[:LONGEST_WORDS].rstrip(" .;")
+    said = _ERROR_PLACE.sub("", _ERROR_CLASS.sub("", line))[:LONGEST_SUMMARY].rstrip(" .;")
     return said[:1].lower() + said[1:]
 
 
-def _wildcards(path: str) -> str:
+def _wildcard_advice(path: str) -> str:
     if not _WILDCARD.search(path):
         return ""
     return (
@@ -79,7 +79,7 @@ def _wildcards(path: str) -> str:
     )
 
 
-def _text_files(spark: SparkSession, path: str) -> tuple[str, str] | None:
+def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
     """Kind and path of the first file there if it is CSV or JSON."""
     first = first_data_file(storage.files(spark, path))
     found = unsupported_formats.kind(first) if first else None
@@ -102,7 +102,7 @@ def first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
     return None
 
 
-def legible(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
+def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
     """A file's columns that Spark can read, and name -> type, as Parquet calls it, of those that it cannot.
 
     None where Spark reads them all, or will say itself what is wrong. Runs on the driver.
@@ -113,20 +113,20 @@ def legible(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, 
     if spark_connect.remote(spark):
         return None
     try:
-        columns, converter = _columns(spark, address)
-        if _fault(spark, converter, columns) is None:
+        columns, converter = _read_parquet_columns(spark, address)
+        if _find_unreadable_type(spark, converter, columns) is None:
             return None
-        faults = {str(column.getName()): _fault(spark, converter, [column]) for column in columns}
+        faults = {str(column.getName()): _find_unreadable_type(spark, converter, [column]) for column in columns}
         left_out = {name: fault for name, fault in faults.items() if fault is not None}
         kept = [column for column in columns if str(column.getName()) not in left_out]
-        schema = converter.convert(_message(spark, kept)).json()
+        schema = converter.convert(_parquet_schema(spark, kept)).json()
     except (Py4JError, PySparkException, OSError, TypeError):
         # It is no Parquet file, cannot be reached, or this platform's Spark has no such classes.
         return None
     return T.StructType.fromJson(json.loads(schema)), left_out
 
 
-def _columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
+def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
     """A file's columns, and what makes Spark's of them; Java's both."""
     java: Any = spark.sparkContext._jvm
     session: Any = spark._jsparkSession
@@ -141,7 +141,7 @@ def _columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
     return columns, package.ParquetToSparkSchemaConverter(session.sessionState().conf())
 
 
-def _message(spark: SparkSession, columns: Iterable[Any]) -> Any:
+def _parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
     java: Any = spark.sparkContext._jvm
     held = java.java.util.ArrayList()
     for column in columns:
@@ -149,10 +149,10 @@ def _message(spark: SparkSession, columns: Iterable[Any]) -> Any:
     return java.org.apache.parquet.schema.MessageType("columns", held)
 
 
-def _fault(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
+def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
     """The type at which Spark stops; none if it takes all of them."""
     try:
-        converter.convert(_message(spark, columns))
+        converter.convert(_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:
         kind = unreadable_type(error)
         if kind is None:

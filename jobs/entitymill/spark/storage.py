@@ -19,7 +19,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from entitymill.errors import StorageError, without_quoted_values
+from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import spark_connect
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
@@ -263,7 +263,7 @@ def storage_fault(text: str, address: str | None = None) -> StorageError | None:
         text: of the error.
         address: that this program asked for. The error is about nothing else then, and is quoted.
     """
-    text = without_quoted_values(text)
+    text = strip_quoted_values(text)
     if not _CLIENTS.search(text):
         return None
     if _CREDENTIALS.search(text):

@@ -71,7 +71,7 @@ class Publisher:
         self.tables = tables
         self._commits = commits
         self._stamp = stamp
-        self._schema = schemas.entities(passthrough)
+        self._schema = schemas.entities_schema(passthrough)
         self._annotations = annotations
         self._unit = 0
         # Where earlier runs wrote annotations and this one does not, theirs go with their documents.

@@ -58,7 +58,7 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
             "entities": F.size("mentions"),
-            "passthrough_hash": row_checks.passthrough_hash(recognised.columns),
+            "passthrough_hash": row_checks.hash_passthrough(recognised.columns),
             "slice": F.lit(stamp.slice).cast("string"),
             "fingerprint": F.lit(stamp.fingerprint),
             "source_version": F.lit(stamp.source_version),

@@ -120,7 +120,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SHOWN_CHARS)
     best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
     chosen = list({row.doc_id: row for row in reversed(best)}.values())[::-1][:SHOWN_SENTENCES]
-    texts = reader.texts(spark, settings.source, [row.doc_id for row in chosen])
+    texts = reader.read_texts(spark, settings.source, [row.doc_id for row in chosen])
     for row in chosen:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
         sentence = marked_text.mark(

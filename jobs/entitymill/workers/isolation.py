@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entitymill.errors import EntityMillError, ModelError, WorkerError, panicked
+from entitymill.errors import EntityMillError, ModelError, WorkerError, is_rust_panic
 from entitymill.recognition import model_loading
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _answer(connection: Connection, make: Callable[[], Any]) -> Any:
             connection.send(RuntimeError(f"{type(error).__name__} in the tagger's process:\n{trace}"))
         os._exit(0)
     except BaseException as error:
-        if panicked(error):
+        if is_rust_panic(error):
             os._exit(_PANICKED)
         raise
 

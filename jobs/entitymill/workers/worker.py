@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark import SparkFiles
 
-from entitymill.errors import EntityMillError, WorkerError, sign
+from entitymill.errors import EntityMillError, WorkerError, sign_error
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.workers import isolation, recognised_rows
 
@@ -109,7 +109,7 @@ class Worker:
         try:
             yield from self._recognise_all(batches)
         except EntityMillError as error:
-            raise sign(error, self.signature) from error
+            raise sign_error(error, self.signature) from error
 
     def _recognise_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = (self.model.files(), self.model.manifest, self.model.where)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill import extensions
-from entitymill.errors import ModelError, panicked
+from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.decoding import ViterbiDecoder
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
@@ -226,7 +226,7 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
         try:
             return Tokenizer.from_file(str(files[name]))
         except BaseException as error:
-            if not (isinstance(error, Exception) or panicked(error)):  # tokenizers raises bare Exception
+            if not (isinstance(error, Exception) or is_rust_panic(error)):  # tokenizers raises bare Exception
                 raise
             raise ModelError(f"{where}/{name} is not a tokenizer that can be read: prepare the model again.") from error
 
