@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(visible(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        print(visible(f"error: {requirements.missing_package(error) or error}"), file=sys.stderr)
+        print(visible(f"error: {requirements.explain_missing_package(error) or error}"), file=sys.stderr)
         return 1
     return int(command.main(given))
 

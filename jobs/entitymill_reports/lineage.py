@@ -119,8 +119,8 @@ class Lineage:
         """Namespace and name: of a path its storage and the way in it."""
         if by_name:
             return self._settings.lineage.namespace, address
-        place = overlapping_paths.places(secret_masking.mask_address(address))[0]
-        return place.storage, f"/{'/'.join(place.way)}"
+        place = overlapping_paths.resolve_places(secret_masking.mask_address(address))[0]
+        return place.storage, f"/{'/'.join(place.parts)}"
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
     if settings.lineage.url is None or not wanted:
         yield None
         return
-    requirements.require("lineage.url", "lineage")
+    requirements.require_extra("lineage.url", "lineage")
     lineage = Lineage(settings)
     try:
         yield lineage

@@ -86,7 +86,7 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     known = Known(place, datetime.now(timezone.utc))
     wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if wanted:
-        requirements.require("metrics", "metrics")
+        requirements.require_extra("metrics", "metrics")
     try:
         yield known
     except BaseException as error:

@@ -52,6 +52,6 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
         SettingsError: a library is missing; nothing has been done yet.
     """
     if settings.report.path is not None:
-        requirements.require("report.path", "report")
+        requirements.require_extra("report.path", "report")
     with metrics.kept(settings, wanted=not dry_run) as figures, lineage.told(settings, wanted=not dry_run) as events:
         yield Observer(settings, figures, events)

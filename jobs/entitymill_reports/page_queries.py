@@ -14,8 +14,8 @@ from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.run_session import private_session
-from entitymill.spark.sql_text import quoted_part
+from entitymill.spark.run_session import open_private_session
+from entitymill.spark.sql_text import quote_part
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, only_jobs
 from entitymill_reports import page_figures, page_sentences
@@ -46,7 +46,7 @@ def read(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | 
         SettingsError: report.date_column has no days, or there is no such run.
     """
     check_there(tables)
-    with private_session(spark, settings.source.time_zone, {}) as own:
+    with open_private_session(spark, settings.source.time_zone, {}) as own:
         tables = Tables(own, tables.settings)
         entities = tables.read("entities")
         date = _date(entities, settings)
@@ -79,7 +79,7 @@ def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) ->
         OutputError: there are no tables.
     """
     check_there(tables)
-    with private_session(spark, "UTC", {}) as own:
+    with open_private_session(spark, "UTC", {}) as own:
         tables = Tables(own, tables.settings)
         rows = _rows(tables)
         runs = _runs(rows, _counts(tables.read("entities"), None, [row["run_id"] for row in rows]))
@@ -131,10 +131,10 @@ def _date(entities: DataFrame, settings: Settings) -> Column | None:
         raise SettingsError(
             f"report.date_column: {name} is {is_what}; it must be a date, a timestamp, or text such as 2026-11-30."
         )
-    column = F.col(quoted_part(name))
+    column = F.col(quote_part(name))
     # try_to_date is not there yet; a cast would fail under ANSI.
     return (
-        F.to_date(F.expr(f"try_to_timestamp({quoted_part(name)})")) if isinstance(kind, T.StringType) else F.to_date(column)
+        F.to_date(F.expr(f"try_to_timestamp({quote_part(name)})")) if isinstance(kind, T.StringType) else F.to_date(column)
     )
 
 

@@ -48,7 +48,7 @@ def _write(settings: Settings, to: str, run_id: str | None) -> None:
     from entitymill.tables import Tables
     from entitymill_reports import after_run, drift
 
-    requirements.require("entitymill report", "report")
+    requirements.require_extra("entitymill report", "report")
     spark = open_session(settings.spark, "entitymill report")
     found = after_run.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)

@@ -51,7 +51,11 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     saved_model.configure(spark, wanted.precision)
     classifier = saved.kind != "PipelineModel"
     pipeline = saved_model.load(saved, saved_model.stages(spark, settings.segmentation) if classifier else [])
-    own = None if saved.pretrained else storage.digest(spark, (path for path, *_ in storage.files(spark, saved.address)))
+    own = (
+        None
+        if saved.pretrained
+        else storage.hash_files(spark, (path for path, *_ in storage.list_files(spark, saved.address)))
+    )
     parts = {
         "detector": saved_model.identity(spark, settings.segmentation) if classifier else "the pipeline's",
         "model": own or saved.address,

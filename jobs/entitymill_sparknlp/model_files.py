@@ -86,7 +86,7 @@ def check(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
 def _visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
     """Path inside the model, and address, of each file that Spark does not hide."""
     top = storage.qualify(spark, address).rstrip("/")
-    for place, *_ in storage.files(spark, address):
+    for place, *_ in storage.list_files(spark, address):
         if not place.startswith(f"{top}/"):
             raise ModelError(f"{setting}: {place} does not lie in {address}: name the model's own directory.")
         file = PurePosixPath(place.removeprefix(f"{top}/"))

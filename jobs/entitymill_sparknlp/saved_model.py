@@ -70,7 +70,7 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
             hint = "unpack the zip first, to where every executor can read it"
             raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.")
         kind = str(sparknlp_files.check(spark, address, "recognition.sparknlp_model").get("class"))
-        files = [path for path, _, _ in storage.files(spark, address)]
+        files = [path for path, _, _ in storage.list_files(spark, address)]
     except OSError as error:
         raise ModelError(f"{setting} cannot be read: {error}.") from error
     classifier = sparknlp_files.CLASSIFIER.fullmatch(kind)
@@ -223,7 +223,7 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
     try:
         if named:
             return SentenceDetectorDLModel.pretrained(named[1], named[2])
-        address = storage.driver_first(path)
+        address = storage.prefer_local_file(path)
         if not storage.exists(spark, address):
             raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
         if re.search(r"\s", address):

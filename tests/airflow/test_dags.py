@@ -108,7 +108,7 @@ def test_where_a_secret_comes_from_is_none(key: str) -> None:
 
 
 def test_secrets_are_the_same_as_for_the_job() -> None:
-    assert (tables._SECRET, tables._WHENCE) == (secret_masking._SECRET, secret_masking._WHENCE)
+    assert (tables._SECRET, tables._WHENCE) == (secret_masking._SECRET_KEY, secret_masking._SECRET_REFERENCE)
 
 
 def test_two_tables_of_one_name_are_refused() -> None:

@@ -9,9 +9,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from entitymill.run.extraction import SMALL_QUERIES
-from entitymill.spark.run_session import private_session
-from entitymill.spark.session import configured
-from entitymill.spark.sql_text import ddl, literal, quoted_part
+from entitymill.spark.run_session import open_private_session
+from entitymill.spark.session import override_conf
+from entitymill.spark.sql_text import quote_literal, quote_part, type_to_sql
 from entitymill.tables.layout import CONFS
 from fuzzing import attempt, report, tries
 from stages.conftest import Writing, tables_at
@@ -28,7 +28,7 @@ def odd_id(draw: random.Random) -> str:
 
 
 def test_any_id_is_one_document_in_small_and_in_large_units(spark: SparkSession, tmp_path: Path) -> None:
-    with attempt("ids", 0) as draw, configured(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
+    with attempt("ids", 0) as draw, override_conf(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
         ids = sorted({odd_id(draw) for _ in range(tries(200, 5000))})
         writing = Writing(tables_at(spark, tmp_path))
         writing.publish(*((one, "Anna Berlin") for one in ids), known=False)
@@ -54,11 +54,13 @@ def test_spark_reads_each_word_as_it_is(spark: SparkSession) -> None:
             words = [odd_id(draw) for _ in range(100)]
             names = [f"{place} {odd_id(draw)}".replace("\0", "") for place in range(len(words))]
             # ${variables} in names are left alone in a run's session only, in literals everywhere.
-            assert list(spark.sql(f"SELECT {', '.join(map(literal, words))}").collect()[0]) == words
-            columns = ", ".join(f"{literal(word)} AS {quoted_part(name)}" for word, name in zip(words, names, strict=True))
-            with private_session(spark, "UTC", {}) as own:
+            assert list(spark.sql(f"SELECT {', '.join(map(quote_literal, words))}").collect()[0]) == words
+            columns = ", ".join(
+                f"{quote_literal(word)} AS {quote_part(name)}" for word, name in zip(words, names, strict=True)
+            )
+            with open_private_session(spark, "UTC", {}) as own:
                 row = own.sql(f"SELECT {columns}").collect()[0]
             assert (list(row), row.__fields__) == (words, names)
             kind = T.StructType([T.StructField(name, T.ArrayType(T.StringType())) for name in names[:9]])
-            assert T._parse_datatype_string(ddl(kind)) == kind
+            assert T._parse_datatype_string(type_to_sql(kind)) == kind
     report("words in Spark", words=100 * count)

@@ -49,7 +49,7 @@ def test_no_secret_is_shown_wherever_it_stands() -> None:
             key, value = placed(draw, secret)
             given = MINIMAL | {key: value}
             try:
-                shown = load(None, [f"{name}={one}" for name, one in given.items()], {}).masked()
+                shown = load(None, [f"{name}={one}" for name, one in given.items()], {}).dump_masked()
             except SettingsError as error:
                 shown, refused = {"refused": str(error)}, refused + 1
             assert secret not in json.dumps(shown), (key, value)
@@ -88,7 +88,7 @@ def test_a_yaml_is_read_only_where_its_expansion_is_small() -> None:
         with attempt("yaml", number) as draw:
             text, began = some_yaml(draw), time.process_time()
             try:
-                bounded_yaml.check(text)
+                bounded_yaml.check_size(text)
                 node = yaml.compose(text, yaml.SafeLoader)
                 assert node is not None
                 values, levels = expanded(node, {})
@@ -181,10 +181,10 @@ def test_no_word_ends_its_quotes_in_sql(alphabet: str) -> None:
     for number in range(count):
         with attempt(f"sql {alphabet[:8]!r}", number) as draw:
             word = "".join(draw.choices(alphabet, k=draw.randrange(1, 30)))
-            assert unescaped(sql_text.literal(word)) == word
-            quoted = sql_text.quoted_part(word)
+            assert unescaped(sql_text.quote_literal(word)) == word
+            quoted = sql_text.quote_part(word)
             assert "`" not in quoted[1:-1].replace("``", "")
             assert (quoted[0], quoted[-1], quoted[1:-1].replace("``", "`")) == ("`", "`", word)
             if not any(one < " " or one == "\x7f" for one in word):
-                assert sql_text.parts(f"{quoted}.{quoted}") == (word, word)
+                assert sql_text.split_name(f"{quoted}.{quoted}") == (word, word)
     report("sql words", words=count)

@@ -17,7 +17,7 @@ from entitymill import settings
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source import changes
 from entitymill.source.reader import Source, open_source
-from entitymill.spark.run_session import private_session
+from entitymill.spark.run_session import open_private_session
 
 from .conftest import Job
 
@@ -54,7 +54,7 @@ def delta(job: Job) -> tuple[str, ...]:
     job.spark.sql(f"CREATE TABLE {address} (id STRING, text VARCHAR(100), {declared}) USING delta {allowed}")
     values = ", ".join(value for _, value in COLUMNS.values())
     rows = ", ".join(f"('{key}', '{TEXT}', {values})" for key in IDS)
-    with private_session(job.spark, "UTC", {}) as own:
+    with open_private_session(job.spark, "UTC", {}) as own:
         own.sql(f"INSERT INTO {address} VALUES {rows}")
     carried = f"source.passthrough=[{', '.join(COLUMNS)}]"
     return "source.format=delta", f"source.path={job.directory}/source", carried
@@ -64,7 +64,7 @@ def delta(job: Job) -> tuple[str, ...]:
 def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...], format_: str) -> None:
     options = (*delta, f"output.format={format_}")
     assert job.run(*options).documents == len(IDS)
-    with private_session(job.spark, "UTC", {}) as own:
+    with open_private_session(job.spark, "UTC", {}) as own:
         own.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
 
     alone = format_ == "delta"  # a run that only takes documents out
@@ -141,7 +141,7 @@ OLD = (OLD_DAYS, pa.array(OLD_TIMES, pa.timestamp("us", "UTC")).cast(pa.int64())
 @pytest.mark.parametrize("kind", ["parquet", "int96", "delta-rs"])
 def test_old_days_and_times_of_files_that_spark_did_not_write_are_read(job: Job, kind: str) -> None:
     options = with_old_days(job, kind)
-    with private_session(job.spark, "UTC", {}) as own:
+    with open_private_session(job.spark, "UTC", {}) as own:
         assert days_and_times(source_of(job, *options, spark=own).rows.select("doc_id", "passthrough.*")) == OLD
 
 
@@ -155,7 +155,7 @@ def test_old_days_and_times_arrive_and_are_known_again(job: Job) -> None:
 
     known = job.read("documents")
     [fingerprint] = {row["fingerprint"] for row in known.collect()}
-    with private_session(job.spark, "UTC", {}) as own:
+    with open_private_session(job.spark, "UTC", {}) as own:
         policy = changes.Policy(fingerprint, "reprocess", None)
         found = changes.compare_all(source_of(job, *options, spark=own), known, policy)
         found.close()

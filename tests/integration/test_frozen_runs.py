@@ -19,8 +19,8 @@ from entitymill.errors import OutputError
 from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.source import changes
-from entitymill.spark.run_session import private_session
-from entitymill.spark.session import configured
+from entitymill.spark.run_session import open_private_session
+from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
 from entitymill.tables.layout import write_confs
 from entitymill.tables.publisher import Publisher
@@ -184,7 +184,7 @@ def maintain(world: World) -> None:
     """What others may do between runs: they compact and delete all old files, and an hour is long enough for a log."""
     hour = "'delta.logRetentionDuration' = 'interval 1 hour', 'delta.deletedFileRetentionDuration' = 'interval 0 hours'"
     places = sorted(path.parent for path in world.output.glob("*/_delta_log"))
-    with configured(world.spark, VACUUM_CONFS):
+    with override_conf(world.spark, VACUUM_CONFS):
         for place in places:
             table = f"delta.`{place}`"
             world.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ({hour}, 'delta.checkpointInterval' = '1')")
@@ -222,7 +222,7 @@ def test_readers_see_published_documents_while_a_later_run_repairs(world: World)
     world.put({"d00": "Changed Once text", "x1": "Half One text"})
     run_until_death(world, "documents")
     places = {name: str(world.output / name) for name in ("entities", "documents")}
-    with private_session(world.spark, "UTC", write_confs(world.settings().output)) as own:
+    with open_private_session(world.spark, "UTC", write_confs(world.settings().output)) as own:
         maintenance.purge(Tables(own, world.settings().output), world.settings())
     since = {name: DeltaTable(place).version() for name, place in places.items()}
     world.run(UNITS_OF_3)

@@ -66,8 +66,8 @@ def test_what_is_written_is_taken(here: Path, spark: SparkSession, kind: str, ca
     text = (here / "conf" / "mine.yaml").read_text(encoding="utf8")
     assert "Zebulon" not in told.out + told.err + text
     assert "id article_id, text body" in told.out
-    assert text.startswith(json_schema.LINE)
-    assert (here / "conf" / "schema.json").read_text(encoding="utf8") == json_schema.schema()
+    assert text.startswith(json_schema.SCHEMA_COMMENT)
+    assert (here / "conf" / "schema.json").read_text(encoding="utf8") == json_schema.build_schema()
     found = settings.load(here / "conf" / "mine.yaml", [*MODELS, "recognition.precision=int8"], {})
     assert (found.source.format, found.source.path) == (kind, named)
     assert found.source.passthrough == ("position", "title", "published", "tags")

@@ -13,7 +13,7 @@ from entitymill import settings
 from entitymill.errors import ModelError, OutputError
 from entitymill.run.extraction import extract
 from entitymill.settings.sections import SegmentationSettings
-from entitymill.spark.session import configured
+from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, layout
 from entitymill.workers import openvino
 from entitymill_sparknlp import saved_model as sparknlp_model
@@ -30,7 +30,7 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     place = job.output / "sized"
     # Hashes do not compress: as large in a file as on their way there. Split by what each task sends, so of many tasks.
     rows = spark.range(0, 400_000, 1, 16).select(key, label)
-    with configured(spark, layout.write_confs(tables.settings)):
+    with override_conf(spark, layout.write_confs(tables.settings)):
         tables.sized(rows, by="label").write.partitionBy("label").parquet(str(place))
     files = {name: list((place / f"label={name}").glob("*.parquet")) for name in ("LOC", "PER")}
     sizes = {name: [path.stat().st_size for path in paths] for name, paths in files.items()}
@@ -63,7 +63,7 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
     demo, detector = tmp_path / "ä b" / "demo", tmp_path / "ä" / "sentence_detector"
     for copy in (demo, detector):
         shutil.copytree(ROOT / "models" / copy.name, copy)
-    with configured(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
+    with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
         model = openvino.ship_model(spark, str(demo))
         chosen = SegmentationSettings(model=str(detector))
         assert openvino.detector_identity(spark, chosen).startswith("dl ")

@@ -15,7 +15,7 @@ from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
-from entitymill.spark.session import configured
+from entitymill.spark.session import override_conf
 from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import CONFS
@@ -29,7 +29,7 @@ SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMEN
 @pytest.fixture(autouse=True, scope="module")
 def small(spark: SparkSession) -> Iterator[None]:
     """Of frames of ten rows."""
-    with configured(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
+    with override_conf(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
         yield
 
 

@@ -24,7 +24,7 @@ from entitymill.source import appended_files, change_feed, changes, reader
 from entitymill.source.change_feed import CHANGE, COMMIT, Feed
 from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
-from entitymill.spark.session import configured
+from entitymill.spark.session import override_conf
 
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)
@@ -149,7 +149,7 @@ def test_documents_of_other_slices_are_not_shuffled(
     spark: SparkSession, source_of: Callable[..., Source], known: Known
 ) -> None:
     held = known([("a", "Anna")], slice_="mine").unionByName(known([("b", "Bob"), ("x", "Xanten")], slice_="other"))
-    with configured(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}), ExitStack() as cached:
+    with override_conf(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}), ExitStack() as cached:
         rows, related = changes._restrict_to_slice(source_of(("b", "Bob"), ("c", None)), held, MINE, cached)
         assert (rows, {row["doc_id"] for row in related.collect()}) == (2, {"a", "b"})
         java: Any = related._jdf
@@ -428,7 +428,7 @@ def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSessio
     delta_source(spark, path)
     modified = (path / "_delta_log" / f"{0:020}.json").stat().st_mtime_ns // 1_000_000
     for zone in "UTC", "Asia/Tokyo":
-        with configured(spark, {"spark.sql.session.timeZone": zone}):
+        with override_conf(spark, {"spark.sql.session.timeZone": zone}):
             assert opened(spark, path).committed_ms == modified
 
 
@@ -537,7 +537,9 @@ def test_what_delta_says_of_a_source_without_a_feed(
     table = delta_source(spark, path)
     spark.sql(f"INSERT INTO {table} VALUES ('c2', 'Calais')")
     before = opened(spark, path)
-    with configured(spark, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": "2"}):  # VACUUM's own: 10,000 tasks
+    with override_conf(
+        spark, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": "2"}
+    ):  # VACUUM's own: 10,000 tasks
         for change in changes_made:
             spark.sql(change.format(table))
     found = read_since(spark, path, before)
@@ -562,7 +564,7 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
     append(("d", "Delhi", 8, "ä+ö"))
     source = open_source(spark, settings)
     append(("e", "Essen", 9, "x"))
-    with configured(spark, {"spark.sql.files.ignoreMissingFiles": "true"}):
+    with override_conf(spark, {"spark.sql.files.ignoreMissingFiles": "true"}):
         feed = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
         assert feed is not None
         rows = sorted((row["doc_id"], row["text"], *row["passthrough"]) for row in feed.events.collect())

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.spark.run_session import PINNED, UNSET, clone, private_session
-from entitymill.spark.session import configured
+from entitymill.spark.run_session import PINNED, UNSET, clone_session, open_private_session
+from entitymill.spark.session import override_conf
 from entitymill.tables import table_rows
 
 HOSTILE = {
@@ -28,12 +28,12 @@ HOSTILE = {
 @pytest.fixture
 def caller(spark: SparkSession) -> Iterator[SparkSession]:
     """A session of somebody with other needs."""
-    with configured(spark, HOSTILE):
+    with override_conf(spark, HOSTILE):
         yield spark
 
 
 def test_pinned_settings_hold_inside_and_the_callers_stay(caller: SparkSession) -> None:
-    with private_session(caller, "UTC", {"spark.sql.shuffle.partitions": "3"}) as own:
+    with open_private_session(caller, "UTC", {"spark.sql.shuffle.partitions": "3"}) as own:
         assert {key: own.conf.get(key) for key in PINNED} == PINNED
         assert [own.conf.get(key, None) for key in UNSET] == [None] * len(UNSET)
         assert own.conf.get("spark.sql.session.timeZone") == "UTC"
@@ -54,10 +54,10 @@ def test_the_callers_session_is_the_active_one_afterwards(spark: SparkSession, *
             raise RuntimeError("died")
 
     if fails:
-        with pytest.raises(RuntimeError, match="died"), private_session(spark, "UTC", {}) as own:
+        with pytest.raises(RuntimeError, match="died"), open_private_session(spark, "UTC", {}) as own:
             work(own)
     else:
-        with private_session(spark, "UTC", {}) as own:
+        with open_private_session(spark, "UTC", {}) as own:
             work(own)
     assert SparkSession.getActiveSession() is not None
     assert SparkSession.getActiveSession()._jsparkSession.equals(spark._jsparkSession)  # type: ignore[union-attr]
@@ -65,7 +65,7 @@ def test_the_callers_session_is_the_active_one_afterwards(spark: SparkSession, *
 
 def test_expressions_in_a_string_are_read_by_the_runs_session(caller: SparkSession) -> None:
     """Spark parses those of F.expr with the session that is active in the thread."""
-    with private_session(caller, "UTC", {}) as own:
+    with open_private_session(caller, "UTC", {}) as own:
         rows = own.sql("SELECT 'New   York' AS entity")
         assert table_rows.normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
 
@@ -74,13 +74,13 @@ def test_views_and_functions_of_the_caller_are_there(spark: SparkSession) -> Non
     """A source may be a temporary view."""
     spark.range(3).createOrReplaceTempView("three_rows")
     try:
-        with private_session(spark, "UTC", {}) as own:
+        with open_private_session(spark, "UTC", {}) as own:
             assert own.read.table("three_rows").count() == 3
     finally:
         spark.catalog.dropTempView("three_rows")
 
 
 def test_changes_of_a_copy_do_not_reach_the_other(spark: SparkSession) -> None:
-    copy = clone(spark)
+    copy = clone_session(spark)
     copy.conf.set("spark.entitymill.test", "copy")
     assert spark.conf.get("spark.entitymill.test", None) is None

@@ -17,12 +17,12 @@ def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spa
     copies = [private_directories.scratch_directory("entitymill-test-") / NAME for _ in range(2)]
     for number, copy in enumerate(copies):
         copy.write_text(f"copy {number}")
-        session.send(spark, copy)
+        session.send_file(spark, copy)
 
     assert [copy.exists() for copy in copies] == [True, False]
     tasks = spark.sparkContext.parallelize(range(2), 2)
     assert tasks.map(lambda _: Path(SparkFiles.get(NAME)).read_text()).collect() == ["copy 0"] * 2
 
     # What lies there is sent no second time, and is no copy of itself.
-    session.send(spark, copies[0])
+    session.send_file(spark, copies[0])
     assert copies[0].exists()

@@ -36,7 +36,7 @@ def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSessio
     writer = threading.Thread(target=churn)
     writer.start()
     try:
-        listings = [[file for file, *_ in storage.files(spark, str(tmp_path))] for _ in range(60)]
+        listings = [[file for file, *_ in storage.list_files(spark, str(tmp_path))] for _ in range(60)]
     finally:
         over.set()
         writer.join()
@@ -45,7 +45,7 @@ def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSessio
 
 def test_a_directory_that_is_missing_is_one(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        list(storage.files(spark, str(tmp_path / "missing")))
+        list(storage.list_files(spark, str(tmp_path / "missing")))
 
 
 @pytest.mark.parametrize("scheme", ["", "file:", "file://"])
@@ -80,7 +80,7 @@ def test_files_that_nobody_may_list_are_not_counted(tables: Tables, monkeypatch:
         raise StorageError("s3a://lake: the storage refuses these credentials")
 
     Runs(tables).create()
-    monkeypatch.setattr(storage, "files", refused)
+    monkeypatch.setattr(storage, "list_files", refused)
     assert maintenance.vacuum(tables, 24) == [maintenance.Done("runs", (0, 0.0, None), (0, 0.0, None))]
 
 

@@ -174,7 +174,8 @@ def test_java_compiles_quickly_where_the_source_is_small_and_here(tmp_path: Path
     assert [_at_most(str(tmp_path / "texts"), size) for size in (here, here - 1)] == [True, False]
     assert not any(_at_most(path, 10**9) for path in ("s3a://lake/texts", "main.raw.articles", "long" * 2000))
     options = [
-        session._local(master, brief=brief) for master, brief in (("local[2]", True), ("local[2]", False), ("yarn", True))
+        session._local_options(master, brief=brief)
+        for master, brief in (("local[2]", True), ("local[2]", False), ("yarn", True))
     ]
     assert [session.QUICK_START in one["spark.driver.extraJavaOptions"] for one in options] == [True, False, False]
 

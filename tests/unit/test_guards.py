@@ -34,7 +34,7 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
 
 def test_a_secret_in_the_sources_address_is_told_to_nobody() -> None:
     chosen = load(None, ["source.path=s3a://me:hunter2@bucket/texts", "output.path=/lake/out"], {})
-    here = chosen.masked()["source"]["path"]
+    here = chosen.dump_masked()["source"]["path"]
     guards.check_source(chosen, here)  # as `runs` has it
     with pytest.raises(SettingsError) as refused:
         guards.check_source(chosen, "/lake/others")

@@ -19,32 +19,32 @@ FILES = sorted(path.name for path in CONF.glob("*.yaml"))
 
 @pytest.fixture
 def carried() -> Any:
-    return json.loads((CONF / json_schema.FILE).read_text(encoding="utf8"))
+    return json.loads((CONF / json_schema.SCHEMA_FILE).read_text(encoding="utf8"))
 
 
 def test_the_schema_is_the_settings_own() -> None:
-    assert (CONF / json_schema.FILE).read_text(encoding="utf8") == json_schema.schema(), "run `make schema`"
+    assert (CONF / json_schema.SCHEMA_FILE).read_text(encoding="utf8") == json_schema.build_schema(), "run `make schema`"
 
 
 def test_the_page_is_the_settings_own() -> None:
-    assert PAGE.read_text(encoding="utf8") == json_schema.page(PAGE.read_text(encoding="utf8")), "run `make schema`"
+    assert PAGE.read_text(encoding="utf8") == json_schema.update_page(PAGE.read_text(encoding="utf8")), "run `make schema`"
 
 
 def test_the_page_gets_every_setting_under_its_section() -> None:
     written = PAGE.read_text(encoding="utf8")
     emptied = re.sub(r"^\| `.*\n", "", written, flags=re.MULTILINE)
     assert "| `" not in emptied
-    page = json_schema.page(emptied)
+    page = json_schema.update_page(emptied)
     sections = {key for key in known_keys() if any(other.startswith(f"{key}.") for other in known_keys())}
     assert (page, [key for key in known_keys() if key not in sections and f"| `{key}` |" not in page]) == (written, [])
     with pytest.raises(ValueError, match="no heading `## limits`"):
-        json_schema.page(page.replace("## limits", "## bounds"))
+        json_schema.update_page(page.replace("## limits", "## bounds"))
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_settings_names_the_schema_and_is_valid_by_it(carried: Any, name: str) -> None:
     text = (CONF / name).read_text(encoding="utf8")
-    assert text.startswith(json_schema.LINE + "\n")
+    assert text.startswith(json_schema.SCHEMA_COMMENT + "\n")
     jsonschema.validate(yaml.safe_load(text), carried)
 
 

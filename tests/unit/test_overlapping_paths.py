@@ -42,7 +42,7 @@ def none(_: str) -> list[str]:
 
 
 def check(source: object, output: object) -> None:
-    overlapping_paths.check(str(source), str(output), exists, names)
+    overlapping_paths.check_output_path(str(source), str(output), exists, names)
 
 
 def table(directory: Path, *files: str) -> Path:
@@ -78,7 +78,7 @@ def table(directory: Path, *files: str) -> Path:
 )
 def test_an_output_in_its_source_is_refused(source: str, output: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        overlapping_paths.check(source, output, nothing, none)
+        overlapping_paths.check_output_path(source, output, nothing, none)
     assert str(refused.value).startswith(f"output.path: {output} lies in the source {source}, ")
     assert refused.value.exit_code == 2
 
@@ -94,7 +94,7 @@ def test_an_output_in_its_source_is_refused(source: str, output: str) -> None:
 )
 def test_an_output_around_its_source_is_refused(source: str, output: str) -> None:
     with pytest.raises(SettingsError, match="among the output's own tables") as refused:
-        overlapping_paths.check(source, output, nothing, none)
+        overlapping_paths.check_output_path(source, output, nothing, none)
     assert source in str(refused.value) and output in str(refused.value)
 
 
@@ -114,7 +114,7 @@ def test_an_output_around_its_source_is_refused(source: str, output: str) -> Non
     ],
 )
 def test_an_output_beside_its_source_is_fine(source: str, output: str) -> None:
-    overlapping_paths.check(source, output, nothing, none)
+    overlapping_paths.check_output_path(source, output, nothing, none)
 
 
 def test_links_are_followed_either_way(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_storage_that_shows_nothing_above_its_own_directory_is_no_table() -> N
             raise StorageError("403") if address.count("/") % 2 else OSError("not a directory")
         return False
 
-    overlapping_paths.check("s3a://lake/texts", "S3A://Lake/a//b/c", forbidden, none)
+    overlapping_paths.check_output_path("s3a://lake/texts", "S3A://Lake/a//b/c", forbidden, none)
     assert [address for address in asked if address.endswith(overlapping_paths.LOG)] == [
         f"s3a://Lake/{way}{overlapping_paths.LOG}" for way in ("a/b/c/", "a/b/", "a/", "")
     ]
@@ -196,12 +196,12 @@ def test_every_spelling_of_a_path_below_the_source_is_refused(way: list[str], mo
     kinds = st.sampled_from(["s3a://bucket", "S3://BUCKET", "s3n://bucket"])
     source, output = data.draw(kinds) + spelled(way), data.draw(kinds) + spelled([*way, *more])
     with pytest.raises(SettingsError, match="lies in the source"):
-        overlapping_paths.check(source, output, nothing, none)
+        overlapping_paths.check_output_path(source, output, nothing, none)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, max_size=3), NAMES, st.sampled_from(["/", "s3a://bucket/"]))
 def test_a_name_that_only_begins_alike_is_another(way: list[str], more: list[str], end: str, root: str) -> None:
     source = "/".join(["no-such-root", *way])
     output = "/".join(["no-such-root", *way[:-1], way[-1] + end, *more])
-    overlapping_paths.check(root + source, root + output, nothing, none)
-    overlapping_paths.check(root + output, root + source, nothing, none)
+    overlapping_paths.check_output_path(root + source, root + output, nothing, none)
+    overlapping_paths.check_output_path(root + output, root + source, nothing, none)

@@ -67,7 +67,7 @@ def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:
 def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if this package had been installed from a wheel of which nothing more is known."""
     monkeypatch.setattr(requirements, "_REPOSITORY", None)
-    monkeypatch.setattr(requirements, "_wheel_file", lambda: None)
+    monkeypatch.setattr(requirements, "_find_wheel_file", lambda: None)
 
 
 @pytest.mark.usefixtures("wheel")

@@ -88,7 +88,7 @@ PROBES = [
 @pytest.mark.parametrize(("key", "value"), PROBES)
 def test_no_credential_is_shown(key: str, value: str) -> None:
     given = MINIMAL | {key: value}
-    shown = load(None, [f"{name}={one}" for name, one in given.items()], {}).masked()
+    shown = load(None, [f"{name}={one}" for name, one in given.items()], {}).dump_masked()
     assert SECRET not in json.dumps(shown)
 
 
@@ -120,7 +120,7 @@ def test_no_credential_is_shown(key: str, value: str) -> None:
 )
 def test_what_says_what_a_run_did_is_shown(key: str, value: str) -> None:
     given = MINIMAL | {key: value}
-    shown = load(None, [f"{name}={one}" for name, one in given.items()], {}).masked()
+    shown = load(None, [f"{name}={one}" for name, one in given.items()], {}).dump_masked()
     keys = ["spark", "conf", key.removeprefix(CONF)] if key.startswith(CONF) else key.split(".")
     for one in keys:
         shown = shown[one]

@@ -213,9 +213,9 @@ def test_variables_of_others_are_none_of_our_business() -> None:
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     found = load(None, [*MINIMAL, "spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2",
                         "source.path=jdbc://reader:hunter2@host/db"], {})  # fmt: skip
-    shown = str(found.masked())
+    shown = str(found.dump_masked())
     assert "hunter2" not in shown
-    assert found.masked()["source"]["path"] == f"jdbc://{secret_masking.MASK}@host/db"
+    assert found.dump_masked()["source"]["path"] == f"jdbc://{secret_masking.MASK}@host/db"
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def local_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "qualify", lambda _, path: f"file:{path}")
     monkeypatch.setattr(
         storage,
-        "files",
-        lambda _, path: sorted((f"file:{name}", *more) for name, *more in spark_connect.local_files(Path(path))),
+        "list_files",
+        lambda _, path: sorted((f"file:{name}", *more) for name, *more in spark_connect.list_local_files(Path(path))),
     )
 
 

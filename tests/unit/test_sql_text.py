@@ -22,20 +22,20 @@ LEVEL = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
     ],
 )
 def test_names_are_split_and_quoted(name: str, parts: tuple[str, ...], quoted: str) -> None:
-    assert sql_text.parts(name) == parts
-    assert ".".join(map(sql_text.quoted_part, sql_text.parts(name))) == quoted
-    assert sql_text.parts(quoted) == parts
+    assert sql_text.split_name(name) == parts
+    assert ".".join(map(sql_text.quote_part, sql_text.split_name(name))) == quoted
+    assert sql_text.split_name(quoted) == parts
 
 
 @pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "`", "`a", "`a`b", "a.`b", "``", "a\nb", "a.\x00"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
-        sql_text.parts(name)
+        sql_text.split_name(name)
 
 
 @given(st.lists(LEVEL, min_size=1, max_size=3))
 def test_quoting_any_levels_and_reading_them_gives_them_back(levels: list[str]) -> None:
-    assert sql_text.parts(".".join(map(sql_text.quoted_part, levels))) == tuple(levels)
+    assert sql_text.split_name(".".join(map(sql_text.quote_part, levels))) == tuple(levels)
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         if options.print_config:
-            print(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True), end="")
+            print(yaml.safe_dump(settings.dump_masked(), sort_keys=False, allow_unicode=True), end="")
             return
         ended["log"] = start_log(settings.log)
-        common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.masked()))
+        common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.dump_masked()))
         with _observer(settings, dry_run=options.dry_run) as observer:
             _run(settings, options, observer, ended)
 

@@ -87,7 +87,7 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str | No
     texts = _also(f"{column.name} ({column.length:,.0f})" for column in found.other_texts)
     unique = "unique" if found.key.unique else "not unique, or null in places,"
     lines = [
-        json_schema.LINE,
+        json_schema.SCHEMA_COMMENT,
         f"# Written by entitymill {__version__} init, after a look at the first {found.rows:,} rows. Check it, then:",
         f"#   entitymill extract --config {_flow(str(file))} --dry-run",
         "source:",
@@ -117,14 +117,14 @@ def write(file: Path, text: str) -> None:
         SettingsError: it is there, or cannot be loaded: then it is not left behind.
         OutputError: it cannot be written.
     """
-    schema = file.with_name(json_schema.FILE)
+    schema = file.with_name(json_schema.SCHEMA_FILE)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf8") as opened:
             opened.write(text)
         # One that is there stays, be it a link to nowhere.
         with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf8") as opened:
-            opened.write(json_schema.schema())
+            opened.write(json_schema.build_schema())
     except FileExistsError as error:
         raise SettingsError(f"--to {file} exists already: remove it, or name another file.") from error
     except OSError as error:

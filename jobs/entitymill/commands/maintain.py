@@ -11,7 +11,7 @@ from rich.table import Table
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.run_session import private_session
+from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.layout import write_confs
@@ -57,7 +57,7 @@ def entry() -> None:
 
 
 def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
-    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+    with open_private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
         if not tables.exists("documents"):
             place = tables.address("documents").rpartition("/")[0] or "that schema"

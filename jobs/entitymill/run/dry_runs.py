@@ -93,7 +93,7 @@ def _plan(spark: SparkSession, settings: Settings, tables: Tables, found: Change
         refused=dict(found.reject_counts),
         units=wanted,
         hours=hours,
-        core_hours=None if hours is None else hours * spark_connect.cores(spark),
+        core_hours=None if hours is None else hours * spark_connect.count_cores(spark),
     )
 
 

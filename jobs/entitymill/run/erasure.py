@@ -19,7 +19,7 @@ from entitymill.run import guards
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
-from entitymill.spark.run_session import private_session
+from entitymill.spark.run_session import open_private_session
 from entitymill.tables import Tables, data_files, maintenance, run_messages, table_setup
 from entitymill.tables.layout import write_confs
 from entitymill.tables.runs import Runs
@@ -63,7 +63,7 @@ def look(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Finding
         SettingsError: the tables are of another source.
         SourceError: the source has some of the documents still, whatever `source.where` says.
     """
-    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+    with open_private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
         return _look(own, settings, ids)
 
 
@@ -83,7 +83,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     Raises:
         EntityMillError: as `look`.
     """
-    with private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+    with open_private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
         found = findings or _look(own, settings, ids)
         return found.totals() if found.nothing else _erase(own, settings, ids)
 
@@ -129,7 +129,7 @@ def _as_rows(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
 def _check_owner(settings: Settings, tables: Tables) -> None:
     owner = guards.read_record(tables, Runs(tables)).owner
     if guards.is_another_source(settings, owner):
-        here = settings.masked()["source"]["path"]
+        here = settings.dump_masked()["source"]["path"]
         raise SettingsError(
             f"source.path: the output {tables.place} is of {owner}, so {here} cannot tell whether the documents would come "
             f"back: set source.path to {owner}, or output.adopt_source=true if {here} has taken its place."

@@ -18,8 +18,8 @@ from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.run_session import private_session
-from entitymill.spark.session import ADAPTIVE, configured
+from entitymill.spark.run_session import open_private_session
+from entitymill.spark.session import ADAPTIVE, override_conf
 from entitymill.tables import Stamp, Tables, layout, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
@@ -50,7 +50,7 @@ def extract(
     """Run the job: bring the output up to the source, and change no more than needed.
 
     Args:
-        spark: a session that `session.check` found fit; its settings stay as they are.
+        spark: a session that `session.check_session` found fit; its settings stay as they are.
         full: recompute every document, unit by unit, whatever `documents` says.
         dry_run: find out what there is to do, and write nothing: see `plan`.
         allow_removals: take out as many documents as the source lacks, whatever limits.max_removed_ratio says.
@@ -62,8 +62,8 @@ def extract(
     """
     if full and settings.output.replace_slice:
         raise SettingsError("--full recomputes every document of the output: it does not go with output.replace_slice.")
-    spark_connect.check(spark, settings.output)
-    storage.forget(spark)
+    spark_connect.check_output(spark, settings.output)
+    storage.forget_configuration(spark)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
     summary.application_id, summary.log = spark_connect.session_id(spark), log_path
     watch(summary)
@@ -71,7 +71,7 @@ def extract(
     options = Options(full=full, allow_removals=allow_removals)
     for_large = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
     confs = {**layout.write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
-    with private_session(spark, settings.source.time_zone, confs) as own:
+    with open_private_session(spark, settings.source.time_zone, confs) as own:
         engine = open_engine(own, settings)
         tables = Tables(own, settings.output)
         if dry_run:
@@ -118,7 +118,7 @@ def _run_or_record_idle(
             stamp = replace(stamp, started_at=summary.started_at)
             run = Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
-            with configured(spark, {} if small else for_large):
+            with override_conf(spark, {} if small else for_large):
                 run.go()
         except BaseException as error:
             reason = _find_reason(error, lease)

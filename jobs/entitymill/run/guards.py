@@ -38,7 +38,7 @@ def check_source(settings: Settings, owner: str | None) -> None:
     """
     if not is_another_source(settings, owner):
         return
-    here = settings.masked()["source"]["path"]
+    here = settings.dump_masked()["source"]["path"]
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
         f"source.path: the output {output} is of {owner}, whose documents would all be removed; give {here} an "
@@ -52,7 +52,7 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
     Args:
         owner: source of the output; None where no run was.
     """
-    here = settings.masked()["source"]["path"]
+    here = settings.dump_masked()["source"]["path"]
     return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 

@@ -53,7 +53,7 @@ def known(error: BaseException) -> EntityMillError:
     if isinstance(error, EntityMillError):
         return error
     if isinstance(error, ModuleNotFoundError):
-        said = requirements.missing_package(error)
+        said = requirements.explain_missing_package(error)
         return SessionError(said) if said else EntityMillError(f"{error}; install this program anew.")
     text = str(error)
     raised = _FROM_WORKER.search(text)

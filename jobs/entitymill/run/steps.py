@@ -167,7 +167,7 @@ class Run:
         self.summary.units = self.summary.units_done  # few large documents may leave some empty
         seconds = self.summary.seconds
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
-        seconds["segmentation"] = max(0.0, spark_connect.cores(self.spark) * seconds.get("recognition", 0.0) - spent)
+        seconds["segmentation"] = max(0.0, spark_connect.count_cores(self.spark) * seconds.get("recognition", 0.0) - spent)
 
     def _publish_unit(
         self,

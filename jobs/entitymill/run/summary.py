@@ -120,7 +120,7 @@ class Summary:
 
     def row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
         """The run's row of `runs`, without its end and its lease."""
-        masked = settings.masked()
+        masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {
             "mode": self.mode or None,

@@ -85,7 +85,7 @@ def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: b
         partitions: how many; none: by the texts.
         once: whether to take one row of an id even where several are there by now, which were not when they were counted.
     """
-    cores = spark_connect.cores(spark)
+    cores = spark_connect.count_cores(spark)
     wanted = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
     spread_out = piece.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if once else spread_out

@@ -15,7 +15,7 @@ class UnboundedError(Exception):
     """A YAML is larger, or deeper, than settings can be; the message says by what."""
 
 
-def read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a file, of which no more is read than `check` would let pass.
 
     Raises:
@@ -26,7 +26,7 @@ def read(path: Path) -> str:
         return file.read(MOST_CHARACTERS + 1)
 
 
-def check(text: str) -> None:
+def check_size(text: str) -> None:
     """Refuse a YAML by its events, before anything is made of it.
 
     Raises:
@@ -36,7 +36,7 @@ def check(text: str) -> None:
     """
     if len(text) > MOST_CHARACTERS:
         raise UnboundedError(f"has more than {MOST_CHARACTERS:,} characters")
-    measured = _Measured()
+    measured = _SizeCounter()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         measured.add(event)
 
@@ -51,7 +51,7 @@ class _Collection:
     levels: int = 1
 
 
-class _Measured:
+class _SizeCounter:
     """How many values and levels there are so far, each alias counted as all that it stands for."""
 
     def __init__(self) -> None:

@@ -14,32 +14,32 @@ from typing import Any
 
 from entitymill.settings import Settings
 
-FILE = "schema.json"
-LINE = f"# yaml-language-server: $schema={FILE}"
+SCHEMA_FILE = "schema.json"
+SCHEMA_COMMENT = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 """First line of a YAML that lies beside the schema; editors that know no such line skip it."""
 
 
-def schema() -> str:
+def build_schema() -> str:
     """The schema's text, for conf/schema.json: of one layer of settings, so that no key is required."""
-    whole = {"title": "Settings of Entity Mill", **_layer(Settings.model_json_schema(by_alias=True))}
+    whole = {"title": "Settings of Entity Mill", **_simplify(Settings.model_json_schema(by_alias=True))}
     return json.dumps(whole, indent=1) + "\n"
 
 
-def _layer(part: Any) -> Any:
+def _simplify(part: Any) -> Any:
     """What pydantic says, as an editor needs it: without what is another layer's, and with numbers where texts are taken."""
     if isinstance(part, list):
-        return [_layer(item) for item in part]
+        return [_simplify(item) for item in part]
     if not isinstance(part, dict):
         return part
     # Titles that are texts are pydantic's capitalized names, which say nothing new.
     titles = {"title"} if isinstance(part.get("title"), str) else set()
-    kept = {key: _layer(value) for key, value in part.items() if key not in {"required", *titles}}
+    kept = {key: _simplify(value) for key, value in part.items() if key not in {"required", *titles}}
     if kept.get("type") == "string" and "enum" not in kept:
         kept["type"] = ["string", "number"]
     return kept
 
 
-def page(text: str) -> str:
+def update_page(text: str) -> str:
     """A page with the tables of its settings made anew: one under each section's heading.
 
     Args:
@@ -50,10 +50,10 @@ def page(text: str) -> str:
     """
     whole = Settings.model_json_schema(by_alias=True)
     alone = {name: field for name, field in whole["properties"].items() if "$ref" not in field}
-    tables = {"At the top level": _rows("", alone, ())}
+    tables = {"At the top level": _table_rows("", alone, ())}
     for name in whole["properties"].keys() - alone.keys():
         section = whole["$defs"][whole["properties"][name]["$ref"].rpartition("/")[2]]
-        tables[name] = _rows(f"{name}.", section["properties"], section.get("required", ()))
+        tables[name] = _table_rows(f"{name}.", section["properties"], section.get("required", ()))
     for heading, rows in tables.items():
         table = "".join(f"{row}\n" for row in rows)
         under = re.compile(rf"(^## {heading}\n(?:(?!##|\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
@@ -63,20 +63,20 @@ def page(text: str) -> str:
     return text
 
 
-def _rows(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
+def _table_rows(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
     yield from ("| setting | default | values | meaning |", "|---|---|---|---|")
     for name, field in fields.items():
-        default = "required" if name in required else _shown(field.get("default", {}))
-        yield f"| `{prefix}{name}` | {default} | {_values(field)} | {field['description']} |"
+        default = "required" if name in required else _format_default(field.get("default", {}))
+        yield f"| `{prefix}{name}` | {default} | {_format_values(field)} | {field['description']} |"
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     if value is None:
         return "none"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def _values(field: dict[str, Any]) -> str:
+def _format_values(field: dict[str, Any]) -> str:
     """What a setting may be: words, a range, or a kind of value."""
     if "enum" in field:
         return ", ".join(f"`{word}`" for word in field["enum"])
@@ -91,4 +91,4 @@ def _values(field: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page(Path(sys.argv[1]).read_text(encoding="utf8")) if sys.argv[1:] else schema())
+    sys.stdout.write(update_page(Path(sys.argv[1]).read_text(encoding="utf8")) if sys.argv[1:] else build_schema())

@@ -16,9 +16,9 @@ from entitymill.settings import bounded_yaml, secret_masking
 
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
-_ALMOST_A_PREFIX, _ALMOST_A_VARIABLE, _NEAR = 0.85, 0.92, 0.72
+_SIMILAR_PREFIX, _SIMILAR_VARIABLE, _SIMILAR_KEY = 0.85, 0.92, 0.72
 """How alike two names are, from 0 to 1, that are taken for one another; of foreign variables that is nearly the same."""
-_MOST_NAMED = 3
+_MOST_SUGGESTED = 3
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Layers:
             if name.startswith(ENVIRONMENT_PREFIX):
                 path = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
                 self._assign(path, text, f"environment variable {name}")
-            elif meant := _almost(name, known):
+            elif meant := _find_intended_variable(name, known):
                 raise SettingsError(f"Environment variable {name} is not a setting; did you mean {meant}?")
 
     def add_option(self, override: str) -> None:
@@ -73,7 +73,7 @@ class Layers:
             raise SettingsError(f"--set {begins}{more} is not of the form key.path=value.")
         self._assign(key.strip().split("."), text, "")
 
-    def place(self, key: str) -> str:
+    def describe_place(self, key: str) -> str:
         """Where a key was set, in brackets and with a blank before; empty if its user knows."""
         while key and key not in self.places:
             key = key.rpartition(".")[0]
@@ -87,7 +87,7 @@ class Layers:
         try:
             value: Any = text
             if text.strip()[:1] in ("[", "{") or text in ("null", "~"):
-                bounded_yaml.check(text)
+                bounded_yaml.check_size(text)
                 value = yaml.safe_load(text)
         except bounded_yaml.UnboundedError as error:
             raise SettingsError(f"{whole}: the value {error}.") from error
@@ -103,7 +103,7 @@ class Layers:
         self.places[whole] = place
 
 
-def near(wrong: str, known: Iterable[str]) -> str:
+def suggest_keys(wrong: str, known: Iterable[str]) -> str:
     """What to write in the place of a key that is none: keys that look like it, or what there is at its place.
 
     Args:
@@ -113,41 +113,41 @@ def near(wrong: str, known: Iterable[str]) -> str:
     everything = list(known)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]
-    alike = get_close_matches(wrong, [key for key in everything if key.count(".") == wrong.count(".")], 1, _NEAR)
+    alike = get_close_matches(wrong, [key for key in everything if key.count(".") == wrong.count(".")], 1, _SIMILAR_KEY)
     # Right, but for the section it is in.
     alike = alike or [key for key in everything if key.rpartition(".")[2] == name]
     names = {key.rpartition(".")[2] for key in everything}
     alike = alike or [
-        key for meant in get_close_matches(name, names, 1, _NEAR) for key in everything if key.endswith(f".{meant}")
+        key for meant in get_close_matches(name, names, 1, _SIMILAR_KEY) for key in everything if key.endswith(f".{meant}")
     ]
     if alike:
-        return f"did you mean {_either(alike[:_MOST_NAMED])}?"
+        return f"did you mean {_join_names(alike[:_MOST_SUGGESTED])}?"
     if section and siblings:
         return f"{section} has {', '.join(key.rpartition('.')[2] for key in siblings)}."
     return f"there are {', '.join(key for key in everything if '.' not in key)}."
 
 
-def _either(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _almost(name: str, known: Collection[str]) -> str:
+def _find_intended_variable(name: str, known: Collection[str]) -> str:
     """The variable that another one was meant for; empty if it is somebody else's.
 
     ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would otherwise do nothing, without a word.
     """
     head, two, rest = name.partition("__")
-    if two and get_close_matches(_squeezed(head), [_PROGRAM], 1, _ALMOST_A_PREFIX):
+    if two and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):
         path = rest.lower().split("__")
         if path[0] in known:
             return ENVIRONMENT_PREFIX + rest.upper()
     # A section alone is too short a name to tell a slip from somebody else's variable: ENTITYMILL_PORT, say.
-    variables = {_PROGRAM + _squeezed(key.replace(".", "")): key for key in known if "." in key}
-    found = get_close_matches(_squeezed(name), variables, 1, _ALMOST_A_VARIABLE)
+    variables = {_PROGRAM + _normalize_name(key.replace(".", "")): key for key in known if "." in key}
+    found = get_close_matches(_normalize_name(name), variables, 1, _SIMILAR_VARIABLE)
     return ENVIRONMENT_PREFIX + variables[found[0]].replace(".", "__").upper() if found else ""
 
 
-def _squeezed(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return name.replace("_", "").upper()
 
 
@@ -162,11 +162,11 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """What a file says, and the line of each key path in it."""
     try:
-        text = bounded_yaml.read(path)
-        bounded_yaml.check(text)
+        text = bounded_yaml.read_text(path)
+        bounded_yaml.check_size(text)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines = dict(_lines(node, path))
+        lines = dict(_find_lines(node, path))
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
@@ -183,7 +183,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return content, lines
 
 
-def _lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
+def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
     """(key path, line) of all keys, those of a mapping before those inside it.
 
     Raises:
@@ -199,4 +199,4 @@ def _lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[s
             raise SettingsError(f"--config {file}, line {line}: {path} is there already, in line {seen[name]}; keep one.")
         seen[name] = line
         yield path, line
-        yield from _lines(value, file, path)
+        yield from _find_lines(value, file, path)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from entitymill.errors import SettingsError
 from entitymill.recognition.tagger import Decoding
 from entitymill.settings import report_sections, secret_masking, sections
-from entitymill.settings.layers import Layers, near
+from entitymill.settings.layers import Layers, suggest_keys
 
 
 class Settings(sections.Section):
@@ -38,20 +38,20 @@ class Settings(sections.Section):
     log: str | None = Field(None, description="file for the log and stack traces, or stderr; empty: a new temporary file")
 
     @model_validator(mode="after")
-    def _slice_of_something(self) -> Settings:
+    def _check_slice(self) -> Settings:
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where: the condition that makes the slice")
         return self
 
     @model_validator(mode="after")
-    def _a_carried_date(self) -> Settings:
+    def _check_date_column(self) -> Settings:
         column = self.report.date_column
         if column is not None and column not in self.source.passthrough:
             raise ValueError(f"report.date_column {column} must be one of source.passthrough, the carried columns")
         return self
 
     @model_validator(mode="after")
-    def _detector_of_engine(self) -> Settings:
+    def _check_detector(self) -> Settings:
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "segmentation.detector sentencex needs recognition.engine openvino: Spark NLP has no such detector"
@@ -59,8 +59,8 @@ class Settings(sections.Section):
         return self
 
     @model_validator(mode="after")
-    def _decoding_of_engine(self) -> Settings:
-        if self.mentions.decoding == "viterbi" and self._like_sparknlp:
+    def _check_decoding(self) -> Settings:
+        if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(
                 "mentions.decoding viterbi needs recognition.engine openvino and recognition.encoding complete: Spark NLP "
                 "takes each token's most probable tag"
@@ -68,26 +68,26 @@ class Settings(sections.Section):
         return self
 
     @property
-    def _like_sparknlp(self) -> bool:
+    def _follows_sparknlp(self) -> bool:
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
     def trims(self) -> bool:
         """Whether mentions are trimmed."""
-        return not self._like_sparknlp if self.mentions.trim is None else self.mentions.trim
+        return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
     @property
     def makes_labels_consistent(self) -> bool:
         """Whether mentions that are spelled alike within a document get the same label."""
         chosen = self.mentions.consistent_labels
-        return not self._like_sparknlp if chosen is None else chosen
+        return not self._follows_sparknlp if chosen is None else chosen
 
     @property
     def decoding(self) -> Decoding:
         """How tags are chosen from their probabilities."""
-        return self.mentions.decoding or ("argmax" if self._like_sparknlp else "viterbi")
+        return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
-    def masked(self) -> dict[str, Any]:
+    def dump_masked(self) -> dict[str, Any]:
         """Return the settings as plain data without credentials: what is printed, logged and kept in `runs`.
 
         `source.where` is shown as it is, since it says what a run was about.
@@ -117,17 +117,17 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     try:
         return Settings.model_validate(layers.merged)
     except ValidationError as error:
-        raise SettingsError(_explain(error, layers, known)) from error
+        raise SettingsError(_describe_errors(error, layers, known)) from error
 
 
-def _explain(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
+def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
     """Every fault of the settings in one sentence each."""
     sentences = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        place = layers.place(key)
+        place = layers.describe_place(key)
         if fault["type"] == "extra_forbidden":
-            sentences.append(f"{key} is not a setting{place}; {near(key, known)}")
+            sentences.append(f"{key} is not a setting{place}; {suggest_keys(key, known)}")
         elif fault["type"] == "missing":
             sentences.append(f"{key} is not set, and has no default.")
         else:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from entitymill.settings.sections import Section
 
 
-def _file_here(ending: str, why: str = "") -> Callable[[str | None], str | None]:
+def _local_file_check(ending: str, why: str = "") -> Callable[[str | None], str | None]:
     def check(path: str | None) -> str | None:
         if path is not None and not (path.endswith(ending) and "://" not in path):
             raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{why}")
@@ -19,7 +19,7 @@ def _file_here(ending: str, why: str = "") -> Callable[[str | None], str | None]
     return check
 
 
-def _web_address(example: str) -> Callable[[str | None], str | None]:
+def _web_address_check(example: str) -> Callable[[str | None], str | None]:
     def check(address: str | None) -> str | None:
         if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
             raise ValueError(f"must be an address such as {example}")
@@ -42,7 +42,7 @@ class ReportSettings(Section):
     drift_confidence: float = Field(0.05, ge=0, le=1, description="largest allowed change of the mean confidence")
     drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs with fewer sentences are not compared")
 
-    _file = field_validator("path")(_file_here(".html"))
+    _file = field_validator("path")(_local_file_check(".html"))
 
 
 class MetricsSettings(Section):
@@ -51,8 +51,8 @@ class MetricsSettings(Section):
     textfile: str | None = Field(None, min_length=1, description=".prom file for node_exporter's textfile collector")
     pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
 
-    _file = field_validator("textfile")(_file_here(".prom", ": the collector reads no other"))
-    _address = field_validator("pushgateway")(_web_address("http://pushgateway:9091"))
+    _file = field_validator("textfile")(_local_file_check(".prom", ": the collector reads no other"))
+    _address = field_validator("pushgateway")(_web_address_check("http://pushgateway:9091"))
 
 
 class LineageSettings(Section):
@@ -63,4 +63,4 @@ class LineageSettings(Section):
     )
     namespace: str = Field("entitymill", min_length=1, description="OpenLineage namespace of the job and of catalog tables")
 
-    _address = field_validator("url")(_web_address("http://marquez:5000"))
+    _address = field_validator("url")(_web_address_check("http://marquez:5000"))

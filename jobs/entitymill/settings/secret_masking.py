@@ -54,7 +54,7 @@ _SHOWN_PROPERTIES = (
     "spark.yarn.queue",
 )  # fmt: skip
 """Spark's properties whose values are shown; with a dot at its end: all of that beginning."""
-_PLAIN = re.compile(r"[\w.,:*/+()\[\]$%-]*")
+_PLAIN_VALUE = re.compile(r"[\w.,:*/+()\[\]$%-]*")
 """What such a value may consist of: without `@`, `=`, `?`, `#`, `;` and blanks nothing else can stand in it."""
 _UNLIKE_A_NAME = re.compile(r"://|[=@;&]")
 _ADDRESS = re.compile(
@@ -72,27 +72,27 @@ _STORAGES = (
     _STORAGES_OF_CONTAINERS | _STORAGES_WITH_PORTS | {"file", "dbfs", "s3", "s3a", "s3n", "gs", "adl", "oss", "obs", "cosn"}
 )
 _PRETRAINED = "pretrained:"
-_IN_TEXTS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-_SECRET = re.compile(
+_ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_SECRET_KEY = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
     re.IGNORECASE,
 )
-_WHENCE = re.compile(
+_SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
 """Keys that only say where a secret comes from."""
-_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
-_IN_VALUES = (
+_SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
+_SECRET_VALUES = (
     re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
     re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # elsewhere it may be a container: abfss://texts@lake
-    re.compile(rf"[?&;][\w.-]*{_WORDS}=[^&;\s]", re.IGNORECASE),
-    re.compile(rf"-D[\w.]*{_WORDS}=\S", re.IGNORECASE),
+    re.compile(rf"[?&;][\w.-]*{_SECRET_WORDS}=[^&;\s]", re.IGNORECASE),
+    re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
     re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
 )
 """A password or token in an address, in its query, or in options for Java."""
-_MAY_QUOTE_ANYTHING = {"source.where"}
+_FREE_TEXT = {"source.where"}
 
 
 def mask_settings(settings: Any, key: str = "") -> Any:
@@ -118,7 +118,7 @@ def mask_settings(settings: Any, key: str = "") -> Any:
 
 def _mask_property(name: str, value: Any) -> str:
     listed = any(name.startswith(one) if one.endswith(".") else name == one for one in _SHOWN_PROPERTIES)
-    return str(value) if listed and _PLAIN.fullmatch(str(value)) else MASK
+    return str(value) if listed and _PLAIN_VALUE.fullmatch(str(value)) else MASK
 
 
 def _mask_names(value: Any) -> Any:
@@ -138,7 +138,7 @@ def mask_address(address: str) -> str:
     """
     found = _ADDRESS.fullmatch(address)
     if found is None or address.startswith(_PRETRAINED):
-        return _without_tail("", address, told_apart=True)
+        return _mask_tail("", address, told_apart=True)
     before, rest = found["before"], found["rest"]
     scheme = before.partition(":")[0].lower()
     local = not before
@@ -146,18 +146,18 @@ def mask_address(address: str) -> str:
         return MASK + _digest(rest)
     told_apart = local or scheme in _STORAGES
     authority = re.match(r"[^/]*", rest)[0] if found["slashes"] or found["no_scheme"] else ""  # type: ignore[index]
-    if told_apart and _names_no_user(scheme, authority):
-        return _without_tail(before, rest, told_apart=True)
+    if told_apart and _has_no_user(scheme, authority):
+        return _mask_tail(before, rest, told_apart=True)
     at = rest.rfind("@")
     if at >= 0:
         # A password may hold a question mark, and a token an @: where it is not sure which this is, all is hidden.
-        return f"{before}{MASK}" if _TAIL.search(rest[:at]) else _without_tail(f"{before}{MASK}@", rest[at + 1 :])
+        return f"{before}{MASK}" if _TAIL.search(rest[:at]) else _mask_tail(f"{before}{MASK}@", rest[at + 1 :])
     if not authority or not _HOSTS.fullmatch(_TAIL.split(authority)[0]):
         return before + MASK
-    return _without_tail(before, rest)
+    return _mask_tail(before, rest)
 
 
-def _names_no_user(scheme: str, authority: str) -> bool:
+def _has_no_user(scheme: str, authority: str) -> bool:
     """Whether the part of a storage's address before its path names hosts, buckets and containers only."""
     if scheme in _STORAGES_OF_CONTAINERS and _CONTAINER.fullmatch(authority):
         return True
@@ -166,7 +166,7 @@ def _names_no_user(scheme: str, authority: str) -> bool:
     return ":" not in authority and "@" not in authority
 
 
-def _without_tail(before: str, rest: str, *, told_apart: bool = False) -> str:
+def _mask_tail(before: str, rest: str, *, told_apart: bool = False) -> str:
     tail = _TAIL.search(rest)
     if tail is None:
         return before + rest
@@ -182,7 +182,7 @@ def _digest(hidden: str) -> str:
 
 def mask_text(text: str) -> str:
     """Mask the addresses in what another program printed."""
-    return _IN_TEXTS.sub(lambda found: mask_address(found[0]), text)
+    return _ADDRESS_IN_TEXT.sub(lambda found: mask_address(found[0]), text)
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
@@ -204,8 +204,8 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
         for value in layer:
             refuse_secrets(value, path, key)
         return
-    named = _SECRET.search(key) is not None and _WHENCE.search(key) is None
-    in_value = key not in _MAY_QUOTE_ANYTHING and isinstance(layer, str) and any(one.search(layer) for one in _IN_VALUES)
+    named = _SECRET_KEY.search(key) is not None and _SECRET_REFERENCE.search(key) is None
+    in_value = key not in _FREE_TEXT and isinstance(layer, str) and any(one.search(layer) for one in _SECRET_VALUES)
     if isinstance(layer, str) and (named or in_value):
         raise SettingsError(
             f"--config {path}: {key} holds a secret; take it out, and set it in the environment or name a credentials "

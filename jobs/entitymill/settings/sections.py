@@ -24,7 +24,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
-def _list_of(names: Any) -> Any:
+def _wrap_in_list(names: Any) -> Any:
     """Turn a single name, as in passthrough=year, into a list."""
     if isinstance(names, str) and "," in names:
         raise ValueError(f"several are written as a list: [{names}]")
@@ -49,32 +49,32 @@ class SourceSettings(Section):
 
     @field_validator("time_zone")
     @classmethod
-    def _a_zone(cls, time_zone: str) -> str:
+    def _check_time_zone(cls, time_zone: str) -> str:
         if time_zone not in available_timezones():
             raise ValueError(f"{time_zone} is not a time zone of the tz database, such as UTC or Europe/Berlin")
         return time_zone
 
     @field_validator("format", mode="before")
     @classmethod
-    def _a_table(cls, format_: Any) -> Any:
-        kind = unsupported_formats.kind(str(format_))
+    def _check_format(cls, format_: Any) -> Any:
+        kind = unsupported_formats.text_format(str(format_))
         if kind is not None:
             raise ValueError(
-                f"{format_} is not read; {unsupported_formats.advice(kind, f'texts.{format_}')}".removesuffix(".")
+                f"{format_} is not read; {unsupported_formats.conversion_advice(kind, f'texts.{format_}')}".removesuffix(".")
             )
         return format_
 
-    _list = field_validator("passthrough", mode="before")(_list_of)
+    _list = field_validator("passthrough", mode="before")(_wrap_in_list)
 
     @model_validator(mode="after")
-    def _a_name(self) -> SourceSettings:
+    def _check_table_name(self) -> SourceSettings:
         if self.format == "table":
-            sql_text.check(self.path, sql_text.MOST_LEVELS)
+            sql_text.check_name(self.path, sql_text.MOST_LEVELS)
         return self
 
     @field_validator("where")
     @classmethod
-    def _of_rows(cls, where: str | None) -> str | None:
+    def _check_condition(cls, where: str | None) -> str | None:
         if where is not None:
             sql_text.check_condition(where)
         return where
@@ -97,11 +97,11 @@ class OutputSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> OutputSettings:
+    def _check_place(self) -> OutputSettings:
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         if self.schema_ is not None:
-            sql_text.check(self.schema_, sql_text.MOST_LEVELS - 1)
+            sql_text.check_name(self.schema_, sql_text.MOST_LEVELS - 1)
         if self.schema_ is not None and self.format == "parquet":
             raise ValueError("output.format parquet needs output.path: a catalog table is always Delta")
         return self
@@ -139,7 +139,7 @@ class RecognitionSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _model_of_engine(self) -> RecognitionSettings:
+    def _check_model(self) -> RecognitionSettings:
         if self.engine == "sparknlp" and self.sparknlp_model is None:
             raise ValueError(
                 "engine sparknlp needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
@@ -167,7 +167,7 @@ class MentionSettings(Section):
     )
 
 
-def _probability(given: Any) -> float:
+def _parse_probability(given: Any) -> float:
     number = float(given)
     if isinstance(given, bool) or not 0 <= number <= 1:
         raise ValueError
@@ -184,20 +184,20 @@ class EntitySettings(Section):
         0.0, description="mentions below this are left out: a number, or one per label, {PER: 0.8}; other labels: 0"
     )
 
-    _list = field_validator("labels", mode="before")(_list_of)
+    _list = field_validator("labels", mode="before")(_wrap_in_list)
 
     @field_validator("min_confidence", mode="before")
     @classmethod
-    def _probabilities(cls, least: Any) -> Any:
+    def _parse_probabilities(cls, least: Any) -> Any:
         try:
-            by_label = {label: _probability(one) for label, one in least.items()} if isinstance(least, dict) else None
-            return _probability(least) if by_label is None else by_label or 0.0
+            by_label = {label: _parse_probability(one) for label, one in least.items()} if isinstance(least, dict) else None
+            return _parse_probability(least) if by_label is None else by_label or 0.0
         except (TypeError, ValueError, OverflowError) as error:
             wanted = "must be a number from 0 to 1, or one by label, such as {PER: 0.8, ORG: 0.5}"
             raise ValueError(wanted) from error
 
     @model_validator(mode="after")
-    def _of_these(self) -> EntitySettings:
+    def _check_labels(self) -> EntitySettings:
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
             raise ValueError(f"min_confidence names {others[0]}, which is not among labels")

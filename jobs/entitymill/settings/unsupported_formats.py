@@ -9,13 +9,13 @@ _KINDS = {"csv": "CSV", "tsv": "CSV", "json": "JSON", "jsonl": "JSON", "ndjson":
 _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
-def kind(name: str) -> str | None:
+def text_format(name: str) -> str | None:
     """CSV or JSON, of a file by the end of its name, or of a format by its name; none of others."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
 
-def advice(found: str, path: str) -> str:
+def conversion_advice(found: str, path: str) -> str:
     """How a table is made of a file, to be read after what it is.
 
     Args:

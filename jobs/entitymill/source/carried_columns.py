@@ -16,7 +16,7 @@ from entitymill import schemas
 from entitymill.errors import SourceError
 from entitymill.settings.sections import SourceSettings
 from entitymill.spark import spark_connect
-from entitymill.spark.sql_text import quoted_part
+from entitymill.spark.sql_text import quote_part
 
 _FORBIDDEN_CHARACTERS = " ,;{}()\n\t="
 _HELPER_COLUMNS = frozenset({"_put"})
@@ -76,7 +76,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
         if name not in held:
             raise SourceError(f"source.{setting}: {path} has no column {name}; {_suggest_columns(name, sorted(held))}")
         try:
-            found.append(table.select(F.col(quoted_part(name))).schema.fields[0])
+            found.append(table.select(F.col(quote_part(name))).schema.fields[0])
         except ValueError as error:
             raise SourceError(f"source.{setting}: {_describe_unsupported(name, path, column_type(table, name))}") from error
     return found
@@ -84,7 +84,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
 
 def column_names(table: DataFrame) -> list[str]:
     """Of columns of any types; PySpark's own list knows only those of its types."""
-    if spark_connect.remote(table.sparkSession):
+    if spark_connect.is_remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
     return list(java.columns())
@@ -92,7 +92,7 @@ def column_names(table: DataFrame) -> list[str]:
 
 def column_type(table: DataFrame, name: str) -> str:
     """The type of a column, as Spark writes it, whatever it is."""
-    if spark_connect.remote(table.sparkSession):
+    if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"
     java: Any = table._jdf
     return str(java.schema().apply(name).dataType().simpleString())

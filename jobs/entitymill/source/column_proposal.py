@@ -13,7 +13,7 @@ from entitymill.errors import SourceError
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, reader
 from entitymill.spark import storage
-from entitymill.spark.sql_text import quoted_in, quoted_part
+from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000
 """Rows that are looked at, the first ones."""
@@ -105,7 +105,7 @@ def _detect_format(spark: SparkSession, table: str) -> str:
     except OSError:  # no path at all, such as a name with a colon in it
         pass
     try:
-        if "/" not in table and spark.catalog.tableExists(quoted_in(spark, table)):
+        if "/" not in table and spark.catalog.tableExists(quote_name(spark, table)):
             return "table"
     except (ValueError, PySparkException):  # no name, or of a catalog that is not there
         pass
@@ -124,7 +124,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     for number, (name, field) in enumerate(kinds.items()):
         if field is None or not isinstance(field.dataType, T.AtomicType):
             continue
-        column = F.col(quoted_part(name))
+        column = F.col(quote_part(name))
         measured += [F.count(column).alias(f"held{number}"), F.size(F.collect_set(F.xxhash64(column))).alias(f"set{number}")]
         if isinstance(field.dataType, T.StringType):
             measured.append(F.avg(F.length(column)).alias(f"length{number}"))

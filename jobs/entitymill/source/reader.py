@@ -19,7 +19,7 @@ from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import carried_columns, row_checks, unreadable_source
 from entitymill.spark import overlapping_paths, storage
-from entitymill.spark.sql_text import quoted_in, quoted_part
+from entitymill.spark.sql_text import quote_name, quote_part
 
 _NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
@@ -75,7 +75,9 @@ class Source:
         """
         spark = self.rows.sparkSession
         address = storage.qualify(spark, output)
-        overlapping_paths.check(self.location, address, partial(storage.exists, spark), partial(storage.names, spark))
+        overlapping_paths.check_output_path(
+            self.location, address, partial(storage.exists, spark), partial(storage.list_names, spark)
+        )
 
 
 @dataclass(frozen=True)
@@ -130,17 +132,17 @@ def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> Dat
         SourceError: the condition is none on this table.
     """
     kept = _apply_condition(table, settings)
-    columns = [F.col(quoted_part(column)) for column in settings.passthrough]
+    columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
-    doc_id = F.col(quoted_part(settings.id_column)).cast("string").alias("doc_id")
-    return kept.select(doc_id, F.col(quoted_part(settings.text_column)).alias("text"), *struct, *others)
+    doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
+    return kept.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *others)
 
 
 def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
     """The source as SQL names it, quoted."""
     if settings.format == "delta":
-        return "delta." + quoted_part(storage.qualify(spark, settings.path))
-    return quoted_in(spark, settings.path)
+        return "delta." + quote_part(storage.qualify(spark, settings.path))
+    return quote_name(spark, settings.path)
 
 
 def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
@@ -156,7 +158,7 @@ def _find_location(spark: SparkSession, settings: SourceSettings) -> str:
     """Where the files of a source that is not Delta's are."""
     if settings.format != "table":
         return storage.qualify(spark, settings.path)
-    told = spark.sql(f"DESCRIBE TABLE EXTENDED {quoted_in(spark, settings.path)}").where("col_name = 'Location'")
+    told = spark.sql(f"DESCRIBE TABLE EXTENDED {quote_name(spark, settings.path)}").where("col_name = 'Location'")
     return next((str(row["data_type"]) for row in told.collect()), "")
 
 
@@ -182,7 +184,7 @@ def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFra
     """Read the source by its path or name."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
-    return reader.table(quoted_in(spark, settings.path))
+    return reader.table(quote_name(spark, settings.path))
 
 
 def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
@@ -226,7 +228,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     """
     try:
         if address.startswith("table:"):
-            found = spark.read.table(quoted_in(spark, address.removeprefix("table:")))
+            found = spark.read.table(quote_name(spark, address.removeprefix("table:")))
         elif not storage.exists(spark, address):
             raise SourceError(f"{setting}: nothing is at {address}.")
         elif storage.exists(spark, f"{address}/_delta_log"):
@@ -255,7 +257,7 @@ def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
             return _read_parquet(spark, settings)
         detail = describe_delta(spark, settings)
         if detail is None and settings.format == "table":
-            return SourceTable(spark.read.table(quoted_in(spark, settings.path)), {}, "unversioned")
+            return SourceTable(spark.read.table(quote_name(spark, settings.path)), {}, "unversioned")
         [commit] = read_history(spark, settings, 1)
         version = str(commit["version"])
         size = None if detail is None else detail["sizeInBytes"]
@@ -269,8 +271,8 @@ def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
-    listing = list(storage.files(spark, settings.path))
-    around = overlapping_paths.table_around(storage.qualify(spark, settings.path), partial(storage.exists, spark))
+    listing = list(storage.list_files(spark, settings.path))
+    around = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
     if around is not None:
         raise SettingsError(
             f"source.format: parquet would read deleted rows of {settings.path}, since {around} is a Delta table: "

@@ -44,7 +44,11 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
         texts = _find_text_file(spark, path)
     except OSError as reason:
         return f"{path} cannot be reached: {reason}."
-    return f"{path} is {texts[0]}; {unsupported_formats.advice(*texts)}" if texts else _explain_file_error(settings, error)
+    return (
+        f"{path} is {texts[0]}; {unsupported_formats.conversion_advice(*texts)}"
+        if texts
+        else _explain_file_error(settings, error)
+    )
 
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
@@ -81,8 +85,8 @@ def _wildcard_advice(path: str) -> str:
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
     """Kind and path of the first file there if it is CSV or JSON."""
-    first = first_data_file(storage.files(spark, path))
-    found = unsupported_formats.kind(first) if first else None
+    first = first_data_file(storage.list_files(spark, path))
+    found = unsupported_formats.text_format(first) if first else None
     if first is None or found is None:
         return None
     return found, path if path.endswith(first.rpartition("/")[2]) else first.removeprefix("file:")
@@ -110,7 +114,7 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
     Args:
         address: of a Parquet file, on any file system that Spark's Hadoop client reads.
     """
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         return None
     try:
         columns, converter = _read_parquet_columns(spark, address)

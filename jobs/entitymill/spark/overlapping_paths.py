@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from entitymill.errors import SettingsError, StorageError
 
 LOG = "_delta_log"
-_OF_TABLES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
+_TABLE_FILES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
 """Beside the files of a Parquet table that is a directory; a file alone, whatever lies beside it, is its own table."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
-_ALIKE = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
+_SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
 """Schemes that are other ways to the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
@@ -30,14 +30,14 @@ class Place:
     """Where an address leads, however it is written: files of one storage, and the way in them from their root."""
 
     storage: str
-    way: tuple[str, ...]
+    parts: tuple[str, ...]
 
-    def holds(self, other: Place) -> bool:
+    def contains(self, other: Place) -> bool:
         """Whether another place is this one, or below it."""
-        return self.storage == other.storage and self.way == other.way[: len(self.way)]
+        return self.storage == other.storage and self.parts == other.parts[: len(self.parts)]
 
 
-def places(address: str) -> list[Place]:
+def resolve_places(address: str) -> list[Place]:
     """Where an address leads: by its own parts, and for a local path also behind each of its links.
 
     Args:
@@ -47,13 +47,13 @@ def places(address: str) -> list[Place]:
     scheme, host, path = (found[1].lower(), (found[2] or "").lower(), found[3]) if found else (_LOCAL, "", address)
     if scheme == _LOCAL:
         # Hadoop's client takes `..` out of the name before the operating system sees a link.
-        way = _way(os.path.abspath(path))  # noqa: PTH100  # Path.resolve follows links, too
-        ways = (_way(os.path.realpath("/" + "/".join(way[:at]))) + way[at:] for at in range(len(way) + 1))
+        way = _split_path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve follows links, too
+        ways = (_split_path(os.path.realpath("/" + "/".join(way[:at]))) + way[at:] for at in range(len(way) + 1))
         return [Place(_LOCAL, each) for each in dict.fromkeys(ways)]
-    return [Place(f"{_ALIKE.get(scheme, scheme)}://{host}", _way(path))]
+    return [Place(f"{_SCHEME_ALIASES.get(scheme, scheme)}://{host}", _split_path(path))]
 
 
-def check(source: str, output: str, exists: Exists, names: Names) -> None:
+def check_output_path(source: str, output: str, exists: Exists, names: Names) -> None:
     """Refuse an output that lies in its source, around it, or in another table.
 
     Args:
@@ -65,19 +65,19 @@ def check(source: str, output: str, exists: Exists, names: Names) -> None:
     Raises:
         SettingsError: it does.
     """
-    pairs = [(here, there) for here in places(output) for there in (places(source) if source else ())]
-    if any(there.holds(here) for here, there in pairs):
+    pairs = [(here, there) for here in resolve_places(output) for there in (resolve_places(source) if source else ())]
+    if any(there.contains(here) for here, there in pairs):
         raise SettingsError(
             f"output.path: {output} lies in the source {source}, which would be read with the output's files in it, or be "
             "cleared of them; choose a directory outside of it."
         )
-    if any(here.holds(there) for here, there in pairs):
+    if any(here.contains(there) for here, there in pairs):
         raise SettingsError(
             f"output.path: the source {source} lies in {output}, among the output's own tables; "
             "choose a directory beside it."
         )
 
-    table = table_around(output, exists, names)
+    table = find_enclosing_table(output, exists, names)
     if table is not None:
         raise SettingsError(
             f"output.path: {output} lies in the table {table}, which would be read with the output's files in it, or be "
@@ -85,7 +85,7 @@ def check(source: str, output: str, exists: Exists, names: Names) -> None:
         )
 
 
-def table_around(address: str, exists: Exists, names: Names | None = None) -> str | None:
+def find_enclosing_table(address: str, exists: Exists, names: Names | None = None) -> str | None:
     """The table whose directory an address is, or lies in; none where that cannot be seen, or is not so.
 
     Args:
@@ -93,28 +93,28 @@ def table_around(address: str, exists: Exists, names: Names | None = None) -> st
         exists: as for `check`.
         names: as for `check`; none: Delta tables alone are looked for.
     """
-    for directory in _upwards(address):
+    for directory in _walk_up(address):
         inside = directory.rstrip("/")
-        if _seen(exists, f"{inside}/{LOG}"):
+        if _can_see(exists, f"{inside}/{LOG}"):
             return directory
         escaped = re.sub(r"([\\*?\[\]{}])", r"\\\1", inside)
         # In one question: each is one to the storage.
-        if names is not None and _seen(names, f"{escaped}/{{{','.join(_OF_TABLES)}}}"):
+        if names is not None and _can_see(names, f"{escaped}/{{{','.join(_TABLE_FILES)}}}"):
             return directory
     return None
 
 
-def _upwards(address: str) -> Iterator[str]:
+def _walk_up(address: str) -> Iterator[str]:
     """An address and all directories above it, and the same behind links."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
     # As the client was told of the storage, but for the scheme's letter case.
     root = f"{scheme}://{found[2] or ''}" if found and scheme != _LOCAL else f"{_LOCAL}:"
-    ways = [place.way for place in places(address)]
+    ways = [place.parts for place in resolve_places(address)]
     yield from dict.fromkeys(f"{root}/{'/'.join(way[:length])}" for way in ways for length in range(len(way), -1, -1))
 
 
-def _seen(ask: Callable[[str], object], address: str) -> bool:
+def _can_see(ask: Callable[[str], object], address: str) -> bool:
     """Whether there is something; who may not look above its own directory is not kept from that one."""
     try:
         return bool(ask(address))
@@ -122,6 +122,6 @@ def _seen(ask: Callable[[str], object], address: str) -> bool:
         return False
 
 
-def _way(path: str) -> tuple[str, ...]:
+def _split_path(path: str) -> tuple[str, ...]:
     """The parts of a path, each `..` taken out with what is before it."""
     return tuple(filter(None, posixpath.normpath(f"/{path}").split("/")))

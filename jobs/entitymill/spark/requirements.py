@@ -46,12 +46,12 @@ def install_command(extra: str = "") -> str:
         return f"make {target}" if Path.cwd() == _REPOSITORY else f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
     if extra == "prepare":  # no extra of the wheel; these names are taken by their projects
         return "pip install nncf safetensors deltalake"
-    wheel = _wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"
+    wheel = _find_wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"
     # Quoted always: a shell would take the brackets for a pattern.
     return f"pip install '{wheel}[{extra}]'" if extra else f"pip install '{wheel}'"
 
 
-def _wheel_file() -> str | None:
+def _find_wheel_file() -> str | None:
     """The wheel that this package was installed from, where pip noted it and it is still there."""
     try:
         noted = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
@@ -63,7 +63,7 @@ def _wheel_file() -> str | None:
     return path if there else None
 
 
-def _spark() -> str:
+def _spark_advice() -> str:
     return (
         f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`), or submit "
         "to a Spark that is there with spark-submit"
@@ -85,7 +85,7 @@ def check_spark(version: str) -> None:
     Raises:
         SessionError: this one.
     """
-    if _release(version) not in DELTA:
+    if _major_minor(version) not in DELTA:
         raise SessionError(f"Spark {version} is not supported: this program runs on Spark {' and '.join(DELTA)}.")
 
 
@@ -100,14 +100,16 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     Raises:
         SessionError: there is none, or it does not fit.
     """
-    version, target = DELTA[_release(spark)]
-    fitting = f"io.delta:delta-spark_{_release(scala)}:{version}"
+    version, target = DELTA[_major_minor(spark)]
+    fitting = f"io.delta:delta-spark_{_major_minor(scala)}:{version}"
     local = f"local runs: `entitymill fetch-jars` or `make {target}`, and spark.jars=build/{target}"
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {fitting} with --jars or --packages ({local}).")
     named = re.search(r"delta-spark_([\d.]+)-([\d.]+)\.jar", jar)
-    if named and (named[1] != _release(scala) or named[2].split(".")[0] != version.split(".")[0]):
-        raise SessionError(f"{named[0]} does not fit Spark {spark} for Scala {_release(scala)}: use {fitting} ({local}).")
+    if named and (named[1] != _major_minor(scala) or named[2].split(".")[0] != version.split(".")[0]):
+        raise SessionError(
+            f"{named[0]} does not fit Spark {spark} for Scala {_major_minor(scala)}: use {fitting} ({local})."
+        )
 
 
 def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
@@ -121,10 +123,10 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
     Raises:
         SessionError: either is missing, or cannot run there.
     """
-    if _release(scala) != SPARK_NLP_SCALA:
+    if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(
             f"recognition.engine: sparknlp runs on Spark 3.5 for Scala {SPARK_NLP_SCALA}, this Spark is for Scala "
-            f"{_release(scala)}; use engine openvino."
+            f"{_major_minor(scala)}; use engine openvino."
         )
     missing = [what for what, there in (("jars", classes), ("Python package", package)) if not there]
     if missing:
@@ -135,12 +137,12 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
         )
 
 
-def _release(version: str) -> str:
+def _major_minor(version: str) -> str:
     """The first two numbers."""
     return ".".join(version.split(".")[:2])
 
 
-def require(asked_by: str, extra: str) -> None:
+def require_extra(asked_by: str, extra: str) -> None:
     """Find out, before any work, whether what a setting or a command asks for can be done.
 
     Args:
@@ -158,7 +160,7 @@ def require(asked_by: str, extra: str) -> None:
         )
 
 
-def missing_package(error: ModuleNotFoundError) -> str | None:
+def explain_missing_package(error: ModuleNotFoundError) -> str | None:
     """Of a module that could not be imported; none if it is none of a package's."""
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
@@ -167,11 +169,11 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     if module == "sparknlp":
         return f"{name} is not installed: install it with `{install_command('sparknlp')}`."
     if module in _PACKAGES:
-        return f"{name} is not installed: {_spark()}."
+        return f"{name} is not installed: {_spark_advice()}."
     return f"{name} is not installed: install everything that this program needs with `{install_command()}`."
 
 
-def missing_java() -> str | None:
+def explain_missing_java() -> str | None:
     """What to do where Spark finds no Java; none where there is one."""
     home = os.environ.get("JAVA_HOME")
     if home:
@@ -182,7 +184,7 @@ def missing_java() -> str | None:
     return "Spark needs Java, which is not on the path: install a JDK 17 (openjdk-17-jre-headless), or set JAVA_HOME to one."
 
 
-def missing_model(path: str) -> str | None:
+def explain_missing_model(path: str) -> str | None:
     """What to do where a model that the repository carries is not there; none of other paths."""
     if Path(path).parts[:1] != (MODELS,):
         return None

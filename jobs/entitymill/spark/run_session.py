@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pyspark.sql import SparkSession
 
 from entitymill.spark import spark_connect
-from entitymill.spark.session import configured
+from entitymill.spark.session import override_conf
 
 PINNED = {
     # How SQL is read.
@@ -51,11 +51,11 @@ UNSET = (
     "spark.databricks.delta.properties.defaults.appendOnly",
 )
 """Settings of a session that a run must not inherit at all."""
-_TURNS: dict[str, threading.RLock] = {}
+_SESSION_LOCKS: dict[str, threading.RLock] = {}
 
 
 @contextmanager
-def private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
+def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
     """Give a copy of a session with PINNED and other settings; the caller's session stays as it is.
 
     The copy shares tables, temporary views, functions and cached data with the caller's session. Numbers of Delta's
@@ -67,11 +67,11 @@ def private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str
         confs: further settings.
     """
     chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
-    if spark_connect.remote(spark):
-        with _TURNS.setdefault(spark_connect.session_id(spark), threading.RLock()), configured(spark, chosen):
+    if spark_connect.is_remote(spark):
+        with _SESSION_LOCKS.setdefault(spark_connect.session_id(spark), threading.RLock()), override_conf(spark, chosen):
             yield spark
         return
-    copy = clone(spark)
+    copy = clone_session(spark)
     # The active session's settings decide how strings such as `F.expr` takes are read; PySpark makes this one active.
     copy.createDataFrame([], "none int")
     for key, value in chosen.items():
@@ -85,8 +85,8 @@ def private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str
             spark.createDataFrame([], "none int")
 
 
-def clone(spark: SparkSession) -> SparkSession:
+def clone_session(spark: SparkSession) -> SparkSession:
     """Return a copy of a session with its settings; changes of either do not reach the other."""
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         return spark
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())

@@ -60,15 +60,15 @@ def open_session(
         # A session may be there without being active in this thread; spark-submit sets the first variable.
         told = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
         there = told or on_databricks() or SparkContext._active_spark_context is not None
-        with _signals_kept():
-            spark = SparkSession.builder.getOrCreate() if there else _start(settings, name, brief=brief())
-    check(spark, sparknlp=sparknlp)
+        with _preserve_sigint():
+            spark = SparkSession.builder.getOrCreate() if there else _start_session(settings, name, brief=brief())
+    check_session(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def _preserve_sigint() -> Iterator[None]:
     """PySpark takes Ctrl-C for itself, and raises in the middle of its own call of Java's."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -79,7 +79,7 @@ def _signals_kept() -> Iterator[None]:
 
 
 @contextmanager
-def configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
     """Give properties of a session other values, as long as the context lasts."""
     before = {key: spark.conf.get(key, None) for key in values}
     try:
@@ -99,18 +99,18 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
-def _start(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
-    no_java = requirements.missing_java()
+def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
+    no_java = requirements.explain_missing_java()
     if no_java:
         raise SessionError(no_java)
-    jars = _jars(settings)
+    jars = _find_jars(settings)
     # The workers must be this very interpreter, not whichever python3 is first on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # TensorFlow, in Spark NLP's sentence detector, tells of its instruction sets otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
-    local = _local(settings.master, brief=brief)
-    properties = {**_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
+    local = _local_options(settings.master, brief=brief)
+    properties = {**_read_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
     properties |= spark_local_directory({**file_properties(), **properties})
     for key, value in properties.items():
         builder = builder.config(key, value)
@@ -121,7 +121,7 @@ def _start(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
         raise SessionError(f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}.") from error
 
 
-def _jars(settings: SparkSettings) -> list[str]:
+def _find_jars(settings: SparkSettings) -> list[str]:
     jars = []
     for directory in settings.jars.split(","):
         found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
@@ -134,14 +134,14 @@ def _jars(settings: SparkSettings) -> list[str]:
     return jars
 
 
-def _defaults() -> dict[str, str]:
+def _read_defaults() -> dict[str, str]:
     """Read the package's own spark-defaults.conf as spark-submit would."""
     path = _PACKAGE / DEFAULTS
     # In a zip there is none.
     return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
-def _local(master: str, *, brief: bool) -> dict[str, str]:
+def _local_options(master: str, *, brief: bool) -> dict[str, str]:
     """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
@@ -156,21 +156,21 @@ def _local(master: str, *, brief: bool) -> dict[str, str]:
     return options
 
 
-def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
+def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     """Find out now, and say clearly, what would fail in the middle of a run.
 
     Raises:
         SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
     """
     requirements.check_spark(spark.version)
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         if sparknlp:
             raise SessionError("recognition.engine: sparknlp does not run through Spark Connect; use engine openvino.")
         return
     virtual_machine: Any = spark.sparkContext._jvm
     scala = str(virtual_machine.scala.util.Properties.versionNumberString())
     if not on_databricks():  # which has its own, under other names
-        requirements.check_delta(_jar_of(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
+        requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
         requirements.check_sparknlp(
             scala,
@@ -186,10 +186,10 @@ def check(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 def has_class(spark: SparkSession, name: str) -> bool:
     """Whether the driver's class path holds a class; it is not loaded, since loading may start native libraries."""
-    return _jar_of(spark, name) is not None
+    return _find_class(spark, name) is not None
 
 
-def _jar_of(spark: SparkSession, name: str) -> str | None:
+def _find_class(spark: SparkSession, name: str) -> str | None:
     """Where the driver's class path has a class."""
     virtual_machine: Any = spark.sparkContext._jvm
     loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
@@ -209,10 +209,10 @@ def ship_package(spark: SparkSession) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
             zipped.write(source, source.relative_to(_PACKAGE.parent))
-    send(spark, archive, code=True)
+    send_file(spark, archive, code=True)
 
 
-def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
+def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     """Distribute a file under its name, which must tell its content: Spark refuses a second file of one name.
 
     Args:
@@ -224,7 +224,7 @@ def send(spark: SparkSession, file: Path, *, code: bool = False) -> None:
         if _sent[key] != file:
             file.unlink(missing_ok=True)  # of a notebook's many runs, each would leave its copy of the model
         return
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         spark.addArtifacts(str(file), pyfile=code, file=not code)
     else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))

@@ -24,18 +24,18 @@ _MANY = 1_000_000
 _FILE = "file:"
 
 
-def remote(spark: SparkSession) -> bool:
+def is_remote(spark: SparkSession) -> bool:
     """Whether a session has SQL and DataFrames alone, without Spark's classes behind them."""
     return type(spark).__module__.startswith("pyspark.sql.connect.")
 
 
-def check(spark: SparkSession, output: OutputSettings) -> None:
+def check_output(spark: SparkSession, output: OutputSettings) -> None:
     """Refuse what only Spark's own classes can write.
 
     Raises:
         SettingsError: the output is such.
     """
-    if not remote(spark):
+    if not is_remote(spark):
         return
     if output.path is not None:
         raise SettingsError("output.path: through Spark Connect tables are those of a catalog; set output.schema.")
@@ -43,16 +43,16 @@ def check(spark: SparkSession, output: OutputSettings) -> None:
         raise SettingsError("output.annotations are not written through Spark Connect; set it to false.")
 
 
-def cores(spark: SparkSession) -> int:
+def count_cores(spark: SparkSession) -> int:
     """Tasks that run at once: what Spark cuts a range into, if nobody says how many parts it is to have."""
-    if not remote(spark):
+    if not is_remote(spark):
         return spark.sparkContext.defaultParallelism
     return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
 
 
 def session_id(spark: SparkSession) -> str:
     """What files that were sent belong to."""
-    return str(spark.session_id) if remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
+    return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 
 def exists(spark: SparkSession, path: str) -> bool:
@@ -61,46 +61,46 @@ def exists(spark: SparkSession, path: str) -> bool:
     Raises:
         OSError: Spark cannot look there.
     """
-    if _local(path).exists():
+    if _local_path(path).exists():
         return True
     try:
-        return bool(_listed(spark, path).take(1))
+        return bool(_list_remote_files(spark, path).take(1))
     except PySparkException as error:
         if "PATH_NOT_FOUND" in str(error):
             return False
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
+def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     """As storage.files.
 
     Raises:
         OSError: the directory cannot be listed.
     """
-    here = _local(path)
+    here = _local_path(path)
     if here.exists():
-        yield from sorted(local_files(here))
+        yield from sorted(list_local_files(here))
         return
     try:
-        rows = _listed(spark, path).collect()
+        rows = _list_remote_files(spark, path).collect()
     except PySparkException as error:
         raise OSError(str(error).splitlines()[0]) from error
     yield from sorted((row["path"], row["length"], row["modified"]) for row in rows)
 
 
-def names(spark: SparkSession, pattern: str) -> list[str]:
+def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """As storage.names; where they are not on this program's own disk, of all files below.
 
     Raises:
         OSError: Spark cannot look there.
     """
     directory, _, name = pattern.rpartition("/")
-    if _local(directory).exists():
-        return sorted(path.name for path in _local(directory).glob(name))
-    return sorted(fnmatch.filter((address.rpartition("/")[2] for address, *_ in files(spark, directory)), name))
+    if _local_path(directory).exists():
+        return sorted(path.name for path in _local_path(directory).glob(name))
+    return sorted(fnmatch.filter((address.rpartition("/")[2] for address, *_ in list_files(spark, directory)), name))
 
 
-def local_files(top: Path) -> Iterator[tuple[str, int, int]]:
+def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """As storage.files, on this program's own disk, in no order.
 
     Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile.
@@ -109,21 +109,21 @@ def local_files(top: Path) -> Iterator[tuple[str, int, int]]:
         OSError: the directory cannot be listed.
     """
     if not top.is_dir():
-        yield _local_file(top)
+        yield _describe_local_file(top)
         return
-    for directory, _, found in os.walk(top, onerror=_unless_gone, followlinks=True):
+    for directory, _, found in os.walk(top, onerror=_raise_unless_missing, followlinks=True):
         for name in found:
             if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
                 with contextlib.suppress(FileNotFoundError):
-                    yield _local_file(Path(directory, name))
+                    yield _describe_local_file(Path(directory, name))
 
 
-def _local_file(path: Path) -> tuple[str, int, int]:
+def _describe_local_file(path: Path) -> tuple[str, int, int]:
     known = path.stat()
     return str(path), known.st_size, known.st_mtime_ns // 1_000_000
 
 
-def _unless_gone(error: OSError) -> None:
+def _raise_unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
 
@@ -134,7 +134,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     Raises:
         OSError: the file is missing, or cannot be read.
     """
-    here = _local(path)
+    here = _local_path(path)
     if here.exists():
         shutil.copyfile(here, into)
         return
@@ -149,10 +149,10 @@ def qualify(path: str) -> str:
     return f"{_FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 
-def _listed(spark: SparkSession, path: str) -> DataFrame:
+def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:
     found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
     return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))
 
 
-def _local(address: str) -> Path:
+def _local_path(address: str) -> Path:
     return Path("/" + address.removeprefix(_FILE).lstrip("/")) if address.startswith(_FILE) else Path(address)

@@ -47,7 +47,7 @@ _roots: set[str] = set()
 """Scheme and bucket of every address that was asked for: an error may name one of these, whatever else it quotes."""
 
 
-def forget(spark: SparkSession) -> None:
+def forget_configuration(spark: SparkSession) -> None:
     """Take the properties of the storage's clients anew: they may have been changed since."""
     _confs.pop(spark, None)
 
@@ -61,7 +61,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     gateway: Any = spark.sparkContext._jvm
     if root := _ROOT.match(path):
         _roots.add(root[0])
-    with _asking(path):
+    with _translate_errors(path):
         java_path = gateway.org.apache.hadoop.fs.Path(path)
         if spark not in _confs:
             _confs[spark] = spark._jsparkSession.sessionState().newHadoopConf()
@@ -75,10 +75,10 @@ def qualify(spark: SparkSession, path: str) -> str:
     Raises:
         OSError: the scheme is unknown or its client is not set up.
     """
-    return spark_connect.qualify(path) if spark_connect.remote(spark) else str(hadoop_path(spark, path)[1].toString())
+    return spark_connect.qualify(path) if spark_connect.is_remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
 
-def driver_first(path: str) -> str:
+def prefer_local_file(path: str) -> str:
     """The address of a path without a scheme that is there for the driver itself; others as they stand.
 
     Hadoop's client takes such a path for one on the default file system, which is another one on YARN and on Databricks:
@@ -94,26 +94,26 @@ def exists(spark: SparkSession, path: str) -> bool:
     Raises:
         OSError: the file system cannot be asked.
     """
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         return spark_connect.exists(spark, path)
     system, java_path = hadoop_path(spark, path)
-    with _asking(path):
+    with _translate_errors(path):
         return bool(system.exists(java_path))
 
 
-def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
+def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     """(address, bytes, modification time in ms) of every file below a directory, in order of address.
 
     Raises:
         OSError: the directory cannot be listed.
     """
-    if spark_connect.remote(spark):
-        yield from spark_connect.files(spark, path)
+    if spark_connect.is_remote(spark):
+        yield from spark_connect.list_files(spark, path)
         return
     system, java_path = hadoop_path(spark, path)
-    with _asking(path):
+    with _translate_errors(path):
         if system.getScheme() == "file":
-            local = spark_connect.local_files(Path(java_path.toUri().getPath()))
+            local = spark_connect.list_local_files(Path(java_path.toUri().getPath()))
             found = [(f"file:{file}", size, modified) for file, size, modified in local]
         else:
             found, listing = [], system.listFiles(java_path, True)
@@ -123,17 +123,17 @@ def files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     yield from sorted(found)
 
 
-def names(spark: SparkSession, pattern: str) -> list[str]:
+def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Names of the files and directories that a path with wildcards in its last part matches.
 
     Raises:
         OSError: the file system cannot be asked.
     """
-    if spark_connect.remote(spark):
-        return spark_connect.names(spark, pattern)
+    if spark_connect.is_remote(spark):
+        return spark_connect.list_names(spark, pattern)
     directory, _, name = pattern.rpartition("/")
     system, java_path = hadoop_path(spark, f"{_GLOB.sub(_ESCAPED, directory)}/{name}")
-    with _asking(pattern):
+    with _translate_errors(pattern):
         return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
 
 
@@ -143,12 +143,12 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     Raises:
         OSError: it is missing, or cannot be read.
     """
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         spark_connect.fetch(spark, path, into)
         return
     system, java_path = hadoop_path(spark, path)
     _, local = hadoop_path(spark, into.as_uri())
-    with _asking(path):
+    with _translate_errors(path):
         # False, True: keep the source; write no .crc beside the copy.
         system.copyToLocalFile(False, java_path, local, True)
 
@@ -160,7 +160,7 @@ def write(spark: SparkSession, path: str, text: str) -> None:
         OSError: it cannot be written.
     """
     system, java_path = hadoop_path(spark, path)
-    with _asking(path):
+    with _translate_errors(path):
         stream = system.create(java_path, True)
         stream.write(bytearray(text.encode()))
         stream.close()
@@ -170,7 +170,7 @@ def remove_empty(spark: SparkSession, path: str) -> None:
     """Delete a directory, if it is there and nothing is in it."""
     system, java_path = hadoop_path(spark, path)
     # Not OSError: somebody has put something into it.
-    with suppress(OSError), _asking(path):
+    with suppress(OSError), _translate_errors(path):
         system.delete(java_path, False)
 
 
@@ -181,7 +181,7 @@ def remove(spark: SparkSession, path: str) -> None:
         OSError: it cannot be deleted.
     """
     system, java_path = hadoop_path(spark, path)
-    with _asking(path):
+    with _translate_errors(path):
         system.delete(java_path, True)
 
 
@@ -193,11 +193,11 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
     """
     system, source = hadoop_path(spark, path)
     _, target = hadoop_path(spark, to)
-    with _asking(path):
+    with _translate_errors(path):
         return bool(system.rename(source, target))
 
 
-def digest(spark: SparkSession, addresses: Iterable[str]) -> str:
+def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
     """SHA-256 of the content of some files, names apart; each is fetched once.
 
     Raises:
@@ -210,10 +210,10 @@ def digest(spark: SparkSession, addresses: Iterable[str]) -> str:
             fetch(spark, address, copy)
             with copy.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return joint(digests)
+    return combine_digests(digests)
 
 
-def joint(digests: Iterable[str]) -> str:
+def combine_digests(digests: Iterable[str]) -> str:
     """One SHA-256 for several, in any order."""
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
@@ -228,7 +228,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     # Of two runs that start at once, each removes its own.
     gateway: Any = spark.sparkContext._jvm
     probe = gateway.org.apache.hadoop.fs.Path(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
-    with _asking(directory):
+    with _translate_errors(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")
         system.create(probe, True).close()
@@ -236,7 +236,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 
 @contextmanager
-def _asking(address: str) -> Iterator[None]:
+def _translate_errors(address: str) -> Iterator[None]:
     """Java's errors as OSError; as StorageError where the storage is at fault, which no caller takes for a missing file."""
     try:
         yield
@@ -280,17 +280,19 @@ def storage_fault(text: str, address: str | None = None) -> StorageError | None:
         why = "the storage answers with errors"
     else:
         return None
-    return StorageError(f"{address or _used_address(text)}: {why}; published data is intact; run again when this is fixed.")
+    return StorageError(
+        f"{address or _find_used_bucket(text)}: {why}; published data is intact; run again when this is fixed."
+    )
 
 
-def _used_address(text: str) -> str:
+def _find_used_bucket(text: str) -> str:
     """Return the first address in a text that lies in a bucket this program uses, without what is below the bucket."""
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
 
 @contextmanager
-def storage_told_apart() -> Iterator[None]:
+def raise_storage_errors() -> Iterator[None]:
     """Let Spark's errors pass, but for those of a storage that fails: what it holds is not to be judged by them.
 
     Raises:

@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError
-from entitymill.spark.session import configured
+from entitymill.spark.session import override_conf
 from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Commits:
         }
 
         def numbered() -> None:
-            with configured(self._tables.spark, confs):
+            with override_conf(self._tables.spark, confs):
                 statement()
 
         self._commit(name, numbered)

@@ -41,11 +41,11 @@ def remove(tables: Tables, name: str, files: set[str]) -> None:
     Raises:
         OSError: one cannot be deleted.
     """
-    if not files or spark_connect.remote(tables.spark):
+    if not files or spark_connect.is_remote(tables.spark):
         return
     detail = tables.detail(name)
     place = tables.address(name) if detail is None else str(detail["location"])
-    for address, _, _ in list(storage.files(tables.spark, place)):
+    for address, _, _ in list(storage.list_files(tables.spark, place)):
         if address.rpartition("/")[2] in files:
             storage.remove(tables.spark, address)
 

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.sql_text import MOST_LEVELS, parts, quoted_part
+from entitymill.spark.sql_text import MOST_LEVELS, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
 
@@ -21,9 +21,9 @@ def half_made(spark: SparkSession, directory: str) -> bool:
     if storage.exists(spark, f"{log}/{0:020}.json") or not storage.exists(spark, log):
         return False
     # First only the log: of an old table the first commits are gone, and its data are many files.
-    if storage.names(spark, f"{log}/*.json"):
+    if storage.list_names(spark, f"{log}/*.json"):
         return False
-    return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.files(spark, directory))
+    return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.list_files(spark, directory))
 
 
 def clear(spark: SparkSession, directory: str) -> None:
@@ -33,7 +33,7 @@ def clear(spark: SparkSession, directory: str) -> None:
     was created meanwhile stays.
     """
     log = f"{directory}/_delta_log"
-    for name in storage.names(spark, f"{log}/.*"):
+    for name in storage.list_names(spark, f"{log}/.*"):
         if name.endswith((".tmp", ".crc")):
             storage.remove(spark, f"{log}/{name}")
     for place in (f"{log}/_commits", log):
@@ -53,7 +53,7 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
     place = _default_place(spark, name)
     if place is None or not storage.exists(spark, place):
         return
-    files = list(storage.files(spark, place))
+    files = list(storage.list_files(spark, place))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
         raise OutputError(f"output.schema: another run is just creating {name}; run again in a minute.")
     if files and not half_made(spark, place):
@@ -66,15 +66,15 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
 
 def _default_place(spark: SparkSession, name: str) -> str | None:
     """Return where the session catalog puts a managed table; None for others, which give each table a place of its own."""
-    if spark_connect.remote(spark):
+    if spark_connect.is_remote(spark):
         return None
-    levels = parts(name)
+    levels = split_name(name)
     catalog = levels[0] if len(levels) == MOST_LEVELS else spark.catalog.currentCatalog()
     if catalog != _SESSION_CATALOG:
         return None
     state = spark._jsparkSession.sessionState()
     try:
-        identifier = state.sqlParser().parseTableIdentifier(".".join(map(quoted_part, levels[-2:])))
+        identifier = state.sqlParser().parseTableIdentifier(".".join(map(quote_part, levels[-2:])))
         place = state.catalog().defaultTablePath(identifier)
         return str(spark.sparkContext._jvm.org.apache.hadoop.fs.Path(place).toString())  # type: ignore[union-attr]
     except (PySparkException, Py4JJavaError):

@@ -49,7 +49,7 @@ class Heartbeat:
 
     def others(self) -> list[dict[str, Any]]:
         """Return the rows of all other runs that are alive, and delete what dead ones left; the own file must be there."""
-        found = {address: modified for address, _, modified in storage.files(self._spark, self._directory)}
+        found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []
         for address, modified in found.items():
@@ -73,7 +73,7 @@ def latest(tables: Tables) -> dict[str, dict[str, Any]]:
     if tables.root is None:
         return {}
     try:
-        addresses = [address for address, *_ in storage.files(tables.spark, tables.address(DIRECTORY))]
+        addresses = [address for address, *_ in storage.list_files(tables.spark, tables.address(DIRECTORY))]
     except OSError:  # no run has been here
         return {}
     return {address.rpartition("/")[2]: _read(tables.spark, address) for address in addresses}

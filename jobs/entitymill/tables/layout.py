@@ -16,7 +16,7 @@ from entitymill import schemas
 from entitymill.errors import StorageError
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import session, spark_connect, storage
-from entitymill.spark.sql_text import quoted_in, quoted_part
+from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
@@ -77,12 +77,12 @@ class Tables:
 
     def named(self, name: str) -> str:
         """Return a table of a catalog as SQL names it, quoted."""
-        return quoted_in(self.spark, self.address(name))
+        return quote_name(self.spark, self.address(name))
 
     def reference(self, name: str) -> str:
         """Return a table as SQL names it, quoted."""
         if self.root is not None:
-            return "delta." + quoted_part(self.address(name))
+            return "delta." + quote_part(self.address(name))
         return self.named(name)
 
     def read(self, name: str) -> DataFrame:
@@ -93,7 +93,7 @@ class Tables:
 
     def read_latest(self, name: str) -> DataFrame:
         """Read a table such that every use finds what it holds now: a classic plan does, Connect's is built anew."""
-        return self.pinned(name) if spark_connect.remote(self.spark) else self.read(name)
+        return self.pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
 
     def pinned(self, name: str) -> DataFrame:
         """Read a table's present version, whatever becomes of the table."""
@@ -102,11 +102,11 @@ class Tables:
 
     def version(self, name: str) -> int:
         """Return a table's present version; without a Spark job where its log can be listed."""
-        if not spark_connect.remote(self.spark):
+        if not spark_connect.is_remote(self.spark):
             found = None if self.root is not None else self.detail(name)
             place = self.address(name) if found is None else str(found["location"])
             with contextlib.suppress(OSError, StorageError):
-                names = storage.names(self.spark, f"{place}/_delta_log/{'[0-9]' * 20}.json")
+                names = storage.list_names(self.spark, f"{place}/_delta_log/{'[0-9]' * 20}.json")
                 if names:
                     return int(names[-1].partition(".")[0])
         return int(self.history(name, 1).collect()[0]["version"])
@@ -119,7 +119,7 @@ class Tables:
         """
         if name not in self._found:
             try:
-                with storage.storage_told_apart():
+                with storage.raise_storage_errors():
                     row = self.spark.sql(f"DESCRIBE DETAIL {self.reference(name)}").collect()[0]
             except (PySparkException, Py4JJavaError):
                 return None
@@ -216,8 +216,8 @@ class Tables:
             out.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
         )
         inside = "AND t.doc_id BETWEEN :first AND :last" if between else ""
-        names = ", ".join(map(quoted_part, rows.columns))
-        values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
+        names = ", ".join(map(quote_part, rows.columns))
+        values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
         same = "<=>" if name == "rejects" else "="
         self.execute_with_view(
             source,
@@ -235,9 +235,9 @@ class Tables:
             rows: doc_id, each once, and other columns of the table.
             update: of these columns.
         """
-        names = ", ".join(map(quoted_part, rows.columns))
-        values = ", ".join(f"s.{quoted_part(column)}" for column in rows.columns)
-        changes = ", ".join(f"t.{quoted_part(column)} = s.{quoted_part(column)}" for column in update)
+        names = ", ".join(map(quote_part, rows.columns))
+        values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
+        changes = ", ".join(f"t.{quote_part(column)} = s.{quote_part(column)}" for column in update)
         self.execute_with_view(
             rows,
             f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
@@ -274,8 +274,8 @@ class Tables:
     def hidden(self, prefix: str) -> list[str]:
         """Return the names of hidden tables that begin so."""
         if self.root is not None:
-            return [name.removeprefix("_") for name in storage.names(self.spark, f"{self.root}/_{prefix}*")]
-        schema = quoted_in(self.spark, self.settings.schema_ or "")
+            return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
+        schema = quote_name(self.spark, self.settings.schema_ or "")
         found = self.spark.sql(f"SHOW TABLES IN {schema}").select("tableName").collect()
         names = (row["tableName"].removeprefix(HIDDEN) for row in found if row["tableName"].startswith(HIDDEN))
         return sorted(name for name in names if name.startswith(prefix))

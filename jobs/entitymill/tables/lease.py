@@ -24,7 +24,7 @@ from pyspark.errors import PySparkException
 from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
-from entitymill.spark.run_session import clone
+from entitymill.spark.run_session import clone_session
 from entitymill.tables.commits import TRIES, Commits, concurrent
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.layout import Tables
@@ -65,7 +65,7 @@ class Lease:
         self._waits = waits
         self._runs = Runs(tables)
         self._heartbeat = None
-        if tables.root is not None and not spark_connect.remote(tables.spark):
+        if tables.root is not None and not spark_connect.is_remote(tables.spark):
             self._heartbeat = Heartbeat(tables, run_id, limits.lease_seconds)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_while_held, daemon=True)
@@ -222,7 +222,7 @@ class Lease:
 
     def _beat_while_held(self) -> None:
         # A session of its own: the number of a statement that runs meanwhile stands in the run's.
-        runs = Runs(Tables(clone(self._tables.spark), self._tables.settings))
+        runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
                 if self._heartbeat is not None:

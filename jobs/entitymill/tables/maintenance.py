@@ -12,7 +12,7 @@ from typing import Any
 from entitymill.errors import SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.session import configured
+from entitymill.spark.session import override_conf
 from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
 from entitymill.tables.commits import retried
 from entitymill.tables.layout import OF_UNITS
@@ -65,7 +65,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
         tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
-    with configured(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+    with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
         retried("runs", lambda: tables.delete("runs", old))
         return _each(tables, change)
 
@@ -81,7 +81,7 @@ def join_small_files(tables: Tables) -> None:
         small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
         if found["sizeInBytes"] > found["numFiles"] * small:
             continue
-        with configured(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
+        with override_conf(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
             tables.spark.sql(f"OPTIMIZE {tables.reference(name)}")
         tables.forget(name)
 
@@ -173,9 +173,9 @@ def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] 
 
 def _vacuum(tables: Tables, name: str, hours: float) -> None:
     spark = tables.spark
-    tasks = _LISTING_TASKS_PER_CORE * spark_connect.cores(spark)
+    tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
-    with configured(spark, chosen):
+    with override_conf(spark, chosen):
         spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")
 
 
@@ -183,7 +183,7 @@ def _state(tables: Tables, name: str) -> tuple[int, float, int | None]:
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.reference(name)}").collect()[0]
     on_disk: int | None
     try:
-        on_disk = sum("/_delta_log/" not in address for address, *_ in storage.files(tables.spark, detail["location"]))
+        on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))
     except (OSError, StorageError):
         # Unity Catalog gives its credentials to tables, not to those who list directories.
         log.info("the files of %s cannot be counted", name)

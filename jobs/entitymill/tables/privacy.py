@@ -18,8 +18,8 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import Source, open_source
 from entitymill.spark import storage
-from entitymill.spark.run_session import private_session
-from entitymill.spark.sql_text import quoted_in, quoted_part
+from entitymill.spark.run_session import open_private_session
+from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
 from entitymill.tables.layout import Tables
 from entitymill.tables.masked_texts import LABEL, Masker
@@ -63,7 +63,7 @@ def redact(
         SettingsError: a label does not occur among the labels of the tables, or `to` lies in another table.
         SourceError: documents would be left out.
     """
-    with private_session(spark, settings.source.time_zone, {}) as own:
+    with open_private_session(spark, settings.source.time_zone, {}) as own:
         return _redact(own, settings, to, labels, mask, partly=partly)
 
 
@@ -115,7 +115,7 @@ def _shaped(rows: DataFrame, source: Source, mask: str) -> DataFrame:
     done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
-    carried = [F.col(f"passthrough.{quoted_part(field.name)}") for field in source.passthrough if field.name not in names]
+    carried = [F.col(f"passthrough.{quote_part(field.name)}") for field in source.passthrough if field.name not in names]
     return done.select(*columns, *carried)
 
 
@@ -131,8 +131,8 @@ def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
 def _named(spark: SparkSession, to: str) -> str:
     """The table as SQL names it."""
     if to.startswith(TABLE):
-        return quoted_in(spark, to.removeprefix(TABLE))
-    return "delta." + quoted_part(storage.qualify(spark, to))
+        return quote_name(spark, to.removeprefix(TABLE))
+    return "delta." + quote_part(storage.qualify(spark, to))
 
 
 def _check_place(spark: SparkSession, source: Source, to: str) -> None:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.spark.sql_text import literal
+from entitymill.spark.sql_text import quote_literal
 from entitymill.tables import table_rows
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import Tables
@@ -122,7 +122,7 @@ class Publisher:
             if ids is not None:
                 ids.update(row["doc_id"] for row in unit.removed.select("doc_id").limit(FEW + 1).collect())
         if ids is not None and len(ids) <= FEW:
-            return partial(self._replace, condition=f"doc_id IN ({', '.join(map(literal, sorted(ids)))})")
+            return partial(self._replace, condition=f"doc_id IN ({', '.join(map(quote_literal, sorted(ids)))})")
         ends = [own.first, own.last]
         if unit.removed is not None:
             ends += list(unit.removed.agg(F.min("doc_id"), F.max("doc_id")).collect()[0])

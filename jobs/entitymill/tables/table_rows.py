@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.source import row_checks
-from entitymill.spark.sql_text import literal
+from entitymill.spark.sql_text import quote_literal
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
-_BLANKS, _POSSESSIVE = literal(r"(?U)\s+"), literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
+_BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
 _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
 """(?U): Java's Unicode white space, no-break blanks too."""
 

@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.spark import storage
-from entitymill.spark.sql_text import ddl, literal, quoted_in, quoted_part
+from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
 from entitymill.tables.commits import retried
 from entitymill.tables.layout import NAMES, OF_UNITS, PROPERTY, Tables
@@ -40,9 +40,9 @@ def check_place(tables: Tables, *, make: bool = True) -> None:
         except OSError as error:
             raise OutputError(f"output.path: {tables.settings.path} cannot be written: {error}.") from error
         return
-    name = quoted_in(tables.spark, tables.settings.schema_ or "")
+    name = quote_name(tables.spark, tables.settings.schema_ or "")
     try:
-        with storage.storage_told_apart():
+        with storage.raise_storage_errors():
             # CREATE IF NOT EXISTS is refused to users who may only create tables, even where the schema is there.
             if not tables.spark.catalog.databaseExists(name) and make:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
@@ -165,9 +165,9 @@ def _evolve(tables: Tables, name: str, schema: T.StructType, properties: dict[st
 
 def _column(field: T.StructField) -> str:
     required = "" if field.nullable else " NOT NULL"
-    comment = f" COMMENT {literal(field.metadata['comment'])}" if "comment" in field.metadata else ""
-    return f"{quoted_part(field.name)} {ddl(field.dataType)}{required}{comment}"
+    comment = f" COMMENT {quote_literal(field.metadata['comment'])}" if "comment" in field.metadata else ""
+    return f"{quote_part(field.name)} {type_to_sql(field.dataType)}{required}{comment}"
 
 
 def _listed(properties: dict[str, str]) -> str:
-    return ", ".join(f"{literal(key)} = {literal(value)}" for key, value in properties.items())
+    return ", ".join(f"{quote_literal(key)} = {quote_literal(value)}" for key, value in properties.items())

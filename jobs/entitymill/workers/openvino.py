@@ -36,7 +36,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """
     scratch = scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
-    names, place = manifest.shipped(), storage.driver_first(path).rstrip("/")
+    names, place = manifest.shipped(), storage.prefer_local_file(path).rstrip("/")
     for name, shipped in names.items():
         try:
             storage.fetch(spark, f"{place}/{name}", scratch / shipped)
@@ -45,7 +45,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
     bundle.read_labels(scratch / names[bundle.LABELS])
     for shipped in names.values():
-        session.send(spark, scratch / shipped)
+        session.send_file(spark, scratch / shipped)
     return ShippedModel(names, path, manifest)
 
 
@@ -60,7 +60,7 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
         return
     copy = scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
-        storage.fetch(spark, f"{storage.driver_first(path).rstrip('/')}/{bundle.LABELS}", copy)
+        storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}).") from error
     known = sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
@@ -75,7 +75,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     Raises:
         ModelError: there is none.
     """
-    copy, place = scratch_directory("entitymill-manifest-") / bundle.MANIFEST, storage.driver_first(path).rstrip("/")
+    copy, place = scratch_directory("entitymill-manifest-") / bundle.MANIFEST, storage.prefer_local_file(path).rstrip("/")
     try:
         there = storage.exists(spark, place)
     except OSError as error:
@@ -85,7 +85,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     try:
         storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
     except OSError as error:
-        held = storage.names(spark, f"{place}/*")
+        held = storage.list_names(spark, f"{place}/*")
         if bundle.MANIFEST in held:
             raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
         raise ModelError(f"model.path: {bundle.other_model(path, held)}") from error
@@ -101,7 +101,7 @@ def detector_identity(spark: SparkSession, settings: SegmentationSettings) -> st
     if settings.detector != "dl":
         return _without_files(settings.detector)
     try:
-        return f"dl {storage.digest(spark, _detector_files(spark, settings).values())}"
+        return f"dl {storage.hash_files(spark, _detector_files(spark, settings).values())}"
     except OSError as error:
         raise _no_detector(settings, error) from error
 
@@ -122,12 +122,14 @@ def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict
             "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
         )
     try:
-        place = storage.driver_first(settings.model).rstrip("/")
+        place = storage.prefer_local_file(settings.model).rstrip("/")
         if not storage.exists(spark, place):
-            way = requirements.missing_model(settings.model)
+            way = requirements.explain_missing_model(settings.model)
             way = way or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
             raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
-        parts = [path for path, *_ in storage.files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path]
+        parts = [
+            path for path, *_ in storage.list_files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path
+        ]
     except OSError as error:
         raise _no_detector(settings, error) from error
     if len(parts) != 1:
@@ -160,8 +162,8 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     local = {name: scratch / shipped for name, shipped in names.items()}
     sentences.open_detector("dl", local, settings.model)
     for shipped in names.values():
-        session.send(spark, scratch / shipped)
-    return ShippedDetector(names, settings.model, digests, f"dl {storage.joint(digests.values())}")
+        session.send_file(spark, scratch / shipped)
+    return ShippedDetector(names, settings.model, digests, f"dl {storage.combine_digests(digests.values())}")
 
 
 def recognise(documents: DataFrame, model: ShippedModel, detector: ShippedDetector, run: Run, seconds: float) -> DataFrame:

@@ -232,7 +232,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 def nothing_there(path: str) -> str:
     """Of a path at which nothing is."""
-    carried = requirements.missing_model(path)
+    carried = requirements.explain_missing_model(path)
     if carried:
         return f"nothing is at {path}; {carried} ({PAGE})."
     if path.startswith("pretrained:"):
