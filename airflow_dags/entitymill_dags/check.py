@@ -76,7 +76,7 @@ class CheckTables(BaseOperator):
 
 
 def slice_digest(condition: str) -> str:
-    """How the job names a slice in its tables (entitymill.run.summary.slice_of)."""
+    """How the job names a slice in its tables (entitymill.run.summary.compute_slice_digest)."""
     return sha256(condition.strip().encode()).hexdigest()[:16]
 
 

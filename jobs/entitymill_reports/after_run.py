@@ -62,7 +62,7 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
             console.print(f"{'page':11}", chosen.path, highlight=False, soft_wrap=True, markup=False)
         except Exception as error:
             log.exception("the page was not written")
-            said = f"The run was published, but not its page: {outcome.known(error)}"
+            said = f"The run was published, but not its page: {outcome.classify_error(error)}"
             console.print(said, highlight=False, soft_wrap=True, markup=False)
     if run_id is None:
         return None

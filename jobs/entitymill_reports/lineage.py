@@ -144,6 +144,6 @@ def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
         lineage.end("COMPLETE")
         raise
     except BaseException as error:
-        lineage.end("ABORT" if isinstance(error, KeyboardInterrupt) else "FAIL", outcome.told(error)[0])
+        lineage.end("ABORT" if isinstance(error, KeyboardInterrupt) else "FAIL", outcome.describe_error(error)[0])
         raise
     lineage.end("COMPLETE")

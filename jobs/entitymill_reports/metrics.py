@@ -90,7 +90,7 @@ def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
     try:
         yield known
     except BaseException as error:
-        known.exit_code = outcome.told(error)[1]
+        known.exit_code = outcome.describe_error(error)[1]
         if wanted:
             # An interrupted run has no time to ask Spark.
             _write(settings, known, totals=isinstance(error, Exception))
@@ -123,11 +123,11 @@ def read_totals(tables: Tables) -> Totals | None:
     """Sums over the table `runs`, in two queries; none where there is no such table."""
     from pyspark.sql import functions as F  # noqa: PLC0415  # Spark, which --help needs not
 
-    from entitymill.tables.runs import only_jobs  # noqa: PLC0415
+    from entitymill.tables.runs import exclude_maintenance  # noqa: PLC0415
 
     if not tables.exists("runs"):
         return None
-    runs = only_jobs(tables.read("runs")).where("status <> 'running'")
+    runs = exclude_maintenance(tables.read("runs")).where("status <> 'running'")
     sums = [F.sum(name).alias(name) for name in ("documents", "sentences", "rejects")]
     each = (
         runs.groupBy("status")

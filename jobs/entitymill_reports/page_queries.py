@@ -17,7 +17,7 @@ from entitymill.settings import Settings
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.sql_text import quote_part
 from entitymill.tables import Tables, table_setup
-from entitymill.tables.runs import IDLE, only_jobs
+from entitymill.tables.runs import IDLE, exclude_maintenance
 from entitymill_reports import page_figures, page_sentences
 from entitymill_reports.page_figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 
@@ -93,9 +93,9 @@ def check_there(tables: Tables) -> None:
     Raises:
         OutputError: there are none, or they are not ours.
     """
-    if not (tables.complete() and tables.exists("runs")):
+    if not (tables.is_complete() and tables.exists("runs")):
         raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
-    table_setup.check_ours(tables)
+    table_setup.check_tables(tables)
 
 
 def subject(runs: Iterable[Run], run_id: str | None) -> Run | None:
@@ -105,7 +105,7 @@ def subject(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _rows(tables: Tables) -> list[Row]:
-    runs = only_jobs(tables.read("runs"))
+    runs = exclude_maintenance(tables.read("runs"))
     return runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(RUNS).collect()
 
 
@@ -196,7 +196,7 @@ def _lengths(entities: DataFrame, mentions: int) -> page_figures.Lengths:
 
 
 def _rejects(tables: Tables) -> tuple[page_figures.Reject, ...]:
-    if not tables.exists("rejects") or tables.empty("rejects"):
+    if not tables.exists("rejects") or tables.is_empty("rejects"):
         return ()
     key, by_chance = F.col("doc_id"), F.xxhash64("doc_id")
     # Four ids that take no more memory for more rows.

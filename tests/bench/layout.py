@@ -28,7 +28,7 @@ SHARES = {"entities": (0.5, 0.25, 0.15, 0.10), "documents": (1.0,)}
 """Of the partitions by label."""
 ACTION_BYTES = {"add": 900, "remove": 450}
 """In a commit's JSON, with statistics and a deletion vector's address."""
-DEAD = float(layout.CONFS["spark.databricks.delta.optimize.maxDeletedRowsRatio"])
+DEAD = float(layout.WRITE_CONFS["spark.databricks.delta.optimize.maxDeletedRowsRatio"])
 VECTOR_BYTES_PER_ROW = 3.0
 HOT_DAYS = 0.03
 """Of a table by days, the newest part: nine changes of ten are there."""
@@ -117,7 +117,7 @@ class Table:
         return sum(float(part.rows.sum()) for part in self.parts) * self.bytes
 
     def compact(self, night: Night) -> None:
-        """As maintenance.join_small_files, and Delta's OPTIMIZE."""
+        """As maintenance.compact_small_files, and Delta's OPTIMIZE."""
         small = min(TARGET / maintenance.SMALL_SHARE, self.size() / len(self.parts) / maintenance.SMALL_PART)
         if self.files() <= maintenance.MOST_FILES or self.size() > self.files() * small:
             return

@@ -212,7 +212,7 @@ def heartbeat(spark: SparkSession, name: str, seconds: float = 60) -> Heartbeat:
 def is_alone(own: Heartbeat) -> bool:
     """Put a heartbeat, and look for others; withdraw it where there are some."""
     own.beat({})
-    if not own.others():
+    if not own.read_other_runs():
         return True
     own.stop()
     return False

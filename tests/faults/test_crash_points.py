@@ -79,7 +79,7 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """All other runs are known to be dead: only this test's own are there, one after the other."""
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(table_setup, "CREATION_SECONDS", 0.05)
-    monkeypatch.setattr(Heartbeat, "others", lambda _: [])
+    monkeypatch.setattr(Heartbeat, "read_other_runs", lambda _: [])
 
 
 @dataclass

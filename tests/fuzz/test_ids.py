@@ -12,7 +12,7 @@ from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import override_conf
 from entitymill.spark.sql_text import quote_literal, quote_part, type_to_sql
-from entitymill.tables.layout import CONFS
+from entitymill.tables.layout import WRITE_CONFS
 from fuzzing import attempt, report, tries
 from stages.conftest import Writing, tables_at
 
@@ -28,7 +28,10 @@ def odd_id(draw: random.Random) -> str:
 
 
 def test_any_id_is_one_document_in_small_and_in_large_units(spark: SparkSession, tmp_path: Path) -> None:
-    with attempt("ids", 0) as draw, override_conf(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
+    with (
+        attempt("ids", 0) as draw,
+        override_conf(spark, {**WRITE_CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}),
+    ):
         ids = sorted({odd_id(draw) for _ in range(tries(200, 5000))})
         writing = Writing(tables_at(spark, tmp_path))
         writing.publish(*((one, "Anna Berlin") for one in ids), known=False)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.tables.masked_texts import masked
+from entitymill.tables.masked_texts import mask_text
 from fuzzing import attempt, report, tries
 from mean import GROUPS, fuzzed
 from nasty import PHRASES, SAMPLE
@@ -45,7 +45,7 @@ def test_every_mention_of_an_odd_text_is_its_text(tagger: Tagger) -> None:
             for text, of_it in zip(every, found.mentions.to_pylist(), strict=True):
                 spans = [(one["begin"], one["end"], one["label"]) for one in of_it]
                 assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
-                assert len(masked(text, spans, "*")) == len(text)
+                assert len(mask_text(text, spans, "*")) == len(text)
                 mentions += len(spans)
         texts += len(every)
     assert mentions > 6.33 * texts

@@ -14,7 +14,7 @@ from entitymill.errors import SettingsError
 from entitymill.run import outcome
 from entitymill.settings import bounded_yaml, known_keys, load, secret_masking
 from entitymill.spark import sql_text
-from entitymill.tables.masked_texts import masked
+from entitymill.tables.masked_texts import mask_text
 from fuzzing import attempt, report, tries
 from unit.test_secret_masking import CONF, MINIMAL, PASSWORDS, SCHEMES, TAILS
 
@@ -134,11 +134,12 @@ def test_no_text_of_a_document_chooses_an_exit_code_or_reaches_a_message() -> No
         with attempt("messages", number) as draw:
             text = "".join(draw.choices(QUOTED, k=draw.randint(1, 4)))
             said = f"{draw.choice(RAISED)} The value '{text}' of the type \"STRING\" cannot be cast.\n\tat x(y.scala:1)\n"
-            known = outcome.known(RuntimeError(said))
+            known = outcome.classify_error(RuntimeError(said))
             assert (known.exit_code, SECRET in str(known)) == (1, False), said
             kind = draw.choice(kinds)
             own = f"{kind.__module__}.{kind.__name__}: {errors.sign_error(kind('this is ours'), errors.SIGNATURE)}\n"
-            assert outcome.told(RuntimeError(f"{TASK}PythonException: {own}{said}")) == ("this is ours", kind.exit_code)
+            error = RuntimeError(f"{TASK}PythonException: {own}{said}")
+            assert outcome.describe_error(error) == ("this is ours", kind.exit_code)
     report("messages", messages=count)
 
 
@@ -151,8 +152,8 @@ def test_overlapping_spans_leave_no_character_of_a_mention() -> None:
             spans = [(begin, end, "L") for begin, end in edges]
             inside = {at for begin, end in edges for at in range(begin, end)}
             kept = "".join("\1" if at in inside else one for at, one in enumerate(text))
-            assert masked(text, spans, "\1") == kept
-            words = masked(text, spans, "<{label}>")
+            assert mask_text(text, spans, "\1") == kept
+            words = mask_text(text, spans, "<{label}>")
             assert words.replace("<L>", "") == kept.replace("\1", "")
     report("spans", texts=count)
 

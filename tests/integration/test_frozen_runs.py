@@ -22,7 +22,7 @@ from entitymill.source import changes
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
-from entitymill.tables.layout import write_confs
+from entitymill.tables.layout import build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.unit_tables import UnitTable
 
@@ -47,7 +47,7 @@ def assert_lost(result: Summary | BaseException | None) -> None:
     [
         (Publisher, "publish", 2, UNITS_OF_3),
         (table_rows, "documents", 1, "limits.unit_rows=100"),
-        (maintenance, "join_small_files", 1, "limits.unit_rows=100"),
+        (maintenance, "compact_small_files", 1, "limits.unit_rows=100"),
     ],
     ids=["between units", "between the commits of a unit", "after the last unit"],
 )
@@ -222,7 +222,7 @@ def test_readers_see_published_documents_while_a_later_run_repairs(world: World)
     world.put({"d00": "Changed Once text", "x1": "Half One text"})
     run_until_death(world, "documents")
     places = {name: str(world.output / name) for name in ("entities", "documents")}
-    with open_private_session(world.spark, "UTC", write_confs(world.settings().output)) as own:
+    with open_private_session(world.spark, "UTC", build_write_confs(world.settings().output)) as own:
         maintenance.purge(Tables(own, world.settings().output), world.settings())
     since = {name: DeltaTable(place).version() for name, place in places.items()}
     world.run(UNITS_OF_3)

@@ -22,16 +22,16 @@ def test_a_source_rewritten_during_a_run_is_read_at_one_version(
     """After the run has counted what there is to do, and before it reads the texts: it reads the source twice."""
     source = Source(job)
     source.append({"d8": POOL[14]})
-    before, cut = dict(source.rows), units.cut
+    before, cut = dict(source.rows), units.split_work
 
-    def rewriting(*arguments: Any) -> Iterator[units.Piece]:
+    def rewriting(*arguments: Any) -> Iterator[units.PlannedUnit]:
         source.table.optimize().executeCompaction()
         source.delete("d0", "d4")
         source.overwrite({"d0": POOL[16], "d9": POOL[17]})
         yield from cut(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(units, "cut", rewriting)
+        patched.setattr(units, "split_work", rewriting)
         assert job.run(*source.options(), "limits.unit_rows=4").units_done == 2
     assert source.rows != before
     truth.check(job.output, before)

@@ -99,7 +99,7 @@ def test_odd_ids_are_replaced_and_removed_under_hostile_settings(
     world.put({key: f"New{at} {text}" for at, (key, text) in enumerate(world.rows.items())})
     world.run(spark=hostile)  # by conditions that name the ids
     world.check()
-    monkeypatch.setattr(publisher, "FEW", 0)
+    monkeypatch.setattr(publisher, "MAX_LISTED_IDS", 0)
     world.put({key: f"Newer {text}" for key, text in world.rows.items()})
     world.delete("A")
     assert world.run(spark=hostile).mode == "feed"  # by MERGE between the ends of a range
@@ -205,8 +205,8 @@ def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, 
         other.start()
         other.join()
 
-    monkeypatch.setattr(publisher, "FEW", 0)
-    hook(monkeypatch, Tables, "exchange", meanwhile)
+    monkeypatch.setattr(publisher, "MAX_LISTED_IDS", 0)
+    hook(monkeypatch, Tables, "replace_documents", meanwhile)
     world.put({"d00": "Changed Once text"})
     world.run()
     world.check()
@@ -245,7 +245,7 @@ def run_on_a_busy_cluster(directory: Path) -> None:
         queue.start()
         while queue.is_alive():
             rival.beat({})
-            looks.append(bool(rival.others()))
+            looks.append(bool(rival.read_other_runs()))
             time.sleep(0.2)
         rival.stop()
 

@@ -76,14 +76,14 @@ def test_a_view_that_shows_a_document_twice_for_a_while(
     tables = f"TABLE delta.`{one.path}` UNION ALL TABLE delta.`{other}`"
     spark.sql(f"CREATE OR REPLACE VIEW both_texts AS {tables}")
     options = ("source.format=table", "source.path=both_texts")
-    spread = units.spread
+    spread = units.repartition_unit
 
     def in_both(*arguments: Any, **named: Any) -> Any:
         one.writer(one.frame({key: BASE[key] for key in ("d0", "d1")}), "append").save(other)
         return spread(*arguments, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(units, "spread", in_both)
+        patched.setattr(units, "repartition_unit", in_both)
         job.run(*options)
     assert spark.read.table("both_texts").count() == len(BASE) + 2
     truth.check(job.output, BASE)

@@ -11,7 +11,7 @@ import poison_stub
 from entitymill.errors import RejectedError
 from entitymill.run.failed_documents import AGAIN, STAGE
 from entitymill.run.summary import Summary
-from entitymill.tables.publisher import Counted
+from entitymill.tables.publisher import UnitCounts
 from entitymill.workers.openvino import FACTORY
 
 from .conftest import Job
@@ -113,15 +113,15 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
     """Else it would be published as one without mentions, and never be looked at again."""
     marker = job.directory / "now"
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
-    count = Summary.count
+    count = Summary.count_unit
 
-    def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> Counted:
+    def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> UnitCounts:
         found = count(summary, recognised, names=names)
         recognised.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()
         return found
 
-    monkeypatch.setattr(Summary, "count", then_loses_it)
+    monkeypatch.setattr(Summary, "count_unit", then_loses_it)
     with pytest.raises((PySparkException, Py4JJavaError), match="failed that did not fail before"):
         job.run(*LIMITS)
     assert marker.exists()

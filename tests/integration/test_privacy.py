@@ -15,9 +15,9 @@ from pyspark.sql import SparkSession
 
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError, SourceError
-from entitymill.run.erasure import erase, look
+from entitymill.run.erasure import erase, find_documents
 from entitymill.tables import Tables, table_rows
-from entitymill.tables.masked_texts import masked
+from entitymill.tables.masked_texts import mask_text
 from entitymill.tables.privacy import redact
 from entitymill.tables.run_messages import ERASED_CONDITION
 from entitymill.tables.runs import Runs
@@ -58,8 +58,8 @@ def test_masking_takes_out_the_spans_and_nothing_else(text: str, data: st.DataOb
     edges = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
     spans = [(begin, end, "PER") for begin, end in zip(edges[::2], edges[1::2], strict=False)]
     kept = [text[end:begin] for end, begin in zip([0, *(s[1] for s in spans)], [*(s[0] for s in spans), None], strict=True)]
-    assert masked(text, spans[::-1], "<{label}>") == "<PER>".join(kept)
-    assert len(masked(text, spans, "X")) == len(text)
+    assert mask_text(text, spans[::-1], "<{label}>") == "<PER>".join(kept)
+    assert len(mask_text(text, spans, "X")) == len(text)
 
 
 def test_texts_are_redacted(filled: Job) -> None:
@@ -156,8 +156,8 @@ def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
 
 def test_ids_that_are_nowhere_change_nothing(filled: Job) -> None:
     before = versions(filled)
-    found = look(filled.spark, loaded(filled, ADOPTED), ["typo"])
-    assert found.nothing and found.in_old_files is False
+    found = find_documents(filled.spark, loaded(filled, ADOPTED), ["typo"])
+    assert found.empty and found.in_old_files is False
     assert set(erase(filled.spark, loaded(filled, ADOPTED), ["typo"]).values()) == {0}
     assert versions(filled) == before
     assert not (filled.output / "erasures").exists()
@@ -167,11 +167,11 @@ def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job)
     """As when the nightly run comes between the deletion in the source and the erasure."""
     assert without(filled, "b").run(ADOPTED).removed == 1
     assert on_disk(filled.output, "Barack")
-    found = look(filled.spark, loaded(filled, ADOPTED), ["b"])
-    assert (found.totals()["documents"], found.in_old_files, found.nothing) == (0, True, False)
+    found = find_documents(filled.spark, loaded(filled, ADOPTED), ["b"])
+    assert (found.totals()["documents"], found.in_old_files, found.empty) == (0, True, False)
     assert set(erase(filled.spark, loaded(filled, ADOPTED), ["b"]).values()) == {0}
     assert not on_disk(filled.output, "Barack")
-    assert look(filled.spark, loaded(filled, ADOPTED), ["b"]).nothing
+    assert find_documents(filled.spark, loaded(filled, ADOPTED), ["b"]).empty
 
 
 def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
@@ -199,7 +199,7 @@ def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
     assert json.loads(rows["e2"]["settings"]) == {"source": {"path": "x", "where": ERASED_CONDITION}}
     held = on_disk(filled.output, "mrs jones'")
     assert {path.parent.name for path in held} <= {"_delta_log"}
-    assert look(filled.spark, loaded(filled, ADOPTED), ["mrs jones"]).nothing
+    assert find_documents(filled.spark, loaded(filled, ADOPTED), ["mrs jones"]).empty
     assert filled.spark.read.format("delta").load(f"{filled.output}/runs").count() == len(rows)
 
 
@@ -241,7 +241,7 @@ def test_a_label_that_the_model_does_not_know(main: Callable[..., tuple[int, str
     [("America's", "america"), ("Boys\u2019", "boys"), ("New\u00a0 York\n", "new york"), ("O'Neill", "o'neill"), ("'s", "")],
 )
 def test_mentions_group_by_what_they_name(job: Job, entity: str, normalized: str) -> None:
-    row = table_rows.normalized(job.spark.createDataFrame([(entity,)], "entity string")).collect()[0]
+    row = table_rows.add_normalized(job.spark.createDataFrame([(entity,)], "entity string")).collect()[0]
     assert row["entity_normalized"] == normalized
 
 

@@ -71,7 +71,7 @@ def test_a_thousand_commits_in_a_night_are_followed(world: World) -> None:
 def test_a_removed_document_is_published_with_the_unit_of_its_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the first unit's MERGE would look at all files."""
     for module in (publisher, steps):
-        monkeypatch.setattr(module, "FEW", 1)
+        monkeypatch.setattr(module, "MAX_LISTED_IDS", 1)
     world.create(make_texts(12)).run("limits.unit_rows=4")
     before = world.history("documents")[0]["version"]
     world.put({key: f"Newer {text}" for key, text in world.rows.items()})

@@ -30,8 +30,8 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     place = job.output / "sized"
     # Hashes do not compress: as large in a file as on their way there. Split by what each task sends, so of many tasks.
     rows = spark.range(0, 400_000, 1, 16).select(key, label)
-    with override_conf(spark, layout.write_confs(tables.settings)):
-        tables.sized(rows, by="label").write.partitionBy("label").parquet(str(place))
+    with override_conf(spark, layout.build_write_confs(tables.settings)):
+        tables.fit_file_size(rows, by="label").write.partitionBy("label").parquet(str(place))
     files = {name: list((place / f"label={name}").glob("*.parquet")) for name in ("LOC", "PER")}
     sizes = {name: [path.stat().st_size for path in paths] for name, paths in files.items()}
     assert len(sizes["LOC"]) == 1

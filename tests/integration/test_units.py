@@ -148,7 +148,7 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     sampled = None
     seen: list[str] = []
     table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
-    for piece in units.cut(found, limits, table.write):
+    for piece in units.split_work(found, limits, table.write):
         sampled = sampled or read.value
         ids = [row.doc_id for row in piece.documents.collect()]
         assert (len(ids), len(piece.documents.inputFiles()), piece.known, piece.removed) == (piece.rows, 1, False, None)
@@ -172,7 +172,7 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     )  # fmt: skip
     table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     last, rows, gone = "", 0, 0
-    for piece in units.cut(found, LimitSettings(unit_rows=30), table.write):
+    for piece in units.split_work(found, LimitSettings(unit_rows=30), table.write):
         done = sorted(row.doc_id for row in piece.documents.collect())
         out = sorted(row.doc_id for row in piece.removed.collect()) if piece.removed is not None else []
         assert min([*done, *out]) > last

@@ -18,8 +18,8 @@ from entitymill.source.reader import Source
 from entitymill.spark.session import override_conf
 from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import Commits
-from entitymill.tables.layout import CONFS
-from entitymill.tables.publisher import Counted, Publisher, Unit
+from entitymill.tables.layout import WRITE_CONFS
+from entitymill.tables.publisher import Publisher, Unit, UnitCounts
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}
@@ -29,7 +29,7 @@ SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMEN
 @pytest.fixture(autouse=True, scope="module")
 def small(spark: SparkSession) -> Iterator[None]:
     """Of frames of ten rows."""
-    with override_conf(spark, {**CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
+    with override_conf(spark, {**WRITE_CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
         yield
 
 
@@ -79,7 +79,7 @@ class Writing:
         publisher = Publisher(self.tables, commits, self.stamp(), [], annotations=False)
         self.epoch += 1
         ids = [key for key, _ in rows]
-        counted = Counted(min(ids, default=None), max(ids, default=None), ids if few else None)
+        counted = UnitCounts(min(ids, default=None), max(ids, default=None), ids if few else None)
         gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
         publisher.publish(Unit(self.recognised(*rows), known, counted, gone))
 

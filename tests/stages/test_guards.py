@@ -20,7 +20,7 @@ from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.tables import Stamp, Tables, maintenance, table_setup
 from entitymill.tables.layout import PROPERTY
-from entitymill.tables.maintenance import OF_DOCUMENTS
+from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.runs import Record
 
 from .conftest import DAY, SCHEMAS, Writing, chosen, tables_at
@@ -106,8 +106,8 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
         shutil.rmtree(tmp_path / "out" / name)
     said = r"a table of .*/out is gone, .* run once without output\.replace_slice, over all slices"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
-        guards.check_tables_of_slices(tables, "tue")
-    guards.check_tables_of_slices(tables, None)
+        guards.check_slice_tables(tables, "tue")
+    guards.check_slice_tables(tables, None)
 
 
 @pytest.mark.parametrize(
@@ -126,24 +126,24 @@ def test_others_that_changed_rows_are_noticed(
 ) -> None:
     """Of two units, so that there is something to join."""
     tables = copied(sliced, tmp_path)
-    latest = Row(output_versions=maintenance.versions(tables, WRITTEN))
+    latest = Row(output_versions=maintenance.read_versions(tables, WRITTEN))
     for statement in statements:
-        tables.spark.sql(statement.format(**{name: tables.reference(name) for name in OF_DOCUMENTS}))
-    assert guards.only_we_wrote(tables, latest) == only_we
+        tables.spark.sql(statement.format(**{name: tables.sql_name(name) for name in DOCUMENT_TABLES}))
+    assert guards.is_unchanged_since(tables, latest) == only_we
 
 
 def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables, tmp_path: Path) -> None:
     """From a backup of before the last run: its version is a smaller one."""
     tables = copied(sliced, tmp_path)
-    present = maintenance.versions(tables, WRITTEN)
-    assert guards.only_we_wrote(tables, Row(output_versions=present))
-    assert not guards.only_we_wrote(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
-    assert not guards.only_we_wrote(tables, None)
-    assert not guards.only_we_wrote(tables, Row(output_versions=None))
+    present = maintenance.read_versions(tables, WRITTEN)
+    assert guards.is_unchanged_since(tables, Row(output_versions=present))
+    assert not guards.is_unchanged_since(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
+    assert not guards.is_unchanged_since(tables, None)
+    assert not guards.is_unchanged_since(tables, Row(output_versions=None))
     without = {name: version for name, version in present.items() if name != "rejects"}
-    assert not guards.only_we_wrote(tables, Row(output_versions=without)), "an older run created it meanwhile"
+    assert not guards.is_unchanged_since(tables, Row(output_versions=without)), "an older run created it meanwhile"
     shutil.rmtree(tmp_path / "out" / "rejects")
-    assert not guards.only_we_wrote(tables, Row(output_versions=present))
+    assert not guards.is_unchanged_since(tables, Row(output_versions=present))
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     last = Row(**{"status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
     summary, stamp = Summary("r2", DAY, scope="s"), Stamp("r2", DAY, "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
-    assert guards.same_job(Record(last=last, latest=last), summary, stamp, source) == same
-    assert not guards.same_job(Record(), summary, stamp, source)
+    assert guards.is_same_job(Record(last=last, latest=last), summary, stamp, source) == same
+    assert not guards.is_same_job(Record(), summary, stamp, source)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
 ) -> None:
     row = {
         "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
-        "source_committed": 7, "rejects": 0, "output_versions": maintenance.versions(ten, WRITTEN),
+        "source_committed": 7, "rejects": 0, "output_versions": maintenance.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = Row(**{**row, **changed})
     stamp = replace(Stamp("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
     record = Record(last=last, latest=last)
-    assert guards.nothing_new(record, ten, Summary("r2", DAY, scope="s"), stamp, source_of()) == nothing
+    assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), stamp, source_of()) == nothing
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
 )
 def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, version: str | None, found: str) -> None:
     tables = copied(sliced, tmp_path)
-    table_setup.check_ours(tables)
+    table_setup.check_tables(tables)
     change = f"SET TBLPROPERTIES ('{PROPERTY}' = '{version}')" if version else f"UNSET TBLPROPERTIES ('{PROPERTY}')"
-    tables.spark.sql(f"ALTER TABLE {tables.reference('entities')} {change}")
+    tables.spark.sql(f"ALTER TABLE {tables.sql_name('entities')} {change}")
     tables.forget()
     with pytest.raises(OutputError, match=f"out/entities exists and {found}; choose another output"):
-        table_setup.check_ours(tables)
+        table_setup.check_tables(tables)

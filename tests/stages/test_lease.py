@@ -78,14 +78,14 @@ def take_and_end(tables: Tables, name: str) -> Lease:
 
 def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
     with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}) as one:
-        one.commits.prepared = True
+        one.commits.earlier_runs_settled = True
         with pytest.raises(OutputError, match=r"run one \(on .*\) writes .*/out; run again when it is done"):
             Lease(tables, AT_ONCE, "two").__enter__()
         assert statuses(tables) == [("one", "running")]
         assert [file.name for file in beating(tables)] == ["one"]
     two = take_and_end(tables, "two")
-    assert two.before.last is not None
-    assert (two.before.last["run_id"], two.before.settled) == ("one", True)
+    assert two.earlier_runs.last is not None
+    assert (two.earlier_runs.last["run_id"], two.earlier_runs.settled) == ("one", True)
     assert two.epoch > one.epoch
     assert statuses(tables) == [("one", "done"), ("two", "done")]
     assert beating(tables) == []
@@ -94,7 +94,7 @@ def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
 def test_a_run_that_ends_before_it_settled_leaves_that_to_the_next_one(tables: Tables) -> None:
     """It began no change of its own; but what an earlier run left half done is still there."""
     take_and_end(tables, "early")
-    assert not take_and_end(tables, "next").before.settled
+    assert not take_and_end(tables, "next").earlier_runs.settled
 
 
 def test_epochs_grow_and_a_failed_run_is_recorded(tables: Tables) -> None:
@@ -125,8 +125,8 @@ def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tabl
     frozen = freeze(tables, "frozen")
     following = take_and_end(tables, "next")
     assert following.epoch > frozen.epoch
-    assert following.before.latest is not None
-    assert (following.before.latest["run_id"], following.before.settled) == ("frozen", False)
+    assert following.earlier_runs.latest is not None
+    assert (following.earlier_runs.latest["run_id"], following.earlier_runs.settled) == ("frozen", False)
     assert statuses(tables) == [("frozen", "died"), ("next", "done")]
     with pytest.raises(OutputError, match="run next took over"):
         frozen.check_now()
@@ -142,11 +142,11 @@ def test_an_end_that_delta_skipped_is_an_error(tables: Tables) -> None:
 
 def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables: Tables) -> None:
     take_and_end(tables, "first")
-    seen = Runs(tables).look()
+    seen = Runs(tables).read_record()
     between = take_and_end(tables, "between")
     with Lease(tables, LimitSettings(wait_seconds=60), "last", seen=seen) as held:
-        assert held.before.latest is not None
-        assert held.before.latest["run_id"] == "between"
+        assert held.earlier_runs.latest is not None
+        assert held.earlier_runs.latest["run_id"] == "between"
         assert held.epoch > between.epoch
 
 
@@ -229,7 +229,7 @@ def test_of_runs_that_start_at_once_one_has_it(spark: SparkSession, tmp_path: Pa
 
 def test_of_two_runs_with_one_epoch_delta_takes_one(tables: Tables) -> None:
     """Each of two that do not see each other's sign of life, in one second."""
-    found = Runs(tables).look()
+    found = Runs(tables).read_record()
     one, two = (Lease(tables, AT_ONCE, name) for name in ("one", "two"))
     assert one._begin(found, 7)
     assert not two._begin(found, 7)
@@ -238,7 +238,7 @@ def test_of_two_runs_with_one_epoch_delta_takes_one(tables: Tables) -> None:
 
 def test_commits_of_a_run_that_broke_off_come_too_late(tables: Tables) -> None:
     """A cell of a notebook was stopped: the lease is given back, and the last statement goes on."""
-    table_setup.create(tables, "rejects", schemas.REJECTS)
+    table_setup.create_table(tables, "rejects", schemas.REJECTS)
 
     def broken_off() -> None:
         with Lease(tables, AT_ONCE, "stopped") as held:
@@ -276,7 +276,7 @@ def test_an_outdated_heartbeat_is_deleted_whatever_its_clock(tables: Tables, lef
     os.utime(file, (time.time() - left, time.time() - left))
     own = Heartbeat(tables, "own", 120)
     own.beat({"run_id": "own"})
-    assert [row["run_id"] for row in own.others()] == alive
+    assert [row["run_id"] for row in own.read_other_runs()] == alive
     assert [path.name for path in beating(tables)] == sorted([*alive, "own"])
     own.stop()
 
@@ -285,16 +285,16 @@ def test_a_heartbeat_that_is_just_being_written_counts(tables: Tables) -> None:
     own = Heartbeat(tables, "own", 120)
     own.beat({"run_id": "own"})
     (beating(tables)[0].parent / "other").write_text('{"run_id": "ot')
-    assert own.others() == [{}]
+    assert own.read_other_runs() == [{}]
     with pytest.raises(OutputError, match="another run that just began writes"):
         Lease(tables, AT_ONCE, "next").__enter__()
-    found: dict[str, dict[str, Any]] = heartbeats.latest(tables)
+    found: dict[str, dict[str, Any]] = heartbeats.read_all(tables)
     assert found == {"own": {"run_id": "own"}, "other": {}}
 
 
 def test_processes_are_named_by_their_host() -> None:
     row = {"run_id": "a", "process": json.dumps({"host": "here", "pid": 1})}
-    assert lease._name(row) == "run a (on here)"
+    assert lease._describe_run(row) == "run a (on here)"
     named = "run a (on an unknown host, its lease lasts until 2026-11-26 00:00:00)"
-    assert lease._name({"run_id": "a", "until": DAY}) == named
-    assert lease._name({}) == ""
+    assert lease._describe_run({"run_id": "a", "until": DAY}) == named
+    assert lease._describe_run({}) == ""

@@ -80,11 +80,11 @@ def test_an_export_has_the_rows_and_columns_of_the_delta_table(writing: Writing)
 
 def test_an_export_is_outdated_once_the_delta_table_has_a_newer_version(writing: Writing) -> None:
     tables = writing.tables
-    assert parquet_export.current(tables)
+    assert parquet_export.is_current(tables)
     writing.publish(("d1", "Bob Cairo x"), known=True, removed=("d2",))
-    assert not parquet_export.current(tables)
+    assert not parquet_export.is_current(tables)
     parquet_export.export(tables, 2, agree)
-    assert parquet_export.current(tables)
+    assert parquet_export.is_current(tables)
     assert exported(tables) == of_delta(tables)
     assert marker(tables) == {"epoch": 2, "version": tables.version("entities")}
     assert names(tables) == TABLES
@@ -94,7 +94,7 @@ def test_nothing_is_left_of_labels_that_are_found_no_more(writing: Writing) -> N
     tables = writing.tables
     writing.publish(known=True, removed=tuple(key for key, _ in SIX))
     parquet_export.export(tables, 2, agree)
-    assert parquet_export.current(tables)
+    assert parquet_export.is_current(tables)
     assert not list((root(tables) / "entities").glob("label=*"))
 
 
@@ -121,9 +121,9 @@ def test_a_swap_that_died_is_undone_and_done_again(writing: Writing, monkeypatch
             parquet_export.export(tables, 2, agree)
     assert (root(tables) / "entities").exists() == (renames == 0)
 
-    parquet_export.recover(tables)
+    parquet_export.restore_previous(tables)
     assert exported(tables) == before
-    assert not parquet_export.current(tables)
+    assert not parquet_export.is_current(tables)
     parquet_export.export(tables, 3, agree)
     assert exported(tables) == of_delta(tables)
     assert names(tables) == TABLES
@@ -144,8 +144,8 @@ def test_a_swap_that_died_after_both_renames_is_whole(writing: Writing, monkeypa
         patched.setattr(storage, "rename", dies)
         with pytest.raises(Died):
             parquet_export.export(tables, 2, agree)
-    parquet_export.recover(tables)
-    assert parquet_export.current(tables)
+    parquet_export.restore_previous(tables)
+    assert parquet_export.is_current(tables)
     assert exported(tables) == of_delta(tables)
     writing.publish(("d1", "Cleo Delhi x"), known=True)
     parquet_export.export(tables, 3, agree)
@@ -172,7 +172,7 @@ def test_an_older_epochs_export_does_not_stay(writing: Writing, monkeypatch: pyt
     with pytest.raises(OutputError, match="took over"):
         parquet_export.export(tables, 2, next_run_comes)
     assert marker(tables)["epoch"] == 3
-    assert parquet_export.current(tables)
+    assert parquet_export.is_current(tables)
     assert exported(tables) == of_delta(tables)
 
 
@@ -194,4 +194,4 @@ def test_what_this_program_did_not_write_is_not_replaced(spark: SparkSession, tm
     place.mkdir(parents=True)
     (place / "mine.parquet").write_bytes(b"mine")
     with pytest.raises(OutputError, match="was not written by this program as a Parquet export"):
-        table_setup.check_ours(tables)
+        table_setup.check_tables(tables)

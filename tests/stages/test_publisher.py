@@ -14,7 +14,7 @@ from entitymill import schemas
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables, publisher, recovery
 from entitymill.tables.commits import Commits
-from entitymill.tables.publisher import Counted, Publisher, Unit
+from entitymill.tables.publisher import Publisher, Unit, UnitCounts
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, SCHEMAS, Writing, tables_at
@@ -42,7 +42,7 @@ def writing(spark: SparkSession, with_first: Path, tmp_path: Path) -> Writing:
 
 @pytest.mark.parametrize("few", [1000, 0], ids=["by name", "by a merge"])
 def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
-    monkeypatch.setattr(publisher, "FEW", few)
+    monkeypatch.setattr(publisher, "MAX_LISTED_IDS", few)
     writing.publish(("a", "Ada Essen x"), ("d", "Dora Fulda x"), known=True, removed=(ODD,))
     assert writing.held() == ({"a": ["Ada", "Essen"], "b": ["Bob", "Cairo"], "d": ["Dora", "Fulda"]}, ["a", "b", "d"])
     operations = [row["operation"] for row in writing.tables.history("documents").orderBy("version").collect()]
@@ -53,7 +53,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
     if not few:
-        assert Summary("run", DAY).count(writing.recognised(), names=True) == Counted()
+        assert Summary("run", DAY).count_unit(writing.recognised(), names=True) == UnitCounts()
     writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])
 
@@ -83,7 +83,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
     rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
-    publisher.publish(Unit(rows.withColumns(none), False, Counted("a", "b", ["a", "b"])))
+    publisher.publish(Unit(rows.withColumns(none), False, UnitCounts("a", "b", ["a", "b"])))
     publisher.remove(tables.spark.createDataFrame([("a",)], "doc_id string"))
     for name in ("entities", "annotations", "documents"):
         assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}

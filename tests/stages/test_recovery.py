@@ -14,7 +14,7 @@ from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import Tables, recovery
 from entitymill.tables.commits import Commits
-from entitymill.tables.publisher import Counted, Publisher, Unit
+from entitymill.tables.publisher import Publisher, Unit, UnitCounts
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, SCHEMAS, Writing, tables_at
@@ -74,7 +74,7 @@ def publish_half(writing: Writing, *rows: tuple[str, str], removed: tuple[str, .
 
 
 def unsound(tables: Tables) -> FOUND:
-    rows = recovery.unsound_documents(tables).collect()
+    rows = recovery.find_unsound_documents(tables).collect()
     found = {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows}
     assert len(found) == len(rows), "each once"
     return found
@@ -119,14 +119,14 @@ def test_a_half_appended_unit_is_found(writing: Writing) -> None:
     ids=["too few", "too many", "of two runs", "of another run", "unknown", "marked before"],
 )
 def test_a_document_must_have_the_mentions_that_its_row_names(writing: Writing, statement: str, *, found: bool) -> None:
-    names = {name: writing.tables.reference(name) for name in ("entities", "documents")}
+    names = {name: writing.tables.sql_name(name) for name in ("entities", "documents")}
     writing.tables.spark.sql(statement.format(**names))
     assert list(unsound(writing.tables)) == ["d1"] * found
 
 
 def test_without_mentions_nothing_is_wrong(writing: Writing) -> None:
     """A blank document that changes has none before, and none after."""
-    names = {name: writing.tables.reference(name) for name in ("entities", "documents")}
+    names = {name: writing.tables.sql_name(name) for name in ("entities", "documents")}
     writing.tables.spark.sql("UPDATE {documents} SET status = 'blank', entities = 0 WHERE doc_id = 'd1'".format(**names))
     writing.tables.spark.sql("DELETE FROM {entities} WHERE doc_id = 'd1'".format(**names))
     assert unsound(writing.tables) == {}
@@ -151,7 +151,7 @@ class Annotated:
         if annotations:
             frame = frame.withColumns({field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS})
         ids = [key for key, _ in rows]
-        publisher.publish(Unit(frame, known, Counted(min(ids), max(ids), ids)))
+        publisher.publish(Unit(frame, known, UnitCounts(min(ids), max(ids), ids)))
 
 
 def test_annotations_must_be_of_the_run_that_documents_names(
@@ -204,7 +204,7 @@ def test_settling_marks_what_is_unsound_and_keeps_what_is_published(writing: Wri
 def test_a_plan_sees_the_documents_as_settled_and_writes_nothing(writing: Writing) -> None:
     publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"))
     before = versions(writing.tables)
-    known = {row["doc_id"]: row["status"] for row in recovery.documents_as_settled(writing.tables).collect()}
+    known = {row["doc_id"]: row["status"] for row in recovery.read_settled_documents(writing.tables).collect()}
     assert known == {**{key: "done" for key, _ in TEN}, "d1": "pending", "new": "pending"}
     assert versions(writing.tables) == before
 
@@ -219,7 +219,7 @@ def test_settling_fences_every_table(writing: Writing) -> None:
         rows = writing.tables.read(name).count()
         one = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
         late.append(one, name)
-        delete = f"DELETE FROM {writing.tables.reference(name)}"
+        delete = f"DELETE FROM {writing.tables.sql_name(name)}"
         late.execute(name, lambda statement=delete: writing.tables.spark.sql(statement))  # type: ignore[misc]
         late.replace(one, name)
         assert writing.tables.read(name).count() == rows
@@ -230,7 +230,7 @@ def test_settling_fences_every_table(writing: Writing) -> None:
 def test_a_change_that_did_not_end_leaves_the_run_unsettled(writing: Writing) -> None:
     commits = Commits(writing.tables, "run 2", 2)
     assert not commits.settled, "nobody has looked at the tables yet"
-    commits.prepared = True
+    commits.earlier_runs_settled = True
     assert commits.settled
 
     def dies() -> None:

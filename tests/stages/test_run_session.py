@@ -67,7 +67,7 @@ def test_expressions_in_a_string_are_read_by_the_runs_session(caller: SparkSessi
     """Spark parses those of F.expr with the session that is active in the thread."""
     with open_private_session(caller, "UTC", {}) as own:
         rows = own.sql("SELECT 'New   York' AS entity")
-        assert table_rows.normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
+        assert table_rows.add_normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
 
 
 def test_views_and_functions_of_the_caller_are_there(spark: SparkSession) -> None:

@@ -22,19 +22,19 @@ def add(tables: Tables, number: int, **values: object) -> None:
 
 def test_an_output_is_of_the_source_whose_run_came_to_its_end(tables: Tables) -> None:
     runs = Runs(tables)
-    assert runs.look().owner is None
+    assert runs.read_record().owner is None
     runs.create()
     add(tables, 1, status="failed", source="/a")
-    assert runs.look().owner == "/a"
+    assert runs.read_record().owner == "/a"
     add(tables, 2, status="done", source="/a")
     add(tables, 3, status="failed", source="/b")
     add(tables, 4, status="done", mode="maintenance")
-    seen = runs.look()
+    seen = runs.read_record()
     assert seen.last is not None
     assert seen.latest is not None
     assert (seen.owner, seen.last["run_id"], seen.latest["run_id"], seen.epoch) == ("/a", "run 3", "run 4", 4)
     add(tables, 5, status="done", source="/b")
-    assert runs.look().owner == "/b"
+    assert runs.read_record().owner == "/b"
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,21 @@ def test_the_run_of_the_greatest_epoch_says_whether_the_tables_are_settled(
     Runs(tables).create()
     for number, row in enumerate(rows, 1):
         add(tables, number, **row)
-    assert Runs(tables).look().settled == settled
+    assert Runs(tables).read_record().settled == settled
 
 
 def test_full_runs_that_did_not_end_are_those_since_the_last_that_did(tables: Tables) -> None:
     Runs(tables).create()
-    assert Runs(tables).unfinished_full_runs("f1") == set()
+    assert Runs(tables).find_unfinished_full_runs("f1") == set()
     add(tables, 1, status="failed", mode="full", fingerprint="f1")
     add(tables, 2, status="done", mode="full", fingerprint="f1")
     add(tables, 3, status="died", mode="full", fingerprint="f1")
     add(tables, 4, status="stopped", mode="full", fingerprint="f2")
     add(tables, 5, status="done", mode="maintenance")
     add(tables, 6, status="failed", mode="full", fingerprint="f1")
-    assert Runs(tables).unfinished_full_runs("f1") == {"run 3", "run 6"}
+    assert Runs(tables).find_unfinished_full_runs("f1") == {"run 3", "run 6"}
     add(tables, 7, status="done", mode="compare", fingerprint="f1")
-    assert Runs(tables).unfinished_full_runs("f1") == set()
+    assert Runs(tables).find_unfinished_full_runs("f1") == set()
 
 
 @pytest.mark.parametrize("effective", [True, False])

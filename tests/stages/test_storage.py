@@ -50,7 +50,7 @@ def test_a_directory_that_is_missing_is_one(spark: SparkSession, tmp_path: Path)
 
 @pytest.mark.parametrize("scheme", ["", "file:", "file://"])
 def test_a_dry_run_takes_away_all_the_directories_that_it_made(spark: SparkSession, tmp_path: Path, scheme: str) -> None:
-    dry_runs._try_output(tables_at(spark, tmp_path, f"output.path={scheme}{tmp_path}/a/b/out"))
+    dry_runs._check_output(tables_at(spark, tmp_path, f"output.path={scheme}{tmp_path}/a/b/out"))
     assert not list(tmp_path.iterdir())
 
 
@@ -59,7 +59,7 @@ def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
     """Where the output is not there yet, another run may fill it meanwhile."""
-    output, check = tmp_path / "out", table_setup.check_place
+    output, check = tmp_path / "out", table_setup.check_writable
     file = output / "runs" / "part-0.parquet"
 
     def beside_another(of: Tables) -> None:
@@ -69,8 +69,8 @@ def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
             file.parent.mkdir()
             file.write_text("a row")
 
-    monkeypatch.setattr(table_setup, "check_place", beside_another)
-    dry_runs._try_output(tables)
+    monkeypatch.setattr(table_setup, "check_writable", beside_another)
+    dry_runs._check_output(tables)
     assert (output.exists(), file.exists()) == (filled, filled)
     storage.remove_empty(tables.spark, str(tmp_path / "never"))
 
@@ -81,7 +81,7 @@ def test_files_that_nobody_may_list_are_not_counted(tables: Tables, monkeypatch:
 
     Runs(tables).create()
     monkeypatch.setattr(storage, "list_files", refused)
-    assert maintenance.vacuum(tables, 24) == [maintenance.Done("runs", (0, 0.0, None), (0, 0.0, None))]
+    assert maintenance.vacuum(tables, 24) == [maintenance.TableChange("runs", (0, 0.0, None), (0, 0.0, None))]
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -94,7 +94,7 @@ def test_a_schema_is_made_where_it_is_missing_alone(
         spark.sql("CREATE SCHEMA lake_true")
     sql = Mock(side_effect=spark.sql)
     monkeypatch.setattr(SparkSession, "sql", sql)
-    table_setup.check_place(tables)
+    table_setup.check_writable(tables)
     assert (spark.catalog.databaseExists(f"lake_{there}"), sql.call_count) == (True, int(not there))
 
 

@@ -98,7 +98,7 @@ def test_too_many_small_files_are_joined(writing: Writing, monkeypatch: pytest.M
     for most, files in ((10, {"documents": 4, "entities": 8}), (3, {"documents": 1, "entities": 2})):
         monkeypatch.setattr(maintenance, "MOST_FILES", most)
         writing.tables.forget()
-        maintenance.join_small_files(writing.tables)
+        maintenance.compact_small_files(writing.tables)
         writing.tables.forget()
         found = {name: writing.tables.detail(name) for name in files}
         assert {name: row and row["numFiles"] for name, row in found.items()} == files

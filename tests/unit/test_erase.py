@@ -33,7 +33,7 @@ def erased(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         return found.totals()
 
     monkeypatch.setattr(command, "open_session", lambda *_: None)
-    monkeypatch.setattr(erasure, "look", lambda *_: FOUND)
+    monkeypatch.setattr(erasure, "find_documents", lambda *_: FOUND)
     monkeypatch.setattr(erasure, "erase", erase)
     return begun
 
@@ -105,7 +105,7 @@ def test_ids_that_are_nowhere(
     in_old_files: bool | None,
     said: str,
 ) -> None:
-    monkeypatch.setattr(erasure, "look", lambda *_: Findings({"documents": {}, "runs": {}}, in_old_files))
+    monkeypatch.setattr(erasure, "find_documents", lambda *_: Findings({"documents": {}, "runs": {}}, in_old_files))
     assert call(tmp_path, "--yes") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert erased == []
@@ -128,4 +128,4 @@ def test_ids_that_are_nowhere(
 )
 def test_ids_are_found_as_messages_write_them(doc_id: str, text: str | None, *, named: bool) -> None:
     finder = IdFinder([doc_id, "another"])
-    assert finder.find(text) == finder.among([text, None]).find(text) == ({doc_id} if named else set())
+    assert finder.find(text) == finder.narrow_to([text, None]).find(text) == ({doc_id} if named else set())

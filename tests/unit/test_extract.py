@@ -95,7 +95,7 @@ LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
 def test_what_workers_and_spark_raise_gets_its_exit_code(
     text: str, kind: type[errors.EntityMillError], message: str
 ) -> None:
-    known = outcome.known(RuntimeError(text))
+    known = outcome.classify_error(RuntimeError(text))
     assert type(known) is kind
     assert message in str(known)
     assert "secret document text" not in str(known)
@@ -199,7 +199,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
 def test_how_a_run_ended_is_written_for_programs(
     tmp_path: Path, error: BaseException | None, status: str, code: int
 ) -> None:
-    outcome.write(str(tmp_path / "result.json"), None, error, "a.log")
+    outcome.write_result(str(tmp_path / "result.json"), None, error, "a.log")
     told = json.loads((tmp_path / "result.json").read_text())
     assert (told["status"], told["exit_code"], told["log"]) == (status, code, "a.log")
     assert (told["error"] is None) == (error is None)
@@ -215,7 +215,7 @@ def test_progress_says_in_a_line_what_it_knows() -> None:
     summary = Summary("ab12", datetime(2026, 11, 26, tzinfo=timezone.utc))
     shown = Progress("lines")
     assert sentence(shown.facts(summary)) == "run ab12: preparation"
-    summary.wait("run x (host y, its lease lasts until 2026-11-26 03:00:00)")
+    summary.start_waiting("run x (host y, its lease lasts until 2026-11-26 03:00:00)")
     assert (
         sentence(shown.facts(summary)) == "run ab12: waiting for run x (host y, its lease lasts until 2026-11-26 03:00:00)"
     )
@@ -248,7 +248,7 @@ def test_numbers_of_options_are_above_zero(number: str, capsys: pytest.CaptureFi
 def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
     plan = Plan(1, 2, 3, 4, {}, 1, None, None)
     summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), plan=plan)
-    outcome.write(str(tmp_path / "result.json"), summary, None, None)
+    outcome.write_result(str(tmp_path / "result.json"), summary, None, None)
     assert json.loads((tmp_path / "result.json").read_text())["plan"]["new"] == 1
 
 

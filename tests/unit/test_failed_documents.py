@@ -8,7 +8,7 @@ import pytest
 
 from entitymill.errors import RejectedError
 from entitymill.run.failed_documents import Failures
-from entitymill.run.units import Piece
+from entitymill.run.units import PlannedUnit
 from entitymill.settings import load
 
 NONE: Any = None
@@ -20,7 +20,7 @@ def give_up(failed: int, before: int, rows: int) -> bool:
     ids = [f"d{i}" for i in range(failed)]
     failures = Failures(NONE, settings, NONE, NONE, set(ids[:before]))
     try:
-        failures.check(ids, Piece(NONE, None, known=False, rows=rows, chars=rows))
+        failures.check_ratio(ids, PlannedUnit(NONE, None, known=False, rows=rows, chars=rows))
     except RejectedError:
         return True
     return False

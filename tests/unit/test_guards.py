@@ -29,14 +29,14 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
     chosen = load(None, [f"source.path={MINE}", "output.path=/lake/out", f"output.adopt_source={adopts}"], {})
     said = r"/lake/out is of /lake/others, whose documents .* give /lake/texts an output of its own, or set output\.adopt_"
     with pytest.raises(SettingsError, match=said) if refused else nullcontext():
-        guards.check_source(chosen, before)
+        guards.check_owner(chosen, before)
 
 
 def test_a_secret_in_the_sources_address_is_told_to_nobody() -> None:
     chosen = load(None, ["source.path=s3a://me:hunter2@bucket/texts", "output.path=/lake/out"], {})
     here = chosen.dump_masked()["source"]["path"]
-    guards.check_source(chosen, here)  # as `runs` has it
+    guards.check_owner(chosen, here)  # as `runs` has it
     with pytest.raises(SettingsError) as refused:
-        guards.check_source(chosen, "/lake/others")
+        guards.check_owner(chosen, "/lake/others")
     assert here in str(refused.value)
     assert "hunter2" not in str(refused.value)

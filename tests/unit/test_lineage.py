@@ -84,7 +84,7 @@ def test_a_run_that_did_not(receiver: tuple[str, list[dict[str, Any]]], error: B
     with pytest.raises(type(error)):
         run()
     assert events[-1]["eventType"] == state
-    assert events[-1]["run"]["facets"]["errorMessage"]["message"] == outcome.told(error)[0]
+    assert events[-1]["run"]["facets"]["errorMessage"]["message"] == outcome.describe_error(error)[0]
     assert events[-1]["inputs"][0]["name"] == "a.b"
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from entitymill.tables.masked_texts import masked
+from entitymill.tables.masked_texts import mask_text
 from entitymill.terminal import marked_text
 from entitymill_reports import page_sentences
 
@@ -31,8 +31,8 @@ def inside(spans: list[Span]) -> set[int]:
 def test_a_mask_hides_every_character_in_a_span_and_no_other(given_: tuple[str, list[Span]]) -> None:
     text, spans = given_
     hidden = inside(spans)
-    assert masked(text, spans, "X") == "".join("X" if at in hidden else one for at, one in enumerate(text))
-    rest = masked(text, spans, "<{label}>").replace("<PER>", "").replace("<LOC>", "")
+    assert mask_text(text, spans, "X") == "".join("X" if at in hidden else one for at, one in enumerate(text))
+    rest = mask_text(text, spans, "<{label}>").replace("<PER>", "").replace("<LOC>", "")
     assert rest == "".join(one for at, one in enumerate(text) if at not in hidden)
 
 
@@ -48,7 +48,7 @@ def test_a_mask_hides_every_character_in_a_span_and_no_other(given_: tuple[str, 
 )
 def test_overlapping_spans_are_masked_as_one(spans: list[Span], expected: str) -> None:
     """Neighbours that share no character keep their own masks."""
-    assert masked("abcdefghij", spans, "[{label}]") == expected
+    assert mask_text("abcdefghij", spans, "[{label}]") == expected
 
 
 @given(texts_with_spans())

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 JOBS = Path(__file__).parents[2] / "jobs"
-QUOTING = {"reference", "named", "quoted_in", "quoted_part", "literal", "_reference", "_listed", "_named"}
+QUOTING = {
+    "sql_name",
+    "catalog_name",
+    "quoted_in",
+    "quoted_part",
+    "literal",
+    "_reference",
+    "_format_properties",
+    "_sql_name",
+}
 """Functions whose result is quoted."""
 SAFE = {
     ("layout", "limit"): "made of an int",
@@ -24,9 +33,9 @@ SAFE = {
     ("layout", "schema"): "from quoted_in",
     ("maintenance", "order"): "constant text",
     ("maintenance", "hours"): "a float",
-    ("privacy", "named"): "from _named",
+    ("privacy", "named"): "from _sql_name",
     ("table_setup", "name"): "from quoted_in",
-    ("table_setup", "columns"): "joined from _column, which quotes",
+    ("table_setup", "columns"): "joined from _column_ddl, which quotes",
     ("table_setup", "partitions"): "constant text",
 }
 """(module, variable) -> why it may stand in a statement."""
@@ -95,7 +104,7 @@ def test_the_formatter_of_pyspark_sees_constant_text_only() -> None:
     [sized] = [
         node
         for node in ast.walk(ast.parse((JOBS / "entitymill/tables/layout.py").read_text(encoding="utf8")))
-        if isinstance(node, ast.FunctionDef) and node.name == "sized"
+        if isinstance(node, ast.FunctionDef) and node.name == "fit_file_size"
     ]
     assert "SELECT /*+ {hint} */ * FROM {{frame}}" in ast.unparse(sized)
 
@@ -103,7 +112,7 @@ def test_the_formatter_of_pyspark_sees_constant_text_only() -> None:
 @pytest.mark.parametrize(
     ("statement", "parts"),
     [
-        ("f'DELETE FROM {self.reference(name)} WHERE id = {key}'", ["key"]),
+        ("f'DELETE FROM {self.sql_name(name)} WHERE id = {key}'", ["key"]),
         ("f'DELETE FROM {table.name}'", ["table.name"]),
         ("f'SELECT {quoted_part(x)} FROM {str(y)}'", ["str(y)"]),
     ],

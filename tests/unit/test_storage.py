@@ -9,7 +9,7 @@ from entitymill.errors import StorageError
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import storage
 from entitymill.tables import Tables
-from entitymill.tables.table_setup import check_place
+from entitymill.tables.table_setup import check_writable
 
 REFUSED = (
     "java.net.ConnectException: getFileStatus on s3a://lake/out: com.amazonaws.SdkClientException: Unable to execute HTTP "
@@ -79,7 +79,7 @@ class SilentSession:
 class NamedTables(Tables):
     """Stands in for tables whose address asks no session."""
 
-    def reference(self, name: str) -> str:
+    def sql_name(self, name: str) -> str:
         return name
 
 
@@ -88,4 +88,4 @@ def test_a_table_whose_storage_does_not_answer_is_not_somebody_elses() -> None:
     with pytest.raises(StorageError, match="cannot be reached"):
         NamedTables(session, OutputSettings(path="s3a://lake/out")).properties("runs")
     with pytest.raises(StorageError, match="cannot be reached"):
-        check_place(Tables(session, OutputSettings(schema="lake.entities")))
+        check_writable(Tables(session, OutputSettings(schema="lake.entities")))

@@ -78,10 +78,10 @@ def reporting(
         return where
 
     try:
-        with outcome.stoppable():
+        with outcome.stop_on_signals():
             work(start)
     except (KeyboardInterrupt, Exception) as error:
-        said, code = outcome.told(error)
+        said, code = outcome.describe_error(error)
         if ended is not None:
             ended["error"] = error
         errors.print("[bold red]error:[/bold red]", end=" ")

@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     spark = open_session(settings.spark, "entitymill erase")
     place = settings.output.path or settings.output.schema_
-    found = erasure.look(spark, settings, ids)
-    if found.nothing:
+    found = erasure.find_documents(spark, settings, ids)
+    if found.empty:
         said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
         console.print(f"{said}{_older(found)}: nothing was changed; check the ids.", markup=False, soft_wrap=True)
         return

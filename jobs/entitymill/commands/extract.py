@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = common.reporting(work, "", ended)
     if options.result_json and not options.print_config:
         try:
-            outcome.write(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
+            outcome.write_result(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
         except OSError as error:
             said = visible(f"error: --result-json {options.result_json} cannot be written: {error.strerror}.")
             print(said, file=sys.stderr)

@@ -92,7 +92,7 @@ def read(tables: Tables, last: int) -> list[dict[str, Any]]:
     rows = runs.orderBy(F.desc("started_at")).limit(last).select(*held).collect()
     found = [{name: row[name] if name in held else None for name in _COLUMNS} for row in rows]
     if any(row["status"] == "running" for row in found):
-        signs = heartbeats.latest(tables)
+        signs = heartbeats.read_all(tables)
         for row in found:
             _show_progress(row, signs.get(str(row["run_id"]), {}))
     return found

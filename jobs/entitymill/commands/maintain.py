@@ -14,8 +14,8 @@ from entitymill.settings import Settings
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
-from entitymill.tables.layout import write_confs
-from entitymill.tables.maintenance import WEEK_HOURS, Done, beside_jobs, optimize, purge, vacuum
+from entitymill.tables.layout import build_write_confs
+from entitymill.tables.maintenance import WEEK_HOURS, TableChange, optimize, purge, shared_access, vacuum
 from entitymill.terminal.console_text import open_console
 
 
@@ -57,19 +57,19 @@ def entry() -> None:
 
 
 def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
-    with open_private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
+    with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
         if not tables.exists("documents"):
             place = tables.address("documents").rpartition("/")[0] or "that schema"
             raise OutputError(f"output: no entity tables at {place}.")
-        table_setup.check_ours(tables)
+        table_setup.check_tables(tables)
         done, said = _maintain(tables, settings, options)
     _print(done, said)
 
 
-def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[Done], str]:
+def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
     if options.task == "optimize":
-        with beside_jobs(tables, settings):
+        with shared_access(tables, settings):
             return optimize(tables, sort=options.sort), "small files joined"
     hours = options.retain_hours
     if hours < 0:
@@ -77,7 +77,7 @@ def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -
     said = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
         return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_KEEPS}"
-    with beside_jobs(tables, settings):
+    with shared_access(tables, settings):
         return vacuum(tables, hours), said
 
 
@@ -88,7 +88,7 @@ def _number(value: float | None, places: int) -> str:
     return "?" if value is None else f"{value:,.{places}f}"
 
 
-def _print(done: list[Done], said: str) -> None:
+def _print(done: list[TableChange], said: str) -> None:
     table = Table("table", "files", "MB", "files on disk")
     for one in done:
         sides = zip(one.before, one.after, (0, 1, 0), strict=True)

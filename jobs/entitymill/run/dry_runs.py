@@ -56,17 +56,17 @@ def plan_run(
     """
     record = guards.read_record(tables, Runs(tables))
     source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
-    _try_output(tables)
-    table_setup.check_ours(tables)
-    table_setup.check_types(tables, source.passthrough)
-    guards.check_tables_of_slices(tables, stamp.slice)
-    held = tables.complete() and not tables.empty("documents")
-    if held and not full and guards.nothing_new(record, tables, summary, stamp, source):
+    _check_output(tables)
+    table_setup.check_tables(tables)
+    table_setup.check_passthrough_types(tables, source.passthrough)
+    guards.check_slice_tables(tables, stamp.slice)
+    held = tables.is_complete() and not tables.is_empty("documents")
+    if held and not full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
         summary.mode, summary.plan = Mode.NONE, Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
     if held:
-        trusted = record.settled and guards.only_we_wrote(tables, record.latest)
-        known = tables.read_latest("documents") if trusted else recovery.documents_as_settled(tables)
+        trusted = record.settled and guards.is_unchanged_since(tables, record.latest)
+        known = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
         how = "reprocess" if full else settings.incremental.on_fingerprint_change
         found = changes.compare_all(source, known, Policy(stamp.fingerprint, how, stamp.slice, full=full))
     else:
@@ -75,13 +75,13 @@ def plan_run(
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
             guards.check_removals(settings, tables, found, stamp.slice)
-        summary.plan = _plan(spark, settings, tables, found, known.count() if held else 0)
+        summary.plan = _build_plan(spark, settings, tables, found, known.count() if held else 0)
     summary.mode, summary.rejects, summary.removed = found.mode, dict(found.reject_counts), found.to_remove
     summary.documents = summary.planned = found.to_recognise
     summary.units = summary.plan.units
 
 
-def _plan(spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int) -> Plan:
+def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int) -> Plan:
     wanted = units.count_units(found, settings.limits)
     speed = _documents_per_second(tables)
     hours = None if speed is None else found.to_recognise / speed / 3600
@@ -107,16 +107,16 @@ def _documents_per_second(tables: Tables) -> float | None:
     return float(last[0]["documents"]) / float(last[0]["spent"]) if last else None
 
 
-def _try_output(tables: Tables) -> None:
+def _check_output(tables: Tables) -> None:
     """Whether the output can be written; what that leaves of a directory is taken away again."""
     path = tables.settings.path
     if path is None:
-        table_setup.check_place(tables, make=False)
+        table_setup.check_writable(tables, make=False)
         return
     missing = []
     while path and not path.endswith(":") and not storage.exists(tables.spark, path):
         missing.append(path)
         path = path.rstrip("/").rpartition("/")[0].rstrip("/")
-    table_setup.check_place(tables)
+    table_setup.check_writable(tables)
     for made in missing:
         storage.remove_empty(tables.spark, made)

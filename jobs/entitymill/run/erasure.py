@@ -21,7 +21,7 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.run_session import open_private_session
 from entitymill.tables import Tables, data_files, maintenance, run_messages, table_setup
-from entitymill.tables.layout import write_confs
+from entitymill.tables.layout import build_write_confs
 from entitymill.tables.runs import Runs
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Findings:
     in_old_files: bool | None
 
     @property
-    def nothing(self) -> bool:
+    def empty(self) -> bool:
         """Whether there is nothing to erase, as far as can be seen."""
         return not any(self.rows.values()) and not self.in_old_files
 
@@ -52,7 +52,7 @@ class Findings:
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
-def look(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
+def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     """Look for documents in the tables and their old files; nothing is changed.
 
     Args:
@@ -63,8 +63,8 @@ def look(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Finding
         SettingsError: the tables are of another source.
         SourceError: the source has some of the documents still, whatever `source.where` says.
     """
-    with open_private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
-        return _look(own, settings, ids)
+    with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
+        return _find_documents(own, settings, ids)
 
 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
@@ -75,45 +75,45 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
 
     Args:
         ids: doc_id of the documents.
-        findings: what `look` has just returned for them; None: look first.
+        findings: what `find_documents` has just returned for them; None: look first.
 
     Returns:
         Table -> rows that were erased from it; of `runs`, rows in which a message was replaced.
 
     Raises:
-        EntityMillError: as `look`.
+        EntityMillError: as `find_documents`.
     """
-    with open_private_session(spark, settings.source.time_zone, write_confs(settings.output)) as own:
-        found = findings or _look(own, settings, ids)
-        return found.totals() if found.nothing else _erase(own, settings, ids)
+    with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
+        found = findings or _find_documents(own, settings, ids)
+        return found.totals() if found.empty else _erase(own, settings, ids)
 
 
-def _look(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
+def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.place}.")
-    table_setup.check_ours(tables)
+    table_setup.check_tables(tables)
     _check_owner(settings, tables)
-    wanted = _as_rows(spark, ids)
+    wanted = _create_id_frame(spark, ids)
     _check_source(spark, settings, wanted)
-    return Findings(_count(tables, ids, wanted), _in_old_files(tables, ids, wanted))
+    return Findings(_count_rows(tables, ids, wanted), _in_old_files(tables, ids, wanted))
 
 
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
     tables = Tables(spark, settings.output)
     digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
-    wanted = _as_rows(spark, ids)
+    wanted = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
-    with maintenance.alone(tables, settings, name) as lease:
+    with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
-        rows = _count(tables, ids, wanted)
-        with commits.change():
-            for table in maintenance.OF_DOCUMENTS:
+        rows = _count_rows(tables, ids, wanted)
+        with commits.track_change():
+            for table in maintenance.DOCUMENT_TABLES:
                 if rows.get(table):
-                    commits.execute(table, partial(tables.exchange, table, wanted, tables.read(table).limit(0)))
-        maintenance.purge_all(tables, 0)
-        run_messages.erase(tables, ids)
-        table_setup.create(tables, RECORD, schemas.ERASURES)
+                    commits.execute(table, partial(tables.replace_documents, table, wanted, tables.read(table).limit(0)))
+        maintenance.purge_tables(tables, 0)
+        run_messages.erase_ids(tables, ids)
+        table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
             (name, now, digest, table, found.get(one, 0)) for table, found in rows.items() for one, digest in digests.items()
@@ -122,7 +122,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[
     return Findings(rows, None).totals()
 
 
-def _as_rows(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
+def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
     return spark.createDataFrame([(one,) for one in dict.fromkeys(ids)], "doc_id string")
 
 
@@ -155,14 +155,14 @@ def _ids_in_source(spark: SparkSession, source: SourceSettings, wanted: DataFram
     return {row["doc_id"] for row in left.collect()}
 
 
-def _count(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> dict[str, dict[str, int]]:
-    rows = {name: _held(tables, name, wanted) for name in maintenance.OF_DOCUMENTS if tables.exists(name)}
+def _count_rows(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> dict[str, dict[str, int]]:
+    rows = {name: _count_table(tables, name, wanted) for name in maintenance.DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
-        rows["runs"] = run_messages.find(tables, ids)
+        rows["runs"] = run_messages.count_rows_by_id(tables, ids)
     return rows
 
 
-def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
+def _count_table(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
     """doc_id -> rows."""
     found = tables.read(name).join(F.broadcast(wanted), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
@@ -171,12 +171,12 @@ def _held(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
 def _in_old_files(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> bool | None:
     """Whether any file on the storage holds one of the ids: a run may have removed the documents, and their files stay."""
     try:
-        for name in maintenance.OF_DOCUMENTS:
+        for name in maintenance.DOCUMENT_TABLES:
             if tables.exists(name):
-                files = data_files.read_all(tables, name, "doc_id string")
+                files = data_files.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(wanted), "doc_id", "left_semi").take(1):
                     return True
-        return tables.exists("runs") and bool(run_messages.stale_files(tables, ids))
-    except data_files.UNREADABLE as error:
+        return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
+    except data_files.READ_ERRORS as error:
         log.warning("the files of %s cannot be looked at (%s)", tables.place, type(error).__name__)
         return None

@@ -70,7 +70,7 @@ def extract(
     clock = Clock(summary)
     options = Options(full=full, allow_removals=allow_removals)
     for_large = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
-    confs = {**layout.write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
+    confs = {**layout.build_write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
     with open_private_session(spark, settings.source.time_zone, confs) as own:
         engine = open_engine(own, settings)
         tables = Tables(own, settings.output)
@@ -96,35 +96,35 @@ def _run_or_record_idle(
     runs = Runs(tables)
     seen = guards.read_record(tables, runs)
     source, stamp = guards.open_checked_source(spark, settings, summary, engine, seen.owner)
-    table_setup.check_place(tables)
+    table_setup.check_writable(tables)
     clock.lap("preparation")
-    if not options.full and guards.nothing_new(seen, tables, summary, stamp, source):
+    if not options.full and guards.has_nothing_to_do(seen, tables, summary, stamp, source):
         _record_idle(runs, tables, settings, stamp, summary, clock)
         return
 
     def row() -> dict[str, Any]:
-        clock.total()
-        return summary.row(settings, stamp)
+        clock.record_total()
+        return summary.build_row(settings, stamp)
 
-    table_setup.check_ours(tables)
-    with Lease(tables, settings.limits, summary.run_id, row, seen, summary.wait) as lease:
+    table_setup.check_tables(tables)
+    with Lease(tables, settings.limits, summary.run_id, row, seen, summary.start_waiting) as lease:
         summary.started_at = lease.started
         run = None
         try:
-            if lease.before.latest != seen.latest:
+            if lease.earlier_runs.latest != seen.latest:
                 # Another run came between, perhaps with a newer version of the source: an older one must not follow.
                 tables.forget()
-                source, stamp = guards.open_checked_source(spark, settings, summary, engine, lease.before.owner)
+                source, stamp = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
             stamp = replace(stamp, started_at=summary.started_at)
             run = Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
             with override_conf(spark, {} if small else for_large):
-                run.go()
+                run.execute()
         except BaseException as error:
             reason = _find_reason(error, lease)
             if isinstance(reason, StorageError):
-                lease.commits.try_once()
-            summary.error, summary.exit_code = outcome.told(reason)
+                lease.commits.stop_retrying()
+            summary.error, summary.exit_code = outcome.describe_error(reason)
             if run is not None:
                 run.record_versions()
             if reason is error:
@@ -138,7 +138,7 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     """Return why a run failed: one that lost its lease may stumble over what its successor removed."""
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
-    known = outcome.known(error)
+    known = outcome.classify_error(error)
     if isinstance(known, StorageError):
         return known
     try:
@@ -153,15 +153,15 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
 def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
     """Record a run that found nothing to do, unless another run is at work."""
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
-    clock.total()
-    row = summary.row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
+    clock.record_total()
+    row = summary.build_row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
     if tables.root is None:
         runs.append_idle(row)
         return
     heartbeat = Heartbeat(tables, summary.run_id, settings.limits.lease_seconds)
     try:
         heartbeat.beat({"run_id": summary.run_id})
-        if heartbeat.others():
+        if heartbeat.read_other_runs():
             log.info("nothing to do, and not recorded: another run is at work")
         else:
             runs.append_idle(row)

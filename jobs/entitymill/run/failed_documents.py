@@ -9,10 +9,10 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import RejectedError
 from entitymill.run.summary import Summary
-from entitymill.run.units import Piece
+from entitymill.run.units import PlannedUnit
 from entitymill.settings import Settings
 from entitymill.tables import Tables
-from entitymill.tables.publisher import Rejects
+from entitymill.tables.publisher import RejectsWriter
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"
@@ -22,7 +22,7 @@ _REFUSED = "doc_id string, stage string, code string, detail string"
 
 def read_known_failures(tables: Tables) -> set[str]:
     """Return the ids of the documents that failed in runs which ended as done nevertheless, and not looked at since."""
-    if tables.empty("rejects"):
+    if tables.is_empty("rejects"):
         return set()
     failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
     if not failed:
@@ -32,7 +32,7 @@ def read_known_failures(tables: Tables) -> set[str]:
     return {row["doc_id"] for row in failed if row["run_id"] in runs}
 
 
-def failed_once(tables: Tables, last: Row | None) -> DataFrame | None:
+def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
     """Return doc_id of the documents that failed in the last run for the first time: the machine may have been at fault.
 
     None where there are none.
@@ -41,7 +41,7 @@ def failed_once(tables: Tables, last: Row | None) -> DataFrame | None:
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
     # Pinned: the run changes `rejects` before it reads the texts of these.
-    found = tables.pinned("rejects").where(theirs).select("doc_id")
+    found = tables.read_pinned("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
 
@@ -57,10 +57,10 @@ class Failures:
     spark: SparkSession
     settings: Settings
     summary: Summary
-    rejects: Rejects
+    rejects: RejectsWriter
     before: set[str]
 
-    def take(self, recognised: DataFrame, piece: Piece) -> tuple[DataFrame, DataFrame]:
+    def record(self, recognised: DataFrame, piece: PlannedUnit) -> tuple[DataFrame, DataFrame]:
         """Write down the failed documents of a unit, and give up where they are too many.
 
         Args:
@@ -82,10 +82,10 @@ class Failures:
         for _, _, code, _ in failed:
             self.summary.rejects[code] = self.summary.rejects.get(code, 0) + 1
         ids = [doc_id for doc_id, *_ in failed]
-        self.check(ids, piece)
-        return without(recognised, ids), refused.select("doc_id")
+        self.check_ratio(ids, piece)
+        return exclude_failed(recognised, ids), refused.select("doc_id")
 
-    def check(self, failed: list[str], piece: Piece) -> None:
+    def check_ratio(self, failed: list[str], piece: PlannedUnit) -> None:
         """Give up where too many documents failed.
 
         Args:
@@ -106,7 +106,7 @@ class Failures:
             )
 
 
-def without(recognised: DataFrame, failed: list[str]) -> DataFrame:
+def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
     """The documents of a unit that did not fail.
 
     Args:

@@ -14,20 +14,20 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import failed_documents
-from entitymill.run.summary import Summary, scope, slice_of
+from entitymill.run.summary import Summary, compute_scope, compute_slice_digest
 from entitymill.settings import Settings
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
 from entitymill.tables import Stamp, Tables, parquet_export, table_setup
-from entitymill.tables.maintenance import OF_DOCUMENTS
+from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine import Engine
 
 log = logging.getLogger(__name__)
 
 
-def check_source(settings: Settings, owner: str | None) -> None:
+def check_owner(settings: Settings, owner: str | None) -> None:
     """Refuse to take over the output of another source: all its documents would be removed.
 
     Args:
@@ -56,7 +56,7 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
     return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 
-def check_tables_of_slices(tables: Tables, slice_: str | None) -> None:
+def check_slice_tables(tables: Tables, slice_: str | None) -> None:
     """Refuse to recompute one slice where a table is gone: the documents of the other slices would stay lost.
 
     Args:
@@ -65,7 +65,7 @@ def check_tables_of_slices(tables: Tables, slice_: str | None) -> None:
     Raises:
         OutputError: one of the two tables is gone, and the other has rows.
     """
-    if slice_ is None or tables.complete():
+    if slice_ is None or tables.is_complete():
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
@@ -99,7 +99,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
         )
 
 
-def refused_too_many(settings: Settings, found: Changes) -> bool:
+def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
     """Whether `check_rejects` would refuse a source."""
     return bool(found.rows) and sum(found.reject_counts.values()) / found.rows > settings.limits.max_reject_ratio
 
@@ -114,7 +114,7 @@ def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> No
     Raises:
         RejectedError: a larger share of its rows than limits.max_reject_ratio.
     """
-    if refused_too_many(settings, found):
+    if exceeds_reject_ratio(settings, found):
         refused, allowed = sum(found.reject_counts.values()), settings.limits.max_reject_ratio
         reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.reject_counts.items()))
         raise RejectedError(
@@ -140,33 +140,33 @@ def open_checked_source(
             source.check_output(settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
-    summary.scope = scope(settings, source.identity)
+    summary.scope = compute_scope(settings, source.identity)
     stamp = Stamp(
         summary.run_id,
         summary.started_at,
         engine.name,
         engine.fingerprint,
         source.version,
-        slice_of(settings),
+        compute_slice_digest(settings),
         source.committed_ms,
     )
-    check_source(settings, owner)
+    check_owner(settings, owner)
     return source, stamp
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
     """Read `runs`; where it is somebody else's table, the check of all tables says so."""
     try:
-        return runs.look()
+        return runs.read_record()
     except (PySparkException, Py4JJavaError):
-        table_setup.check_ours(tables)
+        table_setup.check_tables(tables)
         raise
 
 
-def only_we_wrote(tables: Tables, latest: Row | None) -> bool:
+def is_unchanged_since(tables: Tables, latest: Row | None) -> bool:
     """Whether the tables are as the latest run left them, as far as rows go: OPTIMIZE and VACUUM change none."""
     recorded = None if latest is None else latest["output_versions"]
-    if not recorded or any(tables.exists(name) for name in OF_DOCUMENTS if name not in recorded):
+    if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
         return False
     for name, before in recorded.items():
         if not tables.exists(name):
@@ -182,7 +182,7 @@ def only_we_wrote(tables: Tables, latest: Row | None) -> bool:
     return True
 
 
-def same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
+def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
     """Whether the last run was about the same rows, under the same settings, and ended as done.
 
     A source whose condition may hold for other rows by now is never the same.
@@ -193,13 +193,13 @@ def same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> 
     return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint))
 
 
-def nothing_new(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
+def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
     """Whether the last run did the same for the same version of the source, and the tables are as it left them."""
     last = record.last
-    if last is None or stamp.source_version == "unversioned" or not same_job(record, summary, stamp, source):
+    if last is None or stamp.source_version == "unversioned" or not is_same_job(record, summary, stamp, source):
         return False
     if (last.source_version, last.source_committed) != (stamp.source_version, stamp.source_committed):
         return False
-    if failed_documents.failed_once(tables, last) is not None or not only_we_wrote(tables, record.latest):
+    if failed_documents.find_first_failures(tables, last) is not None or not is_unchanged_since(tables, record.latest):
         return False
-    return tables.complete() and (not tables.exported or parquet_export.current(tables))
+    return tables.is_complete() and (not tables.exported or parquet_export.is_current(tables))

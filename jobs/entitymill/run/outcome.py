@@ -48,7 +48,7 @@ class Stopped(KeyboardInterrupt):
         self.signal_name = signal_name
 
 
-def known(error: BaseException) -> EntityMillError:
+def classify_error(error: BaseException) -> EntityMillError:
     """An error as this program's own kind, whose message is one sentence without text of a document."""
     if isinstance(error, EntityMillError):
         return error
@@ -79,17 +79,17 @@ def _storage_fault(text: str) -> EntityMillError | None:
     return storage_fault(text)
 
 
-def told(error: BaseException) -> tuple[str, int]:
+def describe_error(error: BaseException) -> tuple[str, int]:
     """The sentence and the exit code of what ended a run."""
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
         return f"stopped by {name}; the units that were finished stay, run again to go on.", code
-    said = known(error)
+    said = classify_error(error)
     return str(said), said.exit_code
 
 
-def write(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
+def write_result(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
     """Write how a run ended, as one JSON object.
 
     Args:
@@ -100,7 +100,7 @@ def write(path: str, summary: Summary | None, error: BaseException | None, log: 
     """
     found: dict[str, Any] = {"status": "done" if error is None else "failed", "exit_code": 0, "error": None, "log": log}
     if error is not None:
-        found["error"], found["exit_code"] = told(error)
+        found["error"], found["exit_code"] = describe_error(error)
         if isinstance(error, KeyboardInterrupt):
             found["status"] = "stopped"
         elif isinstance(error, DriftError):  # everything was published
@@ -117,7 +117,7 @@ def write(path: str, summary: Summary | None, error: BaseException | None, log: 
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stop_on_signals() -> Iterator[None]:
     """Raise Stopped inside where one of SIGNALS arrives; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -22,9 +22,9 @@ from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
 from entitymill.tables import Stamp, Tables, layout, maintenance, parquet_export, recovery, table_setup
-from entitymill.tables.commits import retried
+from entitymill.tables.commits import retry
 from entitymill.tables.lease import Lease
-from entitymill.tables.publisher import FEW, Publisher, Rejects, Unit
+from entitymill.tables.publisher import MAX_LISTED_IDS, Publisher, RejectsWriter, Unit
 from entitymill.tables.runs import Runs
 from entitymill.tables.unit_tables import UnitTable
 from entitymill.workers.engine import Engine
@@ -61,11 +61,11 @@ class Run:
 
     def __post_init__(self) -> None:
         """Take what the lease knows."""
-        self.commits, self.before = self.lease.commits, self.lease.before
+        self.commits, self.earlier_runs = self.lease.commits, self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
         self.known_tables: list[str] = []
 
-    def go(self) -> None:
+    def execute(self) -> None:
         """Do the steps of docs/decisions.md, "The table protocol", from creating tables to the last commit but one."""
         self.summary.stage = "source"
         trusted = self._prepare_tables()
@@ -73,7 +73,7 @@ class Run:
         self.summary.mode, self.summary.rejects = found.mode, dict(found.reject_counts)
         self.summary.units, self.summary.planned = units.count_units(found, self.settings.limits), found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
-            if not self.options.allow_removals and not guards.refused_too_many(self.settings, found):
+            if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
                 # Where too much is refused, that is what is said: refused documents are removed, too.
                 guards.check_removals(self.settings, self.tables, found, self.stamp.slice)
             failures = self._write_rejects(found)
@@ -84,23 +84,24 @@ class Run:
 
     def _prepare_tables(self) -> bool:
         """Create what is missing, and settle what an earlier run left; return whether nothing had to be settled."""
-        tables, before = self.tables, self.before
-        guards.check_tables_of_slices(tables, self.stamp.slice)
-        table_setup.check_types(tables, self.source.passthrough)
+        tables, earlier = self.tables, self.earlier_runs
+        guards.check_slice_tables(tables, self.stamp.slice)
+        table_setup.check_passthrough_types(tables, self.source.passthrough)
         if tables.exported:
-            parquet_export.recover(tables)
-        some = any(tables.exists(name) for name in layout.OF_UNITS)
-        first = before.latest is None
+            parquet_export.restore_previous(tables)
+        tables_existed = any(tables.exists(name) for name in layout.PUBLISHED_TABLES)
+        first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._schemas())
         # What an older run creates from now on is not fenced: it must not count as known at the end.
-        self.known_tables = [name for name in maintenance.OF_DOCUMENTS if tables.exists(name)]
-        trusted = before.settled and not created and not self.options.full and guards.only_we_wrote(tables, before.latest)
-        if first and not some:
-            trusted = True
-        if not trusted:
+        self.known_tables = [name for name in maintenance.DOCUMENT_TABLES if tables.exists(name)]
+        settled = earlier.settled and not created and not self.options.full
+        settled = settled and guards.is_unchanged_since(tables, earlier.latest)
+        if first_run and not tables_existed:
+            settled = True
+        if not settled:
             recovery.settle(tables, self.commits)
-        self.commits.prepared = True
-        return trusted
+        self.commits.earlier_runs_settled = True
+        return settled
 
     def _schemas(self) -> dict[str, T.StructType]:
         chosen = {
@@ -112,13 +113,13 @@ class Run:
 
     def _find_changes(self, *, trusted: bool) -> Changes:
         full = self.options.full
-        if self.tables.empty("documents"):
+        if self.tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
         known = self.tables.read_latest("documents")
         how = "reprocess" if full else self.settings.incremental.on_fingerprint_change
-        interrupted = Runs(self.tables).unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
+        interrupted = Runs(self.tables).find_unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
         policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice, full=full, interrupted_runs=interrupted)
-        if trusted and guards.same_job(self.before, self.summary, self.stamp, self.source):
+        if trusted and guards.is_same_job(self.earlier_runs, self.summary, self.stamp, self.source):
             found = self._changes_from_feed(known, policy)
             if found is not None:
                 return found
@@ -126,24 +127,24 @@ class Run:
 
     def _changes_from_feed(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
         """Return what Delta says has changed since the last run; None where it cannot say."""
-        last = self.before.last
+        last = self.earlier_runs.last
         if last is None:
             return None
         feed = change_feed.read_changes_since(self.spark, self.source, last.source_version, last.source_committed)
         if feed is None:
             return None
-        rejected = None if self.tables.empty("rejects") else self.tables.pinned("rejects")
-        retry = failed_documents.failed_once(self.tables, last)
+        rejected = None if self.tables.is_empty("rejects") else self.tables.read_pinned("rejects")
+        retry = failed_documents.find_first_failures(self.tables, last)
         return changes.compare_feed(self.source, feed, known, rejected, policy, retry)
 
     def _write_rejects(self, found: Changes) -> Failures:
         before = failed_documents.read_known_failures(self.tables)
-        rejects = Rejects(self.tables, self.commits, self.stamp)
+        rejects = RejectsWriter(self.tables, self.commits, self.stamp)
         if found.touched is None:
-            rejects.replace_all(found.rejected, some=bool(found.reject_counts))
+            rejects.replace_all(found.rejected, any_rejected=bool(found.reject_counts))
         else:
             rejects.replace_touched(
-                found.touched, found.rejected, some=bool(found.reject_counts), stale=found.stale_rejects > 0
+                found.touched, found.rejected, any_rejected=bool(found.reject_counts), any_stale=found.stale_rejects > 0
             )
         return Failures(self.spark, self.settings, self.summary, rejects, before)
 
@@ -153,17 +154,17 @@ class Run:
         )
         recognise = self.engine.load() if found.to_recognise else lambda documents: documents
         self.summary.removed = found.to_remove
-        for piece in units.cut(found, self.settings.limits, self.units.write):
+        for piece in units.split_work(found, self.settings.limits, self.units.write):
             if piece.rows:
                 self._publish_unit(piece, recognise, publisher, failures)
             elif piece.removed is not None:
-                self.lease.check()
+                self.lease.check_if_due()
                 publisher.remove(piece.removed)
             self.clock.lap("writing")
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
-        if self.stamp.slice is None and self.before.sliced:
-            publisher.leave_slices()
+        if self.stamp.slice is None and self.earlier_runs.sliced:
+            publisher.clear_slices()
         self.summary.units = self.summary.units_done  # few large documents may leave some empty
         seconds = self.summary.seconds
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
@@ -171,28 +172,28 @@ class Run:
 
     def _publish_unit(
         self,
-        piece: units.Piece,
+        piece: units.PlannedUnit,
         recognise: Callable[[DataFrame], DataFrame],
         publisher: Publisher,
         failures: Failures,
     ) -> None:
         self.summary.stage = "recognition"
-        documents = units.spread(self.spark, piece, self.settings.spark.partitions, once=not self.source.is_pinned)
+        documents = units.repartition_unit(self.spark, piece, self.settings.spark.partitions, once=not self.source.is_pinned)
         # Cached: all tables and the counts read it, and the model must run once. Spark hands out what is cached of an equal
         # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
         recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
         recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            few = piece.rows <= FEW and (piece.known or piece.removed is not None)
-            counted = self.summary.count(recognised, names=few)
+            few = piece.rows <= MAX_LISTED_IDS and (piece.known or piece.removed is not None)
+            counted = self.summary.count_unit(recognised, names=few)
             self.clock.lap("recognition")
             self.summary.stage = "writing"
-            healthy, removed = failed_documents.without(recognised, []), piece.removed
+            healthy, removed = failed_documents.exclude_failed(recognised, []), piece.removed
             if counted.some_failed:
-                healthy, lost = failures.take(recognised, piece)
+                healthy, lost = failures.record(recognised, piece)
                 if piece.known:
                     removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
-            self.lease.check()
+            self.lease.check_if_due()
             publisher.publish(Unit(healthy, piece.known, counted, removed))
             self.summary.units_done += 1
         finally:
@@ -200,8 +201,8 @@ class Run:
 
     def _finish(self) -> None:
         """Join small files, export, and note the tables' versions."""
-        retried("files", lambda: maintenance.join_small_files(self.tables))
-        if self.tables.exported and not parquet_export.current(self.tables):
+        retry("files", lambda: maintenance.compact_small_files(self.tables))
+        if self.tables.exported and not parquet_export.is_current(self.tables):
             parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)
         self.record_versions()
         self.clock.lap("writing")
@@ -209,4 +210,4 @@ class Run:
     def record_versions(self) -> None:
         """Note the tables' versions for the record; where that fails, the next run checks the tables."""
         with contextlib.suppress(Exception):
-            self.summary.output_versions = maintenance.versions(self.tables, self.known_tables)
+            self.summary.output_versions = maintenance.read_versions(self.tables, self.known_tables)

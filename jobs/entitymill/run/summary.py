@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.settings import Settings
 from entitymill.tables import Stamp
-from entitymill.tables.publisher import Counted
+from entitymill.tables.publisher import UnitCounts
 
 if TYPE_CHECKING:
     from entitymill.run.dry_runs import Plan
@@ -77,7 +77,7 @@ class Summary:
         """Sentences over the wall seconds of the whole run, set-up included."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
 
-    def wait(self, holder: str) -> None:
+    def start_waiting(self, holder: str) -> None:
         """The run cannot begin yet.
 
         Args:
@@ -85,7 +85,7 @@ class Summary:
         """
         self.stage, self.waiting = "waiting", holder
 
-    def count(self, recognised: DataFrame, *, names: bool = False) -> Counted:
+    def count_unit(self, recognised: DataFrame, *, names: bool = False) -> UnitCounts:
         """Add a unit, but no failed documents.
 
         Args:
@@ -107,7 +107,7 @@ class Summary:
         found = {row["label"]: row for row in sums.collect()}
         documents = found.pop(None, None)
         if documents is None:
-            return Counted()
+            return UnitCounts()
         self.documents += documents["rows"] - documents["failed"]
         self.sentences += documents["sentences"] or 0
         self.tokens += documents["tokens"] or 0
@@ -116,9 +116,11 @@ class Summary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
-        return Counted(documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0)
+        return UnitCounts(
+            documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0
+        )
 
-    def row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
+    def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
         """The run's row of `runs`, without its end and its lease."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
@@ -151,12 +153,12 @@ class Clock:
         log.info("%s took %.1f s", stage, now - self._last)
         self._last = now
 
-    def total(self) -> None:
+    def record_total(self) -> None:
         """What passed since the start."""
         self._summary.seconds["total"] = perf_counter() - self._began
 
 
-def scope(settings: Settings, identity: str) -> str:
+def compute_scope(settings: Settings, identity: str) -> str:
     """Return a digest of what says which rows a run is about and where they go.
 
     Args:
@@ -172,7 +174,7 @@ def scope(settings: Settings, identity: str) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def slice_of(settings: Settings) -> str | None:
+def compute_slice_digest(settings: Settings) -> str | None:
     """Digest of the slice that a run replaces; none where it is about everything."""
     if not settings.output.replace_slice:
         return None

@@ -22,7 +22,7 @@ FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlannedUnit:
     """Some of a run's documents, and of those it removes.
 
     documents: as in Changes, without `known`.
@@ -45,7 +45,7 @@ def count_units(changes: Changes, limits: LimitSettings) -> int:
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
-def cut(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], DataFrame]) -> Iterator[Piece]:
+def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], DataFrame]) -> Iterator[PlannedUnit]:
     """Give the units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
 
     The driver holds a few numbers a unit, and where there are several, the source is read once for all of them.
@@ -59,7 +59,9 @@ def cut(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], Da
     if number <= 1:
         if number:
             removed = changes.removed if changes.to_remove else None
-            yield Piece(changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognise, changes.chars)
+            yield PlannedUnit(
+                changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognise, changes.chars
+            )
         return
     work = changes.documents.withColumn(_GONE, F.lit(False))
     if changes.to_remove:
@@ -74,10 +76,10 @@ def cut(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], Da
         inside = written.where(F.col(UNIT) == found[UNIT])
         removed = inside.where(_GONE).select("doc_id") if found["gone"] else None
         documents = inside.where(f"NOT {_GONE}").drop(UNIT, _GONE, "known")
-        yield Piece(documents, removed, found["known"], found["rows"] - found["gone"], found["chars"] or 0)
+        yield PlannedUnit(documents, removed, found["known"], found["rows"] - found["gone"], found["chars"] or 0)
 
 
-def spread(spark: SparkSession, piece: Piece, partitions: int | None, *, once: bool) -> DataFrame:
+def repartition_unit(spark: SparkSession, piece: PlannedUnit, partitions: int | None, *, once: bool) -> DataFrame:
     """Spread a unit's documents over tasks by a hash of their id: the same on every try.
 
     Args:

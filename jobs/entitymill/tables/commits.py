@@ -31,7 +31,7 @@ COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 PAUSE_SECONDS = 0.5
 """Before the second try; doubled before each further one."""
-LATEST = 10
+RECENT_COMMITS = 10
 """Commits of a table among which a run looks for its own: OPTIMIZE and runs with nothing to do may have come after it."""
 _SESSION = "spark.databricks.delta."
 _STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
@@ -57,16 +57,16 @@ class Commits:
         self._last_numbers: dict[str, int] = {}
         self._open_changes = 0
         self._unit: int | None = None
-        self.prepared = False
+        self.earlier_runs_settled = False
         """Whether the tables are settled from before: set when nothing of earlier runs is left to check."""
 
     @property
     def settled(self) -> bool:
         """Whether all changes of this run and of earlier ones are known to be whole: the next run has nothing to check."""
-        return self.prepared and self._open_changes == 0
+        return self.earlier_runs_settled and self._open_changes == 0
 
     @contextmanager
-    def change(self, unit: int | None = None) -> Iterator[None]:
+    def track_change(self, unit: int | None = None) -> Iterator[None]:
         """Mark what happens inside as one change: if it does not come to its end, the run is not settled.
 
         Args:
@@ -115,32 +115,32 @@ class Commits:
             OutputError: a run of a greater epoch was there before.
         """
         self.append(self._tables.read(name).limit(0), name)
-        self.check_written(name)
+        self.check_committed(name)
 
-    def check_written(self, name: str) -> None:
+    def check_committed(self, name: str) -> None:
         """Make sure that Delta took this run's latest commit to a table: it skips those of older epochs without a word.
 
         Raises:
             OutputError: a run of a greater epoch was there before.
         """
-        if not self.wrote(name):
+        if not self.has_committed(name):
             raise OutputError(
                 f"output: a later run has written {self._tables.address(name)}; this run stops, that one continues."
             )
 
-    def wrote(self, name: str) -> bool:
+    def has_committed(self, name: str) -> bool:
         """Whether this run's latest commit to a table is among the table's latest."""
         # Two runs that looked at the same `runs` have the same numbers: only the run's id tells them apart.
         own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
-    def try_once(self) -> None:
+    def stop_retrying(self) -> None:
         """Stop repeating commits: for a run that fails because its storage is down."""
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object]) -> None:
-        with self.change():
-            retried(name, commit, self._tries)
+        with self.track_change():
+            retry(name, commit, self._tries)
 
     def _options(self, name: str) -> dict[str, str]:
         number = self._last_numbers[name] = next(self._numbers)
@@ -152,16 +152,16 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return what this program noted in Delta's record of a table's LATEST commits: entitymill (run id), epoch, number."""
+    """Return what this program noted in Delta's record of a table's latest commits: entitymill (run id), epoch, number."""
     notes = []
-    for row in tables.history(name, LATEST).collect():
+    for row in tables.history(name, RECENT_COMMITS).collect():
         with suppress(ValueError, TypeError):
             about = json.loads(row["userMetadata"] or "")
             notes += [about] if isinstance(about, dict) and "entitymill" in about else []
     return notes
 
 
-def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
+def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
     """Repeat something that failed for as long as that may help.
 
     Args:
@@ -173,7 +173,7 @@ def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None
         try:
             change()
         except Exception as error:
-            if attempt == tries - 1 or not worth_another_try(error):
+            if attempt == tries - 1 or not is_retryable(error):
                 raise
             log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
             time.sleep(PAUSE_SECONDS * 2**attempt)
@@ -181,17 +181,17 @@ def retried(what: str, change: Callable[[], object], tries: int = TRIES) -> None
             return
 
 
-def concurrent(error: Exception) -> bool:
+def is_concurrent_write(error: Exception) -> bool:
     """Whether another writer's commit came between."""
     return isinstance(error, DeltaConcurrentModificationException) or "Concurrent" in _classes(error)
 
 
-def worth_another_try(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether the same change may succeed now: another writer came between, or storage failed."""
     classes = _classes(error)
     if any(name in classes for name in _FINAL):
         return False
-    return concurrent(error) or any(name in classes for name in _STORAGE_FAULTS)
+    return is_concurrent_write(error) or any(name in classes for name in _STORAGE_FAULTS)
 
 
 def _classes(error: Exception) -> str:

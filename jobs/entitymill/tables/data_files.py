@@ -12,11 +12,11 @@ from entitymill.spark import spark_connect, storage
 from entitymill.tables.layout import Tables
 
 FILE = "file"
-_EVERY = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
+_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
 """Of Spark's reader: in all directories, whatever is deleted meanwhile, and past what a dead writer left half done."""
 
 
-def read_all(tables: Tables, name: str, schema: str) -> DataFrame:
+def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     """Read some columns of all files below a table's directory, deleted rows included; FILE is the name of each row's file.
 
     A file that lacks a column has null there. With `output.format: parquet` the export of `entities` counts, too.
@@ -25,17 +25,17 @@ def read_all(tables: Tables, name: str, schema: str) -> DataFrame:
     places = [tables.address(name) if detail is None else str(detail["location"])]
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
         places.append(f"{tables.root}/{name}")
-    reader = tables.spark.read.options(**_EVERY).schema(schema)
+    reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
     return reader.parquet(*places).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
 
 
-def present_files(tables: Tables, name: str) -> set[str]:
+def current_files(tables: Tables, name: str) -> set[str]:
     """Return the names of the files of a table's present version."""
     rows = tables.read(name).select(F.substring_index("_metadata.file_path", "/", -1).alias(FILE)).distinct().collect()
     return {row[FILE] for row in rows}
 
 
-def remove(tables: Tables, name: str, files: set[str]) -> None:
+def delete(tables: Tables, name: str, files: set[str]) -> None:
     """Delete data files of a table by their names, which no version that is to stay readable may need.
 
     Raises:
@@ -50,5 +50,5 @@ def remove(tables: Tables, name: str, files: set[str]) -> None:
             storage.remove(tables.spark, address)
 
 
-UNREADABLE = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""What `read_all` may raise, also when its rows are collected: a catalog may give credentials for tables only."""
+READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
+"""What `read_all_files` may raise, also when its rows are collected: a catalog may give credentials for tables only."""

@@ -15,7 +15,7 @@ from entitymill.spark.sql_text import MOST_LEVELS, quote_part, split_name
 _SESSION_CATALOG = "spark_catalog"
 
 
-def half_made(spark: SparkSession, directory: str) -> bool:
+def is_half_made(spark: SparkSession, directory: str) -> bool:
     """Whether a Delta table's directory is there, but not its first commit, nor anything else of it."""
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{0:020}.json") or not storage.exists(spark, log):
@@ -26,7 +26,7 @@ def half_made(spark: SparkSession, directory: str) -> bool:
     return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.list_files(spark, directory))
 
 
-def clear(spark: SparkSession, directory: str) -> None:
+def clear_log(spark: SparkSession, directory: str) -> None:
     """Delete the empty log of a half made table, which Delta takes for a table.
 
     Another run may be creating this very table: only unfinished files and an empty directory are deleted, so a table that
@@ -56,12 +56,12 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
     files = list(storage.list_files(spark, place))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
         raise OutputError(f"output.schema: another run is just creating {name}; run again in a minute.")
-    if files and not half_made(spark, place):
+    if files and not is_half_made(spark, place):
         raise OutputError(
             f"output.schema: {name} is not in the catalog, but its files are: a run died while it created the table, or "
             f"somebody dropped it; move {place} away and run again."
         )
-    clear(spark, place)
+    clear_log(spark, place)
 
 
 def _default_place(spark: SparkSession, name: str) -> str | None:

@@ -47,7 +47,7 @@ class Heartbeat:
         """
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
-    def others(self) -> list[dict[str, Any]]:
+    def read_other_runs(self) -> list[dict[str, Any]]:
         """Return the rows of all other runs that are alive, and delete what dead ones left; the own file must be there."""
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
@@ -68,7 +68,7 @@ class Heartbeat:
             log.exception("the heartbeat could not be deleted: other runs wait until it is outdated")
 
 
-def latest(tables: Tables) -> dict[str, dict[str, Any]]:
+def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
     """Return the row of each run that left a sign of life, by run id."""
     if tables.root is None:
         return {}

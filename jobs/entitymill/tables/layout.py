@@ -20,17 +20,17 @@ from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
-OF_UNITS = ("annotations", "entities", "documents")
+PUBLISHED_TABLES = ("annotations", "entities", "documents")
 """Tables that grow with the documents, in the order in which a unit changes them."""
 HIDDEN = "entitymill_"
 """Prefix, in a catalog schema, of a table that only this program uses."""
-BESIDE_EXPORT = "entities_delta"
+DELTA_ENTITIES = "entities_delta"
 """Directory of the Delta table `entities`, where a Parquet export of it has its name."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Rows in a shuffle are about this much larger than in Parquet."""
-CONFS = {
+WRITE_CONFS = {
     # On the path of a writer, whose rows must all meet the condition otherwise.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
     # Of ids that begin alike, as URLs do, 32 characters tell Delta nothing.
@@ -48,7 +48,7 @@ class Tables:
         """Name the place; nothing is read."""
         self.spark = spark
         self.settings = settings
-        self._found: dict[str, Row] = {}
+        self._details: dict[str, Row] = {}
 
     @cached_property
     def root(self) -> str | None:
@@ -70,35 +70,37 @@ class Tables:
         hidden = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
-                name = BESIDE_EXPORT
+                name = DELTA_ENTITIES
             # A leading underscore: no reader of the directory takes it for data.
             return f"{self.root}/{'_' * hidden}{name}"
         return f"{self.settings.schema_}.{HIDDEN * hidden}{name}"
 
-    def named(self, name: str) -> str:
+    def catalog_name(self, name: str) -> str:
         """Return a table of a catalog as SQL names it, quoted."""
         return quote_name(self.spark, self.address(name))
 
-    def reference(self, name: str) -> str:
+    def sql_name(self, name: str) -> str:
         """Return a table as SQL names it, quoted."""
         if self.root is not None:
             return "delta." + quote_part(self.address(name))
-        return self.named(name)
+        return self.catalog_name(name)
 
     def read(self, name: str) -> DataFrame:
         """Read one of the tables."""
         if self.root is None:
-            return self.spark.read.table(self.named(name))
+            return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str) -> DataFrame:
         """Read a table such that every use finds what it holds now: a classic plan does, Connect's is built anew."""
-        return self.pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
+        return self.read_pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
 
-    def pinned(self, name: str) -> DataFrame:
+    def read_pinned(self, name: str) -> DataFrame:
         """Read a table's present version, whatever becomes of the table."""
         reader = self.spark.read.option("versionAsOf", self.history(name, 1).collect()[0]["version"])
-        return reader.table(self.named(name)) if self.root is None else reader.format("delta").load(self.address(name))
+        return (
+            reader.table(self.catalog_name(name)) if self.root is None else reader.format("delta").load(self.address(name))
+        )
 
     def version(self, name: str) -> int:
         """Return a table's present version; without a Spark job where its log can be listed."""
@@ -117,32 +119,32 @@ class Tables:
         Raises:
             StorageError: the storage does not answer.
         """
-        if name not in self._found:
+        if name not in self._details:
             try:
                 with storage.raise_storage_errors():
-                    row = self.spark.sql(f"DESCRIBE DETAIL {self.reference(name)}").collect()[0]
+                    row = self.spark.sql(f"DESCRIBE DETAIL {self.sql_name(name)}").collect()[0]
             except (PySparkException, Py4JJavaError):
                 return None
             if row["format"] != "delta":
                 return None
-            self._found[name] = row
-        return self._found[name]
+            self._details[name] = row
+        return self._details[name]
 
     def exists(self, name: str) -> bool:
         """Whether anything is where a table would be."""
-        if name in self._found:
+        if name in self._details:
             return True
         if self.root is not None:
-            return storage.exists(self.spark, self.address(name)) and not half_made_tables.half_made(
+            return storage.exists(self.spark, self.address(name)) and not half_made_tables.is_half_made(
                 self.spark, self.address(name)
             )
-        return self.spark.catalog.tableExists(self.named(name))
+        return self.spark.catalog.tableExists(self.catalog_name(name))
 
-    def current(self, name: str) -> bool:
+    def is_current(self, name: str) -> bool:
         """Whether a table is there, as this version makes it."""
-        return self.known_properties(name).get(PROPERTY) == schemas.VERSION
+        return self.cached_properties(name).get(PROPERTY) == schemas.VERSION
 
-    def empty(self, name: str) -> bool:
+    def is_empty(self, name: str) -> bool:
         """Whether a Delta table had no file when it was looked at: then it need not be read."""
         found = self.detail(name)
         return found is None or found["numFiles"] == 0
@@ -150,11 +152,11 @@ class Tables:
     def forget(self, name: str | None = None) -> None:
         """Look again, at one table or all: another run came between, or this one changed what Delta says of it."""
         if name is None:
-            self._found.clear()
+            self._details.clear()
         else:
-            self._found.pop(name, None)
+            self._details.pop(name, None)
 
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether `documents` and what it tells of are both there."""
         return self.exists("documents") and self.exists("entities")
 
@@ -162,7 +164,7 @@ class Tables:
         """Whether the storage is one that cannot rename a directory at once."""
         return self.address("entities").startswith(_OBJECT_STORES)
 
-    def known_properties(self, name: str) -> dict[str, str]:
+    def cached_properties(self, name: str) -> dict[str, str]:
         """The properties of a Delta table as they were when it was looked at."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
@@ -170,7 +172,7 @@ class Tables:
     def properties(self, name: str) -> dict[str, str]:
         """The properties of a Delta table as they are now; none where there is no such table."""
         self.forget(name)
-        return self.known_properties(name)
+        return self.cached_properties(name)
 
     def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
         """Add rows in one commit; new columns are added.
@@ -184,7 +186,7 @@ class Tables:
         if self.root is not None:
             frame.write.format("delta").mode("append").options(**chosen).save(self.address(name))
         else:
-            frame.writeTo(self.named(name)).options(**chosen).append()
+            frame.writeTo(self.catalog_name(name)).options(**chosen).append()
 
     def replace(
         self, frame: DataFrame, name: str, condition: str | None = None, options: dict[str, str] | None = None
@@ -192,7 +194,7 @@ class Tables:
         """Delete the rows that meet an SQL condition, or all, and add others, in one commit.
 
         The others need not meet the condition. New columns are added, ones no longer written stay, empty; NOT NULL and
-        properties are kept. CONFS have to be in force.
+        properties are kept. WRITE_CONFS have to be in force.
         """
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
@@ -201,9 +203,9 @@ class Tables:
             frame.write.format("delta").mode("overwrite").options(**chosen).save(self.address(name))
         else:
             # saveAsTable would replace the table itself, its constraints and properties with it.
-            frame.writeTo(self.named(name)).options(**chosen).overwrite(F.expr(condition or "true"))
+            frame.writeTo(self.catalog_name(name)).options(**chosen).overwrite(F.expr(condition or "true"))
 
-    def exchange(self, name: str, out: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None) -> None:
+    def replace_documents(self, name: str, out: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None) -> None:
         """Delete all rows of some documents and insert others, in one commit.
 
         Args:
@@ -221,7 +223,7 @@ class Tables:
         same = "<=>" if name == "rejects" else "="
         self.execute_with_view(
             source,
-            f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s "
+            f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s "
             f"ON t.doc_id {same} s.doc_id AND NOT s._put {inside} "
             f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s._put THEN INSERT ({names}) VALUES ({values})",
             dict(zip(("first", "last"), between or (), strict=False)),
@@ -240,7 +242,7 @@ class Tables:
         changes = ", ".join(f"t.{quote_part(column)} = s.{quote_part(column)}" for column in update)
         self.execute_with_view(
             rows,
-            f"MERGE INTO {self.reference(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
+            f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
             f"WHEN MATCHED THEN UPDATE SET {changes} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
             {},
         )
@@ -256,22 +258,22 @@ class Tables:
 
     def delete(self, name: str, condition: str = "true") -> None:
         """Delete rows, in one commit."""
-        self.spark.sql(f"DELETE FROM {self.reference(name)} WHERE {condition}")
+        self.spark.sql(f"DELETE FROM {self.sql_name(name)} WHERE {condition}")
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
         """Delta's record of a table's commits, all or the latest: version, operation, userMetadata and more."""
         limit = "" if latest is None else f" LIMIT {latest}"
-        return self.spark.sql(f"DESCRIBE HISTORY {self.reference(name)}{limit}")
+        return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
     def drop(self, name: str) -> None:
         """Remove a hidden table, which belongs to one run."""
-        self._found.pop(name, None)
+        self._details.pop(name, None)
         if self.root is not None:
             storage.remove(self.spark, self.address(name))
         else:
-            self.spark.sql(f"DROP TABLE IF EXISTS {self.named(name)}")
+            self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
-    def hidden(self, prefix: str) -> list[str]:
+    def hidden_tables(self, prefix: str) -> list[str]:
         """Return the names of hidden tables that begin so."""
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
@@ -280,7 +282,7 @@ class Tables:
         names = (row["tableName"].removeprefix(HIDDEN) for row in found if row["tableName"].startswith(HIDDEN))
         return sorted(name for name in names if name.startswith(prefix))
 
-    def sized(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
+    def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
         # Planning anew after a shuffle joins small partitions and splits large ones, at a job a shuffle.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
@@ -290,7 +292,7 @@ class Tables:
         return self.spark.sql(query, frame=frame).sortWithinPartitions("doc_id")
 
 
-def write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return CONFS, and the size of files that `sized` aims at."""
+def build_write_confs(settings: OutputSettings) -> dict[str, str]:
+    """Return WRITE_CONFS, and the size of files that `sized` aims at."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
-    return {**CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}
+    return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

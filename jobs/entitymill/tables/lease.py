@@ -25,10 +25,10 @@ from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.run_session import clone_session
-from entitymill.tables.commits import TRIES, Commits, concurrent
+from entitymill.tables.commits import TRIES, Commits, is_concurrent_write
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.layout import Tables
-from entitymill.tables.runs import MAINTENANCE, Record, Runs, start_after
+from entitymill.tables.runs import MAINTENANCE, Record, Runs, choose_start
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -69,12 +69,12 @@ class Lease:
             self._heartbeat = Heartbeat(tables, run_id, limits.lease_seconds)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_while_held, daemon=True)
-        self._looked = 0.0
+        self._checked_at = 0.0
         self._skipped = False
         self.started = datetime.now(timezone.utc)
         """When the run began: after the last one, whatever the clocks say."""
         self.epoch = 0
-        self.before = Record()
+        self.earlier_runs = Record()
         """What `runs` said before the lease was taken."""
 
     def __enter__(self) -> Self:
@@ -122,17 +122,17 @@ class Lease:
         """
         self._stopped.set()
         self._thread.join()
-        self._runs.put(self._whole(status), self.commits)
-        if status == "done" and not self.commits.wrote("runs"):
+        self._runs.write_row(self._build_row(status), self.commits)
+        if status == "done" and not self.commits.has_committed("runs"):
             self._raise_lost()
 
-    def check(self) -> None:
+    def check_if_due(self) -> None:
         """Make sure, now and then, that no other run took over: it saves work that would be refused.
 
         Raises:
             OutputError: one did.
         """
-        if time.time() - self._looked >= self._limits.lease_seconds / 2:
+        if time.time() - self._checked_at >= self._limits.lease_seconds / 2:
             self.check_now()
 
     def check_now(self) -> None:
@@ -141,12 +141,12 @@ class Lease:
         Raises:
             OutputError: one did.
         """
-        if self._runs.look().epoch != self.epoch:
+        if self._runs.read_record().epoch != self.epoch:
             self._raise_lost()
-        self._looked = time.time()
+        self._checked_at = time.time()
 
     def _raise_lost(self) -> None:
-        latest = self._runs.look().latest
+        latest = self._runs.read_record().latest
         raise OutputError(
             f"output: run {latest and latest['run_id']} took over {self._tables.place}, since this run gave no sign of life "
             f"for limits.lease_seconds = {self._limits.lease_seconds:g}; nothing more was published; that run continues."
@@ -158,33 +158,33 @@ class Lease:
         try:
             if self._heartbeat is not None:
                 self._heartbeat.beat({"run_id": self._run_id, "process": _process()})
-                others = self._heartbeat.others()
+                others = self._heartbeat.read_other_runs()
                 if others:
-                    return _name(max(others, key=lambda row: str(row.get("started_at", ""))))
-            found, epoch = self._look_and_choose_epoch()
-            if self._heartbeat is None and found.held_until is not None and found.held_until > datetime.now(timezone.utc):
-                return _name(found.latest.asDict() if found.latest else {})
+                    return _describe_run(max(others, key=lambda row: str(row.get("started_at", ""))))
+            found, epoch = self._choose_epoch()
+            if self._heartbeat is None and found.lease_until is not None and found.lease_until > datetime.now(timezone.utc):
+                return _describe_run(found.latest.asDict() if found.latest else {})
             taken = self._begin(found, epoch)
             return None if taken else ""
         finally:
             if not taken and self._heartbeat is not None:
                 self._heartbeat.stop()
 
-    def _look_and_choose_epoch(self) -> tuple[Record, int]:
+    def _choose_epoch(self) -> tuple[Record, int]:
         """Read `runs`; of two first runs, one may find the table half made by the other."""
         for attempt in range(TRIES):
             try:
-                if attempt or not self._tables.current("runs"):
+                if attempt or not self._tables.is_current("runs"):
                     self._runs.create()
                 seen, self._seen = self._seen, None
-                found = seen or self._runs.look()
+                found = seen or self._runs.read_record()
             except (PySparkException, Py4JJavaError, OutputError):
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(POLL_SECONDS)
             else:
                 # One more than the last: had another run begun meanwhile, Delta would skip this one's first commit.
-                last = self._runs.second_of_creation() if found.latest is None else found.epoch
+                last = self._runs.base_epoch() if found.latest is None else found.epoch
                 return found, max(last, self._runs.greatest_noted_epoch() if self._skipped else 0) + 1
         raise AssertionError
 
@@ -192,20 +192,20 @@ class Lease:
         """Commit the own row under a new epoch; return whether Delta took it."""
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
-        self.started = start_after(found.last)
+        self.started = choose_start(found.last)
         try:
-            self._runs.put(self._whole("running"), self.commits, over=found.running)
+            self._runs.write_row(self._build_row("running"), self.commits, mark_dead=found.running)
         except Exception as error:
-            if concurrent(error):
+            if is_concurrent_write(error):
                 return False
             raise
-        if not self.commits.wrote("runs"):
+        if not self.commits.has_committed("runs"):
             self._skipped = True  # another run of this epoch was first; or somebody restored `runs`
             return False
-        self.before, self._looked = found, time.time()
+        self.earlier_runs, self._checked_at = found, time.time()
         return True
 
-    def _whole(self, status: str) -> dict[str, Any]:
+    def _build_row(self, status: str) -> dict[str, Any]:
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {
@@ -226,9 +226,9 @@ class Lease:
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
                 if self._heartbeat is not None:
-                    self._heartbeat.beat(self._whole("running"))
+                    self._heartbeat.beat(self._build_row("running"))
                 else:
-                    runs.put(self._whole("running"), self.commits)
+                    runs.write_row(self._build_row("running"), self.commits)
             except Exception:
                 log.exception("no sign of life could be given")
 
@@ -237,7 +237,7 @@ def _process() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
 
 
-def _name(row: dict[str, Any]) -> str:
+def _describe_run(row: dict[str, Any]) -> str:
     """Name a run for people; empty where nothing is known of it."""
     if not row.get("run_id"):
         return ""

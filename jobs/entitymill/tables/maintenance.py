@@ -14,8 +14,8 @@ from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.session import override_conf
 from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
-from entitymill.tables.commits import retried
-from entitymill.tables.layout import OF_UNITS
+from entitymill.tables.commits import retry
+from entitymill.tables.layout import PUBLISHED_TABLES
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import IDLE, MAINTENANCE
 
@@ -29,18 +29,18 @@ _LISTING_TASKS_PER_CORE = 4
 """VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
-LABELS = 4
+ENTITIES_PARTITIONS = 4
 """About as many partitions `entities` has."""
 MOST_FILES = 200
 """Of a table whose files are small on the average: a run that finds more joins the small ones at its end."""
 SMALL_SHARE, SMALL_PART = 16, 8
 """Small is a file of less than these parts of the target and of its partition: so a row is rewritten a few times, and not
 every time; and files that a full run wrote in order of doc_id stay, since joining them does not keep the order."""
-OF_DOCUMENTS = ("entities", "documents", "annotations", "rejects")
+DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 
 
 @dataclass(frozen=True)
-class Done:
+class TableChange:
     """What became of one table.
 
     before, after: files of its present version, megabytes of these, files on the disk; none: a catalog does not let see.
@@ -51,7 +51,7 @@ class Done:
     after: tuple[int, float, int | None]
 
 
-def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
+def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
     """Join small files to ones of about `output.target_file_mb`, and forget old runs with nothing to do.
 
     A job may run at the same time.
@@ -61,37 +61,37 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[Done]:
     """
 
     def change(name: str) -> None:
-        order = " ZORDER BY (doc_id)" if sort and name in OF_UNITS else ""
-        tables.spark.sql(f"OPTIMIZE {tables.reference(name)}{order}")
+        order = " ZORDER BY (doc_id)" if sort and name in PUBLISHED_TABLES else ""
+        tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
     with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
-        retried("runs", lambda: tables.delete("runs", old))
-        return _each(tables, change)
+        retry("runs", lambda: tables.delete("runs", old))
+        return _apply_to_tables(tables, change)
 
 
-def join_small_files(tables: Tables) -> None:
+def compact_small_files(tables: Tables) -> None:
     """Join the small files of tables that had too many of them when they were looked at."""
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
         found = tables.detail(name)
         if found is None or found["numFiles"] <= MOST_FILES:
             continue
-        partitions = LABELS if name == "entities" else 1
+        partitions = ENTITIES_PARTITIONS if name == "entities" else 1
         small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
         if found["sizeInBytes"] > found["numFiles"] * small:
             continue
         with override_conf(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
-            tables.spark.sql(f"OPTIMIZE {tables.reference(name)}")
+            tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}")
         tables.forget(name)
 
 
-def versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
+def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
     """Return the present version of some tables."""
     return {name: tables.version(name) for name in names}
 
 
-def vacuum(tables: Tables, hours: float) -> list[Done]:
+def vacuum(tables: Tables, hours: float) -> list[TableChange]:
     """Delete files that no version of the last hours refers to; a job may run at the same time.
 
     Raises:
@@ -101,10 +101,10 @@ def vacuum(tables: Tables, hours: float) -> list[Done]:
         raise SettingsError(
             f"--retain-hours {hours:g}: vacuum keeps at least {DAY_HOURS}; use purge, which waits for a job."
         )
-    return _each(tables, lambda name: _vacuum(tables, name, hours))
+    return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
 
 
-def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
+def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
     """Make removed rows physically gone: from data files, old versions and what runs left behind; no job runs meanwhile.
 
     Args:
@@ -113,12 +113,12 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[Done]:
     Raises:
         OutputError: a job runs, for longer than `limits.wait_seconds`.
     """
-    with alone(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
-        return purge_all(tables, hours)
+    with exclusive_access(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
+        return purge_tables(tables, hours)
 
 
 @contextmanager
-def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
+def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
     """Hold the lease, with what dead runs left settled.
 
     Args:
@@ -130,44 +130,44 @@ def alone(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, name, lambda: row) as lease:
-        known = [name for name in OF_DOCUMENTS if tables.exists(name)]
-        if tables.complete():
+        known = [name for name in DOCUMENT_TABLES if tables.exists(name)]
+        if tables.is_complete():
             recovery.settle(tables, lease.commits)
         try:
             yield lease
-            if tables.exported and not parquet_export.current(tables):
+            if tables.exported and not parquet_export.is_current(tables):
                 parquet_export.export(tables, lease.epoch, lease.check_now)
         finally:
             with suppress(Exception):  # then the next run checks the tables
-                row["output_versions"] = versions(tables, known)
+                row["output_versions"] = read_versions(tables, known)
 
 
-def beside_jobs(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
+def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
     """Work beside a job, unless the storage may take two writers' commits for one: then wait for the job."""
     if heartbeats.commits_may_collide(tables):
-        return alone(tables, settings, f"maintenance-{uuid.uuid4().hex[:6]}")
+        return exclusive_access(tables, settings, f"maintenance-{uuid.uuid4().hex[:6]}")
     return nullcontext()
 
 
-def purge_all(tables: Tables, hours: float) -> list[Done]:
+def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
     """Purge, for who is `alone`."""
 
     def change(name: str) -> None:
-        tables.spark.sql(f"REORG TABLE {tables.reference(name)} APPLY (PURGE)")
+        tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
         _vacuum(tables, name, hours)
 
     # `runs` holds no document, and runs with nothing to do may write it meanwhile.
-    return _each(tables, change, OF_DOCUMENTS)
+    return _apply_to_tables(tables, change, DOCUMENT_TABLES)
 
 
-def _each(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[Done]:
+def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[TableChange]:
     done = []
     for name in names:
         if not tables.exists(name):
             continue
-        before = _state(tables, name)
-        retried(name, lambda name=name: change(name))  # type: ignore[misc]
-        done.append(Done(name, before, _state(tables, name)))
+        before = _count_files(tables, name)
+        retry(name, lambda name=name: change(name))  # type: ignore[misc]
+        done.append(TableChange(name, before, _count_files(tables, name)))
     return done
 
 
@@ -176,11 +176,11 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
     with override_conf(spark, chosen):
-        spark.sql(f"VACUUM {tables.reference(name)} RETAIN {hours:f} HOURS")
+        spark.sql(f"VACUUM {tables.sql_name(name)} RETAIN {hours:f} HOURS")
 
 
-def _state(tables: Tables, name: str) -> tuple[int, float, int | None]:
-    detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.reference(name)}").collect()[0]
+def _count_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
+    detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()[0]
     on_disk: int | None
     try:
         on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))

@@ -11,7 +11,7 @@ LABEL = "{label}"
 """In a mask, stands for the mention's label."""
 
 
-def masked(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
+def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
     """A text without some of its mentions.
 
     Args:
@@ -52,7 +52,7 @@ class Masker:
         """Batches with text and spans to the same without spans, the text masked."""
         for batch in batches:
             spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
-            texts = map(masked, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))
+            texts = map(mask_text, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))
             columns = {name: batch.column(name) for name in batch.schema.names if name != "spans"}
             columns["text"] = pa.array(texts, pa.string())
             yield pa.RecordBatch.from_pydict(columns)

@@ -35,31 +35,31 @@ class Marker:
     version: int
 
 
-def current(tables: Tables) -> bool:
+def is_current(tables: Tables) -> bool:
     """Whether the export holds the Delta table's present version."""
-    marker = _marker(tables, _address(tables))
+    marker = _read_marker(tables, _address(tables))
     return marker is not None and marker.version == tables.version("entities")
 
 
-def check_ours(tables: Tables) -> None:
+def check_export(tables: Tables) -> None:
     """Refuse a directory in the export's place that this program did not write.
 
     Raises:
         OutputError: there is one.
     """
     address = _address(tables)
-    if storage.exists(tables.spark, address) and _marker(tables, address) is None:
+    if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
         raise OutputError(
             f"output: {address} exists and was not written by this program as a Parquet export; choose another output or "
             "move it away."
         )
 
 
-def recover(tables: Tables) -> None:
+def restore_previous(tables: Tables) -> None:
     """Put the former export back where a run died between the two renames of a swap."""
     if storage.exists(tables.spark, _address(tables)):
         return
-    found = {name: _marker(tables, tables.address(name)) for name in tables.hidden(_REPLACED)}
+    found = {name: _read_marker(tables, tables.address(name)) for name in tables.hidden_tables(_REPLACED)}
     whole = {name: marker for name, marker in found.items() if marker is not None}
     if whole:
         name = max(whole, key=lambda name: whole[name].version)
@@ -83,7 +83,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     version = tables.version("entities")
     written, replaced = tables.address(f"{_WRITTEN}{epoch}"), tables.address(f"{_REPLACED}{epoch}")
     frame = spark.read.format("delta").option("versionAsOf", version).load(tables.address("entities"))
-    tables.sized(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(written)
+    tables.fit_file_size(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(written)
     storage.write(spark, f"{written}/{_MARKER}", json.dumps(asdict(Marker(epoch, version))))
     check_now()
     if storage.exists(spark, entities):
@@ -92,16 +92,16 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
         _rename(tables, written, entities)
     except OutputError:
         # A later run has deleted what this one wrote, and this one has moved the later one's export away.
-        recover(tables)
+        restore_previous(tables)
         check_now()
         raise
-    before = _marker(tables, replaced)
+    before = _read_marker(tables, replaced)
     if before is not None and before.epoch > epoch:
         _rename(tables, entities, written)
         _rename(tables, replaced, entities)
     check_now()
     for prefix in (_WRITTEN, _REPLACED):
-        for name in tables.hidden(prefix):
+        for name in tables.hidden_tables(prefix):
             storage.remove(spark, tables.address(name))
 
 
@@ -109,7 +109,7 @@ def _address(tables: Tables) -> str:
     return f"{tables.root}/entities"
 
 
-def _marker(tables: Tables, directory: str) -> Marker | None:
+def _read_marker(tables: Tables, directory: str) -> Marker | None:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "marker"
         try:

@@ -35,7 +35,7 @@ _SPANS = "array<struct<begin: int, end: int, label: string>>"
 
 
 @dataclass(frozen=True)
-class Redacted:
+class RedactionResult:
     """What was written.
 
     documents, mentions: written, and masked in them.
@@ -49,7 +49,7 @@ class Redacted:
 
 def redact(
     spark: SparkSession, settings: Settings, to: str, labels: Sequence[str] = (), mask: str = MASK, *, partly: bool = False
-) -> Redacted:
+) -> RedactionResult:
     """Write the redacted texts, in the place of an earlier redaction at once.
 
     Args:
@@ -67,16 +67,18 @@ def redact(
         return _redact(own, settings, to, labels, mask, partly=partly)
 
 
-def _redact(spark: SparkSession, settings: Settings, to: str, labels: Sequence[str], mask: str, *, partly: bool) -> Redacted:
+def _redact(
+    spark: SparkSession, settings: Settings, to: str, labels: Sequence[str], mask: str, *, partly: bool
+) -> RedactionResult:
     tables = Tables(spark, settings.output)
-    if not tables.complete():
+    if not tables.is_complete():
         raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
-    table_setup.check_ours(tables)
+    table_setup.check_tables(tables)
     source = open_source(spark, settings.source)
     _check_place(spark, source, to)
-    entities = tables.pinned("entities")
+    entities = tables.read_pinned("entities")
     _check_labels(entities, labels)
-    rows = _covered(source, tables.pinned("documents"), entities, labels).persist()
+    rows = _select_verified_texts(source, tables.read_pinned("documents"), entities, labels).persist()
     try:
         found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
         total = source.rows.count()
@@ -86,14 +88,14 @@ def _redact(spark: SparkSession, settings: Settings, to: str, labels: Sequence[s
                 f"{left_out} of {total} rows of {settings.source.path} are not as {tables.place} knows them, or were "
                 "refused: run the job first, or leave them out with --partly."
             )
-        shaped = _shaped(rows, source, mask)
-        shaped.writeTo(_named(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
+        shaped = _mask_texts(rows, source, mask)
+        shaped.writeTo(_sql_name(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
     finally:
         rows.unpersist()
-    return Redacted(found["documents"], found["mentions"] or 0, left_out)
+    return RedactionResult(found["documents"], found["mentions"] or 0, left_out)
 
 
-def _covered(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
+def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
     """doc_id, text, spans, and perhaps `passthrough`, of the documents whose mentions are those of this very text.
 
     The two tables may be of either side of a job's two commits: so all mentions of a document must be of the run that
@@ -110,7 +112,7 @@ def _covered(source: Source, documents: DataFrame, entities: DataFrame, labels: 
     return here.select("doc_id", "text", spans, *carried).dropDuplicates(["doc_id"])
 
 
-def _shaped(rows: DataFrame, source: Source, mask: str) -> DataFrame:
+def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
     """Masked, under the names that the columns have in the source."""
     done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
@@ -128,7 +130,7 @@ def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
             raise SettingsError(f"--labels: no mention in the tables has the label {label}; there are {', '.join(known)}.")
 
 
-def _named(spark: SparkSession, to: str) -> str:
+def _sql_name(spark: SparkSession, to: str) -> str:
     """The table as SQL names it."""
     if to.startswith(TABLE):
         return quote_name(spark, to.removeprefix(TABLE))
@@ -136,7 +138,7 @@ def _named(spark: SparkSession, to: str) -> str:
 
 
 def _check_place(spark: SparkSession, source: Source, to: str) -> None:
-    named = _named(spark, to)
+    named = _sql_name(spark, to)
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
         if not there and source.location and not to.startswith(TABLE):

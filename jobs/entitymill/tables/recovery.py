@@ -27,7 +27,7 @@ def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
     Args:
         schemas_: name -> schema, of the tables that the run writes.
     """
-    created = [name for name, schema in schemas_.items() if table_setup.create(tables, name, schema)]
+    created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
 
 
@@ -42,7 +42,7 @@ def settle(tables: Tables, commits: Commits) -> int:
         if tables.exists(name):
             commits.fence(name)
     tables.forget()
-    unsound = unsound_documents(tables).persist()
+    unsound = find_unsound_documents(tables).persist()
     try:
         number = unsound.count()
         if number:
@@ -50,36 +50,36 @@ def settle(tables: Tables, commits: Commits) -> int:
             statement = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
             commits.execute("documents", lambda: tables.upsert("documents", statement, ["status"]))
             # A run that did not see these marks might append what is there already.
-            commits.check_written("documents")
-        commits.prepared = True
+            commits.check_committed("documents")
+        commits.earlier_runs_settled = True
         return number
     finally:
         unsound.unpersist()
 
 
-def documents_as_settled(tables: Tables) -> DataFrame:
+def read_settled_documents(tables: Tables) -> DataFrame:
     """Return `documents` as `settle` would leave them, without writing anything."""
-    unsound = unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
+    unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read("documents").join(unsound, "doc_id", "full")
     return joined.withColumn("status", F.coalesce("found", "status")).drop("found")
 
 
-def unsound_documents(tables: Tables) -> DataFrame:
+def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return doc_id, run_id and slice of the documents whose mentions are not those that `documents` names.
 
     A document is sound if its rows in `entities` are all of the run that `documents` names, and as many as it says; the same
     of its row in `annotations`, where that run wrote any. Those that are marked as pending already are left out.
     """
     known = tables.read("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
-    checks = _rows_of(tables, "entities", "mention")
+    checks = _count_rows(tables, "entities", "mention")
     joined = known.join(checks, "doc_id", "full")
-    sound = (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _of_one_run("mention")
+    sound = (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _is_of_named_run("mention")
     if tables.exists("annotations"):
-        joined = joined.join(_rows_of(tables, "annotations", "annotation"), "doc_id", "full")
+        joined = joined.join(_count_rows(tables, "annotations", "annotation"), "doc_id", "full")
         annotated = tables.read("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")
         joined = joined.join(annotated.select(F.col("run_id").alias("named"), F.lit(1).alias("due")), "named", "left")
         sound &= F.coalesce("annotation_rows", F.lit(0)) == F.coalesce("due", F.lit(0))
-        sound &= _of_one_run("annotation")
+        sound &= _is_of_named_run("annotation")
         writer = F.coalesce("named", "mention_last", "annotation_last")
     else:
         writer = F.coalesce("named", "mention_last")
@@ -92,7 +92,7 @@ def unsound_documents(tables: Tables) -> DataFrame:
     return found.dropDuplicates(["doc_id"])
 
 
-def _rows_of(tables: Tables, name: str, prefix: str) -> DataFrame:
+def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
     """How many rows a table has of each document, and of which runs."""
     return (
         tables.read(name)
@@ -105,7 +105,7 @@ def _rows_of(tables: Tables, name: str, prefix: str) -> DataFrame:
     )
 
 
-def _of_one_run(prefix: str) -> Column:
+def _is_of_named_run(prefix: str) -> Column:
     """Whether all rows, if there are any, are of the run that `documents` names."""
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

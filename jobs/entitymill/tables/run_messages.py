@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.tables import data_files
-from entitymill.tables.commits import retried
+from entitymill.tables.commits import retry
 from entitymill.tables.layout import Tables
 
 ERASED = "erased: the message named an erased document."
@@ -26,7 +26,7 @@ class IdFinder:
         """Prepare the ids' forms."""
         self._forms = [(one, form) for one in ids for form in {one, repr(one)[1:-1], json.dumps(one)[1:-1]}]
 
-    def among(self, texts: Iterable[str | None]) -> IdFinder:
+    def narrow_to(self, texts: Iterable[str | None]) -> IdFinder:
         """Return a finder of those ids that occur at all, so that each text need not be searched for all."""
         everything = "\0".join(text for text in texts if text)
         found = IdFinder(())
@@ -46,44 +46,44 @@ def _as_word(form: str) -> re.Pattern[str]:
     return re.compile(before + re.escape(form) + after)
 
 
-def find(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
+def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
     """Return doc_id -> rows of `runs` that name it."""
-    return dict(Counter(one for _, found in _naming(tables.read("runs"), ids) for one in found))
+    return dict(Counter(one for _, found in _find_rows(tables.read("runs"), ids) for one in found))
 
 
-def stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
+def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
     """Return the names of data files of older versions of `runs` that name one of the ids."""
-    rows = _naming(data_files.read_all(tables, "runs", _COLUMNS), ids)
-    return {row[data_files.FILE] for row, _ in rows} - data_files.present_files(tables, "runs")
+    rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
+    return {row[data_files.FILE] for row, _ in rows} - data_files.current_files(tables, "runs")
 
 
-def erase(tables: Tables, ids: Sequence[str]) -> None:
+def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
     """Put fixed sentences in the place of what names one of the ids, and delete the files that held it.
 
     Not by a VACUUM: runs with nothing to do may write `runs` meanwhile, and a file that is not committed yet would go.
     """
     changed = {}
-    for row, found in _naming(tables.read("runs"), ids):
+    for row, found in _find_rows(tables.read("runs"), ids):
         finder = IdFinder(found)
         error = ERASED if finder.find(row["error"]) else row["error"]
         changed[row["run_id"]] = (row["run_id"], error, _without_condition(row["settings"], finder))
     if changed:
         frame = tables.spark.createDataFrame(list(changed.values()), _COLUMNS)
         statement = (
-            f"MERGE INTO {tables.reference('runs')} AS t USING {{view}} AS s ON t.run_id = s.run_id "
+            f"MERGE INTO {tables.sql_name('runs')} AS t USING {{view}} AS s ON t.run_id = s.run_id "
             "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
         )
-        retried("runs", lambda: tables.execute_with_view(frame, statement, {}))
-    data_files.remove(tables, "runs", stale_files(tables, ids))
+        retry("runs", lambda: tables.execute_with_view(frame, statement, {}))
+    data_files.delete(tables, "runs", find_stale_files(tables, ids))
 
 
-def _naming(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
+def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
     """Rows that name ids, and which."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", data_files.FILE) if name in rows.columns]
     held = [row.asDict() for row in rows.select(*chosen).distinct().collect()]
-    finder = IdFinder(ids).among(text for row in held for text in (row["error"], row["where"]))
+    finder = IdFinder(ids).narrow_to(text for row in held for text in (row["error"], row["where"]))
     named = [(row, finder.find(row["error"]) | finder.find(row["where"])) for row in held]
     return [(row, found) for row, found in named if found]
 

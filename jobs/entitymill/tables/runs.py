@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import table_setup
-from entitymill.tables.commits import Commits, read_notes, retried
+from entitymill.tables.commits import Commits, read_notes, retry
 from entitymill.tables.layout import Tables
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -52,11 +52,11 @@ class Record:
         return self.latest is not None and bool(self.latest["settled"])
 
     @property
-    def held_until(self) -> datetime | None:
+    def lease_until(self) -> datetime | None:
         """When the lease of the latest run ends, which is marked as running; None where it is not."""
         if self.latest is None or self.latest["status"] != "running":
             return None
-        return _utc(self.latest["until"])
+        return _as_utc(self.latest["until"])
 
 
 class Runs:
@@ -68,9 +68,9 @@ class Runs:
 
     def create(self) -> None:
         """Create the table, if it is not there."""
-        table_setup.create(self._tables, "runs", schemas.RUNS)
+        table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
-    def look(self) -> Record:
+    def read_record(self) -> Record:
         """Read the table once."""
         if not self._tables.exists("runs"):
             return Record()
@@ -95,7 +95,7 @@ class Runs:
         owner = found["owner"] or (None if last is None else last["source"])
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
-    def second_of_creation(self) -> int:
+    def base_epoch(self) -> int:
         """Return when the table was created, in seconds since 1970: the epoch before the first, the same for all that wait.
 
         So epochs keep growing even where somebody removed the table.
@@ -109,14 +109,14 @@ class Runs:
         """Return the greatest epoch that the latest commits note, also where somebody restored an older version; or 0."""
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
-    def unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
+    def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
         """Return the ids of runs with --full that did not end, and that no other run followed which did."""
         rows = self._tables.read("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
-    def put(self, row: dict[str, Any], commits: Commits, *, over: bool = False) -> None:
+    def write_row(self, row: dict[str, Any], commits: Commits, *, mark_dead: bool = False) -> None:
         """Write a run's row in the place of the running one, in one commit; Delta skips it where a later run came between.
 
         Args:
@@ -124,7 +124,7 @@ class Runs:
             over: whether the rows of others, which are dead or taken for dead, are marked as died.
         """
         frame = self._frame(row)
-        if over:
+        if mark_dead:
             dead = self._tables.read("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
             frame = dead.withColumn("status", F.lit("died")).unionByName(frame, allowMissingColumns=True)
         commits.replace(frame.coalesce(1), "runs", RUNNING)
@@ -140,7 +140,7 @@ class Runs:
             if not written:  # it may have taken effect though it failed
                 self._tables.append(self._frame(row), "runs", about)
 
-        retried("runs", append)
+        retry("runs", append)
 
     def _frame(self, row: dict[str, Any]) -> DataFrame:
         # Of literals: createDataFrame has a Python worker repeat the rows, which takes five times as long.
@@ -148,7 +148,7 @@ class Runs:
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
-def only_jobs(rows: DataFrame) -> DataFrame:
+def exclude_maintenance(rows: DataFrame) -> DataFrame:
     """Return the rows of `runs` without those of maintenance."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
@@ -162,14 +162,14 @@ def _literal(value: Any, kind: T.DataType) -> Column:
     return F.lit(value).cast(kind)
 
 
-def _utc(local: datetime) -> datetime:
+def _as_utc(local: datetime) -> datetime:
     """Return a time that Spark gave, which is of this machine's time zone without naming it, in UTC."""
     return local.astimezone(timezone.utc)
 
 
-def start_after(last: Row | None) -> datetime:
+def choose_start(last: Row | None) -> datetime:
     """Return the start of a run that has just taken the lease: after the last one's, whatever the clocks say."""
     now = datetime.now(timezone.utc)
     if last is None:
         return now
-    return max(now, _utc(last["started_at"]) + timedelta(microseconds=1))
+    return max(now, _as_utc(last["started_at"]) + timedelta(microseconds=1))

@@ -39,20 +39,20 @@ class Stamp:
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
 
 
-def normalized(mentions: DataFrame) -> DataFrame:
+def add_normalized(mentions: DataFrame) -> DataFrame:
     """Add schemas.NORMALIZED, which mentions of one thing share, to rows with `entity`."""
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
-def entities(recognised: DataFrame, stamp: Stamp) -> DataFrame:
+def build_entities(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     """One row per mention."""
     carried = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *carried)
     rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in carried))
-    return normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
+    return add_normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
 
 
-def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
+def build_documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     """One row per document."""
     return recognised.withColumns(
         {
@@ -67,7 +67,7 @@ def documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     )
 
 
-def rejects(refused: DataFrame, stamp: Stamp) -> DataFrame:
+def build_rejects(refused: DataFrame, stamp: Stamp) -> DataFrame:
     """One row per refused row; `refused` has doc_id, stage, code, detail."""
     return refused.withColumns(
         {

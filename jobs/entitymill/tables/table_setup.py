@@ -13,8 +13,8 @@ from entitymill.errors import OutputError
 from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
-from entitymill.tables.commits import retried
-from entitymill.tables.layout import NAMES, OF_UNITS, PROPERTY, Tables
+from entitymill.tables.commits import retry
+from entitymill.tables.layout import NAMES, PROPERTY, PUBLISHED_TABLES, Tables
 
 _VECTORS = "delta.enableDeletionVectors"
 _PARTITIONED = {"entities": "label", "runs": "status"}
@@ -23,7 +23,7 @@ CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
 """What creating a table takes another run at most, between its directory and its first commit; and in a catalog."""
 
 
-def check_place(tables: Tables, *, make: bool = True) -> None:
+def check_writable(tables: Tables, *, make: bool = True) -> None:
     """Find out before any work whether tables can be written here, and create a missing catalog schema if `make` is set.
 
     Raises:
@@ -51,7 +51,7 @@ def check_place(tables: Tables, *, make: bool = True) -> None:
         raise OutputError(f"output.schema: {tables.settings.schema_} {wrong}") from error
 
 
-def check_ours(tables: Tables) -> None:
+def check_tables(tables: Tables) -> None:
     """Find out whether the tables that exist were written by a version of this program whose tables this one knows.
 
     Raises:
@@ -60,15 +60,15 @@ def check_ours(tables: Tables) -> None:
     for name in NAMES:
         if not tables.exists(name):
             continue
-        version = tables.known_properties(name).get(PROPERTY)
+        version = tables.cached_properties(name).get(PROPERTY)
         if version != schemas.VERSION:
             found = f"has schema {version}, this program writes {schemas.VERSION}" if version else "was not written by it"
             raise OutputError(f"output: {tables.address(name)} exists and {found}; choose another output or move it away.")
     if tables.exported:
-        parquet_export.check_ours(tables)
+        parquet_export.check_export(tables)
 
 
-def check_types(tables: Tables, fields: list[T.StructField]) -> None:
+def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
     """Find out before any work whether carried columns still have the types that `entities` has for them.
 
     Raises:
@@ -87,7 +87,7 @@ def check_types(tables: Tables, fields: list[T.StructField]) -> None:
             )
 
 
-def create(tables: Tables, name: str, schema: T.StructType) -> bool:
+def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
     """Create a Delta table with keys NOT NULL, a CHECK constraint and comments on its columns, if it is not there.
 
     An existing one gets the columns and the properties that it lacks.
@@ -96,36 +96,36 @@ def create(tables: Tables, name: str, schema: T.StructType) -> bool:
         Whether it was created.
     """
     # Each look at a table that has them costs a job more: not where rows are few.
-    vectors = str(tables.settings.deletion_vectors and name in OF_UNITS).lower()
+    vectors = str(tables.settings.deletion_vectors and name in PUBLISHED_TABLES).lower()
     properties = {PROPERTY: schemas.VERSION, _VECTORS: vectors}
     if tables.exists(name):
-        _evolve(tables, name, schema, properties)
+        _update_table(tables, name, schema, properties)
         return False
     if tables.root is None:
         quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
         half_made_tables.clear_in_catalog(tables.spark, tables.address(name), quiet_seconds=quiet)
     elif storage.exists(tables.spark, tables.address(name)):
-        if name == "runs" and _created_by_another(tables, name):  # which takes no lease before it
+        if name == "runs" and _wait_for_creation(tables, name):  # which takes no lease before it
             return False
-        half_made_tables.clear(tables.spark, tables.address(name))
+        half_made_tables.clear_log(tables.spark, tables.address(name))
     if name in schemas.CONSTRAINTS:
         properties[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
     if name == "entities":
         # No statistics on what was found: they would lie in the log long after the rows are gone.
         properties["delta.dataSkippingStatsColumns"] = _STATISTICS
     if name == "annotations":
-        _build(tables, name, schema, properties)
+        _create_with_builder(tables, name, schema, properties)
         return True
-    columns = ", ".join(map(_column, schema))
+    columns = ", ".join(map(_column_ddl, schema))
     partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
     tables.spark.sql(
-        f"CREATE TABLE IF NOT EXISTS {tables.reference(name)} ({columns}) USING delta {partitions} "
-        f"TBLPROPERTIES ({_listed(properties)})"
+        f"CREATE TABLE IF NOT EXISTS {tables.sql_name(name)} ({columns}) USING delta {partitions} "
+        f"TBLPROPERTIES ({_format_properties(properties)})"
     )
     return True
 
 
-def _build(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+def _create_with_builder(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
     """By Delta's builder: in SQL a column has a comment alone, and Spark NLP tells its columns by their metadata."""
     from delta.tables import DeltaTable  # noqa: PLC0415  # Spark Connect has none
 
@@ -135,10 +135,10 @@ def _build(tables: Tables, name: str, schema: T.StructType, properties: dict[str
     if tables.root is not None:
         builder.location(tables.address(name)).execute()
     else:
-        builder.tableName(tables.named(name)).execute()
+        builder.tableName(tables.catalog_name(name)).execute()
 
 
-def _created_by_another(tables: Tables, name: str) -> bool:
+def _wait_for_creation(tables: Tables, name: str) -> bool:
     """Whether a table appears while its directory stands there without a commit."""
     deadline = time.monotonic() + CREATION_SECONDS
     while not tables.exists(name):
@@ -148,26 +148,26 @@ def _created_by_another(tables: Tables, name: str) -> bool:
     return True
 
 
-def _evolve(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+def _update_table(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
     """Add missing columns and change properties: the same whichever run does it, so neither needs a number."""
     held = {column.lower() for column in tables.read(name).columns}
     if any(column.lower() not in held for column in schema.names):
         tables.append(tables.spark.createDataFrame([], schema), name)
-    before = tables.known_properties(name)
+    before = tables.cached_properties(name)
     # As Delta has it where nobody said anything.
     before.setdefault(_VECTORS, "false")
     differing = {key: value for key, value in properties.items() if before.get(key) != value}
     if differing:
-        statement = f"ALTER TABLE {tables.reference(name)} SET TBLPROPERTIES ({_listed(differing)})"
-        retried(name, lambda: tables.spark.sql(statement))
+        statement = f"ALTER TABLE {tables.sql_name(name)} SET TBLPROPERTIES ({_format_properties(differing)})"
+        retry(name, lambda: tables.spark.sql(statement))
         tables.forget(name)
 
 
-def _column(field: T.StructField) -> str:
+def _column_ddl(field: T.StructField) -> str:
     required = "" if field.nullable else " NOT NULL"
     comment = f" COMMENT {quote_literal(field.metadata['comment'])}" if "comment" in field.metadata else ""
     return f"{quote_part(field.name)} {type_to_sql(field.dataType)}{required}{comment}"
 
 
-def _listed(properties: dict[str, str]) -> str:
+def _format_properties(properties: dict[str, str]) -> str:
     return ", ".join(f"{quote_literal(key)} = {quote_literal(value)}" for key, value in properties.items())

@@ -38,7 +38,7 @@ class UnitTable:
             writer = documents.write.format("delta").partitionBy(UNIT).option(*_NO_STATISTICS)
             writer.save(self._tables.address(self._name))
         else:
-            table = documents.writeTo(self._tables.reference(self._name)).using("delta").partitionedBy(F.col(UNIT))
+            table = documents.writeTo(self._tables.sql_name(self._name)).using("delta").partitionedBy(F.col(UNIT))
             table.tableProperty(*_NO_STATISTICS).create()
         return self._tables.read(self._name)
 
@@ -59,7 +59,7 @@ def remove_leftovers(tables: Tables, epoch: int) -> None:
     Args:
         epoch: of the present run.
     """
-    for name in tables.hidden(_PREFIX):
+    for name in tables.hidden_tables(_PREFIX):
         number = re.fullmatch(rf"{_PREFIX}(\d+)", name)
         if number and int(number[1]) < epoch:
             tables.drop(name)
