@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 
 JOBS = Path(__file__).parents[2] / "jobs"
-QUOTING = {
-    "sql_name",
-    "catalog_name",
-    "quoted_in",
-    "quoted_part",
-    "literal",
-    "_reference",
-    "_format_properties",
-    "_sql_name",
-}
+QUOTING = {"sql_name", "catalog_name", "_sql_name", "quote_name", "quote_part", "quote_literal", "_format_properties"}
 """Functions whose result is quoted."""
 SAFE = {
     ("layout", "limit"): "made of an int",
@@ -26,15 +17,15 @@ SAFE = {
     ("reader", "limit"): "an int",
     ("layout", "condition"): "made by callers of quoted names and literals; for DELETE constants only",
     ("layout", "inside"): "constant text with parameters",
-    ("layout", "names"): "joined from quoted_part",
-    ("layout", "values"): "joined from quoted_part",
-    ("layout", "changes"): "joined from quoted_part",
+    ("layout", "names"): "joined from quote_part",
+    ("layout", "values"): "joined from quote_part",
+    ("layout", "changes"): "joined from quote_part",
     ("layout", "same"): "one of two operators",
-    ("layout", "schema"): "from quoted_in",
+    ("layout", "schema"): "from quote_name",
     ("maintenance", "order"): "constant text",
     ("maintenance", "hours"): "a float",
     ("privacy", "named"): "from _sql_name",
-    ("table_setup", "name"): "from quoted_in",
+    ("table_setup", "name"): "from quote_name",
     ("table_setup", "columns"): "joined from _column_ddl, which quotes",
     ("table_setup", "partitions"): "constant text",
 }
@@ -114,7 +105,7 @@ def test_the_formatter_of_pyspark_sees_constant_text_only() -> None:
     [
         ("f'DELETE FROM {self.sql_name(name)} WHERE id = {key}'", ["key"]),
         ("f'DELETE FROM {table.name}'", ["table.name"]),
-        ("f'SELECT {quoted_part(x)} FROM {str(y)}'", ["str(y)"]),
+        ("f'SELECT {quote_part(x)} FROM {str(y)}'", ["str(y)"]),
     ],
 )
 def test_this_test_finds_values(statement: str, parts: list[str]) -> None:
