@@ -1,6 +1,6 @@
-"""What can go wrong, each kind with the exit code its user sees.
+"""Exceptions that this program raises on purpose, each with its exit code.
 
-A message is one sentence that names the setting, path, column or row id at fault and says what to do. It never holds
+A message is one sentence that names the setting, path, column or row id at fault and says what to do. It never contains
 document text, entity text or a secret.
 """
 
@@ -10,34 +10,34 @@ import re
 import secrets
 
 SIGNATURE = secrets.token_hex(8)
-"""Marks errors of this driver's own workers. Spark passes them on as text, and other text in it may be a document's."""
+"""Marks errors of this driver's own workers: Spark passes errors on as text, and other text in them may quote a document."""
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
 )
-"""Spark's errors about values, by class or by condition: their messages quote the value."""
+"""Matches Spark errors about values, by exception class or error condition: their messages quote the value."""
 
 
 class EntityMillError(Exception):
-    """Root of every error this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
     exit_code = 1
 
 
 class SettingsError(EntityMillError):
-    """A setting is unknown, missing, ill-typed, or contradicts another one."""
+    """A setting is unknown, missing, of the wrong type, or contradicts another one."""
 
     exit_code = 2
 
 
 class SourceError(EntityMillError):
-    """The source cannot be read, or lacks a column, or has one of the wrong type."""
+    """The source cannot be read, lacks a column, or has a column of the wrong type."""
 
     exit_code = 3
 
 
 class RejectedError(EntityMillError):
-    """More rows than `limits.max_reject_ratio` allows were refused; nothing was published."""
+    """More rows were rejected than `limits.max_reject_ratio` allows; nothing was published."""
 
     exit_code = 4
 
@@ -49,37 +49,40 @@ class ModelError(EntityMillError):
 
 
 class DriftError(EntityMillError):
-    """A run differs from the ones before by more than `report.drift_*` allow; it was published."""
+    """A run differs from earlier runs by more than `report.drift_*` allow; its results were published."""
 
     exit_code = 6
 
 
 class OutputError(EntityMillError):
-    """The output cannot be written, or belongs to somebody else."""
+    """The output cannot be written, or does not belong to this job."""
 
 
 class StorageError(EntityMillError):
-    """The storage of source, model or output cannot be reached, or refuses the credentials."""
+    """The storage of source, model or output cannot be reached, or rejects the credentials."""
 
 
 class SessionError(EntityMillError):
-    """Spark cannot run this job as it is set up."""
+    """Spark is missing, unsupported, or not configured for this job."""
 
 
 class WorkerError(EntityMillError):
-    """A worker's machine cannot tag at all, or not so many documents that it is their fault."""
+    """A worker's machine cannot tag at all, or fails on so many documents that the machine must be the problem."""
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
-    """Return a worker's error such that the driver knows it for one of its own workers'."""
+    """Return a copy of a worker's error whose message has a signature, by which the driver recognizes its own workers."""
     return type(error)(f"[{signature}] {error}")
 
 
 def strip_quoted_values(text: str) -> str:
-    """Return Spark's description of an error up to the place from which it may quote a document's text."""
+    """Return Spark's description of an error up to where it may quote a document's text."""
     return _QUOTES_VALUES.split(text, maxsplit=1)[0]
 
 
 def is_rust_panic(error: BaseException) -> bool:
-    """Whether a package in Rust panicked: pyo3's exception for that has no public name, and is no Exception."""
+    """Return whether an error is a panic of a package in Rust.
+
+    pyo3's class for it has no public name and is not a subclass of Exception.
+    """
     return type(error).__name__ == "PanicException"

@@ -1,6 +1,6 @@
-"""The extensions of the core, looked up by name when a setting or a command asks for one.
+"""Load extensions of the core by name, when a setting or a command needs one.
 
-The core never imports them by itself: it runs without any of them. A test enforces it.
+The core never imports an extension directly, so that it runs without any of them; a test enforces that.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def load(module: str, asked_by: str) -> ModuleType:
     """Import a module of an extension.
 
     Args:
-        module: its full name, such as entitymill_reports.observer.
-        asked_by: setting or command, for the message.
+        module: full name, such as entitymill_reports.observer.
+        asked_by: setting or command that needs it, for the message.
 
     Raises:
-        SettingsError: the extension is not part of this installation.
-        ModuleNotFoundError: the extension is there, but a library that it needs is not.
+        SettingsError: the extension is not installed.
+        ModuleNotFoundError: the extension is installed, but a library that it needs is not.
     """
     package = module.partition(".")[0]
     try:
@@ -32,6 +32,6 @@ def load(module: str, asked_by: str) -> ModuleType:
         if error.name != package:
             raise
         raise SettingsError(
-            f"{asked_by} needs the package {package}, which lies next to entitymill in the repository and in its wheel; "
-            "copy it there."
+            f"{asked_by} needs the package {package}, which is not installed: copy it from the repository or the "
+            "wheel, where it is next to the package entitymill."
         ) from error

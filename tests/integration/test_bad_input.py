@@ -68,7 +68,11 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         (["source.text_column=txt"], 3, "{texts} has no column txt; it has a b, id, n, tags, text; did you mean text?"),
         (["source.where=n >"], 3, "source.where: 'n >' is not a condition on {texts}: syntax error at or near end of input"),
         (["source.where=tag = 1"], 3, "`tag` cannot be resolved. Did you mean one of the following? [`"),
-        (["source.path=/data/2026-*/*.parquet"], 3, "nothing is at /data/2026-*/*.parquet. Wildcards are not read: name"),
+        (
+            ["source.path=/data/2026-*/*.parquet"],
+            3,
+            "nothing is at /data/2026-*/*.parquet. Wildcards are not supported: name",
+        ),
         (["source.format=table", "source.path=texts_*"], 3, "there is no table texts_*, or it may not be read. Wildcards"),
         (["source.max_chars=none"], 2, "source.max_chars: "),
         (["sauce.path=x"], 2, "sauce is not a setting; did you mean source?"),

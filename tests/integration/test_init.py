@@ -96,7 +96,7 @@ def test_the_comments_say_what_else_there_is(here: Path) -> None:
     text = Path("articles.yaml").read_text(encoding="utf8")
     assert "id_column: article_id  # string, unique in the rows looked at; or title (string), label (string)" in text
     assert "characters on average; or summary (245), published (10), title (4), label (1)" in text
-    assert "# not carried: summary is string of 245 characters on average, long for a copy beside each mention" in text
+    assert "# not carried: summary is string of 245 characters on average, too long to copy to every row of entities" in text
     assert "# not carried: label is string, whose name or type cannot be a column of the entities table" in text
     assert f"path: {here}/articles_entities" in text
 
@@ -122,11 +122,11 @@ def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSessio
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        ({"n": [1, 2]}, {}, "has no column of strings"),
-        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column that is a single value, never null and unique in its first 2"),
-        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column that is a single value, never null and unique"),
-        ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not there, or not a single value; there"),
-        ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not there, or not of strings; there are"),
+        ({"n": [1, 2]}, {}, "has no string column"),
+        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column of single values that are never null and unique in its first 2"),
+        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column of single values that are never null and unique"),
+        ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not a column of single values; choose"),
+        ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not a column of strings; choose one of"),
         ({"n": pa.array([], pa.int64())}, {}, "has no rows"),
     ],
 )

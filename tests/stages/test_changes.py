@@ -93,7 +93,7 @@ def test_another_fingerprint(source_of: Callable[..., Source], known: Known, how
 
 
 def test_another_fingerprint_is_refused_where_that_is_asked(known: Known) -> None:
-    with pytest.raises(OutputError, match="documents of fingerprint f0, this run's is f1"):
+    with pytest.raises(OutputError, match="documents of fingerprint f0, but this run has f1"):
         changes.check_fingerprints(known(fingerprint="f0"), Policy("f1", "refuse", None))
     changes.check_fingerprints(known(), Policy("f1", "refuse", None))
 
@@ -139,9 +139,9 @@ def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
         assert todo(changes.compare_all(source, held, policy)) == ({"a": True}, [], {})
         assert todo(found_in(compare(source, held, events, policy=policy))) == ({"a": True}, [], {})
         return
-    with pytest.raises(OutputError, match="documents of fingerprint f0, this run's is f1"):
+    with pytest.raises(OutputError, match="documents of fingerprint f0, but this run has f1"):
         changes.compare_all(source, held, policy)
-    with pytest.raises(OutputError, match="documents of fingerprint f0, this run's is f1"):
+    with pytest.raises(OutputError, match="documents of fingerprint f0, but this run has f1"):
         compare(source, held, events, policy=policy)
 
 
@@ -506,7 +506,7 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     monkeypatch.setattr(change_feed, "MOST_COMMITS", 1001)
     with caplog.at_level(logging.INFO, "entitymill"):
         assert read_since(spark, path, before) is None
-    assert "(1,002 commits since the last run, at most 1,001 are followed)" in caplog.text
+    assert "(1,002 commits since the last run, more than the 1,001 that are read)" in caplog.text
 
 
 @pytest.mark.parametrize(

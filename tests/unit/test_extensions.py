@@ -51,7 +51,7 @@ def run(core: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_missing_extension_is_one_sentence(core: Path, arguments: list[str], asked_by: str, package: str) -> None:
     done = run(core, *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-    assert f"error: {asked_by} needs the package {package}, which lies next to entitymill" in done.stderr
+    assert f"error: {asked_by} needs the package {package}, which is not installed: copy it" in done.stderr
 
 
 def test_the_core_alone_tags_a_text(core: Path) -> None:

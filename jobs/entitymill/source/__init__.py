@@ -1,9 +1,10 @@
-"""1  text table -> documents, and rejects; which are new, changed, gone. The only package that reads the source.
+"""Read the source: which rows are documents, which are rejected, and which documents are new, changed or removed.
 
-`reader` opens and reads it (`unreadable_source` says what Spark cannot read of it, and why), `carried_columns`
-checks its columns, `row_checks` judges its rows, and `column_proposal` looks at a table that nobody has described yet.
+This is step 1, and the only package that reads the source. `reader` opens and reads it (`unreadable_source` explains read
+errors), `carried_columns` checks its columns, `row_checks` validates its rows, and `column_proposal` suggests settings for a
+new table.
 
-`changes` says what a run has to do, by a `policy`: `outcomes` compares rows with what the output holds, `change_feed` and
-`appended_files` read what changed since the last run, and `feed_comparison` compares only that, with `id_lookup` for ids of
-which it does not tell all.
+`changes` finds the work of a run according to a `policy`: `outcomes` compares rows with the output, `change_feed` and
+`appended_files` read what changed since the last run, and `feed_comparison` compares only that, using `id_lookup` for ids
+that the events leave open.
 """

@@ -1,6 +1,6 @@
-"""Rows that were appended to a Delta table without a change feed: the data files that its commits added, and no others.
+"""Read the rows that were appended to a Delta table without a change feed: only the data files that its commits added.
 
-A commit file has one action a line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+A commit file has one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
 """
 
 from __future__ import annotations
@@ -20,29 +20,24 @@ _ACTIONS = (
     "remove struct<dataChange: boolean>, metaData struct<id: string>"
 )
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
-"""A lost file must be an error, whatever the session says."""
+"""A missing file must be an error, whatever the session's settings."""
 MOST_FILES = 100_000
-"""More are not worth listing one by one on the driver: the table is scanned sooner."""
+"""With more files, a scan of the table is faster than a list of them on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
-"""Types whose values in a directory's name are those in the log. A time's depend on the time zone of whoever wrote it."""
+"""Types whose values are the same in directory names and in Delta's log; times depend on the writer's time zone."""
 
 
 class FeedUnavailableError(Exception):
-    """Only a comparison of all rows can tell what changed; the message says why."""
+    """The changes cannot be read, so all rows must be compared; the message is the reason."""
 
 
 def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
-    """Return the rows that some versions appended, with all columns of the table.
-
-    Args:
-        source: a Delta table.
-        first: oldest version, included.
-        last: newest version, included.
+    """Return the rows that the versions `first` to `last` appended, with all columns of the table.
 
     Raises:
-        FeedUnavailableError: a version did more than append rows, or Spark would not read its files as Delta does.
-        PySparkException, Py4JJavaError: a commit or a data file is gone.
+        FeedUnavailableError: a version did more than append rows, or Spark would read its files differently from Delta.
+        PySparkException, Py4JJavaError: a commit or a data file is missing.
     """
     detail = source.detail
     if detail is None:
@@ -68,11 +63,11 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
-    """Return what the commits added, and what else they did to rows or columns, one action a row."""
+    """Return the commits' actions that add or remove rows or change columns, one per row."""
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
     data_change = F.coalesce("add.dataChange", "remove.dataChange", F.lit(True))
-    found = actions.select(
+    described = actions.select(
         F.col("add.path").alias("path"),
         F.col("add").isNotNull().alias("adds"),
         F.col("remove").isNotNull().alias("removes"),
@@ -81,14 +76,14 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
         data_change.alias("data_change"),
     )
     changes_rows = (F.col("adds") | F.col("removes")) & F.col("data_change")
-    return found.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MOST_FILES + 1).collect()
+    return described.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MOST_FILES + 1).collect()
 
 
 def _added_paths(actions: list[Row]) -> list[str]:
     """Return the paths of the added data files, relative to the table.
 
     Raises:
-        FeedUnavailableError: not all actions are files that were added.
+        FeedUnavailableError: some actions are not added files.
     """
     if len(actions) > MOST_FILES:
         raise FeedUnavailableError(f"the source has no change feed, and more than {MOST_FILES:,} files were added")
@@ -98,18 +93,18 @@ def _added_paths(actions: list[Row]) -> list[str]:
         raise FeedUnavailableError("the source has no change feed, and rows were deleted or rewritten")
     if not all(action["path"] for action in actions):
         raise FeedUnavailableError("a commit of the source adds a file without a path")
-    # A path twice is the same file twice.
+    # A set: a path that occurs twice is the same file.
     return sorted({unquote(action["path"]) for action in actions})
 
 
 def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
-    """Make sure that Spark reads just these files, with the partition columns that Delta has.
+    """Check that Spark reads exactly these files, with the same partition columns as Delta.
 
     Args:
-        paths: of the table, and of files relative to it.
+        paths: path of the table, then paths of files relative to it.
 
     Raises:
-        FeedUnavailableError: it might take one for a wildcard or a hidden file, or find other partition columns.
+        FeedUnavailableError: Spark might treat a path as a wildcard or a hidden file, or find other partition columns.
     """
     root, *files = paths
     if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):
@@ -119,7 +114,9 @@ def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
         if ":" in path.split("/", maxsplit=1)[0] or path.startswith("/"):
             raise FeedUnavailableError("the source has no change feed, and files outside its directory were added")
         if name.startswith(("_", ".")) or name.endswith("._COPYING_"):
-            raise FeedUnavailableError("the source has no change feed, and a file was added whose name is a hidden one")
+            raise FeedUnavailableError("the source has no change feed, and a file with a hidden name was added")
         named = [unquote(part.partition("=")[0]) for part in directories if "=" in part]
         if named != partitions:
-            raise FeedUnavailableError("the source has no change feed, and its directories are not its partition columns")
+            raise FeedUnavailableError(
+                "the source has no change feed, and its directories do not match its partition columns"
+            )

@@ -1,4 +1,4 @@
-"""Columns of the source: whether they are what the settings say, and how those that are carried come to `entities`."""
+"""Check the columns that the settings name, and derive the passthrough columns of `entities`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from entitymill.spark.sql_text import quote_part
 
 _FORBIDDEN_CHARACTERS = " ,;{}()\n\t="
 _HELPER_COLUMNS = frozenset({"_put"})
-"""Columns that are beside those of `entities` while it is changed."""
+"""Columns that `entities` has temporarily while it is changed."""
 _COMMENT = "comment"
 _IN_BACKQUOTES = re.compile(r"`([^`]+)`")
 _MIN_SIMILARITY, _MOST_LISTED = 0.72, 30
-"""How alike names are that are taken for one another, from 0 to 1; and how many columns a message lists."""
+"""How similar a suggested name must be, from 0 to 1; and how many columns a message lists."""
 _STORABLE_TYPES = (
     T.StringType,
     T.CharType,
@@ -37,14 +37,14 @@ _STORABLE_TYPES = (
     T.TimestampNTZType,
     T.UserDefinedType,
 )
-"""What Delta, Parquet and Arrow all hold, alone or inside arrays, maps and structs."""
+"""Types that Delta, Parquet and Arrow can all store, by themselves or inside arrays, maps and structs."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
-    """The carried fields as `entities` is to have them, of a table whose other columns are fit, too.
+    """Check the columns that the settings name, and return the passthrough fields as `entities` will have them.
 
     Raises:
-        SourceError: a column is missing, or of a type that it cannot have.
+        SourceError: a column is missing or has an unsuitable type.
     """
     path = settings.path
     [key] = find_fields(table, [settings.id_column], "id_column", path)
@@ -59,22 +59,21 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
 
 
 def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
-    """The fields of some columns; the types of all others are nobody's business, PySpark may not even know them.
+    """Return the fields of some columns. Other columns may have types that PySpark does not know.
 
     Args:
-        table: that has them.
-        names: of the columns.
-        setting: that named them, for messages.
-        path: of the table, for messages.
+        names: column names.
+        setting: setting that names the columns, for messages.
+        path: path of the table, for messages.
 
     Raises:
-        SourceError: there is no such column, or its type is none that PySpark knows.
+        SourceError: a column does not exist, or PySpark does not know its type.
     """
-    held = column_names(table)
+    existing = column_names(table)
     found = []
     for name in names:
-        if name not in held:
-            raise SourceError(f"source.{setting}: {path} has no column {name}; {_suggest_columns(name, sorted(held))}")
+        if name not in existing:
+            raise SourceError(f"source.{setting}: {path} has no column {name}; {_suggest_columns(name, sorted(existing))}")
         try:
             found.append(table.select(F.col(quote_part(name))).schema.fields[0])
         except ValueError as error:
@@ -83,7 +82,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
 
 
 def column_names(table: DataFrame) -> list[str]:
-    """Of columns of any types; PySpark's own list knows only those of its types."""
+    """Return the names of all columns. PySpark's own list would fail on types that it does not know."""
     if spark_connect.is_remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
@@ -91,7 +90,7 @@ def column_names(table: DataFrame) -> list[str]:
 
 
 def column_type(table: DataFrame, name: str) -> str:
-    """The type of a column, as Spark writes it, whatever it is."""
+    """Return the type of a column as Spark writes it, even if PySpark does not know it."""
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"
     java: Any = table._jdf
@@ -99,15 +98,14 @@ def column_type(table: DataFrame, name: str) -> str:
 
 
 def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
-    """Make sure that nothing asks for columns which Spark cannot read.
+    """Check that no setting needs a column that Spark cannot read.
 
     Args:
-        table: without them.
-        settings: that say what is asked for.
-        left_out: name -> type of each.
+        table: the source without these columns.
+        left_out: name -> type of the columns that Spark cannot read.
 
     Raises:
-        SourceError: something does; the message has the column's type.
+        SourceError: a setting needs one; the message contains the column's type.
     """
     asked = dict.fromkeys(settings.passthrough, "passthrough")
     asked |= {settings.text_column: "text_column", settings.id_column: "id_column"}
@@ -115,48 +113,48 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
         if settings.where is not None:
             table.where(settings.where)
     except PySparkException as error:
-        # Letter case apart, as Spark takes names; what else may be wrong with the condition is said later.
+        # Spark ignores case in names. Other mistakes in the condition are reported when it is applied.
         named = {name.lower() for name in _IN_BACKQUOTES.findall(str(error).partition("\n")[0])}
         asked |= {name: "where" for name in left_out if name.lower() in named}
     for name, setting in asked.items():
         if name in left_out:
             raise SourceError(
-                f"source.{setting}: {name} of {settings.path} is {left_out[name]}, which Spark cannot read; write it as "
-                "another type there, a time in microseconds for example and a UUID as text."
+                f"source.{setting}: {name} of {settings.path} is {left_out[name]}, which Spark cannot read; write the "
+                "column with another type, for example times in microseconds and UUIDs as strings."
             )
 
 
-def _suggest_columns(name: str, held: list[str]) -> str:
-    """What to write in the place of a column that is not there."""
-    near = get_close_matches(name, held, 1, _MIN_SIMILARITY)
-    more = f" and {len(held) - _MOST_LISTED} more" if len(held) > _MOST_LISTED else ""
-    has = f"it has {', '.join(held[:_MOST_LISTED])}{more}"
+def _suggest_columns(name: str, existing: list[str]) -> str:
+    """Return the part of a message that lists the existing columns and suggests a similar name."""
+    near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
+    more = f" and {len(existing) - _MOST_LISTED} more" if len(existing) > _MOST_LISTED else ""
+    has = f"it has {', '.join(existing[:_MOST_LISTED])}{more}"
     return f"{has}; did you mean {near[0]}?" if near else f"{has}."
 
 
 def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructField]:
-    """The carried fields as `entities` is to have them: without what their own table notes of them, comments apart.
+    """Check passthrough fields, and return them as `entities` will have them: of their metadata, only comments remain.
 
     Args:
-        found: as the source has them.
-        path: of the source, for messages.
+        found: fields of the source.
+        path: path of the source, for messages.
 
     Raises:
-        SourceError: one cannot be a column of `entities`.
+        SourceError: a field cannot be a column of `entities`.
     """
     taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPER_COLUMNS
     for field in found:
         name = field.name
         if name.lower() in taken:
             raise SourceError(
-                f"source.passthrough: {name} is the name of another column of the entities table, letter case apart; "
+                f"source.passthrough: the entities table already has a column named {name} (case is ignored); "
                 "rename it in a view."
             )
         taken.add(name.lower())
         if any(character in _FORBIDDEN_CHARACTERS for character in _field_names(field.dataType) + name):
             raise SourceError(
                 f"source.passthrough: {name} of {path} cannot be a column of the entities table, since "
-                "Delta and Parquet allow no blank and none of ,;{}()= in names; rename it in a view."
+                "Delta and Parquet allow neither spaces nor ,;{}()= in names; rename it in a view."
             )
         if not _is_storable(field.dataType):
             raise SourceError(f"source.passthrough: {_describe_unsupported(name, path, field.dataType.simpleString())}")
@@ -164,9 +162,9 @@ def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructFie
 
 
 def strip_metadata(field: T.StructField) -> T.StructField:
-    """A field with its comment, and nothing else that was noted of it or of what is inside it."""
-    noted = {_COMMENT: field.metadata[_COMMENT]} if _COMMENT in field.metadata else {}
-    return T.StructField(field.name, _strip_type_metadata(field.dataType), field.nullable, noted)
+    """Return a field without metadata, except for its comment; fields inside it likewise."""
+    metadata = {_COMMENT: field.metadata[_COMMENT]} if _COMMENT in field.metadata else {}
+    return T.StructField(field.name, _strip_type_metadata(field.dataType), field.nullable, metadata)
 
 
 def _strip_type_metadata(kind: T.DataType) -> T.DataType:
@@ -193,12 +191,12 @@ def _is_storable(kind: T.DataType) -> bool:
 def _describe_unsupported(name: str, path: str, kind: str) -> str:
     return (
         f"{name} of {path} is {kind}, which cannot be a column of the entities table; "
-        "cast it in a view (source.format table)."
+        "cast it in a view, and read that with source.format=table."
     )
 
 
 def _field_names(kind: T.DataType) -> str:
-    """All field names inside a type, in one string."""
+    """Return all field names inside a type, concatenated."""
     if isinstance(kind, T.StructType):
         return "".join(field.name + _field_names(field.dataType) for field in kind)
     if isinstance(kind, T.ArrayType):

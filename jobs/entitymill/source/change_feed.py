@@ -1,4 +1,4 @@
-"""What changed in a Delta source since a version, by its change feed or by the files that were appended."""
+"""Read what changed in a Delta source since a version, from its change feed or from appended files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from entitymill.source.reader import Source
 
 log = logging.getLogger(__name__)
 MOST_COMMITS = 50_000
-"""A commit every two seconds for a day. The driver holds a record of each, some 2 kB; Delta keeps 30 days of them."""
+"""One commit every two seconds for a day. The driver holds a record of some 2 kB for each commit."""
 SLACK_COMMITS = 20
-"""Commits that may come while the history is read a second time."""
+"""Commits that may be added while the history is read a second time."""
 NON_DATA_OPERATIONS = frozenset(
     {
         "OPTIMIZE",
@@ -33,23 +33,24 @@ NON_DATA_OPERATIONS = frozenset(
         "DROP CONSTRAINT",
     }
 )
-"""Operations that leave every row as it was."""
+"""Operations that change no row."""
 ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
-"""Operations that write an event for every row they change. Replacing a column, for one, writes none."""
+"""Operations that write an event for every row they change. Replacing a column, for example, writes none."""
 PUT_EVENTS = ("insert", "update_postimage")
 CHANGE, COMMIT = "_change_type", "_commit_version"
 
 
 class SourceReplacedError(FeedUnavailableError):
-    """The source is not the one that the last run read, though its path and its id are."""
+    """The source is not the table that the last run read, although its path and its id are the same."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """What changed; nothing where `events` is empty.
+    """Changes since the last run; `events` is empty if nothing changed.
 
     mode: FEED or ARRIVALS.
-    events: doc_id, text, perhaps `passthrough`, CHANGE and COMMIT of the rows that pass `source.where`.
+    events: doc_id, text, `passthrough` if there are passthrough columns, CHANGE and COMMIT of the rows that pass
+        `source.where`.
     """
 
     mode: Mode
@@ -60,11 +61,11 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
     """Return what changed in a Delta source after the version that an earlier run read.
 
     Args:
-        version: of the source, as that run recorded it.
-        committed_ms: when that version was committed, as that run recorded it; None if it did not.
+        version: version of the source that the earlier run recorded.
+        committed_ms: commit time of that version, recorded by the same run; None if it was not recorded.
 
     Returns:
-        None where only a comparison of all rows can tell; the log says why.
+        None if all rows must be compared; the log says why.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
         return None
@@ -80,7 +81,7 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log that Delta cannot read what it promised: an old file was vacuumed, or the feed was off for a while."""
+    """Log that Delta cannot read the changes: an old file was vacuumed, or the feed was off for a while."""
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
@@ -88,14 +89,14 @@ def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: 
     commits = _commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
-    put = {CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}
+    as_insert = {CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}
     if not changing:
-        return Feed(Mode.FEED, source.rows.limit(0).withColumns(put))
+        return Feed(Mode.FEED, source.rows.limit(0).withColumns(as_insert))
     if _has_change_feed(source):
         read = reader.read_change_feed(spark, source.settings, first, last)
         return Feed(Mode.FEED, reader.select_rows(read, source.settings, CHANGE, COMMIT))
     appended = appended_files.read_appended_rows(spark, source, first, last)
-    return Feed(Mode.ARRIVALS, reader.select_rows(appended, source.settings).withColumns(put))
+    return Feed(Mode.ARRIVALS, reader.select_rows(appended, source.settings).withColumns(as_insert))
 
 
 def _has_change_feed(source: Source) -> bool:
@@ -107,12 +108,14 @@ def _commits_since(spark: SparkSession, source: Source, after: int, recorded_ms:
     """Return the commits after a version, up to the one that is read.
 
     Raises:
-        SourceReplacedError: the version is not the one that was recorded.
-        FeedUnavailableError: commits are missing, of an unknown kind, or too many.
+        SourceReplacedError: the source's version `after` is not the one that the last run read.
+        FeedUnavailableError: commits are missing, have an unknown operation, or are too many.
     """
     until = int(source.version)
     if until - after > MOST_COMMITS:
-        raise FeedUnavailableError(f"{until - after:,} commits since the last run, at most {MOST_COMMITS:,} are followed")
+        raise FeedUnavailableError(
+            f"{until - after:,} commits since the last run, more than the {MOST_COMMITS:,} that are read"
+        )
     if after > until:
         raise SourceReplacedError(f"the source is at version {until}, the last run read version {after}")
     commits = {commit["version"]: commit for commit in _history_from(spark, source, after)}
@@ -125,22 +128,22 @@ def _commits_since(spark: SparkSession, source: Source, after: int, recorded_ms:
     missing = next((version for version in range(after + 1, until + 1) if version not in commits), None)
     if missing is not None:
         raise FeedUnavailableError(f"version {missing} is not in the history of the source")
-    found = [commits[version] for version in range(after + 1, until + 1)]
-    unknown = next((commit for commit in found if commit["operation"] not in ROW_OPERATIONS | NON_DATA_OPERATIONS), None)
+    since = [commits[version] for version in range(after + 1, until + 1)]
+    unknown = next((commit for commit in since if commit["operation"] not in ROW_OPERATIONS | NON_DATA_OPERATIONS), None)
     if unknown is not None:
         raise FeedUnavailableError(f"version {unknown['version']} of the source is a {unknown['operation']}")
-    return found
+    return since
 
 
 def _history_from(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
-    """Return the commits from a version on, that version as the last of them if nothing prevents it.
+    """Return the commits since a version, newest first; if possible, that version is the last one in the list.
 
-    Delta moves the time of a commit behind that of the commit before it, if it lists that one, too. It does so wherever
-    times are whole seconds, as those of S3's files are. The last one listed keeps the time that `reader.read` saw.
+    If Delta lists two commits with the same time, it changes the newer one's time, which often happens on S3, where times
+    are in seconds. Only the last commit in a list always has the time that `reader.read` recorded.
     """
     wanted = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, wanted)
-    if commits and commits[-1]["version"] > oldest:  # others came since the source was opened
+    if commits and commits[-1]["version"] > oldest:  # there are new commits since the source was opened
         newer = commits[0]["version"] - int(source.version)
         commits = reader.read_history(spark, source.settings, wanted + newer)
     if commits and commits[-1]["version"] > oldest:
@@ -150,16 +153,16 @@ def _history_from(spark: SparkSession, source: Source, oldest: int) -> list[Row]
 
 
 def aggregate_events(feed: Feed) -> DataFrame:
-    """Return one row for each id that the events name, as its latest commit left it.
+    """Return one row per id in the events, with the state that the id's latest commit left.
 
     Returns:
-        doc_id; row: text and perhaps `passthrough` in a struct, null where the latest commit put no row; rows_put: rows that
-        the latest commit put; net_rows: rows put less rows cut, of all commits.
+        doc_id; row: struct of text and perhaps `passthrough`, null if the latest commit put no row;
+        rows_put: number of rows that the latest commit put; net_rows: rows put minus rows removed, over all commits.
     """
     put = F.col(CHANGE).isin(*PUT_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
     row = F.when(put, F.struct(*columns))
-    # By id only, which serves both groupings.
+    # Partitioned by id only, so that both groupings below need no further shuffle.
     events = feed.events.repartition("doc_id").withColumns({"put": put.cast("int"), "row": row})
     commits = events.groupBy("doc_id", COMMIT).agg(
         F.sum("put").alias("rows_put"),

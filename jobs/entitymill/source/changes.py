@@ -1,4 +1,4 @@
-"""What a run has to do: documents of the source vs those of the output, by hashes or by what changed since the last run."""
+"""Find the work of a run: compare the source with the output, either all rows by hash or only what changed since."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ __all__ = [
     "select_all_documents",
 ]
 BROADCAST_SLICE = 500_000
-"""Ids of a slice that every executor gets, some 50 MB, so that documents of other slices are not shuffled."""
+"""Largest number of a slice's ids to broadcast (some 50 MB), so that documents of other slices are not shuffled."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What one run has to do.
+    """The work of one run.
 
-    mode: how it was found.
-    documents: to recognise: doc_id, text, text_hash, chars, known (whether the output has a row of it), perhaps
-        `passthrough`.
-    removed: doc_id of documents to take out.
-    refused: doc_id, stage, code, detail.
-    touched: doc_id of the ids whose rows in `rejects` are replaced by `refused`, null for rows without an id; None if all
-        rows of the source were looked at, so that all rejects of the run's scope are replaced.
-    adopted: doc_id of documents of no slice or of another slice that only get the run's slice.
-    rows: of which `counts` were refused: all that were looked at; in a run by feed the documents of the output and the
-        refused rows, or 0 if no row was refused.
-    counts: reject code -> rows in `refused`.
-    to_recognise, to_remove, to_adopt: documents in `documents`, `removed` and `adopted`.
-    chars, known: code points of the texts in `documents`, and how many of these are known.
-    close: releases what is cached.
+    mode: how the work was found.
+    documents: documents to recognize: doc_id, text, text_hash, chars, known (whether the output has a row of the document),
+        and `passthrough` if there are passthrough columns.
+    removed: doc_id of documents to remove.
+    rejected: rejected rows: doc_id, stage, code, detail.
+    touched: doc_id of the ids whose rows in `rejects` are replaced by `rejected`, null for rows without an id; None if all
+        rows of the source were compared, so that all rejects of the run's scope are replaced.
+    adopted: doc_id of unchanged documents that belong to no slice or another slice, and now get the run's slice.
+    rows: number of rows of which `reject_counts` were rejected: all rows that were compared; in a run by feed, the output's
+        documents plus the rejected rows, or 0 if no row was rejected.
+    reject_counts: reject code -> rows in `rejected`.
+    to_recognise, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
+    chars, known: code points of the texts in `documents`, and how many of `documents` are in the output.
+    close: releases cached data.
     stale_rejects: how many of the touched ids may have rows in `rejects`; 0 if `touched` is None.
     """
 
@@ -76,15 +76,15 @@ class Changes:
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return all documents, for an output that holds none."""
-    judged = source.validated_rows()
-    counted = judged.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
-    documents = row_checks.select_documents(judged)
+    """Return all documents as new, for an output without documents."""
+    validated = source.validated_rows()
+    counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
+    documents = row_checks.select_documents(validated)
     return Changes(
         mode=mode,
         documents=documents.withColumn("known", F.lit(False)),
         removed=documents.select("doc_id").limit(0),
-        rejected=row_checks.select_rejects(judged, source.settings.max_chars),
+        rejected=row_checks.select_rejects(validated, source.settings.max_chars),
         touched=None,
         adopted=documents.select("doc_id").limit(0),
         rows=sum(row["rows"] for row in counted),
@@ -98,44 +98,44 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
 
 
 def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
-    """Compare all rows with what the output holds, by hashes; texts to be recognised are read in a second pass.
+    """Compare all rows with the output, by hash; a second pass reads the texts to recognize.
 
     Args:
-        known: KNOWN_COLUMNS of all that the output holds; of a slice, too.
+        known: KNOWN_COLUMNS of all documents in the output, also if the run replaces a slice.
 
     Raises:
-        OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
+        OutputError: the run would change a document of another fingerprint, and the policy refuses that.
     """
     check_fingerprints(known, policy)
-    judged = source.validated_rows()
+    validated = source.validated_rows()
     with ExitStack() as cached:
         if policy.slice is None:
             rows, related = source.rows.count(), known
         else:
             rows, related = _restrict_to_slice(source, known, policy, cached)
-        compared = outcomes.compare_rows(judged.withColumn("present", F.lit(True)), related, policy)
+        compared = outcomes.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
         differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
         totals = Totals(outcomes.sum_outcomes(differing))
         mode = Mode.FULL if policy.full else Mode.COMPARE
-        found = _build_changes(mode, source, policy, differing, totals, row_checks.select_documents(judged))
+        found = _build_changes(mode, source, policy, differing, totals, row_checks.select_documents(validated))
         return replace(found, rows=rows, close=cached.pop_all().close)
 
 
 def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the slice's rows, and leave out known documents that it has nothing to do with.
+    """Count the slice's rows, and drop known documents that are unrelated to the slice.
 
     Returns:
-        Rows of the source; of `known`, the documents of the slice, and others whose id is in the source.
+        Number of rows in the source; and the rows of `known` that belong to the slice or have an id in the source.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
-    [found] = ids.agg(*span).collect()
-    if found["rows"] <= BROADCAST_SLICE:
+    [bounds] = ids.agg(*span).collect()
+    if bounds["rows"] <= BROADCAST_SLICE:
         ids = F.broadcast(ids)
     own = outcomes.is_own(policy)
-    # A range, so that Delta skips files.
-    others = known.where(~own & F.col("doc_id").between(F.lit(found["least"]), F.lit(found["most"])))
-    return found["rows"], known.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
+    # The range of ids lets Delta skip files.
+    others = known.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
+    return bounds["rows"], known.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
 
 
 def compare_feed(
@@ -146,32 +146,32 @@ def compare_feed(
     policy: Policy,
     retry: DataFrame | None = None,
 ) -> Changes | None:
-    """Compare what changed since the last run with what the output holds.
+    """Compare what changed since the last run with the output.
 
-    An id whose rows the events do not settle is looked up in the source.
+    If the events leave open which rows an id has now, the id is looked up in the source.
 
     Args:
-        feed: since the version of the source that the output is of.
-        known: KNOWN_COLUMNS of all that the output holds; of a slice, too.
+        feed: changes since the version of the source that the last run read.
+        known: KNOWN_COLUMNS of all documents in the output, also if the run replaces a slice.
         rejected: doc_id of `rejects`; None if it is empty.
-        retry: doc_id of documents to look up although no event names them; None if there are none.
+        retry: doc_id of documents to look up even without an event; None if there are none.
 
     Returns:
-        None if Delta cannot read what it promised: all rows must be compared.
+        None if Delta cannot read the changes, so that all rows must be compared.
 
     Raises:
-        OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
+        OutputError: the run would change a document of another fingerprint, and the policy refuses that.
     """
     check_fingerprints(known, policy)
     try:
         with ExitStack() as cached:
             compared = feed_comparison.compare_events(source, feed, known, rejected, policy, retry, cached)
             found = _build_changes(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
-            refused = sum(found.reject_counts.values())
+            rejects = sum(found.reject_counts.values())
             return replace(
                 found,
                 touched=compared.touched,
-                rows=known.where(outcomes.is_own(policy)).count() + refused if refused else 0,
+                rows=known.where(outcomes.is_own(policy)).count() + rejects if rejects else 0,
                 stale_rejects=compared.stale_rejects,
                 close=cached.pop_all().close,
             )
@@ -183,15 +183,15 @@ def compare_feed(
 def _build_changes(
     mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
-    """Put together what a run has to do; `rows`, `touched` and `close` are left to the caller.
+    """Build `Changes` from a comparison; the caller sets `rows`, `touched` and `close`.
 
     Args:
-        differing: of `outcomes.compare_rows`, but those of kind SAME.
-        totals: of `differing`.
-        documents: of `row_checks.documents`: at least the new and changed ones.
+        differing: rows of `outcomes.compare_rows` without those of kind SAME.
+        totals: totals of `differing`.
+        documents: rows of `row_checks.select_documents`, at least the new and changed ones.
 
     Raises:
-        OutputError: the run would touch a document of another fingerprint, and the policy is to refuse.
+        OutputError: the run would change a document of another fingerprint, and the policy refuses that.
     """
     other_fingerprint = totals.other_fingerprint()
     if other_fingerprint is not None:
@@ -200,7 +200,7 @@ def _build_changes(
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
     removed = differing.where("is_removed").select("doc_id").distinct()
     counts = totals.codes()
-    # A refused id may occur more than once.
+    # Several rejected rows may have the same id; then only `removed` has the correct number.
     to_remove = removed.count() if totals.removed() and counts else totals.removed()
     return Changes(
         mode=mode,

@@ -1,4 +1,4 @@
-"""A look at a table: which columns are ids, texts and worth carrying. Of its texts only lengths come to the driver."""
+"""Propose settings for a table: its id, text and passthrough columns. Only lengths of texts reach the driver."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000
-"""Rows that are looked at, the first ones."""
+"""Number of rows that are inspected, from the beginning of the table."""
 LONGEST_PASSTHROUGH = 200
-"""Characters, on average, of a text column that is carried beside each mention."""
+"""Largest mean length, in characters, of a string column that is proposed as a passthrough column."""
 _ID_NAMES = ("id", "key", "uuid", "guid")
 
 
 @dataclass(frozen=True)
 class Column:
-    """What the rows that were looked at say of a column.
+    """Properties of a column, measured on the inspected rows.
 
-    kind: its type, as Spark writes it.
-    atomic, text: whether it is a single value, and one of string.
-    unique: whether every row has a value, and no two the same.
-    length: mean characters of a text; 0 of others.
-    refusal: why it cannot be carried; empty if it can.
+    kind: type as Spark writes it.
+    atomic: whether its values are single values.
+    text: whether its values are strings.
+    unique: whether every row has a value, and all values differ.
+    length: mean length of strings in characters; 0 for other types.
+    exclusion: why it cannot be a passthrough column; empty if it can.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Columns for each use, and what else there might be: (column's name, why) of each."""
+    """Proposed columns for each use, other candidates, and (name, reason) of the columns left out."""
 
     rows: int
     key: Column
@@ -58,15 +59,15 @@ class Proposal:
 def propose_columns(
     spark: SparkSession, table: str, key: str | None = None, text: str | None = None
 ) -> tuple[SourceSettings, Proposal]:
-    """Look at the first rows of a table.
+    """Inspect the first rows of a table, and propose columns for the settings.
 
     Args:
-        table: a path, or a name in the catalog.
-        key: the id column, if it is known.
-        text: the text column, if it is known.
+        table: path, or name in the catalog.
+        key: id column, if the caller has chosen one.
+        text: text column, if the caller has chosen one.
 
     Raises:
-        SourceError: there is no such table, it has no rows, or no column fits.
+        SourceError: the table does not exist, has no rows, or has no suitable column.
     """
     place = SourceSettings.model_validate({"path": table, "format": _detect_format(spark, table)})
     opened = reader.read(spark, place)
@@ -74,23 +75,23 @@ def propose_columns(
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
     chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
     if chosen_text is None:
-        raise SourceError(f"{table} has no column of strings: there is no text in it to find entities in.")
+        raise SourceError(f"{table} has no string column, so it contains no text to process.")
     keys = sorted((column for column in columns if column.unique and column is not chosen_text), key=_rank_as_id)
-    chosen_key = _find_column(key, columns, f"--id {key} of {table}", "a single value") if key else next(iter(keys), None)
+    chosen_key = _find_column(key, columns, f"--id {key} of {table}", "of single values") if key else next(iter(keys), None)
     if chosen_key is None:
         raise SourceError(
-            f"{table} has no column that is a single value, never null and unique in its first {rows:,} rows: name one "
-            "with --id, or make a view that has one."
+            f"{table} has no column of single values that are never null and unique in its first {rows:,} rows: name one "
+            "with --id, or create a view that has one."
         )
     others = [column for column in columns if column not in (chosen_key, chosen_text)]
-    carried = [column for column in others if not column.exclusion]
+    passthrough = [column for column in others if not column.exclusion]
     left_out = [(column.name, column.exclusion) for column in others if column.exclusion]
     left_out += [(name, f"{kind}, which Spark cannot read") for name, kind in opened.unreadable.items()]
     return place, Proposal(
         rows,
         chosen_key,
         chosen_text,
-        carried,
+        passthrough,
         [column for column in keys if column is not chosen_key],
         [column for column in texts if column not in (chosen_text, chosen_key)],
         left_out,
@@ -98,27 +99,27 @@ def propose_columns(
 
 
 def _detect_format(spark: SparkSession, table: str) -> str:
-    """What a table is, by what lies there."""
+    """Return the value of `source.format` for a path or a table name."""
     try:
         if storage.exists(spark, table):
             return "delta" if storage.exists(spark, f"{table}/_delta_log") else "parquet"
-    except OSError:  # no path at all, such as a name with a colon in it
+    except OSError:  # not a valid path, for example a name with a colon
         pass
     try:
         if "/" not in table and spark.catalog.tableExists(quote_name(spark, table)):
             return "table"
-    except (ValueError, PySparkException):  # no name, or of a catalog that is not there
+    except (ValueError, PySparkException):  # not a valid name, or its catalog does not exist
         pass
-    return "parquet"  # which says best that nothing is there
+    return "parquet"  # reading it gives the clearest message for a missing table
 
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
-    """The rows looked at, and all columns; one pass over a few rows, whose values stay where they are."""
+    """Return the number of inspected rows and all columns. One pass over a few rows; no values reach the driver."""
     kinds: dict[str, T.StructField | None] = {}
     for name in carried_columns.column_names(table):
         try:
             [kinds[name]] = carried_columns.find_fields(table, [name], "passthrough", path)
-        except SourceError:  # of a type that PySpark does not know
+        except SourceError:  # PySpark does not know its type
             kinds[name] = None
     measured = [F.count(F.lit(1)).alias("rows")]
     for number, (name, field) in enumerate(kinds.items()):
@@ -131,7 +132,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     found = table.limit(SAMPLE).agg(*measured).collect()[0].asDict()
     rows = int(found["rows"])
     if not rows:
-        raise SourceError(f"{path} has no rows: there is nothing to look at.")
+        raise SourceError(f"{path} has no rows to inspect.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
         kind = " ".join(carried_columns.column_type(table, name).split())
@@ -145,9 +146,9 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
 
 def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length: float) -> str:
     if field is None:
-        return f"{kind}, which cannot be carried"
+        return f"{kind}, which cannot be copied to entities"
     if length > LONGEST_PASSTHROUGH:
-        return f"{kind} of {length:,.0f} characters on average, long for a copy beside each mention"
+        return f"{kind} of {length:,.0f} characters on average, too long to copy to every row of entities"
     try:
         carried_columns.check_passthrough([field], path)
     except SourceError:
@@ -156,14 +157,16 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
 
 
 def _rank_as_id(column: Column) -> tuple[int, int]:
-    """Least where a column is called as ids are, and of a type that ids have."""
+    """Return a sort key that is smallest for columns with the name and the type of an id."""
     name = column.name.lower()
-    called = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
-    return called, 0 if column.text or column.kind in ("bigint", "int", "binary") else 1
+    name_rank = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
+    type_rank = 0 if column.text or column.kind in ("bigint", "int", "binary") else 1
+    return name_rank, type_rank
 
 
-def _find_column(name: str, columns: list[Column], asked: str, wanted: str) -> Column:
+def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
     for column in columns:
         if column.name == name and column.atomic:
             return column
-    raise SourceError(f"{asked} is not there, or not {wanted}; there are {', '.join(column.name for column in columns)}.")
+    choices = ", ".join(column.name for column in columns)
+    raise SourceError(f"{option} is not a column {requirement}; choose one of {choices}.")

@@ -1,4 +1,4 @@
-"""Events of a change feed vs what the output holds; ids whose rows the events do not settle are looked up in the source."""
+"""Compare events of a change feed with the output; ids whose rows remain unclear are looked up in the source."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _REJECTED, _NULL = "in rejects", "null"
 
 @dataclass(frozen=True)
 class FeedComparison:
-    """What the events lead to.
+    """Result of a comparison of events with the output.
 
-    differing: of `outcomes.compare_rows`, but those of kind SAME.
-    totals: of `differing`.
-    documents: of `row_checks.documents`: at least the new and changed ones.
-    touched: doc_id of all ids that were looked at.
-    stale_rejects: how many of them are in `rejects`, or null.
+    differing: rows of `outcomes.compare_rows` without those of kind SAME.
+    totals: totals of `differing`.
+    documents: rows of `row_checks.select_documents`, at least the new and changed ones.
+    touched: doc_id of all ids that were compared.
+    stale_rejects: how many of these ids are in `rejects`, or null.
     """
 
     differing: DataFrame
@@ -47,26 +47,26 @@ def compare_events(
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare the rows that the events left with what is known; for the arguments see `changes.compare_feed`.
+    """Compare the latest state of each changed id with the output; for the arguments see `changes.compare_feed`.
 
     Args:
-        cached: gets what is cached.
+        cached: stack that releases cached data when it is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
     named = latest if retry is None else _add_ids(latest, retry)
-    judged = _validate_latest(named, source.settings.max_chars)
+    validated = _validate_latest(named, source.settings.max_chars)
     related = _restrict_known(known, named, policy)
-    flagged = _flag_rejected(judged, rejected)
+    flagged = _flag_rejected(validated, rejected)
     compared = cache_on_disk(outcomes.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
     sums = outcomes.sum_outcomes(compared)
     reasons = Totals(sums).reasons()
     settled = ~F.col("kind").isin(Kind.UNSETTLED.value, Kind.SAME.value)
     differing = compared.where(settled).drop("reason", "present", "held")
-    documents = row_checks.select_documents(judged.where("present"))
+    documents = row_checks.select_documents(validated.where("present"))
     if reasons:
         log.info("looking up ids in the source: %s", ", ".join(f"{n} {why}" for why, n in sorted(reasons.items())))
         unsettled = compared.where(F.col("kind") == Kind.UNSETTLED)
-        events = judged.where("present").select(*source.rows.columns)
+        events = validated.where("present").select(*source.rows.columns)
         rows, texts = id_lookup.look_up_rows(source, unsettled, sum(reasons.values()), events, cached)
         held = unsettled.where("known").select("held.*")
         looked_up = cache_on_disk(outcomes.compare_rows(rows.withColumn("present", F.lit(True)), held, policy), cached)
@@ -78,16 +78,17 @@ def compare_events(
 
 
 def _add_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Add ids that are looked up although no event may name them."""
+    """Add ids that must be looked up even without an event."""
     retried = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("retried", F.lit(True))
     return latest.join(retried, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
 
 
 def _validate_latest(named: DataFrame, max_chars: int) -> DataFrame:
-    """Judge the row that the latest commit left of each id, if there is one.
+    """Validate the row that the latest commit left for each id, if there is one.
 
     Returns:
-        As `row_checks.judge`, with present: whether the latest commit put one row; and rows_put, net_rows and retried.
+        Columns of `row_checks.validate_rows`, and: present (whether the latest commit put exactly one row), rows_put,
+        net_rows and retried.
     """
     rows = named.select(
         "doc_id",
@@ -100,27 +101,27 @@ def _validate_latest(named: DataFrame, max_chars: int) -> DataFrame:
     return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
 
 
-def _flag_rejected(judged: DataFrame, rejected: DataFrame | None) -> DataFrame:
-    """Add `rejected`: whether the id is in `rejects`. Rows without an id need no flag: they are looked up anyway."""
+def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:
+    """Add the column `rejected`: whether the id is in `rejects`. Rows without an id need none: they are looked up anyway."""
     if rejected is None:
-        return judged.withColumn("rejected", F.lit(False))
-    # Not null-safe: that would shuffle the events once more.
+        return validated.withColumn("rejected", F.lit(False))
+    # This join is not null-safe, which would shuffle the events once more.
     listed = rejected.select("doc_id").distinct().withColumn("rejected", F.lit(True))
-    return judged.join(listed, "doc_id", "left")
+    return validated.join(listed, "doc_id", "left")
 
 
 def _restrict_known(known: DataFrame, named: DataFrame, policy: Policy) -> DataFrame:
-    """Return the known documents that are named, and those of the run's own that are pending."""
+    """Return the known documents that `named` contains, and pending documents that this run may remove."""
     joined = known.join(named.select("doc_id", F.lit(True).alias("named")), "doc_id", "left")
     is_pending = F.col("status").eqNullSafe(PENDING) & outcomes.is_own(policy)
     return joined.where(F.col("named") | is_pending).select(*KNOWN_COLUMNS)
 
 
 def _explain_unsettled() -> Column:
-    """Return why the events do not say which rows the source has of an id; null if they do.
+    """Return the reason why the events leave open which rows an id has in the source; null if they do not.
 
-    They do if the source had one row of each known document and none of any other id, and all rows that it has now are of
-    the latest commit: one, or none.
+    They are sufficient if the source had one row for each known document and none for any other id, and if all rows that an
+    id has now, one or none, are from its latest commit.
     """
     known_rows = F.col("k.doc_id").isNotNull().cast("int")
     return (
@@ -129,5 +130,5 @@ def _explain_unsettled() -> Column:
         .when(F.col("k.status").eqNullSafe(PENDING), PENDING)
         .when(F.coalesce("s.doc_id", "k.doc_id").isNull(), _NULL)
         .when(F.col("s.rows_put") > 1, "in several rows of a commit")
-        .when(known_rows + F.col("s.net_rows") != F.col("s.rows_put"), "with other rows than the output knows of")
+        .when(known_rows + F.col("s.net_rows") != F.col("s.rows_put"), "with rows that are not in the output")
     )

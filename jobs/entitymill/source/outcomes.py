@@ -1,4 +1,4 @@
-"""Rows of the source vs what the output holds of them: what happens to each document."""
+"""Compare rows of the source with the output, and decide what happens to each document."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from entitymill.source.row_checks import CODE
 
 
 def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
-    """Cache a frame on disk until a stack is closed."""
+    """Cache a frame on disk until the stack `cached` is closed."""
     cached.callback(frame.persist(StorageLevel.DISK_ONLY).unpersist)
     return frame
 
 
 class Kind(StrEnum):
-    """What happens to a document or a refused row."""
+    """What happens to a document or a rejected row."""
 
     NEW = "new"
     CHANGED = "changed"
@@ -34,26 +34,27 @@ class Kind(StrEnum):
     UNSETTLED = "unsettled"
 
 
-def compare_rows(judged: DataFrame, known: DataFrame, policy: Policy, unsettled: Column | None = None) -> DataFrame:
-    """Return one row for each row of the source and for each known document that it has no row of.
+def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettled: Column | None = None) -> DataFrame:
+    """Return one row for each row of the source, and for each known document that is not in the source.
 
     Args:
-        judged: of `row_checks.judge`, with `present`: whether the row is in the source.
-        known: KNOWN_COLUMNS.
-        unsettled: why the id needs a look at the source, null if it needs none; over s, `judged`, and k, `known`.
+        validated: rows of `row_checks.validate_rows`, with `present`: whether the row is in the source.
+        known: KNOWN_COLUMNS of documents in the output.
+        unsettled: reason why the id must be looked up in the source, null if there is none; an expression over the aliases
+            s (`validated`) and k (`known`).
 
     Returns:
-        doc_id, kind, chars, copies, CODE, known (whether `known` has it), gone (whether it is taken out of the output),
-        other_fingerprint (of a known document, if the policy refuses it). If `unsettled` is given, also reason, its value;
-        present; and held, a struct of KNOWN_COLUMNS.
+        doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the document is removed
+        from the output), other_fingerprint (set if the policy refuses the known document). With `unsettled` also: reason
+        (its value), present, and held (a struct of KNOWN_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
-    passthrough_hash = row_checks.hash_passthrough(judged.columns).alias("passthrough_hash")
-    others = [name for name in judged.columns if name not in ("text", "passthrough")]
-    source = judged.select(*others, text_hash, passthrough_hash).alias("s")
+    passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
+    others = [name for name in validated.columns if name not in ("text", "passthrough")]
+    source = validated.select(*others, text_hash, passthrough_hash).alias("s")
     joined = source.join(known.select(*KNOWN_COLUMNS).alias("k"), F.col("s.doc_id") == F.col("k.doc_id"), "full")
     is_known = F.col("k.doc_id").isNotNull()
-    is_refused = F.col(CODE).isNotNull()
+    is_rejected = F.col(CODE).isNotNull()
     kind, more = _classify(policy), []
     if unsettled is not None:
         kind = F.when(unsettled.isNotNull(), Kind.UNSETTLED.value).otherwise(kind)
@@ -64,8 +65,8 @@ def compare_rows(judged: DataFrame, known: DataFrame, policy: Policy, unsettled:
         kind.alias("kind"),
         *("chars", "copies", CODE),
         is_known.alias("known"),
-        # A refused row takes the known document out, too.
-        F.when(is_refused, is_known & (is_own(policy) | F.col("k.slice").isNull()))
+        # If the row of a known document is rejected, the document is removed.
+        F.when(is_rejected, is_known & (is_own(policy) | F.col("k.slice").isNull()))
         .otherwise(kind == Kind.REMOVED)
         .alias("is_removed"),
         F.when(is_known & has_other_fingerprint(policy), F.col("k.fingerprint")).alias("other_fingerprint"),
@@ -88,14 +89,14 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Whether a document that is in the source and in the output is to be recognised again."""
+    """Return whether a document in the source and in the output must be recomputed."""
     is_pending = F.col("k.status").eqNullSafe(PENDING)
     has_other_model = ~F.col("k.fingerprint").eqNullSafe(policy.fingerprint)
     has_other_text = ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
-    # Documents of another model are reprocessed for that reason, or left alone: their carried columns are not compared.
+    # Documents of another model are reprocessed for that reason only, or not at all: passthrough columns do not matter.
     has_other_columns = ~has_other_model & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
     changed = is_pending | has_other_text | has_other_columns
-    # A document of another slice is adopted only if it is just what this run would write.
+    # A document of another slice is adopted only if it equals what this run would write.
     changed |= has_other_model if policy.reprocesses else has_other_model & ~is_own(policy)
     if policy.full:
         is_recomputed = F.coalesce(F.col("k.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
@@ -104,27 +105,27 @@ def _is_changed(policy: Policy) -> Column:
 
 
 def is_own(policy: Policy) -> Column:
-    """Whether a known document is one that this run may remove."""
+    """Return whether this run may remove a known document."""
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
 
 def has_other_fingerprint(policy: Policy) -> Column:
-    """Whether a known document makes the run fail, if the run touches it."""
+    """Return whether the run must fail if it changes a known document, because of the document's fingerprint."""
     if not policy.refuses:
         return F.lit(False)
     return ~F.col("status").eqNullSafe(PENDING) & (F.col("fingerprint") != policy.fingerprint)
 
 
 def check_fingerprints(known: DataFrame, policy: Policy) -> None:
-    """Fail if the output holds documents of another fingerprint, and the policy is to refuse them.
+    """Raise an error if the output has documents of another fingerprint and the policy refuses them.
 
-    `compare_all` and `compare_feed` call it themselves; of a slice they check the documents that it takes over, too.
+    `compare_all` and `compare_feed` call this. For a slice, they also check the documents of other slices that it adopts.
 
     Args:
-        known: KNOWN_COLUMNS of what the output holds; of a slice only its own documents are checked.
+        known: KNOWN_COLUMNS of the output's documents; if the run replaces a slice, only the slice's documents are checked.
 
     Raises:
-        OutputError: it does.
+        OutputError: there is such a document.
     """
     if not policy.refuses:
         return
@@ -135,46 +136,46 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
 
 
 def other_fingerprint_error(found: str, policy: Policy) -> OutputError:
-    """Return the error for an output that holds a document of the fingerprint `found`."""
+    """Return the error for an output with a document of the fingerprint `found`."""
     return OutputError(
-        f"incremental.on_fingerprint_change: the output holds documents of fingerprint {found}, this run's is "
-        f"{policy.fingerprint}: a model, a precision or a setting that decides results differs; "
+        f"incremental.on_fingerprint_change: the output has documents of fingerprint {found}, but this run has "
+        f"{policy.fingerprint}: a model, a precision or another setting that affects results has changed; "
         "set it to reprocess or ignore, or run with --full."
     )
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over outcomes: rows of `sum_outcomes`."""
+    """Totals over outcomes, from the rows of `sum_outcomes`."""
 
     sums: list[Row]
 
     def rows(self, *kinds: Kind) -> int:
-        """Return how many outcomes are of these kinds."""
+        """Return the number of outcomes of these kinds."""
         return self._sum("rows", kinds)
 
     def chars(self, *kinds: Kind) -> int:
-        """Return the code points of their texts."""
+        """Return the number of code points in the texts of these kinds."""
         return self._sum("chars", kinds)
 
     def known(self, *kinds: Kind) -> int:
-        """Return how many of them the output holds."""
+        """Return how many outcomes of these kinds are about documents in the output."""
         return self._sum("known", kinds)
 
     def removed(self) -> int:
-        """Return how many outcomes take a document out of the output."""
+        """Return how many outcomes remove a document from the output."""
         return self._sum("is_removed", tuple(Kind))
 
     def codes(self) -> dict[str, int]:
-        """Return reject code -> refused rows."""
+        """Return reject code -> number of rejected rows."""
         return self._by(CODE, Kind.REJECTED)
 
     def reasons(self) -> dict[str, int]:
-        """Return reason -> ids that need a look at the source."""
+        """Return reason -> number of ids that must be looked up in the source."""
         return self._by("reason", Kind.UNSETTLED)
 
     def other_fingerprint(self) -> str | None:
-        """Return a fingerprint that the policy refuses, of a document that the run touches."""
+        """Return a refused fingerprint of a document that the run would change; None if there is none."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
@@ -190,7 +191,7 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Count outcomes by kind, reject code and, where the column is there, reason; runs a job."""
+    """Count outcomes by kind, reject code and, if the column exists, reason. Runs a Spark job."""
     by = ["kind", CODE, *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),

@@ -1,4 +1,4 @@
-"""How a run finds its documents, and what counts as changed."""
+"""Define how a run finds its documents, and which documents count as changed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import StrEnum
 KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
 """Columns of `documents` that a comparison needs."""
 PENDING = "pending"
-"""Status of a known document whose mentions may not all be there."""
+"""Status of a document whose mentions may be incomplete."""
 
 
 class Mode(StrEnum):
-    """How a run found the documents it has to recognise."""
+    """How a run found the documents that it must recognize."""
 
     FIRST = "first"
     FULL = "full"
@@ -24,13 +24,14 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """What counts as changed.
+    """Rules that decide which documents a run recomputes.
 
-    fingerprint: of this run.
-    on_fingerprint_change: as `incremental.on_fingerprint_change`; ignored by a full run, which reprocesses.
-    slice: digest of the slice that is replaced; None if the run is about the whole source.
+    fingerprint: fingerprint of this run.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`; a full run ignores it and reprocesses.
+    slice: digest of the slice that is replaced; None if the run covers the entire source.
     full: recompute every document, changed or not, except those of `interrupted_runs`.
-    interrupted_runs: run_id of earlier full runs of this fingerprint that did not end: their documents are recomputed.
+    interrupted_runs: run_id of earlier full runs with this fingerprint that did not end; the documents that they wrote are
+        up to date.
     """
 
     fingerprint: str
@@ -41,7 +42,7 @@ class Policy:
 
     @property
     def refuses(self) -> bool:
-        """Whether documents of another fingerprint fail the run."""
+        """Whether documents of another fingerprint make the run fail."""
         return self.on_fingerprint_change == "refuse" and not self.full
 
     @property

@@ -1,4 +1,4 @@
-"""Text table -> documents, and rejects: the only module that reads the source."""
+"""Open and read the source. No other module reads it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
     re.IGNORECASE,
 )
-"""Functions, special dates such as DATE 'yesterday', subqueries, and the files that rows lie in at the moment."""
+"""Matches functions, special dates such as DATE 'yesterday', subqueries, and metadata of the files that contain the rows."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The source of one run, one version of it.
+    """One version of the source, as one run reads it.
 
-    rows: doc_id, text, and a struct `passthrough` where columns are carried; those that pass `source.where`.
-    passthrough: fields carried to the entities.
-    version: of the table read.
-    identity: tells the table from another one made later at the same place; of Delta tables.
+    rows: rows that pass `source.where`: doc_id, text, and a struct `passthrough` if there are passthrough columns.
+    passthrough: passthrough fields as `entities` will have them.
+    version: version of the table that is read.
+    identity: id of a Delta table, which differs if another table is created later at the same path; empty for others.
     location: address of its files; empty for a view.
-    moving: whether `source.where` may hold for other rows at another time, though these did not change.
+    nondeterministic: whether `source.where` may select other rows later, although no row changed.
     size: bytes of its files; None if unknown.
-    detail: what DESCRIBE DETAIL says of a Delta table; None for other tables.
-    committed_ms: when the version was committed, in milliseconds since 1970 UTC; None for tables that are not Delta's.
+    detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
+    committed_ms: commit time of the version in milliseconds since 1970 UTC; None for tables that are not Delta.
     """
 
     rows: DataFrame
@@ -56,22 +56,22 @@ class Source:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether every look at `rows` finds the same: of a Delta table's version, not of files or a view."""
+        """Whether `rows` always returns the same rows: true for a version of a Delta table, false for files and views."""
         return bool(self.identity)
 
     def validated_rows(self) -> DataFrame:
-        """All rows with their `copies`, `chars` and row_checks.CODE; runs a job that looks for duplicate ids."""
+        """Return all rows with their `copies`, `chars` and row_checks.CODE. Runs a Spark job to find duplicate ids."""
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
-        """Refuse a place for a table that lies in this source, around it, or in another table.
+        """Check that an output path is not inside this source, around it, or inside another table.
 
         Args:
-            output: a path.
+            output: path of the output.
 
         Raises:
-            SettingsError: it does.
-            OSError: its scheme is unknown, or that scheme's client is not set up.
+            SettingsError: it is.
+            OSError: the path's scheme is unknown, or its client is not configured.
         """
         spark = self.rows.sparkSession
         address = storage.qualify(spark, output)
@@ -84,12 +84,12 @@ class Source:
 class SourceTable:
     """A source as Spark reads it, before its columns are checked.
 
-    rows: all rows and columns that Spark can read.
+    rows: all rows, with all columns that Spark can read.
     unreadable: name -> Parquet type of the columns that Spark cannot read.
     version: Delta's version, a digest of plain files, or `unversioned`.
     size: bytes of its files; None if unknown.
-    detail: what DESCRIBE DETAIL says of a Delta table; None for other tables.
-    committed_ms: when Delta's version was committed, in milliseconds since 1970 UTC; None for other tables.
+    detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
+    committed_ms: commit time of Delta's version in milliseconds since 1970 UTC; None for other tables.
     """
 
     rows: DataFrame
@@ -101,11 +101,11 @@ class SourceTable:
 
 
 def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
-    """Find and check the source; reads no rows.
+    """Open the source and check its columns, without reading rows.
 
     Raises:
-        SettingsError: what is to be read as plain Parquet is a Delta table.
-        SourceError: it is missing, unreadable, or lacks what the settings name.
+        SettingsError: `source.format` is parquet, but the source is a Delta table.
+        SourceError: the source is missing or unreadable, or lacks a column that the settings name.
     """
     table = read(spark, settings)
     carried_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
@@ -126,27 +126,27 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 
 
 def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
-    """doc_id, text, perhaps `passthrough`, and other columns, of the rows that pass `source.where`.
+    """Return doc_id, text, perhaps `passthrough`, and the columns `others` of the rows that pass `source.where`.
 
     Raises:
-        SourceError: the condition is none on this table.
+        SourceError: `source.where` is not a valid condition for this table.
     """
-    kept = _apply_condition(table, settings)
+    selected = _apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
-    return kept.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *others)
+    return selected.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *others)
 
 
 def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
-    """The source as SQL names it, quoted."""
+    """Return the quoted name of the source in SQL."""
     if settings.format == "delta":
         return "delta." + quote_part(storage.qualify(spark, settings.path))
     return quote_name(spark, settings.path)
 
 
 def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
-    """What DESCRIBE DETAIL says of the source: id, properties, sizeInBytes; none where it is no Delta table."""
+    """Return the result of DESCRIBE DETAIL (id, properties, sizeInBytes, ...); None if the source is not a Delta table."""
     try:
         row = spark.sql(f"DESCRIBE DETAIL {_sql_name(spark, settings)}").collect()[0]
     except PySparkException:
@@ -155,47 +155,48 @@ def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
 
 
 def _find_location(spark: SparkSession, settings: SourceSettings) -> str:
-    """Where the files of a source that is not Delta's are."""
+    """Return the address of the files of a source that is not a Delta table; empty for a view."""
     if settings.format != "table":
         return storage.qualify(spark, settings.path)
-    told = spark.sql(f"DESCRIBE TABLE EXTENDED {quote_name(spark, settings.path)}").where("col_name = 'Location'")
-    return next((str(row["data_type"]) for row in told.collect()), "")
+    described = spark.sql(f"DESCRIBE TABLE EXTENDED {quote_name(spark, settings.path)}").where("col_name = 'Location'")
+    return next((str(row["data_type"]) for row in described.collect()), "")
 
 
 def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
-    """Return Delta's record of the source's latest commits, newest first: version, timestamp, operation and more."""
+    """Return Delta's history of the source's latest commits, newest first: version, timestamp, operation and more."""
     return spark.sql(f"DESCRIBE HISTORY {_sql_name(spark, settings)} LIMIT {limit}").collect()
 
 
 def committed_ms(commit: Row) -> int:
-    """Return when a commit of `history` was made, in milliseconds since 1970 UTC.
+    """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC.
 
-    In Python: in SQL it costs a Spark job. PySpark gives timestamps in the zone of this process, whatever the session's is.
+    Computed in Python, since SQL would need a Spark job. PySpark returns timestamps in this process's time zone, not the
+    session's.
     """
     return round(commit["timestamp"].timestamp() * 1000)
 
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
-    """Read a Delta table as it was at a version."""
+    """Return a Delta table as it was at a version."""
     return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
 def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
-    """Read the source by its path or name."""
+    """Load the source by its path or its name."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quote_name(spark, settings.path))
 
 
 def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
-    """The change feed of some versions, both included."""
+    """Return the change feed of the versions `first` to `last`, inclusive."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
     return _load(reader, spark, settings)
 
 
 def is_nondeterministic(where: str | None) -> bool:
-    """Whether a condition asks for the time, for chance, for another table, or for files; one that only might counts."""
+    """Return whether a condition may depend on time, random numbers, other tables, or the files that contain the rows."""
     return where is not None and _NONDETERMINISTIC.search(where) is not None
 
 
@@ -210,21 +211,21 @@ def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
-    """The texts of a few documents, for showing."""
+    """Return the texts of a few documents, for display."""
     rows = select_rows(read(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     return {row.doc_id: row.text for row in rows.collect()}
 
 
 def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequence[str]) -> DataFrame:
-    """A table of mentions, this program's own or gold.
+    """Read a table of mentions: an `entities` table, or gold annotations.
 
     Args:
-        address: a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME.
-        setting: option that named it, for messages.
-        columns: it must have.
+        address: path of a Delta table, of Parquet or of JSON Lines (.jsonl), or table:NAME.
+        setting: option that names the table, for messages.
+        columns: columns that the table must have.
 
     Raises:
-        SourceError: it cannot be read, or lacks a column.
+        SourceError: the table cannot be read, or lacks a column.
     """
     try:
         if address.startswith("table:"):
@@ -244,13 +245,13 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 
 
 def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Open the table; no row is read.
+    """Open the table without reading rows.
 
-    A Delta table is pinned to its version, so that every pass of a run sees the same rows.
+    A Delta table is pinned to its current version, so that every pass of a run reads the same rows.
 
     Raises:
-        SettingsError: what is to be read as plain Parquet is a Delta table.
-        SourceError: it is missing or unreadable.
+        SettingsError: `source.format` is parquet, but the source is a Delta table.
+        SourceError: the source is missing or unreadable.
     """
     try:
         if settings.format == "parquet":
@@ -270,7 +271,7 @@ def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    # Before Spark lists the files itself: one that comes in between is seen by the next run, at the latest.
+    # List the files before Spark does: if a file is added in between, the digest makes the next run read it.
     listing = list(storage.list_files(spark, settings.path))
     around = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
     if around is not None:
@@ -287,5 +288,5 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _digest_listing(listing: list[tuple[str, int, int]]) -> str:
-    """Plain files have no version: a digest of their names, sizes and times."""
+    """Return a digest of the names, sizes and times of files, which serves as their version."""
     return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]

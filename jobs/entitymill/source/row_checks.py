@@ -1,4 +1,4 @@
-"""Rows of the source -> documents and refused rows: which row is which, and why."""
+"""Validate rows of the source: which are documents, which are rejected, and why."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ CODES = {
         "'the text is not valid UTF-8 (a lone surrogate, or cut in the middle of a character)'",
     ),
 }
-"""Code -> what is wrong with a row, and in words, as SQL; the first that holds counts.
+"""Reject code -> (condition, detail), both in SQL; the first condition that is true applies.
 
-Of bytes that are not UTF-8, a lone surrogate for one: Java's round trip replaces them, so the bytes differ.
+Java replaces bytes that are not valid UTF-8, so a conversion to text and back returns other bytes.
 """
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
-    """Add `copies`, how often each id occurs; only ids are shuffled unless some do occur twice."""
+    """Add the column `copies`: how often each id occurs. Only ids are shuffled, unless there are too many duplicates."""
     repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
     repeated = repeated.where("copies > 1")
-    found = repeated.limit(BROADCAST_DUPLICATES + 1).count()
-    if not found:
+    repeated_count = repeated.limit(BROADCAST_DUPLICATES + 1).count()
+    if not repeated_count:
         return rows.withColumn("copies", F.lit(1).cast("long"))
-    if found <= BROADCAST_DUPLICATES:
+    if repeated_count <= BROADCAST_DUPLICATES:
         repeated = F.broadcast(repeated)
     return rows.join(repeated, "doc_id", "left")
 
 
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
-    """Add `chars` and the code of what is wrong with a row, null for a document.
+    """Add the columns `chars` and CODE: the reject code, null for a document.
 
     Args:
         rows: doc_id, text, copies.
-        max_chars: code points a text may have.
+        max_chars: maximum number of code points in a text.
     """
     cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
     return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))
 
 
-def select_documents(judged: DataFrame) -> DataFrame:
-    """doc_id, text, text_hash, chars, and `passthrough` where it is there, of the rows that are documents."""
-    carried = [name for name in judged.columns if name == "passthrough"]
-    return judged.where(F.col(CODE).isNull()).select(
-        "doc_id", "text", F.sha2("text", 256).alias("text_hash"), "chars", *carried
+def select_documents(validated: DataFrame) -> DataFrame:
+    """Return doc_id, text, text_hash, chars and, if the column exists, `passthrough` of the rows that are documents."""
+    passthrough = [name for name in validated.columns if name == "passthrough"]
+    return validated.where(F.col(CODE).isNull()).select(
+        "doc_id", "text", F.sha2("text", 256).alias("text_hash"), "chars", *passthrough
     )
 
 
-def select_rejects(judged: DataFrame, max_chars: int) -> DataFrame:
-    """doc_id, stage, code and detail of the rows that are not."""
-    cases = " ".join(f"WHEN '{code}' THEN {said}" for code, (_, said) in CODES.items()).format(most=max_chars)
-    return judged.where(F.col(CODE).isNotNull()).select(
+def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
+    """Return doc_id, stage, code and detail of the rejected rows."""
+    cases = " ".join(f"WHEN '{code}' THEN {detail}" for code, (_, detail) in CODES.items()).format(most=max_chars)
+    return validated.where(F.col(CODE).isNotNull()).select(
         "doc_id",
         F.lit("source").alias("stage"),
         F.col(CODE).alias("code"),
@@ -68,9 +68,9 @@ def select_rejects(judged: DataFrame, max_chars: int) -> DataFrame:
 
 
 def hash_passthrough(columns: list[str]) -> Column:
-    """SHA-256 of the struct `passthrough` as JSON; null where the frame has none."""
+    """Return the SHA-256 of the struct `passthrough` as JSON; null if there is no such column."""
     if "passthrough" not in columns:
         return F.lit(None).cast("string")
-    # A fixed zone: a session's own would make every timestamp look changed on another machine.
+    # The time zone is fixed: with the session's, every timestamp would look changed on another machine.
     options = {"timeZone": "UTC", "ignoreNullFields": "false", "timestampFormat": f"{_MICROSECONDS}XXX"}
     return F.sha2(F.to_json("passthrough", {**options, "timestampNTZFormat": _MICROSECONDS}), 256)

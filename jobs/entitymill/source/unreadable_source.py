@@ -1,4 +1,4 @@
-"""What Spark cannot read of a source, and why, in one sentence with what to do: columns of Parquet, or all of it."""
+"""Explain why Spark cannot read a source or some of its Parquet columns, and what to do, in one sentence."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _WILDCARD = re.compile(r"[*?\[\]{}]")
 _ERROR_CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
 _ERROR_PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
 LONGEST_SUMMARY = 300
-"""Characters of what Spark or Delta says that are passed on."""
+"""Maximum number of characters of a Spark or Delta message that are quoted."""
 _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
 
 def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    """What is wrong with a source that Spark, Delta or the storage refused."""
+    """Return why Spark, Delta or the storage cannot read a source, and what to do."""
     path = settings.path
     features = _FEATURES.search(str(error))
     if features:
         return (
-            f"{path} is a Delta table with {features[2]}, which Delta {features[1]} does not know: read it with a newer "
-            f"Delta, or have it drop what it can do without (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
+            f"{path} is a Delta table with {features[2]}, which Delta {features[1]} does not support: read it with a newer "
+            f"Delta, or remove features from the table (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
         )
     if settings.format == "table":
         return f"there is no table {path}, or it may not be read.{_wildcard_advice(path)}"
@@ -52,21 +52,23 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
 
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
-    """What is wrong with files that are there, and no Delta table."""
+    """Return why existing files that are not a Delta table cannot be read, and what to do."""
     path, kind = settings.path, unreadable_type(error)
     if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
-        return f"{path} holds no {settings.format} file."
+        return f"{path} contains no {settings.format} file."
     if settings.format == "delta":
         return f"{path} is not a Delta table; for plain Parquet files set source.format=parquet."
     if kind:
-        return f"{path} has a column of type {kind} in some of its files, which Spark cannot read; write them without it."
+        return (
+            f"{path} has a column of type {kind} in some of its files, which Spark cannot read; write the files without it."
+        )
     return f"{path} is not readable as {settings.format}: a file there is damaged or of another format."
 
 
 def summarize_error(error: Exception) -> str:
-    """What Spark or Delta says of an error, its first line, without codes and without a full stop; never a row's content.
+    """Return the first line of Spark's or Delta's error message, without codes and full stop.
 
-    For errors of planning alone: those of a task may quote what it read.
+    Only for errors of planning: errors of tasks may quote the content of rows.
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -78,13 +80,13 @@ def _wildcard_advice(path: str) -> str:
     if not _WILDCARD.search(path):
         return ""
     return (
-        " Wildcards are not read: name the directory, all Parquet files under it are one table, and choose among them by "
-        "source.where on a column; or make a view of several and name it (source.format=table)."
+        " Wildcards are not supported: name the directory, whose Parquet files are read as one table, and select rows with "
+        "source.where; or create a view over several paths and read it with source.format=table."
     )
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Kind and path of the first file there if it is CSV or JSON."""
+    """Return the format and the path of the first data file if it is CSV or JSON."""
     first = first_data_file(storage.list_files(spark, path))
     found = unsupported_formats.text_format(first) if first else None
     if first is None or found is None:
@@ -93,13 +95,13 @@ def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
 
 
 def unreadable_type(error: Exception) -> str | None:
-    """The Parquet type that an error of Spark's is about; none if it is about anything else."""
+    """Return the Parquet type that a Spark error is about; None if it is about something else."""
     found = _TYPE.search(str(error))
     return found[1] if found else None
 
 
 def first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """The file whose columns Spark takes for those of all, from `storage.files`; none if there is no file of data."""
+    """Return the file from which Spark infers all columns, from `storage.list_files`; None if there is no data file."""
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
             return address
@@ -107,12 +109,12 @@ def first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
 
 
 def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
-    """A file's columns that Spark can read, and name -> type, as Parquet calls it, of those that it cannot.
+    """Return the readable columns of a Parquet file, and name -> Parquet type of the columns that Spark cannot read.
 
-    None where Spark reads them all, or will say itself what is wrong. Runs on the driver.
+    Returns None if Spark can read all columns, or if Spark itself will report the error. Runs on the driver.
 
     Args:
-        address: of a Parquet file, on any file system that Spark's Hadoop client reads.
+        address: Parquet file on any file system that Spark's Hadoop client can read.
     """
     if spark_connect.is_remote(spark):
         return None
@@ -122,16 +124,16 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
             return None
         faults = {str(column.getName()): _find_unreadable_type(spark, converter, [column]) for column in columns}
         left_out = {name: fault for name, fault in faults.items() if fault is not None}
-        kept = [column for column in columns if str(column.getName()) not in left_out]
-        schema = converter.convert(_parquet_schema(spark, kept)).json()
+        readable = [column for column in columns if str(column.getName()) not in left_out]
+        schema = converter.convert(_parquet_schema(spark, readable)).json()
     except (Py4JError, PySparkException, OSError, TypeError):
-        # It is no Parquet file, cannot be reached, or this platform's Spark has no such classes.
+        # The file is not Parquet or cannot be reached, or this platform's Spark lacks these classes.
         return None
     return T.StructType.fromJson(json.loads(schema)), left_out
 
 
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
-    """A file's columns, and what makes Spark's of them; Java's both."""
+    """Return a file's Parquet columns, and Spark's converter of Parquet schemas; all are py4j proxies."""
     java: Any = spark.sparkContext._jvm
     session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
@@ -147,14 +149,14 @@ def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any],
 
 def _parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
     java: Any = spark.sparkContext._jvm
-    held = java.java.util.ArrayList()
+    fields = java.java.util.ArrayList()
     for column in columns:
-        held.add(column)
-    return java.org.apache.parquet.schema.MessageType("columns", held)
+        fields.add(column)
+    return java.org.apache.parquet.schema.MessageType("columns", fields)
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
-    """The type at which Spark stops; none if it takes all of them."""
+    """Return the first Parquet type that Spark cannot convert; None if it can convert all columns."""
     try:
         converter.convert(_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:
