@@ -140,7 +140,7 @@ def test_a_delta_table_of_another_time_is_called_one(job: Job, main: Main) -> No
     assert code == 3
     assert f"source.path: {place} is a Delta table with " in error
     assert all(feature in error for feature in features)
-    assert "which Delta 3.3.3 does not know" in error
+    assert "which Delta 3.3.3 does not support" in error
     assert "source.format=parquet" not in error
 
     log.write_text("not JSON")
