@@ -144,7 +144,7 @@ def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables: Tables)
     take_and_end(tables, "first")
     seen = Runs(tables).read_record()
     between = take_and_end(tables, "between")
-    with Lease(tables, LimitSettings(wait_seconds=60), "last", seen=seen) as held:
+    with Lease(tables, LimitSettings(wait_seconds=60), "last", record=seen) as held:
         assert held.earlier_runs.latest is not None
         assert held.earlier_runs.latest["run_id"] == "between"
         assert held.epoch > between.epoch

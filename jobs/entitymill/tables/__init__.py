@@ -1,11 +1,13 @@
-"""4  mentions -> tables: the only package that writes.
+"""4  Write mentions to tables; no other package writes tables.
 
-`layout` says where tables are and how they are changed, `table_setup` whether they are ours, and creates them. `lease`
-lets one run work at a time, `heartbeats` are its signs of life; `commits` numbers each commit, so that Delta refuses
-those of older runs. `publisher` brings documents in and out, `recovery` makes tables fit after a run that died,
-`unit_tables` are what a run keeps for itself, `runs` is the record, `table_rows` makes rows, `parquet_export` copies
-`entities` for readers without Delta. `maintenance` and `privacy` are work on tables between runs; `run_messages` finds
-ids in `runs`, `data_files` reads files of older versions.
+- Tables: `layout` locates, reads and changes them; `table_setup` checks and creates them; `half_made_tables` removes what
+  a failed creation left; `table_rows` builds their rows.
+- Runs: `lease` lets one run work at a time, and `heartbeats` show that it is alive. `commits` numbers each commit, so that
+  Delta refuses those of older runs. `runs` is the table `runs`; `recovery` repairs tables after a run that died.
+- Documents: `publisher` publishes and removes them; `unit_tables` stores the texts of a run's units; `parquet_export`
+  copies `entities` for readers without Delta.
+- Between runs: `maintenance` compacts and purges; `privacy` and `masked_texts` redact; `run_messages` finds ids in
+  `runs`; `data_files` reads files of older versions.
 """
 
 from entitymill.tables.layout import NAMES, Tables

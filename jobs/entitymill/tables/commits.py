@@ -1,4 +1,4 @@
-"""Numbered commits: Delta skips or refuses what a run of an older epoch writes, and repeats no commit.
+"""Number each commit, so that Delta skips or refuses what a run of an older epoch writes, and applies no commit twice.
 
 Every commit carries Delta's (txnAppId, txnVersion). The version grows with the run's epoch and with each commit. Delta
 skips a commit whose version is not above the table's last one, and refuses one whose table got another version
@@ -26,29 +26,23 @@ from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
 APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
-"""Delta's applications: of all tables, and of `runs`, which a second thread may write while a statement runs."""
+"""Application ids for Delta. `runs` has its own, because a second thread may write it while a statement runs."""
 COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 PAUSE_SECONDS = 0.5
-"""Before the second try; doubled before each further one."""
+"""Pause before the second attempt; doubled before each further one."""
 RECENT_COMMITS = 10
-"""Commits of a table among which a run looks for its own: OPTIMIZE and runs with nothing to do may have come after it."""
+"""A run looks for its own commit among this many: OPTIMIZE and runs with nothing to do may have committed after it."""
 _SESSION = "spark.databricks.delta."
 _STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
 
 
 class Commits:
-    """The commits of one run."""
+    """The numbered commits of one run."""
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
-        """Start counting.
-
-        Args:
-            tables: in the run's private session.
-            run_id: of the run.
-            epoch: of the run.
-        """
+        """Start numbering; `tables` must use the run's private session."""
         self.epoch = epoch
         self._tables = tables
         self._run_id = run_id
@@ -58,19 +52,19 @@ class Commits:
         self._open_changes = 0
         self._unit: int | None = None
         self.earlier_runs_settled = False
-        """Whether the tables are settled from before: set when nothing of earlier runs is left to check."""
+        """Whether nothing that earlier runs wrote is left to check."""
 
     @property
     def settled(self) -> bool:
-        """Whether all changes of this run and of earlier ones are known to be whole: the next run has nothing to check."""
+        """Whether all changes of this run and of earlier ones are complete, so that the next run has nothing to check."""
         return self.earlier_runs_settled and self._open_changes == 0
 
     @contextmanager
     def track_change(self, unit: int | None = None) -> Iterator[None]:
-        """Mark what happens inside as one change: if it does not come to its end, the run is not settled.
+        """Treat the commits inside the context as one change; if it raises, the run does not end settled.
 
         Args:
-            unit: number that stands in Delta's record of the commits inside.
+            unit: number of the unit, which Delta's history records for each of these commits.
         """
         self._open_changes += 1
         outer, self._unit = self._unit, unit or self._unit
@@ -79,21 +73,21 @@ class Commits:
         self._open_changes -= 1
 
     def append(self, frame: DataFrame, name: str) -> None:
-        """Add rows to a table in one commit."""
+        """Append rows to a table in one commit."""
         options = self._options(name)
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
-        """Replace the rows that meet an SQL condition, or all, in one commit; the new rows need not meet it."""
+        """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it."""
         options = self._options(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options))
 
     def execute(self, name: str, statement: Callable[[], object]) -> None:
-        """Run an SQL statement that changes a table; its number stands in the private session meanwhile.
+        """Run an SQL statement that changes a table; meanwhile the private session's properties contain its number.
 
         Args:
             name: of the table.
-            statement: makes at most one commit, and is safe to run again if it made none.
+            statement: makes at most one commit; may run again if it made none.
         """
         options = self._options(name)
         confs = {
@@ -102,26 +96,26 @@ class Commits:
             f"{_SESSION}commitInfo.userMetadata": options["userMetadata"],
         }
 
-        def numbered() -> None:
+        def execute_numbered() -> None:
             with override_conf(self._tables.spark, confs):
                 statement()
 
-        self._commit(name, numbered)
+        self._commit(name, execute_numbered)
 
     def fence(self, name: str) -> None:
-        """Commit nothing to a table, so that from now on Delta takes no commit of an older epoch.
+        """Make an empty commit to a table, so that Delta accepts no more commits of older epochs.
 
         Raises:
-            OutputError: a run of a greater epoch was there before.
+            OutputError: a run with a greater epoch has written the table.
         """
         self.append(self._tables.read(name).limit(0), name)
         self.check_committed(name)
 
     def check_committed(self, name: str) -> None:
-        """Make sure that Delta took this run's latest commit to a table: it skips those of older epochs without a word.
+        """Check that Delta accepted this run's latest commit to a table: it skips those of older epochs silently.
 
         Raises:
-            OutputError: a run of a greater epoch was there before.
+            OutputError: a run with a greater epoch has written the table.
         """
         if not self.has_committed(name):
             raise OutputError(
@@ -129,13 +123,13 @@ class Commits:
             )
 
     def has_committed(self, name: str) -> bool:
-        """Whether this run's latest commit to a table is among the table's latest."""
-        # Two runs that looked at the same `runs` have the same numbers: only the run's id tells them apart.
+        """Return whether this run's latest commit to a table is in the table's recent history."""
+        # Two runs that read the same state of `runs` have the same numbers: only the run's id distinguishes them.
         own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def stop_retrying(self) -> None:
-        """Stop repeating commits: for a run that fails because its storage is down."""
+        """Try further commits only once: for a run that fails because its storage is down."""
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object]) -> None:
@@ -152,7 +146,7 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return what this program noted in Delta's record of a table's latest commits: entitymill (run id), epoch, number."""
+    """Return what this program noted in a table's recent commits: entitymill (the run id), epoch, number, perhaps unit."""
     notes = []
     for row in tables.history(name, RECENT_COMMITS).collect():
         with suppress(ValueError, TypeError):
@@ -162,12 +156,12 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 
 
 def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
-    """Repeat something that failed for as long as that may help.
+    """Run a change, and retry it after errors that may be temporary.
 
     Args:
-        what: for the log.
-        change: is safe to run again if it failed.
-        tries: at most.
+        what: name of the change in the log.
+        change: may run again if it failed.
+        tries: greatest number of attempts.
     """
     for attempt in range(tries):
         try:
@@ -175,19 +169,19 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
         except Exception as error:
             if attempt == tries - 1 or not is_retryable(error):
                 raise
-            log.warning("%s: try %d failed with %s; trying again", what, attempt + 1, type(error).__name__)
+            log.warning("%s: attempt %d failed with %s; retrying", what, attempt + 1, type(error).__name__)
             time.sleep(PAUSE_SECONDS * 2**attempt)
         else:
             return
 
 
 def is_concurrent_write(error: Exception) -> bool:
-    """Whether another writer's commit came between."""
+    """Return whether a commit failed because another writer committed first."""
     return isinstance(error, DeltaConcurrentModificationException) or "Concurrent" in _classes(error)
 
 
 def is_retryable(error: Exception) -> bool:
-    """Whether the same change may succeed now: another writer came between, or storage failed."""
+    """Return whether the same change may succeed on a retry: another writer committed first, or the storage failed."""
     classes = _classes(error)
     if any(name in classes for name in _FINAL):
         return False
@@ -195,7 +189,7 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _classes(error: Exception) -> str:
-    """Return the Java classes and first lines of an error and its causes, in one string."""
+    """Return the Java classes and messages of an error and its causes, in one string."""
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception
         while cause is not None:

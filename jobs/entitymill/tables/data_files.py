@@ -1,4 +1,4 @@
-"""The data files of a table as they lie on the storage: those of older versions and of commits that failed, too."""
+"""Read a table's data files directly from the storage, including those of older versions and of failed commits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from entitymill.tables.layout import Tables
 
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Of Spark's reader: in all directories, whatever is deleted meanwhile, and past what a dead writer left half done."""
+"""Read all directories; skip files that are deleted meanwhile, or that a dead writer left incomplete."""
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
-    """Read some columns of all files below a table's directory, deleted rows included; FILE is the name of each row's file.
+    """Read columns of all files in a table's directory, including deleted rows; column FILE is the name of the row's file.
 
-    A file that lacks a column has null there. With `output.format: parquet` the export of `entities` counts, too.
+    Columns that a file lacks are null. With `output.format: parquet`, the export of `entities` is read, too.
+
+    Args:
+        tables: of the output.
+        name: of the table.
+        schema: the columns to read, as DDL.
     """
     detail = tables.detail(name)
     places = [tables.address(name) if detail is None else str(detail["location"])]
@@ -30,16 +35,16 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
 
 
 def current_files(tables: Tables, name: str) -> set[str]:
-    """Return the names of the files of a table's present version."""
+    """Return the names of the data files of a table's current version."""
     rows = tables.read(name).select(F.substring_index("_metadata.file_path", "/", -1).alias(FILE)).distinct().collect()
     return {row[FILE] for row in rows}
 
 
 def delete(tables: Tables, name: str, files: set[str]) -> None:
-    """Delete data files of a table by their names, which no version that is to stay readable may need.
+    """Delete data files of a table by their names; versions that refer to them become unreadable.
 
     Raises:
-        OSError: one cannot be deleted.
+        OSError: a file cannot be deleted.
     """
     if not files or spark_connect.is_remote(tables.spark):
         return
@@ -51,4 +56,4 @@ def delete(tables: Tables, name: str, files: set[str]) -> None:
 
 
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""What `read_all_files` may raise, also when its rows are collected: a catalog may give credentials for tables only."""
+"""What `read_all_files`, or collecting its rows, may raise: some catalogs give credentials for tables, but not for files."""

@@ -1,4 +1,4 @@
-"""What a run that died left where it created a table: a directory without a first commit."""
+"""Find and remove what a run left that died while it created a table: a directory without a first commit."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _SESSION_CATALOG = "spark_catalog"
 
 
 def is_half_made(spark: SparkSession, directory: str) -> bool:
-    """Whether a Delta table's directory is there, but not its first commit, nor anything else of it."""
+    """Return whether a directory has a Delta log, but neither a commit nor any data file."""
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{0:020}.json") or not storage.exists(spark, log):
         return False
-    # First only the log: of an old table the first commits are gone, and its data are many files.
+    # Look at the log first: in an old table the first commits are gone, and listing its data files takes long.
     if storage.list_names(spark, f"{log}/*.json"):
         return False
     return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.list_files(spark, directory))
 
 
 def clear_log(spark: SparkSession, directory: str) -> None:
-    """Delete the empty log of a half made table, which Delta takes for a table.
+    """Delete the empty log of a half-made table, which Delta would take for a table.
 
-    Another run may be creating this very table: only unfinished files and an empty directory are deleted, so a table that
-    was created meanwhile stays.
+    Another run may be creating this very table. So only temporary files and empty directories are deleted, and a table
+    that was created meanwhile stays.
     """
     log = f"{directory}/_delta_log"
     for name in storage.list_names(spark, f"{log}/.*"):
@@ -41,14 +41,15 @@ def clear_log(spark: SparkSession, directory: str) -> None:
 
 
 def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0) -> None:
-    """Make way for a managed table whose files are there, but which the catalog does not know.
+    """Remove a half-made managed table: its directory exists, but the catalog does not contain the table.
 
     Args:
-        name: catalog, schema, table: as Settings have it.
-        quiet_seconds: how long nobody must have written there; 0 where no other run can be creating it.
+        spark: the session.
+        name: catalog, schema and table, as the settings name them.
+        quiet_seconds: if a file is younger than this, another run may be creating the table; 0 if none can.
 
     Raises:
-        OutputError: there are files that may be worth something.
+        OutputError: another run may be creating the table, or the directory has files that may be worth something.
     """
     place = _default_place(spark, name)
     if place is None or not storage.exists(spark, place):
@@ -65,7 +66,7 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
 
 
 def _default_place(spark: SparkSession, name: str) -> str | None:
-    """Return where the session catalog puts a managed table; None for others, which give each table a place of its own."""
+    """Return the session catalog's directory for a managed table; None for other catalogs, which choose a new one each."""
     if spark_connect.is_remote(spark):
         return None
     levels = split_name(name)

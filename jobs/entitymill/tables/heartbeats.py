@@ -1,9 +1,9 @@
-"""Signs of life of the runs of one output: a small file for each run beside the tables, written again while it works.
+"""Heartbeats of the runs of one output: a small file per run next to the tables, which the run rewrites while it works.
 
-No Spark job is needed to write one, so a busy cluster delays none. Their age is measured by the storage's own clock.
-They save work and decide nothing, except on storage where Delta's commits are not told apart (S3 without a commit
-service): there the order "first put your own, then list all" lets at most one of several runs that start at once go on,
-since S3 lists what was put before. https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
+Writing one needs no Spark job, so a busy cluster delays none. The storage's own clock measures their age. The tables are
+correct without them, they only save work. The exception is storage on which two of Delta's commits may replace each
+other (S3 without a commit service). There each run first writes its own file and then lists all, so at most one of
+several runs that start at once continues, since S3 lists what was written before. https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _SCHEMES, _ARBITERS = ("s3:", "s3a:", "s3n:"), ("S3DynamoDBLogStore",)
 
 
 class Heartbeat:
-    """The sign of life of one run, and a look at those of others."""
+    """The heartbeat of one run."""
 
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
-        """Name the file; nothing is written yet.
+        """Prepare; nothing is written yet.
 
         Args:
-            tables: of the output, which must have a path.
+            tables: of an output with a path.
             run_id: of the run; the name of its file.
-            lease_seconds: age above which a sign of life counts no more.
+            lease_seconds: a run whose heartbeat is older than this is dead.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -40,15 +40,15 @@ class Heartbeat:
         self._milliseconds = 1000 * lease_seconds
 
     def beat(self, row: Mapping[str, Any]) -> None:
-        """Write the sign of life.
+        """Write the heartbeat.
 
         Args:
-            row: of the run, as it stands by now; for `entitymill runs`.
+            row: the run's current row of `runs`, which `entitymill runs` reads.
         """
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
     def read_other_runs(self) -> list[dict[str, Any]]:
-        """Return the rows of all other runs that are alive, and delete what dead ones left; the own file must be there."""
+        """Return the rows of all other runs that are alive, and delete the files of dead ones; call `beat` first."""
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []
@@ -60,32 +60,32 @@ class Heartbeat:
         return alive
 
     def stop(self) -> None:
-        """Delete the sign of life."""
+        """Delete the heartbeat."""
         try:
             storage.remove(self._spark, self._own)
             storage.remove_empty(self._spark, self._directory)
         except OSError:
-            log.exception("the heartbeat could not be deleted: other runs wait until it is outdated")
+            log.exception("the heartbeat could not be deleted: other runs wait until it expires")
 
 
 def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
-    """Return the row of each run that left a sign of life, by run id."""
+    """Return the row of each run that has a heartbeat, dead or alive, by run id."""
     if tables.root is None:
         return {}
     try:
         addresses = [address for address, *_ in storage.list_files(tables.spark, tables.address(DIRECTORY))]
-    except OSError:  # no run has been here
+    except OSError:  # no run has written here
         return {}
     return {address.rpartition("/")[2]: _read(tables.spark, address) for address in addresses}
 
 
 def commits_may_collide(tables: Tables) -> bool:
-    """Whether the storage lets two writers each believe that they committed one version of a Delta table.
+    """Return whether two writers may both succeed in committing the same version of a Delta table.
 
-    Delta's store of commits for S3 (3.3, on Hadoop 3.3) puts them without a condition, unless DynamoDB arbitrates.
+    Delta's log store for S3 (3.3, on Hadoop 3.3) writes commits without a condition, unless it uses DynamoDB.
     https://docs.delta.io/latest/delta-storage.html#amazon-s3
     """
-    if tables.root is None or session.on_databricks():  # a catalog's locations are not known here
+    if tables.root is None or session.on_databricks():  # the locations of a catalog's tables are unknown here
         return False
     scheme = tables.root.partition(":")[0]
     configured = str(tables.spark.conf.get(f"spark.delta.logStore.{scheme}.impl", "") or "")

@@ -1,4 +1,4 @@
-"""The tables of one output: where they are, what Delta says of them, how they are read and changed."""
+"""Locate, describe, read and change the tables of one output."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 PUBLISHED_TABLES = ("annotations", "entities", "documents")
-"""Tables that grow with the documents, in the order in which a unit changes them."""
+"""Tables with the results of documents, in the order in which a unit changes them."""
 HIDDEN = "entitymill_"
-"""Prefix, in a catalog schema, of a table that only this program uses."""
+"""Prefix, in a catalog schema, of tables that only this program uses."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of the Delta table `entities`, where a Parquet export of it has its name."""
+"""Directory of the Delta table `entities` if the Parquet export has the directory `entities`."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
-"""Rows in a shuffle are about this much larger than in Parquet."""
+"""Rows are about this many times larger in a shuffle than in Parquet."""
 WRITE_CONFS = {
-    # On the path of a writer, whose rows must all meet the condition otherwise.
+    # Otherwise Delta's writer for paths requires that all new rows meet the condition.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
-    # Of ids that begin alike, as URLs do, 32 characters tell Delta nothing.
+    # By default, statistics have 32 characters: too few to distinguish ids with a common prefix, such as URLs.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
-    # Joining files, leave one alone until half of its rows are gone: else a few random changes a night rewrite the table.
+    # OPTIMIZE rewrites a file only if half of its rows are deleted: otherwise a few changes a night rewrite the table.
     "spark.databricks.delta.optimize.maxDeletedRowsRatio": "0.5",
 }
-"""Settings of the session in which the tables are written."""
+"""Spark properties of the session that writes the tables."""
 
 
 class Tables:
-    """The tables of one output. All are Delta tables; with `output.format: parquet`, `entities` is exported besides."""
+    """The Delta tables of one output; with `output.format: parquet`, `entities` also has a Parquet export."""
 
     def __init__(self, spark: SparkSession, settings: OutputSettings) -> None:
-        """Name the place; nothing is read."""
+        """Prepare; nothing is read yet."""
         self.spark = spark
         self.settings = settings
         self._details: dict[str, Row] = {}
 
     @cached_property
     def root(self) -> str | None:
-        """The output's directory, in full; None in a catalog."""
+        """The absolute address of the output's directory; None in a catalog."""
         return None if self.settings.path is None else storage.qualify(self.spark, self.settings.path)
 
     @property
@@ -62,25 +62,25 @@ class Tables:
 
     @property
     def place(self) -> str:
-        """The output as its user knows it."""
+        """The output's path or schema, as in the settings."""
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return where a table is: a path, or a catalog name."""
+        """Return a table's path, or its unquoted name in a catalog."""
         hidden = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
                 name = DELTA_ENTITIES
-            # A leading underscore: no reader of the directory takes it for data.
+            # Readers of a directory skip names that begin with an underscore.
             return f"{self.root}/{'_' * hidden}{name}"
         return f"{self.settings.schema_}.{HIDDEN * hidden}{name}"
 
     def catalog_name(self, name: str) -> str:
-        """Return a table of a catalog as SQL names it, quoted."""
+        """Return the quoted name of a table in a catalog."""
         return quote_name(self.spark, self.address(name))
 
     def sql_name(self, name: str) -> str:
-        """Return a table as SQL names it, quoted."""
+        """Return a table's quoted name for SQL statements: by path or by catalog name."""
         if self.root is not None:
             return "delta." + quote_part(self.address(name))
         return self.catalog_name(name)
@@ -92,18 +92,18 @@ class Tables:
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str) -> DataFrame:
-        """Read a table such that every use finds what it holds now: a classic plan does, Connect's is built anew."""
+        """Read a table such that every use of the frame reads its current version: Spark Connect plans each use again."""
         return self.read_pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
 
     def read_pinned(self, name: str) -> DataFrame:
-        """Read a table's present version, whatever becomes of the table."""
+        """Read a table's current version; later commits do not change the frame."""
         reader = self.spark.read.option("versionAsOf", self.history(name, 1).collect()[0]["version"])
         return (
             reader.table(self.catalog_name(name)) if self.root is None else reader.format("delta").load(self.address(name))
         )
 
     def version(self, name: str) -> int:
-        """Return a table's present version; without a Spark job where its log can be listed."""
+        """Return a table's current version; this needs a Spark job only if the log cannot be listed."""
         if not spark_connect.is_remote(self.spark):
             found = None if self.root is not None else self.detail(name)
             place = self.address(name) if found is None else str(found["location"])
@@ -114,7 +114,7 @@ class Tables:
         return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
-        """What DESCRIBE DETAIL says of a Delta table, asked for once: its properties, where its files are; none: no table.
+        """Return the cached result of DESCRIBE DETAIL; None if there is no Delta table.
 
         Raises:
             StorageError: the storage does not answer.
@@ -131,7 +131,7 @@ class Tables:
         return self._details[name]
 
     def exists(self, name: str) -> bool:
-        """Whether anything is where a table would be."""
+        """Return whether a table exists; a half-made one does not count, but any other directory in its place does."""
         if name in self._details:
             return True
         if self.root is not None:
@@ -141,41 +141,41 @@ class Tables:
         return self.spark.catalog.tableExists(self.catalog_name(name))
 
     def is_current(self, name: str) -> bool:
-        """Whether a table is there, as this version makes it."""
+        """Return whether a table exists and has the schema version of this program."""
         return self.cached_properties(name).get(PROPERTY) == schemas.VERSION
 
     def is_empty(self, name: str) -> bool:
-        """Whether a Delta table had no file when it was looked at: then it need not be read."""
+        """Return whether a Delta table is missing, or had no data file when `detail` was cached."""
         found = self.detail(name)
         return found is None or found["numFiles"] == 0
 
     def forget(self, name: str | None = None) -> None:
-        """Look again, at one table or all: another run came between, or this one changed what Delta says of it."""
+        """Clear the cached details of one table (None: of all), because they may have changed."""
         if name is None:
             self._details.clear()
         else:
             self._details.pop(name, None)
 
     def is_complete(self) -> bool:
-        """Whether `documents` and what it tells of are both there."""
+        """Return whether the tables `documents` and `entities` both exist."""
         return self.exists("documents") and self.exists("entities")
 
     def on_object_store(self) -> bool:
-        """Whether the storage is one that cannot rename a directory at once."""
+        """Return whether the output is on storage that cannot rename a directory atomically."""
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
-        """The properties of a Delta table as they were when it was looked at."""
+        """Return the properties of a Delta table from the cached details."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 
     def properties(self, name: str) -> dict[str, str]:
-        """The properties of a Delta table as they are now; none where there is no such table."""
+        """Return the current properties of a Delta table; empty if there is no such table."""
         self.forget(name)
         return self.cached_properties(name)
 
     def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
-        """Add rows in one commit; new columns are added.
+        """Append rows to a table in one commit; new columns are added to the table.
 
         Args:
             frame: the rows.
@@ -191,10 +191,10 @@ class Tables:
     def replace(
         self, frame: DataFrame, name: str, condition: str | None = None, options: dict[str, str] | None = None
     ) -> None:
-        """Delete the rows that meet an SQL condition, or all, and add others, in one commit.
+        """Replace the rows that meet an SQL condition (None: all rows) in one commit.
 
-        The others need not meet the condition. New columns are added, ones no longer written stay, empty; NOT NULL and
-        properties are kept. WRITE_CONFS have to be in force.
+        The new rows need not meet the condition. New columns are added to the table; columns that the new rows lack remain,
+        and are null. Constraints and properties remain. The session must have the properties WRITE_CONFS.
         """
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
@@ -202,17 +202,17 @@ class Tables:
                 chosen["replaceWhere"] = condition
             frame.write.format("delta").mode("overwrite").options(**chosen).save(self.address(name))
         else:
-            # saveAsTable would replace the table itself, its constraints and properties with it.
+            # saveAsTable would replace the table itself, including its constraints and properties.
             frame.writeTo(self.catalog_name(name)).options(**chosen).overwrite(F.expr(condition or "true"))
 
     def replace_documents(self, name: str, out: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None) -> None:
-        """Delete all rows of some documents and insert others, in one commit.
+        """Delete all rows of some documents and insert new rows, in one commit.
 
         Args:
             name: of the table.
-            out: doc_id of the documents whose rows go, each once; null means rows without an id.
+            out: doc_id of the documents whose rows are deleted, each once; null means rows without an id.
             rows: to insert.
-            between: smallest and greatest of these ids: Delta skips the files that cannot hold one.
+            between: smallest and greatest of these ids, so that Delta skips files that contain none.
         """
         source = rows.withColumn("_put", F.lit(True)).unionByName(
             out.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
@@ -230,12 +230,12 @@ class Tables:
         )
 
     def upsert(self, name: str, rows: DataFrame, update: Sequence[str]) -> None:
-        """Update columns of the rows with the same doc_id, and insert rows of new ids, in one commit.
+        """Update rows by doc_id, and insert rows with new ids, in one commit.
 
         Args:
             name: of the table.
             rows: doc_id, each once, and other columns of the table.
-            update: of these columns.
+            update: names of the columns to update.
         """
         names = ", ".join(map(quote_part, rows.columns))
         values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
@@ -248,7 +248,7 @@ class Tables:
         )
 
     def execute_with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
-        """Run a statement on a frame, which it names {view}; values reach it as parameters, never as text."""
+        """Run an SQL statement in which {view} stands for the frame; values are passed as parameters, never as text."""
         view = f"entitymill_{uuid.uuid4().hex}"
         frame.createOrReplaceTempView(view)
         try:
@@ -257,16 +257,21 @@ class Tables:
             self.spark.catalog.dropTempView(view)
 
     def delete(self, name: str, condition: str = "true") -> None:
-        """Delete rows, in one commit."""
+        """Delete the rows that meet an SQL condition, in one commit."""
         self.spark.sql(f"DELETE FROM {self.sql_name(name)} WHERE {condition}")
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
-        """Delta's record of a table's commits, all or the latest: version, operation, userMetadata and more."""
+        """Return Delta's history of a table, newest first: version, operation, userMetadata and more.
+
+        Args:
+            name: of the table.
+            latest: number of commits; None: all.
+        """
         limit = "" if latest is None else f" LIMIT {latest}"
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
     def drop(self, name: str) -> None:
-        """Remove a hidden table, which belongs to one run."""
+        """Remove a hidden table, if it exists."""
         self._details.pop(name, None)
         if self.root is not None:
             storage.remove(self.spark, self.address(name))
@@ -274,7 +279,7 @@ class Tables:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
     def hidden_tables(self, prefix: str) -> list[str]:
-        """Return the names of hidden tables that begin so."""
+        """Return the names of the hidden tables whose names begin with `prefix`."""
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
         schema = quote_name(self.spark, self.settings.schema_ or "")
@@ -283,8 +288,13 @@ class Tables:
         return sorted(name for name in names if name.startswith(prefix))
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
-        """Files of about the target size: small labels in one file, large ones split; sorted, so that statistics help."""
-        # Planning anew after a shuffle joins small partitions and splits large ones, at a job a shuffle.
+        """Repartition rows so that the files have about the target size, and sort them by doc_id so that statistics help.
+
+        Args:
+            frame: the rows.
+            by: column whose values share no file, if there are many rows.
+        """
+        # Adaptive execution merges small partitions and splits large ones, but costs a job per shuffle.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
             return frame.coalesce(1).sortWithinPartitions("doc_id")
         hint = f"REBALANCE({by})" if by else "REBALANCE"
@@ -293,6 +303,6 @@ class Tables:
 
 
 def build_write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return WRITE_CONFS, and the size of files that `sized` aims at."""
+    """Return WRITE_CONFS and the file size for `fit_file_size`."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
     return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

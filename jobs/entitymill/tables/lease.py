@@ -1,6 +1,6 @@
-"""One run at a time works on an output: the others wait for its sign of life to end. That only saves work.
+"""Let one run at a time work on an output: other runs wait until its heartbeat ends. This only saves work.
 
-What keeps the tables right is the epoch that a run takes with its first commit to `runs`; see docs/decisions.md.
+The epoch, which a run takes with its first commit to `runs`, keeps the tables correct; see docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ BEATS_PER_LEASE = 3
 
 
 class Lease:
-    """The right to work on an output, held while the context lasts."""
+    """The right to work on an output, held inside the context."""
 
     def __init__(
         self,
         tables: Tables,
         limits: LimitSettings,
         run_id: str,
-        row: Callable[[], dict[str, Any]] | None = None,
-        seen: Record | None = None,
-        waits: Callable[[str], object] = lambda _: None,
+        build_row: Callable[[], dict[str, Any]] | None = None,
+        record: Record | None = None,
+        on_wait: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Prepare; nothing is written yet.
 
         Args:
             tables: in the run's private session.
-            limits: how long to wait, and how long a lease lasts without a sign of life.
-            run_id: of the taker.
-            row: returns the run's row of `runs` as it stands by now; None for maintenance.
-            seen: what `runs` said not long ago. Where another run has come since, Delta skips the row of this one.
-            waits: is called with the name of the run that this one waits for.
+            limits: how long to wait, and how long a lease lasts without a heartbeat.
+            run_id: of this run.
+            build_row: returns the run's current row of `runs`; None for maintenance.
+            record: what `runs` contained a moment ago. If another run has begun since, Delta skips this run's row.
+            on_wait: is called with a description of the run that this one waits for.
         """
         self._tables = tables
         self._limits = limits
         self._run_id = run_id
-        self._row = row or (lambda: {"mode": MAINTENANCE})
-        self._seen = seen
-        self._waits = waits
+        self._build_own_row = build_row or (lambda: {"mode": MAINTENANCE})
+        self._record = record
+        self._on_wait = on_wait
         self._runs = Runs(tables)
         self._heartbeat = None
         if tables.root is not None and not spark_connect.is_remote(tables.spark):
@@ -72,13 +72,13 @@ class Lease:
         self._checked_at = 0.0
         self._skipped = False
         self.started = datetime.now(timezone.utc)
-        """When the run began: after the last one, whatever the clocks say."""
+        """Start of the run; always later than the start of the last one, even if clocks differ."""
         self.epoch = 0
         self.earlier_runs = Record()
-        """What `runs` said before the lease was taken."""
+        """What `runs` contained before the lease was taken."""
 
     def __enter__(self) -> Self:
-        """Take it.
+        """Take the lease; wait for other runs.
 
         Raises:
             OutputError: another run holds it for longer than `limits.wait_seconds`.
@@ -89,7 +89,7 @@ class Lease:
             other = self._take()
             if other is None:
                 break
-            if not other and attempt < TRIES:  # another run came and went since the last look
+            if not other and attempt < TRIES:  # another run began and ended since `runs` was read
                 continue
             holder = other or holder
             if time.monotonic() >= deadline:
@@ -97,28 +97,28 @@ class Lease:
                     f"output: {holder} writes {self._tables.place}; run again when it is done, or raise limits.wait_seconds."
                 )
             log.info("waiting for %s", holder)
-            self._waits(holder)
-            # Runs that wait for the same one must not collide at each try.
+            self._on_wait(holder)
+            # Random pauses, so that runs that wait for the same one do not collide at each attempt.
             time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give it back, if `end` did not."""
+        """Release the lease, unless `end` did."""
         if not self._stopped.is_set():
             try:
                 self.end("done" if error is None else "stopped" if isinstance(error, KeyboardInterrupt) else "failed")
             except Exception:
-                # The run's own outcome counts; the next one waits until the lease ends.
-                log.exception("the lease could not be given back")
+                # The error of the run itself matters more; the next run waits until the lease ends.
+                log.exception("the lease could not be released")
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
     def end(self, status: str) -> None:
-        """Record how the run ended, and give the lease back.
+        """Record how the run ended, and release the lease.
 
         Raises:
-            OutputError: another run took over, and the record was refused.
+            OutputError: another run took over, so Delta skipped the record.
         """
         self._stopped.set()
         self._thread.join()
@@ -127,19 +127,19 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Make sure, now and then, that no other run took over: it saves work that would be refused.
+        """Check that no other run took over, at most twice per lease: this saves work whose commits Delta would refuse.
 
         Raises:
-            OutputError: one did.
+            OutputError: another run took over.
         """
         if time.time() - self._checked_at >= self._limits.lease_seconds / 2:
             self.check_now()
 
     def check_now(self) -> None:
-        """Make sure that no other run took over.
+        """Check that no other run took over.
 
         Raises:
-            OutputError: one did.
+            OutputError: another run took over.
         """
         if self._runs.read_record().epoch != self.epoch:
             self._raise_lost()
@@ -148,12 +148,12 @@ class Lease:
     def _raise_lost(self) -> None:
         latest = self._runs.read_record().latest
         raise OutputError(
-            f"output: run {latest and latest['run_id']} took over {self._tables.place}, since this run gave no sign of life "
+            f"output: run {latest and latest['run_id']} took over {self._tables.place}, since this run sent no heartbeat "
             f"for limits.lease_seconds = {self._limits.lease_seconds:g}; nothing more was published; that run continues."
         )
 
     def _take(self) -> str | None:
-        """Try to take the lease; return None where that worked, otherwise who holds it, as far as that is known."""
+        """Try to take the lease; return None on success, otherwise a description of the holder ("" if unknown)."""
         taken = False
         try:
             if self._heartbeat is not None:
@@ -171,25 +171,25 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Read `runs`; of two first runs, one may find the table half made by the other."""
+        """Read `runs` and choose the next epoch; retry, because another first run may be creating the table."""
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.is_current("runs"):
                     self._runs.create()
-                seen, self._seen = self._seen, None
-                found = seen or self._runs.read_record()
+                found = self._record or self._runs.read_record()
+                self._record = None
             except (PySparkException, Py4JJavaError, OutputError):
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(POLL_SECONDS)
             else:
-                # One more than the last: had another run begun meanwhile, Delta would skip this one's first commit.
+                # One more than the last: if another run begins meanwhile, Delta skips this run's first commit.
                 last = self._runs.base_epoch() if found.latest is None else found.epoch
                 return found, max(last, self._runs.greatest_noted_epoch() if self._skipped else 0) + 1
         raise AssertionError
 
     def _begin(self, found: Record, epoch: int) -> bool:
-        """Commit the own row under a new epoch; return whether Delta took it."""
+        """Commit the run's row under a new epoch; return whether Delta accepted it."""
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
         self.started = choose_start(found.last)
@@ -200,7 +200,7 @@ class Lease:
                 return False
             raise
         if not self.commits.has_committed("runs"):
-            self._skipped = True  # another run of this epoch was first; or somebody restored `runs`
+            self._skipped = True  # another run took this epoch first, or somebody restored an old version of `runs`
             return False
         self.earlier_runs, self._checked_at = found, time.time()
         return True
@@ -209,7 +209,7 @@ class Lease:
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {
-            **self._row(),
+            **self._build_own_row(),
             "run_id": self._run_id,
             "started_at": self.started,
             "ended_at": None if running else now,
@@ -221,7 +221,7 @@ class Lease:
         }
 
     def _beat_while_held(self) -> None:
-        # A session of its own: the number of a statement that runs meanwhile stands in the run's.
+        # In a session of its own: the run's session may contain the number of a statement that is running.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
@@ -230,7 +230,7 @@ class Lease:
                 else:
                     runs.write_row(self._build_row("running"), self.commits)
             except Exception:
-                log.exception("no sign of life could be given")
+                log.exception("the heartbeat could not be written")
 
 
 def _process() -> str:
@@ -238,7 +238,7 @@ def _process() -> str:
 
 
 def _describe_run(row: dict[str, Any]) -> str:
-    """Name a run for people; empty where nothing is known of it."""
+    """Describe a run in a message; empty if nothing is known about it."""
     if not row.get("run_id"):
         return ""
     until = f", its lease lasts until {row['until']:%Y-%m-%d %H:%M:%S}" if isinstance(row.get("until"), datetime) else ""

@@ -1,4 +1,4 @@
-"""Mentions masked in their texts, batch by batch: what executors do of a redaction, with nothing but Arrow."""
+"""Mask mentions in texts, one Arrow batch at a time; executors run this, so it imports only Arrow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 LABEL = "{label}"
-"""In a mask, stands for the mention's label."""
+"""Placeholder in a mask for the mention's label."""
 
 
 def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
-    """A text without some of its mentions.
+    """Return a text with some of its mentions masked.
 
     Args:
-        text: the document.
-        spans: begin and end in code points, end exclusive, and label of each, in any order. Spans that overlap are masked
-            as one, under the label of the one that begins first.
-        mask: in their place, with the label for `{label}`; one character is repeated, so that offsets stay as they are.
+        text: of the document.
+        spans: begin, end (exclusive, in code points) and label of each mention, in any order. Overlapping spans are masked
+            as one, with the label of the one that begins first.
+        mask: replaces each mention, with its label in the place of `{label}`. A mask of one character is repeated, so that
+            offsets do not change.
     """
     pieces, at = [], 0
     for begin, end, label in _merge_overlapping(spans):
@@ -28,9 +29,9 @@ def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> st
 
 
 def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Return the spans in order, with those that share a character joined.
+    """Return the spans in order, with overlapping ones merged.
 
-    The first of them gives the label; of several that begin together, the longest.
+    A merged span has the label of its first span; if several begin together, of the longest.
     """
     merged: list[tuple[int, int, str]] = []
     for begin, end, label in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):
@@ -44,12 +45,12 @@ def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
 
 @dataclass(frozen=True)
 class Masker:
-    """Rows of texts and spans to rows of masked texts, batch by batch."""
+    """A function for `mapInArrow` that masks texts."""
 
     mask: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches with text and spans to the same without spans, the text masked."""
+        """Yield each batch with masked texts, and without the column `spans`."""
         for batch in batches:
             spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
             texts = map(mask_text, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))

@@ -1,4 +1,4 @@
-"""Recognised documents -> rows of the tables, and columns beside theirs, which `to(schema)` leaves out."""
+"""Build rows of the tables from recognized documents; additional columns are left for `to(schema)` to drop."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from entitymill.spark.sql_text import quote_literal
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
 _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
-"""(?U): Java's Unicode white space, no-break blanks too."""
+"""(?U) makes \\s match Unicode white space, including no-break spaces."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the rows of a run carry.
+    """Values that are the same in all rows that a run writes.
 
     slice: digest of source.where; None unless the run replaces a slice.
-    source_committed: when the version of a Delta source was committed, milliseconds since 1970.
+    source_committed: commit time of a Delta source's version, in milliseconds since 1970.
     """
 
     run_id: str
@@ -35,25 +35,25 @@ class Stamp:
     source_committed: int | None = None
 
     def columns(self) -> dict[str, Column]:
-        """The columns that every table of results ends with."""
+        """Return the columns with which every table of results ends."""
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
 
 
 def add_normalized(mentions: DataFrame) -> DataFrame:
-    """Add schemas.NORMALIZED, which mentions of one thing share, to rows with `entity`."""
+    """Add the column schemas.NORMALIZED, which groups spellings, to rows with `entity`."""
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
 def build_entities(recognised: DataFrame, stamp: Stamp) -> DataFrame:
-    """One row per mention."""
-    carried = [name for name in recognised.columns if name == "passthrough"]
-    exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *carried)
-    rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in carried))
+    """Return rows of `entities`, one per mention."""
+    passthrough = [name for name in recognised.columns if name == "passthrough"]
+    exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
+    rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in passthrough))
     return add_normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
 
 
 def build_documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
-    """One row per document."""
+    """Return rows of `documents`, one per document."""
     return recognised.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
@@ -67,9 +67,9 @@ def build_documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
     )
 
 
-def build_rejects(refused: DataFrame, stamp: Stamp) -> DataFrame:
-    """One row per refused row; `refused` has doc_id, stage, code, detail."""
-    return refused.withColumns(
+def build_rejects(rejected: DataFrame, stamp: Stamp) -> DataFrame:
+    """Return rows of `rejects` from rows with doc_id, stage, code and detail."""
+    return rejected.withColumns(
         {
             "slice": F.lit(stamp.slice).cast("string"),
             "run_id": F.lit(stamp.run_id),

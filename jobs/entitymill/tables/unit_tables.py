@@ -1,7 +1,7 @@
-"""The texts of a run with several units, written by unit so that each is read without the others.
+"""Store the texts of a run with several units, partitioned by unit, so that each unit reads only its own.
 
-The table lies beside the output's under a hidden name with the run's epoch in it, so no two runs share one. It holds
-texts of the source, and is removed when the run ends; the next run that settles removes what a dead run left.
+The table is next to the output's tables, under a hidden name that contains the run's epoch, so no two runs share one. It
+contains texts of the source. The run removes it at its end; the next run that settles removes what a dead run left.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 UNIT = "unit"
 _PREFIX = "units_"
 _NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
-"""Statistics would be texts, in a log."""
+"""Statistics would copy texts into the Delta log."""
 
 
 class UnitTable:
-    """The hidden table of one run."""
+    """The hidden table with the texts of one run."""
 
     def __init__(self, tables: Tables, epoch: int) -> None:
-        """Name it; nothing is written yet."""
+        """Choose the table's name; nothing is written yet."""
         self._tables = tables
         self._name = f"{_PREFIX}{epoch}"
         self._written = False
 
     def write(self, documents: DataFrame) -> DataFrame:
-        """Write documents by their column UNIT, and return them as they are read back."""
+        """Write documents, partitioned by their column UNIT, and return the written rows."""
         self._tables.drop(self._name)
         self._written = True
         if self._tables.root is not None:
@@ -43,7 +43,7 @@ class UnitTable:
         return self._tables.read(self._name)
 
     def close(self) -> None:
-        """Remove the table; that this fails does not hide why the run did."""
+        """Remove the table; an error is only logged, so that it does not hide why the run failed."""
         if not self._written:
             return
         self._written = False
@@ -54,11 +54,7 @@ class UnitTable:
 
 
 def remove_leftovers(tables: Tables, epoch: int) -> None:
-    """Remove the hidden tables of runs with an older epoch.
-
-    Args:
-        epoch: of the present run.
-    """
+    """Remove the hidden tables of runs with an epoch older than `epoch`."""
     for name in tables.hidden_tables(_PREFIX):
         number = re.fullmatch(rf"{_PREFIX}(\d+)", name)
         if number and int(number[1]) < epoch:
