@@ -112,7 +112,7 @@ def test_a_text_file_is_said_how_to_make_a_table_of(job: Job, main: Main) -> Non
         for named in ("parquet", "delta"):
             code, error = main(f"source.path={job.directory}/{place}", f"source.format={named}")
             assert code == 3
-            assert f"source.path: {job.directory}/{place} is {kind}; make a Parquet file of it, in Python with" in error
+            assert f"source.path: {job.directory}/{place} is {kind}; convert it to Parquet in Python with" in error
         done = re.search(r"pandas\.read_\w+\('(.+?)', .+?\)\.to_parquet\('(.+?)'\)", error)
         assert done and done[1] == f"{job.directory}/{file}"
         # What the sentence says is what is run.
@@ -122,7 +122,7 @@ def test_a_text_file_is_said_how_to_make_a_table_of(job: Job, main: Main) -> Non
         assert {field.type for field in table.schema} <= {pa.string(), pa.large_string()}
     code, error = main("source.format=csv")
     assert code == 2
-    assert error.startswith("error: source.format: csv is not read; make a Parquet file of it, in Python with pandas.read_")
+    assert error.startswith("error: source.format: csv is not supported; convert it to Parquet in Python with pandas.read_")
 
 
 def test_a_delta_table_of_another_time_is_called_one(job: Job, main: Main) -> None:

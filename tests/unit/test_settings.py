@@ -91,21 +91,24 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["path=x"], r"path is not a setting; did you mean source\.path, output\.path or model\.path\?"),
         (["output.text_colum=x"], r"output\.text_colum is not a setting; did you mean source\.text_column\?"),
         (["output.replace_slice=true"], r"^output\.replace_slice needs source\.where"),
-        (["source.passthrough=a,b"], r"source\.passthrough: several are written as a list: \[a,b\]"),
+        (["source.passthrough=a,b"], r"source\.passthrough: several names must be a list: \[a,b\]"),
         (["source.max_chars=many"], r"source\.max_chars: .*integer"),
         (["source.format=orc"], r"source\.format: .*'delta', 'parquet' or 'table'"),
-        (["source.format=CSV"], r"^source\.format: CSV is not read; make a Parquet file of it, .*pandas\.read_csv"),
+        (["source.format=CSV"], r"^source\.format: CSV is not supported; convert it to Parquet .*pandas\.read_csv"),
         (["limits.batch_seconds=inf"], r"limits\.batch_seconds: .*finite"),
         (["limits.max_removed_ratio=nan"], r"limits\.max_removed_ratio: .*finite"),
         (["limits.max_reject_ratio=2"], r"limits\.max_reject_ratio: .*less than or equal to 1"),
         (["output.schema=main.entities"], "set either"),
         (["source=x", "source.path=y"], "source is a single value"),
-        (["source.passthrough=[a"], r"^source\.passthrough: what begins with \[ or { must be a YAML list or mapping\.$"),
+        (
+            ["source.passthrough=[a"],
+            r"^source\.passthrough: a value that begins with \[ or { must be a YAML list or mapping\.$",
+        ),
         (["nonsense"], "not of the form"),
         (["recognition.precision=fp4"], r"recognition\.precision"),
         (["report.path=page.pdf"], r"report\.path: must be a file on the driver's own disk whose name ends in \.html"),
         (["report.path=s3a://lake/page.html"], r"report\.path: must be a file on the driver's own disk"),
-        (["report.date_column=day"], r"report\.date_column day must be one of source\.passthrough"),
+        (["report.date_column=day"], r"report\.date_column day must be one of the columns in source\.passthrough"),
         (["report.show_text=some"], r"report\.show_text: .*boolean"),
         (["report.fail_on_drift=often"], r"report\.fail_on_drift: .*boolean"),
         (["report.drift_share=1.1"], r"report\.drift_share: .*less than or equal to 1"),
@@ -117,10 +120,16 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["metrics.pushgateway=ftp://gateway"], r"metrics\.pushgateway: must be an address"),
         (["lineage.url=marquez:5000"], r"lineage\.url: must be an address such as http://marquez:5000"),
         (["lineage.namespace="], r"lineage\.namespace"),
-        (["entities.labels=PER,LOC"], r"entities\.labels: several are written as a list: \[PER,LOC\]"),
-        (["entities.min_confidence=high"], r"entities\.min_confidence: must be a number from 0 to 1, or one by label"),
+        (["entities.labels=PER,LOC"], r"entities\.labels: several names must be a list: \[PER,LOC\]"),
+        (
+            ["entities.min_confidence=high"],
+            r"entities\.min_confidence: must be a number from 0 to 1, or one number per label",
+        ),
         (["entities.min_confidence={PER: 2}"], r"entities\.min_confidence: must be a number from 0 to 1"),
-        (["entities.labels=PER", "entities.min_confidence={LOC: 1}"], "entities: min_confidence names LOC, which is not"),
+        (
+            ["entities.labels=PER", "entities.min_confidence={LOC: 1}"],
+            "entities: min_confidence has the label LOC, which is not in labels",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:
@@ -149,7 +158,7 @@ def test_an_unknown_environment_variable_of_ours_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [", "not YAML at line"), ("a: 2024-13-01", "not YAML"), ("- a", "holds no settings"), (None, "No such file")],
+    [("a: [", "not YAML at line"), ("a: 2024-13-01", "not YAML"), ("- a", "contains no settings"), (None, "No such file")],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "mine.yaml"
@@ -175,8 +184,8 @@ def test_a_fault_says_in_which_line_it_was_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("source:\n  path: a\noutput:\n  path: b\nsource:\n  path: c\n", "line 5: source is there already, in line 1"),
-        ("source:\n  path: a\n  where: x\n  path: b\n", r"line 4: source\.path is there already, in line 2; keep one"),
+        ("source:\n  path: a\noutput:\n  path: b\nsource:\n  path: c\n", "line 5: source is already set in line 1"),
+        ("source:\n  path: a\n  where: x\n  path: b\n", r"line 4: source\.path is already set in line 2; remove one"),
     ],
 )
 def test_a_key_is_there_once(tmp_path: Path, content: str, message: str) -> None:

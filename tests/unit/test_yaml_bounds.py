@@ -30,9 +30,9 @@ ENDLESS = {
     "nested blocks": ("\n".join("  " * n + "a:" for n in range(600)), "deeper than 50 levels"),
     "wide": ("a: [" + "x," * 30_000 + "]", "more than 20,000 values"),
     "long": ("a: " + "x" * 1_000_001, "more than 1,000,000 characters"),
-    "list in itself": ("source: &a [*a]", "holds itself: a"),
-    "mapping in itself": ("source: &it\n  path: *it\n", "holds itself: it"),
-    "list in its list": ("source: {passthrough: &a [x, [*a]]}", "holds itself: a"),
+    "list in itself": ("source: &a [*a]", "contains itself: a"),
+    "mapping in itself": ("source: &it\n  path: *it\n", "contains itself: it"),
+    "list in its list": ("source: {passthrough: &a [x, [*a]]}", "contains itself: a"),
 }
 
 
@@ -53,7 +53,7 @@ def test_a_file_without_end(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     [
         ("[" * 5000 + "]" * 5000, "deeper than 50 levels"),
         (f"[x]{' ' * 1_000_000}", "more than 1,000,000 characters"),
-        ("[&a [*a]]", "holds itself"),
+        ("[&a [*a]]", "contains itself"),
     ],
     ids=["nested", "long", "in itself"],
 )

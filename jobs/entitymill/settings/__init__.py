@@ -1,4 +1,4 @@
-"""Everything that can be set: layers of files, variables and options, checked section by section. No Spark, no OpenVINO."""
+"""Load and validate all settings, from layers of files, environment variables and options; without Spark and OpenVINO."""
 
 from entitymill.settings.loading import Settings, known_keys, load
 

@@ -1,6 +1,6 @@
-"""The settings as a JSON Schema, with which editors complete and check a YAML of them, and as tables of the documentation.
+"""Write the settings as a JSON Schema, with which editors complete and check YAML files, and as tables of docs/settings.md.
 
-`python -m entitymill.settings.json_schema` writes the schema, with the page's name the page, its tables made anew.
+`python -m entitymill.settings.json_schema` prints the schema; with the path of docs/settings.md, that page with new tables.
 """
 
 from __future__ import annotations
@@ -16,50 +16,50 @@ from entitymill.settings import Settings
 
 SCHEMA_FILE = "schema.json"
 SCHEMA_COMMENT = f"# yaml-language-server: $schema={SCHEMA_FILE}"
-"""First line of a YAML that lies beside the schema; editors that know no such line skip it."""
+"""First line of a YAML file next to the schema; editors that do not know it treat it as a comment."""
 
 
 def build_schema() -> str:
-    """The schema's text, for conf/schema.json: of one layer of settings, so that no key is required."""
-    whole = {"title": "Settings of Entity Mill", **_simplify(Settings.model_json_schema(by_alias=True))}
-    return json.dumps(whole, indent=1) + "\n"
+    """Return the text of conf/schema.json. It describes one layer of settings, so no key is required."""
+    document = {"title": "Settings of Entity Mill", **_simplify(Settings.model_json_schema(by_alias=True))}
+    return json.dumps(document, indent=1) + "\n"
 
 
 def _simplify(part: Any) -> Any:
-    """What pydantic says, as an editor needs it: without what is another layer's, and with numbers where texts are taken."""
+    """Adapt part of pydantic's schema for editors: no key is required, and strings may be written as numbers."""
     if isinstance(part, list):
         return [_simplify(item) for item in part]
     if not isinstance(part, dict):
         return part
-    # Titles that are texts are pydantic's capitalized names, which say nothing new.
+    # Titles that are strings are pydantic's capitalized names, which add nothing.
     titles = {"title"} if isinstance(part.get("title"), str) else set()
-    kept = {key: _simplify(value) for key, value in part.items() if key not in {"required", *titles}}
-    if kept.get("type") == "string" and "enum" not in kept:
-        kept["type"] = ["string", "number"]
-    return kept
+    simplified = {key: _simplify(value) for key, value in part.items() if key not in {"required", *titles}}
+    if simplified.get("type") == "string" and "enum" not in simplified:
+        simplified["type"] = ["string", "number"]
+    return simplified
 
 
 def update_page(text: str) -> str:
-    """A page with the tables of its settings made anew: one under each section's heading.
+    """Return the settings page with new tables, one under the heading of each section.
 
     Args:
-        text: of docs/settings.md.
+        text: text of docs/settings.md.
 
     Raises:
-        ValueError: a section has no heading, or no table under it.
+        ValueError: the page has no heading for a section, or no table under it.
     """
-    whole = Settings.model_json_schema(by_alias=True)
-    alone = {name: field for name, field in whole["properties"].items() if "$ref" not in field}
-    tables = {"At the top level": _table_rows("", alone, ())}
-    for name in whole["properties"].keys() - alone.keys():
-        section = whole["$defs"][whole["properties"][name]["$ref"].rpartition("/")[2]]
+    schema = Settings.model_json_schema(by_alias=True)
+    top_level = {name: field for name, field in schema["properties"].items() if "$ref" not in field}
+    tables = {"At the top level": _table_rows("", top_level, ())}
+    for name in schema["properties"].keys() - top_level.keys():
+        section = schema["$defs"][schema["properties"][name]["$ref"].rpartition("/")[2]]
         tables[name] = _table_rows(f"{name}.", section["properties"], section.get("required", ()))
     for heading, rows in tables.items():
         table = "".join(f"{row}\n" for row in rows)
         under = re.compile(rf"(^## {heading}\n(?:(?!##|\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
         text, found = under.subn(lambda place, table=table: place[1] + table, text)  # type: ignore[misc]
         if found != 1:
-            raise ValueError(f"docs/settings.md has no heading `## {heading}` with a table under it: write one")
+            raise ValueError(f"docs/settings.md has no heading `## {heading}` with a table under it: add one")
     return text
 
 
@@ -77,7 +77,7 @@ def _format_default(value: Any) -> str:
 
 
 def _format_values(field: dict[str, Any]) -> str:
-    """What a setting may be: words, a range, or a kind of value."""
+    """Return the allowed values of a setting: words, a range, or a type."""
     if "enum" in field:
         return ", ".join(f"`{word}`" for word in field["enum"])
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
@@ -86,8 +86,8 @@ def _format_values(field: dict[str, Any]) -> str:
         low = bounds["minimum"] if "minimum" in bounds else f"over {bounds['exclusiveMinimum']}"
         return f"{low} to {bounds['maximum']}"
     names = {"boolean": "true, false", "object": "by name", "array": "a list"}
-    said = (kind["type"][0] if isinstance(kind["type"], list) else kind["type"] for kind in kinds)
-    return " or ".join(names.get(kind, kind) for kind in said)
+    types = (kind["type"][0] if isinstance(kind["type"], list) else kind["type"] for kind in kinds)
+    return " or ".join(names.get(kind, kind) for kind in types)
 
 
 if __name__ == "__main__":

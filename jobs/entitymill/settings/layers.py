@@ -1,4 +1,4 @@
-"""Settings before they are checked: layers of YAML files, environment variables and options, and where each key was set."""
+"""Merge layers of settings (YAML files, environment variables, options), and record where each key was set."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from entitymill.settings import bounded_yaml, secret_masking
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
 _SIMILAR_PREFIX, _SIMILAR_VARIABLE, _SIMILAR_KEY = 0.85, 0.92, 0.72
-"""How alike two names are, from 0 to 1, that are taken for one another; of foreign variables that is nearly the same."""
+"""How similar a name must be to be suggested, from 0 to 1. Limits for variables are high: most belong to other programs."""
 _MOST_SUGGESTED = 3
 
 
 @dataclass
 class Layers:
-    """Layers that were laid over each other, later ones over earlier ones.
+    """Merged layers of settings; later layers override earlier ones.
 
-    merged: plain data as `Settings` takes it.
-    places: key path -> where it was set last, for messages; not of options, which their user has just typed.
+    merged: plain data for validation by `Settings`.
+    places: key path -> where the key was set last, for messages; empty for options, which the user has just typed.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
 
     def add_file(self, path: Path) -> None:
-        """Lay a YAML file over what is there.
+        """Add a YAML file as the next layer.
 
         Raises:
-            SettingsError: it cannot be read, is not YAML, has a key twice, or holds a secret.
+            SettingsError: the file cannot be read, is not YAML, has a key twice, or contains a secret.
         """
         layer, lines = _read_yaml(path)
         secret_masking.refuse_secrets(layer, path)
@@ -44,14 +44,14 @@ class Layers:
         self.places |= {key: f"{path}, line {line}" for key, line in lines.items()}
 
     def add_environment(self, environment: Mapping[str, str], known: Collection[str]) -> None:
-        """Lay the environment variables of ENVIRONMENT_PREFIX over what is there.
+        """Add the environment variables that begin with ENVIRONMENT_PREFIX as the next layer.
 
         Args:
-            environment: all variables.
-            known: every key path there is.
+            environment: all environment variables.
+            known: all key paths.
 
         Raises:
-            SettingsError: another variable is almost one of them.
+            SettingsError: the name of another variable looks like a misspelled setting.
         """
         for name, text in sorted(environment.items()):
             if name.startswith(ENVIRONMENT_PREFIX):
@@ -61,60 +61,60 @@ class Layers:
                 raise SettingsError(f"Environment variable {name} is not a setting; did you mean {meant}?")
 
     def add_option(self, override: str) -> None:
-        """Lay one `key.path=value` over what is there.
+        """Add one `key.path=value` as the next layer.
 
         Raises:
-            SettingsError: it is of another form.
+            SettingsError: the option has another form.
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            begins = re.match(r"[\w.]*", override)[0]  # type: ignore[index]  # what follows may be a secret
+            begins = re.match(r"[\w.]*", override)[0]  # type: ignore[index]  # the rest may be a secret
             more = "…" if begins != override else ""
             raise SettingsError(f"--set {begins}{more} is not of the form key.path=value.")
         self._assign(key.strip().split("."), text, "")
 
     def describe_place(self, key: str) -> str:
-        """Where a key was set, in brackets and with a blank before; empty if its user knows."""
+        """Return where a key was set, in parentheses after a space; empty for options."""
         while key and key not in self.places:
             key = key.rpartition(".")[0]
         return f" ({self.places[key]})" if self.places.get(key) else ""
 
     def _assign(self, path: list[str], text: str, place: str) -> None:
-        """Set one key; lists, mappings and null are YAML, everything else is text for its field to parse."""
+        """Set one key. Lists, mappings and null are parsed as YAML; other values stay text, which `Settings` parses."""
         if path[:2] == ["spark", "conf"] and len(path) > 2:
             path = ["spark", "conf", ".".join(path[2:])]
-        whole = ".".join(path)
+        key_path = ".".join(path)
         try:
             value: Any = text
             if text.strip()[:1] in ("[", "{") or text in ("null", "~"):
                 bounded_yaml.check_size(text)
                 value = yaml.safe_load(text)
         except bounded_yaml.UnboundedError as error:
-            raise SettingsError(f"{whole}: the value {error}.") from error
+            raise SettingsError(f"{key_path}: the value {error}.") from error
         except yaml.YAMLError as error:
-            raise SettingsError(f"{whole}: what begins with [ or {{ must be a YAML list or mapping.") from error
+            raise SettingsError(f"{key_path}: a value that begins with [ or {{ must be a YAML list or mapping.") from error
         into = self.merged
         for key in path[:-1]:
             inner = into.setdefault(key, {})
             if not isinstance(inner, dict):
-                raise SettingsError(f"{whole}: {key} is a single value, not a section.")
+                raise SettingsError(f"{key_path}: {key} is a single value, not a section.")
             into = inner
         into[path[-1]] = value
-        self.places[whole] = place
+        self.places[key_path] = place
 
 
 def suggest_keys(wrong: str, known: Iterable[str]) -> str:
-    """What to write in the place of a key that is none: keys that look like it, or what there is at its place.
+    """Return the part of a message that suggests keys: similar ones, or all keys of the same section.
 
     Args:
-        wrong: the key path.
-        known: every key path there is, sections included.
+        wrong: unknown key path.
+        known: all key paths, including sections.
     """
     everything = list(known)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]
     alike = get_close_matches(wrong, [key for key in everything if key.count(".") == wrong.count(".")], 1, _SIMILAR_KEY)
-    # Right, but for the section it is in.
+    # The right name in the wrong section.
     alike = alike or [key for key in everything if key.rpartition(".")[2] == name]
     names = {key.rpartition(".")[2] for key in everything}
     alike = alike or [
@@ -132,16 +132,16 @@ def _join_names(names: list[str]) -> str:
 
 
 def _find_intended_variable(name: str, known: Collection[str]) -> str:
-    """The variable that another one was meant for; empty if it is somebody else's.
+    """Return the variable that a misspelled one was meant for; empty if it belongs to another program.
 
-    ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would otherwise do nothing, without a word.
+    Otherwise ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored silently.
     """
-    head, two, rest = name.partition("__")
-    if two and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):
+    head, separator, rest = name.partition("__")
+    if separator and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):
         path = rest.lower().split("__")
         if path[0] in known:
             return ENVIRONMENT_PREFIX + rest.upper()
-    # A section alone is too short a name to tell a slip from somebody else's variable: ENTITYMILL_PORT, say.
+    # Sections are not compared: a short name such as ENTITYMILL_PORT may well belong to another program.
     variables = {_PROGRAM + _normalize_name(key.replace(".", "")): key for key in known if "." in key}
     found = get_close_matches(_normalize_name(name), variables, 1, _SIMILAR_VARIABLE)
     return ENVIRONMENT_PREFIX + variables[found[0]].replace(".", "__").upper() if found else ""
@@ -160,7 +160,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """What a file says, and the line of each key path in it."""
+    """Return the content of a YAML file, and the line number of each key path."""
     try:
         text = bounded_yaml.read_text(path)
         bounded_yaml.check_size(text)
@@ -172,31 +172,31 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
     except bounded_yaml.UnboundedError as error:
         raise SettingsError(f"--config {path} {error}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # the second: bytes that are no text, a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid UTF-8 or an invalid date
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise SettingsError(f"--config {path} is not YAML{where}.") from error
     if content is None:
         return {}, {}
     if not isinstance(content, dict):
-        raise SettingsError(f"--config {path} holds no settings: expected keys such as source and output.")
+        raise SettingsError(f"--config {path} contains no settings: expected keys such as source and output.")
     return content, lines
 
 
 def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
-    """(key path, line) of all keys, those of a mapping before those inside it.
+    """Yield (key path, line number) of all keys; keys of a mapping precede keys inside their values.
 
     Raises:
-        SettingsError: a mapping has a key twice, of which YAML's parser would silently take the last.
+        SettingsError: a mapping has a key twice; the YAML parser would silently use the last one.
     """
     if not isinstance(node, yaml.MappingNode):
         return
-    seen: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         path = f"{at}.{name}" if at else name
-        if name in seen:
-            raise SettingsError(f"--config {file}, line {line}: {path} is there already, in line {seen[name]}; keep one.")
-        seen[name] = line
+        if name in line_of:
+            raise SettingsError(f"--config {file}, line {line}: {path} is already set in line {line_of[name]}; remove one.")
+        line_of[name] = line
         yield path, line
         yield from _find_lines(value, file, path)

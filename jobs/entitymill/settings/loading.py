@@ -1,7 +1,7 @@
-"""Everything that can be set, typed and checked; an unknown key is refused.
+"""Load all settings and validate them; unknown keys are refused.
 
-Layers, later ones win: `base.yaml` beside the named file, the named file, `ENTITYMILL__KEY__PATH` environment variables,
-`--set key.path=value`.
+Later layers override earlier ones: `base.yaml` next to the given file, the given file, environment variables
+`ENTITYMILL__KEY__PATH`, options `--set key.path=value`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Settings(sections.Section):
     @model_validator(mode="after")
     def _check_slice(self) -> Settings:
         if self.output.replace_slice and self.source.where is None:
-            raise ValueError("output.replace_slice needs source.where: the condition that makes the slice")
+            raise ValueError("output.replace_slice needs source.where: the condition that selects the slice")
         return self
 
     @model_validator(mode="after")
     def _check_date_column(self) -> Settings:
         column = self.report.date_column
         if column is not None and column not in self.source.passthrough:
-            raise ValueError(f"report.date_column {column} must be one of source.passthrough, the carried columns")
+            raise ValueError(f"report.date_column {column} must be one of the columns in source.passthrough")
         return self
 
     @model_validator(mode="after")
@@ -73,12 +73,12 @@ class Settings(sections.Section):
 
     @property
     def trims(self) -> bool:
-        """Whether mentions are trimmed."""
+        """Whether to trim mentions."""
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
     @property
     def makes_labels_consistent(self) -> bool:
-        """Whether mentions that are spelled alike within a document get the same label."""
+        """Whether to give mentions spelled alike within a document the same label."""
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
 
@@ -88,23 +88,23 @@ class Settings(sections.Section):
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
     def dump_masked(self) -> dict[str, Any]:
-        """Return the settings as plain data without credentials: what is printed, logged and kept in `runs`.
+        """Return the settings as plain data without credentials, for printing, logging and the table `runs`.
 
-        `source.where` is shown as it is, since it says what a run was about.
+        `source.where` is not masked, since it shows which rows a run covered.
         """
         return secret_masking.mask_settings(self.model_dump(by_alias=True, mode="json"))
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the layers and check them.
+    """Read the layers of settings and validate them.
 
     Args:
-        config: a YAML file, or none for environment and overrides alone.
-        overrides: `key.path=value` each.
-        environment: instead of the process's own.
+        config: YAML file; None to use only environment and overrides.
+        overrides: `key.path=value` items.
+        environment: environment variables; by default those of this process.
 
     Raises:
-        SettingsError: a file cannot be read, or a setting is unknown, missing or wrong; the message names it.
+        SettingsError: a file cannot be read, or a setting is unknown, missing or invalid; the message names it.
     """
     known, layers = list(known_keys()), Layers()
     if config is not None:
@@ -121,7 +121,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
 
 
 def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
-    """Every fault of the settings in one sentence each."""
+    """Return one sentence for each validation error."""
     sentences = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
@@ -133,14 +133,14 @@ def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str
         else:
             message = fault["msg"].removeprefix("Value error, ")
             within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
-            # A fault of several sections together has no key of its own, but names those at fault.
+            # An error that involves several sections has no key; its message names the settings.
             named = f"{key}: {within}" if key else message
             sentences.append(f"{named}{place}.")
     return " ".join(sentences)
 
 
 def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Every key path there is, sections included."""
+    """Yield all key paths, including sections."""
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
         yield key

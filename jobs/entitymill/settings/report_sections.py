@@ -1,4 +1,4 @@
-"""The sections of the settings for what a run reports: its page, metrics and lineage."""
+"""Settings of a run's reports: page, metrics and lineage."""
 
 from __future__ import annotations
 

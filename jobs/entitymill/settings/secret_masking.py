@@ -1,6 +1,6 @@
-"""Keep credentials out of what is shown of settings, and refuse them in files.
+"""Mask credentials wherever settings are shown, and refuse them in files.
 
-What is shown is an allow-list: a setting or Spark property that no list here names is hidden, whatever it is called.
+The lists here are allow-lists: a setting or Spark property that is in none of them is masked, whatever its name.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ SHOWN = frozenset({
     "limits.lease_seconds", "limits.wait_seconds", "spark.partitions", "report.show_text", "report.fail_on_drift",
     "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
 })  # fmt: skip
-"""Settings shown as they are: numbers, flags and fixed words; and the condition, which says what a run was about."""
+"""Settings that are shown unchanged: numbers, flags and fixed words; and the condition that selects a run's rows."""
 NAMES = frozenset({
     "source.id_column", "source.text_column", "source.passthrough", "output.schema", "entities.labels",
     "entities.min_confidence", "report.date_column",
 })  # fmt: skip
-"""Settings that are names of columns, labels or schemas, or lists or mappings of them."""
+"""Settings that are names of columns, labels or schemas, or lists or mappings of such names."""
 ADDRESSES = frozenset({
     "source.path", "output.path", "segmentation.model", "model.path", "recognition.sparknlp_model", "report.path",
     "metrics.textfile", "metrics.pushgateway", "lineage.url", "lineage.namespace", "spark.master", "spark.jars", "log",
 })  # fmt: skip
-"""Settings that are paths or addresses, with commas between several: shown as by `mask_address`."""
+"""Settings that are paths or addresses, shown after `mask_address`."""
 _SHOWN_PROPERTIES = (
     "spark.app.name", "spark.cores.max", "spark.default.parallelism", "spark.driver.bindAddress", "spark.driver.cores",
     "spark.driver.host", "spark.driver.maxResultSize", "spark.driver.memory", "spark.driver.memoryOverhead",
@@ -53,20 +53,20 @@ _SHOWN_PROPERTIES = (
     "spark.databricks.delta.retentionDurationCheck.enabled", "spark.databricks.delta.snapshotPartitions",
     "spark.yarn.queue",
 )  # fmt: skip
-"""Spark's properties whose values are shown; with a dot at its end: all of that beginning."""
+"""Spark properties whose values are shown; a name that ends with a dot is a prefix."""
 _PLAIN_VALUE = re.compile(r"[\w.,:*/+()\[\]$%-]*")
-"""What such a value may consist of: without `@`, `=`, `?`, `#`, `;` and blanks nothing else can stand in it."""
+"""Characters allowed in such a value: without `@`, `=`, `?`, `#`, `;` and spaces it cannot contain a credential."""
 _UNLIKE_A_NAME = re.compile(r"://|[=@;&]")
 _ADDRESS = re.compile(
     r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
     re.DOTALL,
 )
 _TAIL = re.compile(r"[?#;]|&[\w.-]+=|\s[\w.-]+=")
-"""Where a query string, a fragment or options begin."""
+"""Matches the beginning of a query string, a fragment or options."""
 _HOSTS = re.compile(r"(?:[^:@,]*|\[[0-9a-fA-F:]+\])(?::\d+)?(?:,[^:@,]+(?::\d+)?)*")
 _CONTAINER = re.compile(r"[\w$.-]+@[^:@]*(?::\d+)?")
 _STORAGES_OF_CONTAINERS = {"abfs", "abfss", "wasb", "wasbs"}
-"""Where CONTAINER@ACCOUNT names a place."""
+"""Schemes whose addresses contain CONTAINER@ACCOUNT."""
 _STORAGES_WITH_PORTS = {"hdfs", "viewfs", "webhdfs", "swebhdfs", "o3fs", "ofs", "alluxio"}
 _STORAGES = (
     _STORAGES_OF_CONTAINERS | _STORAGES_WITH_PORTS | {"file", "dbfs", "s3", "s3a", "s3n", "gs", "adl", "oss", "obs", "cosn"}
@@ -82,7 +82,7 @@ _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Keys that only say where a secret comes from."""
+"""Matches keys that only say where a secret comes from."""
 _SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
 _SECRET_VALUES = (
     re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
@@ -91,16 +91,16 @@ _SECRET_VALUES = (
     re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
     re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
 )
-"""A password or token in an address, in its query, or in options for Java."""
+"""Matches a password or token in an address, in its query, or in Java options."""
 _FREE_TEXT = {"source.where"}
 
 
 def mask_settings(settings: Any, key: str = "") -> Any:
-    """Return settings as plain data without anything that may be a credential.
+    """Return settings as plain data, with everything masked that may be a credential.
 
     Args:
         settings: plain data, as pydantic dumps it.
-        key: the key path of that data; empty for the whole.
+        key: key path of that data; empty for all settings.
     """
     if key == "spark.conf" and isinstance(settings, dict):
         return {name: _mask_property(str(name), value) for name, value in settings.items()}
@@ -109,8 +109,8 @@ def mask_settings(settings: Any, key: str = "") -> Any:
     if key in NAMES:
         return _mask_names(settings)
     if key in ADDRESSES and isinstance(settings, str):
-        several = settings.split(",") if key == "spark.jars" else [settings]
-        return ",".join(map(mask_address, several))
+        addresses = settings.split(",") if key == "spark.jars" else [settings]
+        return ",".join(map(mask_address, addresses))
     if isinstance(settings, dict):
         return {name: mask_settings(value, f"{key}.{name}" if key else str(name)) for name, value in settings.items()}
     return MASK
@@ -132,25 +132,24 @@ def _mask_names(value: Any) -> Any:
 def mask_address(address: str) -> str:
     """Return a path or an address without user names, passwords, query string, fragment and options.
 
-    Addresses of two tables stay different, whatever is hidden in them but credentials: Hadoop reads `?`, `#` and `;` as
-    parts of a path, so there a slow digest stands in the place of what follows them. Whose tables an output holds is
-    judged by masked addresses.
+    Masked addresses of different tables must differ, since they decide whether an output belongs to a job. Hadoop reads
+    `?`, `#` and `;` as parts of a path, so in its addresses a slow digest replaces what follows these characters.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None or address.startswith(_PRETRAINED):
-        return _mask_tail("", address, told_apart=True)
+        return _mask_tail("", address, with_digest=True)
     before, rest = found["before"], found["rest"]
     scheme = before.partition(":")[0].lower()
     local = not before
     if local and re.match(r"[^/]*=", rest):  # a connection string
         return MASK + _digest(rest)
-    told_apart = local or scheme in _STORAGES
+    with_digest = local or scheme in _STORAGES
     authority = re.match(r"[^/]*", rest)[0] if found["slashes"] or found["no_scheme"] else ""  # type: ignore[index]
-    if told_apart and _has_no_user(scheme, authority):
-        return _mask_tail(before, rest, told_apart=True)
+    if with_digest and _has_no_user(scheme, authority):
+        return _mask_tail(before, rest, with_digest=True)
     at = rest.rfind("@")
     if at >= 0:
-        # A password may hold a question mark, and a token an @: where it is not sure which this is, all is hidden.
+        # A password may contain `?`, and a token `@`. If both occur, it is unclear which this is, so everything is masked.
         return f"{before}{MASK}" if _TAIL.search(rest[:at]) else _mask_tail(f"{before}{MASK}@", rest[at + 1 :])
     if not authority or not _HOSTS.fullmatch(_TAIL.split(authority)[0]):
         return before + MASK
@@ -158,7 +157,7 @@ def mask_address(address: str) -> str:
 
 
 def _has_no_user(scheme: str, authority: str) -> bool:
-    """Whether the part of a storage's address before its path names hosts, buckets and containers only."""
+    """Return whether the part before the path names only hosts, buckets and containers, in an address of a storage."""
     if scheme in _STORAGES_OF_CONTAINERS and _CONTAINER.fullmatch(authority):
         return True
     if scheme in _STORAGES_WITH_PORTS:
@@ -166,35 +165,35 @@ def _has_no_user(scheme: str, authority: str) -> bool:
     return ":" not in authority and "@" not in authority
 
 
-def _mask_tail(before: str, rest: str, *, told_apart: bool = False) -> str:
+def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
     tail = _TAIL.search(rest)
     if tail is None:
         return before + rest
     hidden = rest[tail.start() :]
-    return f"{before}{rest[: tail.start()]}{hidden[0]}{MASK}{_digest(hidden) if told_apart else ''}"
+    return f"{before}{rest[: tail.start()]}{hidden[0]}{MASK}{_digest(hidden) if with_digest else ''}"
 
 
 @cache
 def _digest(hidden: str) -> str:
-    """A few characters that differ where texts do; too slow (a tenth of a second) to find a password with."""
+    """Return eight characters that differ if the texts do. Takes a tenth of a second, too slow for guessing passwords."""
     return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
 
 
 def mask_text(text: str) -> str:
-    """Mask the addresses in what another program printed."""
+    """Mask the addresses in another program's output."""
     return _ADDRESS_IN_TEXT.sub(lambda found: mask_address(found[0]), text)
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
-    """Refuse a file of settings that holds a secret: it is committed and copied, and the secret is soon everybody's.
+    """Refuse a settings file that contains a secret: such files are committed and copied.
 
     Args:
-        layer: the file's content, or what is under a key of it.
-        path: of the file.
-        key: of the layer; empty for the whole.
+        layer: content of the file, or the value of one of its keys.
+        path: path of the file.
+        key: key path of the layer; empty for the file's content.
 
     Raises:
-        SettingsError: the file holds one; the message names its key alone.
+        SettingsError: the file contains a secret; the message has its key, not its value.
     """
     if isinstance(layer, dict):
         for name, value in layer.items():
@@ -204,10 +203,10 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
         for value in layer:
             refuse_secrets(value, path, key)
         return
-    named = _SECRET_KEY.search(key) is not None and _SECRET_REFERENCE.search(key) is None
+    in_key = _SECRET_KEY.search(key) is not None and _SECRET_REFERENCE.search(key) is None
     in_value = key not in _FREE_TEXT and isinstance(layer, str) and any(one.search(layer) for one in _SECRET_VALUES)
-    if isinstance(layer, str) and (named or in_value):
+    if isinstance(layer, str) and (in_key or in_value):
         raise SettingsError(
-            f"--config {path}: {key} holds a secret; take it out, and set it in the environment or name a credentials "
-            "provider (docs/cluster.md)."
+            f"--config {path}: {key} holds a secret; remove it from the file, and set it in the environment or name a "
+            "credentials provider (docs/cluster.md)."
         )

@@ -27,7 +27,7 @@ class Section(BaseModel):
 def _wrap_in_list(names: Any) -> Any:
     """Turn a single name, as in passthrough=year, into a list."""
     if isinstance(names, str) and "," in names:
-        raise ValueError(f"several are written as a list: [{names}]")
+        raise ValueError(f"several names must be a list: [{names}]")
     return (names,) if isinstance(names, str) else names
 
 
@@ -59,9 +59,8 @@ class SourceSettings(Section):
     def _check_format(cls, format_: Any) -> Any:
         kind = unsupported_formats.text_format(str(format_))
         if kind is not None:
-            raise ValueError(
-                f"{format_} is not read; {unsupported_formats.conversion_advice(kind, f'texts.{format_}')}".removesuffix(".")
-            )
+            advice = unsupported_formats.conversion_advice(kind, f"texts.{format_}").removesuffix(".")
+            raise ValueError(f"{format_} is not supported; {advice}")
         return format_
 
     _list = field_validator("passthrough", mode="before")(_wrap_in_list)
@@ -193,14 +192,14 @@ class EntitySettings(Section):
             by_label = {label: _parse_probability(one) for label, one in least.items()} if isinstance(least, dict) else None
             return _parse_probability(least) if by_label is None else by_label or 0.0
         except (TypeError, ValueError, OverflowError) as error:
-            wanted = "must be a number from 0 to 1, or one by label, such as {PER: 0.8, ORG: 0.5}"
-            raise ValueError(wanted) from error
+            expected = "must be a number from 0 to 1, or one number per label, such as {PER: 0.8, ORG: 0.5}"
+            raise ValueError(expected) from error
 
     @model_validator(mode="after")
     def _check_labels(self) -> EntitySettings:
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
-            raise ValueError(f"min_confidence names {others[0]}, which is not among labels")
+            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels")
         return self
 
     @property
@@ -210,7 +209,7 @@ class EntitySettings(Section):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Every label that these settings name."""
+        """All labels that these settings mention."""
         return tuple(dict.fromkeys((*self.labels, *self.by_label)))
 
 

@@ -1,4 +1,4 @@
-"""CSV and JSON, which are not read: what is such a file, and how a table is made of it."""
+"""Recognize CSV and JSON, which the source cannot be, and say how to convert them to Parquet."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def text_format(name: str) -> str | None:
-    """CSV or JSON, of a file by the end of its name, or of a format by its name; none of others."""
+    """Return CSV or JSON for the name of such a file or format, and None for other names."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
 
 def conversion_advice(found: str, path: str) -> str:
-    """How a table is made of a file, to be read after what it is.
+    """Return the part of a message that says how to convert a file to Parquet.
 
     Args:
         found: CSV or JSON.
-        path: of the file, or what stands in its place.
+        path: path of the file, or an example.
     """
-    # Of a column of digits, and of a text such as NA, pandas would make something else.
+    # Without these options, pandas would change columns of digits, and texts such as NA.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"
     if found == "JSON":
         read, exactly = "read_json", f"lines={not path.lower().endswith('.json')}, dtype=False"
     name = PurePosixPath(path).name.split(".")[0] or "texts"
     return (
-        f"make a Parquet file of it, in Python with pandas.{read}({path!r}, {exactly}).to_parquet('{name}.parquet'), "
-        "and name that with source.format=parquet; docs/troubleshooting.md has a way for large ones."
+        f"convert it to Parquet in Python with pandas.{read}({path!r}, {exactly}).to_parquet('{name}.parquet'), "
+        "and set source.path to that file and source.format=parquet; for large files see docs/troubleshooting.md."
     )
