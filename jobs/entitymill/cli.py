@@ -1,4 +1,4 @@
-"""`entitymill`: one command for all there is to do."""
+"""`entitymill`: the command line, which runs one of COMMANDS."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import sys
 from collections.abc import Sequence
 
 from entitymill import __version__, extensions
-from entitymill.commands.common import leave
+from entitymill.commands.common import exit_with
 from entitymill.errors import SettingsError
 from entitymill.spark import requirements
 from entitymill.terminal.console_text import visible
 
 COMMANDS = {
-    "extract": ("entitymill.commands.extract", "text table -> entity tables: the job"),
-    "tag": ("entitymill.commands.tag", "texts and files -> marked text, or JSON; no Spark"),
-    "evaluate": ("entitymill.commands.evaluate", "entity table against gold -> precision, recall, F1"),
-    "prepare": (f"{extensions.MODELS}.prepare", "a trained model -> a model bundle"),
-    "init": ("entitymill.commands.init", "a table of yours -> a YAML of settings for it"),
-    "fetch-jars": ("entitymill.commands.fetch_jars", "Delta's jars for local runs, by Maven or Ivy"),
-    "maintain": ("entitymill.commands.maintain", "entity tables -> the same, compacted and cleaned"),
-    "redact": ("entitymill.commands.redact", "the source's texts with their mentions masked, as a table"),
-    "erase": ("entitymill.commands.erase", "remove documents from the tables and their old files, and record it"),
-    "runs": ("entitymill.commands.list_runs", "the runs of an output: progress, how they ended, and why"),
-    "report": (f"{extensions.REPORTS}.report", "entity tables -> one HTML page about them and the latest run"),
+    "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
+    "tag": ("entitymill.commands.tag", "mark the entities of texts and files, or print them as JSON; no Spark"),
+    "evaluate": ("entitymill.commands.evaluate", "compare an entity table with gold: precision, recall, F1"),
+    "prepare": (f"{extensions.MODELS}.prepare", "make a model bundle from a trained model"),
+    "init": ("entitymill.commands.init", "look at your table and write a settings file for it"),
+    "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
+    "maintain": ("entitymill.commands.maintain", "compact and clean up entity tables"),
+    "redact": ("entitymill.commands.redact", "write a table of the source's texts with their mentions masked"),
+    "erase": ("entitymill.commands.erase", "erase documents from the tables and their old files, and record it"),
+    "runs": ("entitymill.commands.list_runs", "list the runs of an output: progress, how they ended, and why"),
+    "report": (f"{extensions.REPORTS}.report", "write an HTML page about the entity tables and the latest run"),
 }
-"""Name -> the module whose `main` it is, and what it does."""
+"""Command -> the module whose `main` runs it, and its line in the help."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -38,7 +38,7 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of COMMANDS; returns the exit code. Options without a command are those of `extract`, as in 0.1.0."""
+    """Run one of COMMANDS and return the exit code. Options without a command are those of `extract`, as in 0.1.0."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:12}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:12}{summary}" for name, (_, summary) in COMMANDS.items()]
     usage = "usage: entitymill COMMAND [OPTION …]   or   entitymill --version"
     shown = [f"  {example}" for example in EXAMPLES]
     closing = "entitymill COMMAND --help lists its options."
@@ -70,5 +70,5 @@ def _help() -> str:
 
 
 def entry() -> None:
-    """For a wheel's console script."""
-    leave(main())
+    """Run the console script `entitymill`."""
+    exit_with(main())

@@ -39,8 +39,9 @@ _MADE = {"bundle": "bundle", "sparknlp": "saved"}
 
 def parser() -> argparse.ArgumentParser:
     """The options of jobs/prepare_model.py."""
-    built = argparse.ArgumentParser(
-        prog="prepare_model.py",
+    built = common.build_parser(
+        "prepare",
+        script="prepare_model.py",
         description="Make a model bundle of a trained token classifier, or a saved Spark NLP model of a bundle.",
         epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
     )
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_log(None)
         prepare(options, open_console())
 
-    return common.reporting(work, "interrupted; nothing was written.")
+    return common.run_and_report(work, "interrupted; nothing was written.")
 
 
 def prepare(options: argparse.Namespace, console: Console) -> None:

@@ -103,7 +103,7 @@ def compare(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> D
     return Drift(run, len(done), sentences, tuple(_changes(run, done, bounds)), other_model=other_model)
 
 
-def check(drift: Drift | None, bounds: ReportSettings) -> None:
+def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
     """Give a run that differs too much its exit code, where the settings want that.
 
     Raises:

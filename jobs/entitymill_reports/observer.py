@@ -41,7 +41,7 @@ class Observer:
         """
         self._figures.summary = summary
         self._figures.drift = after_run.finish(spark, self._settings, tables, summary, console)
-        drift.check(self._figures.drift, self._settings.report)
+        drift.check_drift(self._figures.drift, self._settings.report)
 
 
 @contextmanager

@@ -96,8 +96,11 @@ def test_the_comments_say_what_else_there_is(here: Path) -> None:
     text = Path("articles.yaml").read_text(encoding="utf8")
     assert "id_column: article_id  # string, unique in the rows looked at; or title (string), label (string)" in text
     assert "characters on average; or summary (245), published (10), title (4), label (1)" in text
-    assert "# not carried: summary is string of 245 characters on average, too long to copy to every row of entities" in text
-    assert "# not carried: label is string, whose name or type cannot be a column of the entities table" in text
+    assert (
+        "# not in passthrough: summary is string of 245 characters on average, too long to copy to every row of entities"
+        in text
+    )
+    assert "# not in passthrough: label is string, whose name or type cannot be a column of the entities table" in text
     assert f"path: {here}/articles_entities" in text
 
 

@@ -157,7 +157,7 @@ def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
         row |= {"documents": 6, "units_done": 2}
         for _ in range(100):
             time.sleep(0.1)
-            [found] = list_runs.read(tables, 1)
+            [found] = list_runs.read_runs(tables, 1)
             if found["units_done"] == 2:
                 break
         assert (found["status"], found["documents"], found["units_done"]) == ("running", 6, 2)

@@ -33,6 +33,24 @@ def test_the_help_lists_every_command_and_examples_that_parse(capsys: pytest.Cap
         PARSERS[name]().parse_args(options)
 
 
+@pytest.mark.parametrize(
+    ("started", "usage"),
+    [
+        ("/opt/venv/bin/entitymill", "usage: entitymill extract "),
+        ("jobs/extract_entities.py", "usage: extract_entities.py "),
+    ],
+)
+def test_the_usage_line_names_the_program_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], started: str, usage: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    with pytest.raises(SystemExit):
+        extract.main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(usage)
+    assert "\n  entitymill extract --config conf/demo.yaml --show-entities\n" in shown
+
+
 def test_the_version_is_the_packages_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"entitymill {__version__}\n"

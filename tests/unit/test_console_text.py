@@ -70,7 +70,7 @@ def test_errors_and_where_the_log_is(tmp_path: Path, capsys: pytest.CaptureFixtu
         start_log(str(tmp_path / "log\x1b[2J"))
         raise SettingsError(f"source.path: nothing is at {STEERING}.")
 
-    assert common.reporting(work, "") == 2
+    assert common.run_and_report(work, "") == 2
     said = capsys.readouterr().err
     assert not _CONTROLS.search(said)
     assert f"nothing is at {SHOWN}." in said
@@ -83,7 +83,7 @@ def test_a_log_that_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
         logging.getLogger("entitymill").info("model %s", STEERING)
         raise SourceError(STEERING)
 
-    assert common.reporting(work, "") == 3
+    assert common.run_and_report(work, "") == 3
     said = capsys.readouterr().err
     assert not _CONTROLS.search(said)
     assert said.count(SHOWN) >= 2
@@ -96,9 +96,9 @@ def test_the_table_of_runs() -> None:
     }  # fmt: skip
     file = io.StringIO()
     console = Console(file=file, width=400)
-    console.print(list_runs.table([run]))
+    console.print(list_runs.build_table([run]))
     for status in ("failed", "running"):
-        console.print(list_runs._more({**run, "status": status}), markup=False, soft_wrap=True)
+        console.print(list_runs._describe_run({**run, "status": status}), markup=False, soft_wrap=True)
     assert not _CONTROLS.search(file.getvalue())
     assert file.getvalue().count(r"\x1b]52;c;aGk=\x07") >= 6
 
@@ -107,7 +107,7 @@ def test_plans_scores_and_progress() -> None:
     file = io.StringIO()
     console = Console(file=file, width=200)
     terminal.print_plan(console, Plan(1, 2, 3, 4, {STEERING: 1}, 1, None, None))
-    console.print(evaluate._table({STEERING: evaluate.Score(1, 1, 1)}))
+    console.print(evaluate._build_table({STEERING: evaluate.Score(1, 1, 1)}))
     known = {"run_id": STEERING, "stage": "waiting", "waiting": f"run x (host {STEERING})", "planned": 0}
     console.print(sentence(known), markup=False, soft_wrap=True)
     assert not _CONTROLS.search(file.getvalue())

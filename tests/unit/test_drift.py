@@ -66,7 +66,7 @@ def test_too_little_is_not_compared(last: Run | None, before: list[Run], why: st
     found = drift.compare(last, before, BOUNDS)
     assert found.changes == ()
     assert why in found.why_not
-    drift.check(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
+    drift.check_drift(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
 
 
 def test_only_the_latest_runs_before_count() -> None:
@@ -82,6 +82,6 @@ def test_other_models_are_told() -> None:
 def test_drift_has_its_exit_code_where_that_is_asked_for() -> None:
     found = drift.compare(run(2, by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS)
     with pytest.raises(DriftError, match=r"share of LOC 0\.050 instead of 0\.400, share of PER") as raised:
-        drift.check(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
+        drift.check_drift(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
     assert raised.value.exit_code == 6
-    drift.check(found, BOUNDS)
+    drift.check_drift(found, BOUNDS)

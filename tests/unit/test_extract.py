@@ -11,8 +11,8 @@ import pytest
 
 from entitymill import errors
 from entitymill.commands import erase, list_runs
-from entitymill.commands.common import reporting
-from entitymill.commands.extract import _at_most, main, parser
+from entitymill.commands.common import run_and_report
+from entitymill.commands.extract import _is_small_local_source, main, parser
 from entitymill.errors import SourceError
 from entitymill.run import outcome
 from entitymill.run.dry_runs import Plan
@@ -108,7 +108,7 @@ def test_the_log_may_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
     log = logging.getLogger("entitymill")
     before = log.handlers[:], log.level, log.propagate
-    code = reporting(work, "interrupted")
+    code = run_and_report(work, "interrupted")
     assert (log.handlers, log.level, log.propagate) == before
     said = capsys.readouterr().err
     assert code == 1
@@ -130,7 +130,7 @@ def test_a_temporary_log_is_kept_where_something_went_wrong(
         if error is not None:
             raise error
 
-    code = reporting(work, "")
+    code = run_and_report(work, "")
 
     said = capsys.readouterr().err
     if error is None:
@@ -171,8 +171,8 @@ def test_java_compiles_quickly_where_the_source_is_small_and_here(tmp_path: Path
     for name in ("part-0.parquet", "day=1/part-1.parquet"):
         (tmp_path / "texts" / name).write_bytes(bytes(50))
     here = sum(path.stat().st_size for path in (tmp_path / "texts", *(tmp_path / "texts").rglob("*")))
-    assert [_at_most(str(tmp_path / "texts"), size) for size in (here, here - 1)] == [True, False]
-    assert not any(_at_most(path, 10**9) for path in ("s3a://lake/texts", "main.raw.articles", "long" * 2000))
+    assert [_is_small_local_source(str(tmp_path / "texts"), size) for size in (here, here - 1)] == [True, False]
+    assert not any(_is_small_local_source(path, 10**9) for path in ("s3a://lake/texts", "main.raw.articles", "long" * 2000))
     options = [
         session._local_options(master, brief=brief)
         for master, brief in (("local[2]", True), ("local[2]", False), ("yarn", True))
@@ -184,7 +184,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
     kinds = (errors.SettingsError, errors.SourceError, errors.RejectedError, errors.ModelError, errors.OutputError)
     assert [kind.exit_code for kind in kinds] == [2, 3, 4, 5, 1]
     assert errors.DriftError.exit_code == 6
-    assert "6 done but far from the runs before" in " ".join(parser().format_help().split())
+    assert "6 done, but the run differs too much from earlier runs" in " ".join(parser().format_help().split())
 
 
 @pytest.mark.parametrize(
@@ -255,8 +255,8 @@ def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("minutes", "silent"), [(-5, True), (5, False)])
 def test_a_running_run_whose_lease_has_ended_shows_no_sign_of_life(minutes: int, silent: bool) -> None:
     run = dict.fromkeys(list_runs._COLUMNS) | {"run_id": "r", "status": "running", "units": 3}
-    said = list_runs._more({**run, "until": list_runs._now() + timedelta(minutes=minutes)})
-    assert ("no sign of life" in said) == silent
+    said = list_runs._describe_run({**run, "until": list_runs._now() + timedelta(minutes=minutes)})
+    assert ("no heartbeat" in said) == silent
     assert "0 of 3 units" in said
 
 
@@ -264,4 +264,4 @@ def test_a_running_run_whose_lease_has_ended_shows_no_sign_of_life(minutes: int,
 def test_ids_of_a_file_end_at_line_feeds_alone(tmp_path: Path, mark: str) -> None:
     (tmp_path / "ids").write_text(f"{mark}a\u2028b\r\nc\n", encoding="utf8")
     options = erase.parser().parse_args(["--ids-file", str(tmp_path / "ids")])
-    assert erase._read(options) == ["a\u2028b", "c"]
+    assert erase._read_ids(options) == ["a\u2028b", "c"]

@@ -25,9 +25,9 @@ def test_a_client_fetches_the_very_files(tmp_path: Path, client: str, capsys: py
     to = tmp_path / "a" / "jars"
     assert fetch_jars.main(["--to", str(to), "--client", client, "--spark", "3.5"]) == 0
     assert files(to) == {jar.name: jar.sha256 for jar in OURS}
-    assert "their SHA-256 are right" in capsys.readouterr().out
+    assert "every SHA-256 is correct" in capsys.readouterr().out
     assert fetch_jars.main(["--to", str(to), "--client", client, "--spark", "3.5"]) == 0
-    assert "has them already" in capsys.readouterr().out
+    assert "already has delta-spark" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_without_a_client_it_is_said_what_to_install(
 def test_two_deltas_never_lie_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "delta-spark_2.12-3.2.0.jar").touch()
     assert fetch_jars.main(["--to", str(tmp_path), "--spark", "3.5"]) == 2
-    assert "holds delta-spark_2.12-3.2.0.jar, another Delta" in " ".join(capsys.readouterr().err.split())
+    assert "contains delta-spark_2.12-3.2.0.jar, another version of Delta" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_fetched_fits_the_versions_that_a_session_asks_for() -> None:

@@ -1,1 +1,1 @@
-"""What `entitymill` can be asked for: options in, an exit code out. One module a command, `common` for all of them."""
+"""The commands of `entitymill`, one module each: options in, an exit code out. `common` is shared by all of them."""

@@ -1,4 +1,4 @@
-"""What all commands have in common: how they are told of settings, where their log is, how they fail and leave."""
+"""Shared by all commands: the options for settings, the log, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,53 +19,77 @@ from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"
-MOST = 1_000_000
+LARGEST_NUMBER = 1_000_000
 STDERR = "stderr"
-"""In the place of a log's path."""
+"""The value of the setting `log` that sends the log to stderr."""
 
 
-def add_settings(built: argparse.ArgumentParser) -> None:
-    """The options by which a command is told of a job's settings: `config` and `overrides`."""
-    built.add_argument("--config", type=Path, help="YAML file of the job's settings; base.yaml beside it is read first")
-    built.add_argument(
+class _HelpFormatter(argparse.HelpFormatter):
+    """Keeps the line breaks of an epilog; lines that begin with a space, such as examples, are not wrapped."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.split("\n")
+        return "\n".join(
+            line if line.startswith(" ") else textwrap.fill(line, width, initial_indent=indent) for line in lines
+        )
+
+
+def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
+    """Return a parser without options, whose usage line names the program as the user started it.
+
+    Args:
+        script: the file in jobs/ that also starts this command; anything else that starts it is `entitymill COMMAND`.
+    """
+    started = Path(sys.argv[0]).name
+    prog = started if started == script else f"entitymill {command}"
+    return argparse.ArgumentParser(prog=prog, description=description, epilog=epilog, formatter_class=_HelpFormatter)
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select a job's settings: `config` and `overrides`."""
+    parser.add_argument("--config", type=Path, help="YAML file of the job's settings; base.yaml next to it is read first")
+    parser.add_argument(
         "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
     )
 
 
-def positive(kind: type[int | float]) -> Callable[[str], float]:
-    """What argparse makes an option's number with."""
+def positive_number(kind: type[int | float]) -> Callable[[str], float]:
+    """Return a `type` for argparse that accepts only numbers from above 0 to LARGEST_NUMBER."""
 
     def number(text: str) -> float:
-        if not 0 < (found := kind(text)) <= MOST:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0, or above {MOST:,}")
-        return found
+        value = kind(text)
+        if not 0 < value <= LARGEST_NUMBER:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {LARGEST_NUMBER:,}")
+        return value
 
-    number.__name__ = kind.__name__  # which argparse names
+    number.__name__ = kind.__name__  # argparse names it in its own error messages
     return number
 
 
-def with_settings(options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str) -> int:
-    """Load the settings that `add_settings` tells of, start the log, and do something with them; as `reporting`."""
+def run_with_settings(
+    options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str
+) -> int:
+    """Load the settings that the options select, start the log, and call `work` as `run_and_report` does."""
 
-    def do(start_log: Callable[[str | None], str]) -> None:
+    def load_and_work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         start_log(settings.log)
         work(settings)
 
-    return reporting(do, interrupted)
+    return run_and_report(load_and_work, interrupted)
 
 
-def reporting(
+def run_and_report(
     work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
 ) -> int:
-    """Do something; returns the exit code. Errors are one sentence on stderr, their stack traces go to the log.
+    """Call `work`, print an error as one sentence on stderr, and return the exit code. The stack trace goes to the log.
 
-    A log in the temporary directory is taken away where nothing went wrong.
+    A log in the temporary directory is deleted if there was no error.
 
     Args:
-        work: is given a function that starts the log, at a path or in a temporary file, and returns where it is.
-        interrupted: what to say after Ctrl-C or SIGTERM; empty: what `outcome` says of a run.
-        ended: gets the error under `error`.
+        work: its argument is a function that starts the log, at a path or in a temporary file, and returns its path.
+        interrupted: the message after Ctrl-C or SIGTERM; empty for the message about an interrupted run.
+        ended: the error is stored in it, under `error`.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
@@ -96,7 +121,7 @@ def reporting(
             if Path(path).parent.name.startswith(_TEMPORARY):
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
-    finally:  # the program that called this one may log by itself
+    finally:  # the calling program may have its own log: leave the logger as it was
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
@@ -105,7 +130,7 @@ def reporting(
 
 
 def _log_to(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file, or to stderr; returns where it is.
+    """Send this program's log to a file or to stderr, and return the handler and the path.
 
     Raises:
         SettingsError: the file cannot be written.
@@ -127,7 +152,7 @@ def _log_to(path: str | None) -> tuple[logging.Handler, str]:
     return handler, path
 
 
-def leave(code: int) -> None:
-    """End the program with a code; for Databricks' wheel tasks, which take any SystemExit for a failure, not with 0."""
+def exit_with(code: int) -> None:
+    """End the program with an exit code; 0 just returns, because Databricks' wheel tasks fail on any SystemExit."""
     if code:
         sys.exit(code)

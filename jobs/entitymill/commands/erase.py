@@ -1,4 +1,4 @@
-"""`entitymill erase`: documents out of the tables, out of their old files and versions, and a record that they are gone."""
+"""`entitymill erase`: erase documents from the tables and from their old files and versions, and record it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entitymill.spark.session import open_session
 from entitymill.terminal.console_text import open_console
 
 
-def _read(options: argparse.Namespace) -> list[str]:
+def _read_ids(options: argparse.Namespace) -> list[str]:
     ids = list(options.ids)
     if options.ids_file is not None:
         try:
@@ -28,46 +28,53 @@ def _read(options: argparse.Namespace) -> list[str]:
             raise SettingsError(f"--ids-file: {options.ids_file} cannot be read: {error}.") from error
     ids = [one for one in dict.fromkeys(ids) if one]
     if not ids or len(ids) > MOST_IDS:
-        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are named; name 1 to {MOST_IDS:,} at a time.")
+        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are given; give 1 to {MOST_IDS:,} at a time.")
     return ids
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill erase`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill erase",
-        description="Erase documents from the tables of a job: rows, the files and old versions that held them, "
-        "messages that name them; and write down in the table erasures which were erased where, by the SHA-256 of their "
+    """Return the parser of `entitymill erase`."""
+    built = common.build_parser(
+        "erase",
+        description="Erase documents from the tables of a job: their rows, the files and old versions that contain them, "
+        "and messages that name them. The table erasures records what was erased from which table, by the SHA-256 of the "
         "ids.",
-        epilog="Delete them from the source first. All older versions of the tables go with them: docs/privacy.md. "
-        "On a terminal it asks before it starts. "
-        "Exit codes: 0 done, 2 bad settings or tables of another source, 3 the source has them still, 1 anything else.",
+        epilog="Delete the documents from the source first. All older versions of the tables are deleted, too: "
+        "docs/privacy.md. On a terminal the command asks before it starts.\n"
+        "Exit codes: 0 done, 2 bad settings or tables of another source, 3 the documents are still in the source, "
+        "1 anything else.",
     )
-    common.add_settings(built)
+    common.add_settings_options(built)
     built.add_argument("--ids", metavar="ID", nargs="+", default=[], help="ids of the documents")
-    built.add_argument("--ids-file", metavar="FILE", type=Path, help="a file with an id a line")
-    built.add_argument("--dry-run", action="store_true", help="say what would be erased, and change nothing")
-    built.add_argument("--yes", action="store_true", help="do not ask; without a terminal nothing is asked anyway")
+    built.add_argument("--ids-file", metavar="FILE", type=Path, help="a file with one id per line")
+    built.add_argument("--dry-run", action="store_true", help="print what would be erased, and change nothing")
+    built.add_argument(
+        "--yes", action="store_true", help="do not ask for confirmation; without a terminal the command never asks"
+    )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Erase documents; returns the exit code."""
+    """Erase documents and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        _run(settings, _read(options), options, open_console(highlight=False))
+        _erase(settings, _read_ids(options), options, open_console(highlight=False))
 
-    return common.with_settings(options, work, "interrupted; what was erased stays so, and doing it again does no harm.")
+    return common.run_with_settings(
+        options, work, "interrupted; what was erased stays erased, and it is safe to run this again."
+    )
 
 
-def _run(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
+def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     spark = open_session(settings.spark, "entitymill erase")
     place = settings.output.path or settings.output.schema_
     found = erasure.find_documents(spark, settings, ids)
     if found.empty:
         said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
-        console.print(f"{said}{_older(found)}: nothing was changed; check the ids.", markup=False, soft_wrap=True)
+        console.print(
+            f"{said}{_describe_old_files(found)}: nothing was changed; check the ids.", markup=False, soft_wrap=True
+        )
         return
     if options.dry_run:
         console.print(f"would erase {_describe(found)} of {place}; nothing was changed", markup=False, soft_wrap=True)
@@ -79,10 +86,10 @@ def _run(settings: Settings, ids: list[str], options: argparse.Namespace, consol
     for name, rows in erasure.erase(spark, settings, ids, found).items():
         shown.add_row(name, f"{rows:,}")
     console.print(shown)
-    console.print(f"{len(ids):,} ids looked for; recorded in {RECORD}")
+    console.print(f"erased {len(ids):,} ids; recorded in {RECORD}")
 
 
-def _older(found: Findings) -> str:
+def _describe_old_files(found: Findings) -> str:
     if found.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"

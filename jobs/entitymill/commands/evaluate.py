@@ -1,4 +1,4 @@
-"""An entity table against gold: precision, recall and F1 of exact spans, per label."""
+"""`entitymill evaluate`: compare an entity table with gold; precision, recall and F1 of exact spans, per label."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Score:
-    """How one label fares.
+    """The counts of one label, and the measures that follow from them.
 
-    found, gold: mentions in either table; correct: in both, with the same doc_id, begin, end and label.
+    found: mentions in the entity table; gold: mentions in the gold table; correct: mentions in both, with the same doc_id,
+    begin, end and label.
     """
 
     found: int
@@ -35,30 +36,27 @@ class Score:
 
     @property
     def precision(self) -> float:
-        """Share of what was found that is right; 0 where nothing was found."""
+        """Share of the found mentions that are correct; 0 if none was found."""
         return self.correct / self.found if self.found else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of gold that was found; 0 where there is none."""
+        """Share of the gold mentions that were found; 0 if there is no gold mention."""
         return self.correct / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of both."""
+        """Harmonic mean of precision and recall."""
         return 2 * self.correct / (self.found + self.gold) if self.found + self.gold else 0.0
 
 
 def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
-    """Score entities.
+    """Return the score of each label, in order of label, and under ALL the micro average.
 
     Args:
         entities: doc_id, begin, end, label; a mention that occurs twice counts once.
         gold: the same columns.
-        labels: score these alone; all of either table otherwise.
-
-    Returns:
-        Label -> score, in order of label, and under ALL that of all together (micro average).
+        labels: score only these; none: all labels of either table.
     """
     sides = []
     for name, frame in (("found", entities), ("gold", gold)):
@@ -75,24 +73,27 @@ def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = No
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of jobs/evaluate_entities.py."""
-    built = argparse.ArgumentParser(
-        prog="evaluate_entities.py",
+    """Return the parser of `entitymill evaluate` and jobs/evaluate_entities.py."""
+    built = common.build_parser(
+        "evaluate",
+        script="evaluate_entities.py",
         description="Score an entity table against gold: exact spans with doc_id, begin, end and label.",
-        epilog="Every mention of either table counts, so give both the same documents. Exit codes: 0 done, 3 bad input, "
-        "1 anything else.",
+        epilog="Every mention of either table counts, so both tables must cover the same documents.\n"
+        "Exit codes: 0 done, 3 bad input, 1 anything else.",
     )
     address = "a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME of the catalog"
     built.add_argument("--entities", metavar="PATH", required=True, help=address)
-    built.add_argument("--gold", metavar="PATH", required=True, help="the same; columns doc_id, begin, end, label")
-    built.add_argument("--labels", help="score these alone, comma-separated: PER,ORG,LOC")
+    built.add_argument(
+        "--gold", metavar="PATH", required=True, help="a table of the same kinds, with the columns doc_id, begin, end, label"
+    )
+    built.add_argument("--labels", help="score only these, separated by commas: PER,ORG,LOC")
     built.add_argument("--json", action="store_true", help="print JSON")
-    built.add_argument("--jars", default="build/jars", help="directory of jars, where this program starts Spark itself")
+    built.add_argument("--jars", default="build/jars", help="directory of jars, used if this program starts Spark itself")
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score two tables; returns the exit code."""
+    """Score an entity table and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
@@ -103,19 +104,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         scores = evaluate(entities, gold, labels)
         if options.json:
-            print(_json(scores))
+            print(_format_json(scores))
         else:
-            open_console().print(_table(scores))
+            open_console().print(_build_table(scores))
 
-    return common.reporting(work, "interrupted.")
+    return common.run_and_report(work, "interrupted.")
 
 
-def _json(scores: dict[str, Score]) -> str:
+def _format_json(scores: dict[str, Score]) -> str:
     measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
     return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
 
 
-def _table(scores: dict[str, Score]) -> Table:
+def _build_table(scores: dict[str, Score]) -> Table:
     table = Table("label", *("precision", "recall", "F1", "found", "gold", "correct"))
     for label, score in scores.items():
         shares = (f"{share:.4f}" for share in (score.precision, score.recall, score.f1))

@@ -1,4 +1,4 @@
-"""`entitymill extract`: settings in, a run, a summary, an exit code."""
+"""`entitymill extract`: run the job once and print its summary."""
 
 from __future__ import annotations
 
@@ -26,51 +26,55 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of jobs/extract_entities.py."""
-    built = argparse.ArgumentParser(
-        prog="extract_entities.py",
-        description="Read a text table, recognise entities, write entity tables.",
-        epilog="Examples: --config conf/demo.yaml --show-entities   --config conf/articles.yaml --set output.path=/data/out "
-        "--dry-run. Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
-        "6 done but far from the runs before (report.fail_on_drift), 1 anything else.",
+    """Return the parser of `entitymill extract` and jobs/extract_entities.py."""
+    built = common.build_parser(
+        "extract",
+        script="extract_entities.py",
+        description="Read a text table, recognize entities, write entity tables.",
+        epilog="Examples:\n"
+        "  entitymill extract --config conf/demo.yaml --show-entities\n"
+        "  entitymill extract --config conf/articles.yaml --set output.path=/data/out --dry-run\n"
+        "Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
+        "6 done, but the run differs too much from earlier runs (report.fail_on_drift), 1 anything else.",
     )
-    common.add_settings(built)
+    common.add_settings_options(built)
     built.add_argument(
-        "--dry-run", action="store_true", help="say what there is to do, and try all but the work; write nothing"
+        "--dry-run", action="store_true", help="check everything and print what a run would do; write nothing"
     )
     built.add_argument(
-        "--full", action="store_true", help="process everything anew, and swap it in as a whole when it is done"
+        "--full", action="store_true", help="reprocess every document, and replace the tables when all are done"
     )
     built.add_argument(
         "--allow-removals",
         action="store_true",
-        help="take out more documents than limits.max_removed_ratio allows, this once",
+        help="remove more documents than limits.max_removed_ratio allows, this once",
     )
-    built.add_argument("--print-config", action="store_true", help="print the settings in force, secrets masked, and stop")
+    built.add_argument("--print-config", action="store_true", help="print the effective settings, secrets masked, and exit")
     built.add_argument(
-        "--show-entities", action="store_true", help="at the end print frequent entities and sentences: this shows text"
+        "--show-entities",
+        action="store_true",
+        help="at the end print frequent entities and some sentences: this shows text of documents",
     )
     built.add_argument(
         "--progress",
         choices=progress.KINDS,
         default="auto",
-        help="while it runs: a bar (on a terminal), a line a minute (elsewhere), the same as JSON, or none",
+        help="progress: a bar (on a terminal), a line per minute (elsewhere), the same as JSON, or none",
     )
     built.add_argument(
-        "--progress-seconds", type=common.positive(float), metavar="N", help="seconds between two lines, in the place of 60"
+        "--progress-seconds", type=common.positive_number(float), metavar="N", help="seconds between two lines (default: 60)"
     )
     built.add_argument(
         "--result-json",
         metavar="FILE",
-        help="write how it ended as JSON; - is stdout, and the summary goes to stderr then",
+        help="write the outcome of the run as JSON; with -, it goes to stdout and the summary to stderr",
     )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns the exit code."""
+    """Run the job and return the exit code."""
     options = parser().parse_args(arguments)
-
     ended: dict[str, Any] = {}
 
     def work(start_log: Callable[[str | None], str]) -> None:
@@ -80,25 +84,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         ended["log"] = start_log(settings.log)
         common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.dump_masked()))
-        with _observer(settings, dry_run=options.dry_run) as observer:
+        with _open_observer(settings, dry_run=options.dry_run) as observer:
             _run(settings, options, observer, ended)
 
-    code = common.reporting(work, "", ended)
+    code = common.run_and_report(work, "", ended)
     if options.result_json and not options.print_config:
         try:
             outcome.write_result(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
         except OSError as error:
-            said = visible(f"error: --result-json {options.result_json} cannot be written: {error.strerror}.")
-            print(said, file=sys.stderr)
+            message = f"error: --result-json {options.result_json} cannot be written: {error.strerror}."
+            print(visible(message), file=sys.stderr)
             return code or 1
     return code
 
 
-def _observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
-    """Return the reports that the settings ask for, which follow the run; inside it is None if there are none.
+def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
+    """Open the observer that writes the page, metrics and lineage of a run; the value is None if no setting asks for one.
 
     Raises:
-        SettingsError: what they need is not installed.
+        SettingsError: a package that a report needs is not installed.
     """
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
@@ -108,13 +112,13 @@ def _observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractC
     return observer
 
 
-def _at_most(path: str, size: int) -> bool:
-    """Whether a source lies on this machine's own disk, and has so many bytes at most."""
+def _is_small_local_source(path: str, size: int) -> bool:
+    """Return whether a source is on this machine's own disk and has at most `size` bytes."""
     place = Path(path)
     try:
         sizes = (file.stat().st_size for file in itertools.chain([place], place.rglob("*")))
         return place.exists() and all(total <= size for total in itertools.accumulate(sizes))
-    except OSError:  # what is wrong with it is said by who reads it
+    except OSError:  # the run opens the source later, and reports what is wrong with it
         return False
 
 
@@ -131,14 +135,18 @@ def _run(
     from entitymill.terminal import summaries as terminal
 
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
-    where = ended["log"] if settings.log else f"{ended['log']} (kept if something goes wrong; set log to keep it)"
+    where = (
+        ended["log"]
+        if settings.log
+        else f"{ended['log']} (deleted if all goes well; the setting log selects a file that is kept)"
+    )
     errors.print(
         f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
     )
     sparknlp = settings.recognition.engine == "sparknlp"
 
     def brief() -> bool:
-        return not sparknlp and _at_most(settings.source.path, SMALL_BYTES)
+        return not sparknlp and _is_small_local_source(settings.source.path, SMALL_BYTES)
 
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=brief)
     tables = Tables(spark, settings.output)

@@ -1,4 +1,4 @@
-"""`entitymill fetch-jars`: Delta by its Maven coordinates, each file checked by the SHA-256 that is carried here."""
+"""`entitymill fetch-jars`: fetch Delta's jars by their Maven coordinates, and check them against the SHA-256 in JARS."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from entitymill.terminal.console_text import visible
 
 log = logging.getLogger("entitymill")
 DEFAULT = Path("build/jars")
-"""What `spark.jars` says if nobody says anything else."""
+"""The default of the setting `spark.jars`."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
-PATIENCE = 900
-"""Seconds that a client may take."""
+CLIENT_TIMEOUT = 900
+"""Seconds after which a client that has not finished is stopped."""
 
 
 @dataclass(frozen=True)
 class Jar:
-    """One file of a Maven repository: its coordinates group:artifact:version, and its SHA-256."""
+    """A file of a Maven repository; coordinates: group:artifact:version."""
 
     coordinates: str
     sha256: str
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """File name."""
         return "-".join(self.coordinates.split(":")[1:]) + ".jar"
 
 
@@ -54,85 +54,92 @@ JARS = {
         Jar("io.delta:delta-storage:4.0.1", "ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4"),
     ),
 }
-"""Of Spark -> all that a run needs beside it."""
+"""Release of Spark -> the jars that a run needs in addition to it."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill fetch-jars`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill fetch-jars",
-        description="Fetch Delta's jars with Maven or, where that is not installed, with Spark's own Ivy, and check their "
-        "SHA-256. Both read their own settings, mirrors and caches included.",
-        epilog="Examples: entitymill fetch-jars   entitymill fetch-jars --spark 4.0 --to /opt/entitymill/jars",
+    """Return the parser of `entitymill fetch-jars`."""
+    built = common.build_parser(
+        "fetch-jars",
+        description="Fetch Delta's jars with Maven or, if Maven is not installed, with Spark's own Ivy, and check their "
+        "SHA-256. Both clients use their own settings, with mirrors and caches.",
+        epilog="Examples:\n  entitymill fetch-jars\n  entitymill fetch-jars --spark 4.0 --to /opt/entitymill/jars",
     )
-    built.add_argument("--to", metavar="DIRECTORY", type=Path, default=DEFAULT, help=f"where to (default: {DEFAULT})")
-    built.add_argument("--spark", choices=tuple(JARS), help="release they are for (default: the installed one, else 3.5)")
-    built.add_argument("--client", choices=tuple(_CLIENTS), help="what fetches them (default: mvn, if it is installed)")
-    built.add_argument("--repository", metavar="URL", help="a Maven repository to ask beside those of the client's settings")
+    built.add_argument(
+        "--to", metavar="DIRECTORY", type=Path, default=DEFAULT, help=f"directory to write to (default: {DEFAULT})"
+    )
+    built.add_argument("--spark", choices=tuple(JARS), help="release of Spark (default: the installed one, else 3.5)")
+    built.add_argument(
+        "--client", choices=tuple(_CLIENTS), help="program that fetches the jars (default: mvn, if it is installed)"
+    )
+    built.add_argument(
+        "--repository", metavar="URL", help="a Maven repository, in addition to those of the client's settings"
+    )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch; returns the exit code."""
+    """Fetch the jars and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        wanted = JARS[options.spark or _installed_spark()]
-        _check_directory(options.to, wanted)
-        if all(_digest(options.to / jar.name) == jar.sha256 for jar in wanted):
-            print(f"{visible(str(options.to))} has them already: {', '.join(jar.name for jar in wanted)}")
+        jars = JARS[options.spark or _installed_release()]
+        names = ", ".join(jar.name for jar in jars)
+        _refuse_other_delta(options.to, jars)
+        if all(_sha256(options.to / jar.name) == jar.sha256 for jar in jars):
+            print(f"{visible(str(options.to))} already has {names}")
             return
         start_log(None)
-        fetch(wanted, options.to, options.client, options.repository)
-        print(f"wrote {', '.join(jar.name for jar in wanted)} to {visible(str(options.to))}; their SHA-256 are right")
+        fetch(jars, options.to, options.client, options.repository)
+        print(f"wrote {names} to {visible(str(options.to))}; every SHA-256 is correct")
 
-    return common.reporting(work, "interrupted; nothing was written.")
+    return common.run_and_report(work, "interrupted; nothing was written.")
 
 
-def fetch(wanted: Sequence[Jar], to: Path, client: str | None = None, repository: str | None = None) -> None:
-    """Fetch jars into a scratch directory, check them there, then put them into their own.
+def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: str | None = None) -> None:
+    """Fetch jars into a scratch directory, check them there, then copy them to `to`, which is created if it is missing.
 
     Args:
-        wanted: by their coordinates.
-        to: the directory; it is made if it is not there.
-        client: of _CLIENTS; none: the first that is installed.
-        repository: to ask too.
+        client: a key of _CLIENTS; none: the first that is installed.
+        repository: address of a repository, in addition to those of the client's settings.
 
     Raises:
         SettingsError: the client is not installed, or none is.
-        SessionError: it could not fetch one, or a file is another one than it should be.
+        SessionError: the client could not fetch a jar, or a jar has a different SHA-256.
         OutputError: the directory cannot be written.
     """
-    there = [name for name, (command_line, _) in _CLIENTS.items() if command_line()]
-    chosen = client or next(iter(there), None)
-    if chosen not in there:
+    installed = [name for name, (command_line, _) in _CLIENTS.items() if command_line()]
+    chosen = client or next(iter(installed), None)
+    if chosen not in installed:
         raise SettingsError(
             f"{f'--client {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
             f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
-            f"{' and '.join(jar.name for jar in wanted)} to {to} from a machine that has one."
+            f"{' and '.join(jar.name for jar in jars)} to {to} from a machine that has one."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
-        _CLIENTS[chosen][1](wanted, Path(scratch), repository)
-        found: dict[Jar, Path] = {}
-        for jar in wanted:
+        _CLIENTS[chosen][1](jars, Path(scratch), repository)
+        files: dict[Jar, Path] = {}
+        for jar in jars:
             fetched = next(Path(scratch, "jars").glob(f"*{jar.name}"), None)
             if fetched is None:
-                raise SessionError(f"{chosen} did not fetch {jar.coordinates}: ask your Maven repository's keeper for it.")
-            if _digest(fetched) != jar.sha256:
                 raise SessionError(
-                    f"{jar.name} has SHA-256 {str(_digest(fetched))[:12]}…, this version expects {jar.sha256[:12]}…: it was "
+                    f"{chosen} did not fetch {jar.coordinates}: ask the administrator of your Maven repository for it."
+                )
+            if _sha256(fetched) != jar.sha256:
+                raise SessionError(
+                    f"{jar.name} has SHA-256 {str(_sha256(fetched))[:12]}…, this version expects {jar.sha256[:12]}…: it was "
                     "altered or damaged on its way, and nothing was written; empty the client's cache and fetch again."
                 )
-            found[jar] = fetched
+            files[jar] = fetched
         try:
             to.mkdir(parents=True, exist_ok=True)
-            for jar, fetched in found.items():
+            for jar, fetched in files.items():
                 whole_files.write(to / jar.name, fetched.read_bytes())
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
 
 
-def _installed_spark() -> str:
+def _installed_release() -> str:
     try:
         version = importlib.metadata.version("pyspark")
     except importlib.metadata.PackageNotFoundError:
@@ -143,29 +150,31 @@ def _installed_spark() -> str:
     return release
 
 
-def _check_directory(to: Path, wanted: Sequence[Jar]) -> None:
-    """Two Deltas on one class path are neither."""
-    names = {jar.name for jar in wanted}
+def _refuse_other_delta(to: Path, jars: Sequence[Jar]) -> None:
+    """Raise SettingsError if the directory has jars of another version of Delta: both on one class path do not work."""
+    names = {jar.name for jar in jars}
     others = [path.name for path in sorted(to.glob("delta-*.jar")) if path.name not in names]
     if others:
-        raise SettingsError(f"--to {to} holds {others[0]}, another Delta: remove it there, or name another directory.")
+        raise SettingsError(
+            f"--to {to} contains {others[0]}, another version of Delta: delete it, or name another directory."
+        )
 
 
-def _digest(path: Path) -> str | None:
+def _sha256(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _by_maven(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """With a pom of these very artifacts, and none that they ask for: what they need Spark has."""
+def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
+    """Fetch exactly these jars, by a pom without their dependencies: Spark contains those."""
     dependencies = ""
-    for jar in wanted:
+    for jar in jars:
         group, artifact, version = jar.coordinates.split(":")
-        alone = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
+        exclusions = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
         named = f"<groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>"
-        dependencies += f"<dependency>{named}{alone}</dependency>"
+        dependencies += f"<dependency>{named}{exclusions}</dependency>"
     named = f"<id>given</id><url>{escape(repository)}</url>" if repository else ""
     more = f"<repositories><repository>{named}</repository></repositories>" if named else ""
     (scratch / "pom.xml").write_text(
@@ -178,12 +187,12 @@ def _by_maven(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> N
     _run([*_mvn(), "--quiet", "--batch-mode", "--file", str(scratch / "pom.xml"), *copy], "mvn")
 
 
-def _by_spark(wanted: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """With spark-submit of an empty program: it resolves `--packages` by Ivy, into `jars`, before it starts it."""
+def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
+    """Fetch the jars by spark-submit of an empty program, which first resolves `--packages` with Ivy into `jars`."""
     (scratch / "nothing.py").touch()
-    packages = ",".join(jar.coordinates for jar in wanted)
+    packages = ",".join(jar.coordinates for jar in jars)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]
-    # What Delta asks for beside its own is in Spark.
+    # Spark contains Delta's other dependencies.
     options += ["--exclude-packages", "org.antlr:antlr4-runtime,org.scala-lang:scala-library"]
     options += ["--repositories", repository] if repository else []
     _run([*_spark_submit(), *options, str(scratch / "nothing.py")], "spark")
@@ -203,29 +212,31 @@ def _spark_submit() -> list[str]:
 
 
 _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path, str | None], None]]] = {
-    "mvn": (_mvn, _by_maven),
-    "spark": (_spark_submit, _by_spark),
+    "mvn": (_mvn, _fetch_with_maven),
+    "spark": (_spark_submit, _fetch_with_spark),
 }
-"""Name -> its command line, empty where it is not installed, and what runs it."""
+"""Name -> a function that returns its command line, empty if it is not installed, and one that fetches jars with it."""
 
 
 def _run(command_line: list[str], client: str) -> None:
-    """Run a client; what it says is in the log.
+    """Run a client, and write its output to the log.
 
     Raises:
-        SessionError: it fails.
+        SessionError: it fails, or takes longer than CLIENT_TIMEOUT.
     """
     home = {"SPARK_HOME": str(Path(command_line[0]).parent.parent)} if client == "spark" else {}
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **home}
     try:
         done = subprocess.run(  # noqa: S603  # a program on the user's own path
-            command_line, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+            command_line, env=environment, capture_output=True, text=True, timeout=CLIENT_TIMEOUT, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SessionError(f"{client} does not run, or not to an end: {type(error).__name__}.") from error
-    said = secret_masking.mask_text(done.stdout + done.stderr)
-    log.info("%s said: %s", client, said)
+        raise SessionError(
+            f"{client} could not be started, or did not finish within {CLIENT_TIMEOUT} seconds: {type(error).__name__}."
+        ) from error
+    printed = secret_masking.mask_text(done.stdout + done.stderr)
+    log.info("output of %s: %s", client, printed)
     if done.returncode:
-        reasons = [line for line in said.splitlines() if "ERROR" in line or "unresolved" in line or "Exception" in line]
-        reason = reasons[0].strip()[:300] if reasons else f"it ended with {done.returncode}"
+        reasons = [line for line in printed.splitlines() if "ERROR" in line or "unresolved" in line or "Exception" in line]
+        reason = reasons[0].strip()[:300] if reasons else f"exit code {done.returncode}"
         raise SessionError(f"{client} could not fetch the jars: {reason}")

@@ -1,4 +1,4 @@
-"""`entitymill init`: a commented YAML of settings for a table of the user's."""
+"""`entitymill init`: write a commented YAML file of settings for a user's table."""
 
 from __future__ import annotations
 
@@ -22,34 +22,44 @@ from entitymill.terminal.console_text import visible
 if TYPE_CHECKING:  # --help needs no Spark
     from entitymill.source.column_proposal import Proposal
 
-_SHOWN = 8
-"""Other columns that a comment names."""
+_MOST_NAMED = 8
+"""Other columns that a comment names, at most."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill init`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill init",
-        description="Look at a table, propose its id, text and carried columns, and write a commented YAML of settings.",
-        epilog="Examples: entitymill init /data/articles   entitymill init main.news.articles --to conf/articles.yaml",
+    """Return the parser of `entitymill init`."""
+    built = common.build_parser(
+        "init",
+        description="Look at a table, propose its id, text and passthrough columns, and write a commented settings file.",
+        epilog="Examples:\n  entitymill init /data/articles\n  entitymill init main.news.articles --to conf/articles.yaml",
     )
     built.add_argument("table", metavar="TABLE", help="a Delta table, Parquet files, or a catalog table's name")
-    built.add_argument("--to", metavar="FILE", type=Path, help="YAML to write (default: the table's name.yaml, here)")
-    built.add_argument("--output", metavar="PATH", help="directory of the entity tables (default: beside the table)")
-    built.add_argument("--id", metavar="COLUMN", help="the id column, where you know better")
-    built.add_argument("--text", metavar="COLUMN", help="the text column, where you know better")
     built.add_argument(
-        "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="of spark.*, for this look"
+        "--to",
+        metavar="FILE",
+        type=Path,
+        help="YAML file to write (default: the table's name with .yaml, in this directory)",
+    )
+    built.add_argument("--output", metavar="PATH", help="directory of the entity tables (default: next to the table)")
+    built.add_argument("--id", metavar="COLUMN", help="the id column, if the proposed one is wrong")
+    built.add_argument("--text", metavar="COLUMN", help="the text column, if the proposed one is wrong")
+    built.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY.PATH=VALUE",
+        action="append",
+        default=[],
+        help="a setting of spark.*, to read the table",
     )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Look and write; returns the exit code."""
+    """Write the settings file and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        file = options.to or Path(f"{_name(options.table)}.yaml")
+        file = options.to or Path(f"{_file_stem(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
@@ -60,69 +70,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spark = session.open_session(loaded.spark, "entitymill init")
         source, found = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         write(file, render(file, source, found, options.output))
-        columns = f"id {found.key.name}, text {found.text.name}, {len(found.passthrough)} carried columns"
+        columns = f"id {found.key.name}, text {found.text.name}, {len(found.passthrough)} passthrough columns"
         print(visible(f"wrote {file}: {columns}\nnext: entitymill extract --config {file} --dry-run"))
 
-    return common.reporting(work, "interrupted; nothing was written.")
+    return common.run_and_report(work, "interrupted; nothing was written.")
 
 
-def _name(table: str) -> str:
-    """Of a file, for a table's path or name."""
+def _file_stem(table: str) -> str:
+    """Return a file name without suffix for a table's path or name."""
     last = table.rstrip("/").rpartition("/")[2].removesuffix(".parquet")
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
 
 
 def render(file: Path, source: SourceSettings, found: Proposal, output: str | None) -> str:
-    """The YAML's text.
+    """Return the text of the settings file.
 
     Args:
-        file: it is for.
+        file: path of the settings file, for the command in its first lines.
         source: the table.
-        found: in it.
-        output: directory of the entity tables; none: beside the table.
+        found: the proposed columns.
+        output: directory of the entity tables; none: next to the table.
     """
-    beside = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
-    place = output or (f"entities/{_name(source.path)}" if source.format == "table" else beside)
-    keys = _also(f"{column.name} ({column.kind})" for column in found.other_keys)
-    texts = _also(f"{column.name} ({column.length:,.0f})" for column in found.other_texts)
-    unique = "unique" if found.key.unique else "not unique, or null in places,"
+    neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
+    place = output or (f"entities/{_file_stem(source.path)}" if source.format == "table" else neighbour)
+    keys = _name_alternatives(f"{column.name} ({column.kind})" for column in found.other_keys)
+    texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in found.other_texts)
+    unique = "unique" if found.key.unique else "not unique or sometimes null,"
+    passthrough = [column.name for column in found.passthrough]
     lines = [
         json_schema.SCHEMA_COMMENT,
         f"# Written by entitymill {__version__} init, after a look at the first {found.rows:,} rows. Check it, then:",
-        f"#   entitymill extract --config {_flow(str(file))} --dry-run",
+        f"#   entitymill extract --config {_to_yaml(str(file))} --dry-run",
         "source:",
         f"  format: {source.format}",
-        f"  path: {_flow(source.path)}",
-        f"  id_column: {_flow(found.key.name)}  # {found.key.kind}, {unique} in the rows looked at{keys}",
-        f"  text_column: {_flow(found.text.name)}  # {found.text.length:,.0f} characters on average{texts}",
-        f"  passthrough: {_flow([column.name for column in found.passthrough])}  # copied to every entity row; [] for none",
-        *(f"  # not carried: {_flow(name)} is {why}" for name, why in found.left_out),
-        "  # where: a Spark SQL condition; rows that fail it do not exist for this run",
+        f"  path: {_to_yaml(source.path)}",
+        f"  id_column: {_to_yaml(found.key.name)}  # {found.key.kind}, {unique} in the rows looked at{keys}",
+        f"  text_column: {_to_yaml(found.text.name)}  # {found.text.length:,.0f} characters on average{texts}",
+        f"  passthrough: {_to_yaml(passthrough)}  # copied to every entity row; [] for none",
+        *(f"  # not in passthrough: {_to_yaml(name)} is {why}" for name, why in found.left_out),
+        "  # where: a Spark SQL condition that selects rows; the run ignores all others",
         "output:",
-        f"  path: {_flow(place)}  # directory of the entity tables; or in its place schema: a catalog schema",
+        f"  path: {_to_yaml(place)}  # directory of the entity tables; or, instead of path, schema: a catalog schema",
         "model:",
-        f"  path: {sections.ModelSettings().path}  # a model bundle; entitymill prepare makes one of your own model",
+        f"  path: {sections.ModelSettings().path}  # a model bundle; entitymill prepare makes one from your own model",
         "segmentation:",
         f"  model: {sections.SegmentationSettings().model}",
         "# recognition:",
-        "#   precision: int8  # several times as fast as f32, where the model's weights are 8-bit, as the carried one's are",
+        "#   precision: int8  # several times as fast as f32 if the model has 8-bit weights, as the bundled one has",
     ]
     return "\n".join(lines) + "\n"
 
 
 def write(file: Path, text: str) -> None:
-    """Write a YAML that is not there yet, and beside it the schema that it names.
+    """Write a new settings file, and next to it the JSON Schema that its first line names.
 
     Raises:
-        SettingsError: it is there, or cannot be loaded: then it is not left behind.
-        OutputError: it cannot be written.
+        SettingsError: the file exists already, or its settings are not valid; then it is deleted.
+        OutputError: the file cannot be written.
     """
     schema = file.with_name(json_schema.SCHEMA_FILE)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf8") as opened:
             opened.write(text)
-        # One that is there stays, be it a link to nowhere.
+        # A schema that exists stays as it is, even if it is a broken link.
         with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf8") as opened:
             opened.write(json_schema.build_schema())
     except FileExistsError as error:
@@ -136,13 +147,13 @@ def write(file: Path, text: str) -> None:
         raise
 
 
-def _also(others: Iterable[str]) -> str:
+def _name_alternatives(others: Iterable[str]) -> str:
     named = list(others)
-    more = ", …" if len(named) > _SHOWN else ""
-    return f"; or {_flow(', '.join(named[:_SHOWN]))}{more}" if named else ""
+    more = ", …" if len(named) > _MOST_NAMED else ""
+    return f"; or {_to_yaml(', '.join(named[:_MOST_NAMED]))}{more}" if named else ""
 
 
-def _flow(value: Any) -> str:
-    """A value in one line of YAML, any character of a name in it escaped."""
+def _to_yaml(value: Any) -> str:
+    """Return a value as one line of YAML, whatever characters are in it."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
     return json.dumps(value) if "\n" in text else text

@@ -1,4 +1,4 @@
-"""`entitymill runs`: the runs of an output, newest first, how far the one at work is, and why those that failed did."""
+"""`entitymill runs`: list the runs of an output, newest first, with their progress and errors."""
 
 from __future__ import annotations
 
@@ -40,46 +40,45 @@ _PROGRESS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill runs`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill runs",
+    """Return the parser of `entitymill runs`."""
+    built = common.build_parser(
+        "runs",
         description="List the runs of an output, newest first.",
-        epilog="Example: entitymill runs --config conf/articles.yaml --last 5",
+        epilog="Example:\n  entitymill runs --config conf/articles.yaml --last 5",
     )
-    common.add_settings(built)
-    built.add_argument("--last", type=common.positive(int), default=SHOWN, help=f"how many (default {SHOWN})")
-    built.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    common.add_settings_options(built)
+    built.add_argument("--last", type=common.positive_number(int), default=SHOWN, help=f"number of runs (default {SHOWN})")
+    built.add_argument("--json", action="store_true", help="print one JSON object per line")
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List; returns the exit code."""
+    """List the runs and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
         from entitymill.spark.session import open_session  # Spark
         from entitymill.tables import Tables
 
-        found = read(
-            Tables(open_session(settings.spark, "entitymill runs", brief=lambda: True), settings.output), options.last
-        )
+        spark = open_session(settings.spark, "entitymill runs", brief=lambda: True)
+        runs = read_runs(Tables(spark, settings.output), options.last)
         console = open_console(soft_wrap=True, highlight=False)
         if options.json:
-            for row in found:
+            for row in runs:
                 print(json.dumps(row, default=str))
         else:
-            console.print(table(found))
-            for said in filter(None, map(_more, found)):
-                console.print(said, markup=False)
+            console.print(build_table(runs))
+            for detail in filter(None, map(_describe_run, runs)):
+                console.print(detail, markup=False)
 
-    return common.with_settings(options, work, "interrupted.")
+    return common.run_with_settings(options, work, "interrupted.")
 
 
-def read(tables: Tables, last: int) -> list[dict[str, Any]]:
-    """The latest runs, newest first; what their tables do not say is none.
+def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
+    """Return the latest runs, newest first, each with the keys _COLUMNS; values that the table does not have are None.
 
     Raises:
-        OutputError: there are none.
+        OutputError: no run has written the tables yet.
     """
     from pyspark.sql import functions as F
 
@@ -88,26 +87,26 @@ def read(tables: Tables, last: int) -> list[dict[str, Any]]:
     if not tables.exists("runs"):
         raise OutputError(f"output: no run has written {tables.place} yet.")
     runs = tables.read("runs")
-    held = [name for name in _COLUMNS if name in runs.columns]
-    rows = runs.orderBy(F.desc("started_at")).limit(last).select(*held).collect()
-    found = [{name: row[name] if name in held else None for name in _COLUMNS} for row in rows]
+    stored = [name for name in _COLUMNS if name in runs.columns]
+    rows = runs.orderBy(F.desc("started_at")).limit(last).select(*stored).collect()
+    found = [{name: row[name] if name in stored else None for name in _COLUMNS} for row in rows]
     if any(row["status"] == "running" for row in found):
-        signs = heartbeats.read_all(tables)
+        newest = heartbeats.read_all(tables)
         for row in found:
-            _show_progress(row, signs.get(str(row["run_id"]), {}))
+            _update_progress(row, newest.get(str(row["run_id"]), {}))
     return found
 
 
-def _show_progress(row: dict[str, Any], sign: dict[str, Any]) -> None:
-    """Put what a run's last sign of life says of its progress in the place of what its row said at the start."""
+def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
+    """Overwrite the progress in the row of an active run, which was written at its start, with that of its heartbeat."""
     if row["status"] == "running":
-        row |= {name: sign[name] for name in _PROGRESS if sign.get(name) is not None}
-        if sign.get("until"):
-            row["until"] = datetime.fromisoformat(sign["until"]).astimezone().replace(tzinfo=None)
+        row |= {name: heartbeat[name] for name in _PROGRESS if heartbeat.get(name) is not None}
+        if heartbeat.get("until"):
+            row["until"] = datetime.fromisoformat(heartbeat["until"]).astimezone().replace(tzinfo=None)
 
 
-def table(runs: Sequence[dict[str, Any]]) -> Table:
-    """As a person reads them."""
+def build_table(runs: Sequence[dict[str, Any]]) -> Table:
+    """Return a table of the runs for people."""
     shown = Table(title="Runs, newest first", title_justify="left")
     for heading in ("run", "started", "status", "mode", "documents", "rejects", "took"):
         shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
@@ -127,24 +126,24 @@ def table(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def _cell(value: str) -> Text:
-    """A value of the table `runs`, which whoever may write there chose: neither markup nor a command to the terminal."""
+    """Return a value as plain text. Whoever can write the table `runs` chose it, so it must not control the terminal."""
     return Text(visible(value, lines=False))
 
 
 def _now() -> datetime:
-    """As Spark gives times: of this machine's time zone, which they do not name."""
+    """Return the present as Spark returns times: in this machine's time zone, without naming it."""
     return datetime.now(timezone.utc).astimezone().replace(tzinfo=None)
 
 
-def _more(run: dict[str, Any]) -> str:
-    """How far a run is, or why it ended early; empty where there is nothing to say."""
+def _describe_run(run: dict[str, Any]) -> str:
+    """Return a sentence about an active run's progress or a failed run's error; empty for all others."""
     run = {name: visible(value) if isinstance(value, str) else value for name, value in run.items()}
-    said = f"{run['run_id']}: "
+    text = f"{run['run_id']}: "
     if run["status"] == "running":
         if run["until"] is not None and run["until"] < _now():
-            said += f"no sign of life since its lease ended at {run['until']:%Y-%m-%d %H:%M}; the next run takes over. "
-        far = f"{said}{run['stage'] or 'at work'}, {run['units_done'] or 0} of {run['units'] or 0} units"
-        return f"{far}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else far
+            text += f"no heartbeat since its lease ended at {run['until']:%Y-%m-%d %H:%M}; the next run takes over. "
+        text += f"{run['stage'] or 'active'}, {run['units_done'] or 0} of {run['units'] or 0} units"
+        return f"{text}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else text
     if run["error"]:
-        return said + run["error"] + (f" Log: {run['log']}" if run["log"] else "")
-    return f"{said}it ended without recording an error; see the log of its machine." if run["status"] == "died" else ""
+        return text + run["error"] + (f" Log: {run['log']}" if run["log"] else "")
+    return f"{text}it ended without recording an error; see the log of its machine." if run["status"] == "died" else ""

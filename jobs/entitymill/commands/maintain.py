@@ -1,4 +1,4 @@
-"""`entitymill maintain`: the tables of a job kept compact and clean."""
+"""`entitymill maintain`: compact and clean up the tables of a job."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ from entitymill.terminal.console_text import open_console
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of jobs/maintain_tables.py."""
-    built = argparse.ArgumentParser(
-        prog="maintain_tables.py",
-        description="Keep the entity tables of a job compact and clean.",
-        epilog="optimize and vacuum may run beside the job (on S3 they wait until none runs); purge waits until none runs. "
+    """Return the parser of `entitymill maintain` and jobs/maintain_tables.py."""
+    built = common.build_parser(
+        "maintain",
+        script="maintain_tables.py",
+        description="Compact and clean up the entity tables of a job.",
+        epilog="optimize and vacuum may run at the same time as the job (on S3 they wait until no run is active); purge "
+        "waits until no run is active.\n"
         "Exit codes: 0 done, 2 bad settings, 1 anything else.",
     )
-    common.add_settings(built)
+    common.add_settings_options(built)
     tasks = built.add_subparsers(dest="task", required=True)
     tasks.add_parser("optimize", help="join small files").add_argument(
-        "--sort", action="store_true", help="write all files anew, in order of doc_id"
+        "--sort", action="store_true", help="rewrite all files, in order of doc_id"
     )
     for name, default, what in (
         ("vacuum", WEEK_HOURS, "delete files that only old versions need"),
-        ("purge", 0, "make removed documents physically gone"),
+        ("purge", 0, "delete removed documents physically"),
     ):
-        retention = f"versions younger than so many hours stay readable (default {default})"
+        retention = f"versions younger than this many hours stay readable (default {default})"
         tasks.add_parser(name, help=what).add_argument("--retain-hours", type=float, default=default, help=retention)
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Maintain the tables of one output; returns the exit code."""
+    """Maintain the tables of one output and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
         _run(open_session(settings.spark, "entitymill maintenance"), settings, options)
 
-    return common.with_settings(options, work, "interrupted; what was done stays, and doing it again does no harm.")
+    return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")
 
 
 def entry() -> None:
-    """For a wheel's console script."""
-    common.leave(main())
+    """Run the console script `entitymill-maintain`."""
+    common.exit_with(main())
 
 
 def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
@@ -61,7 +63,7 @@ def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -
         tables = Tables(own, settings.output)
         if not tables.exists("documents"):
             place = tables.address("documents").rpartition("/")[0] or "that schema"
-            raise OutputError(f"output: no entity tables at {place}.")
+            raise OutputError(f"output: no entity tables at {place}; check output.path or output.schema.")
         table_setup.check_tables(tables)
         done, said = _maintain(tables, settings, options)
     _print(done, said)
@@ -76,12 +78,12 @@ def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -
         raise SettingsError("--retain-hours cannot be negative.")
     said = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
-        return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_KEEPS}"
+        return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_NOTE}"
     with shared_access(tables, settings):
         return vacuum(tables, hours), said
 
 
-_LOG_KEEPS = "the Delta log keeps smallest and greatest ids of deleted files until its own retention ends (30 days)"
+_LOG_NOTE = "the Delta log contains the smallest and greatest ids of deleted files until its own retention ends (30 days)"
 
 
 def _number(value: float | None, places: int) -> str:

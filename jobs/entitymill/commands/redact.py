@@ -1,4 +1,4 @@
-"""`entitymill redact`: the source's texts with the mentions of some labels masked, as a table."""
+"""`entitymill redact`: write a table of the source's texts with the mentions of some labels masked."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from entitymill.terminal.console_text import open_console
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill redact`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill redact",
+    """Return the parser of `entitymill redact`."""
+    built = common.build_parser(
+        "redact",
         description="Write the source's texts with their mentions masked, as a Delta table of the same columns.",
-        epilog="What the model did not find is not masked: docs/privacy.md. Exit codes: 0 done, 2 bad settings, 3 documents "
-        "that no run has seen as they are now, 1 anything else.",
+        epilog="Entities that the model did not find are not masked: docs/privacy.md.\n"
+        "Exit codes: 0 done, 2 bad settings, 3 some documents are new or changed since the last run, 1 anything else.",
     )
-    common.add_settings(built)
+    common.add_settings_options(built)
     built.add_argument("--to", metavar="PATH", required=True, help="the table to write: a path, or table:NAME")
-    built.add_argument("--labels", metavar="LABEL", nargs="+", default=[], help="mask these alone (default: all)")
+    built.add_argument("--labels", metavar="LABEL", nargs="+", default=[], help="mask only these (default: all)")
     built.add_argument(
-        "--mask", default=MASK, help=f"in a mention's place (default: {MASK}); one character is repeated, so offsets stay"
+        "--mask",
+        default=MASK,
+        help=f"replaces a mention (default: {MASK}); a single character is repeated, so offsets do not change",
     )
-    built.add_argument("--partly", action="store_true", help="leave out what no run has seen as it is now, or refused")
+    built.add_argument(
+        "--partly",
+        action="store_true",
+        help="leave out documents that are new or changed since the last run, and rejected rows",
+    )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Redact; returns the exit code."""
+    """Write the redacted table and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
@@ -41,4 +47,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         open_console().print(said, highlight=False, soft_wrap=True, markup=False)
 
-    return common.with_settings(options, work, "interrupted; nothing was written.")
+    return common.run_with_settings(options, work, "interrupted; nothing was written.")

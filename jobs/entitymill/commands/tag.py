@@ -1,4 +1,4 @@
-"""`entitymill tag`: texts from the command line or from files, their mentions marked or as JSON. No Spark."""
+"""`entitymill tag`: print the mentions of texts or files, marked or as JSON. No Spark."""
 
 from __future__ import annotations
 
@@ -17,72 +17,82 @@ from entitymill.errors import ModelError, SourceError
 from entitymill.terminal.console_text import open_console, visible
 from entitymill.terminal.marked_text import mark, sees_colours
 
-_CARRIED = Path("models") / "demo"
-MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _CARRIED]), _CARRIED)
-"""The carried model: where this is the repository its own, elsewhere one that was copied to where this is started."""
+_BUNDLED = Path("models") / "demo"
+MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
+"""The bundled model: in a checkout the repository's own, elsewhere a copy in the working directory."""
 STDIN = "-"
 FACTORY = "entitymill.commands.tag_child:open_tagger"
-"""Of what the child process does."""
+"""The function that the child process calls to open its tagger."""
 LONGEST_SECONDS = 86_400.0
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `entitymill tag`."""
-    built = argparse.ArgumentParser(
-        prog="entitymill tag",
-        description="Find the entities of texts, and print them marked. An argument that names a file is read, any other "
-        "is the text itself; - is standard input.",
-        epilog='Examples: entitymill tag "Angela Merkel flew to Paris."   entitymill tag --json letters/*.txt',
+    """Return the parser of `entitymill tag`."""
+    built = common.build_parser(
+        "tag",
+        description="Find the entities of texts, and print the texts with the entities marked. If an argument names a file, "
+        "the file is read; any other argument is a text; - is standard input.",
+        epilog='Examples:\n  entitymill tag "Angela Merkel flew to Paris."\n  entitymill tag --json letters/*.txt',
     )
-    built.add_argument("texts", metavar="TEXT|FILE", nargs="+", help="a text, a file of one text (UTF-8), or -")
-    built.add_argument("--json", action="store_true", help="one JSON object a mention, a line each")
-    built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the carried one)")
-    built.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="of execution (default: f32)")
-    built.add_argument("--detector", choices=("dl", "rules", "sentencex"), default="dl", help="of sentences (default: dl)")
+    built.add_argument("texts", metavar="TEXT|FILE", nargs="+", help="a text, a UTF-8 file with one text, or -")
+    built.add_argument("--json", action="store_true", help="print one JSON object per mention, each on a line")
+    built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the bundled one)")
     built.add_argument(
-        "--detector-model", type=Path, help="for dl (default: sentence_detector beside the model, or the carried one)"
+        "--precision",
+        choices=("f32", "bf16", "int8"),
+        default="f32",
+        help="precision in which the model runs (default: f32)",
+    )
+    built.add_argument(
+        "--detector", choices=("dl", "rules", "sentencex"), default="dl", help="sentence detector (default: dl)"
+    )
+    built.add_argument(
+        "--detector-model",
+        type=Path,
+        help="model of the detector dl (default: sentence_detector next to the model, or the bundled one)",
     )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tag texts; returns the exit code."""
+    """Tag texts and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
         start_log(None)
-        given = list(_read(options.texts))
-        found = _tag([text for _, text in given], options)
-        for (name, text), mentions in zip(given, found, strict=True):
-            (_print_json if options.json else _print_marked)(name, text, mentions, several=len(given) > 1)
+        named_texts = list(_read_texts(options.texts))
+        found = _tag([text for _, text in named_texts], options)
+        show = _print_json if options.json else _print_marked
+        for (name, text), mentions in zip(named_texts, found, strict=True):
+            show(name, text, mentions, several=len(named_texts) > 1)
 
-    return common.reporting(work, "interrupted.")
+    return common.run_and_report(work, "interrupted.")
 
 
 def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
-    """The mentions of each text, as rows with the fields of `python_api.Mention`.
+    """Return the mentions of each text, as rows with the fields of `python_api.Mention`.
 
-    A child process loads the model and tags: a damaged model ends that process, not this one.
+    A child process loads the model and tags, so that a damaged model ends that process and not this one.
 
     Raises:
-        ModelError: the model cannot be loaded, or ends the child over a text.
+        ModelError: the model cannot be loaded, or the child ends before it has tagged the texts.
     """
     from entitymill.workers import isolation
 
     characters = sum(map(len, texts))
     arguments = (options.model, options.precision, options.detector, options.detector_model, characters)
     child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
-    import pyarrow as pa  # takes its time, which `Child` uses while it waits
+    import pyarrow as pa  # takes a while, during which the child is loading the model
 
-    # A lone surrogate is no UTF-8; what stands in for it is as long.
+    # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
     sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
         column = child(pa.RecordBatch.from_arrays([sent], ["text"]), LONGEST_SECONDS).column("mentions")
     except isolation.LostError as lost:
         raise ModelError(
-            f"The model {options.model} crashes over these texts, or takes far more memory than they explain "
-            f"({lost.detail}): copy the model again, from where it can be trusted."
+            f"The model {options.model} crashes on these texts, or needs far more memory than they explain "
+            f"({lost.detail}): copy the model again from a source that you trust."
         ) from lost
     child.close()
     return [
@@ -91,8 +101,8 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     ]
 
 
-def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of each."""
+def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield a name and the text for each argument."""
     for number, argument in enumerate(arguments):
         path = Path(argument)
         if argument == STDIN or _is_file(path):
@@ -103,7 +113,7 @@ def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             except UnicodeDecodeError as error:
                 raise SourceError(f"{argument} is not UTF-8 text: convert it first, with iconv for example.") from error
         elif len(argument.split()) == 1 and ("/" in argument or path.suffix in (".txt", ".md", ".html", ".json")):
-            raise SourceError(f"{argument} is no file that is there, and looks like one: check the path.")
+            raise SourceError(f"{argument} looks like a path, but there is no such file: check the path.")
         else:
             yield f"text {number + 1}", argument
 
@@ -111,7 +121,7 @@ def _read(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a text is too long for a name, or holds a NUL
+    except (OSError, ValueError):  # the text is too long for a file name, or contains NUL
         return False
 
 

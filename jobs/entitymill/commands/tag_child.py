@@ -1,4 +1,4 @@
-"""What the child process of `entitymill tag` does. Apart from `tag`, whose imports it does without."""
+"""The code of the child process of `entitymill tag`; a module of its own, because it needs none of the imports of `tag`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from entitymill.recognition.tagger import Precision
 def open_tagger(
     model: Path, precision: Precision, detector: sentences.Kind, detector_model: Path | None, characters: int
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model; what is returned takes a batch of `text` to one of `mentions`.
+    """Load a model, and return a function from a batch with the column `text` to a batch with the column `mentions`.
 
-    This process's memory is limited to what the model's files and so many characters of text explain.
+    The memory of this process is limited to what the model's files and this many characters of text need.
     """
     files = [file for directory in (model, detector_model) if directory for file in model_limits.files_of(directory)]
     limit_memory(model_limits.loading_bytes(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
