@@ -26,8 +26,8 @@ class Cut:
 
 def by_ours(detector: Detector, texts: Sequence[str]) -> list[Cut]:
     """All texts in one array."""
-    whole = offsets.read(pa.array(texts, pa.string()))
-    segments = tokens.cut(whole, detector.breaks(whole))
+    whole = offsets.read_texts(pa.array(texts, pa.string()))
+    segments = tokens.tokenize(whole, detector.find_breaks(whole))
     starts = segments.sentence_starts
     firsts = np.searchsorted(segments.token_begin, whole.edges)
     edges = (segments.sentence_begin, segments.sentence_end), (segments.token_begin, segments.token_end)

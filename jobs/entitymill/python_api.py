@@ -165,10 +165,10 @@ def load(
         held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
         named = os.fspath(model)
         raise ModelError(bundle.nothing_there(named) if held is None else bundle.other_model(named, held))
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])
-    found = sentences.open_detector(detector, sentences.saved_files(saved) if detector == "dl" else {}, str(saved))
+    found = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
     how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, how, str(directory))
     return TextTagger(Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels))

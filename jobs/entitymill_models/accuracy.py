@@ -84,7 +84,7 @@ def compare(original: Path | None, reduced: Path, sample: Sample) -> Scores:
     Raises:
         ModelError: a bundle does not run.
     """
-    manifest, _ = bundle.in_directory(reduced)
+    manifest, _ = bundle.read_directory(reduced)
     found = {precision: tag(reduced, precision, sample.sentences) for precision in executions(manifest)}
     base = found.get("f32", set()) if original is None else tag(original, "f32", sample.sentences)
     gold = None if sample.gold is None else _gold(sample.gold)
@@ -103,7 +103,7 @@ def tag(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]
     Raises:
         ModelError: it does not run.
     """
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     how = Execution(precision, threads=len(os.sched_getaffinity(0)))
     tagger = Tagger.load(files, manifest, how)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
@@ -128,10 +128,10 @@ def _gold(tags: Sequence[Sequence[str]]) -> Mentions:
 def _mentions(
     labels: Sequence[str], tags: NDArray[np.int16], lengths: NDArray[np.int64], how: bundle.Scheme = "iob2"
 ) -> Mentions:
-    scheme = TagScheme(labels, parts_kinds=how == "iob1")
+    scheme = TagScheme(labels, splits_kinds=how == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    spans = scheme.spans(tags, np.ones(len(tags), np.float32), sentence_of)
+    spans = scheme.join_spans(tags, np.ones(len(tags), np.float32), sentence_of)
     return {
         (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind])
         for first, last, kind in zip(spans.first, spans.last, spans.kinds, strict=True)

@@ -57,7 +57,7 @@ def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tup
 def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
     """A bundle of this program's own."""
     where = str(directory)
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     if casing not in (None, manifest.casing):
         raise SettingsError(f"--casing says {casing}, but the bundle {where} is {manifest.casing}: leave the option out.")
     bundle.check_files(files, manifest, where)

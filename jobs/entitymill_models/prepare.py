@@ -16,7 +16,7 @@ from entitymill import extensions
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition import model_limits
-from entitymill.recognition.model_loading import limited_memory, loading, named
+from entitymill.recognition.model_loading import blame_file, loading, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
@@ -131,8 +131,8 @@ def make(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
         ModelError: the source cannot be read, does not run, or loses more than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
-    limit = model_limits.loading_bytes(model_limits.files_of(options.source))
-    with limited_memory(limit), named(str(options.source)):
+    limit = model_limits.loading_memory_limit(model_limits.list_model_files(options.source))
+    with memory_limit(limit), blame_file(str(options.source)):
         found, origin = model_kinds.read(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} says itself what they are: leave the option out.")
@@ -205,7 +205,7 @@ def _samples(
 
 def _feeds(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
     """Each sentence as the network takes it, cut at the window's length."""
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
     encoder = Encoder(read_tokenizer(files, manifest), capacity)
     feeds = []
@@ -264,7 +264,7 @@ def _try_longest(directory: Path, source: Path) -> None:
     Raises:
         ModelError: it does not run.
     """
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
     tagger = Tagger.load(files, manifest, Execution(accuracy.executions(manifest)[0]), where)
     with loading(f"{where}/{bundle.NETWORK}"):

@@ -117,11 +117,11 @@ class _Join:
         for batch in batches:
             if not batch.num_rows:
                 continue
-            texts = offsets.read(batch.column("text"))
+            texts = offsets.read_texts(batch.column("text"))
             segments = read_segments(batch, texts)
             tags, labels = read_tags(batch, texts, segments)
-            found = recogniser.join(texts, segments, tags, labels)
-            made = recogniser.recognised(
+            found = recogniser.join_tags(texts, segments, tags, labels)
+            made = recogniser.build_recognition(
                 found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
             )
             yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.annotations)
@@ -136,7 +136,7 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
     begin, end = begin[order], end[order]
-    return tokens.grouped(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
+    return tokens.group_by_sentence(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
 
 
 def _of_the_whole(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:

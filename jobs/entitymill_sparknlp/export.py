@@ -39,7 +39,7 @@ def write(directory: Path, into: Path) -> None:
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
     """
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     vocabulary = _vocabulary(files, manifest)
     labels = bundle.read_labels(files[bundle.LABELS])
     _write_field(into, "vocabulary", sorted(vocabulary.items(), key=lambda item: item[1]))

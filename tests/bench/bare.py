@@ -51,9 +51,9 @@ def cut(documents: list[str], detector: Detector) -> Tokens:
     found: list[str] = []
     lengths, begins = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for at in range(0, len(documents), WINDOW):
-        whole = offsets.read(pa.array(documents[at : at + WINDOW]))
-        segments = tokens.cut(whole, detector.breaks(whole))
-        begins.append(segments.token_begin - whole.edges[whole.of(segments.token_begin)])
+        whole = offsets.read_texts(pa.array(documents[at : at + WINDOW]))
+        segments = tokens.tokenize(whole, detector.find_breaks(whole))
+        begins.append(segments.token_begin - whole.edges[whole.text_of(segments.token_begin)])
         found += whole.slices(segments.token_begin, segments.token_end)
         lengths.append(segments.sentence_tokens)
     return Tokens(found, np.concatenate(lengths), np.concatenate(begins))
@@ -65,7 +65,7 @@ _parts: list[Tokens] = []
 
 def _load(directory: Path, precision: Precision, parts: Path) -> None:
     global _tagger  # noqa: PLW0603  - of a process of the pool
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     _tagger = Tagger.load(files, manifest, Execution(precision))
     _parts.extend(pickle.loads(parts.read_bytes()))  # noqa: S301  - this program's own
 

@@ -141,7 +141,7 @@ def make(saved: Path, directory: Path, kind: Kind) -> Path:
 
 def _feeds(saved: Path) -> list[dict[str, np.ndarray]]:
     """Sentences as the network takes them."""
-    manifest, files = bundle.in_directory(DEMO)
+    manifest, files = bundle.read_directory(DEMO)
     encoder = Encoder(read_tokenizer({**files, bundle.TOKENIZER: saved / bundle.TOKENIZER}, manifest), POSITIONS)
     feeds = []
     for tokens in texts.sentences(CALIBRATION_SENTENCES):

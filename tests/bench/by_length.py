@@ -66,7 +66,7 @@ class ByLength:
 
     def __init__(self, directory: Path, precision: Precision) -> None:
         """Of a bundle."""
-        manifest, files = bundle.in_directory(directory)
+        manifest, files = bundle.read_directory(directory)
         bundle.check_files(files, manifest, str(directory))
         self.labels = bundle.read_labels(files[bundle.LABELS])
         self._maker = row_maker(read_tokenizer(files, manifest), manifest, "complete")

@@ -30,7 +30,7 @@ def packed(directory: Path, precision: Precision) -> Tag:
     from entitymill.recognition.tagger import Execution, bundle  # noqa: PLC0415
     from entitymill.recognition.tagger.inference import Tagger  # noqa: PLC0415
 
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     tagger = Tagger.load(files, manifest, Execution(precision))
     return lambda every: tagger.tag([t for tokens in every for t in tokens], np.array([len(tokens) for tokens in every]))
 

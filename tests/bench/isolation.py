@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count = options.windows * SENTENCES_IN_WINDOW
     if options.smoke:
         options.repeats, count = 1, 40
-    manifest, files = bundle.in_directory(bundles.DEMO)
+    manifest, files = bundle.read_directory(bundles.DEMO)
     digests: dict[str, str] = {}  # not checked here
-    detector = (sentences.saved_files(DETECTOR), digests, str(DETECTOR))
+    detector = (sentences.find_detector_files(DETECTOR), digests, str(DETECTOR))
     given = ((files, manifest, str(bundles.DEMO)), detector, Run(Execution(options.precision), "dl", trim=True))
     work, here = isolation.Work(FACTORY, given), child.open_recognition(*given)
     many = batches(count)

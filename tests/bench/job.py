@@ -140,7 +140,7 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Case:
     for path, step in ((table, 1), (few, 10)):
         pq.write_table(pa.table({"id": [f"d{i}" for i in range(0, len(many), step)], "text": many[::step]}), path)
     chosen = sessions.loaded().segmentation
-    files = sentences.saved_files(Path(chosen.model)) if chosen.detector == "dl" else {}
+    files = sentences.find_detector_files(Path(chosen.model)) if chosen.detector == "dl" else {}
     detector = sentences.open_detector(chosen.detector, files)
     began = time.process_time()
     given = cut(many, detector)

@@ -110,7 +110,7 @@ def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) ->
     Those that Spark NLP's rules lose count of are counted apart. Those that differ are cut by Spark NLP once more, since its
     network does not always give the same answer: some that differ once do not when asked again.
     """
-    detector = sentences.open_detector(kind, sentences.saved_files(ROOT / "models" / "sentence_detector"))
+    detector = sentences.open_detector(kind, sentences.find_detector_files(ROOT / "models" / "sentence_detector"))
     counts = dict.fromkeys(("texts", "sentences", "tokens", "lost", "differ", "unsteady"), 0)
     for part in batches(texts):
         kept = [text for text in part if kind != "rules" or not lost(text)]

@@ -65,7 +65,7 @@ def ways(model: Path | None, shape: bundles.Shape, scratch: Path) -> list[Way]:
             ("int8, calibrated", calibrated, "int8", "int8"),
         ]
     else:
-        manifest, _ = bundle.in_directory(model)
+        manifest, _ = bundle.read_directory(model)
         stored = "calibrated" if manifest.calibrated else f"{manifest.precision} weights"
         runs = [(f"{p}, {stored}", model, p, p) for p in accuracy.executions(manifest)]
     found = [Way(PIPELINE, "pipeline", saved, "f32", "f32")] if _has_torch() else []
@@ -80,7 +80,7 @@ def _has_torch() -> bool:
 
 def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
     """[sentences] pieces of each, special ones included."""
-    manifest, files = bundle.in_directory(directory)
+    manifest, files = bundle.read_directory(directory)
     maker = row_maker(read_tokenizer(files, manifest), manifest, "complete")
     starts = np.cumsum([0, *map(len, sentences)])
     rows = maker.rows([t for tokens in sentences for t in tokens], starts, np.zeros(starts[-1], np.int64))

@@ -57,7 +57,7 @@ def resaved(spark: SparkSession, exported: Path) -> Path:
 def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Callable[[Path], Path]) -> None:
     run(pack(resaved), tmp_path / "bundle")
 
-    (manifest, files), (demo, demo_files) = (bundle.in_directory(path) for path in (tmp_path / "bundle", DEMO))
+    (manifest, files), (demo, demo_files) = (bundle.read_directory(path) for path in (tmp_path / "bundle", DEMO))
     assert (manifest.precision, manifest.casing, manifest.max_length) == (demo.precision, demo.casing, demo.max_length)
     assert manifest.files[bundle.LABELS] == demo.files[bundle.LABELS]
     assert read_tokenizer(files, manifest).get_vocab() == read_tokenizer(demo_files, demo).get_vocab()

@@ -31,7 +31,9 @@ def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentence
 
     theirs = by_spark_nlp(spark, kind, texts, tmp_path)
 
-    ours = by_ours(sentences.open_detector(kind, sentences.saved_files(ROOT / "models" / "sentence_detector")), texts)
+    ours = by_ours(
+        sentences.open_detector(kind, sentences.find_detector_files(ROOT / "models" / "sentence_detector")), texts
+    )
     assert [found for found in zip(texts, theirs, ours, strict=True) if found[1] != found[2]] == []
     assert len(texts) > FUZZED
 

@@ -135,9 +135,9 @@ def test_a_label_that_can_name_a_partition_is_taken(tmp_path: Path, label: str) 
 
 def test_spark_nlps_tags_have_the_same_limits() -> None:
     batch = pa.RecordBatch.from_pydict({"ner_result": [["O", "B-PER", f"B-{'x' * 300}"]]})
-    texts = offsets.read(pa.array(["one"]))
+    texts = offsets.read_texts(pa.array(["one"]))
     with pytest.raises(ModelError, match=r"the model's label 'x{40}…' is longer than 100 characters"):
-        sparknlp.read_tags(batch, texts, tokens.cut(texts, np.zeros(0, np.int64)))
+        sparknlp.read_tags(batch, texts, tokens.tokenize(texts, np.zeros(0, np.int64)))
 
 
 def resigned(copied: dict[str, Path], manifest: bundle.Manifest) -> bundle.Manifest:

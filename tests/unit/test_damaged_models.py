@@ -66,7 +66,7 @@ def a_manifest(directory: Path, draw: random.Random) -> None:
             del files[chosen]
     content = json.dumps(manifest).encode()
     (directory / bundle.MANIFEST).write_bytes(damaged(content, draw) if draw.random() < 0.4 else content)
-    found, paths = bundle.in_directory(directory)
+    found, paths = bundle.read_directory(directory)
     for shipped in found.shipped().values():
         (directory / shipped).write_bytes(b"copied")
     bundle.check_files(paths, found, "here")

@@ -25,7 +25,7 @@ def pairs(flat: list[int]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("kind", COLUMN)
 def test_sentences_and_tokens_are_spark_nlps(kind: sentences.Kind) -> None:
     rows = [row for row in ROWS if row[COLUMN[kind]] is not None]
-    detector = sentences.open_detector(kind, sentences.saved_files(TESTS.parent / "models" / "sentence_detector"))
+    detector = sentences.open_detector(kind, sentences.find_detector_files(TESTS.parent / "models" / "sentence_detector"))
 
     found = by_ours(detector, [row[0] for row in rows])
 

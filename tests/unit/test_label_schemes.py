@@ -40,7 +40,7 @@ def test_probabilities_add_where_labels_become_one(tmp_path: Path, scheme: str) 
     given = ["--labels", "plain"] if scheme == "plain" else []
     code, place = made(labels, tmp_path, *given)
     assert code == 0
-    manifest, files = bundle.in_directory(place)
+    manifest, files = bundle.read_directory(place)
     assert manifest.scheme == joined
     names = bundle.read_labels(files[bundle.LABELS])
     assert list(names) == list(dict.fromkeys(expected))
@@ -56,7 +56,7 @@ def test_probabilities_add_where_labels_become_one(tmp_path: Path, scheme: str) 
 def test_a_packed_run_finds_what_one_sentence_alone_finds(tmp_path: Path) -> None:
     """The outputs that were joined do not keep a network from being packed, and the tagger's probabilities are theirs."""
     _, place = made(SCHEMES["bilou"][0], tmp_path)
-    manifest, files = bundle.in_directory(place)
+    manifest, files = bundle.read_directory(place)
     tagger = Tagger.load(files, manifest, Execution())
     assert tagger._positions is not None
     tokens = [token for sentence in tiny.SENTENCES for token in sentence]
@@ -85,12 +85,12 @@ def test_kinds_of_plain_labels_part_mentions(tmp_path: Path) -> None:
 def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
     """Its labels may be those of IOB2; the same network then finds other mentions, and is another model to a run."""
     _, place = made(tiny.LABELS, tmp_path, "--labels", "iob1")
-    told, _ = bundle.in_directory(place)
+    told, _ = bundle.read_directory(place)
     assert told.scheme == "iob1"
     assert told.digest() != told.model_copy(update={"scheme": "iob2"}).digest()
-    scheme = TagScheme(tiny.LABELS, parts_kinds=True)
+    scheme = TagScheme(tiny.LABELS, splits_kinds=True)
     tags = np.array([tiny.LABELS.index(tag) for tag in ("I-PER", "I-LOC", "B-LOC", "I-LOC", "O", "I-PER")], np.int16)
-    found = scheme.spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
+    found = scheme.join_spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
     assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 4), (5, 6)]
 
 
@@ -129,4 +129,4 @@ def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest
     assert prepare.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
     assert "says itself what they are: leave the option out" in " ".join(capsys.readouterr().err.split())
     assert prepare.main([str(place), str(tmp_path / "again")]) == 0
-    assert bundle.in_directory(tmp_path / "again")[0].scheme == "iob1"
+    assert bundle.read_directory(tmp_path / "again")[0].scheme == "iob1"

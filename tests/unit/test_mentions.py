@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.mentions import LONGEST_TRIMMED, TagScheme, trimmed
+from entitymill.recognition.mentions import LONGEST_TRIMMED, TagScheme, measure_trim
 
 LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 
 
 def spans(tags: list[str], sentences: list[int] | None = None) -> list[tuple[int, int, str]]:
     scheme = TagScheme(LABELS)
-    found = scheme.spans(
+    found = scheme.join_spans(
         np.array([LABELS.index(tag) for tag in tags], np.int16),
         np.full(len(tags), 0.5, np.float32),
         np.array(sentences or [0] * len(tags), np.int64),
@@ -68,19 +68,19 @@ def test_spans_are_those_of_spark_nlps_converter(tokens: list[tuple[str, bool]])
 
 def test_confidence_is_the_mean_over_the_spans_tokens() -> None:
     scheme = TagScheme(LABELS)
-    found = scheme.spans(
+    found = scheme.join_spans(
         np.array([0, 1, 2, 0, 3], np.int16), np.array([0.1, 0.9, 0.7, 0.2, 0.6], np.float32), np.zeros(5, np.int64)
     )
     assert found.confidences == pytest.approx([0.8, 0.6])
 
 
 def test_nothing_has_no_spans() -> None:
-    found = TagScheme([]).spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    found = TagScheme([]).join_spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert len(found.first) == 0
 
 
 def name_in(entity: str) -> str:
-    front, back = trimmed(entity)
+    front, back = measure_trim(entity)
     return entity[front : len(entity) - back]
 
 
@@ -165,8 +165,8 @@ def test_what_is_too_long_for_a_name_stays() -> None:
 
 @given(st.one_of(st.text(), st.text(alphabet="aS1. '\u2019\"()[]\u201c\u201d,;-#&", max_size=12)))
 def test_trimming_never_widens_or_empties_and_twice_is_once(entity: str) -> None:
-    front, back = trimmed(entity)
+    front, back = measure_trim(entity)
 
     assert front >= 0 and back >= 0
     assert front + back < len(entity) or not entity
-    assert trimmed(name_in(entity)) == (0, 0)
+    assert measure_trim(name_in(entity)) == (0, 0)

@@ -18,7 +18,7 @@ texts = st.lists(text, max_size=6)
 @given(texts)
 def test_texts_are_read_end_to_end(written: list[str]) -> None:
     for width in (pa.string(), pa.large_string()):
-        found = offsets.read(pa.array(written, width))
+        found = offsets.read_texts(pa.array(written, width))
         assert found.text == "".join(written)
         assert len(found) == len(written)
         assert found.units.astype("<u2").tobytes() == found.text.encode("utf-16-le")
@@ -28,7 +28,7 @@ def test_texts_are_read_end_to_end(written: list[str]) -> None:
 
 @given(texts, st.data())
 def test_a_span_in_units_is_the_same_text_in_code_points(written: list[str], data: st.DataObject) -> None:
-    found = offsets.read(pa.array(written, pa.string()))
+    found = offsets.read_texts(pa.array(written, pa.string()))
     begin = data.draw(st.integers(0, len(found.text)))
     end = data.draw(st.integers(begin, len(found.text)))
     units = np.array([len(found.text[:at].encode("utf-16-le")) // 2 for at in (begin, end)])
@@ -40,13 +40,13 @@ def test_a_span_in_units_is_the_same_text_in_code_points(written: list[str], dat
 
 @given(texts)
 def test_a_place_belongs_to_the_text_it_lies_in(written: list[str]) -> None:
-    found = offsets.read(pa.array(written, pa.string()))
+    found = offsets.read_texts(pa.array(written, pa.string()))
     expected = [row for row, text in enumerate(written) for _ in range(offsets.utf16_length(text))]
-    assert found.of(np.arange(len(found.units))).tolist() == expected
+    assert found.text_of(np.arange(len(found.units))).tolist() == expected
 
 
 def test_an_emoji_before_an_entity_moves_it_by_one_not_two() -> None:
-    found = offsets.read(pa.array(["😀 Angela"]))
+    found = offsets.read_texts(pa.array(["😀 Angela"]))
     assert found.code_points(np.array([0, 2, 3, 9])).tolist() == [0, 1, 2, 8]
 
 
@@ -55,5 +55,5 @@ def test_a_lone_surrogate_is_one_unit() -> None:
 
 
 def test_an_array_without_a_buffer_is_read() -> None:
-    assert offsets.read(pa.array(["", ""], pa.string())).edges.tolist() == [0, 0, 0]
-    assert offsets.read(pa.array([], pa.string())).edges.tolist() == [0]
+    assert offsets.read_texts(pa.array(["", ""], pa.string())).edges.tolist() == [0, 0, 0]
+    assert offsets.read_texts(pa.array([], pa.string())).edges.tolist() == [0]

@@ -47,7 +47,7 @@ def left_in(directory: Path) -> set[str]:
 
 
 def manifest_of(directory: Path) -> bundle.Manifest:
-    return bundle.in_directory(directory)[0]
+    return bundle.read_directory(directory)[0]
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitymill.recognition import offsets, sentences, tokens
-from entitymill.recognition.recogniser import Recognised, Recogniser, join, recognised
+from entitymill.recognition.recogniser import Recogniser, Recognition, build_recognition, join_tags
 from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.inference import Tagger
 from mean import GROUPS
 
-FILES = sentences.saved_files(Path(__file__).parents[2] / "models" / "sentence_detector")
+FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
 KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")
 Make = Callable[..., Recogniser]
 
@@ -31,15 +31,15 @@ def make(tagger: Tagger) -> Make:
     return made
 
 
-def mentions(found: Recognised) -> list[list[dict[str, Any]]]:
+def mentions(found: Recognition) -> list[list[dict[str, Any]]]:
     return found.mentions.to_pylist()
 
 
-def named(found: Recognised) -> list[list[tuple[str, str, int]]]:
+def named(found: Recognition) -> list[list[tuple[str, str, int]]]:
     return [[(m["entity"], m["label"], m["sentence_id"]) for m in text] for text in mentions(found)]
 
 
-def close(found: Recognised) -> list[list[dict[str, Any]]]:
+def close(found: Recognition) -> list[list[dict[str, Any]]]:
     return [[{**m, "confidence": pytest.approx(m["confidence"], abs=1e-5)} for m in text] for text in mentions(found)]
 
 
@@ -49,7 +49,7 @@ atoms = st.sampled_from(
 texts = st.lists(st.lists(atoms, max_size=10).map("".join), max_size=4)
 
 
-def check_mentions(texts: list[str], found: Recognised) -> None:
+def check_mentions(texts: list[str], found: Recognition) -> None:
     assert len(found.mentions) == len(found.sentences) == len(found.tokens) == len(found.split_sentences) == len(texts)
     for text, of_it, count in zip(texts, mentions(found), found.sentences.to_pylist(), strict=True):
         for mention in of_it:
@@ -103,24 +103,24 @@ def test_mentions_are_trimmed_where_they_are_to_be(make: Make) -> None:
 
 
 def test_a_token_that_is_trimmed_off_is_not_counted() -> None:
-    whole = offsets.read(pa.array(["So “ Paris Hilton ” left"]))
-    cut = tokens.cut(whole, np.zeros(0, np.int64))
+    whole = offsets.read_texts(pa.array(["So “ Paris Hilton ” left"]))
+    cut = tokens.tokenize(whole, np.zeros(0, np.int64))
     told = Tags(
         np.arange(6), np.array([0, 1, 2, 2, 2, 0], np.int16), np.full(6, 0.5, np.float32), None, np.zeros(1, np.bool_)
     )
-    found = join(whole, cut, told, ["O", "B-PER", "I-PER"])
+    found = join_tags(whole, cut, told, ["O", "B-PER", "I-PER"])
 
-    trimmed, untrimmed = (recognised(found, trim=trim).mentions.to_pylist()[0] for trim in (True, False))
+    trimmed, untrimmed = (build_recognition(found, trim=trim).mentions.to_pylist()[0] for trim in (True, False))
 
     assert [(m["entity"], m["token_count"]) for m in trimmed] == [("Paris Hilton", 2)]
     assert [(m["entity"], m["token_count"]) for m in untrimmed] == [("“ Paris Hilton ”", 4)]
 
 
 def test_a_token_without_a_tag_ends_a_span() -> None:
-    whole = offsets.read(pa.array(["Paris Hilton left"]))
-    cut = tokens.cut(whole, np.zeros(0, np.int64))
+    whole = offsets.read_texts(pa.array(["Paris Hilton left"]))
+    cut = tokens.tokenize(whole, np.zeros(0, np.int64))
     told = Tags(np.array([2, 0]), np.array([2, 1], np.int16), np.full(2, 0.5, np.float32), None, np.zeros(1, np.bool_))
-    found = recognised(join(whole, cut, told, ["O", "B-PER", "I-PER"]), trim=True).mentions.to_pylist()[0]
+    found = build_recognition(join_tags(whole, cut, told, ["O", "B-PER", "I-PER"]), trim=True).mentions.to_pylist()[0]
     assert [m["entity"] for m in found] == ["Paris", "left"]
 
 

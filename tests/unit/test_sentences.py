@@ -26,7 +26,7 @@ TRIES = 6
 
 @cache
 def detector(kind: Kind) -> Detector:
-    return sentences.open_detector(kind, sentences.saved_files(SAVED))
+    return sentences.open_detector(kind, sentences.find_detector_files(SAVED))
 
 
 def found(kind: Kind, text: str) -> list[str]:
@@ -72,7 +72,7 @@ def test_sentencex_finds_the_same_however_long_the_text_is(monkeypatch: pytest.M
     long = " ".join(f"{text} {number}." for number in range(40) for text in SAMPLE)
     wrapped = ("Angela Merkel went " + "on and on " * 700 + "to Paris. ") * 2 + "Then she left."
     windowed = [by_ours(detector("sentencex"), [text]) for text in (long, wrapped)]
-    monkeypatch.setattr(sentences, "_SHOWN", 10**9)
+    monkeypatch.setattr(sentences, "_PAGE_CHARACTERS", 10**9)
     whole = [by_ours(detector("sentencex"), [text]) for text in (long, wrapped)]
     assert windowed == whole
     assert [len(found[0].sentences) for found in whole] == [len(whole[0][0].sentences), 3]
@@ -102,14 +102,16 @@ def test_a_keyboard_interrupt_is_no_panic(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_detector_without_its_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel"):
-        sentences.open_detector("dl", sentences.saved_files(tmp_path))
+        sentences.open_detector("dl", sentences.find_detector_files(tmp_path))
 
 
 def test_logits_do_not_depend_on_how_many_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = detector("dl")._network  # type: ignore[attr-defined]
     windows = np.random.default_rng(1).integers(0, 70, (1100, 11)).astype(np.uint16)
-    whole = network.logits(windows)
-    assert np.allclose(whole, np.concatenate([network.logits(windows[at : at + 7]) for at in range(0, 1100, 7)]), atol=1e-12)
+    whole = network.compute_logits(windows)
+    assert np.allclose(
+        whole, np.concatenate([network.compute_logits(windows[at : at + 7]) for at in range(0, 1100, 7)]), atol=1e-12
+    )
     assert len({*whole.round(6)}) > 1000
 
 
@@ -117,7 +119,7 @@ def test_a_text_of_control_characters_is_one_deep_sentence_whatever_the_network_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Spark NLP drops the parts, finds nothing left, and passes on the whole."""
-    monkeypatch.setattr(detector("dl")._network, "logits", lambda windows: np.ones(len(windows)))  # type: ignore[attr-defined]
+    monkeypatch.setattr(detector("dl")._network, "compute_logits", lambda windows: np.ones(len(windows)))  # type: ignore[attr-defined]
     found = by_ours(detector("dl"), ["a\nb", "\x01\n\x02", "\x01"])
     assert [cut.sentences for cut in found] == [[(0, 1), (2, 3)], [(0, 3)], []]
 
@@ -133,8 +135,8 @@ def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
     """Processor time of all that is done to a text before the network runs."""
     encoder._forget()
     began = time.process_time()
-    whole = offsets.read(pa.array([text]))
-    cut = tokens.cut(whole, detector(kind).breaks(whole))
+    whole = offsets.read_texts(pa.array([text]))
+    cut = tokens.tokenize(whole, detector(kind).find_breaks(whole))
     pieces = encoder.encode(whole.slices(cut.token_begin, cut.token_end))
     spent = time.process_time() - began
     assert len(pieces.ids) >= len(cut.token_begin) >= len(cut.sentence_begin)
@@ -170,4 +172,4 @@ def test_what_is_no_panic_of_sentencex_is_not_hidden(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("sentencex.get_sentence_boundaries", broken)
     with pytest.raises(ValueError, match="a bug"):
-        sentences._sentencex_begins("One. Two.")
+        sentences._find_begins("One. Two.")

@@ -17,12 +17,12 @@ from fuzzing import attempt, report, tries
 from unit.damage import damaged, repacked
 
 CARRIED = Path(__file__).parents[2] / "models" / "sentence_detector"
-FILES = sentences.saved_files(CARRIED)
+FILES = sentences.find_detector_files(CARRIED)
 DAMAGES = tries(250, 500)
 
 
 def read(metadata: Path, network: Path) -> sentences_dl_saved.SavedDetector:
-    return sentences_dl_saved.read(metadata, network, "the detector")
+    return sentences_dl_saved.read_detector(metadata, network, "the detector")
 
 
 def changed(tmp_path: Path, **parameters: object) -> Path:
@@ -49,7 +49,7 @@ def test_the_carried_detector_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"modelArchitecture": "bilstm"}, "was saved with modelArchitecture 'bilstm'; this program's detector knows 'cnn'"),
+        ({"modelArchitecture": "bilstm"}, "was saved with modelArchitecture 'bilstm'; this program's detector supports"),
         ({"customBounds": ["%"]}, r"was saved with customBounds \['%'\]"),
         ({"useCustomBoundsOnly": True}, "was saved with useCustomBoundsOnly True"),
         ({"explodeSentences": True}, "was saved with explodeSentences True"),
@@ -61,8 +61,8 @@ def test_the_carried_detector_is_read_whole() -> None:
         ({"Encoder": []}, "lists no characters"),
         ({"Encoder": [{"a": "x"}]}, "lists no characters"),
         ({"Encoder": 3}, "lists no characters"),
-        ({"Encoder": [{"a": -1}]}, "numbers no characters"),
-        ({"Encoder": [{"": 1}]}, "numbers no characters"),
+        ({"Encoder": [{"a": -1}]}, "an empty character or a negative id"),
+        ({"Encoder": [{"": 1}]}, "an empty character or a negative id"),
         ({"Encoder": [{"a": 10**6}]}, "layers that do not fit each other"),
         ({"Encoder": [{"a": 1e400}]}, "lists no characters"),
         ({"impossiblePenultimates": 3}, "lists no characters"),
@@ -94,7 +94,7 @@ def test_a_directory_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
         if name == "metadata alone":
             shutil.copy(FILES[METADATA], directory / METADATA / "part-00000")
         with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel; name the directory of one"):
-            sentences.saved_files(directory)
+            sentences.find_detector_files(directory)
 
 
 def test_missing_files_are_refused(tmp_path: Path) -> None:

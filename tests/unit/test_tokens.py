@@ -30,12 +30,12 @@ detectors = pytest.mark.parametrize("kind", KINDS)
 
 @cache
 def detector(kind: sentences.Kind) -> sentences.Detector:
-    return sentences.open_detector(kind, sentences.saved_files(SAVED))
+    return sentences.open_detector(kind, sentences.find_detector_files(SAVED))
 
 
 def cut(kind: sentences.Kind, column: pa.Array) -> tuple[offsets.Texts, Segments]:
-    whole = offsets.read(column)
-    return whole, tokens.cut(whole, detector(kind).breaks(whole))
+    whole = offsets.read_texts(column)
+    return whole, tokens.tokenize(whole, detector(kind).find_breaks(whole))
 
 
 def spans(found: Segments) -> list[list[int]]:

@@ -20,7 +20,7 @@ def open_tagger(
 
     The memory of this process is limited to what the model's files and this many characters of text need.
     """
-    files = [file for directory in (model, detector_model) if directory for file in model_limits.files_of(directory)]
-    limit_memory(model_limits.loading_bytes(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    files = [file for directory in (model, detector_model) if directory for file in model_limits.list_model_files(directory)]
+    limit_memory(model_limits.loading_memory_limit(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
     tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])

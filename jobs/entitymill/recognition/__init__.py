@@ -1,4 +1,4 @@
-"""2  text -> sentences -> tokens -> tags -> mentions. Knows neither Spark nor a JVM: Arrow in, Arrow out.
+"""2  text -> sentences -> tokens -> tags -> mentions. Uses neither Spark nor a JVM: Arrow in, Arrow out.
 
-In the order in which a text meets them: `offsets`, `sentences`, `tokens`, `tagger`, `mentions`; `recogniser` is all of it.
+A text passes through `offsets`, `sentences`, `tokens`, `tagger` and `mentions`, in this order; `recogniser` calls them all.
 """

@@ -1,4 +1,4 @@
-"""Choose the tags of a sentence: the most probable sequence that the tagging scheme allows."""
+"""Choose the most probable sequence of tags that the tagging scheme allows."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_LEAST = np.finfo(np.float32).tiny
-"""Stands for a probability of 0, whose logarithm is not finite."""
+_SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
+"""Replaces a probability of 0, whose logarithm is not finite."""
 
 
 class ViterbiDecoder:
-    """Finds each sentence's most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
+    """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
 
-    The tags of a sequence are taken as independent but for that rule, so where each token's best tag makes a valid
-    sequence, it is the best one. Only the other sentences, a few in a hundred, need the algorithm of Viterbi (1967).
+    Apart from that rule, tags are treated as independent. So if the best tag of each token gives a valid sequence, that
+    sequence is the best. Only the other sentences, a few in a hundred, need the algorithm of Viterbi (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Derive the allowed steps from a model's labels.
+        """Derive the allowed transitions from a model's labels.
 
         Args:
-            labels: in the model's order: O, B-PER, I-PER, … An I-X whose B-X is missing may follow anything.
+            labels: in the model's order: O, B-PER, I-PER, … An I-X without a B-X among the labels may follow anything.
         """
         bound = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
         self._starts = ~np.array(bound, np.bool_)
-        kinds = np.array([label[2:] for label in labels])  # that of O is empty
+        kinds = np.array([label[2:] for label in labels])  # "" for O
         self._allowed = self._starts[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return [tokens] indices into the labels.
+        """Return the tag of each token, [tokens] indices into the labels.
 
         Args:
-            probabilities: [tokens, labels] of every label.
-            sentence_of: [tokens] ascending; tokens with the same number are one sentence.
+            probabilities: [tokens, labels].
+            sentence_of: [tokens] ascending; tokens with the same number are in one sentence.
         """
         tags = probabilities.argmax(axis=1)
         if not len(tags):
@@ -46,7 +46,7 @@ class ViterbiDecoder:
         invalid = np.unique(np.searchsorted(starts, np.flatnonzero(~valid), side="right") - 1)
         if len(invalid):
             lengths = np.diff(np.append(starts, len(tags)))[invalid]
-            # The longest first: those that still have a token at some place are then the first of all.
+            # Longest first, so the sentences that still have a token at a position are a prefix of the list.
             order = np.argsort(-lengths, kind="stable")
             self._decode_invalid(probabilities, starts[invalid][order], lengths[order], tags)
         return tags
@@ -58,7 +58,7 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Put the best valid sequences of some sentences, which come in falling order of length, into `tags`."""
+        """Write the best valid sequences of some sentences, sorted from longest to shortest, into `tags`."""
         steps = np.where(self._allowed, 0.0, -np.inf)
         best = np.where(self._starts, _logarithms(probabilities[starts]), -np.inf)
         active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")  # sentences with a token at 1, 2, …
@@ -76,19 +76,20 @@ class ViterbiDecoder:
 
 
 def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.log(np.maximum(probabilities, _LEAST).astype(np.float64))
+    return np.log(np.maximum(probabilities, _SMALLEST_PROBABILITY).astype(np.float64))
 
 
 def choose_labels(
     keys: Sequence[tuple[int, str]], kinds: NDArray[np.int64], confidences: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give mentions of one document that are spelled alike one label: the one with the greatest sum of confidences.
+    """Give all mentions with the same spelling in a document the label with the greatest sum of confidences.
 
-    A mention that gets another label takes the mean confidence of those that had it. Ties go to the first of the labels.
+    A mention whose label changes gets the mean confidence of the mentions that already had the new label. If sums are
+    equal, the first label wins.
 
     Args:
         keys: [mentions] document and spelling.
-        kinds: [mentions] index of each one's label.
+        kinds: [mentions] index of each mention's label.
         confidences: [mentions].
 
     Returns:
@@ -99,10 +100,11 @@ def choose_labels(
         groups.setdefault(key, []).append(number)
     kinds, confidences = kinds.copy(), confidences.copy()
     for members in groups.values():
-        held = kinds[members]
-        if len(members) > 1 and (held != held[0]).any():
-            sums = np.bincount(held, weights=confidences[members])
+        before = kinds[members]
+        if len(members) > 1 and (before != before[0]).any():
+            sums = np.bincount(before, weights=confidences[members])
             winner = int(sums.argmax())
             changed = [member for member in members if kinds[member] != winner]
-            kinds[changed], confidences[changed] = winner, sums[winner] / np.count_nonzero(held == winner)
+            kinds[changed] = winner
+            confidences[changed] = sums[winner] / np.count_nonzero(before == winner)
     return kinds, confidences

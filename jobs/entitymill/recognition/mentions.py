@@ -1,6 +1,6 @@
-"""Tags to mentions: spans of tokens, joined as Spark NLP's NerConverter joins them, and what an analyst wants of each.
+"""Join tags to spans of tokens as Spark NLP's NerConverter does, and trim spans to names.
 
-A token of this job may hold more than a name: "America's" is one, and so are the quotes after "Inc." with its stop.
+A token may contain more than a name: "America's" is one token, and so is the full stop of "Inc." with a quote after it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Spans:
 
     first, last: int64; the span's tokens are first..last - 1 of that list.
     kinds: int64, index into the entity labels.
-    confidences: float64, mean over the span's tokens of each one's probability for its own tag.
+    confidences: float64, mean of the probabilities that the span's tokens have for their assigned tags.
     """
 
     first: NDArray[np.int64]
@@ -35,21 +35,21 @@ class Spans:
 
 
 class TagScheme:
-    """What a model's labels mean."""
+    """The meaning of a model's labels: how they join to spans, and of which kinds."""
 
-    def __init__(self, labels: Sequence[str], *, parts_kinds: bool = False) -> None:
-        """What tags are joined by.
+    def __init__(self, labels: Sequence[str], *, splits_kinds: bool = False) -> None:
+        """Derive the kinds of entities from the labels.
 
         Args:
-            labels: as the model orders them: O, B-PER, I-PER, …
-            parts_kinds: whether an I- of another label begins a span, as in IOB1; otherwise it goes on with the one before.
+            labels: in the model's order: O, B-PER, I-PER, …
+            splits_kinds: whether an I- of another kind begins a span, as in IOB1; otherwise it continues the current span.
         """
-        self._parts_kinds = parts_kinds
+        self._parts_kinds = splits_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
         self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels], np.int64)
         self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
 
-    def spans(
+    def join_spans(
         self,
         tags: NDArray[np.int16],
         confidences: NDArray[np.float32],
@@ -58,13 +58,13 @@ class TagScheme:
         """Join tags into spans.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
-        or O, so an I- of another label goes on with it, unless kinds are parted. It never crosses a sentence. (Spark NLP
-        5.5.3, NerTagsEncoding.)
+        or O. So an I- of another kind continues the span, unless `splits_kinds`. A span never crosses the end of a
+        sentence. (Spark NLP 5.5.3, NerTagsEncoding.)
 
         Args:
             tags: [tagged] indices into the labels.
-            confidences: [tagged] each token's probability for its own tag.
-            sentence_of: [tagged] anything that differs between neighbouring sentences.
+            confidences: [tagged] each token's probability for its assigned tag.
+            sentence_of: [tagged] any number that differs between adjacent sentences.
         """
         kind = self._kind[tags]
         inside = kind >= 0
@@ -73,7 +73,7 @@ class TagScheme:
         if self._parts_kinds:
             follows[1:] &= kind[1:] == kind[:-1]
         first = np.flatnonzero(inside & ~follows)
-        # Every tagged token belongs to the last start at or before it, so tokens per span are counted directly.
+        # Every token inside a span belongs to the last span that starts at or before it.
         tagged = np.flatnonzero(inside)
         span_of = np.searchsorted(first, tagged, side="right") - 1
         counts = np.bincount(span_of, minlength=len(first))
@@ -92,15 +92,15 @@ INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
 PAIRS = {"(": ")", "[": "]", "{": "}", '"': '"', "\u201c": "\u201d", "\u201e": "\u201c", "\u00ab": "\u00bb"}
 BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 STRAY = frozenset(f" \t\n\r\v\f\u00a0,;:!?\u00a1\u00bf*_|~<>=\u2026\u00b7\u2022{DASHES}{INVISIBLE}")
-"""Never a name's first or last character."""
+"""Characters that never begin or end a name."""
 LEADING = STRAY | frozenset("#@.&")
-"""Nor its first: a hashtag is the name that it spells."""
+"""Characters that never begin a name. Of a hashtag, the name is the part after #."""
 OWN_LEADING = re.compile(rf"\.NET|[{APOSTROPHES}][st](?:[- ]|$)", re.IGNORECASE)
-"""Fronts that are a name's own: .NET, 's-Hertogenbosch, 't Hooft."""
+"""Exceptions, where such a character belongs to the name: .NET, 's-Hertogenbosch, 't Hooft."""
 POSSESSIVE = re.compile(rf"(?<=\S)[{APOSTROPHES}]s$", re.IGNORECASE)
 LAST_WORD = re.compile(r"[^\s-]*$")
 OWN_POSSESSIVE = _words("arby dillard hardee harrod kellogg macy mcdonald moody poor sainsbury sotheby")
-"""Last words of names that end in 's themselves: Moody's, Standard & Poor's."""
+"""Last words of names whose 's belongs to the name: Moody's, Standard & Poor's."""
 ABBREVIATIONS = _words(
     # companies, people, places and streets, American states and Canadian provinces
     "assn bros cie co corp cos dept inc intl ltd plc pte pty univ",
@@ -109,26 +109,26 @@ ABBREVIATIONS = _words(
     "ala ariz ark calif colo conn del fla ga ill kan ky md mich minn mont neb nev okla ont pa que tenn tex va vt wis wyo",
 )
 INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
-"""What keeps its stop too, here without it: U.S, J.P, Ph.D; a single letter, but no other short word (`_stop`)."""
+"""Initials that keep their last full stop, which is removed before matching: U.S, J.P, Ph.D (see `_trim_full_stop`)."""
 LONGEST_TRIMMED = 500
 
 
-def trimmed(entity: str) -> tuple[int, int]:
-    """How many characters to take off a mention's front and end.
+def measure_trim(entity: str) -> tuple[int, int]:
+    """Return how many characters to trim from the front and the end of a mention.
 
-    What goes: a possessive ending, quotes and brackets that enclose it or lack their partner, other punctuation that no name
-    begins or ends with, and a full stop that ends a sentence, not an abbreviation. Nothing goes if no letter or digit would
-    be left, or of a mention so long that it is no name. What is left has nothing more to take off.
+    Trimmed are a possessive ending, quotes and brackets that enclose the mention or lack their partner, other punctuation
+    with which no name begins or ends, and a full stop that ends a sentence rather than an abbreviation. Nothing is trimmed
+    if no letter or digit would remain, or if the mention is longer than LONGEST_TRIMMED. Trimming twice changes nothing.
     """
-    return _trimmed(entity) if len(entity) <= LONGEST_TRIMMED else (0, 0)
+    return _measure_trim(entity) if len(entity) <= LONGEST_TRIMMED else (0, 0)
 
 
 @lru_cache(maxsize=100_000)
-def _trimmed(entity: str) -> tuple[int, int]:
+def _measure_trim(entity: str) -> tuple[int, int]:
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]
-        front, back = next((taken for rule in _RULES if any(taken := rule(inner))), (0, 0))
+        front, back = next((margins for rule in _RULES if any(margins := rule(inner))), (0, 0))
         if not front and not back:
             break
         begin, end = begin + front, end - back
@@ -137,21 +137,21 @@ def _trimmed(entity: str) -> tuple[int, int]:
     return begin, len(entity) - end
 
 
-def _stray(entity: str) -> tuple[int, int]:
+def _trim_stray(entity: str) -> tuple[int, int]:
     front = entity[0] in LEADING and not OWN_LEADING.match(entity)
     return int(front), int(entity[-1] in STRAY and len(entity) > front)
 
 
-def _enclosed(entity: str) -> tuple[int, int]:
-    """One pair around the whole: "(NATO)", but not "(I) and (II)"."""
+def _trim_pair(entity: str) -> tuple[int, int]:
+    """Trim one pair around the complete mention: "(NATO)", but not "(I) and (II)"."""
     closing = PAIRS.get(entity[0])
     if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
         return 0, 0
     return 1, 1
 
 
-def _unpaired(entity: str) -> tuple[int, int]:
-    """A bracket or quote without its partner; an apostrophe is none."""
+def _trim_unpaired(entity: str) -> tuple[int, int]:
+    """Trim a bracket or quote without its partner, and an apostrophe, which is not counted as a quote."""
     first, last = entity[0], entity[-1]
     if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):
         return (1, 0) if first in QUOTES else (0, 1)
@@ -168,38 +168,44 @@ def _unpaired(entity: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _possessive(entity: str) -> tuple[int, int]:
+def _trim_possessive(entity: str) -> tuple[int, int]:
     if not POSSESSIVE.search(entity):
         return 0, 0
     last = _last_word(entity[:-2])
     return (0, 0) if last in OWN_POSSESSIVE else (0, 2)
 
 
-def _stop(entity: str) -> tuple[int, int]:
+def _trim_full_stop(entity: str) -> tuple[int, int]:
     if entity[-1] != ".":
         return 0, 0
     last = _last_word(entity[:-1]).strip(f"{QUOTES}{APOSTROPHES}([{{")
-    kept = last in ABBREVIATIONS or (bool(INITIALS.match(last)) and (len(last) == 1 or "." in last))
-    return 0, int(not kept)
+    is_initials = bool(INITIALS.match(last)) and (len(last) == 1 or "." in last)
+    return 0, int(last not in ABBREVIATIONS and not is_initials)
 
 
 def _last_word(entity: str) -> str:
-    found = LAST_WORD.search(entity)
-    return found.group().lower() if found else ""
+    match = LAST_WORD.search(entity)
+    return match.group().lower() if match else ""
 
 
-_RULES: tuple[Callable[[str], tuple[int, int]], ...] = (_stray, _enclosed, _unpaired, _possessive, _stop)
+_RULES: tuple[Callable[[str], tuple[int, int]], ...] = (
+    _trim_stray,
+    _trim_pair,
+    _trim_unpaired,
+    _trim_possessive,
+    _trim_full_stop,
+)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Everything that was found in some texts.
+class TaggedTexts:
+    """Texts with their sentences, tokens, tags and spans.
 
-    texts, segments: where.
-    tags: as the tagger gave them.
-    tokens: [tagged] int64, the tokens that have a tag, in order, each once.
-    spans: over these.
-    labels: that tags count in; kinds: that spans do.
+    tags: as the tagger returned them.
+    tokens: [tagged] int64, the tokens that have a tag, in order and without duplicates.
+    spans: of `tokens`.
+    labels: the labels that `tags` are indices into.
+    kinds: the kinds of entities that `spans.kinds` are indices into.
     """
 
     texts: Texts
@@ -210,8 +216,13 @@ class Found:
     labels: tuple[str, ...]
     kinds: tuple[str, ...]
 
-    def listed(self, document: NDArray[np.int64], fields: dict[str, pa.Array]) -> pa.ListArray:
-        """Per text its things, `document` [things] being the text of each, in order, and `fields` [things] each."""
+    def group_by_text(self, document: NDArray[np.int64], fields: dict[str, pa.Array]) -> pa.ListArray:
+        """Return one list of structs a text.
+
+        Args:
+            document: [structs] int64 ascending, the text of each struct.
+            fields: [structs] each; the structs' values.
+        """
         structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
         starts = np.searchsorted(document, np.arange(len(self.texts) + 1))
         return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), structs)

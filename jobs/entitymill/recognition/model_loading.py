@@ -1,7 +1,8 @@
-"""Loading a file of a model: what fails in it becomes one sentence that names the file.
+"""Load a model's files, and turn every failure into an error that names the file.
 
-What reads such files is mostly C++ and Rust, and a file may crash it. So the process that loads says which file it reads
-(`listen`), and its parent can name the file when that process dies (`engines.isolation`).
+The libraries that read such files are mostly C++ and Rust, and a damaged file may crash them. So the loading process
+reports which file it is reading (`report_files_to`), and its parent can name the file if the process dies
+(`workers.isolation`).
 """
 
 from __future__ import annotations
@@ -15,41 +16,41 @@ from entitymill.errors import ModelError, is_rust_panic
 _FAILURES = (
     EOFError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
 )  # fmt: skip
-"""What OpenVINO, NumPy and this program's own readers raise over a file that does not hold what they expect."""
+"""What OpenVINO, NumPy and this program's own readers raise if a file does not contain what they expect."""
 _listeners: list[Callable[[str], None]] = []
 _files: list[str] = [""]
-"""Those being loaded, the last one inside of the others."""
+"""A stack of the files being loaded: each is part of the one before."""
 
 
-def listen(listener: Callable[[str], None]) -> None:
-    """Have a function called with the file that is being loaded, whenever that changes; "" is none."""
+def report_files_to(listener: Callable[[str], None]) -> None:
+    """Call `listener` with the file being loaded whenever it changes; with "" when no file is being loaded."""
     _listeners[:] = [listener]
 
 
 @contextmanager
-def named(file: str) -> Iterator[None]:
-    """Have a crash inside this blamed on a file of a model, or on a whole model; errors pass as they are."""
+def blame_file(file: str) -> Iterator[None]:
+    """Attribute a crash in the `with` block to a file of a model, or to a complete model; errors are not changed."""
     _files.append(file)
-    _tell()
+    _report_file()
     try:
         yield
     finally:
         _files.pop()
-        _tell()
+        _report_file()
 
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """Load a file of a model inside this.
+    """Turn every failure in the `with` block to load a model's file into a ModelError that names the file.
 
     Args:
         file: its address, for messages.
 
     Raises:
-        ModelError: whatever went wrong inside, in one sentence; a ModelError passes as it is.
+        ModelError: loading failed; a ModelError from the block is not changed.
     """
     try:
-        with named(file):
+        with blame_file(file):
             yield
     except MemoryError as error:
         raise ModelError(
@@ -65,16 +66,16 @@ def loading(file: str) -> Iterator[None]:
         ) from error
 
 
-def _tell() -> None:
+def _report_file() -> None:
     for listener in _listeners:
         listener(_files[-1])
 
 
 def limit_memory(limit: int) -> None:
-    """Let this process take no more than so many bytes: more is a MemoryError, or ends the process.
+    """Limit this process to `limit` bytes of memory; exceeding it raises a MemoryError or ends the process.
 
-    The limit is on private writable memory (RLIMIT_DATA). One on addresses would count OpenVINO's mapped weights and what
-    allocators reserve but never touch.
+    The limit applies to private writable memory (RLIMIT_DATA). A limit on address space would also count OpenVINO's mapped
+    weights and memory that allocators reserve but never touch.
     """
     before, most = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = limit if before == resource.RLIM_INFINITY else min(limit, before)
@@ -82,8 +83,8 @@ def limit_memory(limit: int) -> None:
 
 
 @contextmanager
-def limited_memory(limit: int) -> Iterator[None]:
-    """As `limit_memory`, inside this only."""
+def memory_limit(limit: int) -> Iterator[None]:
+    """Limit this process's memory as `limit_memory` does, only in the `with` block."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit_memory(limit)
     try:

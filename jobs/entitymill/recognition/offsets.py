@@ -1,7 +1,7 @@
-"""Texts end to end in UTF-16 units, and offsets in them: units as Spark NLP counts, code points as this product does.
+"""Concatenated texts and their offsets: in UTF-16 units as Spark NLP counts, in code points as this product does.
 
-One pass over a whole Arrow column takes the place of one over each text: sentences and tokens are found by array operations
-on the units' kinds, and an offset is only put into its own text at the end.
+One pass over an Arrow column replaces a pass over each text. Sentences and tokens are found by array operations on the kinds
+of units. Places refer to the concatenation; only at the end are they converted to offsets in their own texts.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
-"""Kinds of units, as bits: white space to Spark NLP's Tokenizer; what its sentence detector steps over; what may end a
-sentence there; what is cut from a word's ends; what java.lang.String.trim leaves."""
+"""Kinds of units, as bits: white space for Spark NLP's Tokenizer; characters that its sentence detector skips; those that
+may end a sentence; those that are split off a word's ends; those that java.lang.String.trim keeps."""
 PARTING = "\u2187"
-"""Spark NLP parts words at it, though it is a number."""
+"""Spark NLP splits words at this character, although it is a number."""
 _KINDS = {SPACE: f" \t\n\v\f\r{PARTING}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
 _UNITS = 1 << 16
 
 
-def _kind_of_unit() -> NDArray[np.uint8]:
+def _build_kinds() -> NDArray[np.uint8]:
     table = np.zeros(_UNITS, np.uint8)
     table[ord(" ") + 1 :] |= GRAPHIC
     for kind, characters in _KINDS.items():
@@ -30,15 +30,15 @@ def _kind_of_unit() -> NDArray[np.uint8]:
     return table
 
 
-_KIND_OF_UNIT = _kind_of_unit()
+_KIND_OF_UNIT = _build_kinds()
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts end to end.
+    """Several texts, concatenated. A place is an index into the concatenation.
 
-    text: all of them joined.
-    units: [units] the UTF-16 units of that; bytes where all of it is ASCII.
+    text: the concatenation.
+    units: [units] its UTF-16 units; as bytes if it is all ASCII.
     edges: [texts + 1] int64; text t has units[edges[t]:edges[t + 1]].
     """
 
@@ -47,48 +47,48 @@ class Texts:
     edges: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many texts."""
+        """Return the number of texts."""
         return len(self.edges) - 1
 
     @cached_property
     def kinds(self) -> NDArray[np.uint8]:
-        """[units] the kinds of each."""
+        """Return the kinds of each unit, [units] bits."""
         return _KIND_OF_UNIT[self.units]
 
     @cached_property
     def _excess(self) -> NDArray[np.int64] | None:
-        """[units + 1] how many more units than code points there are before each; none where there are none at all."""
+        """Return how many more units than code points precede each unit, [units + 1]; None if there are none at all."""
         if len(self.units) == len(self.text):
             return None
-        # A code point ends at every unit but the first of a pair, so counting the second ones so far gives the excess.
+        # Only surrogate pairs have more units than code points: one more each, at their second unit.
         second = (self.units & 0xFC00) == 0xDC00
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(second, dtype=np.int64)])
 
     def code_points(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places in units of the whole, any shape, as code points of the whole."""
+        """Convert places, in an array of any shape, from units to code points."""
         return places if self._excess is None else places - self._excess[places]
 
     def units_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places in code points of the whole, any shape, as units of the whole."""
+        """Convert places, in an array of any shape, from code points to units."""
         return places if self._excess is None else self._units_of_code_points[places]
 
     @cached_property
     def _units_of_code_points(self) -> NDArray[np.int64]:
-        """[code points + 1] where each one's first unit is."""
+        """Return the place of the first unit of each code point, [code points + 1]."""
         return np.append(np.flatnonzero((self.units & 0xFC00) != 0xDC00), len(self.units))
 
     def slices(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-        """The text between places in units of the whole, [things] each."""
+        """Return the text of each slice, `begins` and `ends` being places in units."""
         edges = zip(self.code_points(begins).tolist(), self.code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 
-    def of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which text each place (a unit of the whole) lies in."""
+    def text_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of the text that contains each place, in units."""
         return np.searchsorted(self.edges, places, side="right") - 1
 
 
-def read(column: pa.Array) -> Texts:
-    """The texts of an Arrow array of strings or large strings without nulls."""
+def read_texts(column: pa.Array) -> Texts:
+    """Concatenate the texts of an Arrow array of strings or large strings without nulls."""
     if len(column) == 0:
         return Texts("", np.zeros(0, np.uint8), np.zeros(1, np.int64))
     width = np.int64 if pa.types.is_large_string(column.type) else np.int32
@@ -100,7 +100,7 @@ def read(column: pa.Array) -> Texts:
     octets = np.frombuffer(raw, np.uint8)
     if len(text) == len(octets):
         return Texts(text, octets, edges)
-    # Every byte but a continuation opens a code point; those of four bytes take two units.
+    # Every byte except continuation bytes begins a code point; code points of four bytes have two units.
     sizes = ((octets & 0xC0) != 0x80).astype(np.int8)
     sizes += octets >= 0xF0
     edges = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])[edges]
@@ -108,5 +108,5 @@ def read(column: pa.Array) -> Texts:
 
 
 def utf16_length(text: str) -> int:
-    """UTF-16 units of a text; a lone surrogate is one."""
+    """Return the number of UTF-16 units of a text; a lone surrogate is one unit."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2

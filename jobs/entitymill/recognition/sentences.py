@@ -1,4 +1,4 @@
-"""Where sentences begin: by a saved SentenceDetectorDLModel, by Spark NLP's rules, or by the package sentencex."""
+"""Find sentences with a saved SentenceDetectorDLModel, with Spark NLP's rules, or with the package sentencex."""
 
 from __future__ import annotations
 
@@ -20,77 +20,82 @@ from entitymill.recognition.sentences_rules import RuleDetector
 
 Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
-_SHOWN = 2000
-"""Characters that sentencex is shown at once: its time grows with the square of the quotation marks in them."""
+_PAGE_CHARACTERS = 2000
+"""Size of the pages passed to sentencex: its time grows with the square of the number of quotation marks in a page."""
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
 class Detector(Protocol):
-    """Finds sentences."""
+    """A sentence detector."""
 
-    def breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """[breaks] int64, sorted: units of the whole where a sentence begins or the one before has ended.
+    def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
+        """Return the places, in units, where a sentence begins or the previous one has ended: [breaks] int64, sorted.
 
-        A text's own beginning need not be among them.
+        The beginnings of the texts themselves may be left out.
         """
 
 
 class SentencexDetector:
-    """The package sentencex: rules by language, in Rust.
+    """A detector that uses the package sentencex: rules by language, in Rust.
 
-    It sees two thousand characters of a text at a time. It breaks off on some white space of more than one byte (a no-break
-    space before an initial), so it is shown a blank in the place of each. Where it breaks off all the same, the text's
-    sentences are those of the rules.
+    sentencex gets a page of 2,000 characters of a text at a time. It panics on some white space of more than one byte, such
+    as a no-break space before an initial, so each is replaced with a blank. If it panics on a text anyway, Spark NLP's rules
+    find that text's sentences.
     """
 
-    def breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """See `Detector`."""
+    def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
+        """Return the beginnings of sentences, as `Detector.find_breaks` does."""
         edges = texts.code_points(texts.edges).tolist()
         text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
-        found = [first + begin for first, last in itertools.pairwise(edges) for begin in _sentencex_begins(text[first:last])]
-        return texts.units_at(np.array(found, np.int64))
+        begins = [first + begin for first, last in itertools.pairwise(edges) for begin in _find_begins(text[first:last])]
+        return texts.units_at(np.array(begins, np.int64))
 
 
-def _sentencex_begins(text: str) -> list[int]:
+def _find_begins(text: str) -> list[int]:
     try:
-        return list(_begins_in_windows(text))
+        return list(_find_begins_by_page(text))
     except BaseException as error:
         if not is_rust_panic(error):
             raise
-        return [edge for span in sentences_rules.sentences(text) for edge in span]
+        return [edge for span in sentences_rules.find_sentences(text) for edge in span]
 
 
-def _begins_in_windows(text: str) -> Iterator[int]:
-    """Where sentences begin, a page at a time; the next page begins with the last sentence of the one before.
+def _find_begins_by_page(text: str) -> Iterator[int]:
+    """Yield the beginnings of sentences, page by page; a page begins with the last sentence of the previous page.
 
-    A sentence longer than half a page is read on where its page ends, so that every page is new for half at least.
+    If that sentence is longer than half a page, the next page begins where the previous one ends, so that at least half of
+    every page is new.
     """
     at, begins_here = 0, True
     while at < len(text):
-        end = _end_of_window(text, at)
-        shown = sentencex.get_sentence_boundaries(LANGUAGE, text[at:end])
-        found = [at + sentence["start_index"] for sentence in shown]
-        new = found if begins_here else [begin for begin in found if begin > at]
-        resumes = end < len(text) and bool(new) and new[-1] > at + _SHOWN // 2
-        yield from new[:-1] if resumes else new
-        at, begins_here = (new[-1], True) if resumes else (end, False)
+        end = _find_page_end(text, at)
+        boundaries = sentencex.get_sentence_boundaries(LANGUAGE, text[at:end])
+        begins = [at + sentence["start_index"] for sentence in boundaries]
+        new = begins if begins_here else [begin for begin in begins if begin > at]
+        repeats_last = end < len(text) and bool(new) and new[-1] > at + _PAGE_CHARACTERS // 2
+        if repeats_last:
+            yield from new[:-1]
+            at, begins_here = new[-1], True
+        else:
+            yield from new
+            at, begins_here = end, False
 
 
-def _end_of_window(text: str, at: int) -> int:
-    end = at + _SHOWN
+def _find_page_end(text: str, at: int) -> int:
+    end = at + _PAGE_CHARACTERS
     if end >= len(text):
         return len(text)
-    blank = text.rfind(" ", at + _SHOWN // 2, end)
+    blank = text.rfind(" ", at + _PAGE_CHARACTERS // 2, end)
     return end if blank < 0 else blank
 
 
 def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:
-    """A sentence detector.
+    """Open a sentence detector.
 
     Args:
-        kind: which.
-        files: for dl: part of the saved model (saved_detector.METADATA, .NETWORK) -> where it lies on this machine.
-        where: its address, for messages.
+        kind: of detector.
+        files: for dl: part of the saved model (sentences_dl_saved.METADATA, .NETWORK) -> its local path.
+        where: the model's address, for messages.
 
     Raises:
         ModelError: the model is missing, damaged, or of another architecture.
@@ -100,21 +105,21 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
     if kind == "sentencex":
         return SentencexDetector()
     return DeepDetector(
-        sentences_dl_saved.read(files[sentences_dl_saved.METADATA], files[sentences_dl_saved.NETWORK], where)
+        sentences_dl_saved.read_detector(files[sentences_dl_saved.METADATA], files[sentences_dl_saved.NETWORK], where)
     )
 
 
-def saved_files(directory: Path) -> dict[str, Path]:
-    """The files of a saved detector in a local directory.
+def find_detector_files(directory: Path) -> dict[str, Path]:
+    """Return the files of a saved detector in a local directory, as `open_detector` takes them.
 
     Raises:
-        ModelError: it is not one.
+        ModelError: the directory is not a saved detector.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
             f"The sentence detector's model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one "
-            "(detector_model, --detector-model), or take the detector sentencex, which needs none."
+            "(detector_model, --detector-model), or use the detector sentencex, which needs no model."
         )
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: network}

@@ -1,9 +1,9 @@
-"""Sentences as Spark NLP 5.5.3's SentenceDetectorDLModel finds them, for all texts at once.
+"""Find the sentences that Spark NLP 5.5.3's SentenceDetectorDLModel finds, in all texts at once.
 
-A `.`, `:`, `?`, `!`, `;` or line feed may end a sentence. A small network decides from five units on either side, runs of
-blanks and line feeds taken as one blank. Its embedding and convolution multiply out to one table per place of the window,
-so that a mark costs eleven look-ups and two small products. Spark NLP's rules around it are reproduced unit for unit
-(tests/unit/test_golden_segments.py, tests/integration/test_parity.py).
+A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from five units on either
+side; runs of blanks and line feeds count as one blank. Embedding and convolution are precomputed as one table per position
+of the window, so a mark costs eleven look-ups and two small products. Spark NLP's rules around the network are reproduced
+unit for unit (tests/unit/test_golden_segments.py, tests/integration/test_parity.py).
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from entitymill.recognition.offsets import GRAPHIC, MARK, SKIP, Texts
 from entitymill.recognition.sentences_dl_saved import SavedDetector
 
 _SIDE, _REACH = saved.WINDOW // 2, 15
-"""Units the network sees on either side, and how far Spark NLP looks for them, runs of blanks counted in full."""
+"""Units that the network sees on either side, and how far Spark NLP looks for them, counting every blank of a run."""
 _WIDTH = saved.WINDOW
-_AT_ONCE = 512
-"""Marks whose sums stay in the core's cache."""
+_BATCH_MARKS = 512
+"""Number of marks whose sums fit in the core's cache."""
 _UNITS = 1 << 16
 _MIXED = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
-"""Odd numbers that spread the ids of a window over 64 bits."""
+"""Odd multipliers that hash a window's ids to 64 bits."""
 
 
 @dataclass(frozen=True)
-class _Squeezed:
-    """Texts with every run of blanks as one; all arrays are [kept + 2 * pad], padded on both sides.
+class _CollapsedTexts:
+    """Texts in which every run of blanks is one blank; all arrays are [units + 2 * pad], padded on both sides.
 
-    values: the units; blank: whether it stands for a run; first, last: where what it stands for begins and ends.
+    values: the units.
+    blank: whether the unit is such a blank.
+    first, last: the places of the first and last unit that it replaces.
     """
 
     values: NDArray[np.uint16]
@@ -41,7 +43,7 @@ class _Squeezed:
 
 
 class Network:
-    """The detector's network, multiplied out."""
+    """The detector's network, with embedding and convolution precomputed as tables."""
 
     def __init__(self, detector: SavedDetector) -> None:
         weights = {name: array.astype(np.float64) for name, array in detector.weights.items()}
@@ -53,36 +55,41 @@ class Network:
         for at in range(_WIDTH):
             for place in range(max(0, at - width + 1), min(places, at + 1)):
                 tables[at, :, place] = taps[at - place]
-        tables[0] += weights[saved.FILTER_BIAS]  # every window has one character in the first place
+        tables[0] += weights[saved.FILTER_BIAS]  # each window looks up the first table exactly once
         self._tables = tables.reshape(_WIDTH, len(embedding), places * filters)
         self._shape = (places, filters)
         self._hidden = np.concatenate([weights[saved.HIDDEN], weights[saved.HIDDEN_BIAS][None]])
         self._output = weights[saved.OUTPUT][:, 0], float(weights[saved.OUTPUT_BIAS][0])
 
-    def logits(self, windows: NDArray[np.uint16]) -> NDArray[np.float64]:
-        """[marks] positive where a sentence ends; `windows` [marks, 11] are ids of characters, 0 where there is none."""
-        found = np.zeros(len(windows))
+    def compute_logits(self, windows: NDArray[np.uint16]) -> NDArray[np.float64]:
+        """Return a score for each mark, [marks], positive where a sentence ends.
+
+        Args:
+            windows: [marks, 11] ids of the characters around each mark, 0 where there is none.
+        """
+        scores = np.zeros(len(windows))
         columns = np.ascontiguousarray(windows.T)
-        # Made once: a fresh megabyte a round costs more than what is computed in it.
-        sums, taken = (np.empty((_AT_ONCE, self._tables.shape[-1])) for _ in range(2))
-        pooled = np.ones((_AT_ONCE, len(self._hidden)))  # the last column, of ones, takes the bias
-        spare = np.empty((_AT_ONCE, len(self._output[0])))
-        for first in range(0, len(windows), _AT_ONCE):
-            part = columns[:, first : first + _AT_ONCE]
+        # The buffers are reused: allocating a megabyte per batch costs more than the computation.
+        sums, terms = (np.empty((_BATCH_MARKS, self._tables.shape[-1])) for _ in range(2))
+        pooled = np.ones((_BATCH_MARKS, len(self._hidden)))  # the last column, of ones, is multiplied by the bias
+        hidden_buffer = np.empty((_BATCH_MARKS, len(self._output[0])))
+        for first in range(0, len(windows), _BATCH_MARKS):
+            part = columns[:, first : first + _BATCH_MARKS]
             size = part.shape[1]
-            total, term = sums[:size], taken[:size]
-            np.take(self._tables[0], part[0], axis=0, out=total, mode="clip")  # ids are known: clip checks nothing
+            total, term = sums[:size], terms[:size]
+            # All ids are in the tables, so mode="clip" only skips NumPy's check.
+            np.take(self._tables[0], part[0], axis=0, out=total, mode="clip")
             for at in range(1, _WIDTH):
                 np.take(self._tables[at], part[at], axis=0, out=term, mode="clip")
                 total += term
             np.maximum.reduce(total.reshape(-1, *self._shape).swapaxes(0, 1), out=pooled[:size, :-1], initial=0)
-            hidden = np.matmul(pooled[:size], self._hidden, out=spare[:size])
-            found[first : first + size] = np.maximum(hidden, 0, out=hidden) @ self._output[0] + self._output[1]
-        return found
+            hidden = np.matmul(pooled[:size], self._hidden, out=hidden_buffer[:size])
+            scores[first : first + size] = np.maximum(hidden, 0, out=hidden) @ self._output[0] + self._output[1]
+        return scores
 
 
 class DeepDetector:
-    """See the module."""
+    """A detector that finds the sentences of Spark NLP's SentenceDetectorDLModel."""
 
     def __init__(self, detector: SavedDetector) -> None:
         self._network = Network(detector)
@@ -90,70 +97,70 @@ class DeepDetector:
         for character, number in detector.ids.items():
             self._ids[ord(character[0]) % _UNITS] = number
         self._never_last = [np.frombuffer(word.encode("utf-16-le", "surrogatepass"), "<u2") for word in detector.never_last]
-        self._ends_one = np.zeros(_UNITS, np.bool_)
-        self._ends_one[[word[-1] for word in self._never_last]] = True
+        self._ends_never_last = np.zeros(_UNITS, np.bool_)
+        self._ends_never_last[[word[-1] for word in self._never_last]] = True
 
-    def breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """See `sentences.Detector`."""
+    def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
+        """Return the ends of sentences, as `sentences.Detector.find_breaks` does."""
         marks = np.flatnonzero(texts.kinds & MARK)
         if not len(marks):
             return marks
         size = len(texts.kinds)
         solid = np.flatnonzero((texts.kinds & SKIP) == 0)
-        begins = np.append(solid, size)[np.searchsorted(solid, texts.edges[:-1])]  # of each text, blanks before it left out
-        row = texts.of(marks)
-        # A text of control characters alone is one sentence, whatever marks are in it.
+        begins = np.append(solid, size)[np.searchsorted(solid, texts.edges[:-1])]  # of each text, without leading blanks
+        row = texts.text_of(marks)
+        # A text that consists only of control characters is one sentence, whatever marks it contains.
         graphic = np.flatnonzero(texts.kinds & GRAPHIC)
-        lit = np.diff(np.searchsorted(graphic, texts.edges)) > 0
-        inside = (marks >= begins[row]) & lit[row]
+        has_graphic = np.diff(np.searchsorted(graphic, texts.edges)) > 0
+        inside = (marks >= begins[row]) & has_graphic[row]
         marks, row = marks[inside], row[inside]
-        squeezed, place = _squeeze(texts, marks)
-        windows, lefts, count = self._windows(texts, squeezed, marks, place, begins[row], texts.edges[row + 1])
-        may = ~self._follows_never_last(texts, begins[row], marks, lefts, count)
-        marks, windows = marks[may], windows[may]
-        kept, same = _distinct(windows)
-        return marks[self._network.logits(windows[kept])[same] > 0] + 1
+        collapsed, place = _collapse_blanks(texts, marks)
+        windows, lefts, count = self._windows(texts, collapsed, marks, place, begins[row], texts.edges[row + 1])
+        candidates = ~self._follows_never_last(texts, begins[row], marks, lefts, count)
+        marks, windows = marks[candidates], windows[candidates]
+        distinct, index = _find_distinct(windows)
+        return marks[self._network.compute_logits(windows[distinct])[index] > 0] + 1
 
     def _windows(
         self,
         texts: Texts,
-        squeezed: _Squeezed,
+        collapsed: _CollapsedTexts,
         marks: NDArray[np.int64],
         place: NDArray[np.int64],
         low: NDArray[np.int64],
         high: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
-        """[marks, 11] ids around each mark, the five units on its left, and how many of these are there.
+        """Return the ids around each mark, [marks, 11], the five units on its left, and how many of these five exist.
 
         Args:
             texts: the texts.
-            squeezed: they without runs of blanks.
-            marks: units of the whole.
-            place: of each mark in `squeezed`.
-            low: [marks] where each one's text begins.
+            collapsed: the same texts with runs of blanks collapsed.
+            marks: their places, in units.
+            place: [marks] their places in `collapsed`.
+            low: [marks] where each mark's text begins.
             high: [marks] where it ends.
         """
         left, right = place - 1, place + 1
-        left = left - squeezed.blank[left]
-        right = right + squeezed.blank[right]
+        left = left - collapsed.blank[left]
+        right = right + collapsed.blank[right]
         reach = np.arange(_SIDE)
         lefts, rights = left[:, None] - reach[::-1], right[:, None] + reach
-        low = np.maximum(low, squeezed.last[left] - _REACH)
-        high = np.minimum(high, squeezed.first[right] + _REACH)
-        left_there = squeezed.last[lefts] > low[:, None]
-        right_there = squeezed.first[rights] < high[:, None]
-        values = squeezed.values[lefts]
+        low = np.maximum(low, collapsed.last[left] - _REACH)
+        high = np.minimum(high, collapsed.first[right] + _REACH)
+        left_there = collapsed.last[lefts] > low[:, None]
+        right_there = collapsed.first[rights] < high[:, None]
+        values = collapsed.values[lefts]
         windows = np.concatenate(
             [
                 np.where(left_there, self._ids[values], 0),
                 self._ids[texts.units[marks]][:, None],
-                np.where(right_there, self._ids[squeezed.values[rights]], 0),
+                np.where(right_there, self._ids[collapsed.values[rights]], 0),
             ],
             axis=1,
         ).astype(np.uint16)
         count = left_there.sum(axis=1)
         short = np.flatnonzero(count < _SIDE)
-        if len(short):  # what is missing on the left moves the rest, as Spark NLP fills up on the right
+        if len(short):  # if units are missing on the left, Spark NLP shifts the window and pads it on the right
             shifted = np.arange(_WIDTH) + (_SIDE - count[short])[:, None]
             padded = np.concatenate([windows[short], np.zeros((len(short), _SIDE), np.uint16)], axis=1)
             windows[short] = np.take_along_axis(padded, shifted, axis=1)
@@ -167,15 +174,15 @@ class DeepDetector:
         lefts: NDArray[np.uint16],
         count: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        """[marks] whether a word that ends no sentence is before a mark: as the window has it, or as the text, trimmed."""
+        """Return whether a mark follows a word that never ends a sentence, in the window or in the trimmed text, [marks]."""
         solid = np.flatnonzero(texts.kinds & GRAPHIC)
         padded = np.concatenate([[-1], solid, [len(texts.kinds)]])
         last = padded[np.searchsorted(solid, marks)]
         begin = padded[np.searchsorted(solid, begins) + 1]
-        last = np.where(last < begin, -1, last)  # nothing to be seen before
+        last = np.where(last < begin, -1, last)  # no graphic unit before the mark
         behind = np.where(last < 0, 0, texts.units[last])
         found = np.zeros(len(marks), np.bool_)
-        near = np.flatnonzero(self._ends_one[behind] | self._ends_one[lefts[:, -1]])
+        near = np.flatnonzero(self._ends_never_last[behind] | self._ends_never_last[lefts[:, -1]])
         begin, last, behind, lefts, count = begin[near], last[near], behind[near], lefts[near], count[near]
         for word in self._never_last:
             size = len(word)
@@ -188,18 +195,21 @@ class DeepDetector:
         return found
 
 
-def _distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Windows that differ, and for each one which of these it equals: a line of dots costs as much as one."""
+def _find_distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of distinct windows, and for each window its index among these.
+
+    So that a long row of dots costs no more than one dot.
+    """
     hashed = windows.astype(np.uint64) @ _MIXED
-    _, kept, same = np.unique(hashed, return_index=True, return_inverse=True)
-    same = same.reshape(-1)  # numpy 2.0 gives it another shape
-    if not (windows[kept[same]] == windows).all():  # two windows of one hash
+    _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
+    index = index.reshape(-1)  # numpy 2.0 returns it in another shape
+    if not (windows[distinct[index]] == windows).all():  # two different windows have the same hash
         return np.arange(len(windows)), np.arange(len(windows))
-    return kept, same
+    return distinct, index
 
 
-def _squeeze(texts: Texts, marks: NDArray[np.int64]) -> tuple[_Squeezed, NDArray[np.int64]]:
-    """The texts without runs of blanks, and where the marks are in that. A run is never part of two texts."""
+def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
+    """Collapse runs of blanks, and return the marks' places in the result. A run never spans two texts."""
     skip, size = (texts.kinds & SKIP) != 0, len(texts.kinds)
     kept = ~skip
     kept[1:] |= ~skip[:-1]
@@ -211,11 +221,11 @@ def _squeeze(texts: Texts, marks: NDArray[np.int64]) -> tuple[_Squeezed, NDArray
     values[blank] = ord(" ")
     pad = _SIDE + 1
     nothing = np.zeros(pad, np.uint16)
-    last = np.append(first[1:], size) - 1  # the run's end; of what is no blank, itself
-    squeezed = _Squeezed(
+    last = np.append(first[1:], size) - 1  # the end of a run; other units end where they begin
+    collapsed = _CollapsedTexts(
         np.concatenate([nothing, values, nothing]),
         np.concatenate([nothing != 0, blank, nothing != 0]),
         np.concatenate([np.full(pad, -1), first, np.full(pad, size)]),
         np.concatenate([np.full(pad, -1), last, np.full(pad, size)]),
     )
-    return squeezed, np.cumsum(kept)[marks] - 1 + pad
+    return collapsed, np.cumsum(kept)[marks] - 1 + pad

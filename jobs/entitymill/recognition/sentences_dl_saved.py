@@ -1,8 +1,8 @@
-"""A SentenceDetectorDLModel as Spark NLP saves it, read without TensorFlow and without a JVM.
+"""Read a SentenceDetectorDLModel saved by Spark NLP, without TensorFlow and without a JVM.
 
-metadata/part-* is one line of JSON: the parameters. `generic_classifier_tensorflow` is a zip with a TensorFlow checkpoint:
-an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt) of BundleEntryProto messages
-(tensorflow/core/protobuf/tensor_bundle.proto), and the tensors' bytes. Nothing is unpickled and no class is built.
+metadata/part-* is one line of JSON with the parameters. `generic_classifier_tensorflow` is a zip with a TensorFlow
+checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt) of BundleEntryProto messages
+(tensorflow/core/protobuf/tensor_bundle.proto), and the tensors' bytes. Nothing is unpickled and no class is instantiated.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from entitymill.recognition import model_limits
 from entitymill.recognition.model_loading import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
-"""The parts of a saved detector: a directory with the one part-* file, and a file."""
+"""The parts of a saved detector: a directory with one file part-*, and a file."""
 EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1d/bias"
 HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
 _WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, OUTPUT: 2, OUTPUT_BIAS: 1}
-"""Name -> dimensions."""
+"""Name -> number of dimensions."""
 _CLASS = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
 _UNLIMITED = 2**31 - 1
 _FIXED: dict[str, Any] = {
@@ -42,28 +42,33 @@ _FIXED: dict[str, Any] = {
     "maxLength": _UNLIMITED,
     "splitLength": _UNLIMITED,
 }
-"""Parameters that only one value of is implemented: the default."""
+"""Parameters of which only the default value is implemented."""
 WINDOW = 11
-"""Characters that the network sees of a text at once."""
+"""Number of characters around a mark, including the mark itself, that the network sees."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
 DAMAGE = (
     OSError, EOFError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What reading bytes that are no network may raise, their sizes and kinds of compression being anything."""
+"""What reading arbitrary bytes as a network may raise, including in zipfile's decompression."""
 
 
 @dataclass(frozen=True)
 class SavedDetector:
-    """ids: of each character the network knows; never_last: what ends no sentence; weights: float32, by name."""
+    """A saved detector.
+
+    ids: character -> its id.
+    never_last: words after which no sentence ends.
+    weights: name -> array.
+    """
 
     ids: dict[str, int]
     never_last: tuple[str, ...]
     weights: dict[str, NDArray[np.float32]]
 
 
-def read(metadata: Path, network: Path, where: str) -> SavedDetector:
+def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
     """Read a saved detector.
 
     Args:
@@ -72,12 +77,12 @@ def read(metadata: Path, network: Path, where: str) -> SavedDetector:
         where: its address, for messages.
 
     Raises:
-        ModelError: it is damaged, of another class, or set to what is not implemented here.
+        ModelError: the model is damaged, of another class, or has parameters that are not implemented here.
     """
-    ids, never_last = _parameters(metadata, where)
+    ids, never_last = _read_parameters(metadata, where)
     with loading(f"{where}/{NETWORK}"):
         try:
-            weights = _weights(network)
+            weights = _read_weights(network)
             _check_shapes(weights, ids)
         except DAMAGE as error:
             raise ModelError(
@@ -87,7 +92,7 @@ def read(metadata: Path, network: Path, where: str) -> SavedDetector:
     return SavedDetector(ids, never_last, weights)
 
 
-def _parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
+def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
         kind = saved["class"]
@@ -101,8 +106,8 @@ def _parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, 
     for name, wanted in _FIXED.items():
         if chosen.get(name, wanted) != wanted:
             raise ModelError(
-                f"segmentation.model: {where} was saved with {name} {chosen[name]!r}; this program's detector knows "
-                f"{wanted!r} alone: save it so, or use recognition.engine sparknlp."
+                f"segmentation.model: {where} was saved with {name} {chosen[name]!r}; this program's detector supports "
+                f"only {wanted!r}: save it with that value, or use recognition.engine sparknlp."
             )
     try:
         ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}
@@ -113,23 +118,25 @@ def _parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, 
             f"segmentation.model: the metadata of {where} lists no characters: copy the model again."
         ) from error
     if lowest < 0 or not all(ids):
-        raise ModelError(f"segmentation.model: the metadata of {where} numbers no characters: copy the model again.")
+        raise ModelError(
+            f"segmentation.model: the metadata of {where} has an empty character or a negative id: copy the model again."
+        )
     return ids, never_last
 
 
-def _weights(network: Path) -> dict[str, NDArray[np.float32]]:
+def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
         if max(index.file_size, data.file_size) > model_limits.DETECTOR_FILE_BYTES:
             raise ValueError("too large")
-        entries, content = _table(archive.read(index)), archive.read(data)
-    return {name: _tensor(entries[name.encode()], content) for name in _WEIGHTS}
+        entries, content = _read_table(archive.read(index)), archive.read(data)
+    return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
 
 def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) -> None:
     if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
-        raise ValueError("other shapes than a convolution and two dense layers have")
+        raise ValueError("shapes that are not those of a convolution and two dense layers")
     rows, width = weights[EMBEDDING].shape
     kernel, inner, filters = weights[KERNEL].shape
     hidden = weights[HIDDEN].shape
@@ -142,13 +149,13 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
         raise ValueError(f"a convolution over {kernel} characters, where a window has {WINDOW}")
     size = WINDOW * known * (WINDOW - kernel + 1) * filters * np.dtype(np.float64).itemsize
     if size > model_limits.DETECTOR_TABLE_BYTES:
-        raise ValueError(f"layers that multiply out to {size:,} bytes, {model_limits.DETECTOR_TABLE_BYTES:,} are allowed")
+        raise ValueError(f"layers that multiply out to {size:,} bytes; {model_limits.DETECTOR_TABLE_BYTES:,} are allowed")
     if not all(np.isfinite(array).all() for array in weights.values()):
-        raise ValueError("weights that are no numbers")
+        raise ValueError("weights that are not finite")
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A protocol buffer's variable-length integer, and where it ends."""
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a protocol buffer's variable-length integer at a position; return it and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -161,63 +168,63 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("an endless number")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffer message."""
+def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield (field number, value) of each field of a protocol buffer message."""
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = _read_varint(data, at)
         kind = key & 7
         if kind == 0:
-            value, at = _varint(data, at)
+            value, at = _read_varint(data, at)
             yield key >> 3, value
             continue
         size = {1: 8, 5: 4}.get(kind)
         if size is None:
-            size, at = _varint(data, at)
+            size, at = _read_varint(data, at)
         yield key >> 3, data[at : at + size]
         at += size
 
 
-def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of one block of a table; each key is written as what differs from the one before."""
+def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (key, value) of one block of a table; of a key, only what differs from the previous key is stored."""
     block = data[offset : offset + size]
     if data[offset + size] != 0:
         raise ValueError("a compressed index")
     end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]
     at, key = 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        own, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = _read_varint(block, at)
+        own, at = _read_varint(block, at)
+        length, at = _read_varint(block, at)
         key = key[:shared] + block[at : at + own]
         yield key, block[at + own : at + own + length]
         at += own + length
 
 
-def _table(data: bytes) -> dict[bytes, bytes]:
-    """A checkpoint's index: name -> BundleEntryProto."""
+def _read_table(data: bytes) -> dict[bytes, bytes]:
+    """Read a checkpoint's index: name -> BundleEntryProto."""
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
         raise ValueError("no index")
-    _, at = _varint(footer, 0)
-    _, at = _varint(footer, at)
-    offset, at = _varint(footer, at)
-    size, at = _varint(footer, at)
+    _, at = _read_varint(footer, 0)
+    _, at = _read_varint(footer, at)
+    offset, at = _read_varint(footer, at)
+    size, at = _read_varint(footer, at)
     found: dict[bytes, bytes] = {}
-    for _, handle in _block(data, offset, size):
-        where, at = _varint(handle, 0)
-        found.update(_block(data, where, _varint(handle, at)[0]))
+    for _, handle in _read_block(data, offset, size):
+        where, at = _read_varint(handle, 0)
+        found.update(_read_block(data, where, _read_varint(handle, at)[0]))
     return found
 
 
-def _tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
+def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
     values: dict[int, Any] = {}
     shape: list[int] = []
-    for number, value in _fields(entry):
+    for number, value in _read_fields(entry):
         values[number] = value
         if number == 2:
-            shape = [dict(_fields(dimension)).get(1, 1) for inner, dimension in _fields(value) if inner == 2]
+            shape = [dict(_read_fields(dimension)).get(1, 1) for inner, dimension in _read_fields(value) if inner == 2]
     offset, size = values.get(4, 0), values[5]
     if values.get(1) != _FLOAT32 or size != 4 * math.prod(shape) or offset + size > len(data):
-        raise ValueError("no 32-bit floats, or fewer than promised")
+        raise ValueError("a tensor that is not 32-bit floats, or is shorter than its shape says")
     return np.frombuffer(data[offset : offset + size], "<f4").reshape(shape).copy()

@@ -1,6 +1,6 @@
-"""Sentences to tokens, as Spark NLP 5.5.3's Tokenizer with its default rules cuts them.
+"""Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at white space. Punctuation at its ends makes one token at each end; a word of nothing else is one token.
+A word ends at white space. The punctuation at each of its ends is one token; a word of only punctuation is one token.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from entitymill.recognition.offsets import AFFIX, GRAPHIC, SPACE, Texts
 
 @dataclass(frozen=True)
 class Segments:
-    """Sentences and tokens of some texts, in order and flat, in units of the whole (`offsets.Texts`).
+    """The sentences and tokens of several texts, in order; places are in units (see `offsets.Texts`).
 
     token_begin, token_end: [tokens] int64; end exclusive.
-    sentence_of: [tokens] int64, the number of the token's sentence among all.
-    sentence_begin, sentence_end: [sentences] int64: from the first token's begin to the last one's end.
+    sentence_of: [tokens] int64, index of the token's sentence.
+    sentence_begin, sentence_end: [sentences] int64, begin of the first token and end of the last.
     sentence_starts: [texts + 1] int64; text t has sentences sentence_starts[t]..sentence_starts[t + 1] - 1.
     """
 
@@ -32,29 +32,31 @@ class Segments:
 
     @property
     def sentence_tokens(self) -> NDArray[np.int64]:
-        """[sentences] how many tokens each has; none has none."""
+        """Return the number of tokens of each sentence, [sentences]; at least 1."""
         return np.bincount(self.sentence_of, minlength=len(self.sentence_begin))
 
 
-def cut(texts: Texts, begins: NDArray[np.int64]) -> Segments:
-    """The tokens of sentences; a sentence without one is left out.
+def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
+    """Split texts into sentences and tokens; sentences without a token are left out.
 
     Args:
-        texts: to cut.
-        begins: [breaks] units at which a sentence begins, beside the texts' own beginnings; sorted.
+        texts: the texts.
+        begins: [breaks] sorted places, in units, where a sentence begins, in addition to the beginnings of the texts.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
-    begin, end = _words(texts, breaks)
-    begin, end = _without_affixes(texts, begin, end)
+    begin, end = _find_words(texts, breaks)
+    begin, end = _split_off_affixes(texts, begin, end)
     sentence = np.searchsorted(breaks, begin, side="right") - 1
     kinds = texts.kinds
     if (((kinds & SPACE) == 0) & ((kinds & GRAPHIC) == 0)).any():
-        begin, end, sentence = _without_invisible(texts, breaks, begin, end, sentence)
-    return grouped(texts, begin, end, sentence)
+        begin, end, sentence = _drop_invisible_sentences(texts, breaks, begin, end, sentence)
+    return group_by_sentence(texts, begin, end, sentence)
 
 
-def grouped(texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]) -> Segments:
-    """Tokens, in order, by sentence: `sentence` is anything that differs between neighbouring ones."""
+def group_by_sentence(
+    texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
+) -> Segments:
+    """Group tokens by sentence; `sentence` is [tokens] any number that differs between adjacent sentences."""
     new = np.ones(len(sentence), np.bool_)
     new[1:] = sentence[1:] != sentence[:-1]
     first = np.flatnonzero(new)
@@ -63,8 +65,8 @@ def grouped(texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sent
     return Segments(begin, end, np.cumsum(new) - 1, begin[first], end[last], starts)
 
 
-def _words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Begin and end of every run of units that are no white space, cut where a sentence begins."""
+def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return begin and end of each run of units that are not white space; a run ends where a sentence begins."""
     solid = (texts.kinds & SPACE) == 0
     size = len(solid)
     before, after = np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_)
@@ -75,21 +77,22 @@ def _words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
     return np.flatnonzero(solid & ~before[:-1]), np.flatnonzero(solid & ~after[1:]) + 1
 
 
-def _without_affixes(
+def _split_off_affixes(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Words, the punctuation at their ends apart."""
+    """Split off the punctuation at the ends of words."""
     affix = (texts.kinds & AFFIX) != 0
-    worn = np.flatnonzero(affix[begin] | affix[end - 1])
-    if not len(worn):
+    affected = np.flatnonzero(affix[begin] | affix[end - 1])
+    if not len(affected):
         return begin, end
     size = len(affix)
     cores = np.flatnonzero(((texts.kinds & SPACE) == 0) & ~affix)
     padded = np.concatenate([[-1], cores, [size]])
-    inner = padded[np.searchsorted(cores, begin[worn]) + 1]
-    outer = padded[np.searchsorted(cores, end[worn])] + 1
-    cored = inner < end[worn]
-    inner, outer, left, right = inner[cored], outer[cored], begin[worn][cored], end[worn][cored]
+    inner = padded[np.searchsorted(cores, begin[affected]) + 1]
+    outer = padded[np.searchsorted(cores, end[affected])] + 1
+    has_core = inner < end[affected]
+    inner, outer = inner[has_core], outer[has_core]
+    left, right = begin[affected][has_core], end[affected][has_core]
     starts, stops = np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_)
     starts[begin] = True
     starts[inner] = True
@@ -100,22 +103,22 @@ def _without_affixes(
     return np.flatnonzero(starts), np.flatnonzero(stops)
 
 
-def _without_invisible(
+def _drop_invisible_sentences(
     texts: Texts,
     breaks: NDArray[np.int64],
     begin: NDArray[np.int64],
     end: NDArray[np.int64],
     sentence: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Leave out sentences of control characters alone, unless one is a whole text.
+    """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
 
-    Spark NLP drops a sentence of which String.trim leaves nothing; a text of which its deep detector finds no sentence at
-    all it passes on as it is, if it is longer than one unit.
+    Spark NLP drops a sentence if String.trim leaves nothing of it. But if its deep detector finds no sentence in a text
+    longer than one unit, it treats the text as one sentence.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.kinds & GRAPHIC) != 0)])
     stops = np.append(breaks[1:], len(texts.kinds))
-    row = np.minimum(texts.of(breaks), len(texts) - 1)
-    whole = (breaks == edges[row]) & (stops == edges[row + 1]) & (stops - breaks > 1)
-    kept = ((graphic[stops] > graphic[breaks]) | whole)[sentence]
-    return begin[kept], end[kept], sentence[kept]
+    row = np.minimum(texts.text_of(breaks), len(texts) - 1)
+    is_text = (breaks == edges[row]) & (stops == edges[row + 1]) & (stops - breaks > 1)
+    keep = ((graphic[stops] > graphic[breaks]) | is_text)[sentence]
+    return begin[keep], end[keep], sentence[keep]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from entitymill.recognition import model_limits, sentences
-from entitymill.recognition.model_loading import limited_memory
+from entitymill.recognition.model_loading import memory_limit
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
@@ -36,7 +36,7 @@ def open_recognition(
         ModelError: what reached this machine is not what the driver checked.
     """
     files, digests, where = detector
-    with limited_memory(model_limits.loading_bytes([*model[0].values(), *files.values()])):
+    with memory_limit(model_limits.loading_memory_limit([*model[0].values(), *files.values()])):
         for name, digest in digests.items():
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(run.detector, files, where)

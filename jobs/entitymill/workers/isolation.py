@@ -243,7 +243,7 @@ def serve(descriptor: int, parent: int) -> None:
     with Connection(descriptor) as connection:
         try:
             work: Work = connection.recv()
-            model_loading.listen(lambda file: connection.send(_Loading(file)))
+            model_loading.report_files_to(lambda file: connection.send(_Loading(file)))
             module, _, name = work.factory.partition(":")
             tag: Batch = _answer(connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments))
             connection.send(None)

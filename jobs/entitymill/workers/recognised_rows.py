@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 from entitymill import schemas
 
 if TYPE_CHECKING:  # it brings OpenVINO, which a worker does without
-    from entitymill.recognition.recogniser import Recognised
+    from entitymill.recognition.recogniser import Recognition
 
 
 def _arrow(kind: T.DataType) -> pa.DataType:
@@ -30,7 +30,7 @@ _ANNOTATIONS = {field.name: _arrow(field.dataType) for field in schemas.ANNOTATI
 
 
 def rows(
-    documents: pa.RecordBatch, recognised: Recognised, seconds: tuple[float, float], *, annotations: bool
+    documents: pa.RecordBatch, recognised: Recognition, seconds: tuple[float, float], *, annotations: bool
 ) -> pa.RecordBatch:
     """One row a document.
 

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="also write the scores into the bundles' manifests")
     options = parser.parse_args()
     for directory in options.bundles:
-        manifest, _ = bundle.in_directory(directory)
+        manifest, _ = bundle.read_directory(directory)
         precisions: list[Precision] = ["f32", "bf16", "int8"] if manifest.precision == "int8" else ["f32", "bf16"]
         recorded: dict[str, dict[str, float]] = {}
         for precision in precisions:

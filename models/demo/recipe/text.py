@@ -105,9 +105,9 @@ def retokenised(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list
 
 def cut(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
     """Begin and end of the product's own tokens of each text, in code points of that text."""
-    whole = offsets.read(pa.array(texts, pa.large_string()))
-    segments = tokens.cut(whole, np.zeros(0, np.int64))
-    row = whole.of(segments.token_begin)
+    whole = offsets.read_texts(pa.array(texts, pa.large_string()))
+    segments = tokens.tokenize(whole, np.zeros(0, np.int64))
+    row = whole.text_of(segments.token_begin)
     shift = whole.code_points(whole.edges[:-1])[row]
     begins = (whole.code_points(segments.token_begin) - shift).tolist()
     ends = (whole.code_points(segments.token_end) - shift).tolist()

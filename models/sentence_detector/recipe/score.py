@@ -23,10 +23,10 @@ Spans = set[tuple[int, int, int]]
 def spans(texts: Sequence[str], detector: Detector) -> tuple[Spans, float]:
     """(document, begin, end) of every sentence found, and the CPU seconds it took."""
     began = process_time()
-    whole = offsets.read(pa.array(texts, pa.large_string()))
-    found = tokens.cut(whole, detector.breaks(whole))
+    whole = offsets.read_texts(pa.array(texts, pa.large_string()))
+    found = tokens.tokenize(whole, detector.find_breaks(whole))
     spent = process_time() - began
-    document = whole.of(found.sentence_begin)
+    document = whole.text_of(found.sentence_begin)
     starts = whole.code_points(whole.edges)[document]
     begin, end = whole.code_points(found.sentence_begin) - starts, whole.code_points(found.sentence_end) - starts
     return set(zip(document.tolist(), begin.tolist(), end.tolist(), strict=True)), spent
@@ -43,7 +43,7 @@ def main() -> None:
     gold = {(number, begin, end) for number, line in enumerate(lines) for begin, end in line["sents"]}
     detectors = {"sentencex": sentences.open_detector("sentencex", {}), "rules": sentences.open_detector("rules", {})}
     for model in options.models:
-        detectors[str(model)] = sentences.open_detector("dl", sentences.saved_files(model))
+        detectors[str(model)] = sentences.open_detector("dl", sentences.find_detector_files(model))
     for name, detector in detectors.items():
         found, seconds = spans(texts, detector)
         hit = len(gold & found)

@@ -107,7 +107,7 @@ def read_manifest(text: str, where: str) -> Manifest:
     return manifest
 
 
-def in_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
+def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
     """The manifest of a bundle in a local directory, and where its files lie; they are not checked.
 
     Raises:
