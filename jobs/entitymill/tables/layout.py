@@ -175,13 +175,7 @@ class Tables:
         return self.cached_properties(name)
 
     def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
-        """Append rows to a table in one commit; new columns are added to the table.
-
-        Args:
-            frame: the rows.
-            name: of the table.
-            options: of Delta's writer.
-        """
+        """Append rows to a table in one commit; new columns are added to the table, `options` are of Delta's writer."""
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
             frame.write.format("delta").mode("append").options(**chosen).save(self.address(name))
@@ -261,12 +255,7 @@ class Tables:
         self.spark.sql(f"DELETE FROM {self.sql_name(name)} WHERE {condition}")
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
-        """Return Delta's history of a table, newest first: version, operation, userMetadata and more.
-
-        Args:
-            name: of the table.
-            latest: number of commits; None: all.
-        """
+        """Return Delta's record of a table's `latest` commits (None: of all): version, operation, userMetadata and more."""
         limit = "" if latest is None else f" LIMIT {latest}"
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 

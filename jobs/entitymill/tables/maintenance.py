@@ -1,4 +1,4 @@
-"""Entity tables -> the same rows in fewer files, and nothing else on the disk: OPTIMIZE, VACUUM, purge."""
+"""Compact the tables' files, and delete files that are no longer needed: OPTIMIZE, VACUUM, purge."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from entitymill.tables.runs import IDLE, MAINTENANCE
 log = logging.getLogger(__name__)
 WEEK_HOURS, DAY_HOURS = 168, 24
 IDLE_DAYS = 30
-"""So long `runs` remembers a run that had nothing to do; of the others it remembers all."""
+"""`optimize` deletes rows of `runs` that are older than this, if the run had nothing to do; it keeps all others."""
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
-"""VACUUM lists directories in so many tasks; Spark's own default is ten thousand."""
+"""VACUUM lists directories in this many tasks per core; Spark's default is 10,000 tasks in all."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
 ENTITIES_PARTITIONS = 4
-"""About as many partitions `entities` has."""
+"""Assumed number of partitions of `entities`, one per label."""
 MOST_FILES = 200
-"""Of a table whose files are small on the average: a run that finds more joins the small ones at its end."""
+"""If a table has more files than this, and they are small on average, a run compacts them at its end."""
 SMALL_SHARE, SMALL_PART = 16, 8
-"""Small is a file of less than these parts of the target and of its partition: so a row is rewritten a few times, and not
-every time; and files that a full run wrote in order of doc_id stay, since joining them does not keep the order."""
+"""A file is small if it is less than a 16th of the target size and an 8th of its partition. So a row is rewritten only a few
+times, and files that a full run wrote in order of doc_id stay, because compaction would lose the order."""
 DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 
 
 @dataclass(frozen=True)
 class TableChange:
-    """What became of one table.
+    """How maintenance changed one table.
 
-    before, after: files of its present version, megabytes of these, files on the disk; none: a catalog does not let see.
+    before, after: files of the current version, their megabytes, and files on the disk (None if they cannot be listed).
     """
 
     name: str
@@ -52,26 +52,27 @@ class TableChange:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
-    """Join small files to ones of about `output.target_file_mb`, and forget old runs with nothing to do.
+    """Compact small files to about `output.target_file_mb`, and delete old rows of `runs` that had nothing to do.
 
     A job may run at the same time.
 
     Args:
-        sort: whether to write all files anew, in order of doc_id (ZORDER), so that changes of a few documents touch few.
+        tables: of the output.
+        sort: whether to rewrite all files in order of doc_id (ZORDER), so that changing a few documents rewrites few files.
     """
 
-    def change(name: str) -> None:
+    def optimize_table(name: str) -> None:
         order = " ZORDER BY (doc_id)" if sort and name in PUBLISHED_TABLES else ""
         tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
     with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
         retry("runs", lambda: tables.delete("runs", old))
-        return _apply_to_tables(tables, change)
+        return _apply_to_tables(tables, optimize_table)
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Join the small files of tables that had too many of them when they were looked at."""
+    """Compact the small files of tables that have too many of them, according to the cached details."""
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
         found = tables.detail(name)
@@ -87,15 +88,15 @@ def compact_small_files(tables: Tables) -> None:
 
 
 def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
-    """Return the present version of some tables."""
+    """Return the current version of each table."""
     return {name: tables.version(name) for name in names}
 
 
 def vacuum(tables: Tables, hours: float) -> list[TableChange]:
-    """Delete files that no version of the last hours refers to; a job may run at the same time.
+    """Delete files that no version of the last `hours` refers to; a job may run at the same time.
 
     Raises:
-        SettingsError: less than a day: a running job's own files might be among them.
+        SettingsError: `hours` is less than a day, so files of a running job might be deleted.
     """
     if hours < DAY_HOURS:
         raise SettingsError(
@@ -105,13 +106,15 @@ def vacuum(tables: Tables, hours: float) -> list[TableChange]:
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
-    """Make removed rows physically gone: from data files, old versions and what runs left behind; no job runs meanwhile.
+    """Delete removed rows physically: from data files, old versions and leftovers of runs; waits for a running job.
 
     Args:
-        hours: versions younger than this stay readable, and so do rows that were removed since.
+        tables: in a private session.
+        settings: of the job.
+        hours: versions younger than this stay readable, and so do the rows that were removed since.
 
     Raises:
-        OutputError: a job runs, for longer than `limits.wait_seconds`.
+        OutputError: a job runs for longer than `limits.wait_seconds`.
     """
     with exclusive_access(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
         return purge_tables(tables, hours)
@@ -119,14 +122,15 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 @contextmanager
 def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
-    """Hold the lease, with what dead runs left settled.
+    """Hold the lease, after settling what dead runs left; renew the Parquet export at the end.
 
     Args:
         tables: in a private session.
-        name: of the holder of the lease.
+        settings: of the job.
+        name: run id of the maintenance.
 
     Raises:
-        OutputError: a job runs, for longer than `limits.wait_seconds`.
+        OutputError: a job runs for longer than `limits.wait_seconds`.
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, name, lambda: row) as lease:
@@ -138,26 +142,26 @@ def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[
             if tables.exported and not parquet_export.is_current(tables):
                 parquet_export.export(tables, lease.epoch, lease.check_now)
         finally:
-            with suppress(Exception):  # then the next run checks the tables
+            with suppress(Exception):  # without versions, the next run checks the tables
                 row["output_versions"] = read_versions(tables, known)
 
 
 def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
-    """Work beside a job, unless the storage may take two writers' commits for one: then wait for the job."""
+    """Let a job work at the same time, except on storage where commits of two writers may collide: wait for it there."""
     if heartbeats.commits_may_collide(tables):
         return exclusive_access(tables, settings, f"maintenance-{uuid.uuid4().hex[:6]}")
     return nullcontext()
 
 
 def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
-    """Purge, for who is `alone`."""
+    """Purge the tables that contain documents; needs `exclusive_access`."""
 
-    def change(name: str) -> None:
+    def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
         _vacuum(tables, name, hours)
 
-    # `runs` holds no document, and runs with nothing to do may write it meanwhile.
-    return _apply_to_tables(tables, change, DOCUMENT_TABLES)
+    # Not `runs`: it contains no document, and runs with nothing to do may write it meanwhile.
+    return _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
 
 
 def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[TableChange]:
@@ -185,7 +189,7 @@ def _count_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
     try:
         on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))
     except (OSError, StorageError):
-        # Unity Catalog gives its credentials to tables, not to those who list directories.
+        # Unity Catalog gives credentials for tables, but not for listing their directories.
         log.info("the files of %s cannot be counted", name)
         on_disk = None
     return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk

@@ -1,7 +1,7 @@
-"""`entities` as plain Parquet: a copy of the Delta table's state at the end of a run, put in place by one swap.
+"""Export `entities` as plain Parquet: copy the Delta table at the end of a run, and swap the copy in.
 
-The promises are those of the Delta table. A marker file in the copy says which version of it the copy is, and under
-which epoch it was written. So a run finds out whether the copy is outdated, and exports again.
+A marker file in the copy contains the Delta table's version and the run's epoch. From it a run sees whether the copy is
+outdated, and then exports again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
 _MARKER = "_entitymill_export.json"
-"""Readers of Parquet pass over files that begin with an underscore."""
+"""Readers of Parquet skip files whose names begin with an underscore."""
 _WRITTEN, _REPLACED = "export_", "replaced_"
 
 
 @dataclass(frozen=True)
 class Marker:
-    """Which state of the Delta table an export is.
+    """Content of an export's marker file.
 
-    epoch: of the run that wrote it.
-    version: of the Delta table.
+    epoch: of the run that wrote the export.
+    version: of the Delta table that was copied.
     """
 
     epoch: int
@@ -36,16 +36,16 @@ class Marker:
 
 
 def is_current(tables: Tables) -> bool:
-    """Whether the export holds the Delta table's present version."""
+    """Return whether the export has the Delta table's current version."""
     marker = _read_marker(tables, _address(tables))
     return marker is not None and marker.version == tables.version("entities")
 
 
 def check_export(tables: Tables) -> None:
-    """Refuse a directory in the export's place that this program did not write.
+    """Refuse to replace a directory that this program did not write.
 
     Raises:
-        OutputError: there is one.
+        OutputError: the export's path exists, and is not an export.
     """
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
@@ -56,28 +56,29 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Put the former export back where a run died between the two renames of a swap."""
+    """Restore the previous export if a run died between the two renames of a swap."""
     if storage.exists(tables.spark, _address(tables)):
         return
     found = {name: _read_marker(tables, tables.address(name)) for name in tables.hidden_tables(_REPLACED)}
-    whole = {name: marker for name, marker in found.items() if marker is not None}
-    if whole:
-        name = max(whole, key=lambda name: whole[name].version)
+    complete = {name: marker for name, marker in found.items() if marker is not None}
+    if complete:
+        name = max(complete, key=lambda name: complete[name].version)
         storage.rename(tables.spark, tables.address(name), _address(tables))
 
 
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
-    """Write `entities` as Parquet, and swap the copy in; readers see the old directory, for a moment none, then the new.
+    """Write `entities` as Parquet, and swap the copy in; between two renames, readers find no directory.
 
-    Two renames are not fenced as commits are. A run that slept between its look at the epoch and the renames may replace a
-    newer export: it finds that out by the marker of what it replaced, and swaps that back.
+    Delta does not fence renames. A run that was frozen between its check and the renames may replace a newer export. It
+    sees this from the marker of the export that it replaced, and swaps that one back.
 
     Args:
+        tables: of the output.
         epoch: of the run.
         check_now: raises OutputError if another run took over.
 
     Raises:
-        OutputError: another run took over, or the storage refuses a rename.
+        OutputError: another run took over, or a rename failed.
     """
     spark, entities = tables.spark, _address(tables)
     version = tables.version("entities")
@@ -91,7 +92,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     try:
         _rename(tables, written, entities)
     except OutputError:
-        # A later run has deleted what this one wrote, and this one has moved the later one's export away.
+        # A later run has deleted this run's copy, and this run has moved the later run's export away.
         restore_previous(tables)
         check_now()
         raise
@@ -122,7 +123,7 @@ def _read_marker(tables: Tables, directory: str) -> Marker | None:
 def _rename(tables: Tables, address: str, to: str) -> None:
     try:
         renamed = not storage.exists(tables.spark, to) and storage.rename(tables.spark, address, to)
-    except OSError:  # it is gone
+    except OSError:  # the directory no longer exists
         renamed = False
     if not renamed:
         raise OutputError(f"output.path: {address} cannot be renamed to {to}; run again.")

@@ -1,7 +1,7 @@
-"""For privacy: the source's texts with the mentions of some labels masked.
+"""Redact the source's texts: mask the mentions of some labels.
 
-A document is written masked only where the tables tell of the very text that the source has now: what a run has not seen
-yet, or has refused, is left out, never passed on as it is.
+A document is written only if the tables have results of its current text. Documents that no run has processed yet, and
+rejected rows, are left out; they are never written unmasked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from entitymill.settings import Settings
 
 PROPERTY = "entitymill.redacted"
-"""Of the tables that this wrote, which it may write anew."""
+"""Property of tables that `redact` wrote, and may therefore overwrite."""
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
@@ -36,9 +36,10 @@ _SPANS = "array<struct<begin: int, end: int, label: string>>"
 
 @dataclass(frozen=True)
 class RedactionResult:
-    """What was written.
+    """Counts of a redaction.
 
-    documents, mentions: written, and masked in them.
+    documents: that were written.
+    mentions: that were masked in them.
     left_out: rows of the source that were not written.
     """
 
@@ -50,17 +51,19 @@ class RedactionResult:
 def redact(
     spark: SparkSession, settings: Settings, to: str, labels: Sequence[str] = (), mask: str = MASK, *, partly: bool = False
 ) -> RedactionResult:
-    """Write the redacted texts, in the place of an earlier redaction at once.
+    """Write the redacted texts; an earlier redaction is replaced in one commit.
 
     Args:
+        spark: the session.
+        settings: of the job that wrote the tables.
         to: path of a Delta table, or table:NAME.
-        labels: to mask; none: all that the tables have.
-        mask: as for `masked`.
-        partly: whether to leave out documents that the tables do not tell of, and not to refuse.
+        labels: to mask; empty: all labels.
+        mask: as for `mask_text`.
+        partly: whether to leave out documents without current results, instead of raising SourceError.
 
     Raises:
-        OutputError: there are no tables, or `to` is somebody else's.
-        SettingsError: a label does not occur among the labels of the tables, or `to` lies in another table.
+        OutputError: there are no entity tables, or something else is at `to`.
+        SettingsError: the tables have no such label, or `to` is inside another table.
         SourceError: documents would be left out.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -85,8 +88,8 @@ def _redact(
         left_out = total - found["documents"]
         if left_out and not partly:
             raise SourceError(
-                f"{left_out} of {total} rows of {settings.source.path} are not as {tables.place} knows them, or were "
-                "refused: run the job first, or leave them out with --partly."
+                f"{left_out} of {total} rows of {settings.source.path} were rejected, or have no current results in "
+                f"{tables.place}: run the job first, or leave them out with --partly."
             )
         shaped = _mask_texts(rows, source, mask)
         shaped.writeTo(_sql_name(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
@@ -96,29 +99,29 @@ def _redact(
 
 
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
-    """doc_id, text, spans, and perhaps `passthrough`, of the documents whose mentions are those of this very text.
+    """Return doc_id, text, spans, and perhaps `passthrough`, of the documents whose mentions belong to their current text.
 
-    The two tables may be of either side of a job's two commits: so all mentions of a document must be of the run that
-    `documents` names, and as many as it says.
+    A job may be between its commits to the two tables. So all mentions of a document must be of the run that `documents`
+    names, and as many as it says.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
     held = entities.groupBy("doc_id", "run_id").agg(F.count("*").alias("held"), F.collect_list(chosen).alias("spans"))
     known = documents.select("doc_id", "run_id", "entities", F.col("text_hash").alias("known_hash"))
-    told = known.join(held, ["doc_id", "run_id"], "left").where(F.coalesce("held", F.lit(0)) == F.col("entities"))
-    here = source.rows.join(told, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
-    carried = [name for name in source.rows.columns if name == "passthrough"]
+    sound = known.join(held, ["doc_id", "run_id"], "left").where(F.coalesce("held", F.lit(0)) == F.col("entities"))
+    current = source.rows.join(sound, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
+    passthrough = [name for name in source.rows.columns if name == "passthrough"]
     spans = F.coalesce("spans", F.array().cast(_SPANS)).alias("spans")
-    return here.select("doc_id", "text", spans, *carried).dropDuplicates(["doc_id"])
+    return current.select("doc_id", "text", spans, *passthrough).dropDuplicates(["doc_id"])
 
 
 def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
-    """Masked, under the names that the columns have in the source."""
+    """Return the masked texts, with the source's column names."""
     done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
-    carried = [F.col(f"passthrough.{quote_part(field.name)}") for field in source.passthrough if field.name not in names]
-    return done.select(*columns, *carried)
+    passthrough = [F.col(f"passthrough.{quote_part(field.name)}") for field in source.passthrough if field.name not in names]
+    return done.select(*columns, *passthrough)
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
@@ -131,7 +134,7 @@ def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
 
 
 def _sql_name(spark: SparkSession, to: str) -> str:
-    """The table as SQL names it."""
+    """Return the quoted name of the target table."""
     if to.startswith(TABLE):
         return quote_name(spark, to.removeprefix(TABLE))
     return "delta." + quote_part(storage.qualify(spark, to))

@@ -1,7 +1,7 @@
-"""Documents in and out of the tables, a unit at a time, each table in one commit.
+"""Publish and remove documents, one unit at a time, with one commit per table.
 
-First `entities` (and before it `annotations`), then `documents`, which says what `entities` holds now.
-docs/decisions.md says what a run that dies between the two leaves, and how the next one finds it.
+The order is `annotations`, `entities`, `documents`, because `documents` says what `entities` contains.
+docs/decisions.md says what a run leaves that dies between these commits, and how the next run finds it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from entitymill.tables.layout import Tables
 from entitymill.tables.table_rows import Stamp
 
 MAX_LISTED_IDS = 1000
-"""Documents whose ids are named in a condition: so a table changes at half the cost of a MERGE."""
+"""Up to this many documents are replaced by a condition that lists their ids, at half the cost of a MERGE."""
 
 
 @dataclass(frozen=True)
 class UnitCounts:
-    """What the documents of a unit are.
+    """Ids of a unit's documents, as counted.
 
-    first, last: smallest and greatest doc_id; None where there are no documents.
-    ids: all of them, where they were asked for.
-    some_failed: whether recognition gave up some.
+    first, last: smallest and greatest doc_id; None if there are no documents.
+    ids: all ids; None if they were not collected.
+    some_failed: whether recognition failed for some documents.
     """
 
     first: str | None = None
@@ -44,10 +44,10 @@ class UnitCounts:
 class Unit:
     """Recognised documents that are published together, and documents that are removed with them.
 
-    recognised: schemas.RECOGNISED and perhaps `passthrough` and schemas.ANNOTATIONS; read several times, so cached.
-    known: whether some may have rows in the tables already.
-    counted: of these documents, and perhaps of some that failed.
-    removed: doc_id of documents to take out, each once; None where there are none.
+    recognised: schemas.RECOGNISED and perhaps `passthrough` and schemas.ANNOTATIONS; read several times, so cache it.
+    known: whether some documents may already have rows in the tables.
+    counted: ids of these documents, and perhaps of some that failed.
+    removed: doc_id of documents to remove, each once; None if there are none.
     """
 
     recognised: DataFrame
@@ -57,15 +57,18 @@ class Unit:
 
 
 class Publisher:
-    """What a run changes in `entities`, `annotations` and `documents`."""
+    """Writes a run's results to `entities`, `annotations` and `documents`."""
 
     def __init__(
         self, tables: Tables, commits: Commits, stamp: Stamp, passthrough: list[T.StructField], *, annotations: bool
     ) -> None:
-        """Prepare; the tables must be there.
+        """Prepare; the tables must exist.
 
         Args:
-            passthrough: the carried fields.
+            tables: in the run's private session.
+            commits: of the run.
+            stamp: of the run.
+            passthrough: fields of the passthrough columns.
             annotations: whether `annotations` is written too.
         """
         self.tables = tables
@@ -74,11 +77,11 @@ class Publisher:
         self._schema = schemas.entities_schema(passthrough)
         self._annotations = annotations
         self._unit = 0
-        # Where earlier runs wrote annotations and this one does not, theirs go with their documents.
+        # If earlier runs wrote annotations and this one does not, they are deleted with their documents.
         self._outdated = not annotations and tables.exists("annotations")
 
     def publish(self, unit: Unit) -> None:
-        """Make the tables say of a unit's documents what was recognised in them."""
+        """Publish a unit: replace the results of its documents, and remove its removed documents."""
         if unit.counted.first is None and unit.removed is None:
             return
         exchanged = unit.known or unit.removed is not None
@@ -94,17 +97,17 @@ class Publisher:
             change("documents", table_rows.build_documents(unit.recognised, self._stamp).to(schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
-        """Take documents out of the tables, where there is no unit to do it with."""
+        """Remove documents from the tables, if there is no unit to remove them with."""
         nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNISED))
         self.publish(Unit(nothing, known=True, counted=UnitCounts(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """Record that documents, whose rows are as they should be, belong to this run's slice."""
+        """Assign documents, whose other columns are up to date, to this run's slice."""
         rows = ids.select("doc_id", F.lit(self._stamp.slice).alias("slice"))
         self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"]))
 
     def clear_slices(self) -> None:
-        """Record that all documents belong to runs over the whole source, and to no slice."""
+        """Remove all documents from their slices: they now belong to runs over the complete source."""
         if self.tables.read("documents").where("slice IS NOT NULL").take(1):
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
             self._commits.execute("documents", lambda: self.tables.spark.sql(update))
@@ -113,7 +116,7 @@ class Publisher:
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
-        """Return what replaces all rows that a table has of a unit's documents, and of removed ones."""
+        """Return the function that replaces a table's rows of a unit's documents, published and removed."""
         own, between = unit.counted, None
         out = unit.recognised.select("doc_id")
         ids = None if own.ids is None else set(own.ids)
@@ -142,48 +145,46 @@ class Publisher:
 
 
 class RejectsWriter:
-    """What a run changes in `rejects`."""
+    """Writes a run's rejected rows to `rejects`."""
 
     def __init__(self, tables: Tables, commits: Commits, stamp: Stamp) -> None:
-        """Prepare; the table must be there."""
+        """Prepare; the table must exist."""
         self._tables = tables
         self._commits = commits
         self._stamp = stamp
         self._empty = tables.is_empty("rejects")
 
-    def replace_all(self, refused: DataFrame, *, any_rejected: bool) -> None:
-        """Make the refused rows of this run's source, or slice, these.
+    def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
+        """Replace all rejects of this run's source, or of its slice.
 
         Args:
-            refused: doc_id, stage, code, detail.
-            some: whether there are any.
+            rejected: doc_id, stage, code, detail.
+            any_rejected: whether there are any.
         """
         condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
         if any_rejected or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
-            self._commits.replace(self._rows(refused), "rejects", condition)
+            self._commits.replace(self._rows(rejected), "rejects", condition)
 
-    def replace_touched(self, touched: DataFrame, refused: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
-        """Make the refused rows of some ids these.
+    def replace_touched(self, touched: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
+        """Replace the rejects of some ids.
 
         Args:
-            touched: doc_id of all ids that were looked at; null stands for rows without an id.
-            refused: doc_id, stage, code, detail.
-            some: whether any are refused.
-            stale: whether the table has rows of touched ids.
+            touched: doc_id of all rows that were checked; null stands for rows without an id.
+            rejected: doc_id, stage, code, detail.
+            any_rejected: whether there are any.
+            any_stale: whether the table has rows of touched ids.
         """
         if not any_stale:
             if any_rejected:
-                self.add(refused)
+                self.add(rejected)
             return
-        rows = self._rows(refused)
-        self._commits.execute(
-            "rejects", lambda: self._tables.replace_documents("rejects", touched.select("doc_id").distinct(), rows)
-        )
+        ids, rows = touched.select("doc_id").distinct(), self._rows(rejected)
+        self._commits.execute("rejects", lambda: self._tables.replace_documents("rejects", ids, rows))
 
-    def add(self, refused: DataFrame) -> None:
-        """Add refused rows: doc_id, stage, code, detail."""
-        self._commits.append(self._rows(refused), "rejects")
+    def add(self, rejected: DataFrame) -> None:
+        """Append rejected rows: doc_id, stage, code, detail."""
+        self._commits.append(self._rows(rejected), "rejects")
 
-    def _rows(self, refused: DataFrame) -> DataFrame:
-        built = table_rows.build_rejects(refused, self._stamp).to(schemas.REJECTS)
+    def _rows(self, rejected: DataFrame) -> DataFrame:
+        built = table_rows.build_rejects(rejected, self._stamp).to(schemas.REJECTS)
         return self._tables.fit_file_size(built)

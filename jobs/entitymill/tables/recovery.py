@@ -1,4 +1,4 @@
-"""Make the tables fit to go on with after a run that did not end settled; docs/decisions.md says why that is enough."""
+"""Repair the tables after a run that did not end settled; docs/decisions.md says why this is enough."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ log = logging.getLogger(__name__)
 
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
 """Tables in the order in which they are fenced. `documents` comes first: an older run whose commit to `entities` is refused
-must not say in `documents` that its mentions are there."""
+must not record in `documents` that its mentions are there."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
-    """Create the tables that are missing; return whether there were some.
+    """Create the missing tables; return whether any were missing.
 
     Args:
-        schemas_: name -> schema, of the tables that the run writes.
+        tables: of the output.
+        schemas_: name -> schema of the tables that the run writes.
     """
     created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
 
 
 def settle(tables: Tables, commits: Commits) -> int:
-    """Fence every table, and mark the documents whose mentions are not those that `documents` names.
+    """Fence every table, and mark unsound documents as pending, so that the run recomputes them.
 
     Returns:
-        How many were marked.
+        How many documents were marked.
     """
     unit_tables.remove_leftovers(tables, commits.epoch)
     for name in FENCED:
@@ -46,10 +47,10 @@ def settle(tables: Tables, commits: Commits) -> int:
     try:
         number = unsound.count()
         if number:
-            log.warning("%d documents were published by half; their units are recomputed", number)
-            statement = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
-            commits.execute("documents", lambda: tables.upsert("documents", statement, ["status"]))
-            # A run that did not see these marks might append what is there already.
+            log.warning("%d documents were published only in part; they are recomputed", number)
+            pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
+            commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
+            # If the commit was skipped, this run might append mentions that are already there.
             commits.check_committed("documents")
         commits.earlier_runs_settled = True
         return number
@@ -58,17 +59,17 @@ def settle(tables: Tables, commits: Commits) -> int:
 
 
 def read_settled_documents(tables: Tables) -> DataFrame:
-    """Return `documents` as `settle` would leave them, without writing anything."""
+    """Return the rows of `documents` as they would be after `settle`, without writing anything."""
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read("documents").join(unsound, "doc_id", "full")
     return joined.withColumn("status", F.coalesce("found", "status")).drop("found")
 
 
 def find_unsound_documents(tables: Tables) -> DataFrame:
-    """Return doc_id, run_id and slice of the documents whose mentions are not those that `documents` names.
+    """Return doc_id, run_id and slice of the documents whose mentions differ from what `documents` says.
 
-    A document is sound if its rows in `entities` are all of the run that `documents` names, and as many as it says; the same
-    of its row in `annotations`, where that run wrote any. Those that are marked as pending already are left out.
+    A document is sound if its rows in `entities` are all of the run that `documents` names, and as many as it says. The
+    same applies to its row in `annotations`, if that run wrote any. Documents that are already pending are left out.
     """
     known = tables.read("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
     checks = _count_rows(tables, "entities", "mention")
@@ -84,7 +85,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     else:
         writer = F.coalesce("named", "mention_last")
     unsound = joined.where(~F.coalesce(sound, F.lit(False)) & ~F.col("status").eqNullSafe(PENDING))
-    # A document that only `entities` has is of the slice of the run that wrote it.
+    # A document that is only in `entities` belongs to the slice of the run that wrote it.
     slices = tables.read("runs").select(F.col("run_id").alias("run"), F.col("slice").alias("slice_of_run"))
     unsound = unsound.withColumn("writer", writer).join(slices, F.col("writer") == F.col("run"), "left")
     slice_ = F.when(F.col("named").isNull(), F.col("slice_of_run")).otherwise(F.col("slice"))
@@ -93,7 +94,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """How many rows a table has of each document, and of which runs."""
+    """Return for each document how many rows a table has, and the smallest and greatest run id in them."""
     return (
         tables.read(name)
         .groupBy("doc_id")
@@ -106,6 +107,6 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Whether all rows, if there are any, are of the run that `documents` names."""
+    """Return a condition: all rows of the document, if there are any, are of the run that `documents` names."""
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

@@ -1,4 +1,4 @@
-"""Ids of documents in `runs`: in the sentence that ended a run, and in the `source.where` of its settings."""
+"""Find and erase ids of documents in `runs`: in the error that ended a run, and in the `source.where` of its settings."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _COLUMNS = "run_id string, error string, settings string"
 
 
 class IdFinder:
-    """Finds some ids in texts: as they are, and as messages and JSON write them; not as a part of a longer word."""
+    """Finds ids in texts: verbatim, or escaped as in messages and JSON, but not as a part of a longer word."""
 
     def __init__(self, ids: Iterable[str]) -> None:
-        """Prepare the ids' forms."""
+        """Prepare the verbatim and escaped forms of the ids."""
         self._forms = [(one, form) for one in ids for form in {one, repr(one)[1:-1], json.dumps(one)[1:-1]}]
 
     def narrow_to(self, texts: Iterable[str | None]) -> IdFinder:
-        """Return a finder of those ids that occur at all, so that each text need not be searched for all."""
+        """Return a finder of only those ids that occur in any of the texts, so that searching each text is faster."""
         everything = "\0".join(text for text in texts if text)
         found = IdFinder(())
         found._forms = [(one, form) for one, form in self._forms if form in everything]
         return found
 
     def find(self, text: str | None) -> set[str]:
-        """Return the ids that a text names."""
+        """Return the ids that occur in a text."""
         if not text:
             return set()
         return {one for one, form in self._forms if form in text and _as_word(form).search(text)}
@@ -47,20 +47,20 @@ def _as_word(form: str) -> re.Pattern[str]:
 
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
-    """Return doc_id -> rows of `runs` that name it."""
+    """Return for each doc_id the number of rows of `runs` that contain it; other ids are left out."""
     return dict(Counter(one for _, found in _find_rows(tables.read("runs"), ids) for one in found))
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
-    """Return the names of data files of older versions of `runs` that name one of the ids."""
+    """Return the names of data files of older versions of `runs` that contain one of the ids."""
     rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
     return {row[data_files.FILE] for row, _ in rows} - data_files.current_files(tables, "runs")
 
 
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
-    """Put fixed sentences in the place of what names one of the ids, and delete the files that held it.
+    """Replace errors and conditions that contain one of the ids by fixed sentences, and delete the files with the old rows.
 
-    Not by a VACUUM: runs with nothing to do may write `runs` meanwhile, and a file that is not committed yet would go.
+    VACUUM would be unsafe: runs with nothing to do may write `runs` meanwhile, and it would delete their uncommitted files.
     """
     changed = {}
     for row, found in _find_rows(tables.read("runs"), ids):
@@ -78,7 +78,7 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Rows that name ids, and which."""
+    """Return the rows whose error or condition contains ids, and these ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", data_files.FILE) if name in rows.columns]

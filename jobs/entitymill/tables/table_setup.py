@@ -1,4 +1,4 @@
-"""Make an output's tables ready: check that they are ours and may be written, create them, add what they lack."""
+"""Check that an output's tables belong to this program and can be written; create them, and add missing columns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _VECTORS = "delta.enableDeletionVectors"
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
-"""What creating a table takes another run at most, between its directory and its first commit; and in a catalog."""
+"""Longest time that another run needs between creating a table's directory and its first commit; and in a catalog."""
 
 
 def check_writable(tables: Tables, *, make: bool = True) -> None:
-    """Find out before any work whether tables can be written here, and create a missing catalog schema if `make` is set.
+    """Check that tables can be written to the output; with `make`, create a missing catalog schema.
 
     Raises:
-        OutputError: they cannot.
+        OutputError: they cannot be written.
     """
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
@@ -43,19 +43,19 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
     name = quote_name(tables.spark, tables.settings.schema_ or "")
     try:
         with storage.raise_storage_errors():
-            # CREATE IF NOT EXISTS is refused to users who may only create tables, even where the schema is there.
+            # Users who may only create tables are refused CREATE IF NOT EXISTS, even if the schema exists.
             if not tables.spark.catalog.databaseExists(name) and make:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
     except (PySparkException, Py4JJavaError) as error:
-        wrong = "does not exist and cannot be created." if make else "cannot be looked for: is its catalog there?"
+        wrong = "does not exist and cannot be created." if make else "cannot be looked up: does its catalog exist?"
         raise OutputError(f"output.schema: {tables.settings.schema_} {wrong}") from error
 
 
 def check_tables(tables: Tables) -> None:
-    """Find out whether the tables that exist were written by a version of this program whose tables this one knows.
+    """Check that this program wrote the existing tables, with the present schema version.
 
     Raises:
-        OutputError: one was not.
+        OutputError: a table has another version, or belongs to another program.
     """
     for name in NAMES:
         if not tables.exists(name):
@@ -69,14 +69,14 @@ def check_tables(tables: Tables) -> None:
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
-    """Find out before any work whether carried columns still have the types that `entities` has for them.
+    """Check that the passthrough columns have the same types as in `entities`.
 
     Raises:
-        OutputError: one has another.
+        OutputError: a type differs.
     """
     if not fields or not tables.exists("entities"):
         return
-    # Delta tells columns apart without their case.
+    # Delta's column names are not case-sensitive.
     held = {field.name.lower(): field.dataType.simpleString() for field in tables.read("entities").schema}
     for field in fields:
         kind, before = field.dataType.simpleString(), held.get(field.name.lower())
@@ -88,14 +88,12 @@ def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None
 
 
 def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
-    """Create a Delta table with keys NOT NULL, a CHECK constraint and comments on its columns, if it is not there.
-
-    An existing one gets the columns and the properties that it lacks.
+    """Create a Delta table with NOT NULL keys, a CHECK constraint and column comments, or add what an existing one lacks.
 
     Returns:
-        Whether it was created.
+        Whether the table was created.
     """
-    # Each look at a table that has them costs a job more: not where rows are few.
+    # Deletion vectors cost one more job per read: only large tables get them.
     vectors = str(tables.settings.deletion_vectors and name in PUBLISHED_TABLES).lower()
     properties = {PROPERTY: schemas.VERSION, _VECTORS: vectors}
     if tables.exists(name):
@@ -105,13 +103,13 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
         quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
         half_made_tables.clear_in_catalog(tables.spark, tables.address(name), quiet_seconds=quiet)
     elif storage.exists(tables.spark, tables.address(name)):
-        if name == "runs" and _wait_for_creation(tables, name):  # which takes no lease before it
+        if name == "runs" and _wait_for_creation(tables, name):  # runs create it before they take the lease
             return False
         half_made_tables.clear_log(tables.spark, tables.address(name))
     if name in schemas.CONSTRAINTS:
         properties[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
     if name == "entities":
-        # No statistics on what was found: they would lie in the log long after the rows are gone.
+        # No statistics on entities' texts: they would remain in the log long after the rows are removed.
         properties["delta.dataSkippingStatsColumns"] = _STATISTICS
     if name == "annotations":
         _create_with_builder(tables, name, schema, properties)
@@ -126,7 +124,7 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
 
 
 def _create_with_builder(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """By Delta's builder: in SQL a column has a comment alone, and Spark NLP tells its columns by their metadata."""
+    """Create a table with Delta's builder, because SQL cannot set the column metadata that Spark NLP needs."""
     from delta.tables import DeltaTable  # noqa: PLC0415  # Spark Connect has none
 
     builder = DeltaTable.createIfNotExists(tables.spark).addColumns(schema)
@@ -139,7 +137,7 @@ def _create_with_builder(tables: Tables, name: str, schema: T.StructType, proper
 
 
 def _wait_for_creation(tables: Tables, name: str) -> bool:
-    """Whether a table appears while its directory stands there without a commit."""
+    """Wait for another run to create a table whose directory exists without a commit; return whether it did."""
     deadline = time.monotonic() + CREATION_SECONDS
     while not tables.exists(name):
         if time.monotonic() >= deadline:
@@ -149,12 +147,12 @@ def _wait_for_creation(tables: Tables, name: str) -> bool:
 
 
 def _update_table(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """Add missing columns and change properties: the same whichever run does it, so neither needs a number."""
+    """Add missing columns and change properties; every run makes the same changes, so they need no commit number."""
     held = {column.lower() for column in tables.read(name).columns}
     if any(column.lower() not in held for column in schema.names):
         tables.append(tables.spark.createDataFrame([], schema), name)
     before = tables.cached_properties(name)
-    # As Delta has it where nobody said anything.
+    # Delta's default.
     before.setdefault(_VECTORS, "false")
     differing = {key: value for key, value in properties.items() if before.get(key) != value}
     if differing:
