@@ -178,7 +178,7 @@ class Objects:
                 b"s}" + struct.pack(">iH", 1, 4) + b"java" + b"xp",  # a proxy
                 b"~r" + self._named("scala.Tuple2", 2) + b"\0\0xpt\0\1a",  # an enum
                 b"sr" + self._named("java.lang.Long", 2) + b"\0\0t\0\1a" + b"xp",  # a class with notes
-                b"{", b"y", b"w\1a",  # an exception, a reset, a block of data
+                b"{", b"y",  # an exception, a reset
             ]
         )  # fmt: skip
 

@@ -34,7 +34,7 @@ OPENINGS = (
     *("</code>", "</bdi>", "</pre>", "</p>", "{{", "{%", "%}", "#}", "\0", "\u2028", "\ufeff", "\x1b", "&quot;", "&#39;"),
 )
 HARM = (
-    *("<script>alert(1)</script>", "<ScRiPt src=//x>", "<scr\0ipt>", "<script\n>", "<img src=x onerror=alert(1)>"),
+    *("<script>alert(1)</script>", "<ScRiPt src=//x>", "<scr\0ipt>", "<script\t>", "<img src=x onerror=alert(1)>"),
     *("<svg onload=alert(1)>", "<svg/onload=alert`1`>", "<iframe src=javascript:alert(1)>", "<a href='javascript:x'>y</a>"),
     *("javascript:alert(1)", " onmouseover=alert(1) x=", " style=background:url(//x) ", "<style>@import '//x'</style>"),
     *("<meta http-equiv=refresh content=0;//x>", "<base href=//x>", "<form action=//x><input>", "<object data=//x>"),

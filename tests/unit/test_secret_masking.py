@@ -81,6 +81,8 @@ PROBES = [
     ("spark.master", f"sc://host:15002/;token={SECRET}"),
     ("spark.master", f"k8s://https://me:{SECRET}@kubernetes:6443"),
     ("spark.jars", f"build/jars,https://me:{SECRET}@h/jars"),
+    ("spark.jars", f"https://me:a,{SECRET}@h/jars"),
+    ("spark.jars", f"x.jar,https://me:a,b,{SECRET}@h/jars,s3a://lake/y.jar"),
     ("log", f"https://me:{SECRET}@h/log"),
 ]  # fmt: skip
 

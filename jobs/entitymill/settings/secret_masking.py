@@ -109,11 +109,17 @@ def mask_settings(settings: Any, key: str = "") -> Any:
     if key in NAMES:
         return _mask_names(settings)
     if key in ADDRESSES and isinstance(settings, str):
-        addresses = settings.split(",") if key == "spark.jars" else [settings]
-        return ",".join(map(mask_address, addresses))
+        return _mask_list(settings) if key == "spark.jars" else mask_address(settings)
     if isinstance(settings, dict):
         return {name: mask_settings(value, f"{key}.{name}" if key else str(name)) for name, value in settings.items()}
     return MASK
+
+
+def _mask_list(addresses: str) -> str:
+    """Mask comma-separated addresses; a comma before an `@` may be part of a password, so it separates nothing."""
+    begin_with_scheme = re.split(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)", addresses)
+    several = (part.split(",") if "@" not in part.partition(",")[2] else [part] for part in begin_with_scheme)
+    return ",".join(mask_address(one) for parts in several for one in parts)
 
 
 def _mask_property(name: str, value: Any) -> str:
