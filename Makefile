@@ -72,7 +72,7 @@ test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether the
 
 .PHONY: test-fuzz
 test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## hostile inputs made at random: models, networks, texts, ids, settings, messages (an hour)
-	ENTITYMILL_FUZZ=full $(BIN)/python -m pytest -s tests/fuzz tests/unit/test_damaged_models.py tests/unit/test_sentences_dl_saved.py
+	ENTITYMILL_FUZZ=full $(BIN)/python -m pytest -s -o faulthandler_timeout=3600 tests/fuzz tests/unit/test_damaged_models.py tests/unit/test_sentences_dl_saved.py
 
 .PHONY: test-fuzz-smoke
 test-fuzz-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the same with a few of each (four minutes)
