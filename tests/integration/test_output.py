@@ -94,7 +94,7 @@ def test_an_output_in_the_source_around_it_or_in_another_table_is_refused(job: J
     for dry_run in (True, False):
         chosen = job.options("source.format=delta", f"source.path={source}", f"output.path={output}")
         loaded = settings.load(None, chosen, {})
-        with pytest.raises(SettingsError, match=r"output\.path: .* lies in "):
+        with pytest.raises(SettingsError, match=r"output\.path: .* is inside "):
             extract(spark, loaded, dry_run=dry_run)
     assert sorted(source.rglob("*")) == before
 

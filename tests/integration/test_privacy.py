@@ -98,7 +98,7 @@ def test_where_redaction_may_not_write(filled: Job) -> None:
     for to in (str(filled.output / "entities"), str(filled.directory / "texts.parquet")):
         with pytest.raises(OutputError, match="did not write"):
             redact(filled.spark, loaded(filled), to)
-    with pytest.raises(SettingsError, match=r"--to: .* lies in the table"):
+    with pytest.raises(SettingsError, match=r"--to: .* is inside the table"):
         redact(filled.spark, loaded(filled), str(filled.output / "entities" / "redacted"))
     with pytest.raises(SettingsError, match="no mention in the tables has the label PERS; there are LOC, PER"):
         redact(filled.spark, loaded(filled), str(filled.directory / "redacted"), ["PERS"])

@@ -79,7 +79,7 @@ def table(directory: Path, *files: str) -> Path:
 def test_an_output_in_its_source_is_refused(source: str, output: str) -> None:
     with pytest.raises(SettingsError) as refused:
         overlapping_paths.check_output_path(source, output, nothing, none)
-    assert str(refused.value).startswith(f"output.path: {output} lies in the source {source}, ")
+    assert str(refused.value).startswith(f"output.path: {output} is inside the source {source}, ")
     assert refused.value.exit_code == 2
 
 
@@ -126,9 +126,9 @@ def test_links_are_followed_either_way(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(source)
 
     for inside in (other / "in" / "x", source / "out" / "x", tmp_path / "link" / "out"):
-        with pytest.raises(SettingsError, match="lies in the source"):
+        with pytest.raises(SettingsError, match="is inside the source"):
             check(source, inside)
-    with pytest.raises(SettingsError, match="lies in the source"):
+    with pytest.raises(SettingsError, match="is inside the source"):
         check(tmp_path / "link", source / "x")
     check(source, f"{other}/in/../x")  # Hadoop's client takes this for other/x
 
@@ -138,9 +138,9 @@ def test_links_are_followed_either_way(tmp_path: Path) -> None:
 def test_an_output_in_any_table_is_refused(tmp_path: Path, below: str, files: tuple[str, ...]) -> None:
     foreign = table(tmp_path / "else [1]" / "where", *files)
 
-    with pytest.raises(SettingsError, match="lies in the table"):
+    with pytest.raises(SettingsError, match="is inside the table"):
         check("", foreign / below)
-    with pytest.raises(SettingsError, match="lies in the table") as refused:
+    with pytest.raises(SettingsError, match="is inside the table") as refused:
         check(tmp_path / "texts", foreign / below)
     assert f"file:{foreign}, " in str(refused.value)
 
@@ -153,7 +153,7 @@ def test_a_table_around_is_seen_behind_links_and_before_them(tmp_path: Path) -> 
     (foreign / "from").symlink_to(plain)
 
     for inside in (plain / "to" / "out", foreign / "from" / "out"):
-        with pytest.raises(SettingsError, match="lies in the table"):
+        with pytest.raises(SettingsError, match="is inside the table"):
             check(tmp_path / "texts", inside)
     check(tmp_path / "texts", plain / "out")
 
@@ -195,7 +195,7 @@ def test_every_spelling_of_a_path_below_the_source_is_refused(way: list[str], mo
 
     kinds = st.sampled_from(["s3a://bucket", "S3://BUCKET", "s3n://bucket"])
     source, output = data.draw(kinds) + spelled(way), data.draw(kinds) + spelled([*way, *more])
-    with pytest.raises(SettingsError, match="lies in the source"):
+    with pytest.raises(SettingsError, match="is inside the source"):
         overlapping_paths.check_output_path(source, output, nothing, none)
 
 

@@ -40,7 +40,7 @@ def test_a_condition_that_may_hold_for_other_rows_later(where: str | None, movin
     ],
 )
 def test_a_condition_on_how_rows_are_read_is_refused(asked: str) -> None:
-    with pytest.raises(SettingsError, match=r"^source\.where: \w+\(\) tells how a row is read") as refused:
+    with pytest.raises(SettingsError, match=r"^source\.where: \w+\(\) depends on how Spark reads a row") as refused:
         settings.load(None, ["source.path=x", "output.path=y", f"source.where={asked}"], {})
     assert refused.value.exit_code == 2
 

@@ -41,10 +41,13 @@ def test_quoting_any_levels_and_reading_them_gives_them_back(levels: list[str]) 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["source.format=table", "source.path=a.b.c.d", "output.path=o"], "source: 'a.b.c.d' has 4 levels, 3 are the most"),
-        (["source.format=table", "source.path=a..b", "output.path=o"], "source: 'a..b' is no table's or schema's name"),
-        (["source.path=p", "output.schema=a.b.c"], "output: 'a.b.c' has 3 levels, 2 are the most"),
-        (["source.path=p", "output.schema=a.`b"], "output: 'a.`b' is no table's or schema's name"),
+        (
+            ["source.format=table", "source.path=a.b.c.d", "output.path=o"],
+            "source: 'a.b.c.d' has 4 levels, but at most 3 are allowed",
+        ),
+        (["source.format=table", "source.path=a..b", "output.path=o"], "source: 'a..b' is not a valid table or schema name"),
+        (["source.path=p", "output.schema=a.b.c"], "output: 'a.b.c' has 3 levels, but at most 2 are allowed"),
+        (["source.path=p", "output.schema=a.`b"], "output: 'a.`b' is not a valid table or schema name"),
     ],
 )
 def test_settings_refuse_them(overrides: list[str], says: str) -> None:

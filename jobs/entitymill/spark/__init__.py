@@ -1,1 +1,1 @@
-"""What a run stands on, knowing nothing of entities: Spark's session (classic or `spark_connect`), storage, names in SQL."""
+"""Spark infrastructure that knows nothing about entities: the session (classic or Spark Connect), storage, and SQL names."""

@@ -1,4 +1,4 @@
-"""Start Spark's JVM with its properties in a private file: every user of a machine can read a command line."""
+"""Start Spark's JVM with its properties in a private file, since every user of a machine can read command lines."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
 _ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
-"""PySpark's own variable: the arguments it starts spark-submit with."""
+"""PySpark's variable with the arguments for spark-submit."""
 _FILE = "--properties-file"
 _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
 
 
 def launch_jvm(properties: Mapping[str, str]) -> None:
-    """Start the JVM that this process's SparkContext will run in; do nothing where it runs already.
+    """Start the JVM for this process's SparkContext, unless it is already running.
 
-    PySpark would put each property on the command line as `--conf`. Here they are in a file that only this user may read
-    and that is removed as soon as the JVM has read it. Properties of spark-defaults.conf, or of a properties file that
-    PYSPARK_SUBMIT_ARGS names, still hold where `properties` says nothing else.
+    PySpark would put each property on the command line as `--conf`. Here they are in a file that only this user can read
+    and that is removed as soon as the JVM has read it. `properties` override those of spark-defaults.conf, or of the file
+    that PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _without_properties_file(shlex.split(before or "pyspark-shell"))
@@ -47,36 +47,36 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
 
 
 def file_properties() -> dict[str, str]:
-    """Return the properties of the file that spark-submit would read: PYSPARK_SUBMIT_ARGS names it, or it is Spark's own."""
+    """Return the properties in the file that spark-submit would read: Spark's own, or the one in PYSPARK_SUBMIT_ARGS."""
     _, file = _without_properties_file(shlex.split(os.environ.get(_ARGUMENTS) or "pyspark-shell"))
     return parse_properties(file.read_text(encoding="utf8")) if file.is_file() else {}
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """Return the properties of a file such as spark-defaults.conf: a key, white space or `=`, and a value in each line."""
+    """Parse a file such as spark-defaults.conf: on each line a key, white space or `=`, and a value."""
     lines = (line.strip() for line in text.splitlines())
     pairs = (re.split(r"\s*[=:]\s*|\s+", line, maxsplit=1) for line in lines if line and not line.startswith(("#", "!")))
     return {key: value.strip() for key, value in (pair for pair in pairs if len(pair) > 1)}
 
 
 def _without_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
-    """Take the properties file out of spark-submit's arguments; without one it is Spark's default."""
+    """Split spark-submit's arguments into those without the properties file, and that file; by default Spark's own."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
-    kept, file = [], Path(conf) / "spark-defaults.conf"
+    others, file = [], Path(conf) / "spark-defaults.conf"
     given = iter(arguments)
     for argument in given:
         name, equals, value = argument.partition("=")
         if name == _FILE:
             file = Path(value if equals else next(given, ""))
         else:
-            kept.append(argument)
-    return kept, file
+            others.append(argument)
+    return others, file
 
 
 def _hide_system_properties(options: str, file: Path) -> str:
-    """Move the `-D` options of a JVM into an argument file, which its launcher reads; return what takes their place.
+    """Move a JVM's `-D` options into an argument file for its launcher, and return the options that replace them.
 
-    Those that begin with `-Dspark` stay, so that Spark says that they are not allowed.
+    Options that begin with `-Dspark` are not moved, so that Spark reports that they are not allowed.
     """
     everything = shlex.split(options)
     hidden = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]
@@ -88,7 +88,7 @@ def _hide_system_properties(options: str, file: Path) -> str:
 
 
 def _escape(text: str) -> str:
-    """A key or value as java.util.Properties reads it back."""
+    """Escape a key or value for java.util.Properties."""
     named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f", " ": "\\ "}
     escaped = (named.get(one) or (f"\\{one}" if one in "=:#!" else one) for one in text)
     return "".join(escaped)

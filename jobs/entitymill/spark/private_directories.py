@@ -1,7 +1,7 @@
-"""Temporary directories that only this user can read and that do not outlive their process for long.
+"""Create temporary directories that only this user can read, and delete them after their process has ended.
 
-Spark's own `blockmgr-*` directories, which hold document text, are readable for everyone and stay behind after a SIGKILL.
-Here everything lies in one directory with mode 0700 for each process. A clean exit deletes it; after a kill, the next
+Spark's own `blockmgr-*` directories, which contain document text, are readable by everyone and remain after a SIGKILL.
+Here each process has one directory with mode 0700 for everything. A normal exit deletes it; after a kill, the next
 process that starts on the machine does.
 """
 
@@ -27,10 +27,10 @@ _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
 
 
 def private_directory(parent: Path | None = None) -> Path:
-    """Return this process's directory in a parent directory; create it, and delete those of processes that have ended.
+    """Return this process's directory in `parent`. The first call creates it, and deletes those of ended processes.
 
     Args:
-        parent: Python's directory for temporary files if None.
+        parent: parent directory; None for Python's directory for temporary files.
 
     Raises:
         OSError: the parent cannot be written.
@@ -47,19 +47,19 @@ def private_directory(parent: Path | None = None) -> Path:
 
 
 def scratch_directory(prefix: str) -> Path:
-    """Make a new directory that lasts as long as this process: Spark's file server reads from it."""
+    """Create a new directory that exists as long as this process, since Spark's file server reads from it."""
     return Path(tempfile.mkdtemp(prefix=prefix, dir=private_directory()))
 
 
 def spark_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
-    """Return the property that has Spark keep blocks and shuffle files in this process's private directory.
+    """Return the property that makes Spark store blocks and shuffle files in this process's private directory.
 
-    It lies in the place that `properties` name. Several places, and one named by the environment, are left as they are.
+    That directory is in the one that `properties` name. Several directories, or one from the environment, are not changed.
     """
     chosen = properties.get(LOCAL)
     if (chosen is not None and "," in chosen) or any(name in os.environ for name in _VARIABLES):
         return {}
-    with contextlib.suppress(OSError):  # Spark itself reports a place that it cannot write
+    with contextlib.suppress(OSError):  # Spark itself reports a directory that it cannot write
         return {LOCAL: str(private_directory(None if chosen is None else Path(chosen)))}
     return {}
 
@@ -68,8 +68,8 @@ def delete_unused(parent: Path) -> None:
     """Delete this user's directories in a parent directory whose process has ended."""
     for directory in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            ours = not directory.is_symlink() and directory.stat().st_uid == os.getuid()
-            if ours and (directory / _LOCK).is_file():
+            is_ours = not directory.is_symlink() and directory.stat().st_uid == os.getuid()
+            if is_ours and (directory / _LOCK).is_file():
                 with _lock(directory):
                     shutil.rmtree(directory)
 
@@ -78,7 +78,7 @@ def _lock(directory: Path) -> IO[str]:
     """Lock a directory.
 
     Raises:
-        OSError: its process is still there.
+        OSError: the process that owns it is still running.
     """
     file = os.fdopen(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     try:

@@ -1,4 +1,4 @@
-"""What must be there, in which versions, and what to do where it is not."""
+"""Check the versions of Spark, Delta, Java and packages, and say how to install what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 from entitymill.errors import SessionError, SettingsError
 
 DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4")}
-"""Of Spark -> of Delta, and the make target that fetches it into the directory of its name."""
+"""Spark version -> Delta version, and the make target (also the name of the directory) that fetches its jars."""
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {
     "spark": "install",
@@ -27,78 +27,78 @@ COMMANDS = {
     "sparknlp": "extras",
     "prepare": "prepare",
 }
-"""Extra of this package, or what preparing models needs -> the make target that installs it in a repository."""
+"""Extra of this package, or `prepare` for preparing models -> the make target that installs it in a repository."""
 _ROOT = Path(__file__).parents[3]
 _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
-"""The clone that this package runs from; none where it was installed from a wheel."""
+"""The clone that this package runs from; None if it was installed from a wheel."""
 
 
 def install_command(extra: str = "") -> str:
-    """Return the command that adds an extra to this very installation.
+    """Return the command that adds an extra to this installation.
 
-    It never names this package to a package index: none has it, and whoever took the name there would run code.
+    The command never asks a package index for this package: it is in no index, and anyone could register its name there.
 
     Args:
-        extra: of COMMANDS; empty: what every run needs.
+        extra: key of COMMANDS; empty for the packages that every run needs.
     """
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
         return f"make {target}" if Path.cwd() == _REPOSITORY else f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
-    if extra == "prepare":  # no extra of the wheel; these names are taken by their projects
+    if extra == "prepare":  # not an extra of the wheel; these names belong to their projects
         return "pip install nncf safetensors deltalake"
     wheel = _find_wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"
-    # Quoted always: a shell would take the brackets for a pattern.
+    # Quoted, since a shell would treat the brackets as a pattern.
     return f"pip install '{wheel}[{extra}]'" if extra else f"pip install '{wheel}'"
 
 
 def _find_wheel_file() -> str | None:
-    """The wheel that this package was installed from, where pip noted it and it is still there."""
+    """Return the wheel from which this package was installed, if pip recorded it and it still exists."""
     try:
-        noted = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
-        address = urlparse(json.loads(noted or "{}").get("url", ""))
+        recorded = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
+        address = urlparse(json.loads(recorded or "{}").get("url", ""))
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return None
     path = unquote(address.path)
-    there = address.scheme == "file" and path.endswith(".whl") and "'" not in path and Path(path).is_file()
-    return path if there else None
+    exists = address.scheme == "file" and path.endswith(".whl") and "'" not in path and Path(path).is_file()
+    return path if exists else None
 
 
 def _spark_advice() -> str:
     return (
-        f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`), or submit "
-        "to a Spark that is there with spark-submit"
+        f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`), or use "
+        "spark-submit of an installed Spark"
     )
 
 
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
-"""Module -> what people call it."""
+"""Module -> its name in messages."""
 EXTRAS = {"report": ("jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
-"""Extra of this package -> the modules that it brings."""
+"""Extra of this package -> the modules that it installs."""
 MODELS = "models"
-"""Directory of the models that the repository carries, as settings name them."""
+"""Directory of the bundled models, as settings name it."""
 
 
 def check_spark(version: str) -> None:
-    """Refuse a Spark that this program was never run on.
+    """Check that this program supports the version of Spark.
 
     Raises:
-        SessionError: this one.
+        SessionError: it does not.
     """
     if _major_minor(version) not in DELTA:
         raise SessionError(f"Spark {version} is not supported: this program runs on Spark {' and '.join(DELTA)}.")
 
 
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
-    """Delta is built for one Scala; with another it fails with NoSuchMethodError, anywhere.
+    """Check that Delta is available and fits Spark and Scala. With another Scala, NoSuchMethodError could occur anywhere.
 
     Args:
-        jar: that Delta's classes are in, or what its platform calls it; none where they are nowhere.
-        spark: its version, one that `check_spark` lets pass.
-        scala: version that Spark was built for.
+        jar: jar with Delta's classes, or the platform's name for it; None if there is none.
+        spark: version of Spark that `check_spark` accepts.
+        scala: Scala version for which Spark was built.
 
     Raises:
-        SessionError: there is none, or it does not fit.
+        SessionError: Delta is missing or does not fit.
     """
     version, target = DELTA[_major_minor(spark)]
     fitting = f"io.delta:delta-spark_{_major_minor(scala)}:{version}"
@@ -113,22 +113,22 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
 
 
 def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
-    """Engine `sparknlp` needs Spark NLP twice, its jars and its Python package, and on a Scala it is built for.
+    """Check that engine `sparknlp` can run: it needs Spark NLP's jars, its Python package, and Scala 2.12.
 
     Args:
-        scala: version that Spark was built for.
-        classes: whether its classes are on Spark's class path.
-        package: whether its Python package is installed.
+        scala: Scala version for which Spark was built.
+        classes: whether Spark NLP's classes are on Spark's class path.
+        package: whether Spark NLP's Python package is installed.
 
     Raises:
-        SessionError: either is missing, or cannot run there.
+        SessionError: one is missing, or Scala has another version.
     """
     if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(
             f"recognition.engine: sparknlp runs on Spark 3.5 for Scala {SPARK_NLP_SCALA}, this Spark is for Scala "
             f"{_major_minor(scala)}; use engine openvino."
         )
-    missing = [what for what, there in (("jars", classes), ("Python package", package)) if not there]
+    missing = [what for what, found in (("jars", classes), ("Python package", package)) if not found]
     if missing:
         raise SessionError(
             f"recognition.engine: sparknlp needs Spark NLP, whose {' and '.join(missing)} cannot be found: the jars "
@@ -138,19 +138,19 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
 
 
 def _major_minor(version: str) -> str:
-    """The first two numbers."""
+    """Return the first two numbers of a version."""
     return ".".join(version.split(".")[:2])
 
 
 def require_extra(asked_by: str, extra: str) -> None:
-    """Find out, before any work, whether what a setting or a command asks for can be done.
+    """Check, before any work, that the packages for a setting or a command are installed.
 
     Args:
         asked_by: setting or command, for the message.
-        extra: of EXTRAS.
+        extra: key of EXTRAS.
 
     Raises:
-        SettingsError: one is missing.
+        SettingsError: a package is missing.
     """
     missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
@@ -161,7 +161,7 @@ def require_extra(asked_by: str, extra: str) -> None:
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str | None:
-    """Of a module that could not be imported; none if it is none of a package's."""
+    """Return how to install the package of a module that could not be imported; None for this program's own modules."""
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
         return None
@@ -174,18 +174,19 @@ def explain_missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def explain_missing_java() -> str | None:
-    """What to do where Spark finds no Java; none where there is one."""
+    """Return what to do if Spark cannot find Java; None if Java is installed."""
     home = os.environ.get("JAVA_HOME")
     if home:
-        there = (Path(home) / "bin" / "java").is_file()
-        return None if there else f"JAVA_HOME is {home}, where no Java is: set it to a JDK 17, or take it away."
+        if (Path(home) / "bin" / "java").is_file():
+            return None
+        return f"JAVA_HOME is {home}, where no Java is: set it to a JDK 17, or unset it."
     if shutil.which("java"):
         return None
     return "Spark needs Java, which is not on the path: install a JDK 17 (openjdk-17-jre-headless), or set JAVA_HOME to one."
 
 
 def explain_missing_model(path: str) -> str | None:
-    """What to do where a model that the repository carries is not there; none of other paths."""
+    """Return what to do if a bundled model is missing; None for other paths."""
     if Path(path).parts[:1] != (MODELS,):
         return None
-    return f"copy the directory {MODELS} of the repository, or of build/package, to where you start, or name a model's path"
+    return f"copy the directory {MODELS} of the repository, or of build/package, to where you start, or name another model"

@@ -1,4 +1,4 @@
-"""A session of its own for one run, in which no setting of the caller's session can change results."""
+"""Open a separate session for a run, so that no setting of the caller's session can change results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PINNED = {
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "false",
-    # Dates before 1582 and times before 1900 as they stand: Parquet's own calendar is today's.
+    # Do not change dates before 1582 and times before 1900: Parquet and Spark both use today's calendar.
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
@@ -43,28 +43,28 @@ PINNED = {
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
 }
-"""Settings of a session that could change what a run finds, with the values that hold while it runs."""
+"""Session settings that could change a run's results, with their values during a run."""
 UNSET = (
     "spark.databricks.delta.write.txnAppId",
     "spark.databricks.delta.write.txnVersion",
     "spark.databricks.delta.commitInfo.userMetadata",
     "spark.databricks.delta.properties.defaults.appendOnly",
 )
-"""Settings of a session that a run must not inherit at all."""
+"""Session settings that a run must not inherit."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
 
 
 @contextmanager
 def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
-    """Give a copy of a session with PINNED and other settings; the caller's session stays as it is.
+    """Yield a copy of a session with PINNED and other settings; the caller's session does not change.
 
-    The copy shares tables, temporary views, functions and cached data with the caller's session. Numbers of Delta's
-    transactions stand only in the copy, so no statement of another thread carries one. Spark Connect cannot copy a
-    session: there the caller's is changed and given back, and runs of one session wait for each other.
+    The copy shares tables, temporary views, functions and cached data with the caller's session. Delta transaction numbers
+    are set only in the copy, so that statements of other threads cannot use them. Spark Connect cannot copy a session: its
+    settings are changed and restored afterwards, and runs in the same session wait for each other.
 
     Args:
-        time_zone: in which times are compared and cast to strings.
-        confs: further settings.
+        time_zone: time zone in which times are compared and cast to strings.
+        confs: other settings.
     """
     chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
     if spark_connect.is_remote(spark):
@@ -72,7 +72,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
             yield spark
         return
     copy = clone_session(spark)
-    # The active session's settings decide how strings such as `F.expr` takes are read; PySpark makes this one active.
+    # Strings, such as the argument of `F.expr`, are parsed with the active session's settings. This makes `copy` active.
     copy.createDataFrame([], "none int")
     for key, value in chosen.items():
         copy.conf.set(key, value)
@@ -81,12 +81,12 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     try:
         yield copy
     finally:
-        with suppress(Exception):  # Spark may have been stopped meanwhile
+        with suppress(Exception):  # Spark may have been stopped in the meantime
             spark.createDataFrame([], "none int")
 
 
 def clone_session(spark: SparkSession) -> SparkSession:
-    """Return a copy of a session with its settings; changes of either do not reach the other."""
+    """Return a copy of a session with independent settings; for Spark Connect, which cannot copy it, the session itself."""
     if spark_connect.is_remote(spark):
         return spark
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())

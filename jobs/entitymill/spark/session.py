@@ -1,4 +1,4 @@
-"""The SparkSession: one of its own under plain `python`, otherwise the one that is there; and files sent to executors."""
+"""Open the SparkSession (the existing one, or a new one under plain `python`), and send files to executors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
 QUICK_START = "-XX:TieredStopAtLevel=1"
-"""To Java: its first compiler alone. Compiling Spark well costs more than a small run, and halves a large one's time."""
+"""Java option: use only the fast compiler. Full optimization costs more than a small run, but halves a large run's time."""
 _REMOTE = "SPARK_REMOTE"
-"""Spark's own: the address of a Spark Connect server."""
+"""Spark's variable with the address of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
-"""(session, name) -> the file that its executors fetch."""
+"""(session id, file name) -> file that the session's executors fetch."""
 
 
 def open_session(
@@ -43,25 +43,25 @@ def open_session(
     spark: SparkSession | None = None,
     brief: Callable[[], bool] = lambda: False,
 ) -> SparkSession:
-    """The given or the active session, or one started by spark-submit's settings, or a local one; fit for this program.
+    """Return a session that this program can use: the given or active one, one that spark-submit configures, or a new one.
 
     Args:
-        settings: used only where this program starts Spark itself.
-        name: of the application.
-        sparknlp: whether it is for engine `sparknlp`, which nothing else needs Spark NLP for.
-        spark: the session, where the caller has one.
-        brief: tells whether it has little to do; asked where this program starts Spark itself.
+        settings: used only if this program starts Spark itself.
+        name: name of the application.
+        sparknlp: whether Spark NLP is required, for engine `sparknlp`.
+        spark: the caller's session, if there is one.
+        brief: returns whether there is little work; called only if this program starts Spark itself.
 
     Raises:
-        SessionError: Spark cannot start, or lacks Delta, or Spark NLP where that is asked for.
+        SessionError: Spark cannot start, or Delta or a required Spark NLP is missing.
     """
     spark = spark or SparkSession.getActiveSession()
     if spark is None:
-        # A session may be there without being active in this thread; spark-submit sets the first variable.
-        told = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
-        there = told or on_databricks() or SparkContext._active_spark_context is not None
+        # A session may exist without being active in this thread. spark-submit sets PYSPARK_GATEWAY_PORT.
+        configured = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
+        exists = configured or on_databricks() or SparkContext._active_spark_context is not None
         with _preserve_sigint():
-            spark = SparkSession.builder.getOrCreate() if there else _start_session(settings, name, brief=brief())
+            spark = SparkSession.builder.getOrCreate() if exists else _start_session(settings, name, brief=brief())
     check_session(spark, sparknlp=sparknlp)
     ship_package(spark)
     return spark
@@ -69,7 +69,7 @@ def open_session(
 
 @contextmanager
 def _preserve_sigint() -> Iterator[None]:
-    """PySpark takes Ctrl-C for itself, and raises in the middle of its own call of Java's."""
+    """Restore the handler of Ctrl-C, which PySpark replaces by one that raises during calls of Java."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -80,7 +80,7 @@ def _preserve_sigint() -> Iterator[None]:
 
 @contextmanager
 def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Give properties of a session other values, as long as the context lasts."""
+    """Set properties of a session, and restore their previous values at the end of the context."""
     before = {key: spark.conf.get(key, None) for key in values}
     try:
         for key, value in values.items():
@@ -95,7 +95,7 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
 
 
 def on_databricks() -> bool:
-    """Whether this is a Databricks cluster, which has Delta built in and a session of its own."""
+    """Return whether this is a Databricks cluster, which provides Delta and a session."""
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
@@ -104,9 +104,9 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     if no_java:
         raise SessionError(no_java)
     jars = _find_jars(settings)
-    # The workers must be this very interpreter, not whichever python3 is first on the path.
+    # The workers must use this interpreter, not the first python3 on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    # TensorFlow, in Spark NLP's sentence detector, tells of its instruction sets otherwise.
+    # Otherwise TensorFlow, in Spark NLP's sentence detector, logs its instruction sets.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
     local = _local_options(settings.master, brief=brief)
@@ -135,14 +135,14 @@ def _find_jars(settings: SparkSettings) -> list[str]:
 
 
 def _read_defaults() -> dict[str, str]:
-    """Read the package's own spark-defaults.conf as spark-submit would."""
+    """Return the properties of the package's own spark-defaults.conf."""
     path = _PACKAGE / DEFAULTS
-    # In a zip there is none.
+    # A zipped package has no such file.
     return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
 def _local_options(master: str, *, brief: bool) -> dict[str, str]:
-    """What a local Spark needs beside the defaults: the loopback address, small tasks, and a quiet log."""
+    """Return options for a new Spark: a quiet log and, if the master is local, the loopback address and few tasks."""
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
     java += [QUICK_START] if master.startswith("local") and brief else []
@@ -150,17 +150,17 @@ def _local_options(master: str, *, brief: bool) -> dict[str, str]:
     if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options["spark.driver.host"] = "127.0.0.1"
-        # Sized for a cluster by default; here each task of next to nothing costs more than its work.
+        # The defaults are for clusters. Here, starting so many small tasks would take longer than their work.
         options["spark.sql.shuffle.partitions"] = "16"
         options["spark.databricks.delta.snapshotPartitions"] = "2"
     return options
 
 
 def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
-    """Find out now, and say clearly, what would fail in the middle of a run.
+    """Check a session before the work, so that a clear error replaces a failure during the run.
 
     Raises:
-        SessionError: the Spark version or Delta, or Spark NLP where that is asked for, is missing or does not fit.
+        SessionError: Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
     """
     requirements.check_spark(spark.version)
     if spark_connect.is_remote(spark):
@@ -169,7 +169,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
         return
     virtual_machine: Any = spark.sparkContext._jvm
     scala = str(virtual_machine.scala.util.Properties.versionNumberString())
-    if not on_databricks():  # which has its own, under other names
+    if not on_databricks():  # Databricks has its own Delta, in other jars
         requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
         requirements.check_sparknlp(
@@ -185,12 +185,12 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Whether the driver's class path holds a class; it is not loaded, since loading may start native libraries."""
+    """Return whether the driver's class path has a class, without loading it, which could start native libraries."""
     return _find_class(spark, name) is not None
 
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
-    """Where the driver's class path has a class."""
+    """Return the location of a class on the driver's class path; None if it is not there."""
     virtual_machine: Any = spark.sparkContext._jvm
     loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
@@ -198,14 +198,14 @@ def _find_class(spark: SparkSession, name: str) -> str | None:
 
 
 def ship_package(spark: SparkSession) -> None:
-    """Send this package and its extensions to the executors, so that they run the driver's very code."""
+    """Send this package and its extensions to the executors, so that they run the same code as the driver."""
     if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
         return
     packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in extensions.PACKAGES)]
     sources = sorted(source for package in packages for source in package.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     archive = scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"
-    # Reproducible archives date their files to 1970, of which a zip knows nothing.
+    # Files of reproducible archives have dates in 1970, which a zip cannot store.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
             zipped.write(source, source.relative_to(_PACKAGE.parent))
@@ -213,16 +213,16 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Distribute a file under its name, which must tell its content: Spark refuses a second file of one name.
+    """Send a file to the executors. Its name must depend on its content: Spark refuses a second file with the same name.
 
     Args:
-        file: in a `scratch_directory`.
-        code: whether it is a zip of Python modules, to be put on the workers' path.
+        file: file in a `scratch_directory`.
+        code: whether the file is a zip of Python modules, which is added to the workers' path.
     """
     key = (spark_connect.session_id(spark), file.name)
     if key in _sent:
         if _sent[key] != file:
-            file.unlink(missing_ok=True)  # of a notebook's many runs, each would leave its copy of the model
+            file.unlink(missing_ok=True)  # otherwise each run in a notebook would leave a copy of the model
         return
     if spark_connect.is_remote(spark):
         spark.addArtifacts(str(file), pyfile=code, file=not code)

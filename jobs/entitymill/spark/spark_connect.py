@@ -1,7 +1,7 @@
-"""Spark Connect: whether a session speaks to it, and what its DataFrames tell where Spark's own classes do elsewhere.
+"""Support Spark Connect, which lacks Spark's JVM classes: detect its sessions, and list and read files through DataFrames.
 
-What is on the disk of the program itself, a model for one, is looked at there; all other files are asked for as Spark's
-`binaryFile`, which lists a directory without reading it. https://spark.apache.org/docs/latest/sql-data-sources-binaryFile.html
+Files on this program's own disk, such as a model, are read directly. All others are read with Spark's format `binaryFile`,
+which can list a directory without reading the files. https://spark.apache.org/docs/latest/sql-data-sources-binaryFile.html
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _FILE = "file:"
 
 
 def is_remote(spark: SparkSession) -> bool:
-    """Whether a session has SQL and DataFrames alone, without Spark's classes behind them."""
+    """Return whether a session uses Spark Connect, so that it has only SQL and DataFrames, without access to the JVM."""
     return type(spark).__module__.startswith("pyspark.sql.connect.")
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
-    """Refuse what only Spark's own classes can write.
+    """Refuse outputs that Spark Connect cannot write.
 
     Raises:
-        SettingsError: the output is such.
+        SettingsError: the settings ask for such an output.
     """
     if not is_remote(spark):
         return
@@ -44,22 +44,22 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Tasks that run at once: what Spark cuts a range into, if nobody says how many parts it is to have."""
+    """Return how many tasks run at once. Spark Connect does not report that, but splits a range into as many parts."""
     if not is_remote(spark):
         return spark.sparkContext.defaultParallelism
     return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
 
 
 def session_id(spark: SparkSession) -> str:
-    """What files that were sent belong to."""
+    """Return the id of the session or application for which sent files are available."""
     return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Whether anything is at a path, an empty directory apart, which only this program's own disk tells of.
+    """Return whether there is anything at a path. Empty directories are found only on this program's own disk.
 
     Raises:
-        OSError: Spark cannot look there.
+        OSError: Spark cannot access the path.
     """
     if _local_path(path).exists():
         return True
@@ -72,7 +72,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
-    """As storage.files.
+    """Yield what `storage.list_files` yields.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -89,10 +89,10 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 
 
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
-    """As storage.names; where they are not on this program's own disk, of all files below.
+    """Return what `storage.list_names` returns, but on other disks the names of all files below the directory.
 
     Raises:
-        OSError: Spark cannot look there.
+        OSError: Spark cannot access the path.
     """
     directory, _, name = pattern.rpartition("/")
     if _local_path(directory).exists():
@@ -101,9 +101,9 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 
 
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
-    """As storage.files, on this program's own disk, in no order.
+    """Yield what `storage.list_files` yields, on this program's own disk, in any order.
 
-    Hadoop's client starts a process, `ls`, for each, and fails where another run removed one meanwhile.
+    Hadoop's client would start a process, `ls`, for each file, and fail if another run removed a file at the same time.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -113,14 +113,14 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
         return
     for directory, _, found in os.walk(top, onerror=_raise_unless_missing, followlinks=True):
         for name in found:
-            if not name.endswith(".crc"):  # Hadoop's checksums, which it hides as well
+            if not name.endswith(".crc"):  # Hadoop's checksums, which its own listing hides, too
                 with contextlib.suppress(FileNotFoundError):
                     yield _describe_local_file(Path(directory, name))
 
 
 def _describe_local_file(path: Path) -> tuple[str, int, int]:
-    known = path.stat()
-    return str(path), known.st_size, known.st_mtime_ns // 1_000_000
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns // 1_000_000
 
 
 def _raise_unless_missing(error: OSError) -> None:
@@ -129,10 +129,10 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """As storage.fetch.
+    """Copy a file as `storage.fetch` does.
 
     Raises:
-        OSError: the file is missing, or cannot be read.
+        OSError: the file is missing or cannot be read.
     """
     here = _local_path(path)
     if here.exists():
@@ -145,7 +145,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """A path in full, where it is one on this program's own disk; others as they stand: the server knows what they mean."""
+    """Return the full address of a path on this program's own disk; others are unchanged, since the server resolves them."""
     return f"{_FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 

@@ -1,13 +1,13 @@
-"""Names of tables and columns, quoted, so that nothing a setting names is ever read as SQL; and what a condition may ask."""
+"""Quote names and texts for SQL, so that no setting is executed as SQL, and check names and conditions."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # settings need the names alone
+if TYPE_CHECKING:  # `settings` must not load PySpark
     from pyspark.sql import SparkSession
-    from pyspark.sql import types as T  # settings need the names alone
+    from pyspark.sql import types as T
 
 MOST_LEVELS = 3
 """Catalog, schema and table."""
@@ -22,69 +22,69 @@ _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """The levels of a name as SQL writes it: with dots between them, one that holds a dot itself in backquotes.
+    """Split a name into its levels at the dots; a level that contains a dot is in backquotes.
 
     Raises:
-        ValueError: it is no name.
+        ValueError: the name is not valid.
     """
-    found, at = [], 0
+    levels, at = [], 0
     while True:
         quoted_one, plain_one = _QUOTED.match(name, at), _PLAIN.match(name, at)
         if quoted_one:
-            found.append(quoted_one[1].replace("``", "`"))
+            levels.append(quoted_one[1].replace("``", "`"))
         elif plain_one:
-            found.append(plain_one[0])
+            levels.append(plain_one[0])
         match = quoted_one or plain_one
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
-                f"{name!r} is no table's or schema's name: an empty level, a lone backquote or a control character"
+                f"{name!r} is not a valid table or schema name: empty level, lone backquote or control character"
             )
         at = match.end()
         if at == len(name):
-            return tuple(found)
+            return tuple(levels)
         at += 1
 
 
 def check_name(name: str, most: int) -> None:
-    """Make sure that a name has no more levels than it may have.
+    """Check that a name is valid and has at most `most` levels.
 
     Raises:
-        ValueError: it has, or is no name.
+        ValueError: it is not, or has more.
     """
-    found = split_name(name)
-    if len(found) > most:
-        raise ValueError(f"{name!r} has {len(found)} levels, {most} are the most; put one that holds a dot in backquotes")
+    levels = len(split_name(name))
+    if levels > most:
+        raise ValueError(f"{name!r} has {levels} levels, but at most {most} are allowed; put names with a dot in backquotes")
 
 
 def quote_name(spark: SparkSession, name: str) -> str:
-    """A name, each level quoted, without the catalog where that is the current one.
+    """Return a name with each level quoted, without the catalog if that is the current one.
 
-    Open-source Delta finds and makes tables by names of two levels alone; Databricks' own takes three.
+    Open-source Delta supports only names with two levels; Delta on Databricks also supports three.
 
     Raises:
-        ValueError: it is no name.
+        ValueError: the name is not valid.
     """
-    found = split_name(name)
-    if len(found) == MOST_LEVELS and found[0] == spark.catalog.currentCatalog():
-        found = found[1:]
-    return ".".join(map(quote_part, found))
+    levels = split_name(name)
+    if len(levels) == MOST_LEVELS and levels[0] == spark.catalog.currentCatalog():
+        levels = levels[1:]
+    return ".".join(map(quote_part, levels))
 
 
 def quote_part(part: str) -> str:
-    """One level of a name, or a column, quoted."""
+    """Return a column name, or one level of a table name, in backquotes."""
     return "`" + part.replace("`", "``") + "`"
 
 
 def quote_literal(text: str) -> str:
-    """A text as SQL writes it."""
-    # Spark puts a property in the place of ${its name} in all SQL, before it reads what is quoted.
+    """Return a text as a SQL literal."""
+    # Spark substitutes ${property} everywhere in SQL, even in literals, before it parses the SQL.
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\u0024{")
     return f"'{escaped}'"
 
 
 def type_to_sql(kind: T.DataType) -> str:
-    """A type as SQL writes it, the names of its fields quoted; simpleString() quotes none."""
-    from pyspark.sql import types as T  # noqa: PLC0415  # settings need the names alone
+    """Return a type in SQL with quoted field names, unlike simpleString()."""
+    from pyspark.sql import types as T  # noqa: PLC0415  # `settings` must not load PySpark
 
     if isinstance(kind, T.StructType):
         return f"struct<{', '.join(f'{quote_part(field.name)}: {type_to_sql(field.dataType)}' for field in kind)}>"
@@ -96,14 +96,14 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Refuse a condition on files and tasks, which holds for other rows in every run.
+    """Refuse a condition on files or tasks, which would select other rows in every run.
 
     Raises:
-        ValueError: it asks for one of them; what it compares with, in quotes, may be called so.
+        ValueError: the condition calls such a function. Names inside literals do not count.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:
         raise ValueError(
-            f"{found[1]}() tells how a row is read, which is another way in every run, and not what is in it: "
-            "name columns of the source alone"
+            f"{found[1]}() depends on how Spark reads a row, which differs between runs, and not on the row's content; "
+            "use only columns of the source"
         )

@@ -1,6 +1,6 @@
-"""Files on any file system Spark's Hadoop client knows: local, s3a, abfss, dbfs, Volumes, hdfs.
+"""Read and write files on any file system of Spark's Hadoop client: local, s3a, abfss, dbfs, Volumes, hdfs.
 
-Beside what each function says, all raise StorageError where the storage does not answer or refuses the credentials.
+All functions also raise StorageError if the storage does not answer or rejects the credentials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import spark_connect
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
-"""Of sessions: a copy of a thousand properties, and asked for a hundred times a run."""
+"""Session -> Hadoop configuration, cached since it copies a thousand properties and is needed a hundred times per run."""
 _CREDENTIALS = re.compile(
     r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
     r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
@@ -37,26 +37,26 @@ _FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
 _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
-"""Without one of these in it, an error of the network is Spark's own: a lost executor, for one."""
+"""Matches names of storage clients. A network error without one is Spark's own, for example a lost executor."""
 _GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
-"""Characters with a meaning in a pattern, and how Hadoop wants them escaped."""
+"""Special characters in patterns, and their escaped form for Hadoop."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of every address that was asked for: an error may name one of these, whatever else it quotes."""
+"""Scheme and bucket of all addresses used so far. Messages may quote these from an error, whatever else it contains."""
 
 
 def forget_configuration(spark: SparkSession) -> None:
-    """Take the properties of the storage's clients anew: they may have been changed since."""
+    """Forget the cached Hadoop configuration of a session, since the session's properties may have changed."""
     _confs.pop(spark, None)
 
 
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    """(FileSystem, Path) of an address, both py4j proxies of Hadoop's classes.
+    """Return the FileSystem and the Path of an address, as py4j proxies of Hadoop's classes.
 
     Raises:
-        OSError: the scheme is unknown or its client is not set up; the message is Hadoop's.
+        OSError: the scheme is unknown or its client is not configured; the message is Hadoop's.
     """
     gateway: Any = spark.sparkContext._jvm
     if root := _ROOT.match(path):
@@ -70,29 +70,29 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 
 
 def qualify(spark: SparkSession, path: str) -> str:
-    """The address in full: scheme, and for a relative path the directory it is relative to.
+    """Return the full address of a path: with scheme and, for a relative path, its directory.
 
     Raises:
-        OSError: the scheme is unknown or its client is not set up.
+        OSError: the scheme is unknown or its client is not configured.
     """
     return spark_connect.qualify(path) if spark_connect.is_remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
 
 def prefer_local_file(path: str) -> str:
-    """The address of a path without a scheme that is there for the driver itself; others as they stand.
+    """Return the file: address of a path that exists on the driver's disk; other paths are unchanged.
 
-    Hadoop's client takes such a path for one on the default file system, which is another one on YARN and on Databricks:
-    there a volume is a mount, /Volumes/..., that Hadoop's client refuses.
+    Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks that is not the
+    local one, where for example the volume /Volumes/... is mounted.
     """
-    # Not as_uri(): Hadoop's client takes an address with %20 in it at its word.
+    # as_uri() would write %20 for a space, which Hadoop's client does not decode.
     return f"file://{Path(path).resolve()}" if Path(path).exists() else path
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Whether anything is at a path.
+    """Return whether there is anything at a path.
 
     Raises:
-        OSError: the file system cannot be asked.
+        OSError: the file system cannot be accessed.
     """
     if spark_connect.is_remote(spark):
         return spark_connect.exists(spark, path)
@@ -102,7 +102,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
-    """(address, bytes, modification time in ms) of every file below a directory, in order of address.
+    """Yield (address, size in bytes, modification time in ms) of every file below a directory, sorted by address.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -124,10 +124,10 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 
 
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
-    """Names of the files and directories that a path with wildcards in its last part matches.
+    """Return the names of files and directories that match a path with wildcards in its last part.
 
     Raises:
-        OSError: the file system cannot be asked.
+        OSError: the file system cannot be accessed.
     """
     if spark_connect.is_remote(spark):
         return spark_connect.list_names(spark, pattern)
@@ -141,7 +141,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     """Copy one file to a local path.
 
     Raises:
-        OSError: it is missing, or cannot be read.
+        OSError: the file is missing or cannot be read.
     """
     if spark_connect.is_remote(spark):
         spark_connect.fetch(spark, path, into)
@@ -149,15 +149,15 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     system, java_path = hadoop_path(spark, path)
     _, local = hadoop_path(spark, into.as_uri())
     with _translate_errors(path):
-        # False, True: keep the source; write no .crc beside the copy.
+        # Arguments: do not delete the source, and write no .crc file next to the copy.
         system.copyToLocalFile(False, java_path, local, True)
 
 
 def write(spark: SparkSession, path: str, text: str) -> None:
-    """Put a small file in its place, whole.
+    """Write a small file, or overwrite it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     system, java_path = hadoop_path(spark, path)
     with _translate_errors(path):
@@ -167,18 +167,18 @@ def write(spark: SparkSession, path: str, text: str) -> None:
 
 
 def remove_empty(spark: SparkSession, path: str) -> None:
-    """Delete a directory, if it is there and nothing is in it."""
+    """Delete a directory if it exists and is empty."""
     system, java_path = hadoop_path(spark, path)
-    # Not OSError: somebody has put something into it.
+    # An OSError is ignored: it means that the directory is not empty.
     with suppress(OSError), _translate_errors(path):
         system.delete(java_path, False)
 
 
 def remove(spark: SparkSession, path: str) -> None:
-    """Delete a file, or a directory with all that is in it, if it is there.
+    """Delete a file, or a directory with its content, if it exists.
 
     Raises:
-        OSError: it cannot be deleted.
+        OSError: the file system cannot delete it.
     """
     system, java_path = hadoop_path(spark, path)
     with _translate_errors(path):
@@ -186,10 +186,10 @@ def remove(spark: SparkSession, path: str) -> None:
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
-    """Rename a file or directory; whether that was done.
+    """Rename a file or directory, and return whether the file system did so.
 
     Raises:
-        OSError: the file system cannot.
+        OSError: the file system raised an error.
     """
     system, source = hadoop_path(spark, path)
     _, target = hadoop_path(spark, to)
@@ -198,7 +198,7 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
 
 
 def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
-    """SHA-256 of the content of some files, names apart; each is fetched once.
+    """Return a SHA-256 of the content of files, without their names. Each file is fetched once.
 
     Raises:
         OSError: a file cannot be read.
@@ -214,18 +214,18 @@ def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
 
 
 def combine_digests(digests: Iterable[str]) -> str:
-    """One SHA-256 for several, in any order."""
+    """Return one SHA-256 for several digests, independent of their order."""
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
 
 def check_writable(spark: SparkSession, directory: str) -> None:
-    """Create a directory, and an empty file in it that is removed again.
+    """Create a directory, and create and delete an empty file in it.
 
     Raises:
-        OSError: either fails; the message is the file system's.
+        OSError: one of these fails; the message is the file system's.
     """
     system, java_path = hadoop_path(spark, directory)
-    # Of two runs that start at once, each removes its own.
+    # The name is unique, so that runs that start at the same time do not delete each other's file.
     gateway: Any = spark.sparkContext._jvm
     probe = gateway.org.apache.hadoop.fs.Path(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _translate_errors(directory):
@@ -237,7 +237,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Java's errors as OSError; as StorageError where the storage is at fault, which no caller takes for a missing file."""
+    """Raise Java errors as OSError, or as StorageError if the storage fails, so that no caller assumes a missing file."""
     try:
         yield
     except Py4JJavaError as error:
@@ -245,7 +245,7 @@ def _translate_errors(address: str) -> Iterator[None]:
 
 
 def java_message(error: Py4JJavaError) -> str:
-    """First line of the innermost Java exception."""
+    """Return the first line of the innermost Java exception's message."""
     cause = error.java_exception
     while cause.getCause() is not None:
         cause = cause.getCause()
@@ -254,14 +254,14 @@ def java_message(error: Py4JJavaError) -> str:
 
 
 def storage_fault(text: str, address: str | None = None) -> StorageError | None:
-    """Return what the storage did, from the text of an error and its causes; None if the error is about something else.
+    """Return a StorageError if the text of an error and its causes shows that the storage failed; else None.
 
-    Errors of tasks may quote a document: of such a text only addresses that this program itself uses and a few known
-    reasons reach the message.
+    Errors of tasks may quote a document. From their text, the message contains only addresses that this program uses and a
+    few known reasons.
 
     Args:
-        text: of the error.
-        address: that this program asked for. The error is about nothing else then, and is quoted.
+        text: text of the error.
+        address: address that this program accessed directly, if any; then the error quotes no document, and is quoted.
     """
     text = strip_quoted_values(text)
     if not _CLIENTS.search(text):
@@ -286,17 +286,17 @@ def storage_fault(text: str, address: str | None = None) -> StorageError | None:
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return the first address in a text that lies in a bucket this program uses, without what is below the bucket."""
+    """Return the first bucket in a text that this program uses; a general phrase if there is none."""
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
 
 @contextmanager
 def raise_storage_errors() -> Iterator[None]:
-    """Let Spark's errors pass, but for those of a storage that fails: what it holds is not to be judged by them.
+    """Raise Spark's errors as StorageError if the storage fails, so that callers do not mistake them for missing tables.
 
     Raises:
-        StorageError: the storage does not answer, or refuses the credentials.
+        StorageError: the storage does not answer, or rejects the credentials.
     """
     try:
         yield

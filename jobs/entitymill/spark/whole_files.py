@@ -1,4 +1,4 @@
-"""Write files of the driver's own disk so that nobody ever sees half of one."""
+"""Write files on the driver's own disk atomically, so that no reader sees an incomplete file."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write a file under another name in its directory and rename it; what was there is replaced, be it a link.
+    """Write a temporary file in the same directory and rename it; an existing file or link of that name is replaced.
 
-    The other name cannot be guessed, and nothing may be there: in a directory that others write to, a link under a name
-    that they know would have this program overwrite any file of its user.
+    The temporary name is random, and must not exist. Otherwise, in a directory that others can write to, a link of that name
+    could make this program overwrite any file of its user.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the file cannot be written; no temporary file remains.
     """
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         with os.fdopen(opened, "wb") as writing:
             writing.write(content)
-        beside.replace(file)
+        temporary.replace(file)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
