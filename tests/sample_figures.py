@@ -17,7 +17,7 @@ from entitymill_reports.page_figures import (
     Reject,
     Run,
     Sentence,
-    Shown,
+    TextSamples,
     UnitSpeed,
 )
 
@@ -44,20 +44,20 @@ def run(number: int, **other: object) -> Run:
         rejects=3,
         by_label={"PER": 600, "LOC": 400},
         seconds={"preparation": 2.0, "source": 8.0, "recognition": 40.0, "writing": 10.0, "total": 60.0},
-        kept=1000,
+        current_mentions=1000,
         confidence=0.9,
     )
     return replace(made, **other)  # type: ignore[arg-type]
 
 
-def shown() -> Shown:
+def shown() -> TextSamples:
     """Three sentences; the mentions in them have the confidences 0.3 (LOC), 0.6 (PER), and 0.9 (PER) with 0.95 (LOC)."""
     sentences = (
-        Sentence("one", (Part("In "), Part(f"Paris{SCRIPT}", "LOC", 0.3, judged=True), Part(" it rained.")), ("least",)),
-        Sentence(f"two{QUOTE}", (Part("Smith", "PER", 0.6, judged=True), Part(f" {SCRIPT}.")), ("rarest", "random")),
-        Sentence("three", (Part("Jones", "PER", 0.9, judged=True), Part(" saw "), Part("Rome", "LOC", 0.95)), ("random",)),
+        Sentence("one", (Part("In "), Part(f"Paris{SCRIPT}", "LOC", 0.3, sampled=True), Part(" it rained.")), ("least",)),
+        Sentence(f"two{QUOTE}", (Part("Smith", "PER", 0.6, sampled=True), Part(f" {SCRIPT}.")), ("rarest", "random")),
+        Sentence("three", (Part("Jones", "PER", 0.9, sampled=True), Part(" saw "), Part("Rome", "LOC", 0.95)), ("random",)),
     )
-    return Shown({"PER": ((SCRIPT, 12), ("Smith", 3)), "LOC": (("Paris", 4),)}, sentences, changed=1)
+    return TextSamples({"PER": ((SCRIPT, 12), ("Smith", 3)), "LOC": (("Paris", 4),)}, sentences, changed=1)
 
 
 def figures(**other: object) -> Figures:

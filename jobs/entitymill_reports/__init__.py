@@ -1,6 +1,6 @@
-"""Extension: what a run reports beside its tables. Libraries of its extras load only where they are used.
+"""Extension: the page, drift, metrics and lineage of a run. Libraries of its extras are imported only where they are used.
 
-`observer` follows a run and feeds the rest. `page_figures` are what a page shows; `page_queries` reads them from the
-output's tables, with `page_sentences` (what of it is text). `drift` compares a run with earlier ones, `plots` draws, `page`
-makes the HTML, `after_run` does all this at a run's end. `metrics` is for Prometheus, `lineage` for OpenLineage.
+`observer` follows a run and calls the other modules. `page_figures` defines the content of a page; `page_queries` reads it
+from the output's tables, and `page_sentences` its text. `drift` compares a run with earlier ones, `plots` draws,
+`page` renders the HTML, `after_run` calls these at the end of a run. `metrics` is for Prometheus, `lineage` for OpenLineage.
 """

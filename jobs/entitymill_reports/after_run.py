@@ -1,4 +1,4 @@
-"""What a run does last: it looks for drift, and writes its page. Nothing here undoes a run that has published."""
+"""The end of a run: write its page and look for drift. Errors here never roll back what the run has published."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ log = logging.getLogger(__name__)
 
 
 def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
-    """Write the page of an output, in the place of what is there at once; returns the drift that it shows.
+    """Write the page of an output, atomically replacing an older file, and return the drift that it shows.
 
     Args:
-        to: the file.
-        run_id: of the run that it is about; none: the latest that did anything.
+        to: path of the file.
+        run_id: the run to show; none: the latest run that processed or removed documents.
 
     Raises:
         OutputError: there are no tables.
-        SettingsError: a setting of the page does not fit the tables, or the file cannot be written.
+        SettingsError: a setting of the page does not match the tables, or the file cannot be written.
     """
     from entitymill_reports import page, page_queries  # noqa: PLC0415  # libraries of the extra
 
-    figures = page_queries.read(spark, settings, tables, run_id)
-    drift = drift_module.compare(figures.run, figures.before, settings.report)
+    figures = page_queries.read_figures(spark, settings, tables, run_id)
+    drift = drift_module.compare_runs(figures.run, figures.before, settings.report)
     try:
-        # Characters that UTF-8 cannot say must not cost the page.
+        # A character that UTF-8 cannot encode must not make the page fail.
         whole_files.write(Path(to), page.render(figures, drift).encode("utf8", "replace"))
     except OSError as error:
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
@@ -45,30 +45,27 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
 
 
 def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
-    """Do what the settings want done after a run; returns its drift where that was looked at.
+    """Write the page and look for drift, as the settings ask; return the drift, or None if it was not computed.
 
-    A page that cannot be written is said, in the log and to the person, and is no error: the run has published.
-
-    Args:
-        tables: it wrote.
-        console: where the person is told.
+    A page that cannot be written is reported in the log and on the console, but is not an error: the run has published.
     """
-    chosen, drift = settings.report, None
-    # After a run with nothing to do the page is about the one before, which was judged when it ended.
+    report = settings.report
+    drift: Drift | None = None
+    # After a run with nothing to do, the page shows the run before it, whose drift was checked when it ended.
     run_id = summary.run_id if summary.mode != IDLE else None
-    if chosen.path is not None:
+    if report.path is not None:
         try:
-            drift = write_page(spark, settings, tables, chosen.path, run_id)
-            console.print(f"{'page':11}", chosen.path, highlight=False, soft_wrap=True, markup=False)
+            drift = write_page(spark, settings, tables, report.path, run_id)
+            console.print(f"{'page':11}", report.path, highlight=False, soft_wrap=True, markup=False)
         except Exception as error:
-            log.exception("the page was not written")
-            said = f"The run was published, but not its page: {outcome.classify_error(error)}"
-            console.print(said, highlight=False, soft_wrap=True, markup=False)
+            log.exception("the page of the run could not be written")
+            message = f"The run was published, but not its page: {outcome.classify_error(error)}"
+            console.print(message, highlight=False, soft_wrap=True, markup=False)
     if run_id is None:
         return None
-    if drift is None and chosen.fail_on_drift:
-        from entitymill_reports import page_queries  # noqa: PLC0415  # only here
+    if drift is None and report.fail_on_drift:
+        from entitymill_reports import page_queries  # noqa: PLC0415  # needed only for this setting
 
         run, before = page_queries.read_runs(spark, tables, run_id)
-        drift = drift_module.compare(run, before, chosen)
+        drift = drift_module.compare_runs(run, before, report)
     return drift

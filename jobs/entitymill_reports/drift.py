@@ -1,4 +1,4 @@
-"""How a run differs from the ones before: shares of labels, mentions per 1,000 sentences, mean confidence. No Spark."""
+"""Compare a run with earlier ones: shares of labels, mentions per 1,000 sentences, mean confidence. No Spark."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from entitymill.errors import DriftError
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports.page_figures import Run
 
-BEFORE = 20
-"""Runs that one is held against, at most."""
+MOST_EARLIER_RUNS = 20
+"""Earlier runs with which a run is compared, at most."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of a run, beside the same of the runs before, taken together.
+    """A figure of a run, compared with the same figure of earlier runs taken together.
 
-    what: `share` of a label's mentions (0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean, 0 to 1).
-    label: whose share; none for the others.
-    change: of the rate, as a part of what it was; of the others the difference.
-    bound: largest change that is not marked.
+    measure: `share` of a label's mentions (0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean, 0 to 1).
+    label: the label of a share; none for other measures.
+    change: now minus before; for the rate, divided by before.
+    bound: largest change that is not flagged.
     """
 
-    what: str
+    measure: str
     label: str | None
     before: float
     now: float
@@ -32,104 +32,102 @@ class Change:
     bound: float
 
     @property
-    def marked(self) -> bool:
-        """Whether it is beyond its bound; a rounding error is not."""
+    def flagged(self) -> bool:
+        """Whether the change is larger than its bound, by more than a rounding error."""
         return abs(self.change) > self.bound + 1e-9
 
     @property
     def name(self) -> str:
-        """For people; labels are no text of documents."""
-        return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(self.what, "mean confidence")
+        """The name of the figure for people; it contains no text of documents."""
+        return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(
+            self.measure, "mean confidence"
+        )
 
     def __str__(self) -> str:
-        """For messages."""
-        places = 1 if self.what == "rate" else 3
+        """Return the figure with both values, for messages."""
+        places = 1 if self.measure == "rate" else 3
         return f"{self.name} {self.now:.{places}f} instead of {self.before:.{places}f}"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was compared.
+    """The result of comparing a run with earlier ones.
 
-    run: the run.
-    runs, sentences: before it.
-    changes: of each figure; none where nothing could be compared.
-    why_not: then why.
-    other_model: whether a run before was of another model, precision or setting that decides results.
+    runs, sentences: how many earlier runs it was compared with, and the sentences of these.
+    changes: one for each figure; empty if nothing could be compared.
+    why_not_compared: the reason, if nothing could be compared.
+    other_model: whether an earlier run had another model, precision or setting that decides results.
     """
 
     run: Run | None
     runs: int = 0
     sentences: int = 0
     changes: tuple[Change, ...] = ()
-    why_not: str = ""
+    why_not_compared: str = ""
     other_model: bool = False
 
     @property
-    def those(self) -> str:
-        """The runs before, in words."""
-        return "the run before" if self.runs == 1 else f"the {self.runs} runs before"
+    def earlier_runs(self) -> str:
+        """The earlier runs, in words."""
+        return "the previous run" if self.runs == 1 else f"the {self.runs} previous runs"
 
     @property
-    def marked(self) -> tuple[Change, ...]:
-        """What changed too much."""
-        return tuple(change for change in self.changes if change.marked)
+    def flagged(self) -> tuple[Change, ...]:
+        """The changes that are larger than their bounds."""
+        return tuple(change for change in self.changes if change.flagged)
 
 
-def compare(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> Drift:
-    """Hold a run against those before it that came to their end, the latest of them.
+def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> Drift:
+    """Compare a run with the latest completed runs before it.
 
     Args:
-        run: or none where there is none.
-        before: newest first.
-        bounds: of the changes.
+        before: earlier runs, newest first.
     """
-    done = [other for other in before if other.status == "done" and other.sentences][:BEFORE]
+    done = [other for other in before if other.status == "done" and other.sentences][:MOST_EARLIER_RUNS]
     sentences = sum(other.sentences for other in done)
     least = bounds.drift_sentences
     if run is None or run.status != "done":
-        return Drift(run, why_not="No run has come to its end yet.")
+        return Drift(run, why_not_compared="No run has completed yet.")
     if run.sentences < least:
         why = f"The run tagged {run.sentences:,} sentences; fewer than report.drift_sentences, {least:,}, are not compared."
-        return Drift(run, len(done), sentences, why_not=why)
+        return Drift(run, len(done), sentences, why_not_compared=why)
     if not done:
-        return Drift(run, why_not="No run before it tagged anything.")
+        return Drift(run, why_not_compared="No earlier run tagged any sentence.")
     if sentences < least:
-        why = (
-            f"The runs before tagged {sentences:,} sentences; fewer than report.drift_sentences, {least:,}, say too little."
-        )
-        return Drift(run, len(done), sentences, why_not=why)
+        why = f"Earlier runs tagged {sentences:,} sentences; fewer than report.drift_sentences, {least:,}, are not compared."
+        return Drift(run, len(done), sentences, why_not_compared=why)
     other_model = any(other.fingerprint != run.fingerprint for other in done)
-    return Drift(run, len(done), sentences, tuple(_changes(run, done, bounds)), other_model=other_model)
+    return Drift(run, len(done), sentences, tuple(_compute_changes(run, done, bounds)), other_model=other_model)
 
 
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
-    """Give a run that differs too much its exit code, where the settings want that.
+    """Raise an error if a run differs too much from earlier ones and report.fail_on_drift is set.
 
     Raises:
-        DriftError: it does.
+        DriftError: the run was published, but at least one change is flagged.
     """
-    if drift is not None and bounds.fail_on_drift and drift.marked:
-        marked = ", ".join(str(change) for change in drift.marked)
+    if drift is not None and bounds.fail_on_drift and drift.flagged:
+        flagged = ", ".join(str(change) for change in drift.flagged)
         raise DriftError(
-            f"report.fail_on_drift: the run was published, but differs from {drift.those}: {marked}. Look at its "
-            "page; if all is well, raise the bound in report.drift_*. The next run counts this one among those before it."
+            f"report.fail_on_drift: the run was published, but differs from {drift.earlier_runs}: {flagged}. Look at its "
+            "page; if the results are right, raise the bound in report.drift_*. Later runs are compared with this one, too."
         )
 
 
-def _changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
-    mentions, counted = run.mentions, sum(other.mentions for other in before)
-    found = []
+def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
+    mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
+    changes = []
     for label in sorted({label for other in (run, *before) for label in other.by_label}):
-        was = sum(other.by_label.get(label, 0) for other in before) / counted if counted else 0.0
+        was = sum(other.by_label.get(label, 0) for other in before) / earlier_mentions if earlier_mentions else 0.0
         now = run.by_label.get(label, 0) / mentions if mentions else 0.0
-        found.append(Change("share", label, was, now, now - was, bounds.drift_share))
-    was = 1000 * counted / sum(other.sentences for other in before)
+        changes.append(Change("share", label, was, now, now - was, bounds.drift_share))
+    was = 1000 * earlier_mentions / sum(other.sentences for other in before)
     now = 1000 * mentions / run.sentences
-    part = (now - was) / was if was else (math.inf if now else 0.0)
-    found.append(Change("rate", None, was, now, part, bounds.drift_rate))
-    kept = sum(other.kept for other in before)
-    if run.confidence is not None and kept:
-        was = sum(other.kept * (other.confidence or 0.0) for other in before) / kept
-        found.append(Change("confidence", None, was, run.confidence, run.confidence - was, bounds.drift_confidence))
-    return found
+    first_mentions = math.inf if now else 0.0
+    relative = (now - was) / was if was else first_mentions
+    changes.append(Change("rate", None, was, now, relative, bounds.drift_rate))
+    weight = sum(other.current_mentions for other in before)
+    if run.confidence is not None and weight:
+        was = sum(other.current_mentions * (other.confidence or 0.0) for other in before) / weight
+        changes.append(Change("confidence", None, was, run.confidence, run.confidence - was, bounds.drift_confidence))
+    return changes

@@ -1,4 +1,4 @@
-"""A run as OpenLineage tells it: which table was read, which tables were written, and how it ended.
+"""OpenLineage events of a run: which table it read, which tables it wrote, and how it ended.
 
 https://openlineage.io/docs/spec/object-model; names of datasets: https://openlineage.io/docs/spec/naming
 """
@@ -28,43 +28,43 @@ log = logging.getLogger(__name__)
 PRODUCER = "entitymill"
 JOB = "entitymill.extract"
 SECONDS = 5
-"""What a receiver may take to answer; a run tells it twice."""
+"""Time limit for a receiver's answer; a run sends two events."""
 
 
 class Lineage:
-    """The events of one run: START, and one of COMPLETE, FAIL and ABORT."""
+    """Sends the events of one run: START, and then COMPLETE, FAIL or ABORT."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing is sent yet."""
+        """Store the settings; the constructor sends nothing."""
         self._settings = settings
         self._summary: Summary | None = None
 
     def begin(self, summary: Summary) -> None:
-        """The run has its id."""
+        """Send START."""
         self._summary = summary
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """The run has ended: COMPLETE, FAIL or ABORT, and in one sentence why."""
+        """Send COMPLETE, FAIL or ABORT, with the error as one sentence, if START was sent."""
         if self._summary is not None:
             self._send(self._summary, state, error)
 
     def _send(self, summary: Summary, state: str, error: str | None = None) -> None:
-        """Tell the receiver; that it does not listen is said, and costs the run nothing."""
+        """Send an event. A failure is reported in the log and on stderr, and does not fail the run."""
         from openlineage.client import OpenLineageClient  # noqa: PLC0415  # of the extra
         from openlineage.client.transport.http import HttpConfig, HttpTransport  # noqa: PLC0415
 
         address = str(self._settings.lineage.url)
         try:
             config = HttpConfig(url=address, timeout=SECONDS, retry={"total": 0})
-            OpenLineageClient(transport=HttpTransport(config)).emit(self._event(summary, state, error))
+            OpenLineageClient(transport=HttpTransport(config)).emit(self._build_event(summary, state, error))
         except Exception as fault:
-            log.exception("lineage was not told")
+            log.exception("the lineage event could not be sent")
             where, why = secret_masking.mask_address(address), type(fault).__name__
-            said = f"lineage.url: {where} was not told of the run's {state}: {why}."
-            open_console(stderr=True).print(said, highlight=False, soft_wrap=True, markup=False)
+            message = f"lineage.url: the event {state} of the run could not be sent to {where}: {why}."
+            open_console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
 
-    def _event(self, summary: Summary, state: str, error: str | None) -> Any:
+    def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
         from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ class Lineage:
         if error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="python")
         output = secret_masking.mask_address(self._settings.output.path or self._settings.output.schema_ or "")
-        # OpenLineage wants a UUID: of this output's run, always the same.
+        # OpenLineage requires a UUID; this one depends only on the output and the run.
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{output} {summary.run_id}")
         source = self._settings.source
         return events.RunEvent(
@@ -82,12 +82,12 @@ class Lineage:
             eventTime=datetime.now(timezone.utc).isoformat(),
             run=events.Run(runId=str(run_id), facets=facets),
             job=events.Job(namespace=self._settings.lineage.namespace, name=f"{JOB} {output}"),
-            inputs=[events.InputDataset(*self._dataset(source.path, by_name=source.format == "table"))],
-            outputs=self._outputs(summary) if state == "COMPLETE" else [],
+            inputs=[events.InputDataset(*self._name_dataset(source.path, by_name=source.format == "table"))],
+            outputs=self._build_outputs(summary) if state == "COMPLETE" else [],
             producer=f"{PRODUCER}/{__version__}",
         )
 
-    def _outputs(self, summary: Summary) -> list[Any]:
+    def _build_outputs(self, summary: Summary) -> list[Any]:
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
         from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset  # noqa: PLC0415
 
@@ -108,15 +108,15 @@ class Lineage:
             statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=rows)
             outputs.append(
                 events.OutputDataset(
-                    *self._dataset(address, by_name=place.path is None),
+                    *self._name_dataset(address, by_name=place.path is None),
                     outputFacets={"outputStatistics": statistics},
                     facets={"schema": schema_dataset.SchemaDatasetFacet(fields=fields(schema))},
                 )
             )
         return outputs
 
-    def _dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
-        """Namespace and name: of a path its storage and the way in it."""
+    def _name_dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
+        """Return namespace and name of a dataset; for a path these are its storage and the path within it."""
         if by_name:
             return self._settings.lineage.namespace, address
         place = overlapping_paths.resolve_places(secret_masking.mask_address(address))[0]
@@ -124,23 +124,23 @@ class Lineage:
 
 
 @contextmanager
-def told(settings: Settings, *, wanted: bool) -> Iterator[Lineage | None]:
-    """Tell a receiver of what goes on inside, however it ends; nothing where no setting asks for it.
+def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
+    """Send lineage events for the run inside the `with` block; the value is None if lineage.url is not set.
 
     Args:
-        wanted: whether it is a run at all.
+        enabled: false for dry runs, which send nothing.
 
     Raises:
-        SettingsError: it is asked for, and the library is missing; nothing was done yet.
+        SettingsError: lineage.url is set, but the library is missing; the run has not begun.
     """
-    if settings.lineage.url is None or not wanted:
+    if settings.lineage.url is None or not enabled:
         yield None
         return
     requirements.require_extra("lineage.url", "lineage")
     lineage = Lineage(settings)
     try:
         yield lineage
-    except DriftError:  # seen after everything was published
+    except DriftError:  # raised only after everything was published
         lineage.end("COMPLETE")
         raise
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""A run's figures for Prometheus: a file for node_exporter's textfile collector, or a push to a Pushgateway."""
+"""Metrics of a run for Prometheus: a file for node_exporter's textfile collector, or a push to a Pushgateway."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 JOB = "entitymill"
 PUSH_SECONDS = 5
-"""What a push may take: it is the last thing that a run does."""
+"""Time limit for a push, which is the last step of a run."""
 MOST_LABELS = 100
 _WORKERS = ("encoding", "inference", "segmentation")
-"""Stages whose seconds are summed over all cores."""
+"""Parts of recognition, whose seconds are summed over all cores."""
 _OVER_ALL = "over all runs of the output"
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Over all runs of an output. mentions: by label; last_success: seconds since 1970."""
+    """Sums over all runs of an output. runs: by status; mentions: by label; last_success: seconds since 1970."""
 
     runs: Mapping[str, int]
     documents: int
@@ -48,16 +48,14 @@ class Totals:
 
 
 @dataclass
-class Known:
-    """What is known of a run when it ends, however it ends: all but the first two may be missing.
+class RunOutcome:
+    """What is known about a run when it ends; after a failure, most of it may be missing.
 
-    output: where its tables are, without secrets.
-    started: when.
+    output: path or schema of its tables, without secrets.
     exit_code: 0, or that of its error.
-    summary: of a run that published.
-    drift: where that was looked at.
-    tables: from which the totals come.
-    totals: over all runs.
+    summary: only if the run published.
+    drift: only if the run was compared with earlier ones.
+    tables: the tables from which the totals are read.
     """
 
     output: str
@@ -71,57 +69,57 @@ class Known:
 
 
 @contextmanager
-def kept(settings: Settings, *, wanted: bool = True) -> Iterator[Known]:
-    """Write the figures of what goes on inside, however it ends; where no setting asks for them, do nothing.
+def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunOutcome]:
+    """Write the metrics of the run inside the `with` block, even if it fails; without such a setting, write nothing.
 
-    Figures that cannot be written are said, in the log and on stderr, and are no error.
+    Metrics that cannot be written are reported in the log and on stderr, and are not an error.
 
     Args:
-        wanted: whether it is a run at all.
+        enabled: false for dry runs, which write no metrics.
 
     Raises:
-        SettingsError: they are asked for, and the library is missing; nothing was done yet.
+        SettingsError: a setting asks for metrics, but the library is missing; the run has not begun.
     """
     place = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
-    known = Known(place, datetime.now(timezone.utc))
-    wanted = wanted and bool(settings.metrics.textfile or settings.metrics.pushgateway)
-    if wanted:
+    known = RunOutcome(place, datetime.now(timezone.utc))
+    enabled = enabled and bool(settings.metrics.textfile or settings.metrics.pushgateway)
+    if enabled:
         requirements.require_extra("metrics", "metrics")
     try:
         yield known
     except BaseException as error:
         known.exit_code = outcome.describe_error(error)[1]
-        if wanted:
+        if enabled:
             # An interrupted run has no time to ask Spark.
-            _write(settings, known, totals=isinstance(error, Exception))
+            _write_metrics(settings, known, totals=isinstance(error, Exception))
         raise
-    if wanted:
-        _write(settings, known, totals=True)
+    if enabled:
+        _write_metrics(settings, known, totals=True)
 
 
-def _write(settings: Settings, known: Known, *, totals: bool) -> None:
+def _write_metrics(settings: Settings, known: RunOutcome, *, totals: bool) -> None:
     known.ended = datetime.now(timezone.utc)
     try:
         if totals and known.tables is not None:
             known.totals = read_totals(known.tables)
     except Exception:
         log.exception("the totals of the runs could not be read for the metrics")
-    registry = collect(known)
+    registry = build_metrics(known)
     for setting, write in (("textfile", write_textfile), ("pushgateway", push)):
         place = getattr(settings.metrics, setting)
         try:
             if place:
                 write(registry, place, known)
         except Exception as error:
-            log.exception("metrics were not written")
+            log.exception("metrics could not be written")
             where, why = secret_masking.mask_address(place), type(error).__name__
-            said = f"metrics.{setting}: the figures could not be written to {where}: {why}."
-            open_console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
+            message = f"metrics.{setting}: the metrics could not be written to {where}: {why}."
+            open_console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
 
 def read_totals(tables: Tables) -> Totals | None:
-    """Sums over the table `runs`, in two queries; none where there is no such table."""
-    from pyspark.sql import functions as F  # noqa: PLC0415  # Spark, which --help needs not
+    """Return sums over the table `runs`, by two queries; None if there is no such table."""
+    from pyspark.sql import functions as F  # noqa: PLC0415  # Spark, which --help does not need
 
     from entitymill.tables.runs import exclude_maintenance  # noqa: PLC0415
 
@@ -148,68 +146,70 @@ def read_totals(tables: Tables) -> Totals | None:
     )
 
 
-def collect(known: Known) -> _Figures:
-    """The figures of a run, as far as they are known; counters are sums over all runs of the output."""
-    figures = _Figures(known.output)
+def build_metrics(known: RunOutcome) -> _Metrics:
+    """Return the metrics of a run, as far as they are known; counters are sums over all runs of the output."""
+    metrics = _Metrics(known.output)
     published = known.summary is not None
-    figures.gauge("run_success", "Whether the last run published all it had to do: 1, or 0", float(published))
-    figures.gauge("run_exit_code", "Exit code of the last run", known.exit_code)
-    figures.gauge("run_start_timestamp_seconds", "Start of the last run", known.started.timestamp())
-    figures.gauge("run_end_timestamp_seconds", "End of the last run", known.ended.timestamp())
+    metrics.gauge("run_success", "1 if the last run published everything, else 0", float(published))
+    metrics.gauge("run_exit_code", "Exit code of the last run", known.exit_code)
+    metrics.gauge("run_start_timestamp_seconds", "Start of the last run", known.started.timestamp())
+    metrics.gauge("run_end_timestamp_seconds", "End of the last run", known.ended.timestamp())
     seconds = (known.ended - known.started).total_seconds()
-    figures.gauge("run_duration_seconds", "Seconds by the clock of the last run, its page included", seconds)
-    figures.add("Gauge", "build_info", "Version of the program, always 1", {__version__: 1}, "version")
+    metrics.gauge("run_duration_seconds", "Wall-clock seconds of the last run, its page included", seconds)
+    metrics.add("Gauge", "build_info", "Version of the program, always 1", {__version__: 1}, "version")
     if known.summary is not None:
-        _of_summary(figures, known.summary)
+        _add_summary(metrics, known.summary)
     if known.drift is not None:
-        marked = len(known.drift.marked)
-        figures.gauge("run_drift_marked", "Figures of the last run that differ by more than report.drift_* allow", marked)
+        flagged = len(known.drift.flagged)
+        metrics.gauge("run_drift_marked", "Figures of the last run that differ by more than report.drift_* allow", flagged)
     if known.totals is not None:
-        _of_totals(figures, known.totals)
-    return figures
+        _add_totals(metrics, known.totals)
+    return metrics
 
 
-def _of_summary(figures: _Figures, summary: Summary) -> None:
+def _add_summary(metrics: _Metrics, summary: Summary) -> None:
     for name in ("documents", "removed", "units", "sentences", "tokens"):
-        figures.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
-    figures.gauge("run_sentences_per_second", "Over the whole last run", summary.sentences_per_second)
-    figures.add("Gauge", "run_mentions", "Mentions that the last run found", summary.by_label, "label")
-    figures.add("Gauge", "run_rejects", "Rows that the last run refused", summary.rejects, "code")
+        metrics.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
+    metrics.gauge(
+        "run_sentences_per_second", "Sentences per second of the last run, set-up included", summary.sentences_per_second
+    )
+    metrics.add("Gauge", "run_mentions", "Mentions that the last run found", summary.by_label, "label")
+    metrics.add("Gauge", "run_rejects", "Rows that the last run rejected", summary.rejects, "code")
     clock = {stage: spent for stage, spent in summary.seconds.items() if stage not in (*_WORKERS, "total")}
-    figures.add("Gauge", "run_stage_seconds", "Seconds by the clock of the last run", clock, "stage")
+    metrics.add("Gauge", "run_stage_seconds", "Wall-clock seconds of the last run by stage", clock, "stage")
     workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _WORKERS}
-    figures.add(
+    metrics.add(
         "Gauge", "run_worker_seconds", "Parts of recognition in the last run, summed over all cores", workers, "stage"
     )
 
 
-def _of_totals(figures: _Figures, totals: Totals) -> None:
+def _add_totals(metrics: _Metrics, totals: Totals) -> None:
     counted = {"documents": ("Documents processed", totals.documents), "sentences": ("Sentences tagged", totals.sentences)}
-    for name, (help_, value) in {**counted, "rejects": ("Rows refused", totals.rejects)}.items():
-        figures.add("Counter", name, f"{help_}, {_OVER_ALL}", {"": value})
-    figures.add("Counter", "runs", f"Runs that ended, {_OVER_ALL}", totals.runs, "status")
-    figures.add("Counter", "mentions", f"Mentions found, {_OVER_ALL}", totals.mentions, "label")
+    for name, (help_, value) in {**counted, "rejects": ("Rows rejected", totals.rejects)}.items():
+        metrics.add("Counter", name, f"{help_}, {_OVER_ALL}", {"": value})
+    metrics.add("Counter", "runs", f"Runs that ended, {_OVER_ALL}", totals.runs, "status")
+    metrics.add("Counter", "mentions", f"Mentions found, {_OVER_ALL}", totals.mentions, "label")
     if totals.last_success is not None:
-        figures.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)
+        metrics.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)
 
 
-class _Figures:
+class _Metrics:
     """Metrics of one output, each with the label `output` and at most one more; a collector of prometheus_client's."""
 
     def __init__(self, output: str) -> None:
-        """None yet."""
+        """Begin without metrics."""
         self._output = output
         self._families: list[Metric] = []
 
     def collect(self) -> list[Metric]:
-        """All of them."""
+        """Return all metrics; prometheus_client calls this."""
         return self._families
 
     def gauge(self, name: str, help_: str, value: float) -> None:
         self.add("Gauge", name, help_, {"": value})
 
     def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
-        """A family with a value for each of a label's, or one without; a Counter's name is without the `_total` it gets."""
+        """Add a metric: a value for each value of `label`, or one value without. Counters get the suffix `_total`."""
         from prometheus_client import core  # noqa: PLC0415  # of the extra
 
         labels = ["output", label] if label else ["output"]
@@ -219,15 +219,15 @@ class _Figures:
         self._families.append(family)
 
 
-def write_textfile(registry: Any, path: str, _: Known) -> None:
-    """Write the file under another name, and rename it: a collector never sees half of it."""
+def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
+    """Write the file under another name, and rename it, so that a collector never reads half of it."""
     from prometheus_client import generate_latest  # noqa: PLC0415  # of the extra
 
     whole_files.write(Path(path), generate_latest(registry))
 
 
-def push(registry: Any, address: str, known: Known) -> None:
-    """Send the figures, grouped by output. After a failed run what it cannot know stays as the one before left it."""
+def push(registry: Any, address: str, known: RunOutcome) -> None:
+    """Send the metrics, grouped by output. After a failed run, metrics that it does not have keep their old values."""
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # of the extra
 
     parts = urlsplit(address)

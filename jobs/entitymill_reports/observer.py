@@ -1,4 +1,4 @@
-"""All that a run reports: what it is told when a run begins and ends, it turns into page, drift, metrics and lineage."""
+"""Follow a run: write its page, metrics and lineage, and check it for drift."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from entitymill_reports import after_run, drift, lineage, metrics
 
 
 class Observer:
-    """Follows one run."""
+    """The observer of one run; `observe` creates it."""
 
-    def __init__(self, settings: Settings, figures: metrics.Known, events: lineage.Lineage | None) -> None:
-        """Take what the run's metrics are collected in, and where lineage events go; None for nowhere."""
+    def __init__(self, settings: Settings, outcome: metrics.RunOutcome, events: lineage.Lineage | None) -> None:
+        """Store where the run's outcome is collected, and what sends its lineage events; None sends nothing."""
         self._settings = settings
-        self._figures = figures
+        self._outcome = outcome
         self._events = events
 
     def open_tables(self, tables: Tables) -> None:
-        """Take note of the tables that the run writes."""
-        self._figures.tables = tables
+        """Store the tables that the run writes."""
+        self._outcome.tables = tables
 
     def begin(self, summary: Summary) -> None:
-        """Take note that the run has begun."""
+        """Send the lineage event for the start of the run."""
         if self._events is not None:
             self._events.begin(summary)
 
@@ -37,21 +37,25 @@ class Observer:
         """Write the page of a run that has published, and compare the run with earlier ones.
 
         Raises:
-            DriftError: it differs too much from them.
+            DriftError: the run differs too much from them.
         """
-        self._figures.summary = summary
-        self._figures.drift = after_run.finish(spark, self._settings, tables, summary, console)
-        drift.check_drift(self._figures.drift, self._settings.report)
+        self._outcome.summary = summary
+        self._outcome.drift = after_run.finish(spark, self._settings, tables, summary, console)
+        drift.check_drift(self._outcome.drift, self._settings.report)
 
 
 @contextmanager
 def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
-    """Follow the run that happens inside; write metrics and lineage when it ends, however it ends.
+    """Follow the run inside the `with` block; write metrics and lineage when it ends, even if it fails.
 
     Raises:
-        SettingsError: a library is missing; nothing has been done yet.
+        SettingsError: a library is missing; the run has not begun.
     """
     if settings.report.path is not None:
         requirements.require_extra("report.path", "report")
-    with metrics.kept(settings, wanted=not dry_run) as figures, lineage.told(settings, wanted=not dry_run) as events:
-        yield Observer(settings, figures, events)
+    enabled = not dry_run
+    with (
+        metrics.record_metrics(settings, enabled=enabled) as outcome,
+        lineage.emit_lineage(settings, enabled=enabled) as events,
+    ):
+        yield Observer(settings, outcome, events)

@@ -15,8 +15,8 @@ if (form) {
         const confidence = Number(mark.dataset.confidence);
         const wanted = labels.has(mark.dataset.label) && from <= confidence && confidence <= to;
         mark.classList.toggle("off", !wanted);
-        // Of a sample the mention that is to be judged counts, not its neighbours.
-        some ||= wanted && (!sample || mark.classList.contains("judged"));
+        // In a sample only the sampled mention counts, not others in its sentence.
+        some ||= wanted && (!sample || mark.classList.contains("sampled"));
       }
       sentence.hidden = !some || Boolean(sample && !sentence.dataset.samples.split(" ").includes(sample));
       shown += !sentence.hidden;

@@ -1,4 +1,4 @@
-"""Figures -> one HTML file that needs nothing else and asks no network. No Spark."""
+"""Render the page: one HTML file that loads nothing else and needs no network. No Spark."""
 
 from __future__ import annotations
 
@@ -17,26 +17,21 @@ from entitymill_reports.page_figures import SENTENCE_BIN, SENTENCE_BINS, STAGES,
 
 SHOWN_RUNS = 20
 MOST_BARS = 200
-"""Where there are more between the first day and the last, those without a mention are left out."""
+"""If there are more steps between the first day and the last, those without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 MODES = {
-    "first": "everything, for the first time",
-    "full": "everything anew (--full)",
-    "compare": "what differs, by comparing hashes",
-    "feed": "what differs, by the change feed",
-    "arrivals": "what was appended",
+    "first": "all documents, in the first run",
+    "full": "all documents (--full)",
+    "compare": "changed documents, by comparing hashes",
+    "feed": "changed documents, by the change feed",
+    "arrivals": "appended files",
     "none": "nothing to do",
-    "": "not known",
+    "": "unknown",
 }
 
 
 def render(figures: Figures, drift: Drift) -> str:
-    """The page.
-
-    Args:
-        figures: of an output.
-        drift: of the run that they are about.
-    """
+    """Return the HTML of the page; `drift` is that of the run that the figures are about."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_number, seconds=_seconds, time=_time)
     script, style = _resource("page.js"), _resource("page.css")
@@ -51,7 +46,7 @@ def render(figures: Figures, drift: Drift) -> str:
         modes=MODES,
         samples=SAMPLES,
         stages=STAGES,
-        plots={name: Markup(drawn) for name, drawn in _plots(figures).items()},  # noqa: S704  # matplotlib escapes
+        plots={name: Markup(drawn) for name, drawn in _draw_plots(figures).items()},  # noqa: S704  # matplotlib escapes
         colours=colours,
         script=Markup(script),  # noqa: S704  # our own
         script_hash=digest,
@@ -61,15 +56,15 @@ def render(figures: Figures, drift: Drift) -> str:
     )
 
 
-def _plots(figures: Figures) -> dict[str, str]:
-    """Name -> SVG, of those that have anything to show."""
+def _draw_plots(figures: Figures) -> dict[str, str]:
+    """Return name -> SVG for each plot that has data."""
     names = [label.name for label in figures.labels]
     found = {}
     if figures.labels:
         rows = [(label.name, label.mentions, number) for number, label in enumerate(figures.labels)]
-        found["labels"] = plots.bars(rows, "Mentions by label")
+        found["labels"] = plots.draw_bars(rows, "Mentions by label")
         bins = len(figures.labels[0].bins)
-        found["confidence"] = plots.stacked(
+        found["confidence"] = plots.draw_stacked_bars(
             [f"{number / bins:.2g}" for number in range(bins)],
             {label.name: label.bins for label in figures.labels},
             "Mentions by confidence",
@@ -78,12 +73,12 @@ def _plots(figures: Figures) -> dict[str, str]:
     days = figures.days
     if days is not None and days.counts:
         form = {"day": "%-d %b", "week": "%-d %b", "month": "%b %Y", "year": "%Y"}[days.step]
-        every = _every(days)
+        every = _list_steps(days)
         series = {name: [days.counts.get(day, {}).get(name, 0) for day in every] for name in names}
-        found["days"] = plots.stacked([day.strftime(form) for day in every], series, f"Mentions by {days.step}")
+        found["days"] = plots.draw_stacked_bars([day.strftime(form) for day in every], series, f"Mentions by {days.step}")
     if any(figures.lengths.bins):
         labels = [str(at * SENTENCE_BIN) for at in range(SENTENCE_BINS)]
-        found["sentences"] = plots.stacked(
+        found["sentences"] = plots.draw_stacked_bars(
             labels, {"sentences": figures.lengths.bins}, "Sentences by length", about="characters, from"
         )
     sizes = figures.documents.by_tokens
@@ -91,17 +86,17 @@ def _plots(figures: Figures) -> dict[str, str]:
         places = range(min(sizes), max(sizes) + 1)
         series = {"documents": [sizes.get(place, 0) for place in places]}
         labels = ["none" if place < 0 else f"{2**place:,}" for place in places]
-        found["documents"] = plots.stacked(labels, series, "Documents by length", about="tokens, from")
-    return found | _plots_of_runs(figures)
+        found["documents"] = plots.draw_stacked_bars(labels, series, "Documents by length", about="tokens, from")
+    return found | _draw_runs(figures)
 
 
-def _every(days: Days) -> list[date]:
-    """Each step from the first to the last, also those without a mention."""
+def _list_steps(days: Days) -> list[date]:
+    """Return the first day of each step from the first to the last, also of steps without a mention."""
     at, last, found = min(days.counts), max(days.counts), []
     months = {"month": 1, "year": 12}.get(days.step)
-    while at < last:  # not on from the last, which may be the calendar's
+    while at < last:  # never a step beyond the last, which may be the calendar's last day
         found.append(at)
-        if len(found) > MOST_BARS:  # a date that stands for "never"
+        if len(found) > MOST_BARS:  # some date means "never", such as 9999-12-31
             return sorted(days.counts)
         if months is None:
             at += timedelta(days=7 if days.step == "week" else 1)
@@ -111,25 +106,25 @@ def _every(days: Days) -> list[date]:
     return [*found, last]
 
 
-def _plots_of_runs(figures: Figures) -> dict[str, str]:
+def _draw_runs(figures: Figures) -> dict[str, str]:
     runs = [run for run in figures.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
     found = {}
     if runs:
         days = [f"{run.started:%-d %b}" for run in runs]
         at = days if len(set(days)) == len(days) else [f"{run.started:%-d %b %H:%M}" for run in runs]
         stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in STAGES}
-        found["seconds"] = plots.stacked(at, stages, "Seconds by stage and run", about="run of", seconds=True)
+        found["seconds"] = plots.draw_stacked_bars(at, stages, "Seconds by stage and run", about="run of", seconds=True)
         speeds: dict[str, list[float | None]] = {
-            "whole run": [run.speed for run in runs],
-            "recognition": [_recognition(run) for run in runs],
+            "complete run": [run.speed for run in runs],
+            "recognition": [_recognition_speed(run) for run in runs],
         }
-        found["speed"] = plots.lines(at, speeds, "Sentences a second by run", about="run of")
+        found["speed"] = plots.draw_lines(at, speeds, "Sentences per second by run", about="run of")
         rates = {label.name: _rates(runs, label.name) for label in figures.labels}
-        found["rates"] = plots.lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")
+        found["rates"] = plots.draw_lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")
     if len(figures.units) > 1:
         units = [str(unit.number) for unit in figures.units]
         values = {"documents": [unit.speed for unit in figures.units]}
-        found["units"] = plots.stacked(units, values, "Documents a second by unit", about="unit")
+        found["units"] = plots.draw_stacked_bars(units, values, "Documents per second by unit", about="unit")
     return found
 
 
@@ -137,13 +132,13 @@ def _rates(runs: list[Run], label: str) -> list[float]:
     return [1000 * run.by_label.get(label, 0) / run.sentences for run in runs]
 
 
-def _recognition(run: Run) -> float | None:
+def _recognition_speed(run: Run) -> float | None:
     seconds = run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 
 
 def _failed_since(figures: Figures) -> Run | None:
-    """The newest run, where it failed after the one that the page is about."""
+    """Return the newest run if it failed after the one that the page shows."""
     newest = figures.runs[0] if figures.runs else None
     return newest if newest is not None and newest != figures.run and newest.status in ("failed", "died") else None
 

@@ -1,4 +1,4 @@
-"""What a page shows, as plain values: nothing here grows with the tables. No Spark."""
+"""The content of a page, as plain values whose size does not grow with the tables. No Spark."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import date, datetime
 from typing import Any
 
 STAGES = ("preparation", "source", "recognition", "writing")
-"""Of a run, by the clock, in order."""
+"""Stages of a run in order, measured in wall-clock time."""
 CONFIDENCE_BINS = 20
-"""Of equal width, from 0 to 1."""
+"""Bins of equal width, from 0 to 1."""
 SENTENCE_BIN = 20
-"""Characters."""
+"""Width of a bin in characters."""
 SENTENCE_BINS = 21
-"""The last one holds all that is longer."""
+"""Number of bins; the last one also counts all longer sentences."""
 _NAMES = ("mode", "model", "fingerprint", "source", "source_version")
 _NUMBERS = ("documents", "removed", "units", "sentences", "rejects")
 
@@ -24,10 +24,10 @@ class Run:
     """A row of `runs`.
 
     started: in UTC.
-    by_label: label -> mentions it found.
-    seconds: stage -> seconds; those of STAGES and `total` are by the clock.
-    kept: its mentions that still are in `entities`.
-    confidence: mean of these; none where there are none.
+    by_label: label -> mentions that the run found.
+    seconds: stage -> seconds; wall-clock time for STAGES and `total`, summed over cores for others.
+    current_mentions: its mentions that are still in `entities`.
+    confidence: mean confidence of these; none if there are none.
     """
 
     run_id: str
@@ -45,34 +45,34 @@ class Run:
     rejects: int = 0
     by_label: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    kept: int = 0
+    current_mentions: int = 0
     confidence: float | None = None
 
     @property
     def mentions(self) -> int:
-        """Found by it."""
+        """Number of mentions that the run found."""
         return sum(self.by_label.values())
 
     @property
     def total(self) -> float:
-        """Seconds by the clock."""
+        """Wall-clock seconds."""
         return self.seconds.get("total", 0.0)
 
     @property
     def speed(self) -> float:
-        """Sentences a second of the whole run."""
+        """Sentences per second of the complete run."""
         return self.sentences / self.total if self.total else 0.0
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], kept: int = 0, confidence: float | None = None) -> Run:
-        """From a row of `runs` of any version, its times in UTC."""
+    def from_row(cls, row: Mapping[str, Any], current_mentions: int = 0, confidence: float | None = None) -> Run:
+        """Build a run from a row of `runs` that any version wrote; its times must be in UTC."""
         names: dict[str, Any] = {name: row.get(name) or "" for name in _NAMES}
         numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
         return cls(
             run_id=row["run_id"],
             started=row["started_at"],
             status=row["status"],
-            kept=kept,
+            current_mentions=current_mentions,
             confidence=confidence,
             **names,
             **numbers,
@@ -85,7 +85,7 @@ class Run:
 class Documents:
     """Sums over the table `documents`.
 
-    by_tokens: n -> documents of 2^n to 2^(n+1) - 1 tokens; those without a token are at -1.
+    by_tokens: n -> documents of 2^n to 2^(n+1) - 1 tokens; -1 -> documents without a token.
     """
 
     documents: int = 0
@@ -98,7 +98,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Label:
-    """The mentions of a label: how many, their mean confidence, and how many in each of CONFIDENCE_BINS."""
+    """Mentions of a label; confidence: their mean; bins: how many are in each of CONFIDENCE_BINS."""
 
     name: str
     mentions: int
@@ -108,7 +108,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Days:
-    """Mentions by time. step: day, week, month or year; counts: the step's first day -> label -> mentions."""
+    """Mentions by time. step: day, week, month or year; counts: first day -> label -> mentions; without: undated."""
 
     column: str
     step: str
@@ -118,7 +118,7 @@ class Days:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Characters of sentences that hold a mention: how many in each of SENTENCE_BINS; of one document in so many."""
+    """Lengths of sentences with a mention, counted in SENTENCE_BINS; one_in: one document in this many was counted."""
 
     bins: tuple[int, ...]
     one_in: int = 1
@@ -126,7 +126,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Reject:
-    """Rows that are refused for one reason, a few of their ids, and one of their details, which never hold text."""
+    """Rows rejected for one reason; examples: some of their ids; detail: one of their details, never text of documents."""
 
     stage: str
     code: str
@@ -137,7 +137,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """A unit of a run, by its commit: its number from 1, seconds since the one before, documents."""
+    """A unit of a run; number: from 1; seconds: from the previous unit's commit to its own."""
 
     number: int
     seconds: float
@@ -145,23 +145,23 @@ class UnitSpeed:
 
     @property
     def speed(self) -> float:
-        """Documents a second."""
+        """Documents per second."""
         return self.documents / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a sentence: plain text, or a mention where it has a label; judged: whether a sample is about it."""
+    """A piece of a sentence: a mention if it has a label, else plain text; sampled: whether it is in a sample."""
 
     text: str
     label: str = ""
     confidence: float = 0.0
-    judged: bool = False
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence in parts, and the samples it is in: `least`, `rarest`, `random`."""
+    """A sentence in parts; samples: those that it is in, of `least`, `rarest` and `random`."""
 
     doc_id: str
     parts: tuple[Part, ...]
@@ -169,12 +169,12 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What is text.
+class TextSamples:
+    """The content of a page that is text of documents.
 
-    top: label -> the most frequent entities, and how many mentions each has.
-    changed: sentences left out, since the source holds another text now.
-    problem: why there are no sentences.
+    top: label -> the most frequent entities, and the number of mentions of each.
+    changed: number of sentences left out because the source now has another text.
+    problem: why there are no sentences; else empty.
     """
 
     top: Mapping[str, tuple[tuple[str, int], ...]]
@@ -185,11 +185,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Figures:
-    """All that a page shows.
+    """The complete content of a page.
 
-    run: the one that it is about.
-    runs: newest first, that one among them.
-    shown: only where text is allowed.
+    run: the run that the page shows.
+    runs: all runs, newest first.
+    shown: only if report.show_text allows text.
     """
 
     output: str
@@ -202,14 +202,14 @@ class Figures:
     rejects: tuple[Reject, ...]
     units: tuple[UnitSpeed, ...]
     settings: str
-    shown: Shown | None = None
+    shown: TextSamples | None = None
 
     @property
     def mentions(self) -> int:
-        """In the table."""
+        """Number of mentions in the table."""
         return sum(label.mentions for label in self.labels)
 
     @property
     def before(self) -> tuple[Run, ...]:
-        """The runs before the one that the page is about, newest first."""
+        """The runs before the one that the page shows, newest first."""
         return () if self.run is None else tuple(run for run in self.runs if run.started < self.run.started)

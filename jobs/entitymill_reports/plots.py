@@ -1,4 +1,4 @@
-"""Figures -> SVG, drawn once: colours are the page's own variables, so that one drawing serves light and dark. No Spark."""
+"""Draw plots as SVG. Colours are the page's CSS variables, so that one drawing serves light and dark mode. No Spark."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH, HEIGHT = 352, 190
-"""CSS pixels: the width of a card on a small screen and on a large one, so that letters have the same size on both."""
+"""CSS pixels. A card is this wide on small and on large screens, so letters have the same size on both."""
 SERIES = 8
-"""Colours there are; a model with more labels has the last for the rest."""
+"""Number of colours; all further labels share the last one."""
 _PER_INCH = 72
-# Colours that nothing else has, in whose place the page's variables come.
+# Colours that occur nowhere else; the page's variables replace them.
 _INK, _MUTED, _LINE, _BAD = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -57,17 +57,17 @@ _IDS = re.compile(
 
 
 def colour(number: int) -> str:
-    """Of a series, by its number; for drawing."""
+    """Return the placeholder colour of a series, by its number from 0."""
     return f"#0102{min(number, SERIES - 1):02x}"
 
 
-def bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
-    """Horizontal bars: name, value, number of its colour."""
+def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
+    """Return horizontal bars as SVG; a row is a name, a value and the number of a colour."""
 
     def draw(axes: Axes) -> None:
         places = range(len(rows))[::-1]
         axes.barh(list(places), [value for _, value, _ in rows], color=[colour(number) for *_, number in rows], height=0.62)
-        axes.set_yticks(list(places), [_short(name) for name, *_ in rows])
+        axes.set_yticks(list(places), [_shorten(name) for name, *_ in rows])
         axes.tick_params(axis="y", labelcolor=_INK)
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
@@ -77,51 +77,51 @@ def bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
         for place, (_, value, _) in zip(places, rows, strict=True):
             axes.text(value + largest * 0.02, place, f"{value:,.0f}", va="center", color=_INK)
 
-    return _svg(draw, title, height=max(90, 26 * len(rows) + 16))
+    return _render_svg(draw, title, height=max(90, 26 * len(rows) + 16))
 
 
-def stacked(
+def draw_stacked_bars(
     names: Sequence[str], series: Mapping[str, Sequence[float]], title: str, *, about: str = "", seconds: bool = False
 ) -> str:
-    """Upright bars, one upon the other.
+    """Return stacked vertical bars as SVG.
 
     Args:
-        names: below the bars; as many are written as there is room for.
-        series: name -> a value for each bar; in order of their colours.
-        title: for readers that do not see it.
-        about: what the bars stand for.
+        names: labels below the bars; labels for which there is no room are left out.
+        series: name -> a value for each bar, in order of the colours.
+        title: description for screen readers.
+        about: label of the horizontal axis.
         seconds: whether values are seconds.
     """
 
     def draw(axes: Axes) -> None:
         below = [0.0] * len(names)
-        # Few bars are no wider than many would let them be.
+        # A few bars are kept as narrow as many bars would be.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
         for number, (name, values) in enumerate(series.items()):
-            axes.bar(range(len(names)), values, width, below, color=colour(number), label=_short(name), linewidth=0)
+            axes.bar(range(len(names)), values, width, below, color=colour(number), label=_shorten(name), linewidth=0)
             below = [low + value for low, value in zip(below, values, strict=True)]
         axes.set_xlim(-0.6, max(len(names), 4) - 0.4)
-        _finish(axes, names, series, about, unit=" s" * seconds, integer=not seconds)
+        _set_up_axes(axes, names, series, about, unit=" s" * seconds, integer=not seconds)
 
-    return _svg(draw, title)
+    return _render_svg(draw, title)
 
 
-def lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str, *, about: str = "") -> str:
-    """Lines over the same places, from zero; arguments as those of `stacked`, a value that is none leaves a gap."""
+def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str, *, about: str = "") -> str:
+    """Return lines as SVG, on an axis from zero. The arguments are those of `draw_stacked_bars`; None leaves a gap."""
 
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            line = axes.plot(range(len(names)), found, "o-", color=colour(number), label=_short(name))[0]
-            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # a line along zero is whole
+            line = axes.plot(range(len(names)), found, "o-", color=colour(number), label=_shorten(name))[0]
+            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # a line along zero is not cut in half
         axes.set_ylim(bottom=0)
         axes.margins(x=0.04)
-        _finish(axes, names, series, about)
+        _set_up_axes(axes, names, series, about)
 
-    return _svg(draw, title)
+    return _render_svg(draw, title)
 
 
-def _legend(axes: Axes, series: int) -> None:
+def _add_legend(axes: Axes, series: int) -> None:
     if series > 1:
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, frameon=False, handlelength=0.9, handleheight=0.9,
@@ -129,38 +129,38 @@ def _legend(axes: Axes, series: int) -> None:
         )  # fmt: skip
 
 
-def _name_some(axes: Axes, names: Sequence[str]) -> None:
-    """As many names as fit, spread evenly."""
+def _label_places(axes: Axes, names: Sequence[str]) -> None:
+    """Write as many names as fit, evenly spaced."""
     room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
     step = -(-len(names) // room)
     places = list(range(0, len(names), max(1, step)))
     axes.set_xticks(places, [names[place] for place in places])
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
-def _brief(value: float) -> str:
+def _format_value(value: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
 
 
-def _finish(
+def _set_up_axes(
     axes: Axes, names: Sequence[str], series: Mapping[str, object], about: str, *, unit: str = "", integer: bool = False
 ) -> None:
-    _name_some(axes, names)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value) + unit))
+    _label_places(axes, names)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=integer))
     axes.set_xlabel(about)
-    _legend(axes, len(series))
+    _add_legend(axes, len(series))
 
 
-def _svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
-    """An <svg> element for a page; what it says is escaped by matplotlib, or is a number."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # salted: the same drawing is the same bytes
+def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
+    """Return an <svg> element for a page; all text in it is escaped by matplotlib, or is a number."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt, so that the same drawing has the same bytes
         figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")
         FigureCanvasSVG(figure)
         axes: Any = figure.add_subplot()

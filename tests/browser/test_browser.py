@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     latest = run(2, by_label={"PER": 950, "LOC": 50})
     made = figures(run=latest, runs=(latest, run(1), run(0)), shown=shown())
     written = tmp_path_factory.mktemp("page") / "page.html"
-    written.write_text(page.render(made, drift.compare(made.run, made.before, ReportSettings())), encoding="utf8")
+    written.write_text(page.render(made, drift.compare_runs(made.run, made.before, ReportSettings())), encoding="utf8")
     return written
 
 
@@ -124,7 +124,7 @@ def test_the_filter_filters(browser: Browser, file: Path) -> None:
     assert visible(opened) == ["one"]
     form.locator("input[name=sample][value=random]").check()
     assert [name[:3] for name in visible(opened)] == ["two", "thr"]
-    # Of a sample the judged mention counts: Rome is 0.95, but Jones is what there is to judge.
+    # In a sample only the sampled mention counts: Rome is 0.95, but Jones is the sampled one.
     form.locator("input[name=from]").fill("0.92")
     assert visible(opened) == []
     assert opened.complaints == []
@@ -133,7 +133,7 @@ def test_the_filter_filters(browser: Browser, file: Path) -> None:
 def test_a_page_without_text_has_no_filter(browser: Browser, tmp_path: Path) -> None:
     made = figures()
     file = tmp_path / "page.html"
-    file.write_text(page.render(made, drift.compare(made.run, made.before, ReportSettings())), encoding="utf8")
+    file.write_text(page.render(made, drift.compare_runs(made.run, made.before, ReportSettings())), encoding="utf8")
     opened = Opened(browser, file, 400, "light")
     assert opened.page.locator("#filter, mark").count() == 0
     assert opened.complaints == []

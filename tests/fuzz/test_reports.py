@@ -16,7 +16,7 @@ from entitymill.settings.report_sections import ReportSettings
 from entitymill.terminal import console_text
 from entitymill_reports import drift, metrics, page
 from entitymill_reports.metrics import Totals
-from entitymill_reports.page_figures import Days, Label, Part, Reject, Sentence, Shown
+from entitymill_reports.page_figures import Days, Label, Part, Reject, Sentence, TextSamples
 from fuzzing import attempt, report, tries
 from sample_figures import START, figures, run, shown
 from unit.test_console_text import _CONTROLS
@@ -54,7 +54,7 @@ def page_of(texts: dict[str, str]) -> str:
     names = [field.name for field in dataclasses.fields(run(2)) if field.name in texts]
     label = texts["label"]
     latest = run(2, by_label={label: 950, "LOC": 50}, **{name: texts[name] for name in names})
-    parts = (Part(texts["plain"]), Part(texts["mention"], label, 0.3, judged=True), *shown().sentences[1].parts)
+    parts = (Part(texts["plain"]), Part(texts["mention"], label, 0.3, sampled=True), *shown().sentences[1].parts)
     made = figures(
         output=texts["output"],
         settings=texts["settings"],
@@ -63,9 +63,11 @@ def page_of(texts: dict[str, str]) -> str:
         labels=(Label(label, 1800, 0.91, figures().labels[0].bins), *figures().labels[1:2]),
         days=Days("published", "day", {date(2026, 11, 1): {label: 5}, date(2026, 11, 4): {"LOC": 2}}, 4),
         rejects=(Reject(texts["stage"], texts["code"], 9, (texts["example"], "c"), texts["detail"]),),
-        shown=Shown({label: ((texts["entity"], 12),)}, (Sentence(texts["doc_id"], parts, ("least",)),), 1, texts["problem"]),
+        shown=TextSamples(
+            {label: ((texts["entity"], 12),)}, (Sentence(texts["doc_id"], parts, ("least",)),), 1, texts["problem"]
+        ),
     )
-    return page.render(made, drift.compare(made.run, made.before, ReportSettings()))
+    return page.render(made, drift.compare_runs(made.run, made.before, ReportSettings()))
 
 
 def shape(elements: Elements) -> list[tuple[str, list[str]]]:
@@ -95,9 +97,9 @@ def test_odd_names_stay_names_in_metrics(tmp_path: Path) -> None:
         with attempt("metrics", number) as draw:
             names = {"".join(draw.choices(ODD, k=draw.randrange(1, 6))) + str(place): place for place in range(4)}
             place = "".join(draw.choices(ODD, k=3))
-            known = metrics.Known(place, START, totals=Totals(names, 1, 2, 3, names, None))
+            known = metrics.RunOutcome(place, START, totals=Totals(names, 1, 2, 3, names, None))
             known.summary = dataclasses.replace(summary(), by_label=names, rejects=names)
-            metrics.write_textfile(metrics.collect(known), str(file), known)
+            metrics.write_textfile(metrics.build_metrics(known), str(file), known)
             found = list(text_string_to_metric_families(file.read_bytes().decode()))
             samples = [sample for family in found for sample in family.samples]
             assert {sample.labels["output"] for sample in samples} == {place}

@@ -56,7 +56,7 @@ def loaded(job: Job, *overrides: str) -> settings.Settings:
 
 def read(job: Job, *overrides: str) -> Figures:
     chosen = loaded(job, *overrides)
-    return page_queries.read(job.spark, chosen, Tables(job.spark, chosen.output))
+    return page_queries.read_figures(job.spark, chosen, Tables(job.spark, chosen.output))
 
 
 def test_figures_are_those_of_the_tables(output: Job) -> None:
@@ -69,7 +69,7 @@ def test_figures_are_those_of_the_tables(output: Job) -> None:
     assert (found.run.run_id, found.run.mode) == (runs[1].run_id, "compare")
     assert [run.run_id for run in found.before] == [runs[0].run_id]
     own = [row.confidence for row in entities if row.run_id == found.run.run_id]
-    assert (found.run.kept, found.run.confidence) == (len(own), pytest.approx(sum(own) / len(own)))
+    assert (found.run.current_mentions, found.run.confidence) == (len(own), pytest.approx(sum(own) / len(own)))
     assert found.run.mentions == len(own)
 
     assert {label.name: label.mentions for label in found.labels} == Counter(row.label for row in entities)
@@ -141,10 +141,10 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     for sentence in found.sentences:
         assert "".join(part.text for part in sentence.parts) in sources[sentence.doc_id]
         assert sentence.samples
-        assert any(part.judged for part in sentence.parts)
-    least = sorted(row.confidence for row in entities)[: page_sentences.EACH]
-    judged = [part.confidence for one in found.sentences if "least" in one.samples for part in one.parts if part.judged]
-    assert set(least) <= set(judged)
+        assert any(part.sampled for part in sentence.parts)
+    least = sorted(row.confidence for row in entities)[: page_sentences.SAMPLE_SIZE]
+    sampled = [part.confidence for one in found.sentences if "least" in one.samples for part in one.parts if part.sampled]
+    assert set(least) <= set(sampled)
     assert read(output, "report.show_text=true").shown == found
 
 
@@ -230,7 +230,7 @@ def test_a_run_writes_its_page_and_metrics_and_ends_with_6(job: Job, capsys: pyt
     job.texts(pa.table({"id": ["e0", "e1", "e2", "e3"], "text": names, "published": [DAY] * 4}))
     assert cli.main(["extract", *options]) == 6
     said = capsys.readouterr()
-    assert "the run was published, but differs from the run before" in said.err
+    assert "the run was published, but differs from the previous run" in said.err
     assert "Smith" not in said.err + said.out
     assert "beyond its bound" in page.read_text(encoding="utf8")
     found = sampled(file)

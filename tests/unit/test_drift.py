@@ -12,8 +12,8 @@ BOUNDS = ReportSettings()
 
 
 def changes(**of_the_last: object) -> dict[tuple[str, str | None], tuple[float, float, bool]]:
-    found = drift.compare(run(2, **of_the_last), [run(1), run(0)], BOUNDS)
-    return {(change.what, change.label): (change.before, change.now, change.marked) for change in found.changes}
+    found = drift.compare_runs(run(2, **of_the_last), [run(1), run(0)], BOUNDS)
+    return {(change.measure, change.label): (change.before, change.now, change.flagged) for change in found.changes}
 
 
 def test_the_same_is_no_change() -> None:
@@ -43,44 +43,52 @@ def test_what_is_beyond_its_bound_is_marked(of_the_last: dict[str, object], mark
 
 
 def test_runs_before_count_by_what_they_did() -> None:
-    before = [run(1, sentences=6000, by_label={"PER": 3000}, kept=3000, confidence=0.8), run(0)]
-    found = {change.what: change.before for change in drift.compare(run(2), before, BOUNDS).changes if change.label != "LOC"}
+    before = [run(1, sentences=6000, by_label={"PER": 3000}, current_mentions=3000, confidence=0.8), run(0)]
+    found = {
+        change.measure: change.before
+        for change in drift.compare_runs(run(2), before, BOUNDS).changes
+        if change.label != "LOC"
+    }
     assert found == {"share": 3600 / 4000, "rate": 500, "confidence": pytest.approx((0.8 * 3 + 0.9) / 4)}
 
 
 def test_the_first_mention_ever_is_a_change() -> None:
-    [rate] = [c for c in drift.compare(run(1), [run(0, by_label={}, kept=0)], BOUNDS).changes if c.what == "rate"]
-    assert (rate.change, rate.marked) == (math.inf, True)
+    [rate] = [
+        c
+        for c in drift.compare_runs(run(1), [run(0, by_label={}, current_mentions=0)], BOUNDS).changes
+        if c.measure == "rate"
+    ]
+    assert (rate.change, rate.flagged) == (math.inf, True)
 
 
 @pytest.mark.parametrize(
     ("last", "before", "why"),
     [
-        (None, [], "No run has come to its end"),
+        (None, [], "No run has completed"),
         (run(2, sentences=999), [run(1)], r"The run tagged 999 sentences"),
-        (run(2), [run(1, sentences=999), run(0, status="failed")], r"The runs before tagged 999 sentences"),
-        (run(2), [run(1, sentences=0)], "No run before it tagged anything"),
+        (run(2), [run(1, sentences=999), run(0, status="failed")], r"Earlier runs tagged 999 sentences"),
+        (run(2), [run(1, sentences=0)], "No earlier run tagged any sentence"),
     ],
 )
 def test_too_little_is_not_compared(last: Run | None, before: list[Run], why: str) -> None:
-    found = drift.compare(last, before, BOUNDS)
+    found = drift.compare_runs(last, before, BOUNDS)
     assert found.changes == ()
-    assert why in found.why_not
+    assert why in found.why_not_compared
     drift.check_drift(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
 
 
 def test_only_the_latest_runs_before_count() -> None:
     before = [run(number) for number in range(40, 0, -1)]
-    assert drift.compare(run(41), before, BOUNDS).runs == drift.BEFORE
+    assert drift.compare_runs(run(41), before, BOUNDS).runs == drift.MOST_EARLIER_RUNS
 
 
 def test_other_models_are_told() -> None:
-    assert not drift.compare(run(1), [run(0)], BOUNDS).other_model
-    assert drift.compare(run(1), [run(0, fingerprint="other")], BOUNDS).other_model
+    assert not drift.compare_runs(run(1), [run(0)], BOUNDS).other_model
+    assert drift.compare_runs(run(1), [run(0, fingerprint="other")], BOUNDS).other_model
 
 
 def test_drift_has_its_exit_code_where_that_is_asked_for() -> None:
-    found = drift.compare(run(2, by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS)
+    found = drift.compare_runs(run(2, by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS)
     with pytest.raises(DriftError, match=r"share of LOC 0\.050 instead of 0\.400, share of PER") as raised:
         drift.check_drift(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
     assert raised.value.exit_code == 6

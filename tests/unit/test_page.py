@@ -24,7 +24,7 @@ def usual(*, with_text: bool = False) -> str:
 
 def rendered(**other: object) -> str:
     made = figures(**other)
-    return page.render(made, drift.compare(made.run, made.before, ReportSettings()))
+    return page.render(made, drift.compare_runs(made.run, made.before, ReportSettings()))
 
 
 class Elements(HTMLParser):
@@ -87,7 +87,7 @@ def test_a_change_beyond_its_bound_is_marked() -> None:
     latest = run(2, by_label={"PER": 950, "LOC": 50})
     text = rendered(run=latest, runs=(latest, run(1), run(0)))
     assert text.count("beyond its bound") == 2  # the shares of both labels; not the rate, nor the confidence
-    assert "differs from the 2 runs before. Beyond their bounds: share of LOC, share of PER." in text
+    assert "differs from the 2 previous runs. Beyond their bounds: share of LOC, share of PER." in text
 
 
 def test_a_run_that_failed_since_is_said() -> None:
@@ -98,18 +98,18 @@ def test_a_run_that_failed_since_is_said() -> None:
 
 def test_an_output_without_anything() -> None:
     text = rendered(run=None, runs=(), labels=(), days=None, rejects=(), units=(), settings="")
-    assert "No run has come to its end yet" in text
+    assert "No run has completed yet" in text
     assert "None." in text
 
 
 def test_plots_are_svg_in_the_colours_of_the_page() -> None:
-    drawn = plots.stacked(["a", "b"], {"PER": [1, 2], SCRIPT: [3, 4], "$x$": [1, 1]}, "Some bars")
+    drawn = plots.draw_stacked_bars(["a", "b"], {"PER": [1, 2], SCRIPT: [3, 4], "$x$": [1, 1]}, "Some bars")
     assert ET.fromstring(drawn).attrib["aria-label"] == "Some bars"  # noqa: S314  # our own
     assert "var(--s0)" in drawn
     assert "var(--s2)" in drawn
     assert not re.search(r"#0101|#0102|<script|<style", drawn)
     assert "$x$" in drawn  # no formula
-    assert drawn == plots.stacked(["a", "b"], {"PER": [1, 2], SCRIPT: [3, 4], "$x$": [1, 1]}, "Some bars")
+    assert drawn == plots.draw_stacked_bars(["a", "b"], {"PER": [1, 2], SCRIPT: [3, 4], "$x$": [1, 1]}, "Some bars")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_plots_are_svg_in_the_colours_of_the_page() -> None:
     ],
 )
 def test_days_without_a_mention_have_their_place(step: str, ends: tuple[date, date], steps: int) -> None:
-    every = page._every(Days("published", step, {day: {"PER": 1} for day in ends}))
+    every = page._list_steps(Days("published", step, {day: {"PER": 1} for day in ends}))
     assert (len(every), every[0], every[-1]) == (steps, *ends)
 
 
@@ -131,5 +131,5 @@ def test_a_date_that_stands_for_never_costs_no_page(step: str) -> None:
     ends = date(2020, 2, 1), date(9999, 12, 31)
     days = Days("day", step, {day: {"PER": 1} for day in ends})
     found = dataclasses.replace(figures(), days=days)
-    assert tuple(page._every(days)) == ends
-    assert "Mentions by" in page.render(found, drift.compare(None, [], ReportSettings()))
+    assert tuple(page._list_steps(days)) == ends
+    assert "Mentions by" in page.render(found, drift.compare_runs(None, [], ReportSettings()))
