@@ -260,7 +260,7 @@ def test_too_many_rejects_publish_nothing_and_the_list_of_runs_says_so(
     assert cli.main([*listing, "--json"]) == 0
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [(row["status"], row["exit_code"]) for row in rows] == [("failed", 4), ("done", 0)]
-    assert "were refused" in rows[0]["error"]
+    assert "were rejected" in rows[0]["error"]
     assert cli.main([*listing, "--last", "2"]) == 0
     shown = capfd.readouterr().out
     assert shown.index(rows[0]["run_id"]) < shown.index(rows[1]["run_id"])

@@ -37,7 +37,7 @@ def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(
     job.texts(TEN).run()
     # Where too much is refused that is said, and not that documents are gone: `rejects` lists them.
     job.texts([*TEN[:4], *((key, None) for key, _ in TEN[4:])])
-    with pytest.raises(RejectedError, match=r"6 of 10 rows of .* were refused \(6 null_text\)"):
+    with pytest.raises(RejectedError, match=r"6 of 10 rows of .* were rejected \(6 null_text\)"):
         job.run("limits.max_removed_ratio=0.2")
     assert read_delta(job.output / "rejects")["code"].to_pylist() == ["null_text"] * 6
 
@@ -47,7 +47,9 @@ def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(
     adopting = (*others, "output.adopt_source=true")
     options = [item for option in job.options(*adopting, f"log={job.directory}/run.log") for item in ("--set", option)]
 
-    with pytest.raises(SettingsError, match=r"/out is of .*/texts\.parquet.*give .*/others\.parquet an output of its own"):
+    with pytest.raises(
+        SettingsError, match=r"/out belongs to .*/texts\.parquet.*give .*/others\.parquet an output of its own"
+    ):
         job.run(*others)
     assert command.main(options) == 4
     assert "3 of the 10 documents" in capfd.readouterr().err

@@ -109,7 +109,7 @@ def on_disk(output: Path, text: str) -> list[Path]:
 
 
 def test_a_document_is_erased_and_that_is_recorded(filled: Job) -> None:
-    with pytest.raises(SourceError, match=r"has 1 of the documents still \('b' for one\) and the next run"):
+    with pytest.raises(SourceError, match=r"still has 1 of the documents \(for example 'b'\) and the next run"):
         erase(filled.spark, loaded(filled, ADOPTED), ["b"])
     filled.texts([(key, text) for key, text in TEXTS.items() if key != "b"])
     assert on_disk(filled.output, "Barack")
@@ -140,7 +140,7 @@ def test_nothing_is_erased_by_what_another_source_says(filled: Job) -> None:
     without(filled, "b")
     before = versions(filled)
     with pytest.raises(
-        SettingsError, match=r"source\.path: the output .* is of .*: set source\.path to .*, or output\.adopt"
+        SettingsError, match=r"source\.path: the output .* belongs to .*: set source\.path to .*, or output\.adopt"
     ):
         erase(filled.spark, loaded(filled), ["b"])
     assert versions(filled) == before
@@ -148,7 +148,7 @@ def test_nothing_is_erased_by_what_another_source_says(filled: Job) -> None:
 
 def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
     hides = "source.where=id <> 'b'"
-    with pytest.raises(SourceError, match=r"has 1 of the documents still .*, 1 of them in rows that source\.where hides"):
+    with pytest.raises(SourceError, match=r"still has 1 of the documents .*, 1 of them in rows that source\.where hides"):
         erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])
     without(filled, "b")
     assert erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])["documents"] == 1

@@ -80,7 +80,7 @@ def test_a_stopped_run_gives_the_lease_back_and_says_so(
 
     assert running.wait(60) == code
     said = command.said()
-    sentence = f"stopped by {name}; the units that were finished stay, run again to go on."
+    sentence = f"stopped by {name}; finished units are kept, run again to continue."
     assert said.rstrip().endswith(f"error: {sentence}")
     assert "Traceback" not in said
     assert said.startswith("entitymill ")

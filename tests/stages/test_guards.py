@@ -104,7 +104,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
     tables = copied(sliced, tmp_path)
     for name in lost:
         shutil.rmtree(tmp_path / "out" / name)
-    said = r"a table of .*/out is gone, .* run once without output\.replace_slice, over all slices"
+    said = r"a table of .*/out is missing, .* run once without output\.replace_slice, over all slices"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
         guards.check_slice_tables(tables, "tue")
     guards.check_slice_tables(tables, None)

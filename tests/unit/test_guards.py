@@ -27,7 +27,7 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
     before: str | None, *, adopts: bool, refused: bool
 ) -> None:
     chosen = load(None, [f"source.path={MINE}", "output.path=/lake/out", f"output.adopt_source={adopts}"], {})
-    said = r"/lake/out is of /lake/others, whose documents .* give /lake/texts an output of its own, or set output\.adopt_"
+    said = r"/lake/out belongs to /lake/others, whose documents .* give /lake/texts an output of its own, or set output\."
     with pytest.raises(SettingsError, match=said) if refused else nullcontext():
         guards.check_owner(chosen, before)
 

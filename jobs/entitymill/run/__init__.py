@@ -1,6 +1,6 @@
 """One run: source -> changes -> units -> recognition -> tables.
 
-`guards` is what it finds and refuses, `dry_runs` what it would do, `extraction` what it does, in `units`;
-`failed_documents` are those that no worker survives; `summary` counts, `outcome` is how it ends. `erasure` takes
-documents out between runs.
+`extraction` runs the job, in the `steps` that need the lease, unit by unit (`units`); `dry_runs` only plans it. `guards`
+refuses runs that would destroy data. `failed_documents` rejects documents that crash or hang the tagger. `summary` counts,
+and `outcome` reports how a run ended. `erasure` erases documents between runs.
 """

@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: documents by kind, units, hours, and every refusal that the run would end with."""
+"""Plan a run without running it: count documents and units, estimate hours, and make all checks of a real run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from entitymill.workers.engine import Engine
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do.
+    """What a run would do.
 
     new, changed, removed, unchanged: documents.
     refused: rows, by code.
@@ -49,10 +49,10 @@ def plan_run(
     full: bool,
     allow_removals: bool,
 ) -> None:
-    """Find out what a run would do, and put it into its summary; reads all rows, and writes nothing that stays.
+    """Set `summary.plan` to what a run would do; this reads all rows, and leaves nothing written.
 
     Raises:
-        EntityMillError: what the run would end with, before it published anything.
+        EntityMillError: the error with which the run would end before it publishes anything.
     """
     record = guards.read_record(tables, Runs(tables))
     source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
@@ -82,8 +82,7 @@ def plan_run(
 
 
 def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int) -> Plan:
-    wanted = units.count_units(found, settings.limits)
-    speed = _documents_per_second(tables)
+    speed = _read_speed(tables)
     hours = None if speed is None else found.to_recognise / speed / 3600
     return Plan(
         new=found.to_recognise - found.known,
@@ -91,14 +90,14 @@ def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: 
         removed=found.to_remove,
         unchanged=held - found.known - found.to_remove,
         refused=dict(found.reject_counts),
-        units=wanted,
+        units=units.count_units(found, settings.limits),
         hours=hours,
         core_hours=None if hours is None else hours * spark_connect.count_cores(spark),
     )
 
 
-def _documents_per_second(tables: Tables) -> float | None:
-    """Of the latest run that recognised any: over recognition and writing, which grow with the documents."""
+def _read_speed(tables: Tables) -> float | None:
+    """Return the speed of the latest run that recognized documents, over the seconds of recognition and writing."""
     if not tables.exists("runs"):
         return None
     spent = F.col("seconds")["recognition"] + F.coalesce(F.col("seconds")["writing"], F.lit(0.0))
@@ -108,7 +107,7 @@ def _documents_per_second(tables: Tables) -> float | None:
 
 
 def _check_output(tables: Tables) -> None:
-    """Whether the output can be written; what that leaves of a directory is taken away again."""
+    """Check that the output can be written, and remove the directories that this check creates."""
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, make=False)
@@ -118,5 +117,5 @@ def _check_output(tables: Tables) -> None:
         missing.append(path)
         path = path.rstrip("/").rpartition("/")[0].rstrip("/")
     table_setup.check_writable(tables)
-    for made in missing:
-        storage.remove_empty(tables.spark, made)
+    for directory in missing:
+        storage.remove_empty(tables.spark, directory)

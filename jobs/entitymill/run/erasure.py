@@ -1,4 +1,4 @@
-"""Documents erased: out of the tables, out of old files and versions, out of messages; and a record that they are gone."""
+"""Erase documents from the tables, their old files and versions, and messages; and record the erasure."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from entitymill.tables.runs import Runs
 log = logging.getLogger(__name__)
 RECORD = "erasures"
 MOST_IDS = 100_000
-"""At a time: the driver holds them, and every task a copy."""
+"""Most ids per erasure: the driver and every task hold them in memory."""
 _SHOWN_IDS = 1000
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Where some documents are.
+    """Where the documents to erase were found.
 
-    rows: table -> doc_id -> rows in the table's present version; of `runs`, rows that name the document.
-    in_old_files: whether files of older versions hold one of them; None: the files cannot be looked at.
+    rows: table -> doc_id -> number of rows in the table's current version; for `runs`, rows that contain the id.
+    in_old_files: whether files of older versions contain one of the ids; None if the files cannot be read.
     """
 
     rows: dict[str, dict[str, int]]
@@ -44,41 +44,45 @@ class Findings:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to erase, as far as can be seen."""
+        """Whether there is nothing to erase; files that cannot be read do not count."""
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return table -> rows."""
+        """Return table -> number of rows."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
 def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
-    """Look for documents in the tables and their old files; nothing is changed.
+    """Find documents in the tables and their old files, without changing anything.
 
     Args:
+        spark: the session.
+        settings: of the job that wrote the tables.
         ids: doc_id of the documents.
 
     Raises:
         OutputError: there are no tables.
-        SettingsError: the tables are of another source.
-        SourceError: the source has some of the documents still, whatever `source.where` says.
+        SettingsError: the tables belong to another source.
+        SourceError: the source still has some of the documents, even if `source.where` hides them.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         return _find_documents(own, settings, ids)
 
 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
-    """Take documents out of all tables, delete the files that held them, and write down what was erased.
+    """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
-    No job runs meanwhile. Doing it again does no harm: what died half-way is done then. Where there is nothing to erase,
+    This waits for a running job. Repeating it is safe, and completes an erasure that died. If there is nothing to erase,
     nothing is changed.
 
     Args:
+        spark: the session.
+        settings: of the job that wrote the tables.
         ids: doc_id of the documents.
-        findings: what `find_documents` has just returned for them; None: look first.
+        findings: result of `find_documents` for these ids; None: call it first.
 
     Returns:
-        Table -> rows that were erased from it; of `runs`, rows in which a message was replaced.
+        Table -> number of erased rows; for `runs`, rows in which a message was replaced.
 
     Raises:
         EntityMillError: as `find_documents`.
@@ -94,23 +98,23 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
         raise OutputError(f"output: no entity tables at {tables.place}.")
     table_setup.check_tables(tables)
     _check_owner(settings, tables)
-    wanted = _create_id_frame(spark, ids)
-    _check_source(spark, settings, wanted)
-    return Findings(_count_rows(tables, ids, wanted), _in_old_files(tables, ids, wanted))
+    id_frame = _create_id_frame(spark, ids)
+    _check_source(spark, settings, id_frame)
+    return Findings(_count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame))
 
 
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
     tables = Tables(spark, settings.output)
     digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
-    wanted = _create_id_frame(spark, ids)
+    id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
-        rows = _count_rows(tables, ids, wanted)
+        rows = _count_rows(tables, ids, id_frame)
         with commits.track_change():
             for table in maintenance.DOCUMENT_TABLES:
                 if rows.get(table):
-                    commits.execute(table, partial(tables.replace_documents, table, wanted, tables.read(table).limit(0)))
+                    commits.execute(table, partial(tables.replace_documents, table, id_frame, tables.read(table).limit(0)))
         maintenance.purge_tables(tables, 0)
         run_messages.erase_ids(tables, ids)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
@@ -131,52 +135,52 @@ def _check_owner(settings: Settings, tables: Tables) -> None:
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
         raise SettingsError(
-            f"source.path: the output {tables.place} is of {owner}, so {here} cannot tell whether the documents would come "
-            f"back: set source.path to {owner}, or output.adopt_source=true if {here} has taken its place."
+            f"source.path: the output {tables.place} belongs to {owner}, so {here} cannot show whether the documents would "
+            f"come back: set source.path to {owner}, or output.adopt_source=true if {here} has replaced it."
         )
 
 
-def _check_source(spark: SparkSession, settings: Settings, wanted: DataFrame) -> None:
-    """Refuse to erase what the source has, also in rows that `source.where` hides: another run may choose them."""
-    found = _ids_in_source(spark, settings.source.model_copy(update={"where": None}), wanted)
+def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
+    """Refuse to erase documents that the source has, even in rows that `source.where` hides: another run may read them."""
+    found = _find_ids_in_source(spark, settings.source.model_copy(update={"where": None}), id_frame)
     if not found:
         return
-    hidden = set() if settings.source.where is None else found - _ids_in_source(spark, settings.source, wanted)
+    hidden = set() if settings.source.where is None else found - _find_ids_in_source(spark, settings.source, id_frame)
     where = f", {len(hidden)} of them in rows that source.where hides," if hidden else ""
     raise SourceError(
-        f"{settings.source.path} has {len(found)} of the documents still ({min(found)!r} for one){where} and the next run "
-        "would bring them back: delete them there first, old files and versions too."
+        f"{settings.source.path} still has {len(found)} of the documents (for example {min(found)!r}){where} and the next "
+        "run would bring them back: delete them there first, including old files and versions."
     )
 
 
-def _ids_in_source(spark: SparkSession, source: SourceSettings, wanted: DataFrame) -> set[str]:
+def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: DataFrame) -> set[str]:
     rows = open_source(spark, source).rows.select("doc_id")
-    left = rows.join(F.broadcast(wanted), "doc_id", "left_semi").distinct().limit(_SHOWN_IDS)
+    left = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").distinct().limit(_SHOWN_IDS)
     return {row["doc_id"] for row in left.collect()}
 
 
-def _count_rows(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> dict[str, dict[str, int]]:
-    rows = {name: _count_table(tables, name, wanted) for name in maintenance.DOCUMENT_TABLES if tables.exists(name)}
+def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
+    rows = {name: _count_table(tables, name, id_frame) for name in maintenance.DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
     return rows
 
 
-def _count_table(tables: Tables, name: str, wanted: DataFrame) -> dict[str, int]:
-    """doc_id -> rows."""
-    found = tables.read(name).join(F.broadcast(wanted), "doc_id", "left_semi").groupBy("doc_id").count().collect()
+def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, int]:
+    """Return doc_id -> number of rows in a table."""
+    found = tables.read(name).join(F.broadcast(id_frame), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
 
 
-def _in_old_files(tables: Tables, ids: Sequence[str], wanted: DataFrame) -> bool | None:
-    """Whether any file on the storage holds one of the ids: a run may have removed the documents, and their files stay."""
+def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
+    """Return whether any file contains one of the ids: files remain after a run removes documents. None: unreadable."""
     try:
         for name in maintenance.DOCUMENT_TABLES:
             if tables.exists(name):
                 files = data_files.read_all_files(tables, name, "doc_id string")
-                if files.join(F.broadcast(wanted), "doc_id", "left_semi").take(1):
+                if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
         return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
     except data_files.READ_ERRORS as error:
-        log.warning("the files of %s cannot be looked at (%s)", tables.place, type(error).__name__)
+        log.warning("the files of %s cannot be read (%s)", tables.place, type(error).__name__)
         return None

@@ -1,4 +1,4 @@
-"""One run: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables, unit by unit."""
+"""Run the job: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables, unit by unit."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from entitymill.workers.engine import Engine, open_engine
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000
-"""Of a source: up to here the run is many small queries."""
+"""A run on a source of at most this size uses SMALL_QUERIES."""
 SMALL_QUERIES = {
-    # Planning again after each shuffle makes a job of each, and compiling takes longer than the rows: half of a run's time.
+    # With few rows, adaptive planning (a job per shuffle) and compiling queries would take half of a run's time.
     ADAPTIVE: "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -47,21 +47,24 @@ def extract(
     watch: Callable[[Summary], object] = lambda _: None,
     log_path: str | None = None,
 ) -> Summary:
-    """Run the job: bring the output up to the source, and change no more than needed.
+    """Run the job: update the output to the source's current content, and change no more than needed.
 
     Args:
-        spark: a session that `session.check_session` found fit; its settings stay as they are.
-        full: recompute every document, unit by unit, whatever `documents` says.
-        dry_run: find out what there is to do, and write nothing: see `plan`.
-        allow_removals: take out as many documents as the source lacks, whatever limits.max_removed_ratio says.
-        watch: is given the summary before any work, to look at while it fills.
-        log_path: of this program's log, for the record.
+        spark: a session that `session.check_session` accepted; its properties do not change.
+        settings: of the job.
+        full: recompute every document, even unchanged ones.
+        dry_run: only plan the run, and write nothing; see `Summary.plan`.
+        allow_removals: remove all documents that the source lacks, even more than limits.max_removed_ratio.
+        watch: is called with the summary before the work begins, to show progress.
+        log_path: path of this program's log, for the run's row in `runs`.
 
     Raises:
-        EntityMillError: of the kind that says what is wrong; units that were published before stay published.
+        EntityMillError: a subclass says what failed; units that were already published stay published.
     """
     if full and settings.output.replace_slice:
-        raise SettingsError("--full recomputes every document of the output: it does not go with output.replace_slice.")
+        raise SettingsError(
+            "--full recomputes every document of the output, so it cannot be combined with output.replace_slice."
+        )
     spark_connect.check_output(spark, settings.output)
     storage.forget_configuration(spark)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
@@ -92,27 +95,28 @@ def _run_or_record_idle(
     for_large: Mapping[str, str],
     options: Options,
 ) -> None:
-    # Before the source: a run that comes and goes in between is seen under the lease, and the source is looked at again.
+    # Read `runs` before the source: if another run begins in between, this is noticed under the lease, and the source is
+    # opened again.
     runs = Runs(tables)
-    seen = guards.read_record(tables, runs)
-    source, stamp = guards.open_checked_source(spark, settings, summary, engine, seen.owner)
+    record = guards.read_record(tables, runs)
+    source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     table_setup.check_writable(tables)
     clock.lap("preparation")
-    if not options.full and guards.has_nothing_to_do(seen, tables, summary, stamp, source):
+    if not options.full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
         _record_idle(runs, tables, settings, stamp, summary, clock)
         return
 
-    def row() -> dict[str, Any]:
+    def build_row() -> dict[str, Any]:
         clock.record_total()
         return summary.build_row(settings, stamp)
 
     table_setup.check_tables(tables)
-    with Lease(tables, settings.limits, summary.run_id, row, seen, summary.start_waiting) as lease:
+    with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
         summary.started_at = lease.started
         run = None
         try:
-            if lease.earlier_runs.latest != seen.latest:
-                # Another run came between, perhaps with a newer version of the source: an older one must not follow.
+            if lease.earlier_runs.latest != record.latest:
+                # Another run began meanwhile, perhaps with a newer version of the source: an older one must not follow.
                 tables.forget()
                 source, stamp = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
             stamp = replace(stamp, started_at=summary.started_at)
@@ -135,7 +139,7 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return why a run failed: one that lost its lease may stumble over what its successor removed."""
+    """Return why a run failed: if it lost its lease, other errors may only be consequences of that."""
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
     known = outcome.classify_error(error)
@@ -146,12 +150,12 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     except OutputError as lost:
         return lost
     except Exception:
-        log.exception("whether another run took over is not known")
+        log.exception("could not check whether another run took over")
     return error
 
 
 def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
-    """Record a run that found nothing to do, unless another run is at work."""
+    """Record a run that has nothing to do, unless another run is working."""
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
     row = summary.build_row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
@@ -162,7 +166,7 @@ def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, s
     try:
         heartbeat.beat({"run_id": summary.run_id})
         if heartbeat.read_other_runs():
-            log.info("nothing to do, and not recorded: another run is at work")
+            log.info("nothing to do; not recorded, because another run is working")
         else:
             runs.append_idle(row)
     finally:

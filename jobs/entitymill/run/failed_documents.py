@@ -1,4 +1,4 @@
-"""Documents that no worker survives: counted, written to `rejects`, and kept from being published."""
+"""Reject documents that crash or hang the tagger: count them, write them to `rejects`, and do not publish them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from entitymill.tables.publisher import RejectsWriter
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"
-"""At the end of the detail of a document that failed in the run before as well."""
-_REFUSED = "doc_id string, stage string, code string, detail string"
+"""End of the detail of a document that also failed in an earlier run."""
+_REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the ids of the documents that failed in runs which ended as done nevertheless, and not looked at since."""
+    """Return the ids of documents that failed in runs that ended as done, and have not been processed since."""
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -33,25 +33,25 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
-    """Return doc_id of the documents that failed in the last run for the first time: the machine may have been at fault.
+    """Return doc_id of the documents that failed for the first time in the last run; None if there are none.
 
-    None where there are none.
+    They are retried once, because the machine may have been the cause.
     """
     if last is None or not last["rejects"] or not tables.exists("rejects"):
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
-    # Pinned: the run changes `rejects` before it reads the texts of these.
+    # Pinned, because the run changes `rejects` before it reads the texts of these documents.
     found = tables.read_pinned("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
 
 @dataclass(frozen=True)
 class Failures:
-    """The failed documents of one run.
+    """Records the failed documents of one run.
 
     summary: counts them.
-    rejects: lists them.
-    before: ids of `read_known_failures` when the run began.
+    rejects: writes them to the table.
+    before: result of `read_known_failures` when the run began.
     """
 
     spark: SparkSession
@@ -61,60 +61,62 @@ class Failures:
     before: set[str]
 
     def record(self, recognised: DataFrame, piece: PlannedUnit) -> tuple[DataFrame, DataFrame]:
-        """Write down the failed documents of a unit, and give up where they are too many.
+        """Count a unit's failed documents and write them to `rejects`.
 
         Args:
-            recognised: schemas.RECOGNISED of the unit, some with a failure.
+            recognised: schemas.RECOGNISED of the unit; failed documents have a `failure`.
             piece: the unit.
 
         Returns:
-            The other documents, and doc_id of these.
+            The other documents, and the doc_id of the failed ones.
 
         Raises:
             RejectedError: more documents failed than limits.max_reject_ratio allows.
         """
         rows = recognised.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
-        # Kept on the driver: were they computed again, others might fail.
+        # Collected on the driver: if Spark recomputed them, other documents might fail.
         again = dict.fromkeys(self.before, AGAIN)
         failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
-        refused = self.spark.createDataFrame(failed, _REFUSED)
-        self.rejects.add(refused)
+        rejected = self.spark.createDataFrame(failed, _REJECTED)
+        self.rejects.add(rejected)
         for _, _, code, _ in failed:
             self.summary.rejects[code] = self.summary.rejects.get(code, 0) + 1
         ids = [doc_id for doc_id, *_ in failed]
         self.check_ratio(ids, piece)
-        return exclude_failed(recognised, ids), refused.select("doc_id")
+        return exclude_failed(recognised, ids), rejected.select("doc_id")
 
     def check_ratio(self, failed: list[str], piece: PlannedUnit) -> None:
-        """Give up where too many documents failed.
+        """Check that not too many documents of a unit failed; documents that failed before do not count.
 
         Args:
-            failed: doc_id of those of a unit.
+            failed: doc_id of the unit's failed documents.
             piece: the unit.
 
         Raises:
-            RejectedError: more than limits.max_reject_ratio allows.
+            RejectedError: more failed than limits.max_reject_ratio allows.
         """
         ratio = self.settings.limits.max_reject_ratio
-        # Nor do those that are tried in vain again and again: they may be all that is new.
+        # Documents that fail in every run do not count: a unit may contain nothing else.
         new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * piece.rows:  # one document never fails a unit
             raise RejectedError(
                 f"{new} of {piece.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
                 f"than limits.max_reject_ratio {ratio:g} allows: the unit was not published; the rejects table lists them. "
-                "Mend the machines or the texts, or raise the ratio for one run, after which these documents do not count."
+                "Fix the machines or the texts, or raise the ratio for one run, after which these documents do not count."
             )
 
 
 def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
-    """The documents of a unit that did not fail.
+    """Return the documents of a unit that did not fail.
 
     Args:
-        recognised: of the unit; Spark may compute a lost part of it again.
-        failed: doc_id of those that did.
+        recognised: of the unit. If Spark recomputes a lost part of it and another document fails, the query fails.
+        failed: doc_id of the documents that failed.
     """
     theirs = F.col("doc_id").isin(failed)
-    late = F.raise_error(F.lit("a document failed that did not fail before, in a part that was lost: run again"))
-    # Spark may look at the mentions of a row before it drops the row: so the same condition twice.
+    late = F.raise_error(
+        F.lit("a document failed that did not fail before, when Spark recomputed a lost partition: run again")
+    )
+    # The condition is repeated, because Spark may evaluate the mentions of a row before it filters the row.
     mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
     return recognised.where(~theirs).withColumn("mentions", mentions)

@@ -1,6 +1,7 @@
-"""Before a run does anything: what it finds, and what it refuses to destroy.
+"""Check a run before it changes anything, and refuse runs that would destroy data.
 
-It refuses the output of another source, and to remove more documents than anybody expects of a night.
+A run may not take over the output of another source, nor remove or reject a larger share of documents than the settings
+allow.
 """
 
 from __future__ import annotations
@@ -31,58 +32,63 @@ def check_owner(settings: Settings, owner: str | None) -> None:
     """Refuse to take over the output of another source: all its documents would be removed.
 
     Args:
-        owner: source of the output; none where no run was.
+        settings: of the run.
+        owner: source of the output; None if there was no run.
 
     Raises:
-        SettingsError: it is another one.
+        SettingsError: the settings name another source.
     """
     if not is_another_source(settings, owner):
         return
     here = settings.dump_masked()["source"]["path"]
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
-        f"source.path: the output {output} is of {owner}, whose documents would all be removed; give {here} an "
-        "output of its own, or set output.adopt_source=true if it takes the place of the other."
+        f"source.path: the output {output} belongs to {owner}, whose documents would all be removed; give {here} an "
+        "output of its own, or set output.adopt_source=true if it replaces the other source."
     )
 
 
 def is_another_source(settings: Settings, owner: str | None) -> bool:
-    """Whether an output belongs to another source than the settings name, and they do not say that this one adopts it.
+    """Return whether an output belongs to a different source than the settings name; False with output.adopt_source.
 
     Args:
-        owner: source of the output; None where no run was.
+        settings: of the run.
+        owner: source of the output; None if there was no run.
     """
     here = settings.dump_masked()["source"]["path"]
     return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to recompute one slice where a table is gone: the documents of the other slices would stay lost.
+    """Refuse to replace one slice if a table is missing: the documents of the other slices would stay lost.
 
     Args:
-        slice_: digest of the slice that the run is about; None: the whole source.
+        tables: of the output.
+        slice_: digest of the run's slice; None: the complete source.
 
     Raises:
-        OutputError: one of the two tables is gone, and the other has rows.
+        OutputError: `entities` or `documents` is missing, and the other has rows.
     """
     if slice_ is None or tables.is_complete():
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
-            f"output: a table of {tables.place} is gone, so all documents have to be recomputed: run once without "
+            f"output: a table of {tables.place} is missing, so all documents have to be recomputed: run once without "
             "output.replace_slice, over all slices."
         )
 
 
 def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None) -> None:
-    """Refuse to take out more documents than a person expects of one run.
+    """Refuse to remove a larger share of the documents than limits.max_removed_ratio.
 
     Args:
+        settings: of the run.
+        tables: of the output.
         found: what the run would do.
-        slice_: digest of the slice that it is about; None: the whole source.
+        slice_: digest of the run's slice; None: the complete source.
 
     Raises:
-        RejectedError: it would take out a larger share than limits.max_removed_ratio.
+        RejectedError: the run would remove too many documents.
     """
     if not found.to_remove:
         return
@@ -100,39 +106,42 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
 
 
 def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
-    """Whether `check_rejects` would refuse a source."""
+    """Return whether a larger share of the source's rows is rejected than limits.max_reject_ratio allows."""
     return bool(found.rows) and sum(found.reject_counts.values()) / found.rows > settings.limits.max_reject_ratio
 
 
-def check_rejects(settings: Settings, found: Changes, tense: str = "were") -> None:
-    """Refuse a source of which too much is refused.
+def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
+    """Refuse a source if a larger share of its rows is rejected than limits.max_reject_ratio allows.
 
     Args:
+        settings: of the run.
         found: what the run would do.
-        tense: for the message.
+        verb: of the message: "were", or "would be" in a dry run.
 
     Raises:
-        RejectedError: a larger share of its rows than limits.max_reject_ratio.
+        RejectedError: too many rows are rejected.
     """
     if exceeds_reject_ratio(settings, found):
-        refused, allowed = sum(found.reject_counts.values()), settings.limits.max_reject_ratio
+        rejected, allowed = sum(found.reject_counts.values()), settings.limits.max_reject_ratio
         reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.reject_counts.items()))
         raise RejectedError(
-            f"{refused} of {found.rows} rows of {settings.source.path} {tense} refused ({reasons}), more than "
+            f"{rejected} of {found.rows} rows of {settings.source.path} {verb} rejected ({reasons}), more than "
             f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
-            + ("; the rejects table lists the rows." if tense == "were" else ".")
+            + ("; the rejects table lists the rows." if verb == "were" else ".")
         )
 
 
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Stamp]:
-    """Open the source, if the output may be where it is and belongs to no other source; and say what a run's rows carry.
+    """Open the source, check that the run may write to the output, and return the source and the run's stamp.
 
     Args:
-        summary: gets the run's scope.
+        spark: the session.
+        settings: of the run.
+        summary: its scope is set.
         engine: of the run.
-        owner: source of the output; None where no run was.
+        owner: source of the output; None if there was no run.
     """
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
@@ -155,7 +164,7 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Read `runs`; where it is somebody else's table, the check of all tables says so."""
+    """Read `runs`; if that fails because another program wrote the table, raise the error of `check_tables`."""
     try:
         return runs.read_record()
     except (PySparkException, Py4JJavaError):
@@ -164,7 +173,7 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 
 
 def is_unchanged_since(tables: Tables, latest: Row | None) -> bool:
-    """Whether the tables are as the latest run left them, as far as rows go: OPTIMIZE and VACUUM change none."""
+    """Return whether the tables have the same rows as after the latest run: OPTIMIZE and VACUUM change none."""
     recorded = None if latest is None else latest["output_versions"]
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
         return False
@@ -177,15 +186,19 @@ def is_unchanged_since(tables: Tables, latest: Row | None) -> bool:
         since = tables.history(name, max(present - before, 1)).where(F.col("version") > before)
         operations = [row["operation"] for row in since.select("operation").collect()]
         if present < before or len(operations) < present - before or not NON_DATA_OPERATIONS.issuperset(operations):
-            log.warning("%s: others wrote to it (%s); checking all documents", tables.address(name), ", ".join(operations))
+            log.warning(
+                "%s: others wrote to it (%s); checking all documents",
+                tables.address(name),
+                ", ".join(operations),
+            )
             return False
     return True
 
 
 def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
-    """Whether the last run was about the same rows, under the same settings, and ended as done.
+    """Return whether the last run had the same source, slice and settings, and ended as done and settled.
 
-    A source whose condition may hold for other rows by now is never the same.
+    If the source's condition may select different rows each time, the answer is no.
     """
     last = record.last
     if source.nondeterministic or last is None or not record.settled:
@@ -194,7 +207,7 @@ def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) 
 
 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
-    """Whether the last run did the same for the same version of the source, and the tables are as it left them."""
+    """Return whether the last run was the same job on the same version of the source, and the tables are unchanged."""
     last = record.last
     if last is None or stamp.source_version == "unversioned" or not is_same_job(record, summary, stamp, source):
         return False

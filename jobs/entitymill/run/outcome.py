@@ -1,4 +1,4 @@
-"""How a run ends: stopped by Ctrl-C or SIGTERM, or by itself; for those outside a sentence, an exit code, and JSON."""
+"""Map the outcome of a run to an exit code, a message and JSON; stop the run on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(rf"entitymill\.errors\.(\w+): \[{errors.SIGNATURE}\] (.+)")
 _FIRST_CAUSE = re.compile(r"\(TID \d+\) \([^()\n]*\): (?P<cause>[^\n]*)")
-"""Where Spark says what happened to a failed task; what comes after that line may quote a text."""
+"""The line in which Spark says why a task failed; later lines may quote a document's text."""
 _READING = re.compile(
     r"org\.apache\.spark\.SparkException: "
     r"(?:\[FAILED_READ_FILE|Encountered error while reading file|Could not read footer|Exception thrown in awaitResult)"
 )
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
-"""In the place of a file's path."""
+"""Path that stands for standard output."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIGNALLED = 128
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was told to end: Ctrl-C, or SIGTERM as Kubernetes, YARN and Airflow send it."""
+    """A signal stopped the run: Ctrl-C, or SIGTERM, which Kubernetes, YARN and Airflow send."""
 
     def __init__(self, exit_code: int, signal_name: str) -> None:
-        """Of which signal; its exit code is 128 and the signal's number."""
+        """Store the signal's name, and the exit code: 128 plus the signal's number."""
         super().__init__(signal_name)
         self.exit_code = exit_code
         self.signal_name = signal_name
 
 
 def classify_error(error: BaseException) -> EntityMillError:
-    """An error as this program's own kind, whose message is one sentence without text of a document."""
+    """Convert any error to an EntityMillError, whose message is one sentence without texts of documents."""
     if isinstance(error, EntityMillError):
         return error
     if isinstance(error, ModuleNotFoundError):
         said = requirements.explain_missing_package(error)
-        return SessionError(said) if said else EntityMillError(f"{error}; install this program anew.")
+        return SessionError(said) if said else EntityMillError(f"{error}; reinstall this program.")
     text = str(error)
     raised = _FROM_WORKER.search(text)
     if raised:
@@ -74,17 +74,17 @@ def classify_error(error: BaseException) -> EntityMillError:
 def _storage_fault(text: str) -> EntityMillError | None:
     try:
         from entitymill.spark.storage import storage_fault  # noqa: PLC0415  # brings PySpark
-    except ModuleNotFoundError:  # of a command that does without
+    except ModuleNotFoundError:  # the command runs without PySpark
         return None
     return storage_fault(text)
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:
-    """The sentence and the exit code of what ended a run."""
+    """Return the message and the exit code for an error that ended a run."""
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
-        return f"stopped by {name}; the units that were finished stay, run again to go on.", code
+        return f"stopped by {name}; finished units are kept, run again to continue.", code
     said = classify_error(error)
     return str(said), said.exit_code
 
@@ -94,9 +94,9 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
 
     Args:
         path: of the file, or STDOUT.
-        summary: of the run; none where it did not come so far.
-        error: that ended it; none: it came to its end.
-        log: path of its log.
+        summary: of the run; None if the run ended before it had one.
+        error: that ended the run; None if it succeeded.
+        log: path of the run's log.
     """
     found: dict[str, Any] = {"status": "done" if error is None else "failed", "exit_code": 0, "error": None, "log": log}
     if error is not None:
@@ -118,7 +118,7 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stopped inside where one of SIGNALS arrives; a second one ends the process at once."""
+    """Raise Stopped inside the context when one of SIGNALS arrives; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -128,7 +128,7 @@ def stop_on_signals() -> Iterator[None]:
         if arrived:
             os._exit(_SIGNALLED + number)
         arrived.append(number)
-        # What py4j says of a call that was broken off is a stack trace, partly by the root logger itself.
+        # py4j logs a stack trace for the interrupted call, partly through the root logger.
         logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
         logging.getLogger().addFilter(quiet)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
@@ -139,21 +139,21 @@ def stop_on_signals() -> Iterator[None]:
     def quiet(record: logging.LogRecord) -> bool:
         return "py4j" not in record.pathname
 
-    spoken = logging.getLogger("py4j").level
+    py4j_level = logging.getLogger("py4j").level
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        logging.getLogger("py4j").setLevel(spoken)
+        logging.getLogger("py4j").setLevel(py4j_level)
         logging.getLogger().removeFilter(quiet)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _cancel_jobs() -> None:
-    """From a thread of its own, since the main one may be in the middle of a call of Spark's."""
+    """Cancel Spark's jobs, in a new thread, because the main thread may be inside a call to Spark."""
     from pyspark import SparkContext  # noqa: PLC0415  # a command without Spark does without
 
     context = SparkContext._active_spark_context
@@ -162,10 +162,10 @@ def _cancel_jobs() -> None:
 
     def cancel() -> None:
         try:
-            context.setLogLevel("OFF")  # each task would say that it was killed
+            context.setLogLevel("OFF")  # otherwise each task logs that it was killed
             context.cancelAllJobs()
         except Exception:
-            # The signal went to Spark's own process as well: its jobs end with it.
+            # Spark's own process got the signal too, and its jobs end with it.
             log.exception("Spark's jobs could not be cancelled")
 
     threading.Thread(target=cancel, daemon=True).start()

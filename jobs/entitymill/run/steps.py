@@ -1,4 +1,4 @@
-"""The steps of one run that holds the lease; docs/decisions.md, "The table protocol", says why in this order."""
+"""Run the steps that need the lease; docs/decisions.md, "The table protocol", explains their order."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller asks of one run.
+    """Options of one run that are not settings.
 
-    full: recompute every document, whatever `documents` says.
-    allow_removals: take out as many documents as the source lacks, whatever limits.max_removed_ratio says.
+    full: recompute every document, even unchanged ones.
+    allow_removals: remove all documents that the source lacks, even more than limits.max_removed_ratio.
     """
 
     full: bool = False
@@ -60,13 +60,13 @@ class Run:
     options: Options
 
     def __post_init__(self) -> None:
-        """Take what the lease knows."""
+        """Take commits and earlier runs from the lease."""
         self.commits, self.earlier_runs = self.lease.commits, self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
         self.known_tables: list[str] = []
 
     def execute(self) -> None:
-        """Do the steps of docs/decisions.md, "The table protocol", from creating tables to the last commit but one."""
+        """Run steps 3 to 6 of docs/decisions.md, "The table protocol"; the lease commits the last one."""
         self.summary.stage = "source"
         trusted = self._prepare_tables()
         found = self._find_changes(trusted=trusted)
@@ -74,7 +74,7 @@ class Run:
         self.summary.units, self.summary.planned = units.count_units(found, self.settings.limits), found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
-                # Where too much is refused, that is what is said: refused documents are removed, too.
+                # Rejected documents are removed too: if too many rows are rejected, only that is reported.
                 guards.check_removals(self.settings, self.tables, found, self.stamp.slice)
             failures = self._write_rejects(found)
             guards.check_rejects(self.settings, found)
@@ -83,7 +83,7 @@ class Run:
         self._finish()
 
     def _prepare_tables(self) -> bool:
-        """Create what is missing, and settle what an earlier run left; return whether nothing had to be settled."""
+        """Create missing tables, and settle what an earlier run left; return whether there was nothing to settle."""
         tables, earlier = self.tables, self.earlier_runs
         guards.check_slice_tables(tables, self.stamp.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
@@ -92,7 +92,7 @@ class Run:
         tables_existed = any(tables.exists(name) for name in layout.PUBLISHED_TABLES)
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._schemas())
-        # What an older run creates from now on is not fenced: it must not count as known at the end.
+        # Tables that an older run creates from now on are not fenced, so their versions must not be recorded at the end.
         self.known_tables = [name for name in maintenance.DOCUMENT_TABLES if tables.exists(name)]
         settled = earlier.settled and not created and not self.options.full
         settled = settled and guards.is_unchanged_since(tables, earlier.latest)
@@ -126,7 +126,7 @@ class Run:
         return changes.compare_all(self.source, known, policy)
 
     def _changes_from_feed(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
-        """Return what Delta says has changed since the last run; None where it cannot say."""
+        """Return the changes from the source's change feed since the last run; None if it is unavailable."""
         last = self.earlier_runs.last
         if last is None:
             return None
@@ -134,8 +134,8 @@ class Run:
         if feed is None:
             return None
         rejected = None if self.tables.is_empty("rejects") else self.tables.read_pinned("rejects")
-        retry = failed_documents.find_first_failures(self.tables, last)
-        return changes.compare_feed(self.source, feed, known, rejected, policy, retry)
+        to_retry = failed_documents.find_first_failures(self.tables, last)
+        return changes.compare_feed(self.source, feed, known, rejected, policy, to_retry)
 
     def _write_rejects(self, found: Changes) -> Failures:
         before = failed_documents.read_known_failures(self.tables)
@@ -165,7 +165,7 @@ class Run:
             publisher.move_to_slice(found.adopted)
         if self.stamp.slice is None and self.earlier_runs.sliced:
             publisher.clear_slices()
-        self.summary.units = self.summary.units_done  # few large documents may leave some empty
+        self.summary.units = self.summary.units_done  # with few large documents, some planned units are empty
         seconds = self.summary.seconds
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
         seconds["segmentation"] = max(0.0, spark_connect.count_cores(self.spark) * seconds.get("recognition", 0.0) - spent)
@@ -179,8 +179,8 @@ class Run:
     ) -> None:
         self.summary.stage = "recognition"
         documents = units.repartition_unit(self.spark, piece, self.settings.spark.partitions, once=not self.source.is_pinned)
-        # Cached: all tables and the counts read it, and the model must run once. Spark hands out what is cached of an equal
-        # plan: of another run in this process, perhaps of older files of the same path. So the plan names the run.
+        # Cached, because the counts and all tables read it, and the model must run only once. Spark reuses the cache of an
+        # equal plan, perhaps of another run in this process on older files of the same path: so the plan has the run id.
         recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
         recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -200,7 +200,7 @@ class Run:
             recognised.unpersist()
 
     def _finish(self) -> None:
-        """Join small files, export, and note the tables' versions."""
+        """Compact small files, export to Parquet, and record the tables' versions."""
         retry("files", lambda: maintenance.compact_small_files(self.tables))
         if self.tables.exported and not parquet_export.is_current(self.tables):
             parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)
@@ -208,6 +208,6 @@ class Run:
         self.clock.lap("writing")
 
     def record_versions(self) -> None:
-        """Note the tables' versions for the record; where that fails, the next run checks the tables."""
+        """Record the tables' versions in the summary; if that fails, the next run checks all documents."""
         with contextlib.suppress(Exception):
             self.summary.output_versions = maintenance.read_versions(self.tables, self.known_tables)

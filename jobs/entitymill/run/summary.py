@@ -1,4 +1,4 @@
-"""What a run did, in numbers: for its summary and its row of `runs`."""
+"""Count what a run did, for its summary and its row of `runs`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ log = logging.getLogger(__name__)
 class Summary:
     """What a run did, in numbers.
 
-    scope: digest of what says which rows the run is about.
-    mode: how its documents were found: `first`, `full`, `compare`, `feed`, `arrivals`, or `none`: there was nothing to do.
-    output_versions: table -> its version of Delta when the run ended.
-    documents, sentences, tokens, split_sentences: processed.
-    removed: documents taken out, since the source has them no more.
-    units: the work was cut into.
-    planned: documents to be processed, found before the first unit.
-    units_done: published so far.
-    stage: what the run is at: `preparation`, `waiting`, `source`, `recognition`, `writing`, `done`.
-    waiting: for whom, while the stage is that.
-    by_label: label -> mentions found.
-    rejects: code -> rows.
-    seconds: stage -> wall seconds; but `encoding` and `inference` are parts of recognition, summed over all workers, and
-        `segmentation` is what is left of all cores' time in it: segmentation, the way to the workers and back, idling.
-    error, exit_code: how it ended; one sentence, and none where nothing went wrong.
-    application_id: Spark's.
+    scope: digest of the settings that select the run's rows and their output.
+    mode: how its documents were found: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was nothing to do.
+    output_versions: table -> its Delta version when the run ended.
+    documents, sentences, tokens, split_sentences: that were processed.
+    removed: documents that were removed, because the source no longer has them.
+    units: number of units.
+    planned: documents to process, counted before the first unit.
+    units_done: units published so far.
+    stage: what the run is doing: `preparation`, `waiting`, `source`, `recognition`, `writing`, `done`.
+    waiting: description of the run that this one waits for, in the stage `waiting`.
+    by_label: label -> number of mentions.
+    rejects: code -> number of rows.
+    seconds: stage -> wall seconds. But `encoding` and `inference` are parts of recognition, summed over all workers, and
+        `segmentation` is the rest of all cores' time in it: segmentation, transfer to and from the workers, idling.
+    error, exit_code: how it ended; `error` is one sentence, and None if the run succeeded.
+    application_id: of Spark.
     log: path of this program's log.
     plan: of a dry run.
     """
@@ -74,26 +74,22 @@ class Summary:
 
     @property
     def sentences_per_second(self) -> float:
-        """Sentences over the wall seconds of the whole run, set-up included."""
+        """Sentences per wall second of the complete run, including its preparation."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
 
     def start_waiting(self, holder: str) -> None:
-        """The run cannot begin yet.
-
-        Args:
-            holder: of the lease.
-        """
+        """Set the stage to waiting for another run, the holder of the lease."""
         self.stage, self.waiting = "waiting", holder
 
     def count_unit(self, recognised: DataFrame, *, names: bool = False) -> UnitCounts:
-        """Add a unit, but no failed documents.
+        """Add a unit's counts, without failed documents, and return the unit's ids.
 
         Args:
             recognised: schemas.RECOGNISED.
-            names: whether all ids are wanted: of a small unit, since they come to the driver.
+            names: whether to collect all ids on the driver, for small units.
         """
         columns = ("sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds")
-        # One pass: a row for each label that a document has, and before these one for the document itself.
+        # In one pass: each document is exploded to a row without a label, and one row per mention with its label.
         labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
         each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
         sums = each.groupBy("label").agg(
@@ -121,7 +117,7 @@ class Summary:
         )
 
     def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
-        """The run's row of `runs`, without its end and its lease."""
+        """Return the run's row of `runs`, without the columns that the lease sets."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {
@@ -139,7 +135,7 @@ class Summary:
 
 
 class Clock:
-    """Wall seconds per stage, added up in a summary."""
+    """A stopwatch that adds the wall seconds of each stage to a summary."""
 
     def __init__(self, summary: Summary) -> None:
         """Start now."""
@@ -147,35 +143,31 @@ class Clock:
         self._began = self._last = perf_counter()
 
     def lap(self, stage: str) -> None:
-        """What passed since the last lap was spent on this stage."""
+        """Add the time since the last lap to a stage."""
         now = perf_counter()
         self._summary.seconds[stage] = self._summary.seconds.get(stage, 0.0) + now - self._last
         log.info("%s took %.1f s", stage, now - self._last)
         self._last = now
 
     def record_total(self) -> None:
-        """What passed since the start."""
+        """Set the stage `total` to the time since the start."""
         self._summary.seconds["total"] = perf_counter() - self._began
 
 
 def compute_scope(settings: Settings, identity: str) -> str:
-    """Return a digest of what says which rows a run is about and where they go.
-
-    Args:
-        identity: of the source.
-    """
+    """Return a digest of the settings that select a run's rows and their output; `identity` is the source's."""
     about = {
         "source": settings.source.model_dump(mode="json"),
         "table": identity,
         "slice": settings.output.replace_slice,
-        # What a run ignored, the next one may have to do.
+        # Documents that one run ignored, a run with another setting must process.
         "ignoring": settings.incremental.on_fingerprint_change == "ignore",
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def compute_slice_digest(settings: Settings) -> str | None:
-    """Digest of the slice that a run replaces; none where it is about everything."""
+    """Return the digest of the slice that a run replaces; None if it covers the complete source."""
     if not settings.output.replace_slice:
         return None
     return hashlib.sha256((settings.source.where or "").strip().encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Work in bounded pieces: ranges of doc_id, so that a unit's rows lie together and its commits touch few files."""
+"""Split a run's work into units: ranges of doc_id, so that the commits of a unit change few files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from entitymill.tables.unit_tables import UNIT
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000
 CHARS_PER_TASK = 250_000
-"""Some 2,000 sentences: two windows of the tagger, and short enough that no core waits long for the last task."""
+"""About 2,000 sentences, or two of the tagger's windows; so short that no core waits long for the last task."""
 _GONE = "_gone"
 FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass(frozen=True)
 class PlannedUnit:
-    """Some of a run's documents, and of those it removes.
+    """Documents to recognize in one unit, and documents to remove with it.
 
     documents: as in Changes, without `known`.
-    removed: doc_id of documents to take out; None where there are none.
-    known: whether the output may hold rows of some documents.
-    rows, chars: documents to recognise, and code points of their texts.
+    removed: doc_id of documents to remove; None if there are none.
+    known: whether the output may already have rows of some documents.
+    rows: number of documents to recognize.
+    chars: code points of their texts.
     """
 
     documents: DataFrame
@@ -39,21 +40,21 @@ class PlannedUnit:
 
 
 def count_units(changes: Changes, limits: LimitSettings) -> int:
-    """Return how many units the work is cut into; documents that are only removed count, too."""
+    """Return the number of units; documents that are only removed count, too."""
     by_rows = -(-(changes.to_recognise + changes.to_remove) // limits.unit_rows)
     by_chars = -(-changes.chars // (limits.unit_mb * CHARS_PER_MB))
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
 def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], DataFrame]) -> Iterator[PlannedUnit]:
-    """Give the units, in order of doc_id; sizes are about those of the limits, since ranges are sampled.
+    """Yield the units in order of doc_id; their sizes are approximate, because Spark samples the ranges.
 
-    The driver holds a few numbers a unit, and where there are several, the source is read once for all of them.
+    If there are several, the source is read only once, and the driver holds only a few numbers per unit.
 
     Args:
         changes: of the run.
         limits: how large a unit may be.
-        write: writes documents by their column UNIT, and returns them.
+        write: writes documents, partitioned by their column UNIT, and returns the written rows.
     """
     number = count_units(changes, limits)
     if number <= 1:
@@ -80,14 +81,15 @@ def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFra
 
 
 def repartition_unit(spark: SparkSession, piece: PlannedUnit, partitions: int | None, *, once: bool) -> DataFrame:
-    """Spread a unit's documents over tasks by a hash of their id: the same on every try.
+    """Repartition a unit's documents by a hash of their ids, which is the same in every attempt.
 
     Args:
+        spark: the session.
         piece: the unit.
-        partitions: how many; none: by the texts.
-        once: whether to take one row of an id even where several are there by now, which were not when they were counted.
+        partitions: number of partitions; None: as many as suit the length of the texts.
+        once: whether to keep only one row per id, if duplicates may have appeared since the rows were counted.
     """
     cores = spark_connect.count_cores(spark)
-    wanted = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
-    spread_out = piece.documents.repartition(partitions or max(wanted, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    tasks = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    spread_out = piece.documents.repartition(partitions or max(tasks, FEWEST_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if once else spread_out
