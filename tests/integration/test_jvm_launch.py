@@ -33,7 +33,8 @@ def look():
 watcher = threading.Thread(target=look)
 watcher.start()
 conf = json.loads(os.environ["CONF"])
-spark = session._start(SparkSettings(master="local[1]", jars=os.environ["JARS"], conf=conf), "name = a b", brief=True)
+settings = SparkSettings(master="local[1]", jars=os.environ["JARS"], conf=conf)
+spark = session._start_session(settings, "name = a b", brief=True)
 over.wait(0.1)
 java = spark.sparkContext._gateway.proc.pid
 commands = Path(f"/proc/{java}/cmdline").read_bytes().replace(bytes(1), b" ").decode()

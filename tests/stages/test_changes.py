@@ -454,7 +454,7 @@ def test_a_source_put_back_from_a_backup_is_not_trusted(
     source = opened(spark, path)
     history = reader.read_history(spark, source.settings, 9)
     with caplog.at_level(logging.INFO, "entitymill"):
-        for version, committed_ms, listed in ("1", None, 9), ("9", 1, 9), ("1", reader.committed_ms(history[1]), 1):
+        for version, committed_ms, listed in ("1", None, 9), ("9", 1, 9), ("1", reader.commit_time_ms(history[1]), 1):
             monkeypatch.setattr(reader, "read_history", lambda *_, listed=listed: history[:listed])
             assert change_feed.read_changes_since(spark, source, version, committed_ms) is None
     assert [record.message.replace("change feed unavailable ", "") for record in caplog.records] == [

@@ -14,7 +14,7 @@ NAME = "a-file-of-this-test"
 
 def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spark: SparkSession) -> None:
     """As each run of a notebook brings its copy of the model: Spark's file server reads the first as long as it lives."""
-    copies = [private_directories.scratch_directory("entitymill-test-") / NAME for _ in range(2)]
+    copies = [private_directories.create_scratch_directory("entitymill-test-") / NAME for _ in range(2)]
     for number, copy in enumerate(copies):
         copy.write_text(f"copy {number}")
         session.send_file(spark, copy)

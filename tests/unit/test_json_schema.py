@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from entitymill.settings import json_schema, known_keys
+from entitymill.settings import json_schema, list_keys
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -35,8 +35,8 @@ def test_the_page_gets_every_setting_under_its_section() -> None:
     emptied = re.sub(r"^\| `.*\n", "", written, flags=re.MULTILINE)
     assert "| `" not in emptied
     page = json_schema.update_page(emptied)
-    sections = {key for key in known_keys() if any(other.startswith(f"{key}.") for other in known_keys())}
-    assert (page, [key for key in known_keys() if key not in sections and f"| `{key}` |" not in page]) == (written, [])
+    sections = {key for key in list_keys() if any(other.startswith(f"{key}.") for other in list_keys())}
+    assert (page, [key for key in list_keys() if key not in sections and f"| `{key}` |" not in page]) == (written, [])
     with pytest.raises(ValueError, match="no heading `## limits`"):
         json_schema.update_page(page.replace("## limits", "## bounds"))
 
@@ -59,7 +59,7 @@ def test_every_setting_is_described(carried: Any) -> None:
                 walk(carried["$defs"][value["$ref"].rpartition("/")[2]], f"{prefix}{key}.")
 
     walk(carried, "")
-    assert set(found) == set(known_keys())
+    assert set(found) == set(list_keys())
     assert [key for key, value in found.items() if "$ref" not in value and "description" not in value] == []
 
 

@@ -81,7 +81,7 @@ def test_where_spark_keeps_its_blocks(
     monkeypatch.delenv("SPARK_LOCAL_DIRS", raising=False)
     if variable:
         monkeypatch.setenv("SPARK_LOCAL_DIRS", variable)
-    found = private_directories.spark_local_directory(properties).get("spark.local.dir")
+    found = private_directories.choose_local_directory(properties).get("spark.local.dir")
     assert (None if found is None else Path(found).resolve().parent) == (None if parent is None else tmp_path / parent)
 
 
@@ -91,6 +91,6 @@ def test_properties_are_read_as_spark_submit_reads_them(tmp_path: Path, monkeypa
         "# a comment\nspark.local.dir   /big disk\n\nspark.app.name=x\nspark.driver.extraJavaOptions -Da=b -Dc:d\nlone\n"
     )
     monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", f"--properties-file {file} pyspark-shell")
-    assert jvm_launch.file_properties() == {
+    assert jvm_launch.read_file_properties() == {
         "spark.local.dir": "/big disk", "spark.app.name": "x", "spark.driver.extraJavaOptions": "-Da=b -Dc:d",
     }  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from entitymill.errors import SettingsError
-from entitymill.settings import Settings, known_keys, load, secret_masking, sections
+from entitymill.settings import Settings, list_keys, load, secret_masking, sections
 
 CONF = Path(__file__).parents[2] / "conf"
 MINIMAL = ["source.path=texts", "output.path=out"]
@@ -62,7 +62,7 @@ def numbers() -> list[str]:
             [kind] = [field.annotation for name, field in kind.model_fields.items() if level == (field.alias or name)]
         return {kind, *get_args(kind)}
 
-    return [key for key in known_keys() if {int, float} & kinds(key)]
+    return [key for key in list_keys() if {int, float} & kinds(key)]
 
 
 def test_all_numbers_are_found() -> None:

@@ -37,16 +37,16 @@ REFUSED = (
 )
 def test_a_storage_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
     monkeypatch.setattr(storage, "_roots", {"s3a://lake"})
-    assert str(storage.storage_fault(text)).startswith(expected)
+    assert str(storage.find_storage_fault(text)).startswith(expected)
 
 
 def test_only_addresses_that_this_program_uses_are_named() -> None:
     quoting = (
         "value 'com.amazonaws Unable to execute HTTP request: my secret\ns3a://secret/a' AccessDeniedException: s3a://secret"
     )
-    assert "secret" not in str(storage.storage_fault(quoting))
-    assert "secret" not in str(storage.storage_fault(quoting.partition("Access")[0]))
-    assert str(storage.storage_fault(REFUSED, "s3a://lake/out")).startswith(
+    assert "secret" not in str(storage.find_storage_fault(quoting))
+    assert "secret" not in str(storage.find_storage_fault(quoting.partition("Access")[0]))
+    assert str(storage.find_storage_fault(REFUSED, "s3a://lake/out")).startswith(
         "s3a://lake/out: the storage cannot be reached (Connect to 127.0.0.1:9 [/127.0.0.1] failed: Connection refused)"
     )
 
@@ -60,7 +60,7 @@ def test_only_addresses_that_this_program_uses_are_named() -> None:
     ],
 )
 def test_other_errors_are_left_alone(text: str) -> None:
-    assert storage.storage_fault(text) is None
+    assert storage.find_storage_fault(text) is None
 
 
 class SilentSession:

@@ -68,7 +68,7 @@ def extract(
     spark_connect.check_output(spark, settings.output)
     storage.forget_configuration(spark)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
-    summary.application_id, summary.log = spark_connect.session_id(spark), log_path
+    summary.application_id, summary.log = spark_connect.get_session_id(spark), log_path
     watch(summary)
     clock = Clock(summary)
     options = Options(full=full, allow_removals=allow_removals)

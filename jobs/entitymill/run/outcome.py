@@ -73,10 +73,10 @@ def classify_error(error: BaseException) -> EntityMillError:
 
 def _storage_fault(text: str) -> EntityMillError | None:
     try:
-        from entitymill.spark.storage import storage_fault  # noqa: PLC0415  # brings PySpark
+        from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # brings PySpark
     except ModuleNotFoundError:  # the command runs without PySpark
         return None
-    return storage_fault(text)
+    return find_storage_fault(text)
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:

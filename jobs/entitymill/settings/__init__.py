@@ -1,5 +1,5 @@
 """Load and validate all settings, from layers of files, environment variables and options; without Spark and OpenVINO."""
 
-from entitymill.settings.loading import Settings, known_keys, load
+from entitymill.settings.loading import Settings, list_keys, load
 
-__all__ = ["Settings", "known_keys", "load"]
+__all__ = ["Settings", "list_keys", "load"]

@@ -70,7 +70,7 @@ class _SizeCounter:
             levels = ended.levels
             self._anchored[ended.anchor] = (self._values - ended.values_before, levels)
         elif isinstance(event, yaml.AliasEvent):
-            levels = self._repeat(event)
+            levels = self._count_alias(event)
         elif isinstance(event, yaml.ScalarEvent):
             self._values += 1
             levels = 1
@@ -82,7 +82,7 @@ class _SizeCounter:
         if len(self._open) + levels > DEEPEST:
             raise UnboundedError(f"is nested deeper than {DEEPEST} levels")
 
-    def _repeat(self, alias: yaml.AliasEvent) -> int:
+    def _count_alias(self, alias: yaml.AliasEvent) -> int:
         if any(collection.anchor == alias.anchor for collection in self._open):
             raise UnboundedError(f"has a value that contains itself: {alias.anchor}")
         # An alias without an anchor is an error, which the YAML parser reports later.

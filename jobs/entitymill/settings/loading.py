@@ -106,7 +106,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     Raises:
         SettingsError: a file cannot be read, or a setting is unknown, missing or invalid; the message names it.
     """
-    known, layers = list(known_keys()), Layers()
+    known, layers = list(list_keys()), Layers()
     if config is not None:
         base = config.with_name("base.yaml")
         for path in [base, config] if base.is_file() and base != config else [config]:
@@ -139,11 +139,11 @@ def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str
     return " ".join(sentences)
 
 
-def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
     """Yield all key paths, including sections."""
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
         yield key
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from known_keys(kind, f"{key}.")
+                yield from list_keys(kind, f"{key}.")

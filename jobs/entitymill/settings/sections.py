@@ -57,9 +57,9 @@ class SourceSettings(Section):
     @field_validator("format", mode="before")
     @classmethod
     def _check_format(cls, format_: Any) -> Any:
-        kind = unsupported_formats.text_format(str(format_))
+        kind = unsupported_formats.detect_text_format(str(format_))
         if kind is not None:
-            advice = unsupported_formats.conversion_advice(kind, f"texts.{format_}").removesuffix(".")
+            advice = unsupported_formats.describe_conversion(kind, f"texts.{format_}").removesuffix(".")
             raise ValueError(f"{format_} is not supported; {advice}")
         return format_
 
@@ -208,7 +208,7 @@ class EntitySettings(Section):
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
-    def named(self) -> tuple[str, ...]:
+    def mentioned_labels(self) -> tuple[str, ...]:
         """All labels that these settings mention."""
         return tuple(dict.fromkeys((*self.labels, *self.by_label)))
 

@@ -9,13 +9,13 @@ _KINDS = {"csv": "CSV", "tsv": "CSV", "json": "JSON", "jsonl": "JSON", "ndjson":
 _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
-def text_format(name: str) -> str | None:
+def detect_text_format(name: str) -> str | None:
     """Return CSV or JSON for the name of such a file or format, and None for other names."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
 
-def conversion_advice(found: str, path: str) -> str:
+def describe_conversion(found: str, path: str) -> str:
     """Return the part of a message that says how to convert a file to Parquet.
 
     Args:

@@ -53,7 +53,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
     partitions = list(detail["partitionColumns"])
     if any(not isinstance(schema[name].dataType, _PARTITION_TYPES) for name in partitions):
         raise FeedUnavailableError("the source is partitioned by a column that is not a string, an integer or a date")
-    paths = _added_paths(_read_actions(spark, root, first, last))
+    paths = _select_added_paths(_read_actions(spark, root, first, last))
     _check_paths([root, *paths], partitions)
     if not paths:
         return table.limit(0)
@@ -79,7 +79,7 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
     return described.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MOST_FILES + 1).collect()
 
 
-def _added_paths(actions: list[Row]) -> list[str]:
+def _select_added_paths(actions: list[Row]) -> list[str]:
     """Return the paths of the added data files, relative to the table.
 
     Raises:

@@ -69,7 +69,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
     Raises:
         SourceError: a column does not exist, or PySpark does not know its type.
     """
-    existing = column_names(table)
+    existing = list_columns(table)
     found = []
     for name in names:
         if name not in existing:
@@ -77,11 +77,13 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
         try:
             found.append(table.select(F.col(quote_part(name))).schema.fields[0])
         except ValueError as error:
-            raise SourceError(f"source.{setting}: {_describe_unsupported(name, path, column_type(table, name))}") from error
+            raise SourceError(
+                f"source.{setting}: {_describe_unsupported(name, path, describe_type(table, name))}"
+            ) from error
     return found
 
 
-def column_names(table: DataFrame) -> list[str]:
+def list_columns(table: DataFrame) -> list[str]:
     """Return the names of all columns. PySpark's own list would fail on types that it does not know."""
     if spark_connect.is_remote(table.sparkSession):
         return list(table.columns)
@@ -89,7 +91,7 @@ def column_names(table: DataFrame) -> list[str]:
     return list(java.columns())
 
 
-def column_type(table: DataFrame, name: str) -> str:
+def describe_type(table: DataFrame, name: str) -> str:
     """Return the type of a column as Spark writes it, even if PySpark does not know it."""
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"

@@ -86,7 +86,7 @@ def log_unreadable(error: Exception) -> None:
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    commits = _commits_since(spark, source, after, recorded_ms)
+    commits = _read_commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
     as_insert = {CHANGE: F.lit("insert"), COMMIT: F.lit(0).cast("long")}
@@ -104,7 +104,7 @@ def _has_change_feed(source: Source) -> bool:
     return str(properties.get("delta.enableChangeDataFeed")).lower() == "true"
 
 
-def _commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
+def _read_commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
     """Return the commits after a version, up to the one that is read.
 
     Raises:
@@ -118,12 +118,12 @@ def _commits_since(spark: SparkSession, source: Source, after: int, recorded_ms:
         )
     if after > until:
         raise SourceReplacedError(f"the source is at version {until}, the last run read version {after}")
-    commits = {commit["version"]: commit for commit in _history_from(spark, source, after)}
+    commits = {commit["version"]: commit for commit in _read_history_since(spark, source, after)}
     if after not in commits:
         raise FeedUnavailableError(f"version {after} is not in the history of the source any more")
     if recorded_ms is None:
         raise FeedUnavailableError(f"the last run did not record when version {after} of the source was committed")
-    if reader.committed_ms(commits[after]) != recorded_ms:
+    if reader.commit_time_ms(commits[after]) != recorded_ms:
         raise SourceReplacedError(f"version {after} of the source was committed at another time than the last run recorded")
     missing = next((version for version in range(after + 1, until + 1) if version not in commits), None)
     if missing is not None:
@@ -135,17 +135,17 @@ def _commits_since(spark: SparkSession, source: Source, after: int, recorded_ms:
     return since
 
 
-def _history_from(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
+def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
     """Return the commits since a version, newest first; if possible, that version is the last one in the list.
 
     If Delta lists two commits with the same time, it changes the newer one's time, which often happens on S3, where times
-    are in seconds. Only the last commit in a list always has the time that `reader.read` recorded.
+    are in seconds. Only the last commit in a list always has the time that `reader.open_table` recorded.
     """
-    wanted = int(source.version) - oldest + 1
-    commits = reader.read_history(spark, source.settings, wanted)
+    number = int(source.version) - oldest + 1
+    commits = reader.read_history(spark, source.settings, number)
     if commits and commits[-1]["version"] > oldest:  # there are new commits since the source was opened
         newer = commits[0]["version"] - int(source.version)
-        commits = reader.read_history(spark, source.settings, wanted + newer)
+        commits = reader.read_history(spark, source.settings, number + newer)
     if commits and commits[-1]["version"] > oldest:
         newest = commits[0]["version"]
         commits = reader.read_history(spark, source.settings, newest - oldest + 1 + SLACK_COMMITS)

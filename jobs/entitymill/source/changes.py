@@ -193,15 +193,15 @@ def _build_changes(
     Raises:
         OutputError: the run would change a document of another fingerprint, and the policy refuses that.
     """
-    other_fingerprint = totals.other_fingerprint()
+    other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
-        raise outcomes.other_fingerprint_error(other_fingerprint, policy)
+        raise outcomes.build_fingerprint_error(other_fingerprint, policy)
     work = (Kind.NEW, Kind.CHANGED)
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
     removed = differing.where("is_removed").select("doc_id").distinct()
-    counts = totals.codes()
+    counts = totals.count_by_code()
     # Several rejected rows may have the same id; then only `removed` has the correct number.
-    to_remove = removed.count() if totals.removed() and counts else totals.removed()
+    to_remove = removed.count() if totals.count_removed() and counts else totals.count_removed()
     return Changes(
         mode=mode,
         documents=documents.join(to_do, "doc_id"),
@@ -211,9 +211,9 @@ def _build_changes(
         adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
         rows=0,
         reject_counts=counts,
-        to_recognise=totals.rows(*work),
+        to_recognise=totals.count_rows(*work),
         to_remove=to_remove,
-        to_adopt=totals.rows(Kind.ADOPTED),
-        chars=totals.chars(*work),
-        known=totals.known(*work),
+        to_adopt=totals.count_rows(Kind.ADOPTED),
+        chars=totals.count_chars(*work),
+        known=totals.count_known(*work),
     )

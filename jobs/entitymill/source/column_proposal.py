@@ -70,7 +70,7 @@ def propose_columns(
         SourceError: the table does not exist, has no rows, or has no suitable column.
     """
     place = SourceSettings.model_validate({"path": table, "format": _detect_format(spark, table)})
-    opened = reader.read(spark, place)
+    opened = reader.open_table(spark, place)
     rows, columns = _inspect(opened.rows, table)
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
     chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
@@ -116,7 +116,7 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     """Return the number of inspected rows and all columns. One pass over a few rows; no values reach the driver."""
     kinds: dict[str, T.StructField | None] = {}
-    for name in carried_columns.column_names(table):
+    for name in carried_columns.list_columns(table):
         try:
             [kinds[name]] = carried_columns.find_fields(table, [name], "passthrough", path)
         except SourceError:  # PySpark does not know its type
@@ -135,7 +135,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         raise SourceError(f"{path} has no rows to inspect.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
-        kind = " ".join(carried_columns.column_type(table, name).split())
+        kind = " ".join(carried_columns.describe_type(table, name).split())
         unique = found.get(f"held{number}") == rows == found.get(f"set{number}")
         length = float(found.get(f"length{number}") or 0)
         refusal = _explain_exclusion(field, path, kind, length)

@@ -59,7 +59,7 @@ def compare_events(
     flagged = _flag_rejected(validated, rejected)
     compared = cache_on_disk(outcomes.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
     sums = outcomes.sum_outcomes(compared)
-    reasons = Totals(sums).reasons()
+    reasons = Totals(sums).count_by_reason()
     settled = ~F.col("kind").isin(Kind.UNSETTLED.value, Kind.SAME.value)
     differing = compared.where(settled).drop("reason", "present", "held")
     documents = row_checks.select_documents(validated.where("present"))

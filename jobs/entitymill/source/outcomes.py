@@ -132,10 +132,10 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
     others = known.where(has_other_fingerprint(policy) & is_own(policy))
     found = others.select("fingerprint").take(1)
     if found:
-        raise other_fingerprint_error(found[0][0], policy)
+        raise build_fingerprint_error(found[0][0], policy)
 
 
-def other_fingerprint_error(found: str, policy: Policy) -> OutputError:
+def build_fingerprint_error(found: str, policy: Policy) -> OutputError:
     """Return the error for an output with a document of the fingerprint `found`."""
     return OutputError(
         f"incremental.on_fingerprint_change: the output has documents of fingerprint {found}, but this run has "
@@ -150,31 +150,31 @@ class Totals:
 
     sums: list[Row]
 
-    def rows(self, *kinds: Kind) -> int:
+    def count_rows(self, *kinds: Kind) -> int:
         """Return the number of outcomes of these kinds."""
         return self._sum("rows", kinds)
 
-    def chars(self, *kinds: Kind) -> int:
+    def count_chars(self, *kinds: Kind) -> int:
         """Return the number of code points in the texts of these kinds."""
         return self._sum("chars", kinds)
 
-    def known(self, *kinds: Kind) -> int:
+    def count_known(self, *kinds: Kind) -> int:
         """Return how many outcomes of these kinds are about documents in the output."""
         return self._sum("known", kinds)
 
-    def removed(self) -> int:
+    def count_removed(self) -> int:
         """Return how many outcomes remove a document from the output."""
         return self._sum("is_removed", tuple(Kind))
 
-    def codes(self) -> dict[str, int]:
+    def count_by_code(self) -> dict[str, int]:
         """Return reject code -> number of rejected rows."""
         return self._by(CODE, Kind.REJECTED)
 
-    def reasons(self) -> dict[str, int]:
+    def count_by_reason(self) -> dict[str, int]:
         """Return reason -> number of ids that must be looked up in the source."""
         return self._by("reason", Kind.UNSETTLED)
 
-    def other_fingerprint(self) -> str | None:
+    def find_refused_fingerprint(self) -> str | None:
         """Return a refused fingerprint of a document that the run would change; None if there is none."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)

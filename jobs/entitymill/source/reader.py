@@ -107,7 +107,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
         SourceError: the source is missing or unreadable, or lacks a column that the settings name.
     """
-    table = read(spark, settings)
+    table = open_table(spark, settings)
     carried_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
     passthrough = carried_columns.check_columns(table.rows, settings)
     detail = table.detail
@@ -167,7 +167,7 @@ def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> l
     return spark.sql(f"DESCRIBE HISTORY {_sql_name(spark, settings)} LIMIT {limit}").collect()
 
 
-def committed_ms(commit: Row) -> int:
+def commit_time_ms(commit: Row) -> int:
     """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC.
 
     Computed in Python, since SQL would need a Spark job. PySpark returns timestamps in this process's time zone, not the
@@ -212,7 +212,9 @@ def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """Return the texts of a few documents, for display."""
-    rows = select_rows(read(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
+    rows = (
+        select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
+    )
     return {row.doc_id: row.text for row in rows.collect()}
 
 
@@ -244,7 +246,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     return found
 
 
-def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
+def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     """Open the table without reading rows.
 
     A Delta table is pinned to its current version, so that every pass of a run reads the same rows.
@@ -262,9 +264,9 @@ def read(spark: SparkSession, settings: SourceSettings) -> SourceTable:
         [commit] = read_history(spark, settings, 1)
         version = str(commit["version"])
         size = None if detail is None else detail["sizeInBytes"]
-        return SourceTable(read_version(spark, settings, version), {}, version, size, detail, committed_ms(commit))
+        return SourceTable(read_version(spark, settings, version), {}, version, size, detail, commit_time_ms(commit))
     except (PySparkException, Py4JJavaError, OSError) as error:
-        fault = storage.storage_fault(str(error)) if settings.format == "table" else None
+        fault = storage.find_storage_fault(str(error)) if settings.format == "table" else None
         if fault is not None:
             raise fault from error
         raise SourceError(f"source.path: {unreadable_source.explain_read_error(spark, settings, error)}") from error
@@ -279,7 +281,7 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
             f"source.format: parquet would read deleted rows of {settings.path}, since {around} is a Delta table: "
             "set source.format=delta."
         )
-    first = unreadable_source.first_data_file(listing)
+    first = unreadable_source.find_first_data_file(listing)
     readable = unreadable_source.find_readable_columns(spark, first) if first else None
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)

@@ -45,7 +45,7 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
     except OSError as reason:
         return f"{path} cannot be reached: {reason}."
     return (
-        f"{path} is {texts[0]}; {unsupported_formats.conversion_advice(*texts)}"
+        f"{path} is {texts[0]}; {unsupported_formats.describe_conversion(*texts)}"
         if texts
         else _explain_file_error(settings, error)
     )
@@ -53,7 +53,7 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
     """Return why existing files that are not a Delta table cannot be read, and what to do."""
-    path, kind = settings.path, unreadable_type(error)
+    path, kind = settings.path, parse_unreadable_type(error)
     if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
         return f"{path} contains no {settings.format} file."
     if settings.format == "delta":
@@ -87,20 +87,20 @@ def _wildcard_advice(path: str) -> str:
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
     """Return the format and the path of the first data file if it is CSV or JSON."""
-    first = first_data_file(storage.list_files(spark, path))
-    found = unsupported_formats.text_format(first) if first else None
+    first = find_first_data_file(storage.list_files(spark, path))
+    found = unsupported_formats.detect_text_format(first) if first else None
     if first is None or found is None:
         return None
     return found, path if path.endswith(first.rpartition("/")[2]) else first.removeprefix("file:")
 
 
-def unreadable_type(error: Exception) -> str | None:
+def parse_unreadable_type(error: Exception) -> str | None:
     """Return the Parquet type that a Spark error is about; None if it is about something else."""
     found = _TYPE.search(str(error))
     return found[1] if found else None
 
 
-def first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
+def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
     """Return the file from which Spark infers all columns, from `storage.list_files`; None if there is no data file."""
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
@@ -160,7 +160,7 @@ def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable
     try:
         converter.convert(_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:
-        kind = unreadable_type(error)
+        kind = parse_unreadable_type(error)
         if kind is None:
             raise
         return kind

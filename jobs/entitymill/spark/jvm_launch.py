@@ -26,7 +26,7 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
     that PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
-    arguments, base = _without_properties_file(shlex.split(before or "pyspark-shell"))
+    arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
     with tempfile.TemporaryDirectory(prefix="entitymill-spark-") as directory:
         written = dict(properties)
         for key in _JAVA_OPTIONS:
@@ -46,9 +46,9 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
                 os.environ[_ARGUMENTS] = before
 
 
-def file_properties() -> dict[str, str]:
+def read_file_properties() -> dict[str, str]:
     """Return the properties in the file that spark-submit would read: Spark's own, or the one in PYSPARK_SUBMIT_ARGS."""
-    _, file = _without_properties_file(shlex.split(os.environ.get(_ARGUMENTS) or "pyspark-shell"))
+    _, file = _split_properties_file(shlex.split(os.environ.get(_ARGUMENTS) or "pyspark-shell"))
     return parse_properties(file.read_text(encoding="utf8")) if file.is_file() else {}
 
 
@@ -59,7 +59,7 @@ def parse_properties(text: str) -> dict[str, str]:
     return {key: value.strip() for key, value in (pair for pair in pairs if len(pair) > 1)}
 
 
-def _without_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
+def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
     """Split spark-submit's arguments into those without the properties file, and that file; by default Spark's own."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
     others, file = [], Path(conf) / "spark-defaults.conf"

@@ -26,7 +26,7 @@ _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
 """(process, parent) -> the directory and its lock, which the kernel releases when the process ends, however it ends."""
 
 
-def private_directory(parent: Path | None = None) -> Path:
+def open_private_directory(parent: Path | None = None) -> Path:
     """Return this process's directory in `parent`. The first call creates it, and deletes those of ended processes.
 
     Args:
@@ -46,12 +46,12 @@ def private_directory(parent: Path | None = None) -> Path:
     return _directories[key][0]
 
 
-def scratch_directory(prefix: str) -> Path:
+def create_scratch_directory(prefix: str) -> Path:
     """Create a new directory that exists as long as this process, since Spark's file server reads from it."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=private_directory()))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))
 
 
-def spark_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
+def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return the property that makes Spark store blocks and shuffle files in this process's private directory.
 
     That directory is in the one that `properties` name. Several directories, or one from the environment, are not changed.
@@ -60,7 +60,7 @@ def spark_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     if (chosen is not None and "," in chosen) or any(name in os.environ for name in _VARIABLES):
         return {}
     with contextlib.suppress(OSError):  # Spark itself reports a directory that it cannot write
-        return {LOCAL: str(private_directory(None if chosen is None else Path(chosen)))}
+        return {LOCAL: str(open_private_directory(None if chosen is None else Path(chosen)))}
     return {}
 
 

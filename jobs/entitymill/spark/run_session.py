@@ -68,7 +68,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     """
     chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
     if spark_connect.is_remote(spark):
-        with _SESSION_LOCKS.setdefault(spark_connect.session_id(spark), threading.RLock()), override_conf(spark, chosen):
+        with _SESSION_LOCKS.setdefault(spark_connect.get_session_id(spark), threading.RLock()), override_conf(spark, chosen):
             yield spark
         return
     copy = clone_session(spark)

@@ -21,8 +21,8 @@ from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import requirements, spark_connect
-from entitymill.spark.jvm_launch import file_properties, launch_jvm, parse_properties
-from entitymill.spark.private_directories import scratch_directory, spark_local_directory
+from entitymill.spark.jvm_launch import launch_jvm, parse_properties, read_file_properties
+from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
 
 DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
@@ -111,7 +111,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     builder = SparkSession.builder.appName(name).master(settings.master)
     local = _local_options(settings.master, brief=brief)
     properties = {**_read_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
-    properties |= spark_local_directory({**file_properties(), **properties})
+    properties |= choose_local_directory({**read_file_properties(), **properties})
     for key, value in properties.items():
         builder = builder.config(key, value)
     try:
@@ -204,7 +204,7 @@ def ship_package(spark: SparkSession) -> None:
     packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in extensions.PACKAGES)]
     sources = sorted(source for package in packages for source in package.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-    archive = scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"
+    archive = create_scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"
     # Files of reproducible archives have dates in 1970, which a zip cannot store.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
@@ -219,7 +219,7 @@ def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
         file: file in a `scratch_directory`.
         code: whether the file is a zip of Python modules, which is added to the workers' path.
     """
-    key = (spark_connect.session_id(spark), file.name)
+    key = (spark_connect.get_session_id(spark), file.name)
     if key in _sent:
         if _sent[key] != file:
             file.unlink(missing_ok=True)  # otherwise each run in a notebook would leave a copy of the model

@@ -50,7 +50,7 @@ def count_cores(spark: SparkSession) -> int:
     return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
 
 
-def session_id(spark: SparkSession) -> str:
+def get_session_id(spark: SparkSession) -> str:
     """Return the id of the session or application for which sent files are available."""
     return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 

@@ -241,7 +241,7 @@ def _translate_errors(address: str) -> Iterator[None]:
     try:
         yield
     except Py4JJavaError as error:
-        raise (storage_fault(str(error), address) or OSError(java_message(error))) from error
+        raise (find_storage_fault(str(error), address) or OSError(java_message(error))) from error
 
 
 def java_message(error: Py4JJavaError) -> str:
@@ -253,7 +253,7 @@ def java_message(error: Py4JJavaError) -> str:
     return lines[0] if lines else ""
 
 
-def storage_fault(text: str, address: str | None = None) -> StorageError | None:
+def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
     """Return a StorageError if the text of an error and its causes shows that the storage failed; else None.
 
     Errors of tasks may quote a document. From their text, the message contains only addresses that this program uses and a
@@ -301,7 +301,7 @@ def raise_storage_errors() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        fault = storage_fault(str(error))
+        fault = find_storage_fault(str(error))
         if fault is not None:
             raise fault from error
         raise

@@ -75,7 +75,7 @@ def _keeping(chosen: EntitySettings) -> Callable[[Column], Column]:
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     wanted = settings.recognition
     manifest = openvino.read_manifest(spark, settings.model.path)
-    openvino.check_labels(spark, settings.model.path, settings.entities.named)
+    openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(wanted.precision, manifest.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(wanted.precision, wanted.encoding, threads, settings.decoding)

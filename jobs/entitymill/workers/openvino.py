@@ -18,7 +18,7 @@ from entitymill.recognition import sentences, sentences_dl_saved
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 from entitymill.spark import requirements, session, storage
-from entitymill.spark.private_directories import scratch_directory
+from entitymill.spark.private_directories import create_scratch_directory
 from entitymill.workers.worker import Run, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.child:open_recognition"
@@ -34,7 +34,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     Raises:
         ModelError: it is missing, incomplete, differs from its manifest, or has a label that can name no partition.
     """
-    scratch = scratch_directory("entitymill-model-")
+    scratch = create_scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
     names, place = manifest.shipped(), storage.prefer_local_file(path).rstrip("/")
     for name, shipped in names.items():
@@ -58,7 +58,7 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
     """
     if not wanted:
         return
-    copy = scratch_directory("entitymill-labels-") / bundle.LABELS
+    copy = create_scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
@@ -75,7 +75,10 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     Raises:
         ModelError: there is none.
     """
-    copy, place = scratch_directory("entitymill-manifest-") / bundle.MANIFEST, storage.prefer_local_file(path).rstrip("/")
+    copy, place = (
+        create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST,
+        storage.prefer_local_file(path).rstrip("/"),
+    )
     try:
         there = storage.exists(spark, place)
     except OSError as error:
@@ -149,7 +152,7 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     """
     if settings.detector != "dl":
         return ShippedDetector({}, settings.detector, {}, _without_files(settings.detector))
-    scratch = scratch_directory("entitymill-detector-")
+    scratch = create_scratch_directory("entitymill-detector-")
     names, digests = {}, {}
     try:
         for name, address in _detector_files(spark, settings).items():
