@@ -1,4 +1,4 @@
-"""What PROTOCOL.md promises of the tables, after each step of any run."""
+"""What docs/decisions.md promises of the tables, after each step of any run."""
 
 from __future__ import annotations
 

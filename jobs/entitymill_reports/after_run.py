@@ -59,7 +59,7 @@ def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Sum
             console.print(f"{'page':11}", report.path, highlight=False, soft_wrap=True, markup=False)
         except Exception as error:
             log.exception("the page of the run could not be written")
-            message = f"The run was published, but not its page: {outcome.classify_error(error)}"
+            message = f"The run was published, but not its page: {outcome.convert_error(error)}"
             console.print(message, highlight=False, soft_wrap=True, markup=False)
     if run_id is None:
         return None

@@ -134,7 +134,7 @@ def test_no_text_of_a_document_chooses_an_exit_code_or_reaches_a_message() -> No
         with attempt("messages", number) as draw:
             text = "".join(draw.choices(QUOTED, k=draw.randint(1, 4)))
             said = f"{draw.choice(RAISED)} The value '{text}' of the type \"STRING\" cannot be cast.\n\tat x(y.scala:1)\n"
-            known = outcome.classify_error(RuntimeError(said))
+            known = outcome.convert_error(RuntimeError(said))
             assert (known.exit_code, SECRET in str(known)) == (1, False), said
             kind = draw.choice(kinds)
             own = f"{kind.__module__}.{kind.__name__}: {errors.sign_error(kind('this is ours'), errors.SIGNATURE)}\n"

@@ -11,7 +11,7 @@ import poison_stub
 from entitymill.errors import RejectedError
 from entitymill.run.failed_documents import AGAIN, STAGE
 from entitymill.run.summary import Summary
-from entitymill.tables.publisher import UnitCounts
+from entitymill.tables.publisher import UnitIds
 from entitymill.workers.openvino import FACTORY
 
 from .conftest import Job
@@ -115,7 +115,7 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
     count = Summary.count_unit
 
-    def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> UnitCounts:
+    def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> UnitIds:
         found = count(summary, recognised, names=names)
         recognised.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()

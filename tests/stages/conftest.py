@@ -19,7 +19,7 @@ from entitymill.spark.session import override_conf
 from entitymill.tables import Stamp, Tables, recovery
 from entitymill.tables.commits import Commits
 from entitymill.tables.layout import WRITE_CONFS
-from entitymill.tables.publisher import Publisher, Unit, UnitCounts
+from entitymill.tables.publisher import Publisher, Unit, UnitIds
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}
@@ -79,7 +79,7 @@ class Writing:
         publisher = Publisher(self.tables, commits, self.stamp(), [], annotations=False)
         self.epoch += 1
         ids = [key for key, _ in rows]
-        counted = UnitCounts(min(ids, default=None), max(ids, default=None), ids if few else None)
+        counted = UnitIds(min(ids, default=None), max(ids, default=None), ids if few else None)
         gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
         publisher.publish(Unit(self.recognised(*rows), known, counted, gone))
 

@@ -129,21 +129,21 @@ def test_others_that_changed_rows_are_noticed(
     latest = Row(output_versions=maintenance.read_versions(tables, WRITTEN))
     for statement in statements:
         tables.spark.sql(statement.format(**{name: tables.sql_name(name) for name in DOCUMENT_TABLES}))
-    assert guards.is_unchanged_since(tables, latest) == only_we
+    assert guards.tables_unchanged_since(tables, latest) == only_we
 
 
 def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables, tmp_path: Path) -> None:
     """From a backup of before the last run: its version is a smaller one."""
     tables = copied(sliced, tmp_path)
     present = maintenance.read_versions(tables, WRITTEN)
-    assert guards.is_unchanged_since(tables, Row(output_versions=present))
-    assert not guards.is_unchanged_since(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
-    assert not guards.is_unchanged_since(tables, None)
-    assert not guards.is_unchanged_since(tables, Row(output_versions=None))
+    assert guards.tables_unchanged_since(tables, Row(output_versions=present))
+    assert not guards.tables_unchanged_since(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
+    assert not guards.tables_unchanged_since(tables, None)
+    assert not guards.tables_unchanged_since(tables, Row(output_versions=None))
     without = {name: version for name, version in present.items() if name != "rejects"}
-    assert not guards.is_unchanged_since(tables, Row(output_versions=without)), "an older run created it meanwhile"
+    assert not guards.tables_unchanged_since(tables, Row(output_versions=without)), "an older run created it meanwhile"
     shutil.rmtree(tmp_path / "out" / "rejects")
-    assert not guards.is_unchanged_since(tables, Row(output_versions=present))
+    assert not guards.tables_unchanged_since(tables, Row(output_versions=present))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from entitymill import schemas
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables, publisher, recovery
 from entitymill.tables.commits import Commits
-from entitymill.tables.publisher import Publisher, Unit, UnitCounts
+from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, SCHEMAS, Writing, tables_at
@@ -53,7 +53,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
     if not few:
-        assert Summary("run", DAY).count_unit(writing.recognised(), names=True) == UnitCounts()
+        assert Summary("run", DAY).count_unit(writing.recognised(), names=True) == UnitIds()
     writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])
 
@@ -70,7 +70,7 @@ def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
     runs = Runs(tables)
     runs.create()
     for name, epoch in (("young", 5), ("old", 4)):
-        Commits(tables, name, epoch).append(runs._frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
+        Commits(tables, name, epoch).append(runs._build_frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
     assert [row["run_id"] for row in tables.read("runs").collect()] == ["young"]
 
 
@@ -83,7 +83,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
     rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
-    publisher.publish(Unit(rows.withColumns(none), False, UnitCounts("a", "b", ["a", "b"])))
+    publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))
     publisher.remove(tables.spark.createDataFrame([("a",)], "doc_id string"))
     for name in ("entities", "annotations", "documents"):
         assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}

@@ -14,7 +14,7 @@ from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import Tables, recovery
 from entitymill.tables.commits import Commits
-from entitymill.tables.publisher import Publisher, Unit, UnitCounts
+from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, SCHEMAS, Writing, tables_at
@@ -46,7 +46,7 @@ def writing(spark: SparkSession, with_ten: Path, tmp_path: Path) -> Writing:
 def add_run(tables: Tables, run_id: str, slice_: str | None = None, *, annotations: bool = False) -> None:
     chosen = json.dumps({"output": {"annotations": annotations}})
     row = {"run_id": run_id, "started_at": DAY, "settings": chosen, "slice": slice_}
-    tables.append(Runs(tables)._frame(row), "runs")
+    tables.append(Runs(tables)._build_frame(row), "runs")
 
 
 class Died(BaseException):
@@ -151,7 +151,7 @@ class Annotated:
         if annotations:
             frame = frame.withColumns({field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS})
         ids = [key for key, _ in rows]
-        publisher.publish(Unit(frame, known, UnitCounts(min(ids), max(ids), ids)))
+        publisher.publish(Unit(frame, known, UnitIds(min(ids), max(ids), ids)))
 
 
 def test_annotations_must_be_of_the_run_that_documents_names(

@@ -17,7 +17,7 @@ from .conftest import DAY
 
 def add(tables: Tables, number: int, **values: object) -> None:
     row = {"run_id": f"run {number}", "started_at": DAY + timedelta(days=number), "epoch": number, "mode": "compare"}
-    tables.append(Runs(tables)._frame({**row, **values}), "runs")
+    tables.append(Runs(tables)._build_frame({**row, **values}), "runs")
 
 
 def test_an_output_is_of_the_source_whose_run_came_to_its_end(tables: Tables) -> None:

@@ -95,7 +95,7 @@ LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
 def test_what_workers_and_spark_raise_gets_its_exit_code(
     text: str, kind: type[errors.EntityMillError], message: str
 ) -> None:
-    known = outcome.classify_error(RuntimeError(text))
+    known = outcome.convert_error(RuntimeError(text))
     assert type(known) is kind
     assert message in str(known)
     assert "secret document text" not in str(known)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from entitymill.errors import RejectedError
-from entitymill.run.failed_documents import Failures
+from entitymill.run.failed_documents import FailureRecorder
 from entitymill.run.units import PlannedUnit
 from entitymill.settings import load
 
@@ -18,7 +18,7 @@ def give_up(failed: int, before: int, rows: int) -> bool:
     """Whether a run gives up, of so many rows in one unit, of which some fail, some not for the first time; 5 % may."""
     settings = load(None, ["source.path=texts", "output.path=out"], {})
     ids = [f"d{i}" for i in range(failed)]
-    failures = Failures(NONE, settings, NONE, NONE, set(ids[:before]))
+    failures = FailureRecorder(NONE, settings, NONE, NONE, set(ids[:before]))
     try:
         failures.check_ratio(ids, PlannedUnit(NONE, None, known=False, rows=rows, chars=rows))
     except RejectedError:

@@ -1,6 +1,6 @@
-"""Whether PROTOCOL.md keeps its promises: every interleaving of runs on a model of it, and on models with one mistake each.
+"""Check the protocol of docs/decisions.md: every interleaving of runs on a model of it, and on models with one mistake each.
 
-A run that is never let go on again is a run that was killed: after every step of every interleaving, one more run has to
+A run that is never continued is a run that was killed: after every step of every interleaving, one more run has to
 bring the tables to what a clean run writes.
 """
 
@@ -31,7 +31,7 @@ BACK_AND_FORTH: tuple[Source, ...] = ({"a": "one"}, {"a": "other"}, {"a": "one"}
 
 
 class Case(NamedTuple):
-    """Runs that begin one after another, and how they may go on.
+    """Runs that begin one after another, and how they may continue.
 
     before: runs that came before them: their names, and the table whose first rows they wrote last before they died.
     switches, failures: as in protocol_checker.State.

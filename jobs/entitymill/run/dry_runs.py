@@ -24,7 +24,7 @@ class Plan:
     """What a run would do.
 
     new, changed, removed, unchanged: documents.
-    refused: rows, by code.
+    refused: code -> number of rejected rows.
     units: the work would be cut into.
     hours, core_hours: at the speed of the last run that recognised documents; none: there was none.
     """
@@ -65,7 +65,7 @@ def plan_run(
         summary.mode, summary.plan = Mode.NONE, Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
     if held:
-        trusted = record.settled and guards.is_unchanged_since(tables, record.latest)
+        trusted = record.settled and guards.tables_unchanged_since(tables, record.latest)
         known = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
         how = "reprocess" if full else settings.incremental.on_fingerprint_change
         found = changes.compare_all(source, known, Policy(stamp.fingerprint, how, stamp.slice, full=full))

@@ -142,7 +142,7 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     """Return why a run failed: if it lost its lease, other errors may only be consequences of that."""
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
-    known = outcome.classify_error(error)
+    known = outcome.convert_error(error)
     if isinstance(known, StorageError):
         return known
     try:

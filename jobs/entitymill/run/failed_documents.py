@@ -46,7 +46,7 @@ def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
 
 
 @dataclass(frozen=True)
-class Failures:
+class FailureRecorder:
     """Records the failed documents of one run.
 
     summary: counts them.

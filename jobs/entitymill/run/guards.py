@@ -172,7 +172,7 @@ def read_record(tables: Tables, runs: Runs) -> Record:
         raise
 
 
-def is_unchanged_since(tables: Tables, latest: Row | None) -> bool:
+def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
     """Return whether the tables have the same rows as after the latest run: OPTIMIZE and VACUUM change none."""
     recorded = None if latest is None else latest["output_versions"]
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
@@ -213,6 +213,6 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: S
         return False
     if (last.source_version, last.source_committed) != (stamp.source_version, stamp.source_committed):
         return False
-    if failed_documents.find_first_failures(tables, last) is not None or not is_unchanged_since(tables, record.latest):
+    if failed_documents.find_first_failures(tables, last) is not None or not tables_unchanged_since(tables, record.latest):
         return False
     return tables.is_complete() and (not tables.exported or parquet_export.is_current(tables))

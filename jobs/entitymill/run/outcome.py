@@ -48,7 +48,7 @@ class Stopped(KeyboardInterrupt):
         self.signal_name = signal_name
 
 
-def classify_error(error: BaseException) -> EntityMillError:
+def convert_error(error: BaseException) -> EntityMillError:
     """Convert any error to an EntityMillError, whose message is one sentence without texts of documents."""
     if isinstance(error, EntityMillError):
         return error
@@ -61,7 +61,7 @@ def classify_error(error: BaseException) -> EntityMillError:
         kind: type[EntityMillError] = getattr(errors, raised[1], EntityMillError)
         return kind(raised[2])
     text = errors.strip_quoted_values(text)
-    fault = _storage_fault(text)
+    fault = _find_storage_fault(text)
     if fault:
         return fault
     cause = _FIRST_CAUSE.search(text)
@@ -71,7 +71,7 @@ def classify_error(error: BaseException) -> EntityMillError:
     return EntityMillError(f"{type(error).__name__}; the log has the details.")
 
 
-def _storage_fault(text: str) -> EntityMillError | None:
+def _find_storage_fault(text: str) -> EntityMillError | None:
     try:
         from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # brings PySpark
     except ModuleNotFoundError:  # the command runs without PySpark
@@ -85,7 +85,7 @@ def describe_error(error: BaseException) -> tuple[str, int]:
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
         return f"stopped by {name}; finished units are kept, run again to continue.", code
-    said = classify_error(error)
+    said = convert_error(error)
     return str(said), said.exit_code
 
 

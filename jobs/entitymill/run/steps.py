@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run import failed_documents, guards, units
-from entitymill.run.failed_documents import Failures
+from entitymill.run.failed_documents import FailureRecorder
 from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
@@ -91,11 +91,11 @@ class Run:
             parquet_export.restore_previous(tables)
         tables_existed = any(tables.exists(name) for name in layout.PUBLISHED_TABLES)
         first_run = earlier.latest is None
-        created = recovery.create_missing(tables, self._schemas())
+        created = recovery.create_missing(tables, self._build_schemas())
         # Tables that an older run creates from now on are not fenced, so their versions must not be recorded at the end.
         self.known_tables = [name for name in maintenance.DOCUMENT_TABLES if tables.exists(name)]
         settled = earlier.settled and not created and not self.options.full
-        settled = settled and guards.is_unchanged_since(tables, earlier.latest)
+        settled = settled and guards.tables_unchanged_since(tables, earlier.latest)
         if first_run and not tables_existed:
             settled = True
         if not settled:
@@ -103,7 +103,7 @@ class Run:
         self.commits.earlier_runs_settled = True
         return settled
 
-    def _schemas(self) -> dict[str, T.StructType]:
+    def _build_schemas(self) -> dict[str, T.StructType]:
         chosen = {
             "entities": schemas.entities_schema(self.source.passthrough),
             "documents": schemas.DOCUMENTS,
@@ -120,12 +120,12 @@ class Run:
         interrupted = Runs(self.tables).find_unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
         policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice, full=full, interrupted_runs=interrupted)
         if trusted and guards.is_same_job(self.earlier_runs, self.summary, self.stamp, self.source):
-            found = self._changes_from_feed(known, policy)
+            found = self._find_feed_changes(known, policy)
             if found is not None:
                 return found
         return changes.compare_all(self.source, known, policy)
 
-    def _changes_from_feed(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
+    def _find_feed_changes(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
         """Return the changes from the source's change feed since the last run; None if it is unavailable."""
         last = self.earlier_runs.last
         if last is None:
@@ -137,7 +137,7 @@ class Run:
         to_retry = failed_documents.find_first_failures(self.tables, last)
         return changes.compare_feed(self.source, feed, known, rejected, policy, to_retry)
 
-    def _write_rejects(self, found: Changes) -> Failures:
+    def _write_rejects(self, found: Changes) -> FailureRecorder:
         before = failed_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.stamp)
         if found.touched is None:
@@ -146,9 +146,9 @@ class Run:
             rejects.replace_touched(
                 found.touched, found.rejected, any_rejected=bool(found.reject_counts), any_stale=found.stale_rejects > 0
             )
-        return Failures(self.spark, self.settings, self.summary, rejects, before)
+        return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
-    def _publish(self, found: Changes, failures: Failures) -> None:
+    def _publish(self, found: Changes, failures: FailureRecorder) -> None:
         publisher = Publisher(
             self.tables, self.commits, self.stamp, self.source.passthrough, annotations=self.settings.output.annotations
         )
@@ -175,7 +175,7 @@ class Run:
         piece: units.PlannedUnit,
         recognise: Callable[[DataFrame], DataFrame],
         publisher: Publisher,
-        failures: Failures,
+        failures: FailureRecorder,
     ) -> None:
         self.summary.stage = "recognition"
         documents = units.repartition_unit(self.spark, piece, self.settings.spark.partitions, once=not self.source.is_pinned)
@@ -185,16 +185,16 @@ class Run:
         recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             few = piece.rows <= MAX_LISTED_IDS and (piece.known or piece.removed is not None)
-            counted = self.summary.count_unit(recognised, names=few)
+            doc_ids = self.summary.count_unit(recognised, names=few)
             self.clock.lap("recognition")
             self.summary.stage = "writing"
             healthy, removed = failed_documents.exclude_failed(recognised, []), piece.removed
-            if counted.some_failed:
+            if doc_ids.some_failed:
                 healthy, lost = failures.record(recognised, piece)
                 if piece.known:
                     removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
             self.lease.check_if_due()
-            publisher.publish(Unit(healthy, piece.known, counted, removed))
+            publisher.publish(Unit(healthy, piece.known, doc_ids, removed))
             self.summary.units_done += 1
         finally:
             recognised.unpersist()

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.settings import Settings
 from entitymill.tables import Stamp
-from entitymill.tables.publisher import UnitCounts
+from entitymill.tables.publisher import UnitIds
 
 if TYPE_CHECKING:
     from entitymill.run.dry_runs import Plan
@@ -81,7 +81,7 @@ class Summary:
         """Set the stage to waiting for another run, the holder of the lease."""
         self.stage, self.waiting = "waiting", holder
 
-    def count_unit(self, recognised: DataFrame, *, names: bool = False) -> UnitCounts:
+    def count_unit(self, recognised: DataFrame, *, names: bool = False) -> UnitIds:
         """Add a unit's counts, without failed documents, and return the unit's ids.
 
         Args:
@@ -103,7 +103,7 @@ class Summary:
         found = {row["label"]: row for row in sums.collect()}
         documents = found.pop(None, None)
         if documents is None:
-            return UnitCounts()
+            return UnitIds()
         self.documents += documents["rows"] - documents["failed"]
         self.sentences += documents["sentences"] or 0
         self.tokens += documents["tokens"] or 0
@@ -112,9 +112,7 @@ class Summary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
-        return UnitCounts(
-            documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0
-        )
+        return UnitIds(documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0)
 
     def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
         """Return the run's row of `runs`, without the columns that the lease sets."""

@@ -177,18 +177,18 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
 
 def is_concurrent_write(error: Exception) -> bool:
     """Return whether a commit failed because another writer committed first."""
-    return isinstance(error, DeltaConcurrentModificationException) or "Concurrent" in _classes(error)
+    return isinstance(error, DeltaConcurrentModificationException) or "Concurrent" in _join_java_classes(error)
 
 
 def is_retryable(error: Exception) -> bool:
     """Return whether the same change may succeed on a retry: another writer committed first, or the storage failed."""
-    classes = _classes(error)
+    classes = _join_java_classes(error)
     if any(name in classes for name in _FINAL):
         return False
     return is_concurrent_write(error) or any(name in classes for name in _STORAGE_FAULTS)
 
 
-def _classes(error: Exception) -> str:
+def _join_java_classes(error: Exception) -> str:
     """Return the Java classes and messages of an error and its causes, in one string."""
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception

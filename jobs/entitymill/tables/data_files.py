@@ -34,7 +34,7 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     return reader.parquet(*places).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
 
 
-def current_files(tables: Tables, name: str) -> set[str]:
+def list_current_files(tables: Tables, name: str) -> set[str]:
     """Return the names of the data files of a table's current version."""
     rows = tables.read(name).select(F.substring_index("_metadata.file_path", "/", -1).alias(FILE)).distinct().collect()
     return {row[FILE] for row in rows}

@@ -51,7 +51,7 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
     Raises:
         OutputError: another run may be creating the table, or the directory has files that may be worth something.
     """
-    place = _default_place(spark, name)
+    place = _find_default_directory(spark, name)
     if place is None or not storage.exists(spark, place):
         return
     files = list(storage.list_files(spark, place))
@@ -65,7 +65,7 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
     clear_log(spark, place)
 
 
-def _default_place(spark: SparkSession, name: str) -> str | None:
+def _find_default_directory(spark: SparkSession, name: str) -> str | None:
     """Return the session catalog's directory for a managed table; None for other catalogs, which choose a new one each."""
     if spark_connect.is_remote(spark):
         return None

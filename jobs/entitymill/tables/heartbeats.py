@@ -54,7 +54,7 @@ class Heartbeat:
         alive = []
         for address, modified in found.items():
             if now - modified < self._milliseconds:
-                alive.append(_read(self._spark, address))
+                alive.append(_read_file(self._spark, address))
             else:
                 storage.remove(self._spark, address)
         return alive
@@ -76,7 +76,7 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
         addresses = [address for address, *_ in storage.list_files(tables.spark, tables.address(DIRECTORY))]
     except OSError:  # no run has written here
         return {}
-    return {address.rpartition("/")[2]: _read(tables.spark, address) for address in addresses}
+    return {address.rpartition("/")[2]: _read_file(tables.spark, address) for address in addresses}
 
 
 def commits_may_collide(tables: Tables) -> bool:
@@ -92,7 +92,7 @@ def commits_may_collide(tables: Tables) -> bool:
     return tables.root.startswith(_SCHEMES) and not configured.endswith(_ARBITERS)
 
 
-def _read(spark: Any, address: str) -> dict[str, Any]:
+def _read_file(spark: Any, address: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "row"
         try:

@@ -157,7 +157,7 @@ class Lease:
         taken = False
         try:
             if self._heartbeat is not None:
-                self._heartbeat.beat({"run_id": self._run_id, "process": _process()})
+                self._heartbeat.beat({"run_id": self._run_id, "process": _describe_process()})
                 others = self._heartbeat.read_other_runs()
                 if others:
                     return _describe_run(max(others, key=lambda row: str(row.get("started_at", ""))))
@@ -184,8 +184,8 @@ class Lease:
                 time.sleep(POLL_SECONDS)
             else:
                 # One more than the last: if another run begins meanwhile, Delta skips this run's first commit.
-                last = self._runs.base_epoch() if found.latest is None else found.epoch
-                return found, max(last, self._runs.greatest_noted_epoch() if self._skipped else 0) + 1
+                last = self._runs.read_base_epoch() if found.latest is None else found.epoch
+                return found, max(last, self._runs.read_greatest_noted_epoch() if self._skipped else 0) + 1
         raise AssertionError
 
     def _begin(self, found: Record, epoch: int) -> bool:
@@ -216,7 +216,7 @@ class Lease:
             "status": status,
             "epoch": self.epoch,
             "settled": None if running else self.commits.settled,
-            "process": _process(),
+            "process": _describe_process(),
             "until": now + timedelta(seconds=self._limits.lease_seconds) if running else None,
         }
 
@@ -233,7 +233,7 @@ class Lease:
                 log.exception("the heartbeat could not be written")
 
 
-def _process() -> str:
+def _describe_process() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
 
 

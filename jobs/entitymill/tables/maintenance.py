@@ -52,7 +52,7 @@ class TableChange:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
-    """Compact small files to about `output.target_file_mb`, and delete old rows of `runs` that had nothing to do.
+    """Compact small files to about `output.target_file_mb`, and delete rows of old runs that had nothing to do.
 
     A job may run at the same time.
 

@@ -26,8 +26,8 @@ MAX_LISTED_IDS = 1000
 
 
 @dataclass(frozen=True)
-class UnitCounts:
-    """Ids of a unit's documents, as counted.
+class UnitIds:
+    """Ids of a unit's documents.
 
     first, last: smallest and greatest doc_id; None if there are no documents.
     ids: all ids; None if they were not collected.
@@ -42,17 +42,17 @@ class UnitCounts:
 
 @dataclass(frozen=True)
 class Unit:
-    """Recognised documents that are published together, and documents that are removed with them.
+    """Recognized documents that are published together, and documents that are removed with them.
 
     recognised: schemas.RECOGNISED and perhaps `passthrough` and schemas.ANNOTATIONS; read several times, so cache it.
     known: whether some documents may already have rows in the tables.
-    counted: ids of these documents, and perhaps of some that failed.
+    doc_ids: ids of these documents, and perhaps of some that failed.
     removed: doc_id of documents to remove, each once; None if there are none.
     """
 
     recognised: DataFrame
     known: bool
-    counted: UnitCounts
+    doc_ids: UnitIds
     removed: DataFrame | None = None
 
 
@@ -82,7 +82,7 @@ class Publisher:
 
     def publish(self, unit: Unit) -> None:
         """Publish a unit: replace the results of its documents, and remove its removed documents."""
-        if unit.counted.first is None and unit.removed is None:
+        if unit.doc_ids.first is None and unit.removed is None:
             return
         exchanged = unit.known or unit.removed is not None
         change = self._choose_replacement(unit) if exchanged else self._append
@@ -99,7 +99,7 @@ class Publisher:
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables, if there is no unit to remove them with."""
         nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNISED))
-        self.publish(Unit(nothing, known=True, counted=UnitCounts(ids=[]), removed=ids))
+        self.publish(Unit(nothing, known=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
         """Assign documents, whose other columns are up to date, to this run's slice."""
@@ -117,7 +117,7 @@ class Publisher:
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return the function that replaces a table's rows of a unit's documents, published and removed."""
-        own, between = unit.counted, None
+        own, between = unit.doc_ids, None
         out = unit.recognised.select("doc_id")
         ids = None if own.ids is None else set(own.ids)
         if unit.removed is not None:
@@ -163,7 +163,7 @@ class RejectsWriter:
         """
         condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
         if any_rejected or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
-            self._commits.replace(self._rows(rejected), "rejects", condition)
+            self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
     def replace_touched(self, touched: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
         """Replace the rejects of some ids.
@@ -178,13 +178,13 @@ class RejectsWriter:
             if any_rejected:
                 self.add(rejected)
             return
-        ids, rows = touched.select("doc_id").distinct(), self._rows(rejected)
+        ids, rows = touched.select("doc_id").distinct(), self._build_rows(rejected)
         self._commits.execute("rejects", lambda: self._tables.replace_documents("rejects", ids, rows))
 
     def add(self, rejected: DataFrame) -> None:
         """Append rejected rows: doc_id, stage, code, detail."""
-        self._commits.append(self._rows(rejected), "rejects")
+        self._commits.append(self._build_rows(rejected), "rejects")
 
-    def _rows(self, rejected: DataFrame) -> DataFrame:
+    def _build_rows(self, rejected: DataFrame) -> DataFrame:
         built = table_rows.build_rejects(rejected, self._stamp).to(schemas.REJECTS)
         return self._tables.fit_file_size(built)

@@ -37,10 +37,10 @@ class IdFinder:
         """Return the ids that occur in a text."""
         if not text:
             return set()
-        return {one for one, form in self._forms if form in text and _as_word(form).search(text)}
+        return {one for one, form in self._forms if form in text and _compile_word(form).search(text)}
 
 
-def _as_word(form: str) -> re.Pattern[str]:
+def _compile_word(form: str) -> re.Pattern[str]:
     before = r"(?<!\w)" if re.match(r"\w", form) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", form) else ""
     return re.compile(before + re.escape(form) + after)
@@ -54,7 +54,7 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
     """Return the names of data files of older versions of `runs` that contain one of the ids."""
     rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
-    return {row[data_files.FILE] for row, _ in rows} - data_files.current_files(tables, "runs")
+    return {row[data_files.FILE] for row, _ in rows} - data_files.list_current_files(tables, "runs")
 
 
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
     for row, found in _find_rows(tables.read("runs"), ids):
         finder = IdFinder(found)
         error = ERASED if finder.find(row["error"]) else row["error"]
-        changed[row["run_id"]] = (row["run_id"], error, _without_condition(row["settings"], finder))
+        changed[row["run_id"]] = (row["run_id"], error, _erase_condition(row["settings"], finder))
     if changed:
         frame = tables.spark.createDataFrame(list(changed.values()), _COLUMNS)
         statement = (
@@ -88,7 +88,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
     return [(row, found) for row, found in named if found]
 
 
-def _without_condition(settings: str | None, finder: IdFinder) -> str | None:
+def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
     if settings is None:
         return None
     loaded = json.loads(settings)

@@ -95,7 +95,7 @@ class Runs:
         owner = found["owner"] or (None if last is None else last["source"])
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
-    def base_epoch(self) -> int:
+    def read_base_epoch(self) -> int:
         """Return the number before the first epoch: the second, since 1970, in which the table was created.
 
         It is the same for all waiting runs, and epochs keep growing even if somebody removes the table.
@@ -105,7 +105,7 @@ class Runs:
             raise OutputError(f"output: somebody has just removed {self._tables.address('runs')}; run again.")
         return int(detail["createdAt"].timestamp())
 
-    def greatest_noted_epoch(self) -> int:
+    def read_greatest_noted_epoch(self) -> int:
         """Return the greatest epoch in recent commits, which remains if somebody restores an older version; 0 if none."""
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
@@ -124,7 +124,7 @@ class Runs:
             commits: of the run.
             mark_dead: whether to set the status of all other running rows to died.
         """
-        frame = self._frame(row)
+        frame = self._build_frame(row)
         if mark_dead:
             dead = self._tables.read("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
             frame = dead.withColumn("status", F.lit("died")).unionByName(frame, allowMissingColumns=True)
@@ -139,11 +139,11 @@ class Runs:
         def append() -> None:
             written = next(tries) and any(note["entitymill"] == row["run_id"] for note in read_notes(self._tables, "runs"))
             if not written:  # a failed attempt may have been committed all the same
-                self._tables.append(self._frame(row), "runs", about)
+                self._tables.append(self._build_frame(row), "runs", about)
 
         retry("runs", append)
 
-    def _frame(self, row: dict[str, Any]) -> DataFrame:
+    def _build_frame(self, row: dict[str, Any]) -> DataFrame:
         # Built from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(row.get(field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
