@@ -1,7 +1,7 @@
 """Text tables in, entity tables out: sentence, token and entity recognition as a Spark job.
 
-In the order in which a document meets them: `source`, `recognition` (run by `engines`), `tables`, `reporting`. `run` is one
-run, `commands` what can be asked for, `settings` all that can be set, `platform` what it stands on, `models` prepares them.
+Packages in the order in which a document passes through them: `source`, `recognition` (called by `workers`), `tables` and
+`terminal`. `run` controls one run, `commands` is the command line, `settings` contains all settings, `spark` the session.
 From Python: `load` a model and call it on texts, or `extract` a table.
 """
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: a worker, or `entitymill --help`, needs none of what these bring.
+    # Imported on first use, because workers and `entitymill --help` need none of the packages that these load.
     if name in __all__:
         from entitymill import python_api  # noqa: PLC0415
 

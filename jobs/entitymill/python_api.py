@@ -1,4 +1,4 @@
-"""For Python programs: mentions of texts without Spark, and the job without its command line."""
+"""The API for Python programs: find mentions in texts without Spark, and run the job without its command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 DETECTOR = "sentence_detector"
-"""Directory beside a model that holds a sentence detector, where none is named."""
+"""Name of the directory next to a model from which the sentence detector is loaded, unless another is given."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Mention:
         begin: offset of its first code point in the text.
         end: offset after its last one.
         entity: its text.
-        label: PER, ORG, LOC, MISC, or what else the model knows.
+        label: PER, ORG, LOC, MISC, or another label of the model.
         confidence: mean probability of the mention's tokens for their own tags.
         token_count: number of its tokens.
         sentence_id: number of its sentence in the text, from 0.
@@ -60,7 +60,7 @@ _FIELDS = [field.name for field in fields(Mention)]
 
 
 class TextTagger:
-    """Finds the mentions of texts, exactly as the job with the same settings does. Not to be shared between threads."""
+    """Finds the mentions of texts, exactly as the job does with the same settings. Threads must not share an instance."""
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._recogniser = recogniser
@@ -69,39 +69,41 @@ class TextTagger:
     def __call__(self, texts: str) -> list[Mention]: ...
 
     @overload
-    def __call__(self, texts: Iterable[str | None]) -> Any: ...  # pyarrow, which says no types, is iterable too
+    def __call__(
+        self, texts: Iterable[str | None]
+    ) -> Any: ...  # pyarrow has no type hints, and its arrays are iterable, too
 
     def __call__(self, texts: str | Iterable[str | None]) -> Any:
-        """Recognise.
+        """Return the mentions of one or several texts.
 
         Args:
             texts: one text; several (a list, a pandas or Polars column); or an Arrow array of strings.
 
         Returns:
             For one text its mentions; for several a list of these for each, in order, empty where a text is None; for an
-            Arrow array a list array of structs with the fields of `Mention`, null where a text is.
+            Arrow array a list array of structs with the fields of `Mention`, null where a text is null.
 
         Raises:
             TypeError: something is not a string.
         """
         if isinstance(texts, str):
-            return self._lists([texts])[0]
+            return self._tag_list([texts])[0]
         if isinstance(texts, (pa.Array, pa.ChunkedArray)):
-            return self._arrow(texts)
-        return self._lists(list(texts))
+            return self._tag_arrow(texts)
+        return self._tag_list(list(texts))
 
-    def _lists(self, texts: Sequence[object]) -> list[list[Mention]]:
-        known = [_text(text) for text in texts]
-        # A lone surrogate is no UTF-8; what stands in for it is as long.
-        found = self._recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in known], pa.large_string()))
+    def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:
+        strings = [_to_string(text) for text in texts]
+        # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
+        found = self._recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
         result = []
-        for text, mentions in zip(known, found.mentions.to_pylist(), strict=True):
+        for text, mentions in zip(strings, found.mentions.to_pylist(), strict=True):
             result.append([Mention(**{**row, "entity": text[row["begin"] : row["end"]]}) for row in mentions])
         return result
 
-    def _arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
+    def _tag_arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        if isinstance(column, pa.ChunkedArray):  # of no chunk at all, in some versions
+        if isinstance(column, pa.ChunkedArray):  # some versions return one if there is no chunk at all
             column = pa.array([], texts.type)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -116,10 +118,10 @@ class TextTagger:
         return pa.ListArray.from_arrays(offsets.cast(pa.int32()), structs)
 
 
-def _text(value: object) -> str:
+def _to_string(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    # What pandas has in the place of None, by its kind of column.
+    # pandas stores NA or NaN instead of None, depending on the type of the column.
     if type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):  # noqa: PLR0124  # NaN
         return ""
     raise TypeError(f"a text is a string, not {type(value).__name__}")
@@ -136,21 +138,21 @@ def load(
     consistent_labels: bool = True,
     threads: int | None = None,
 ) -> TextTagger:
-    """Load a model for texts at hand, without Spark.
+    """Load a model and return a tagger that works without Spark.
 
     Args:
-        model: a bundle's directory, such as models/demo; each file is checked against its manifest.
-        detector: how sentences are found.
-        detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` beside the model,
-            or else, in a checkout of the repository, the carried one.
-        precision: of execution.
-        trim: take possessive endings and stray punctuation off mentions.
+        model: a bundle's directory, such as models/demo; each file is checked against the manifest.
+        detector: the sentence detector.
+        detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` next to the model
+            or, in a checkout of the repository, the bundled one.
+        precision: the number format in which the model runs.
+        trim: remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
-        consistent_labels: give mentions of one text that are spelled alike the same label.
-        threads: of inference; none: as many as there are cores.
+        consistent_labels: give the same label to mentions of one text that are spelled alike.
+        threads: number of threads for inference; none: one per core.
 
     Raises:
-        ModelError: a model is missing, altered, damaged, or does not run in that precision.
+        ModelError: a model is missing, altered or damaged, or does not run in that precision.
         SettingsError: there is no such detector, precision or decoding.
     """
     for name, value, known in (
@@ -182,20 +184,22 @@ def extract(
     dry_run: bool = False,
     allow_removals: bool = False,
 ) -> Summary:
-    """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does; environment variables count too.
+    """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does, and return its summary.
+
+    Environment variables override the file here, too.
 
     Args:
-        config: a YAML file of settings; `base.yaml` beside it is read first.
-        overrides: `key.path=value` each.
+        config: a YAML file of settings; `base.yaml` next to it is read first.
+        overrides: settings, each `key.path=value`.
         spark: the session to run in; none: the active one, or one that `settings.spark` describes.
-        full: process everything anew, and swap it in when it is done.
+        full: reprocess every document, and replace the tables when all are done.
         dry_run: check and count, write nothing.
-        allow_removals: take out as many documents as the source has no more, whatever limits.max_removed_ratio says.
+        allow_removals: remove every document that the source no longer has, whatever limits.max_removed_ratio says.
 
     Raises:
-        EntityMillError: of the kind that says what is wrong.
+        EntityMillError: the run failed; the subclass tells why.
     """
-    from entitymill import settings  # noqa: PLC0415  # Spark takes seconds, and `load` needs none
+    from entitymill import settings  # noqa: PLC0415  # Spark takes seconds to import, and `load` does not need it
     from entitymill.run import extraction  # noqa: PLC0415
     from entitymill.spark import session  # noqa: PLC0415
 

@@ -22,7 +22,7 @@ from entitymill.errors import SettingsError, SourceError
 from entitymill.run.dry_runs import Plan
 from entitymill.terminal import console_text, marked_text
 from entitymill.terminal import summaries as terminal
-from entitymill.terminal.progress import sentence
+from entitymill.terminal.progress import describe_progress
 
 JOBS = Path(__file__).parents[2] / "jobs"
 STEERING = "\x1b]52;c;aGk=\x07\x9b31m\x85\x7f\x00\x08\r"
@@ -52,7 +52,7 @@ def test_a_console_lets_none_through_whatever_is_printed() -> None:
 
 def test_marked_texts() -> None:
     text = f"{STEERING} Angela{STEERING} Merkel"
-    shown = marked_text.mark(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colours=False).plain
+    shown = marked_text.mark_mentions(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colours=False).plain
     assert shown == f"{SHOWN} [Angela{SHOWN} Merkel PER{SHOWN}]"
 
 
@@ -109,7 +109,7 @@ def test_plans_scores_and_progress() -> None:
     terminal.print_plan(console, Plan(1, 2, 3, 4, {STEERING: 1}, 1, None, None))
     console.print(evaluate._build_table({STEERING: evaluate.Score(1, 1, 1)}))
     known = {"run_id": STEERING, "stage": "waiting", "waiting": f"run x (host {STEERING})", "planned": 0}
-    console.print(sentence(known), markup=False, soft_wrap=True)
+    console.print(describe_progress(known), markup=False, soft_wrap=True)
     assert not _CONTROLS.search(file.getvalue())
     assert file.getvalue().count(SHOWN) == 4
 

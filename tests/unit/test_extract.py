@@ -19,7 +19,7 @@ from entitymill.run.dry_runs import Plan
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
 from entitymill.spark import session
-from entitymill.terminal.progress import Progress, sentence
+from entitymill.terminal.progress import Progress, describe_progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,16 +214,17 @@ def test_a_result_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys:
 def test_progress_says_in_a_line_what_it_knows() -> None:
     summary = Summary("ab12", datetime(2026, 11, 26, tzinfo=timezone.utc))
     shown = Progress("lines")
-    assert sentence(shown.facts(summary)) == "run ab12: preparation"
+    assert describe_progress(shown.measure(summary)) == "run ab12: preparation"
     summary.start_waiting("run x (host y, its lease lasts until 2026-11-26 03:00:00)")
     assert (
-        sentence(shown.facts(summary)) == "run ab12: waiting for run x (host y, its lease lasts until 2026-11-26 03:00:00)"
+        describe_progress(shown.measure(summary))
+        == "run ab12: waiting for run x (host y, its lease lasts until 2026-11-26 03:00:00)"
     )
     summary.stage, summary.planned, summary.units, summary.units_done = "writing", 4000, 4, 1
     summary.documents, summary.sentences, summary.rejects = 2000, 60_000, {"null_id": 3}
-    known = shown.facts(summary)
+    known = shown.measure(summary)
     known["sentences_per_second"], known["seconds_left"] = 2000.0, 400
-    assert sentence(known) == (
+    assert describe_progress(known) == (
         "run ab12: writing, unit 2 of 4, 2,000 of 4,000 documents, 60,000 sentences, 2,000 a second, about 7 min left, "
         "3 rows rejected"
     )

@@ -20,7 +20,7 @@ TEXT = "Angela Merkel flew to Paris."
 def shown(console: Console) -> str:
     file = console.file
     assert isinstance(file, io.StringIO)
-    console.print(marked_text.mark(TEXT, SPANS, colours=marked_text.sees_colours(console)))
+    console.print(marked_text.mark_mentions(TEXT, SPANS, colours=marked_text.shows_colours(console)))
     return file.getvalue()
 
 
@@ -42,12 +42,12 @@ def test_a_mention_can_be_told_from_the_rest(terminal: bool, environment: dict[s
 def test_an_endless_mention_does_not_flood_the_screen() -> None:
     text = "See " + "Llan" * 1_000_000 + "gogoch in Wales."
     end = text.index(" in Wales")
-    line = marked_text.mark(text, [(4, end, "LOC"), (end + 4, len(text) - 1, "LOC")], colours=False).plain
+    line = marked_text.mark_mentions(text, [(4, end, "LOC"), (end + 4, len(text) - 1, "LOC")], colours=False).plain
     assert len(line) < 200
     assert line.startswith("See [LlanLlan")
     assert line.endswith("Llangogoch LOC] in [Wales LOC].")
     assert f" … {end - 4 - 80:,} characters more … " in line
-    assert marked_text.shortened("x" * marked_text.LONGEST_SHOWN) == "x" * marked_text.LONGEST_SHOWN
+    assert marked_text.shorten("x" * marked_text.LONGEST_SHOWN) == "x" * marked_text.LONGEST_SHOWN
 
 
 @pytest.mark.parametrize("terminal", [True, False])

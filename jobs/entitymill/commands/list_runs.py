@@ -14,7 +14,7 @@ from rich.text import Text
 from entitymill.commands import common
 from entitymill.errors import OutputError
 from entitymill.terminal.console_text import open_console, visible
-from entitymill.terminal.progress import duration
+from entitymill.terminal.progress import format_duration
 
 if TYPE_CHECKING:  # --help needs no Spark
     from entitymill.settings import Settings
@@ -119,7 +119,7 @@ def build_table(runs: Sequence[dict[str, Any]]) -> Table:
             _cell(run["mode"] or ""),
             f"{run['documents'] or 0:,}",
             f"{run['rejects'] or 0:,}",
-            duration((end - run["started_at"]).total_seconds()),
+            format_duration((end - run["started_at"]).total_seconds()),
             style=_STYLES.get(run["status"], ""),
         )
     return shown

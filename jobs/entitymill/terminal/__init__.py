@@ -1,1 +1,1 @@
-"""What people see: console, progress and the summary of a run."""
+"""Output for people: console, progress and the summary of a run."""

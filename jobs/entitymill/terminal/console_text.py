@@ -1,4 +1,4 @@
-"""What is printed for people: characters that would steer their terminal are shown instead of obeyed."""
+"""Safe output: control characters, which could control a reader's terminal, are printed as escapes."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""Return a text with its control characters, and what UTF-8 cannot write, as `\x1b` and the like.
+    r"""Return a text with control characters and lone surrogates replaced by escapes such as `\x1b`.
 
-    Texts, ids, paths and a model's labels come from strangers; a terminal would take a sequence in them for a command, to
-    write the clipboard for example.
+    Texts, ids, paths and a model's labels come from strangers. A terminal would execute an escape sequence in them, which
+    could for example overwrite the clipboard.
 
     Args:
-        text: from outside.
-        lines: whether line breaks and tabs stay; not in a cell, nor in the middle of a sentence.
+        lines: whether line breaks and tabs are left as they are; false for a table's cell or a part of a sentence.
     """
     if lines:
-        return _CONTROLS.sub(_by_number, text.replace("\r\n", "\n"))
-    return _CONTROLS_AND_LINES.sub(_by_number, text)
+        return _CONTROLS.sub(_escape, text.replace("\r\n", "\n"))
+    return _CONTROLS_AND_LINES.sub(_escape, text)
 
 
-def _by_number(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     number = ord(found[0])
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 class _Visible:
-    """Something that rich prints, without control characters but for those that rich itself adds."""
+    """A renderable of rich without control characters, except those that rich itself adds."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner
@@ -66,15 +65,15 @@ class _SafeConsole(Console):
         self.push_render_hook(_ShowControls())
 
     def print(self, *objects: Any, **options: Any) -> None:
-        # Rich itself would drop a few of them from a string.
+        # Rich would drop some control characters from a string before the render hook could show them.
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
 
 
 def open_console(**options: Any) -> Console:
-    """Return a console that lets no control character through, whoever forgot `visible`.
+    """Return a console that prints no control characters, even if a caller forgot `visible`.
 
     Args:
-        options: as rich.console.Console takes them.
+        options: arguments of rich.console.Console.
     """
     return _SafeConsole(**options)
 
@@ -83,18 +82,18 @@ class SafeFormatter(logging.Formatter):
     """Formats a log's records without control characters, and exceptions without messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's lines."""
+        """Return a log record as text."""
         return visible(super().format(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
-        """Return what an exception and its causes are, and where they were raised."""
+        """Return the types and stack traces of an exception and its causes."""
         return describe_exception(ei[1])
 
 
 def describe_exception(error: BaseException | None) -> str:
-    """Return types, frames, error classes and SQL states of an exception and its causes, but only own messages.
+    """Return types, frames, error classes and SQL states of an exception and its causes, and messages of this program only.
 
-    Messages of Spark quote values, and so texts: `cast('…' as int)`, `raise_error`. Those of this program hold none.
+    Spark's messages quote values, and so texts of documents: `cast('…' as int)`, `raise_error`. This program's never do.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MOST_CAUSES:
@@ -109,7 +108,7 @@ def describe_exception(error: BaseException | None) -> str:
 
 
 def _detail(error: BaseException) -> str:
-    """Return what is safe to show of an exception's message, with a colon before it."""
+    """Return the part of an exception's message that cannot quote a document, after a colon; empty if there is none."""
     if isinstance(error, EntityMillError):
         return f": {error}"
     if isinstance(error, ImportError):
@@ -124,5 +123,5 @@ def _detail(error: BaseException) -> str:
 
 
 def _inner_frames(error: BaseException) -> list[str]:
-    """Return the classes and frames of the Java and Python processes that a message of Spark's names."""
+    """Return the classes and frames of Java and Python processes that are named in a message of Spark."""
     return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MOST_FRAMES]

@@ -1,4 +1,4 @@
-"""Mentions marked in their text: by colour where there is a terminal, by brackets elsewhere."""
+"""Mark mentions in their text: with colours on a terminal, with brackets elsewhere."""
 
 from __future__ import annotations
 
@@ -12,39 +12,36 @@ from entitymill.terminal.console_text import visible
 COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 OTHER_COLOUR = "bold black on plum2"
 LONGEST_SHOWN = 120
-"""Characters of a mention; of a longer one its two ends are shown."""
+"""Longest mention in characters that is shown completely; of longer ones, only both ends."""
 
 
-def sees_colours(console: Console) -> bool:
-    """Whether what colours mark can be told from the rest: not in a file, nor where NO_COLOR or TERM=dumb says so."""
+def shows_colours(console: Console) -> bool:
+    """Return whether a console shows colours: it is no file, and neither NO_COLOR nor TERM=dumb is set."""
     return console.is_terminal and console.color_system is not None and not console.no_color
 
 
-def shortened(entity: str) -> str:
-    """A mention as it is shown: a text of nothing but name-like words may be one, of many megabytes."""
+def shorten(entity: str) -> str:
+    """Return a mention for display, without its middle if it is long: a mention may have many megabytes."""
     if len(entity) <= LONGEST_SHOWN:
         return entity
     end = LONGEST_SHOWN // 3
     return f"{entity[:end]} … {len(entity) - 2 * end:,} characters more … {entity[-end:]}"
 
 
-def colour(label: str) -> str:
-    """Rich's style for a label."""
+def select_style(label: str) -> str:
+    """Return the style in rich of a label."""
     return COLOURS.get(label, OTHER_COLOUR)
 
 
-def mark(
+def mark_mentions(
     text: str, spans: Iterable[tuple[int, int, str]], *, colours: bool, first: int = 0, last: int | None = None
 ) -> Text:
-    """A text, or text[first:last] of it, with its mentions marked and the longest of them shortened.
+    """Return text[first:last] with its mentions marked and long mentions shortened.
 
     Args:
-        text: the whole.
-        spans: (begin, end, label) in code points of the whole, in order. Of one that overlaps the span before it, only the
-            rest is marked, so that each character is shown once.
-        colours: whether they can be seen; otherwise a mention is written [Paris LOC].
-        first: where to begin.
-        last: where to end.
+        spans: (begin, end, label) in code points of the complete text, in order. If a span overlaps the one before it, only
+            the rest of it is marked, so that each character is shown once.
+        colours: whether to mark with colours; otherwise a mention is written as [Paris LOC].
     """
     line, at = Text(), first
     for start, end, label in spans:
@@ -53,10 +50,10 @@ def mark(
             continue
         line.append(visible(text[at:begin]))
         if colours:
-            line.append(visible(shortened(text[begin:end])), style=colour(label))
+            line.append(visible(shorten(text[begin:end])), style=select_style(label))
             line.append(f" {visible(label)}", style="dim")
         else:
-            line.append(visible(f"[{shortened(text[begin:end])} {label}]"))
+            line.append(visible(f"[{shorten(text[begin:end])} {label}]"))
         at = end
     line.append(visible(text[at:last]))
     return line

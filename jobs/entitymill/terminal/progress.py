@@ -1,4 +1,4 @@
-"""What a person sees while a run is at work: a bar on a terminal, elsewhere one line a minute, as JSON on request."""
+"""Show the progress of a run: a bar on a terminal, elsewhere one line per minute, or JSON on request."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _RECOGNITION = "recognition"
 
 
 class Progress:
-    """Shows a summary while it fills, from a thread of its own, on stderr."""
+    """Shows the growing summary of a run on stderr, from a thread of its own."""
 
     def __init__(self, kind: str = "auto", seconds: float | None = None) -> None:
-        """Nothing is shown yet.
+        """Select how to show progress; `watch` starts it.
 
         Args:
-            kind: of KINDS; `auto` is a bar on a terminal and lines elsewhere.
-            seconds: between two lines, or two states of the bar.
+            kind: one of KINDS; `auto` is a bar on a terminal and lines elsewhere.
+            seconds: time between two lines, or between two updates of the bar; none: the default of the kind.
         """
         self._console = open_console(stderr=True, highlight=False, soft_wrap=True)
         self._kind = ("bar" if self._console.is_terminal else "lines") if kind == "auto" else kind
@@ -42,26 +42,26 @@ class Progress:
         self._began: float | None = None
 
     def watch(self, summary: Summary) -> None:
-        """Begin to show a run."""
+        """Start the thread that shows the progress of a run."""
         if self._kind == "none":
             return
-        show = self._bar if self._kind == "bar" else self._lines
+        show = self._show_bar if self._kind == "bar" else self._print_lines
         self._thread = threading.Thread(target=show, args=(summary,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Take the bar away; nothing is shown from now on."""
+        """Stop the thread and remove the bar."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def facts(self, summary: Summary) -> dict[str, Any]:
-        """What is known now: counts, speed, seconds left; documents of the unit at work by its finished tasks."""
+    def measure(self, summary: Summary) -> dict[str, Any]:
+        """Return counts, speed and seconds left; documents of the current unit are estimated from its finished tasks."""
         done = summary.documents
         if summary.stage == _RECOGNITION:
             unit = (summary.planned - done) / max(1, summary.units - summary.units_done)
             done += int(unit * _finished_share())
-        rate, left = self._speed(summary, done)
+        rate, left = self._estimate_speed(summary, done)
         return {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "run_id": summary.run_id,
@@ -77,8 +77,8 @@ class Progress:
             "rejects": sum(summary.rejects.values()),
         }
 
-    def _speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
-        """Sentences a second in recognition, and seconds left, as far as they can be told since it began."""
+    def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
+        """Return sentences per second of recognition, and seconds left; None while they are unknown."""
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
             return None, None
@@ -87,43 +87,43 @@ class Progress:
         left = round((time.monotonic() - self._began) * (summary.planned - done) / done) if done else None
         return rate, left
 
-    def _lines(self, summary: Summary) -> None:
+    def _print_lines(self, summary: Summary) -> None:
         stage = ""
         while not self._stopped.wait(self._seconds if stage else 0):
-            known = self.facts(summary)
-            # Who waits wants to know at once; else the first minute needs no line.
+            state = self.measure(summary)
+            # Waiting for another run is reported at once; otherwise the first line comes after one interval.
             if self._kind == "json":
-                self._console.print(json.dumps(known), markup=False)
-            elif stage or known["waiting"]:
-                self._console.print(f"{known['at']} {sentence(known)}", markup=False)
-            stage = known["stage"]
+                self._console.print(json.dumps(state), markup=False)
+            elif stage or state["waiting"]:
+                self._console.print(f"{state['at']} {describe_progress(state)}", markup=False)
+            stage = state["stage"]
 
-    def _bar(self, summary: Summary) -> None:
+    def _show_bar(self, summary: Summary) -> None:
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(self._seconds):
-                known = self.facts(summary)
+                state = self.measure(summary)
                 grid = Table.grid(padding=(0, 1))
-                grid.add_row(ProgressBar(max(1, known["planned"]), known["documents"], _BAR_WIDTH), sentence(known))
+                grid.add_row(ProgressBar(max(1, state["planned"]), state["documents"], _BAR_WIDTH), describe_progress(state))
                 live.update(grid, refresh=True)
 
 
-def sentence(known: dict[str, Any]) -> str:
-    """Progress.facts for people."""
-    said = f"run {visible(known['run_id'])}: {known['stage']}"
-    if known["waiting"]:
-        return f"{said} for {visible(known['waiting'], lines=False)}"
-    if not known["planned"]:
-        return said
-    said += f", unit {known['unit']} of {known['units']}, {known['documents']:,} of {known['planned']:,} documents"
-    if known["sentences_per_second"]:
-        said += f", {known['sentences']:,} sentences, {known['sentences_per_second']:,.0f} a second"
-    if known["seconds_left"] is not None:
-        said += f", about {duration(known['seconds_left'])} left"
-    return said + (f", {known['rejects']:,} rows rejected" if known["rejects"] else "")
+def describe_progress(state: dict[str, Any]) -> str:
+    """Return the result of `Progress.measure` as a sentence."""
+    text = f"run {visible(state['run_id'])}: {state['stage']}"
+    if state["waiting"]:
+        return f"{text} for {visible(state['waiting'], lines=False)}"
+    if not state["planned"]:
+        return text
+    text += f", unit {state['unit']} of {state['units']}, {state['documents']:,} of {state['planned']:,} documents"
+    if state["sentences_per_second"]:
+        text += f", {state['sentences']:,} sentences, {state['sentences_per_second']:,.0f} a second"
+    if state["seconds_left"] is not None:
+        text += f", about {format_duration(state['seconds_left'])} left"
+    return text + (f", {state['rejects']:,} rows rejected" if state["rejects"] else "")
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that a person would take."""
+def format_duration(seconds: float) -> str:
+    """Return seconds as text, in a unit that suits their size."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -131,8 +131,8 @@ def duration(seconds: float) -> str:
 
 
 def _finished_share() -> float:
-    """Of the tasks of the largest stage that Spark is at, by its own public tracker; 0 where there is none to ask."""
-    from pyspark import SparkContext  # noqa: PLC0415  # a command without Spark does without
+    """Return the finished share of the tasks of Spark's largest active stage; 0 without a session or a status tracker."""
+    from pyspark import SparkContext  # noqa: PLC0415  # commands that need no Spark do not load it
 
     context = SparkContext._active_spark_context
     if context is None:

@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run."""
+"""Print what a person reads at the end of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from entitymill.source import reader
 from entitymill.tables import NAMES, Tables
 from entitymill.terminal import marked_text
 from entitymill.terminal.console_text import visible
-from entitymill.terminal.progress import duration
+from entitymill.terminal.progress import format_duration
 
 TOP_ENTITIES = 8
 SHOWN_SENTENCES = 6
@@ -23,12 +23,10 @@ MAX_SHOWN_CHARS = 400
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
-    """Counts, seconds and places; no text."""
+    """Print counts, seconds and the addresses of the tables; no text of documents."""
     if summary.mode == "none":
-        console.print(
-            f"run {summary.run_id}: nothing to do, the source is as the last run left it ({summary.seconds['total']:.1f} s)",
-            highlight=False,
-        )
+        message = f"run {summary.run_id}: nothing to do, the source has not changed since the last run"
+        console.print(f"{message} ({summary.seconds['total']:.1f} s)", highlight=False)
         return
     counts = Table(title=f"Run {summary.run_id}", title_justify="left", show_header=False)
     counts.add_column(style="bold")
@@ -40,14 +38,14 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     counts.add_row("tokens", f"{summary.tokens:,}")
     counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
     for label, rows in sorted(summary.by_label.items()):
-        counts.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.colour(label)), f"{rows:,}")
+        counts.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.select_style(label)), f"{rows:,}")
     counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
     for code, rows in sorted(summary.rejects.items()):
         counts.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
     counts.add_row("sentences/s, set-up included", f"{summary.sentences_per_second:,.0f}")
     recognition = summary.seconds.get("recognition")
     if recognition:
-        counts.add_row("sentences/s, recognition alone", f"{summary.sentences / recognition:,.0f}")
+        counts.add_row("sentences/s, recognition only", f"{summary.sentences / recognition:,.0f}")
     console.print(counts)
 
     seconds = Table(title="Seconds", title_justify="left")
@@ -69,13 +67,13 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     console.print(
         f"precision {settings.recognition.precision}, model {model}", highlight=False, soft_wrap=True, markup=False
     )
-    unasked = {"erasures"} if settings.output.annotations else {"erasures", "annotations"}
-    for name in (name for name in NAMES if name not in unasked):
+    unused = {"erasures"} if settings.output.annotations else {"erasures", "annotations"}
+    for name in (name for name in NAMES if name not in unused):
         console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True, markup=False)
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """What a run would do."""
+    """Print what a run would do."""
     shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
     shown.add_column(style="bold")
     shown.add_column(justify="right")
@@ -86,15 +84,15 @@ def print_plan(console: Console, plan: Plan) -> None:
         shown.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
     shown.add_row("units", f"{plan.units:,}")
     if plan.hours is None:
-        shown.add_row("time", "not known before a first run")
+        shown.add_row("time", "unknown before the first run")
     else:
-        shown.add_row("time, as fast as the last run", duration(plan.hours * 3600))
+        shown.add_row("time, at the speed of the last run", format_duration(plan.hours * 3600))
         shown.add_row("core-hours", f"{plan.core_hours:,.2f}")
     console.print(shown)
 
 
 def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """The most frequent entities of each label, and a few sentences with theirs marked. This shows text."""
+    """Print frequent entities of each label, and a few sentences with their mentions. This shows text of documents."""
     entities = tables.read("entities")
     counted = entities.groupBy("label", "entity").count()
     top = Table(title="Most frequent entities", title_justify="left", show_lines=True)
@@ -102,15 +100,15 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
     top.add_column("entity (mentions)")
     for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
         rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
-        names = ", ".join(f"{marked_text.shortened(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
+        names = ", ".join(f"{marked_text.shorten(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
         names = visible(names, lines=False)
-        top.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.colour(label)), Text(names))
+        top.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.select_style(label)), Text(names))
     console.print(top)
     _print_sentences(console, spark, settings, tables)
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Sentences rich in different labels, one a document."""
+    """Print sentences with many different labels, one per document."""
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
     rich = entities.groupBy(*key).agg(
@@ -123,10 +121,10 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     texts = reader.read_texts(spark, settings.source, [row.doc_id for row in chosen])
     for row in chosen:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
-        sentence = marked_text.mark(
+        sentence = marked_text.mark_mentions(
             texts[row.doc_id],
             spans,
-            colours=marked_text.sees_colours(console),
+            colours=marked_text.shows_colours(console),
             first=row.sentence_begin,
             last=row.sentence_end,
         )
