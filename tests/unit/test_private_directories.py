@@ -16,9 +16,9 @@ from entitymill.spark import jvm_launch, private_directories
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from entitymill.spark.private_directories import private_directory, scratch_directory
-print(private_directory(Path(sys.argv[1])), flush=True)
-(private_directory(Path(sys.argv[1])) / "blockmgr-1").mkdir()
+from entitymill.spark.private_directories import open_private_directory, create_scratch_directory
+print(open_private_directory(Path(sys.argv[1])), flush=True)
+(open_private_directory(Path(sys.argv[1])) / "blockmgr-1").mkdir()
 if sys.argv[2] == "wait":
     time.sleep(300)
 """
