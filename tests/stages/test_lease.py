@@ -79,7 +79,7 @@ def take_and_end(tables: Tables, name: str) -> Lease:
 def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
     with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}) as one:
         one.commits.earlier_runs_settled = True
-        with pytest.raises(OutputError, match=r"run one \(on .*\) writes .*/out; run again when it is done"):
+        with pytest.raises(OutputError, match=r"run one \(on .*\) is writing to .*/out; run again when it is done"):
             Lease(tables, AT_ONCE, "two").__enter__()
         assert statuses(tables) == [("one", "running")]
         assert [file.name for file in beating(tables)] == ["one"]

@@ -60,12 +60,12 @@ class FailureRecorder:
     rejects: RejectsWriter
     before: set[str]
 
-    def record(self, recognised: DataFrame, piece: PlannedUnit) -> tuple[DataFrame, DataFrame]:
+    def record(self, recognised: DataFrame, unit: PlannedUnit) -> tuple[DataFrame, DataFrame]:
         """Count a unit's failed documents and write them to `rejects`.
 
         Args:
             recognised: schemas.RECOGNISED of the unit; failed documents have a `failure`.
-            piece: the unit.
+            unit: of these documents.
 
         Returns:
             The other documents, and the doc_id of the failed ones.
@@ -82,15 +82,15 @@ class FailureRecorder:
         for _, _, code, _ in failed:
             self.summary.rejects[code] = self.summary.rejects.get(code, 0) + 1
         ids = [doc_id for doc_id, *_ in failed]
-        self.check_ratio(ids, piece)
+        self.check_ratio(ids, unit)
         return exclude_failed(recognised, ids), rejected.select("doc_id")
 
-    def check_ratio(self, failed: list[str], piece: PlannedUnit) -> None:
+    def check_ratio(self, failed: list[str], unit: PlannedUnit) -> None:
         """Check that not too many documents of a unit failed; documents that failed before do not count.
 
         Args:
             failed: doc_id of the unit's failed documents.
-            piece: the unit.
+            unit: of these documents.
 
         Raises:
             RejectedError: more failed than limits.max_reject_ratio allows.
@@ -98,9 +98,9 @@ class FailureRecorder:
         ratio = self.settings.limits.max_reject_ratio
         # Documents that fail in every run do not count: a unit may contain nothing else.
         new = sum(doc_id not in self.before for doc_id in failed)
-        if new > 1 and new > ratio * piece.rows:  # one document never fails a unit
+        if new > 1 and new > ratio * unit.rows:  # one document never fails a unit
             raise RejectedError(
-                f"{new} of {piece.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
+                f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
                 f"than limits.max_reject_ratio {ratio:g} allows: the unit was not published; the rejects table lists them. "
                 "Fix the machines or the texts, or raise the ratio for one run, after which these documents do not count."
             )

@@ -154,12 +154,12 @@ class Run:
         )
         recognise = self.engine.load() if found.to_recognise else lambda documents: documents
         self.summary.removed = found.to_remove
-        for piece in units.split_work(found, self.settings.limits, self.units.write):
-            if piece.rows:
-                self._publish_unit(piece, recognise, publisher, failures)
-            elif piece.removed is not None:
+        for unit in units.split_work(found, self.settings.limits, self.units.write):
+            if unit.rows:
+                self._publish_unit(unit, recognise, publisher, failures)
+            elif unit.removed is not None:
                 self.lease.check_if_due()
-                publisher.remove(piece.removed)
+                publisher.remove(unit.removed)
             self.clock.lap("writing")
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
@@ -172,29 +172,29 @@ class Run:
 
     def _publish_unit(
         self,
-        piece: units.PlannedUnit,
+        unit: units.PlannedUnit,
         recognise: Callable[[DataFrame], DataFrame],
         publisher: Publisher,
         failures: FailureRecorder,
     ) -> None:
         self.summary.stage = "recognition"
-        documents = units.repartition_unit(self.spark, piece, self.settings.spark.partitions, once=not self.source.is_pinned)
+        documents = units.repartition_unit(self.spark, unit, self.settings.spark.partitions, once=not self.source.is_pinned)
         # Cached, because the counts and all tables read it, and the model must run only once. Spark reuses the cache of an
         # equal plan, perhaps of another run in this process on older files of the same path: so the plan has the run id.
         recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
         recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            few = piece.rows <= MAX_LISTED_IDS and (piece.known or piece.removed is not None)
+            few = unit.rows <= MAX_LISTED_IDS and (unit.known or unit.removed is not None)
             doc_ids = self.summary.count_unit(recognised, names=few)
             self.clock.lap("recognition")
             self.summary.stage = "writing"
-            healthy, removed = failed_documents.exclude_failed(recognised, []), piece.removed
+            healthy, removed = failed_documents.exclude_failed(recognised, []), unit.removed
             if doc_ids.some_failed:
-                healthy, lost = failures.record(recognised, piece)
-                if piece.known:
+                healthy, lost = failures.record(recognised, unit)
+                if unit.known:
                     removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
             self.lease.check_if_due()
-            publisher.publish(Unit(healthy, piece.known, doc_ids, removed))
+            publisher.publish(Unit(healthy, unit.known, doc_ids, removed))
             self.summary.units_done += 1
         finally:
             recognised.unpersist()

@@ -80,16 +80,16 @@ def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFra
         yield PlannedUnit(documents, removed, found["known"], found["rows"] - found["gone"], found["chars"] or 0)
 
 
-def repartition_unit(spark: SparkSession, piece: PlannedUnit, partitions: int | None, *, once: bool) -> DataFrame:
+def repartition_unit(spark: SparkSession, unit: PlannedUnit, partitions: int | None, *, once: bool) -> DataFrame:
     """Repartition a unit's documents by a hash of their ids, which is the same in every attempt.
 
     Args:
         spark: the session.
-        piece: the unit.
+        unit: of these documents.
         partitions: number of partitions; None: as many as suit the length of the texts.
         once: whether to keep only one row per id, if duplicates may have appeared since the rows were counted.
     """
     cores = spark_connect.count_cores(spark)
-    tasks = min(piece.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
-    spread_out = piece.documents.repartition(partitions or max(tasks, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    tasks = min(unit.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    spread_out = unit.documents.repartition(partitions or max(tasks, FEWEST_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if once else spread_out

@@ -94,7 +94,8 @@ class Lease:
             holder = other or holder
             if time.monotonic() >= deadline:
                 raise OutputError(
-                    f"output: {holder} writes {self._tables.place}; run again when it is done, or raise limits.wait_seconds."
+                    f"output: {holder} is writing to {self._tables.place}; run again when it is done, or raise "
+                    "limits.wait_seconds."
                 )
             log.info("waiting for %s", holder)
             self._on_wait(holder)

@@ -96,9 +96,12 @@ class Runs:
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
     def read_base_epoch(self) -> int:
-        """Return the number before the first epoch: the second, since 1970, in which the table was created.
+        """Return the number below the first epoch: the time at which the table was created, in seconds since 1970.
 
         It is the same for all waiting runs, and epochs keep growing even if somebody removes the table.
+
+        Raises:
+            OutputError: the table does not exist.
         """
         detail = self._tables.detail("runs")
         if detail is None:
