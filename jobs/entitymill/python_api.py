@@ -166,7 +166,7 @@ def load(
     if not (directory / bundle.MANIFEST).is_file():
         held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
         named = os.fspath(model)
-        raise ModelError(bundle.nothing_there(named) if held is None else bundle.other_model(named, held))
+        raise ModelError(bundle.describe_missing(named) if held is None else bundle.describe_other_format(named, held))
     manifest, files = bundle.read_directory(directory)
     places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])

@@ -147,7 +147,7 @@ def _files(directory: Path, where: str) -> list[Path]:
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        if not names or not all(map(bundle.is_plain, names)):
+        if not names or not all(map(bundle.is_plain_name, names)):
             raise ModelError(f"{INDEX} of {where} does not list files of its own directory: copy the model again.")
         return [directory / name for name in names]
     found = sorted(directory.glob("*.safetensors"))

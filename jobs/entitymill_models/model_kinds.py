@@ -63,8 +63,8 @@ def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manif
     bundle.check_files(files, manifest, where)
     read_tokenizer(files, manifest, where)
     whole = bundle.TOKENIZER in manifest.files
-    model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
-    positions = network.positions(model)
+    model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
+    positions = network.count_positions(model)
     parts = Parts(
         network=model,
         labels=bundle.read_labels(files[bundle.LABELS]),

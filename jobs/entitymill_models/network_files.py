@@ -10,7 +10,7 @@ from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
 from entitymill.recognition.model_loading import loading
-from entitymill.recognition.tagger.network import INPUTS, positions
+from entitymill.recognition.tagger.network import INPUTS, count_positions
 from entitymill_models import tokenizer_files
 from entitymill_models.token_classifier import Casing, Parts
 
@@ -32,7 +32,7 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     labels = tokenizer_files.read_labels(directory, where)
     words = tokenizer_files.read(directory, where, casing)
     network = normalise(network, len(labels), where)
-    limit = positions(network)
+    limit = count_positions(network)
     return Parts(
         network=network,
         labels=labels,

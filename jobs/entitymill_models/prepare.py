@@ -158,7 +158,7 @@ def _make(
     kept = "int8" if stored == "calibrated" else stored
     wanted = options.precision or kept
     if stored == "calibrated" and options.precision == "int8" and options.calibrate is None:
-        network.without_quantized_activations(found.network)
+        network.remove_activation_quantization(found.network)
         stored = "int8"
     if options.calibrate is None and wanted == kept:
         parts_module.write(found, made)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from entitymill.errors import ModelError
 from entitymill.recognition import model_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE
-from entitymill.recognition.tagger.network import positions
+from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_files, saved_fields
 from entitymill_models.token_classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
 
@@ -112,7 +112,7 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
         casing=casing or said.casing,
         max_length=said.max_length,
         source=f"a saved Spark NLP model, engine {said.engine}",
-        limit=positions(network),
+        limit=count_positions(network),
         sparknlp_max_length=said.max_length,
     )
 

@@ -22,7 +22,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recogniser, tokens
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.tagger import Tags, bundle
-from entitymill.recognition.tagger.model_rows import cut_short
+from entitymill.recognition.tagger.model_rows import find_truncated_sentences
 from entitymill.recognition.tokens import Segments
 from entitymill.settings import Settings
 from entitymill.spark import session, storage
@@ -124,7 +124,7 @@ class _Join:
             made = recogniser.build_recognition(
                 found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
             )
-            yield rows_module.rows(batch, made, (0.0, 0.0), annotations=self.annotations)
+            yield rows_module.build_rows(batch, made, (0.0, 0.0), annotations=self.annotations)
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
@@ -167,7 +167,7 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
             "such as B-PER."
         )
     for label in labels:
-        fault = None if label == "O" else bundle.label_fault(label[2:])
+        fault = None if label == "O" else bundle.find_label_fault(label[2:])
         if fault is not None:
             raise ModelError(
                 f"recognition.sparknlp_model: the model's label '{bundle.shorten_label(label[2:])}' {fault}, so it cannot "
@@ -181,7 +181,7 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
     tagged = tagged[there]
     after = np.concatenate([np.zeros(1, np.int64), np.cumsum(segments.sentence_tokens)])
     split = np.zeros(len(segments.sentence_begin), np.bool_)
-    split[cut_short(tagged, after)] = True
+    split[find_truncated_sentences(tagged, after)] = True
     confidences = batch.column("ner_confidence").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     tags = results.indices.to_numpy().astype(np.int16)
     return Tags(tagged, tags[there], confidences[there], None, split), labels

@@ -248,4 +248,4 @@ def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
     """
     if settings.detector == "dl" and PRETRAINED.fullmatch(settings.model):
         return settings.model
-    return openvino.detector_identity(spark, settings)
+    return openvino.identify_detector(spark, settings)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, special_id
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, cut_short
+from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, find_special_id
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, find_truncated_sentences
 
 MAX_WORD = 200
 """UTF-16 units; a longer word is [UNK]."""
@@ -35,14 +35,14 @@ class SparkNlpRows(WordCache):
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
         """`max_length` is the saved model's maxSentenceLength, `lowercase` the opposite of its caseSensitive."""
         super().__init__(2)
-        self.cls_id, self.sep_id, self.pad_id, self._unknown = (special_id(tokenizer, piece) for piece in BERT_PIECES)
+        self.cls_id, self.sep_id, self.pad_id, self._unknown = (find_special_id(tokenizer, piece) for piece in BERT_PIECES)
         self.max_length = max_length
         self._vocabulary = tokenizer.get_vocab()
         self._lowercase = lowercase
 
-    def rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
+    def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
         """See `rows.RowMaker`; a sentence that nothing is left of has no row."""
-        pieces, piece_starts = self._gathered(tokens)
+        pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
         first, end = piece_starts[starts[:-1]], piece_starts[starts[1:]]
         capacity = self.max_length - SPECIAL_PIECES
@@ -62,7 +62,7 @@ class SparkNlpRows(WordCache):
             token[chosen],
             rank[chosen] + 1,
             np.append(tagged, len(chosen)),
-            cut_short(token[chosen], starts),
+            find_truncated_sentences(token[chosen], starts),
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:

@@ -49,7 +49,7 @@ BASE, TINY = Shape(6, 768, 3072), Shape(2, 48, 96)
 
 def shape_of(directory: Path) -> Shape:
     """The shape of a bundle's network, read off its matrix products."""
-    model = network.read(directory / bundle.NETWORK, directory / bundle.WEIGHTS, str(directory))
+    model = network.read_network(directory / bundle.NETWORK, directory / bundle.WEIGHTS, str(directory))
     width = network.embedding_shape(model)[1]
     products = Counter(_weight_shapes(model))
     hidden = max(max(shape) for shape in products)
@@ -57,9 +57,9 @@ def shape_of(directory: Path) -> Shape:
 
 
 def _weight_shapes(model: ov.Model) -> list[tuple[int, ...]]:
-    needs = network.dependencies(model)
+    needs = network.find_dependencies(model)
     products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    return [tuple(node.input(1).get_shape()) for node in products if not needs[network.source(node.input(1))]]
+    return [tuple(node.input(1).get_shape()) for node in products if not needs[network.source_name(node.input(1))]]
 
 
 def write_random(directory: Path, shape: Shape, outside: float = 3.0) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.recognition.tagger import Precision, bundle, network
-from entitymill.recognition.tagger.inference import PLANNED_SENTENCES, read_tokenizer, row_maker
+from entitymill.recognition.tagger.inference import PLANNED_SENTENCES, build_row_maker, read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows
 
 OVERHEAD_PIECES = 10
@@ -69,8 +69,8 @@ class ByLength:
         manifest, files = bundle.read_directory(directory)
         bundle.check_files(files, manifest, str(directory))
         self.labels = bundle.read_labels(files[bundle.LABELS])
-        self._maker = row_maker(read_tokenizer(files, manifest), manifest, "complete")
-        model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], str(directory))
+        self._maker = build_row_maker(read_tokenizer(files, manifest), manifest, "complete")
+        model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], str(directory))
         self._request = network.compile_model(model, precision, 1).create_infer_request()
 
     def tag(self, tokens: list[str], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,7 +83,7 @@ class ByLength:
         return np.concatenate(tags)
 
     def _tag(self, tokens: list[str], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        rows = self._maker.rows(tokens, starts, np.zeros(len(tokens), np.int64))
+        rows = self._maker.make_rows(tokens, starts, np.zeros(len(tokens), np.int64))
         logits = np.zeros((len(rows.tokens), len(self.labels)), np.float32)
         for batch in plan(rows.last - rows.first + SPECIAL_PIECES, self._maker.max_length):
             self._run(batch, rows, logits)

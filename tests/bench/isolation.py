@@ -18,7 +18,7 @@ from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.workers import child, isolation
 from entitymill.workers.openvino import FACTORY
-from entitymill.workers.worker import Run, windows
+from entitymill.workers.worker import RecognitionOptions, cut_windows
 
 TO_MEET = 1.02
 SENTENCES_IN_WINDOW = 1024
@@ -34,7 +34,7 @@ def batches(count: int) -> list[pa.RecordBatch]:
         "chars": pa.array([len(text) for text in many], pa.int32()),
         "text": pa.array(many),
     }
-    return list(windows([pa.RecordBatch.from_pydict(columns)]))
+    return list(cut_windows([pa.RecordBatch.from_pydict(columns)]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,12 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     manifest, files = bundle.read_directory(bundles.DEMO)
     digests: dict[str, str] = {}  # not checked here
     detector = (sentences.find_detector_files(DETECTOR), digests, str(DETECTOR))
-    given = ((files, manifest, str(bundles.DEMO)), detector, Run(Execution(options.precision), "dl", trim=True))
+    given = (
+        (files, manifest, str(bundles.DEMO)),
+        detector,
+        RecognitionOptions(Execution(options.precision), "dl", trim=True),
+    )
     work, here = isolation.Work(FACTORY, given), child.open_recognition(*given)
     many = batches(count)
     ways = {
         "in this process": lambda: [here(batch) for batch in many],
-        "in a child": lambda: [isolation.child(work)(batch, 600) for batch in many],
+        "in a child": lambda: [isolation.get_child(work)(batch, 600) for batch in many],
     }
     spent: dict[str, list[machine.Spent]] = {name: [] for name in ways}
     for repeat in range(options.repeats + 1):
@@ -75,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{what}: child / this process {least:.3f} of minima, {statistics.median(pairs):.3f} median (to meet {TO_MEET})"
         )
-    isolation.child(work).close()
+    isolation.get_child(work).close()
 
 
 if __name__ == "__main__":

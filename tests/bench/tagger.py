@@ -27,7 +27,7 @@ import peak
 import texts
 
 from entitymill.recognition.tagger import Precision, bundle
-from entitymill.recognition.tagger.inference import read_tokenizer, row_maker
+from entitymill.recognition.tagger.inference import build_row_maker, read_tokenizer
 from entitymill_models import accuracy
 
 PIPELINE = "Hugging Face pipeline"
@@ -81,9 +81,9 @@ def _has_torch() -> bool:
 def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
     """[sentences] pieces of each, special ones included."""
     manifest, files = bundle.read_directory(directory)
-    maker = row_maker(read_tokenizer(files, manifest), manifest, "complete")
+    maker = build_row_maker(read_tokenizer(files, manifest), manifest, "complete")
     starts = np.cumsum([0, *map(len, sentences)])
-    rows = maker.rows([t for tokens in sentences for t in tokens], starts, np.zeros(starts[-1], np.int64))
+    rows = maker.make_rows([t for tokens in sentences for t in tokens], starts, np.zeros(starts[-1], np.int64))
     return rows.last - rows.first + 2
 
 

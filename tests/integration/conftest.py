@@ -114,8 +114,8 @@ def saved_demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
 
     demo, directory = ROOT / "models" / "demo", tmp_path_factory.mktemp("saved")
     (directory / "source" / "assets").mkdir(parents=True)
-    model = network.read(demo / bundle.NETWORK, demo / bundle.WEIGHTS, "models/demo")
-    network.without_quantized_activations(model)  # as our engine runs it in f32
+    model = network.read_network(demo / bundle.NETWORK, demo / bundle.WEIGHTS, "models/demo")
+    network.remove_activation_quantization(model)  # as our engine runs it in f32
     ov.save_model(model, directory / "source" / bundle.NETWORK, compress_to_fp16=False)
     vocabulary = Tokenizer.from_file(str(demo / "tokenizer.json")).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)

@@ -66,7 +66,7 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
     with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
         model = openvino.ship_model(spark, str(demo))
         chosen = SegmentationSettings(model=str(detector))
-        assert openvino.detector_identity(spark, chosen).startswith("dl ")
+        assert openvino.identify_detector(spark, chosen).startswith("dl ")
         assert openvino.ship_detector(spark, chosen).digests
         sparknlp_model.load_detector(spark, chosen)
     assert model.manifest.name

@@ -62,7 +62,7 @@ def test_a_missing_file_is_named(copied: dict[str, Path], demo_manifest: bundle.
         ({"surprise": 1}, "surprise"),
         (
             {"files": {"../../etc/passwd": "0", **dict.fromkeys(bundle.REQUIRED, "0"), bundle.VOCABULARY: "0"}},
-            "outside",
+            "not a valid file name inside the bundle",
         ),
     ],
 )

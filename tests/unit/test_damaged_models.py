@@ -67,7 +67,7 @@ def a_manifest(directory: Path, draw: random.Random) -> None:
     content = json.dumps(manifest).encode()
     (directory / bundle.MANIFEST).write_bytes(damaged(content, draw) if draw.random() < 0.4 else content)
     found, paths = bundle.read_directory(directory)
-    for shipped in found.shipped().values():
+    for shipped in found.shipped_names().values():
         (directory / shipped).write_bytes(b"copied")
     bundle.check_files(paths, found, "here")
 
@@ -139,7 +139,7 @@ def test_what_is_no_plain_file_name_is_none_in_any_list(tmp_path: Path, demo_man
     manifest = demo_manifest.model_dump()
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": odd}}))
 
-    with pytest.raises(ModelError, match="names a file outside"):
+    with pytest.raises(ModelError, match="not a valid file name inside the bundle"):
         bundle.read_manifest(json.dumps({**manifest, "files": {**manifest["files"], odd: "0" * 64}}), "here")
     with pytest.raises(ModelError, match="does not list files of its own directory"):
         huggingface._weights(tmp_path, "here")

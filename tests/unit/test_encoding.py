@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import encoding
-from entitymill.recognition.tagger.encoding import Encoder, gather, wordpiece_tokenizer
+from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer, gather_rows
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=30)
 
@@ -54,7 +54,7 @@ def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.M
 def test_the_cache_starts_anew_when_its_words_are_long(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A base64 column has few words, each of megabytes."""
     monkeypatch.setattr(encoding, "CACHED_CHARACTERS", 1000)
-    encoder._forget()
+    encoder._clear()
     words = [f"{number}" * 300 for number in range(10)]
     alone = [pieces_of(encoder, [word])[0] for word in words]
     assert sum(map(len, encoder._known)) <= 1000
@@ -69,7 +69,7 @@ def test_gather_picks_rows_of_a_ragged_array(ragged: list[list[int]], data: st.D
     starts = np.concatenate([[0], np.cumsum([len(row) for row in ragged])]).astype(np.int64)
     rows = data.draw(st.lists(st.integers(0, len(ragged) - 1), max_size=10))
 
-    found, ends = gather(values, starts, np.array(rows, np.int64))
+    found, ends = gather_rows(values, starts, np.array(rows, np.int64))
 
     assert [found[a:b].tolist() for a, b in pairwise(ends)] == [ragged[row] for row in rows]
 
@@ -84,7 +84,7 @@ def test_a_bare_vocabulary_is_read_in_either_casing(tmp_path: Path, lowercase: b
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf8")
 
-    encoder = Encoder(wordpiece_tokenizer(path, lowercase=lowercase), 10)
+    encoder = Encoder(build_wordpiece_tokenizer(path, lowercase=lowercase), 10)
 
     assert [VOCABULARY[i] for i in encoder.encode(["Paris", "Zoë"]).ids] == expected
 
@@ -93,4 +93,4 @@ def test_a_vocabulary_without_special_pieces_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_text("a\nb\n")
     with pytest.raises(ModelError, match=r"no \[CLS\]"):
-        Encoder(wordpiece_tokenizer(path, lowercase=True), 10)
+        Encoder(build_wordpiece_tokenizer(path, lowercase=True), 10)

@@ -22,11 +22,11 @@ from entitymill.recognition.tagger import Execution, bundle
 from entitymill.settings.sections import DAY
 from entitymill.workers import isolation, worker
 from entitymill.workers.openvino import FACTORY
-from entitymill.workers.worker import Run, ShippedDetector, ShippedModel, Worker
+from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 GOOD = ["Angela Merkel met Emmanuel Macron .", "They met in Paris .", "Nobody came .", "They met in Rome ."]
-RUN = Run(Execution(), "rules", trim=True)
+RUN = RecognitionOptions(Execution(), "rules", trim=True)
 
 
 class Here(ShippedModel):
@@ -67,7 +67,9 @@ def run(
     batch = documents(texts)
     passed = pa.array([{"n": i} for i in range(len(texts))])
     batch = pa.RecordBatch.from_arrays([*batch.columns, passed], names=[*batch.schema.names, "passthrough"])
-    made = Worker(here, NO_DETECTOR, Run(Execution(), "rules", trim=True, **more), seconds, factory)(iter([batch]))
+    made = Worker(here, NO_DETECTOR, RecognitionOptions(Execution(), "rules", trim=True, **more), seconds, factory)(
+        iter([batch])
+    )
     return pa.Table.from_batches(list(made)).to_pylist()
 
 
@@ -105,28 +107,28 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
 
 def test_failed_rows_have_the_columns_of_the_others(here: Here) -> None:
     batch = documents([GOOD[0], poison_stub.KILL])
-    run_ = Run(Execution(), "rules", trim=True, annotations=True)
+    run_ = RecognitionOptions(Execution(), "rules", trim=True, annotations=True)
     made = list(Worker(here, NO_DETECTOR, run_, 60, poison_stub.FACTORY)(iter([batch])))
     assert [(row.schema.names, row.schema.types) for row in made] == [(made[0].schema.names, made[0].schema.types)] * 2
 
 
 def test_a_larger_window_may_take_longer(here: Here) -> None:
     made = Worker(here, NO_DETECTOR, RUN, 10, FACTORY)
-    assert made._limit(documents(["a b"])) == 10
-    assert made._limit(documents(["a b\n" * worker.WINDOW_CHARS])) == 40
+    assert made._time_limit(documents(["a b"])) == 10
+    assert made._time_limit(documents(["a b\n" * worker.WINDOW_CHARS])) == 40
 
 
 def test_batches_are_joined_and_cut_to_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "WINDOW_CHARS", 10)
     batches = [documents(["a" * 4, "b" * 4]), documents([]), documents(["c" * 4, "d" * 25, "e", "f"]), documents(["g"])]
-    cut = [window.column("text").to_pylist() for window in worker.windows(batches)]
+    cut = [window.column("text").to_pylist() for window in worker.cut_windows(batches)]
     assert cut == [["a" * 4, "b" * 4, "c" * 4], ["d" * 25], ["e", "f", "g"]]
 
 
 def test_windows_of_short_texts_with_much_beside_them_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = documents(["a", "b"])
     monkeypatch.setattr(worker, "WINDOW_BYTES", 2 * batch.nbytes)
-    assert [window.num_rows for window in worker.windows([batch] * 5)] == [4, 4, 2]
+    assert [window.num_rows for window in worker.cut_windows([batch] * 5)] == [4, 4, 2]
 
 
 def test_a_python_error_is_raised_as_it_was_and_is_no_documents_fault(here: Here) -> None:
@@ -151,7 +153,7 @@ def test_an_altered_detector_is_refused_by_the_child(here: Here, tmp_path: Path)
     (tmp_path / "metadata").write_text("{}")
     detector = Detector({"metadata": str(tmp_path / "metadata")}, "models/sentence_detector", {"metadata": "0" * 64})
     with pytest.raises(ModelError, match=r"metadata of the model at models/sentence_detector has SHA-256"):
-        list(Worker(here, detector, Run(Execution(), "dl", trim=True), 60, FACTORY)(iter([documents(GOOD)])))
+        list(Worker(here, detector, RecognitionOptions(Execution(), "dl", trim=True), 60, FACTORY)(iter([documents(GOOD)])))
 
 
 def test_a_machine_that_cannot_tag_at_all_is_no_documents_fault(here: Here) -> None:
@@ -163,7 +165,7 @@ def test_a_machine_that_cannot_tag_at_all_is_no_documents_fault(here: Here) -> N
 def test_many_failures_of_one_task_are_no_documents_fault(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
     monkeypatch.setattr(worker.log, "warning", lambda said, *rest: logged.append(said % rest))
-    monkeypatch.setattr(worker, "MOST_FAILED", 2)
+    monkeypatch.setattr(worker, "MAX_FAILED_DOCUMENTS", 2)
     with pytest.raises(WorkerError, match="3 documents of one task crash or hang"):
         run(here, [*GOOD, *[poison_stub.KILL] * 5])
     assert f"d{len(GOOD)}, d{len(GOOD) + 1}, " in logged[-1]
@@ -182,8 +184,8 @@ def test_the_child_is_kept_from_task_to_task(here: Here) -> None:
 def test_a_slice_is_packed_alone() -> None:
     batch = documents(["a b c"] * 1000)
     one = batch.slice(500, 1)
-    assert isolation.unpacked(isolation.packed(one)).equals(one)
-    assert len(isolation.packed(one)) < len(isolation.packed(batch)) / 20
+    assert isolation.deserialize_batch(isolation.serialize_batch(one)).equals(one)
+    assert len(isolation.serialize_batch(one)) < len(isolation.serialize_batch(batch)) / 20
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
     )
     code = (
         "import sys, pyarrow as pa; from entitymill.workers import isolation\n"
-        "child = isolation.child(isolation.Work('sleeper_stub:start', (sys.argv[1],)))\n"
+        "child = isolation.get_child(isolation.Work('sleeper_stub:start', (sys.argv[1],)))\n"
         "print(child._process.pid, flush=True)\n"
         "child(pa.RecordBatch.from_pydict({'a': [1]}), 600)\n"
     )
@@ -242,7 +244,7 @@ def alive(process: int) -> bool:
 
 def test_the_longest_text_with_the_longest_limit_is_waited_for(here: Here) -> None:
     largest = pa.RecordBatch.from_pydict({"chars": [100_000_000]})
-    limit = Worker(here, NO_DETECTOR, RUN, DAY, FACTORY)._limit(largest)
+    limit = Worker(here, NO_DETECTOR, RUN, DAY, FACTORY)._time_limit(largest)
     ours, theirs = multiprocessing.Pipe()
     theirs.send("done")
     assert ours.poll(limit) and limit > DAY

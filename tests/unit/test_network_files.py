@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Execution, bundle, network
-from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
+from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill_models import huggingface, lower_precision, network_files, token_classifier
 from unit import tiny
@@ -32,7 +32,7 @@ def test_the_network_gives_the_logits_that_transformers_gives(kind: str) -> None
 
     assert_close(tiny.logits(found.network, kind), tiny.expected_logits(kind))
     assert found.max_length == 64 and found.casing == ("uncased" if kind == "bert" else "cased")
-    network.check(found.network, vocabulary={"x": 0}, labels=5, where=kind)
+    network.check_signature(found.network, vocabulary={"x": 0}, labels=5, where=kind)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -53,7 +53,7 @@ def test_words_become_the_pieces_that_transformers_makes_of_them(kind: str) -> N
     if found.tokenizer is not None:
         encoder = Encoder(Tokenizer.from_str(found.tokenizer), 62)
     else:
-        encoder = Encoder(wordpiece_tokenizer(tiny.TINY / kind / "vocab.txt", lowercase=True), 62)
+        encoder = Encoder(build_wordpiece_tokenizer(tiny.TINY / kind / "vocab.txt", lowercase=True), 62)
     expected = tiny.EXPECTED["models"][kind]
     for sentence, ids, mask in zip(tiny.SENTENCES, expected["input_ids"], expected["attention_mask"], strict=True):
         assert [encoder.cls_id, *encoder.encode(sentence).ids, encoder.sep_id] == ids[: sum(mask)]

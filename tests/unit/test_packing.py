@@ -23,7 +23,7 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 def test_every_sentence_is_in_one_place_and_none_over_another(lengths: list[int], packed: bool) -> None:
     sizes = np.array(lengths)
     taken: dict[int, int] = {}
-    for batch in packing.plan(sizes, 300, packed=packed):
+    for batch in packing.plan_batches(sizes, 300, packed=packed):
         filled = np.zeros((batch.rows, batch.length), np.int64)
         for item, row, column in zip(batch.items, batch.row, batch.column, strict=True):
             assert column + sizes[item] <= batch.length
@@ -36,14 +36,14 @@ def test_every_sentence_is_in_one_place_and_none_over_another(lengths: list[int]
 
 def test_rows_of_real_lengths_are_full() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 1024).astype(int) + 3, 3, 128)
-    batches = list(packing.plan(lengths, 128, packed=True))
+    batches = list(packing.plan_batches(lengths, 128, packed=True))
     assert lengths.sum() / sum(batch.rows * batch.length for batch in batches) > 0.97
     assert len({batch.length for batch in batches}) <= 2
 
 
 def test_sentences_that_say_the_same_are_found() -> None:
     ids = np.array([1, 2, 3, 1, 2, 1, 2, 3], np.int32)
-    kept, same = packing.distinct(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
+    kept, same = packing.find_distinct(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
     assert (kept, same.tolist()) == ([0, 1], [0, 1, 0])
 
 
@@ -59,7 +59,7 @@ def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
 
 def _together(model: ov.Model, longest: int, sentences: list[np.ndarray]) -> list[np.ndarray]:
     """All sentences in one row, and some room behind them."""
-    positions = packing.pack(model, longest, int(sentences[0][0]))
+    positions = packing.convert_to_packed(model, longest, int(sentences[0][0]))
     assert positions is not None
     lengths = [len(ids) for ids in sentences]
     total = sum(lengths) + 5
@@ -109,7 +109,7 @@ def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
         raise packing._NotPackableError
 
     # Its positions cannot be told: nothing that picks rows of a table picks the first, the second, …
-    monkeypatch.setattr(packing, "_positions", none)
+    monkeypatch.setattr(packing, "_find_positions", none)
     apart = Tagger.load(demo_files, demo_manifest, Execution())
     assert apart._positions is None
     tokens = [
@@ -139,14 +139,14 @@ def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
 
 def test_unfolded_weights_are_those_that_were_folded(demo_files: dict[str, Path]) -> None:
     def read() -> ov.Model:
-        return network.read(demo_files[bundle.NETWORK], demo_files[bundle.WEIGHTS], "demo")
+        return network.read_network(demo_files[bundle.NETWORK], demo_files[bundle.WEIGHTS], "demo")
 
     changed = read()
-    network.without_quantized_activations(changed)
-    network.unfold(changed)
+    network.remove_activation_quantization(changed)
+    network.decompress_weights(changed)
     folded = [node for node in changed.get_ops() if node.get_type_name() == "MatMul"]
     assert folded and all(node.input_value(1).get_node().get_type_name() == "Constant" for node in folded[:-1:6])
     plain = read()
-    network.without_quantized_activations(plain)
+    network.remove_activation_quantization(plain)
     ids = [np.arange(1000, 1020)]
     np.testing.assert_allclose(_alone(changed, ids)[0], _alone(plain, ids)[0], atol=1e-4)

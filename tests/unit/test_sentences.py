@@ -133,7 +133,7 @@ def test_windows_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
 
 def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
     """Processor time of all that is done to a text before the network runs."""
-    encoder._forget()
+    encoder._clear()
     began = time.process_time()
     whole = offsets.read_texts(pa.array([text]))
     cut = tokens.tokenize(whole, detector(kind).find_breaks(whole))

@@ -1,5 +1,5 @@
-"""3  recognition on executors. Each engine takes whole documents (doc_id, text, …) and returns `schemas.RECOGNISED`.
+"""3  recognition on executors. Each engine takes complete documents (doc_id, text, …) and returns `schemas.RECOGNISED`.
 
-`engine` picks one; `openvino` is ours, whose workers (`worker`) hand documents to a process of their own (`isolation`,
-`child`). Spark NLP's engine is the extension `entitymill_sparknlp`.
+`engine` selects an engine. That of `openvino` is part of the core: each of its workers (`worker`) sends documents to a child
+process (`isolation`, `child`). Spark NLP's engine is the extension `entitymill_sparknlp`.
 """

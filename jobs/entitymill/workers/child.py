@@ -1,4 +1,4 @@
-"""What a worker's child does: documents in, what was recognised in them out. This is where OpenVINO is loaded."""
+"""Recognize documents in a worker's child process, the only process of an executor that loads OpenVINO."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.workers import recognised_rows
-from entitymill.workers.worker import Run
+from entitymill.workers.worker import RecognitionOptions
 
-_HARMLESS = ["They met in Paris."]
+_TEST_TEXTS = ["They met in Paris."]
 
 
 def open_recognition(
-    model: tuple[dict[str, Path], bundle.Manifest, str], detector: tuple[dict[str, Path], dict[str, str], str], run: Run
+    model: tuple[dict[str, Path], bundle.Manifest, str],
+    detector: tuple[dict[str, Path], dict[str, str], str],
+    options: RecognitionOptions,
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Compile a model, and try it.
+    """Load detector and model, and try them on a test sentence.
 
     Args:
-        model: file of the bundle -> where it lies on this machine; what the files must match; the bundle's address.
-        detector: the same of the sentence detector, its files' SHA-256 in the manifest's place.
-        run: how they are run.
+        model: the bundle's files (name -> local path), its manifest, and its address.
+        detector: the sentence detector's files (name -> local path), their SHA-256, and its address.
+        options: of recognition.
 
     Returns:
-        What takes a window of documents to schemas.RECOGNISED, what is carried, and annotations if wanted.
+        A function that takes a window of documents, and returns schemas.RECOGNISED, passthrough if there is any, and
+        annotations if the options ask for them.
 
     Raises:
-        ModelError: what reached this machine is not what the driver checked.
+        ModelError: the files on this machine are not those that the driver checked.
     """
     files, digests, where = detector
     with memory_limit(model_limits.loading_memory_limit([*model[0].values(), *files.values()])):
         for name, digest in digests.items():
             bundle.check_file(files[name], digest, name, where)
-        opened = sentences.open_detector(run.detector, files, where)
-        tagger = Tagger.load(model[0], model[1], run.execution, model[2])
-        recogniser = Recogniser(opened, tagger, trim=run.trim, consistent_labels=run.consistent_labels)
-        recogniser(pa.array(_HARMLESS))
-    gc.freeze()  # what is loaded stays: no collection need look at it
+        opened = sentences.open_detector(options.detector, files, where)
+        tagger = Tagger.load(model[0], model[1], options.execution, model[2])
+        recogniser = Recogniser(opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels)
+        recogniser(pa.array(_TEST_TEXTS))
+    gc.freeze()  # nothing loaded so far will ever be freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
         encoding, inference = recogniser.seconds.encoding, recogniser.seconds.inference
-        found = recogniser(window.column("text"), annotations=run.annotations)
+        recognition = recogniser(window.column("text"), annotations=options.annotations)
         spent = (recogniser.seconds.encoding - encoding, recogniser.seconds.inference - inference)
-        return recognised_rows.rows(window, found, spent, annotations=run.annotations)
+        return recognised_rows.build_rows(window, recognition, spent, annotations=options.annotations)
 
     return recognise

@@ -1,4 +1,4 @@
-"""Picks the engine that recognises a run's documents, and says what decides its results."""
+"""Select the engine that recognizes a run's documents, and compute the fingerprint of its results."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
 from entitymill.workers import openvino
-from entitymill.workers.worker import Run
+from entitymill.workers.worker import RecognitionOptions
 
 RESULTS_VERSION = 3
-"""Raised whenever a change of this code changes what a given model finds in a given text."""
+"""Increased with every change of this code that changes what a given model finds in a given text."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model and detector, looked at, and ready to be loaded.
+    """A model and a sentence detector that are ready to be loaded.
 
     name: of the model.
-    fingerprint: of everything but the text that decides the result.
-    load: checks and loads both, makes them reach the executors, and returns what takes documents (doc_id, text, text_hash,
-        chars, passthrough) to schemas.RECOGNISED, in one pass over the model; with schemas.ANNOTATIONS where
-        `output.annotations` is set. It raises ModelError where either is missing, altered, or does not fit the settings.
+    fingerprint: digest of everything but the text that decides a document's result.
+    load: checks and loads both, and sends them to the executors. It returns a function that takes documents (doc_id, text,
+        text_hash, chars, passthrough) to schemas.RECOGNISED, and to schemas.ANNOTATIONS if `output.annotations` is set. It
+        raises ModelError if either is missing, altered, or does not fit the settings.
     """
 
     name: str
@@ -40,15 +40,16 @@ class Engine:
 
 
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
-    """Look at model and detector, for a run that may have nothing to do: no weights are read yet.
+    """Check model and detector without reading weights, as the run may have nothing to recognize.
 
     Raises:
         ModelError: either is missing, or does not fit the settings.
     """
-    engine = (_open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp)(spark, settings)
+    open_selected = _open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp
+    engine = open_selected(spark, settings)
     if settings.entities == EntitySettings():
         return engine
-    keep = _keeping(settings.entities)
+    keep = _build_mention_filter(settings.entities)
 
     def load() -> Callable[[DataFrame], DataFrame]:
         recognise = engine.load()
@@ -57,15 +58,15 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     return replace(engine, load=load)
 
 
-def _keeping(chosen: EntitySettings) -> Callable[[Column], Column]:
-    """Whether a mention becomes a row."""
+def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
+    """Return a filter of mentions by label and confidence."""
 
     def keep(mention: Column) -> Column:
         label = mention["label"]
         least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
             least = F.when(label == name, F.lit(confidence)).otherwise(least)
-        # As the column holds it: 0.8 as a double would be above the float 0.8.
+        # Compared as floats, the column's type: the double 0.8 is greater than the float 0.8.
         kept = mention["confidence"] >= least.cast("float")
         return kept & label.isin(*chosen.labels) if chosen.labels else kept
 
@@ -80,27 +81,29 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(wanted.precision, wanted.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent
-    run = Run(execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent)
+    options = RecognitionOptions(
+        execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent
+    )
     parts = {
-        "detector": openvino.detector_identity(spark, settings.segmentation),
+        "detector": openvino.identify_detector(spark, settings.segmentation),
         "model": manifest.digest(),
         "casing": manifest.casing,
         "max_length": manifest.max_length if wanted.encoding == "complete" else manifest.sparknlp_max_length,
         "engine": wanted.engine,
         "encoding": wanted.encoding,
         "precision": wanted.precision,
-        **_shape(settings),
+        **_result_settings(settings),
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
         detector = openvino.ship_detector(spark, settings.segmentation)
         model = openvino.ship_model(spark, settings.model.path)
-        # Between the two looks a run may have waited for another one. No ModelError: trying again helps.
+        # The run may have waited for another run since the model was checked. A retry helps, so this is no ModelError.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
                 f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
             )
-        return lambda rows: openvino.recognise(rows, model, detector, run, settings.limits.batch_seconds)
+        return lambda rows: openvino.recognise(rows, model, detector, options, settings.limits.batch_seconds)
 
     return Engine(manifest.name, _fingerprint(parts), load)
 
@@ -108,14 +111,14 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
     extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognise = extension.open_pipeline(spark, settings)
-    return Engine(name, _fingerprint({**parts, **_shape(settings)}), lambda: recognise)
+    return Engine(name, _fingerprint({**parts, **_result_settings(settings)}), lambda: recognise)
 
 
-def _shape(settings: Settings) -> dict[str, Any]:
-    """Settings that decide what there is of a document's results."""
+def _result_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that decide which results of a document are stored, for the fingerprint."""
     carried = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
-    # Where nothing is chosen, outputs of before stay as they are.
+    # Default values are left out, so that the fingerprints of older outputs stay the same.
     chosen = settings.entities.model_dump(mode="json", exclude_defaults=True)
     tags = {"decoding": settings.decoding, "consistent_labels": settings.makes_labels_consistent}
     return {"trim": settings.trims, **tags, **carried, **annotations, **({"entities": chosen} if chosen else {})}

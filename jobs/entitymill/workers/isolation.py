@@ -1,7 +1,7 @@
-"""A child process for what may crash or hang, so that the Python worker it belongs to survives and can tell who did it.
+"""Run code that may crash or hang in a child process, so that the Python worker survives and can name the document.
 
-It is a new program, not a fork: OpenVINO's threads do not survive one. Batches go to it and come back as Arrow IPC messages.
-It dies with its worker: the kernel kills it, and its connection ends.
+The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions
+as Arrow IPC messages. The child dies with its worker: the kernel kills it, and its connection is closed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,15 +35,14 @@ if TYPE_CHECKING:
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 START_SECONDS = 600.0
-"""A child may take so long to load its model and to try it."""
+"""Time limit for a child to load its model and to try it."""
 _DEATH_SECONDS = 30.0
-_LATE = object()
 _OUT_OF_MEMORY = 137
 _PANICKED = 101
-"""What a program in Rust ends with when it panics."""
+"""Exit code of a program in Rust that panics."""
 _DEATHS = {_OUT_OF_MEMORY: "out of memory", _PANICKED: "a package in Rust panicked"}
 _NOT_THE_FILES_FAULT = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
-"""Ways to die that say nothing of the file being loaded: the system's or a person's choice, or another processor."""
+"""Causes of death that are not the fault of the file being loaded: the system, a person, or an unsupported processor."""
 _SPARED_SCORE = 800
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _BOOT = """
@@ -57,13 +57,13 @@ Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 
 @dataclass(frozen=True)
 class Work:
-    """What a child does.
+    """The work of a child process.
 
-    factory: `module:function`; called once in the child with `arguments`, it returns what takes one batch to another. It
-        tries what it made on something harmless: a child that dies in it says that the machine is at fault.
-    arguments: can be pickled, and compared.
-    quiet: whether nothing that the child writes to stderr is shown: what C++ and Rust say before they abort.
-    prints: whether the child writes to this process's stdout; otherwise what it prints goes to stderr.
+    factory: `module:function`; called once in the child with `arguments`, it returns a function from batch to batch. It
+        should try that function on harmless input: if the child dies in the factory, the machine is blamed, not a document.
+    arguments: must support pickling and comparison.
+    quiet: whether to discard the child's stderr, which C++ and Rust write to before they abort.
+    prints: whether the child writes to this process's stdout; otherwise its stdout goes to stderr.
     """
 
     factory: str
@@ -74,13 +74,13 @@ class Work:
 
 @dataclass(frozen=True)
 class _Loading:
-    """What a child sends before it loads a file of a model, and with no file after that."""
+    """A message from a child that it is about to load a file of a model, or, with "", that it has loaded it."""
 
     file: str
 
 
 class LostError(Exception):
-    """A child died or was killed over a batch: `code` is CRASHED or TIMED_OUT, `detail` says how, without text."""
+    """A child died or was killed: `code` is CRASHED or TIMED_OUT; `detail` says how, without text of documents."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -92,11 +92,11 @@ class Child:
     """A child process that is ready for work."""
 
     def __init__(self, work: Work, seconds: float = START_SECONDS) -> None:
-        """Start it, and wait until it is ready, at most so many seconds.
+        """Start a child process, and wait at most `seconds` until it is ready.
 
         Raises:
-            ModelError: a file of the model crashes it.
-            WorkerError: it dies of something else, or is not ready in time.
+            ModelError: a file of the model crashes the child.
+            WorkerError: the child dies for another reason, or is not ready in time.
             Exception: whatever the factory raised.
         """
         self.work = work
@@ -105,86 +105,87 @@ class Child:
         self._connection, theirs = Pipe()
         with theirs:
             arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
-            self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
+            self._process = subprocess.Popen(  # noqa: S603  # the current interpreter
                 [sys.executable, "-c", _BOOT, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=None if work.prints else 2,  # a Spark worker's own may be a channel to the JVM
+                stdout=None if work.prints else 2,  # a Spark worker's stdout may be a channel to the JVM
                 stderr=subprocess.DEVNULL if work.quiet else None,
-                # Else tokenizers starts as many threads as the machine has cores, in each child.
+                # Otherwise tokenizers starts a thread per core of the machine in each child.
                 env={"RAYON_NUM_THREADS": "1", **os.environ},
                 pass_fds=[theirs.fileno()],
             )
-        import pyarrow as pa  # noqa: F401, PLC0415  # for the first batch: now, while the child does the same
+        import pyarrow as pa  # noqa: F401, PLC0415  # needed for the first batch; imported now, while the child starts
 
         try:
-            self._ask(lambda: self._connection.send(work), seconds)
+            self._request(lambda: self._connection.send(work), seconds)
         except LostError as lost:
-            raise self._start_failure(lost) from lost
+            raise self._describe_start_failure(lost) from lost
 
     def __call__(self, batch: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
-        """Have one batch worked on. Whatever is raised, this child is no more.
+        """Send one batch to the child, and return the result. After an exception, the child is closed.
 
         Args:
             batch: to work on.
-            seconds: that it may take.
+            seconds: time limit.
 
         Raises:
-            LostError: the child died, or took longer.
-            Exception: whatever the work raised in it.
+            LostError: the child died, or exceeded the time limit.
+            Exception: whatever the work raised in the child.
         """
-        return unpacked(self._ask(lambda: self._connection.send_bytes(packed(batch)), seconds))
+        return deserialize_batch(self._request(lambda: self._connection.send_bytes(serialize_batch(batch)), seconds))
 
     def close(self) -> None:
-        """End it."""
+        """Kill the child process."""
         self.closed = True
         self._connection.close()
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, send: Callable[[], None], seconds: float) -> Any:
-        """The answer to one message. None must ever be left behind: it would be taken for that to the next one."""
+    def _request(self, send: Callable[[], None], seconds: float) -> Any:
+        """Send one message and return its answer, or close the child: a later answer would be taken for the next one's."""
         try:
             send()
-            answer = self._receive(time.monotonic() + seconds)
+            answer = self._receive(seconds)
         except (EOFError, OSError):
-            death = self._death()
+            death = self._describe_death()
             self.close()
             raise LostError(CRASHED, death) from None
         except BaseException:
             self.close()
             raise
-        if answer is _LATE:
-            answer = LostError(TIMED_OUT, f"no answer in {seconds:g} s")
         if isinstance(answer, Exception):
             self.close()
             raise answer
         return answer
 
-    def _receive(self, deadline: float) -> Any:
-        """The next answer, or _LATE. Names of files that the child loads may come before it."""
+    def _receive(self, seconds: float) -> Any:
+        """Return the next answer, and remember the names of files being loaded that arrive before it.
+
+        Raises:
+            LostError: there was no answer in time.
+        """
+        deadline = time.monotonic() + seconds
         while self._connection.poll(max(0.0, deadline - time.monotonic())):
             answer = self._connection.recv()
             if not isinstance(answer, _Loading):
                 return answer
             self._file = answer.file
-        return _LATE
+        raise LostError(TIMED_OUT, f"no answer in {seconds:g} s")
 
-    def _start_failure(self, lost: LostError) -> EntityMillError:
-        """The error for a child that was lost before it was ready."""
+    def _describe_start_failure(self, lost: LostError) -> EntityMillError:
+        """Return the error for a child that was lost before it was ready."""
         if self._file and lost.code == CRASHED and lost.detail not in _NOT_THE_FILES_FAULT:
             return ModelError(
                 f"{self._file} crashes the process that loads it ({lost.detail}): it is damaged or made to do harm; copy "
                 "the model again, from where it can be trusted."
             )
-        return WorkerError(
-            f"The tagger cannot be started on {platform.node()}, or fails on a harmless sentence: {lost.detail}."
-        )
+        return WorkerError(f"The tagger cannot be started on {platform.node()}, or fails on a test sentence: {lost.detail}.")
 
-    def _death(self) -> str:
+    def _describe_death(self) -> str:
         try:
             code = self._process.wait(_DEATH_SECONDS)
         except subprocess.TimeoutExpired:
-            return "it hung up"
+            return "closed its connection"
         if code in _DEATHS:
             return _DEATHS[code]
         return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
@@ -200,11 +201,11 @@ def _signal_name(number: int) -> str:
 _children: list[Child] = []
 
 
-def child(work: Work) -> Child:
-    """This process's child: started for the first batch that needs it, kept for the next ones and the next tasks.
+def get_child(work: Work) -> Child:
+    """Return this process's child for some work, which is started if necessary and reused by later batches and tasks.
 
     Raises:
-        WorkerError: it cannot be started.
+        ModelError, WorkerError: it cannot be started.
         Exception: whatever the factory raised.
     """
     if not _children or _children[0].closed or _children[0].work != work:
@@ -214,8 +215,8 @@ def child(work: Work) -> Child:
     return _children[0]
 
 
-def packed(batch: pa.RecordBatch) -> bytes:
-    """A batch, of a slice no more than the slice, as an Arrow IPC stream."""
+def serialize_batch(batch: pa.RecordBatch) -> bytes:
+    """Serialize a batch as an Arrow IPC stream; of a slice, only the slice."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     sink = pa.BufferOutputStream()
@@ -224,8 +225,8 @@ def packed(batch: pa.RecordBatch) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def unpacked(content: bytes) -> pa.RecordBatch:
-    """The batch that was packed."""
+def deserialize_batch(content: bytes) -> pa.RecordBatch:
+    """Deserialize a batch from an Arrow IPC stream."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     with pa.ipc.open_stream(content) as reader:
@@ -233,34 +234,41 @@ def unpacked(content: bytes) -> pa.RecordBatch:
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """What the child does until its worker hangs up.
+    """Process the worker's batches until it closes the connection; runs in the child.
 
     Args:
-        descriptor: of its connection.
+        descriptor: of the connection.
         parent: the worker's process id.
     """
-    _prepare(parent)
+    _prepare_process(parent)
     with Connection(descriptor) as connection:
         try:
             work: Work = connection.recv()
             model_loading.report_files_to(lambda file: connection.send(_Loading(file)))
             module, _, name = work.factory.partition(":")
-            tag: Batch = _answer(connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments))
+            tag: Batch = _run_or_send_error(
+                connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments)
+            )
             connection.send(None)
             while True:
                 content = connection.recv_bytes()
-                connection.send(_answer(connection, lambda content=content: packed(tag(unpacked(content)))))  # type: ignore[misc]
+                run = partial(_tag_serialized, tag, content)
+                connection.send(_run_or_send_error(connection, run))
         except (EOFError, ConnectionError):
             return
 
 
-def _answer(connection: Connection, make: Callable[[], Any]) -> Any:
-    """What was made; an error goes to the worker, with its stack trace as a note, and ends this process."""
+def _tag_serialized(tag: Batch, content: bytes) -> bytes:
+    return serialize_batch(tag(deserialize_batch(content)))
+
+
+def _run_or_send_error(connection: Connection, make: Callable[[], Any]) -> Any:
+    """Return the result of `make`; send an error to the worker, with its stack trace as a note, and end this process."""
     try:
         return make()
     except MemoryError:
         os._exit(_OUT_OF_MEMORY)
-    except Exception as error:  # noqa: BLE001  # a bug or an altered model: for the worker to raise
+    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises it
         trace = "".join(traceback.format_exception(error))
         error.add_note(f"In the tagger's process:\n{trace}")
         try:
@@ -274,14 +282,15 @@ def _answer(connection: Connection, make: Callable[[], Any]) -> Any:
         raise
 
 
-def _prepare(parent: int) -> None:
+def _prepare_process(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker too, which ends this process
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
+    if os.getppid() != parent:  # the worker died before prctl took effect
         os._exit(0)
-    # A core file would hold text.
+    # A core file would contain text of documents.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Of this executor's processes this one can be spared. To lower the score would need a privilege.
+    # If memory runs out, the kernel should kill this process rather than others of the executor: it can be restarted.
+    # Lowering a score needs a privilege, so it is only ever raised.
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError):
         score.write_text(str(max(_SPARED_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")

@@ -1,7 +1,7 @@
-"""Recognition on OpenVINO, in the executors' Python workers, through one `mapInArrow`: whole documents in, mentions out.
+"""Recognize documents with OpenVINO in the executors' Python workers, in one `mapInArrow`: the driver's part.
 
-A worker's child keeps one compiled model for as long as the worker lives (spark.python.worker.reuse). What crosses the
-boundary is the text, once, and what was found in it. This is the driver's side; `worker` and `child` are the others.
+`worker` and `child` are the executor's parts. A worker's child compiles the model once, and uses it for as long as the
+worker lives (spark.python.worker.reuse). Texts are sent to workers once, and results are returned once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 from entitymill.spark import requirements, session, storage
 from entitymill.spark.private_directories import create_scratch_directory
-from entitymill.workers.worker import Run, ShippedDetector, ShippedModel, Worker
+from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.child:open_recognition"
-"""Of what a worker's child does."""
+"""The factory of the function that a worker's child runs (see `isolation.Work`)."""
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
@@ -32,11 +32,11 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
         path: the bundle's directory, on any file system Spark reads.
 
     Raises:
-        ModelError: it is missing, incomplete, differs from its manifest, or has a label that can name no partition.
+        ModelError: it is missing, incomplete, differs from its manifest, or has a label that cannot be a partition's name.
     """
     scratch = create_scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
-    names, place = manifest.shipped(), storage.prefer_local_file(path).rstrip("/")
+    names, place = manifest.shipped_names(), storage.prefer_local_file(path).rstrip("/")
     for name, shipped in names.items():
         try:
             storage.fetch(spark, f"{place}/{name}", scratch / shipped)
@@ -49,14 +49,14 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     return ShippedModel(names, path, manifest)
 
 
-def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
-    """Find out whether a bundle's model knows some labels.
+def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
+    """Check that a bundle's model knows all given labels.
 
     Raises:
-        SettingsError: it does not know one.
+        SettingsError: it does not know one of them.
         ModelError: its labels cannot be read.
     """
-    if not wanted:
+    if not labels:
         return
     copy = create_scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
@@ -64,56 +64,54 @@ def check_labels(spark: SparkSession, path: str, wanted: Sequence[str]) -> None:
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}).") from error
     known = sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
-    unknown = [label for label in wanted if label not in known]
+    unknown = [label for label in labels if label not in known]
     if unknown:
         raise SettingsError(f"entities: the model {path} knows no label {unknown[0]}; it knows {', '.join(known)}.")
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
-    """What a bundle says of itself.
+    """Read the manifest of a bundle on any file system.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no bundle, or its manifest is invalid.
     """
-    copy, place = (
-        create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST,
-        storage.prefer_local_file(path).rstrip("/"),
-    )
+    copy = create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST
+    place = storage.prefer_local_file(path).rstrip("/")
     try:
         there = storage.exists(spark, place)
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not there:
-        raise ModelError(f"model.path: {bundle.nothing_there(path)}")
+        raise ModelError(f"model.path: {bundle.describe_missing(path)}")
     try:
         storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
     except OSError as error:
-        held = storage.list_names(spark, f"{place}/*")
-        if bundle.MANIFEST in held:
+        names = storage.list_names(spark, f"{place}/*")
+        if bundle.MANIFEST in names:
             raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
-        raise ModelError(f"model.path: {bundle.other_model(path, held)}") from error
+        raise ModelError(f"model.path: {bundle.describe_other_format(path, names)}") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
-def detector_identity(spark: SparkSession, settings: SegmentationSettings) -> str:
-    """What decides the sentences: the detector's name, and a digest of its model's files or its package's version.
+def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> str:
+    """Return what identifies a detector in the fingerprint: its name, with a digest of its files or its package's version.
 
     Raises:
-        ModelError: the model is missing, or is none.
+        ModelError: the model is missing or is not a sentence detector.
     """
     if settings.detector != "dl":
-        return _without_files(settings.detector)
+        return _identify_without_files(settings.detector)
     try:
-        return f"dl {storage.hash_files(spark, _detector_files(spark, settings).values())}"
+        return f"dl {storage.hash_files(spark, _locate_detector_files(spark, settings).values())}"
     except OSError as error:
-        raise _no_detector(settings, error) from error
+        raise _detector_error(settings, error) from error
 
 
-def _without_files(detector: str) -> str:
+def _identify_without_files(detector: str) -> str:
     return detector if detector == "rules" else f"{detector} {metadata.version(detector)}"
 
 
-def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
+def _locate_detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
     """The files that a saved detector is read from, and their addresses: what lies beside them decides nothing.
 
     Raises:
@@ -134,13 +132,13 @@ def _detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict
             path for path, *_ in storage.list_files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path
         ]
     except OSError as error:
-        raise _no_detector(settings, error) from error
+        raise _detector_error(settings, error) from error
     if len(parts) != 1:
-        raise _no_detector(settings, f"it has {len(parts)} parts of metadata")
+        raise _detector_error(settings, f"it has {len(parts)} parts of metadata")
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
 
 
-def _no_detector(settings: SegmentationSettings, why: object) -> ModelError:
+def _detector_error(settings: SegmentationSettings, why: object) -> ModelError:
     return ModelError(f"segmentation.model: {settings.model} cannot be read as a saved SentenceDetectorDLModel ({why}).")
 
 
@@ -151,17 +149,17 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
         ModelError: its model is missing, damaged, or of another architecture.
     """
     if settings.detector != "dl":
-        return ShippedDetector({}, settings.detector, {}, _without_files(settings.detector))
+        return ShippedDetector({}, settings.detector, {}, _identify_without_files(settings.detector))
     scratch = create_scratch_directory("entitymill-detector-")
     names, digests = {}, {}
     try:
-        for name, address in _detector_files(spark, settings).items():
+        for name, address in _locate_detector_files(spark, settings).items():
             storage.fetch(spark, address, scratch / name)
             digests[name] = bundle.sha256(scratch / name)
             names[name] = f"{digests[name][:16]}-{name}"
             (scratch / name).rename(scratch / names[name])
     except OSError as error:
-        raise _no_detector(settings, error) from error
+        raise _detector_error(settings, error) from error
     local = {name: scratch / shipped for name, shipped in names.items()}
     sentences.open_detector("dl", local, settings.model)
     for shipped in names.values():
@@ -169,21 +167,24 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
     return ShippedDetector(names, settings.model, digests, f"dl {storage.combine_digests(digests.values())}")
 
 
-def recognise(documents: DataFrame, model: ShippedModel, detector: ShippedDetector, run: Run, seconds: float) -> DataFrame:
-    """Recognise documents.
+def recognise(
+    documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
+) -> DataFrame:
+    """Recognize documents.
 
     Args:
-        documents: doc_id, text, text_hash, chars, perhaps passthrough.
-        model: where the workers find it.
-        detector: the same.
-        run: how they run them.
-        seconds: that a window of theirs may take.
+        documents: doc_id, text, text_hash, chars, and optionally passthrough.
+        model: the shipped bundle.
+        detector: the shipped sentence detector.
+        options: of recognition.
+        seconds: time limit for a window of documents.
 
     Returns:
-        schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where the run wants them.
+        schemas.RECOGNISED, passthrough if the documents have it, and schemas.ANNOTATIONS if the options ask for them.
     """
-    carried = [field for field in documents.schema.fields if field.name == "passthrough"]
-    columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in carried)]
-    annotations = schemas.ANNOTATIONS if run.annotations else []
-    returned = T.StructType([*schemas.RECOGNISED, *carried, *annotations])
-    return documents.select(*columns).mapInArrow(Worker(model, detector, run, seconds, FACTORY, errors.SIGNATURE), returned)
+    passthrough = [field for field in documents.schema.fields if field.name == "passthrough"]
+    columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in passthrough)]
+    annotations = schemas.ANNOTATIONS if options.annotations else []
+    returned = T.StructType([*schemas.RECOGNISED, *passthrough, *annotations])
+    worker = Worker(model, detector, options, seconds, FACTORY, errors.SIGNATURE)
+    return documents.select(*columns).mapInArrow(worker, returned)

@@ -1,4 +1,4 @@
-"""What recognition found, as the rows that every engine returns: schemas.RECOGNISED, what is carried, annotations."""
+"""Build the rows that every engine returns: schemas.RECOGNISED, passthrough columns, annotations."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from entitymill import schemas
 
-if TYPE_CHECKING:  # it brings OpenVINO, which a worker does without
+if TYPE_CHECKING:  # it imports OpenVINO, which a worker must not load
     from entitymill.recognition.recogniser import Recognition
 
 
-def _arrow(kind: T.DataType) -> pa.DataType:
-    """A Spark type as Arrow builds it: everything may be null there, and lists name their items alike."""
+def _to_arrow_type(kind: T.DataType) -> pa.DataType:
+    """Convert a Spark type to the type of the arrays that Arrow builds: all fields nullable, lists with default names."""
     if isinstance(kind, T.ArrayType):
-        return pa.list_(_arrow(kind.elementType))
+        return pa.list_(_to_arrow_type(kind.elementType))
     if isinstance(kind, T.StructType):
-        return pa.struct([(field.name, _arrow(field.dataType)) for field in kind.fields])
+        return pa.struct([(field.name, _to_arrow_type(field.dataType)) for field in kind.fields])
     return to_arrow_type(kind)
 
 
-_FAILURE, _MENTIONS = _arrow(schemas.FAILURE), _arrow(schemas.MENTIONS)
-_ANNOTATIONS = {field.name: _arrow(field.dataType) for field in schemas.ANNOTATIONS}
+_FAILURE, _MENTIONS = _to_arrow_type(schemas.FAILURE), _to_arrow_type(schemas.MENTIONS)
+_ANNOTATIONS = {field.name: _to_arrow_type(field.dataType) for field in schemas.ANNOTATIONS}
 
 
-def rows(
+def build_rows(
     documents: pa.RecordBatch, recognised: Recognition, seconds: tuple[float, float], *, annotations: bool
 ) -> pa.RecordBatch:
-    """One row a document.
+    """Build one row per document.
 
     Args:
-        documents: as they came: doc_id, text_hash, chars, and what is carried.
-        recognised: in their texts.
-        seconds: spent on them, encoding and inference.
-        annotations: whether to add those schemas.ANNOTATIONS that are not carried.
+        documents: doc_id, text_hash, chars, and optionally passthrough.
+        recognised: the results of their texts.
+        seconds: spent on encoding and on inference; the first row gets all of it.
+        annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
     timing = np.zeros((2, documents.num_rows))
     timing[:, :1] = np.array(seconds)[:, None]
-    return _batch(
+    return _build_batch(
         documents,
         {
             "sentences": recognised.sentences,
             "tokens": recognised.tokens,
             "split_sentences": recognised.split_sentences,
-            "mentions": _identified(documents.column("doc_id"), recognised.mentions),
+            "mentions": _add_mention_ids(documents.column("doc_id"), recognised.mentions),
             "encoding_seconds": pa.array(timing[0], pa.float64()),
             "inference_seconds": pa.array(timing[1], pa.float64()),
             "failure": pa.nulls(documents.num_rows, _FAILURE),
@@ -58,14 +58,14 @@ def rows(
     )
 
 
-def failed(document: pa.RecordBatch, code: str, detail: str, *, annotations: bool) -> pa.RecordBatch:
-    """What stands in the place of a document's results: one row that says why there are none.
+def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annotations: bool) -> pa.RecordBatch:
+    """Build the row of a document that could not be recognized.
 
     Args:
-        document: as it came.
-        code: why, one word.
-        detail: why, with numbers; never text.
-        annotations: as in `rows`.
+        document: one row, as for `build_rows`.
+        code: the reason, one word.
+        detail: of the reason; never text of documents.
+        annotations: as in `build_rows`.
     """
     zero = pa.array([0], pa.int32())
     none = pa.array([0.0], pa.float64())
@@ -79,33 +79,33 @@ def failed(document: pa.RecordBatch, code: str, detail: str, *, annotations: boo
         "failure": pa.array([{"code": code, "detail": detail}], _FAILURE),
         **{name: pa.array([[]], kind) for name, kind in _ANNOTATIONS.items()},
     }
-    return _batch(document, columns, annotations=annotations)
+    return _build_batch(document, columns, annotations=annotations)
 
 
-def failed_ids(results: pa.RecordBatch) -> list[str]:
-    """doc_id of the documents without results."""
+def read_failed_ids(results: pa.RecordBatch) -> list[str]:
+    """Return the doc_id of each document that could not be recognized."""
     if results.column("failure").null_count == results.num_rows:
         return []
     return list(results.column("doc_id").filter(results.column("failure").is_valid()).to_pylist())
 
 
-def _batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
-    # Spark takes them by place: as schemas.RECOGNISED, what is carried, schemas.ANNOTATIONS.
-    passed_on = [name for name in documents.schema.names if name in ("passthrough", "ner")]
-    added = [name for name in _ANNOTATIONS if annotations and name not in passed_on]
-    names = [*(field.name for field in schemas.RECOGNISED), *passed_on, *added]
-    every = {**columns, **{name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *passed_on)}}
-    return pa.RecordBatch.from_arrays([every[name] for name in names], names=names)
+def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
+    # Spark assigns columns by position, in this order: schemas.RECOGNISED, passthrough, schemas.ANNOTATIONS.
+    copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]
+    added = [name for name in _ANNOTATIONS if annotations and name not in copied]
+    names = [*(field.name for field in schemas.RECOGNISED), *copied, *added]
+    all_columns = {**columns, **{name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *copied)}}
+    return pa.RecordBatch.from_arrays([all_columns[name] for name in names], names=names)
 
 
-def _identified(doc_ids: pa.StringArray, mentions: pa.ListArray) -> pa.ListArray:
-    """Mentions with an id each: doc_id:begin-end."""
-    found = mentions.flatten()
+def _add_mention_ids(doc_ids: pa.StringArray, mentions: pa.ListArray) -> pa.ListArray:
+    """Add an id to each mention: doc_id:begin-end."""
+    flat = mentions.flatten()
     counts = np.diff(mentions.offsets.to_numpy())
-    begins, ends = (found.field(name).cast(pa.string()) for name in ("begin", "end"))
+    begins, ends = (flat.field(name).cast(pa.string()) for name in ("begin", "end"))
     document = doc_ids.cast(pa.string()).take(pa.array(np.repeat(np.arange(len(doc_ids)), counts)))
     ids = pc.binary_join_element_wise(document, pc.binary_join_element_wise(begins, ends, "-"), ":")
-    names = [field.name for field in found.type]
-    fields = [ids, *(found.field(name) for name in names)]
+    names = [field.name for field in flat.type]
+    fields = [ids, *(flat.field(name) for name in names)]
     structs = pa.StructArray.from_arrays(fields, names=["mention_id", *names])
     return pa.ListArray.from_arrays(mentions.offsets, structs)

@@ -1,7 +1,7 @@
-"""What a Spark Python worker does for engine openvino: it cuts its stream into windows and hands them to its child.
+"""Recognize a task's documents in a Spark Python worker, for engine openvino: split them into windows for the child process.
 
-Where the child dies of a window, or takes too long over it, the window's documents are tried one by one, each by a child
-that is known to work; those that it does not survive alone are returned with a `failure`. No OpenVINO is loaded here.
+If the child dies in a window or exceeds its time limit, the documents of the window are retried one by one, each in a child
+that has been tested. A document that fails again is returned with a `failure`. This process does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -25,42 +25,43 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
-"""Code points a worker collects before they are recognised: some 1,024 sentences, enough for full rows of the tagger."""
+"""Size of a window in code points: some 1,024 sentences, enough to fill the tagger's rows."""
 WINDOW_BYTES = 64 * 2**20
 LONGEST_WAIT = 14 * 86_400.0
-"""Seconds that any window may take: the operating system counts milliseconds in 32 bits, which end after 24 days."""
-MOST_FAILED = 20
-"""More documents of one task do not fail by their own fault."""
+"""Upper bound, in seconds, for time limits: the operating system counts milliseconds in 32 bits, which end after 24 days."""
+MAX_FAILED_DOCUMENTS = 20
+"""If more documents of one task fail, the machine is to blame, not the documents."""
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """A model's files on their way to the workers; small, pickled with the task.
+    """The names of a model's files that Spark distributes to the workers; pickled with the task.
 
     names: file -> name under which Spark distributes it.
+    where: the model's address, for messages.
     """
 
     names: dict[str, str]
     where: str
 
     def files(self) -> dict[str, Path]:
-        """Where the files lie on this executor; Spark has fetched them once for all its workers."""
+        """Return the local paths of the files on this executor."""
         return {name: Path(SparkFiles.get(shipped)) for name, shipped in self.names.items()}
 
 
 @dataclass(frozen=True)
 class ShippedModel(Shipped):
-    """A model bundle."""
+    """A model bundle whose files Spark distributes."""
 
     manifest: bundle.Manifest
 
 
 @dataclass(frozen=True)
 class ShippedDetector(Shipped):
-    """A sentence detector, which may have no files.
+    """A sentence detector whose files, if it has any, Spark distributes.
 
     digests: file -> SHA-256.
-    identity: what decides the sentences, as the fingerprint has it.
+    identity: what identifies the detector in the fingerprint.
     """
 
     digests: dict[str, str]
@@ -68,11 +69,11 @@ class ShippedDetector(Shipped):
 
 
 @dataclass(frozen=True)
-class Run:
-    """How documents are recognised.
+class RecognitionOptions:
+    """The options of recognition.
 
-    annotations: whether to return every tag as Spark NLP's annotations too.
-    consistent_labels: whether mentions that are spelled alike within a document get the same label.
+    annotations: whether to also return every tag as Spark NLP's annotations.
+    consistent_labels: whether to give all mentions with the same spelling in a document one label.
     """
 
     execution: Execution
@@ -84,27 +85,27 @@ class Run:
 
 @dataclass(frozen=True)
 class Worker:
-    """What one task does with its stream of Arrow batches.
+    """The function that recognizes the documents of a task, in a stream of Arrow batches.
 
-    seconds: that a window of WINDOW_CHARS, or a document of it, may take; a longer one more.
-    factory: of what the child does, as `isolation.Work` names it: `child.open_recognition`, or in tests a stand-in of the
-        same arguments that fails on some texts.
-    signature: of the driver, `errors.SIGNATURE` there: it marks errors of this worker.
+    seconds: time limit for a window of up to WINDOW_CHARS; that of a longer window is proportionally longer.
+    factory: of the child's work, as in `isolation.Work`: `child.open_recognition`, or in tests a stub with the same
+        arguments that fails on some texts.
+    signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
     """
 
     model: ShippedModel
     detector: ShippedDetector
-    run: Run
+    options: RecognitionOptions
     seconds: float
     factory: str
     signature: str = ""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Recognise the documents of a task.
+        """Recognize the documents of a task.
 
         Raises:
-            ModelError: the model that reached this machine is not the one the driver checked.
-            WorkerError: it is not a document's fault that there are no results.
+            ModelError: the model on this machine is not the one that the driver checked.
+            WorkerError: recognition failed, and no single document is to blame.
         """
         try:
             yield from self._recognise_all(batches)
@@ -114,57 +115,58 @@ class Worker:
     def _recognise_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
-        work = isolation.Work(self.factory, (model, detector, self.run))
+        work = isolation.Work(self.factory, (model, detector, self.options))
         failed: list[str] = []
-        for window in windows(batches):
-            for result in self._recognised(work, window):
-                failed += recognised_rows.failed_ids(result)
-                if len(failed) > MOST_FAILED:
+        for window in cut_windows(batches):
+            for result in self._recognise_window(work, window):
+                failed += recognised_rows.read_failed_ids(result)
+                if len(failed) > MAX_FAILED_DOCUMENTS:
                     log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
                     raise WorkerError(
-                        f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: so many are "
-                        "not to blame, or limits.batch_seconds is too short for them; the worker's log names them."
+                        f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: this many "
+                        "failures suggest a problem with the machine, or that limits.batch_seconds is too short; the "
+                        "worker's log lists the documents."
                     )
                 yield result
 
-    def _recognised(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def _recognise_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         try:
-            yield isolation.child(work)(window, self._limit(window))
+            yield isolation.get_child(work)(window, self._time_limit(window))
         except isolation.LostError as lost:
-            log.warning("the tagger was lost (%s): %d documents are tried one by one", lost.detail, window.num_rows)
-            yield from (self._alone(work, window.slice(row, 1)) for row in range(window.num_rows))
+            log.warning("the tagger failed (%s): retrying %d documents one by one", lost.detail, window.num_rows)
+            yield from (self._recognise_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
-    def _alone(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
+    def _recognise_document(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
         try:
-            return isolation.child(work)(document, self._limit(document))
+            return isolation.get_child(work)(document, self._time_limit(document))
         except isolation.LostError as lost:
-            return recognised_rows.failed(document, lost.code, lost.detail, annotations=self.run.annotations)
+            return recognised_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
-    def _limit(self, window: pa.RecordBatch) -> float:
+    def _time_limit(self, window: pa.RecordBatch) -> float:
         return min(LONGEST_WAIT, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
-def windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Join and cut batches so that a window has WINDOW_CHARS code points: less at the end, more where one document has."""
-    held: list[pa.RecordBatch] = []
+def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Regroup batches into windows, which end with the document that reaches WINDOW_CHARS code points or WINDOW_BYTES."""
+    parts: list[pa.RecordBatch] = []
     chars = 0
     for batch in batches:
         first = 0
         for row, size in enumerate(batch.column("chars").to_pylist()):
             chars += size
             if chars >= WINDOW_CHARS:
-                yield _joined([*held, batch.slice(first, row + 1 - first)])
-                held, chars, first = [], 0, row + 1
+                yield _concatenate([*parts, batch.slice(first, row + 1 - first)])
+                parts, chars, first = [], 0, row + 1
         if first < batch.num_rows:
-            held.append(batch.slice(first))
-        if sum(part.nbytes for part in held) >= WINDOW_BYTES:  # of short texts with long carried columns
-            yield _joined(held)
-            held, chars = [], 0
-    if held:
-        yield _joined(held)
+            parts.append(batch.slice(first))
+        if sum(part.nbytes for part in parts) >= WINDOW_BYTES:  # short texts with long passthrough columns
+            yield _concatenate(parts)
+            parts, chars = [], 0
+    if parts:
+        yield _concatenate(parts)
 
 
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    # Not pa.concat_batches: pyarrow has it from 19 on, Databricks 16.4 has pyarrow 15.
+def _concatenate(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    # pa.concat_batches needs pyarrow 19, and Databricks 16.4 has pyarrow 15.
     [whole] = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return whole

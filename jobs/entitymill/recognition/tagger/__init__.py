@@ -1,7 +1,7 @@
-"""Tokens in, tags out: a token classifier on OpenVINO, knowing nothing of Spark. Here: how it is run, and what it returns.
+"""Tokens in, tags out: a token classifier on OpenVINO, independent of Spark. This module defines its options and its result.
 
-`bundle` reads and checks the model's files, `encoding` turns tokens into pieces, `model_rows` sentences into what the model
-takes, `packing` puts many into one row and teaches the `network` to take them, `inference` runs it.
+`bundle` reads and checks the model's files; `encoding` splits tokens into pieces; `model_rows` arranges the pieces of
+sentences in rows; `packing` puts several sentences into one row, and adapts the `network` to such rows; `inference` runs it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from entitymill.errors import ModelError
 
-if TYPE_CHECKING:  # settings say how it is run, without numpy
+if TYPE_CHECKING:  # settings import this module, and must not load numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -22,9 +22,9 @@ Decoding = Literal["viterbi", "argmax"]
 
 @dataclass(frozen=True)
 class Execution:
-    """How a model is run.
+    """The options with which a model is run.
 
-    precision: of execution; always set, since OpenVINO left alone picks one by the processor.
+    precision: of execution; always set, because OpenVINO's default depends on the processor.
     encoding: of tokens: complete, or as Spark NLP does it.
     threads: of inference; no more than the task has cores.
     decoding: the best valid sequence of tags (viterbi), or each token's best tag (argmax), as Spark NLP does it.
@@ -40,7 +40,7 @@ def check_precision(precision: Precision, weights: str) -> None:
     """Check that weights can be run in a precision.
 
     Raises:
-        ModelError: int8 was asked of weights that are not 8-bit.
+        ModelError: the precision is int8, but the weights are not.
     """
     if precision == "int8" and weights != "int8":
         raise ModelError("recognition.precision is int8, but the model's weights are not: prepare it with int8 weights.")
@@ -48,13 +48,13 @@ def check_precision(precision: Precision, weights: str) -> None:
 
 @dataclass(frozen=True)
 class Tags:
-    """What a model says of a list of sentences, in order.
+    """The tags that a model predicts for a list of sentences.
 
-    tokens: [tagged] int64, which tokens got a tag: every one once, except in the encoding sparknlp.
+    tokens: [tagged] int64, the tokens that have a tag: each exactly once, except in encoding sparknlp.
     tags: [tagged] int16, indices into the labels.
-    confidences: [tagged] float32, the probability of each one's own tag.
-    scores: [tagged, labels] float32, the probability of every label; none unless asked for.
-    split: [sentences] bool, which sentences were longer than the model's limit; in the encoding sparknlp, cut short by it.
+    confidences: [tagged] float32, the probability of the assigned tag.
+    scores: [tagged, labels] float32, the probability of every label, if requested.
+    split: [sentences] bool, whether a sentence was longer than the model's limit; encoding sparknlp truncates these.
     """
 
     tokens: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""The model bundle: one directory with the network, the vocabulary, the labels, and a manifest that vouches for them."""
+"""Read and check a model bundle: a directory with network, vocabulary and labels, and a manifest with their SHA-256."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.jso
 NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
 Scheme = Literal["iob2", "iob1"]
-"""What an I- is after a mention of another kind: in IOB2 more of it, as NerConverter has it; in IOB1 another mention."""
+"""How to read an I- that follows another kind: IOB2 continues the mention, as NerConverter does; IOB1 begins another."""
 LONGEST_WINDOW = 2**20
-"""Pieces that no network takes at once; a manifest that says more is damaged."""
+"""More pieces than any network takes at once; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 PAGE = "docs/models.md"
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-"""What Spark calls the directory of rows without a label: a label of this name would be read back as none."""
+"""Spark's name for the directory of rows without a label: a label with this name would be read back as null."""
 _SHOWN_CHARACTERS = 40
 _ON_A_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
 
 class Manifest(BaseModel):
-    """`manifest.json`: where a model comes from, how it is to be run, and the SHA-256 of each of its files."""
+    """The content of `manifest.json`: the model's origin, how to run it, and the SHA-256 of each of its files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -54,25 +54,25 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
-        """SHA-256 over the files' own: two bundles with one digest hold the same model, and read its tags alike."""
+        """Return a SHA-256 that is equal for two bundles if their files are equal and their tags join in the same way."""
         decisive = self.files if self.scheme == "iob2" else {**self.files, "scheme": self.scheme}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
-    def shipped(self) -> dict[str, str]:
-        """File name -> what a copy of the file is called among those of other models: by its content."""
+    def shipped_names(self) -> dict[str, str]:
+        """Return file name -> a name for a copy that is unique among all models, because it contains the file's digest."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
-def is_plain(name: str) -> bool:
-    """Whether what a foreign file says is the name of a file, and no way to another directory.
+def is_plain_name(name: str) -> bool:
+    """Return whether a name from an untrusted file is a plain file name, not a path to another directory.
 
-    Letters, digits and ._- alone: nothing that Python, Hadoop or Spark takes for a separator, a scheme or a pattern.
+    It may contain only letters, digits and ._- so that Python, Hadoop and Spark see no separator, scheme or pattern in it.
     """
     return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -81,8 +81,8 @@ def read_manifest(text: str, where: str) -> Manifest:
     """Parse a manifest.
 
     Raises:
-        ModelError: it is not JSON, or a field is missing, unknown or of the wrong type, or names no required file, or
-            what it calls a file or a digest is none, but perhaps a path.
+        ModelError: it is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; a file
+            name is not plain; or a digest is malformed.
     """
     try:
         manifest = Manifest.model_validate_json(text)
@@ -94,30 +94,35 @@ def read_manifest(text: str, where: str) -> Manifest:
     if not {VOCABULARY, TOKENIZER} & set(manifest.files):
         missing.append(f"{TOKENIZER} (or {VOCABULARY})")
     if missing:
-        raise ModelError(f"{where}/{MANIFEST} lists no {', '.join(missing)}: the bundle is incomplete, prepare it again.")
-    # Before anything is named after either: a copy's name on the driver is made of both.
-    unsafe = [name for name in manifest.files if not is_plain(name)]
+        raise ModelError(
+            f"{where}/{MANIFEST} does not list {', '.join(missing)}: the bundle is incomplete; prepare the model again."
+        )
+    # Names and digests become file names on the driver (`shipped_names`), so check them first.
+    unsafe = [name for name in manifest.files if not is_plain_name(name)]
     if unsafe:
-        raise ModelError(f"{where}/{MANIFEST} names a file outside the bundle, or none: {unsafe[0]!r}; prepare it again.")
+        raise ModelError(
+            f"{where}/{MANIFEST} lists {unsafe[0]!r}, which is not a valid file name inside the bundle: prepare the model "
+            "again."
+        )
     damaged = [name for name, digest in manifest.files.items() if not _DIGEST.fullmatch(digest)]
     if damaged:
         raise ModelError(
-            f"{where}/{MANIFEST} has no SHA-256 of {damaged[0]} (64 digits, 0-9 and a-f): prepare the bundle again."
+            f"{where}/{MANIFEST} has no SHA-256 of {damaged[0]} (64 digits, 0-9 and a-f): prepare the model again."
         )
     return manifest
 
 
 def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
-    """The manifest of a bundle in a local directory, and where its files lie; they are not checked.
+    """Return the manifest of a bundle in a local directory, and the paths of its files, which are not checked.
 
     Raises:
-        ModelError: the manifest is not one, or cannot be read.
+        ModelError: the manifest is invalid or cannot be read.
     """
     try:
         text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
     except OSError as error:
         raise ModelError(
-            f"{directory} has no {MANIFEST} that can be read ({error.strerror}): it is no model bundle."
+            f"{directory} has no {MANIFEST} that can be read ({error.strerror}): it is not a model bundle."
         ) from error
     manifest = read_manifest(text, str(directory))
     return manifest, {name: directory / name for name in manifest.files}
@@ -127,12 +132,12 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     """Compare each file with the manifest before anything reads it.
 
     Args:
-        files: file name -> where it lies on this machine.
-        manifest: what the files must hash to.
-        where: the bundle's own address, for the message.
+        files: file name -> local path.
+        manifest: the bundle's manifest.
+        where: the bundle's address, for messages.
 
     Raises:
-        ModelError: a file is missing or differs by as little as one bit.
+        ModelError: a file is missing or altered.
     """
     for name, expected in manifest.files.items():
         path = files.get(name)
@@ -145,26 +150,26 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
     """Compare one file of a model with its SHA-256.
 
     Raises:
-        ModelError: it differs by as little as one bit.
+        ModelError: the file is altered.
     """
-    found = sha256(path)
-    if found != expected:
+    actual = sha256(path)
+    if actual != expected:
         raise ModelError(
-            f"{name} of the model at {where} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…: "
+            f"{name} of the model at {where} has SHA-256 {actual[:12]}…, its manifest says {expected[:12]}…: "
             "the file was altered or damaged and will not be run; copy the model again."
         )
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The tag of each output of the network, in order: O and IOB2 tags such as B-PER.
+    """Return the tags in the order of the network's outputs: O and IOB2 tags such as B-PER.
 
     Raises:
-        ModelError: the file is not a JSON list of such tags, or a tag's label cannot be the name of a partition.
+        ModelError: the file is not a JSON list of such tags, or a label cannot be the name of a partition.
     """
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} of the model is not JSON.") from error
+        raise ModelError(f"{path.name} of the model is not JSON: prepare the model again.") from error
     ok = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if ok:
         check_labels(labels, f"{path.name} of the model")
@@ -178,24 +183,24 @@ def check_labels(tags: Sequence[str], where: str) -> None:
     """Refuse labels that cannot name a directory: the table `entities` is partitioned by them.
 
     Args:
-        tags: in the order of the network's outputs; what follows B- or I- is the label.
-        where: what lists them, for the message.
+        tags: in the order of the network's outputs; the part after B- or I- is the label.
+        where: the file that lists them, for messages.
 
     Raises:
-        ModelError: a label is empty, too long, has a character that a name cannot have, or means "no label" to Spark.
+        ModelError: a label is empty, too long, contains an invalid character, or is Spark's name for "no label".
     """
     for number, tag in enumerate(tags):
         label = tag[2:] if tag[:2] in ("B-", "I-") else tag
-        fault = label_fault(label)
+        fault = find_label_fault(label)
         if fault is not None:
             raise ModelError(
-                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}; a label names a directory "
-                "of the table entities: give it another name there and prepare the model again."
+                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}; each label names a "
+                "directory of the table entities: rename it there and prepare the model again."
             )
 
 
-def label_fault(label: str) -> str | None:
-    """Return why a label cannot name a directory of the table `entities`; None where it can."""
+def find_label_fault(label: str) -> str | None:
+    """Return why a label cannot name a directory of the table `entities`, or None if it can."""
     # Spark writes many ASCII signs in directory names as %XX, so each may take three bytes.
     signs = sum(char.isascii() and not char.isalnum() for char in label)
     faults = (
@@ -209,11 +214,11 @@ def label_fault(label: str) -> str | None:
             f"takes more than {LABEL_BYTES} bytes as the name of a directory",
         ),
     )
-    return next((said for is_fault, said in faults if is_fault), None)
+    return next((description for is_fault, description in faults if is_fault), None)
 
 
 def shorten_label(label: str) -> str:
-    """Return a label as messages show it: its first characters, unprintable ones escaped."""
+    """Return a label for use in messages: its first characters, with unprintable ones escaped."""
     return repr(label[:_SHOWN_CHARACTERS])[1:-1] + ("…" if len(label) > _SHOWN_CHARACTERS else "")
 
 
@@ -221,8 +226,8 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
     """Hash every file of a bundle directory and write its manifest.
 
     Args:
-        directory: holds the bundle's files.
-        manifest: every field of `Manifest` but `files`.
+        directory: contains the bundle's files.
+        manifest: every field of `Manifest` except `files`.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
@@ -230,11 +235,11 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
     return written
 
 
-def nothing_there(path: str) -> str:
-    """Of a path at which nothing is."""
-    carried = requirements.explain_missing_model(path)
-    if carried:
-        return f"nothing is at {path}; {carried} ({PAGE})."
+def describe_missing(path: str) -> str:
+    """Return a message for a path that does not exist."""
+    advice = requirements.explain_missing_model(path)
+    if advice:
+        return f"nothing is at {path}; {advice} ({PAGE})."
     if path.startswith("pretrained:"):
         return f"{path} is on Spark NLP's models hub, which recognition.sparknlp_model names; a bundle is a directory."
     if "/" in path and _ON_A_HUB.fullmatch(path):
@@ -246,27 +251,27 @@ def nothing_there(path: str) -> str:
     return f"nothing is at {path}; name a model bundle."
 
 
-def other_model(path: str, held: Collection[str]) -> str:
-    """Of a directory without a manifest.
+def describe_other_format(path: str, names: Collection[str]) -> str:
+    """Return a message for a directory without a manifest.
 
     Args:
         path: its address.
-        held: names of the files and directories in it.
+        names: of the files and directories in it.
     """
-    kind = _kind(held)
+    kind = _detect_format(names)
     if kind is None:
         return f"{path} has no {MANIFEST}: it is not a model bundle; prepare_model.py makes one ({PAGE})."
     make = f"prepare_model.py {path} DEST (or entitymill prepare)"
     return f"{path} is {kind}, not a model bundle: run {make}, and name DEST ({PAGE})."
 
 
-def _kind(held: Collection[str]) -> str | None:
-    if "config.json" in held and any(map(_WEIGHTS.fullmatch, held)):
+def _detect_format(names: Collection[str]) -> str | None:
+    if "config.json" in names and any(map(_WEIGHTS.fullmatch, names)):
         return "a Hugging Face directory"
-    if "metadata" in held:
+    if "metadata" in names:
         return "a saved Spark NLP model"
-    if any(name.endswith(".onnx") for name in held):
+    if any(name.endswith(".onnx") for name in names):
         return "an ONNX directory"
-    if any(name.endswith(".xml") for name in held):
+    if any(name.endswith(".xml") for name in names):
         return "an OpenVINO directory"
     return None

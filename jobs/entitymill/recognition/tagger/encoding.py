@@ -1,7 +1,7 @@
-"""Tokens to pieces: each distinct word is encoded once, then gathered.
+"""Split tokens into pieces, encoding each distinct word only once.
 
-WordPiece looks at one word at a time, so encoding the distinct words and gathering gives exactly what encoding the
-sentence gives, at the cost of the vocabulary of the text and not of its length.
+WordPiece encodes each word independently. So encoding the distinct words and looking up their pieces gives the same result
+as encoding the sentences, and costs time in proportion to distinct words, not to the length of the text.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from entitymill.errors import ModelError
 
 CACHED_WORDS = 200_000
-"""Distinct words kept by one worker, some 50 MB; past it the cache starts anew."""
+"""Number of distinct words in a worker's cache, some 50 MB; a full cache is cleared."""
 CACHED_CHARACTERS = 20_000_000
-"""The same of their characters, since a word may be as long as its text."""
+"""Number of characters in the cache, as a word may be as long as its text."""
 BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-"""What BERT and DistilBERT call begin, end, padding and unknown."""
+"""The pieces for begin, end, padding and unknown words in BERT and DistilBERT."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
-"""The same of RoBERTa and XLM-RoBERTa."""
+"""The same in RoBERTa and XLM-RoBERTa."""
 
 
 @dataclass(frozen=True)
 class Pieces:
     """The pieces of a list of tokens.
 
-    ids: [pieces] int32, the piece ids of all tokens, one after the other.
+    ids: [pieces] int32, the piece ids of all tokens, concatenated.
     starts: [tokens + 1] int64; token i has ids[starts[i]:starts[i + 1]], at least one.
     """
 
@@ -40,38 +40,38 @@ class Pieces:
 
 
 class WordCache(ABC):
-    """Distinct words, each encoded once."""
+    """A cache of encoded words."""
 
     def __init__(self, *shape: int) -> None:
-        """`shape` is that of what one piece of a word becomes; () is a number."""
+        """Create an empty cache; `shape` is that of the value of one piece: () for a number."""
         self._shape = shape
-        self._forget()
+        self._clear()
 
     @abstractmethod
     def _encode(self, words: list[str]) -> Sequence[Sequence[object]]:
-        """The pieces of each word."""
+        """Return the values of each word's pieces."""
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._known: dict[str, int] = {}
         self._characters = 0
         self._values = np.zeros((0, *self._shape), np.int32)
         self._starts = np.zeros(1, np.int64)
 
-    def _gathered(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The pieces of all tokens, [pieces, *shape], and where each token's start, [tokens + 1]."""
+    def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the values of all tokens' pieces, [pieces, *shape], and where each token's start, [tokens + 1]."""
         new = [word for word in dict.fromkeys(tokens) if word not in self._known]
         longer = sum(map(len, new))
         if len(self._known) + len(new) > CACHED_WORDS or self._characters + longer > CACHED_CHARACTERS:
-            self._forget()
+            self._clear()
             new = list(dict.fromkeys(tokens))
             longer = sum(map(len, new))
         self._characters += longer
         if new:
-            self._learn(new)
+            self._add_words(new)
         words = np.fromiter((self._known[token] for token in tokens), np.int64, len(tokens))
-        return gather(self._values, self._starts, words)
+        return gather_rows(self._values, self._starts, words)
 
-    def _learn(self, words: list[str]) -> None:
+    def _add_words(self, words: list[str]) -> None:
         encoded = self._encode(words)
         for word in words:
             self._known[word] = len(self._known)
@@ -82,10 +82,10 @@ class WordCache(ABC):
 
 
 class Encoder(WordCache):
-    """Encodes tokens with a bundle's tokenizer."""
+    """An encoder of tokens that uses a bundle's tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """A token of more than `max_pieces` pieces keeps its first ones: its tag is read off the first."""
+        """Wrap a tokenizer. A token is truncated to `max_pieces` pieces; its tag is that of its first piece anyway."""
         super().__init__()
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -93,11 +93,11 @@ class Encoder(WordCache):
         self._max_pieces = max_pieces
         roberta = tokenizer.token_to_id("[CLS]") is None and tokenizer.token_to_id("<s>") is not None
         special = ROBERTA_PIECES if roberta else BERT_PIECES
-        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (special_id(tokenizer, piece) for piece in special)
+        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (find_special_id(tokenizer, piece) for piece in special)
 
     def encode(self, tokens: Sequence[str]) -> Pieces:
-        """Pieces of every token; one that the model's normalization leaves nothing of becomes [UNK]."""
-        return Pieces(*self._gathered(tokens))
+        """Return the pieces of every token; a token that is empty after normalization becomes [UNK]."""
+        return Pieces(*self._encode_tokens(tokens))
 
     def _encode(self, words: list[str]) -> list[list[int]]:
         return [
@@ -106,30 +106,30 @@ class Encoder(WordCache):
         ]
 
 
-def gather(
+def gather_rows(
     values: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Rows of a ragged array, as a ragged array: row i is values[starts[i]:starts[i + 1]]."""
+    """Select rows of a ragged array, in which row i is values[starts[i]:starts[i + 1]]; return values and starts."""
     counts = starts[rows + 1] - starts[rows]
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     shift = np.repeat(starts[rows] - ends[:-1], counts)
     return values[np.arange(ends[-1]) + shift], ends
 
 
-def special_id(tokenizer: Tokenizer, piece: str) -> int:
-    """Id of a special piece.
+def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
+    """Return the id of a special piece.
 
     Raises:
-        ModelError: the vocabulary has none.
+        ModelError: the vocabulary does not contain it.
     """
-    found = tokenizer.token_to_id(piece)
-    if found is None:
-        raise ModelError(f"The model's vocabulary has no {piece}: it is not one of BERT's kinds, nor of RoBERTa's.")
-    return int(found)
+    number = tokenizer.token_to_id(piece)
+    if number is None:
+        raise ModelError(f"The model's vocabulary has no {piece}: only the vocabularies of BERT and RoBERTa are supported.")
+    return int(number)
 
 
-def wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer:
-    """The tokenizer that a bare vocab.txt means: BERT's normalization and WordPiece."""
+def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer:
+    """Build the tokenizer for a vocab.txt without tokenizer.json: BERT's normalization and WordPiece."""
     pieces = vocabulary.read_text(encoding="utf8").rstrip("\n").split("\n")
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)

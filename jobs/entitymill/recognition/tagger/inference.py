@@ -1,4 +1,4 @@
-"""The tagger: tokens of whole sentences in, a tag and its probability for every token out."""
+"""The tagger: it takes the tokens of complete sentences, and returns a tag and its probability for every token."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from entitymill.recognition.decoding import ViterbiDecoder
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
-from entitymill.recognition.tagger.encoding import Encoder, wordpiece_tokenizer
+from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.packing import Batch
 
-_HARMLESS = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
+_TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 PLANNED_SENTENCES = 1024
-"""Sentences packed together: enough for full rows, little enough to stay in cache."""
+"""Number of sentences packed together: enough to fill rows, few enough to stay in the cache."""
 
 
 @dataclass
 class Seconds:
-    """Wall seconds a tagger has spent so far."""
+    """The wall-clock seconds that a tagger has spent so far."""
 
     encoding: float = 0.0
     inference: float = 0.0
 
 
 class Tagger:
-    """A compiled model with its tokenizer; one per process, not shared between threads."""
+    """A compiled model with its tokenizer. Not thread-safe."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Tagger:
         scheme: bundle.Scheme = "iob2",
         decoding: Decoding = "argmax",
     ) -> None:
-        """`positions` as `packing.pack` returns them; none for a network that takes one sentence a row."""
+        """Use a compiled model; `positions` as `packing.convert_to_packed` returns them, None for one sentence a row."""
         self.labels = labels
         self.scheme = scheme
         self.seconds = Seconds()
@@ -58,13 +58,13 @@ class Tagger:
         self._decoder = ViterbiDecoder(labels) if decoding == "viterbi" and scheme == "iob2" else None
 
     @classmethod
-    def load(cls, files: dict[str, Path], manifest: bundle.Manifest, how: Execution, where: str = "") -> Tagger:
-        """Check a bundle's files, then compile.
+    def load(cls, files: dict[str, Path], manifest: bundle.Manifest, execution: Execution, where: str = "") -> Tagger:
+        """Check a bundle's files and compile its network.
 
         Args:
-            files: file name -> local path, for every file the manifest lists.
-            manifest: what the files must match.
-            how: it is run.
+            files: file name -> local path, for every file that the manifest lists.
+            manifest: the bundle's manifest.
+            execution: how to run the model.
             where: the bundle's address, for messages.
 
         Raises:
@@ -73,23 +73,28 @@ class Tagger:
         where = where or manifest.name
         bundle.check_files(files, manifest, where)
         labels = bundle.read_labels(files[bundle.LABELS])
-        check_precision(how.precision, manifest.precision)
+        check_precision(execution.precision, manifest.precision)
         tokenizer = read_tokenizer(files, manifest, where)
-        with loading(f"{where}/{_tokenizer_file(manifest)}"):
-            maker = row_maker(tokenizer, manifest, how.encoding)
-            # Alone, so that what fails here is not taken for the network's fault.
-            maker.rows(_HARMLESS, np.array([0, len(_HARMLESS)]), _begins(_HARMLESS))
-        model = network.read(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
-        # What Spark NLP would find is joined as its NerConverter joins it, whatever the model was trained on.
-        scheme = manifest.scheme if how.encoding == "complete" else "iob2"
+        with loading(f"{where}/{_tokenizer_file_name(manifest)}"):
+            maker = build_row_maker(tokenizer, manifest, execution.encoding)
+            # Tried separately, so that a failure is attributed to the tokenizer and not to the network.
+            maker.make_rows(_TEST_SENTENCE, np.array([0, len(_TEST_SENTENCE)]), _compute_begins(_TEST_SENTENCE))
+        model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
+        # Spark NLP's NerConverter joins all tags as IOB2, whatever scheme the model was trained on.
+        scheme = manifest.scheme if execution.encoding == "complete" else "iob2"
         with loading(f"{where}/{bundle.NETWORK}"):
-            network.check(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
+            network.check_signature(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
             network.check_window(model, maker.max_length, where)
-            positions = packing.pack(model, maker.max_length, maker.cls_id)
+            positions = packing.convert_to_packed(model, maker.max_length, maker.cls_id)
             tagger = cls(
-                network.compile_model(model, how.precision, how.threads), maker, labels, positions, scheme, how.decoding
+                network.compile_model(model, execution.precision, execution.threads),
+                maker,
+                labels,
+                positions,
+                scheme,
+                execution.decoding,
             )
-            tagger.tag(_HARMLESS, np.array([len(_HARMLESS)]))
+            tagger.tag(_TEST_SENTENCE, np.array([len(_TEST_SENTENCE)]))
         tagger.seconds = Seconds()
         return tagger
 
@@ -104,67 +109,67 @@ class Tagger:
         """Tag sentences.
 
         Args:
-            tokens: of all sentences, one after the other.
-            lengths: [sentences] tokens of each; 0 is allowed.
-            begins: [tokens] where each starts in its document, in UTF-16 units; for the encoding sparknlp, which without
-                them takes tokens to be parted by one blank.
+            tokens: of all sentences, concatenated.
+            lengths: [sentences] number of tokens; 0 is allowed.
+            begins: [tokens] offset in the document, in UTF-16 units, which only encoding sparknlp uses; by default, tokens
+                are assumed to be separated by one blank.
             scores: whether to return the probability of every label.
         """
         if begins is None:
-            begins = _begins(tokens)
+            begins = _compute_begins(tokens)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         split = np.zeros(len(lengths), np.bool_)
         filled = np.flatnonzero(lengths)
-        done = [_nothing(len(self.labels))]
+        results = [_empty_result(len(self.labels))]
         for at in range(0, len(filled), PLANNED_SENTENCES):
             chosen = filled[at : at + PLANNED_SENTENCES]
             first, last = starts[chosen[0]], starts[chosen[-1] + 1]
-            found, probabilities, longer = self._tag(tokens[first:last], lengths[chosen], begins[first:last])
+            tagged, probabilities, longer = self._tag(tokens[first:last], lengths[chosen], begins[first:last])
             split[chosen[longer]] = True
             if self._decoder is None:
                 best = probabilities.argmax(axis=1)
             else:
-                best = self._decoder.decode(probabilities, np.searchsorted(starts, found + first, side="right"))
+                best = self._decoder.decode(probabilities, np.searchsorted(starts, tagged + first, side="right"))
             confidences = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
-            kept = probabilities if scores else probabilities[:0]
-            done.append((found + first, best.astype(np.int16), confidences, kept))
-        found, tags, confidences, kept = (np.concatenate(parts) for parts in zip(*done, strict=True))
-        return Tags(found, tags, confidences, kept if scores else None, split)
+            returned = probabilities if scores else probabilities[:0]
+            results.append((tagged + first, best.astype(np.int16), confidences, returned))
+        tagged, tags, confidences, returned = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        return Tags(tagged, tags, confidences, returned if scores else None, split)
 
     def _tag(
         self, tokens: Sequence[str], lengths: NDArray[np.int64], begins: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        """([tagged] tokens, [tagged, labels] probabilities, sentences over the limit)."""
+        """Return [tagged] tokens, [tagged, labels] probabilities, and the indices of sentences over the limit."""
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        rows = self._maker.rows(tokens, starts, begins)
-        kept, same = packing.distinct(rows.ids, rows.first, rows.last)
-        pieces = (rows.last - rows.first)[kept] + SPECIAL_PIECES
-        batches = list(packing.plan(pieces, self._maker.max_length, packed=self._positions is not None))
+        rows = self._maker.make_rows(tokens, starts, begins)
+        distinct, index = packing.find_distinct(rows.ids, rows.first, rows.last)
+        pieces = (rows.last - rows.first)[distinct] + SPECIAL_PIECES
+        batches = list(packing.plan_batches(pieces, self._maker.max_length, packed=self._positions is not None))
         encoded = perf_counter()
-        # Every distinct row's scores, [CLS] and [SEP] included, one row after the other.
+        # The logits of all distinct rows, concatenated, including those of [CLS] and [SEP].
         offsets = np.cumsum(pieces) - pieces
         logits = np.zeros((int(pieces.sum()), len(self.labels)), np.float32)
         for batch in batches:
-            self._run(batch, rows, np.array(kept)[batch.items], offsets[batch.items], logits)
+            self._run_batch(batch, rows, np.array(distinct)[batch.items], offsets[batch.items], logits)
         tagged = np.diff(rows.starts)
-        read = logits[np.repeat(offsets[same], tagged) + rows.positions]
-        powers = np.exp(read - read.max(axis=1, keepdims=True)) if len(read) else read
+        chosen = logits[np.repeat(offsets[index], tagged) + rows.positions]
+        powers = np.exp(chosen - chosen.max(axis=1, keepdims=True)) if len(chosen) else chosen
         self.seconds.encoding += encoded - began
         self.seconds.inference += perf_counter() - encoded
         return rows.tokens, powers / powers.sum(axis=1, keepdims=True), rows.split
 
-    def _run(
+    def _run_batch(
         self, batch: Batch, rows: Rows, chosen: NDArray[np.int64], offsets: NDArray[np.int64], logits: NDArray[np.float32]
     ) -> None:
-        """Fill in the logits of a batch.
+        """Run a batch and write its logits into `logits`.
 
         Args:
-            batch: what goes where.
-            rows: all that there are.
-            chosen: [items] which of these the batch has.
-            offsets: [items] where each one's logits start.
-            logits: of all pieces, to be filled in.
+            batch: the layout of the batch.
+            rows: all rows.
+            chosen: [items] the rows in the batch.
+            offsets: [items] where the logits of each row start in `logits`.
+            logits: of all pieces of distinct rows.
         """
         counts = (rows.last - rows.first)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts
@@ -175,7 +180,7 @@ class Tagger:
         places = np.repeat(batch.row * batch.length + batch.column, counts) + within
         ids = np.full(batch.rows * batch.length, self._maker.pad_id, np.int64)
         ids[places] = values
-        # Numbered through the batch, and none where nothing is, which sees itself alone.
+        # Segments are numbered through the batch. Padding is segment -1, and so attends only to padding.
         segments = np.full_like(ids, -1)
         segments[places] = np.repeat(np.arange(len(chosen)), counts)
         feed = {packing.IDS: ids}
@@ -186,25 +191,25 @@ class Tagger:
             feed[packing.POSITIONS] = np.full_like(ids, self._positions[0])
             feed[packing.POSITIONS][places] = self._positions[within]
         shaped = {name: value.reshape(batch.rows, batch.length) for name, value in feed.items()}
-        found = self._request.infer(shaped, share_inputs=True)[0]
-        logits[np.repeat(offsets, counts) + within] = found.reshape(-1, found.shape[-1])[places]
+        output = self._request.infer(shaped, share_inputs=True)[0]
+        logits[np.repeat(offsets, counts) + within] = output.reshape(-1, output.shape[-1])[places]
 
 
-def _begins(tokens: Sequence[str]) -> NDArray[np.int64]:
-    """[tokens] where each starts, in UTF-16 units, in the text that joins them by blanks."""
+def _compute_begins(tokens: Sequence[str]) -> NDArray[np.int64]:
+    """Return the offset of each token, in UTF-16 units, in the text that joins them with blanks."""
     units = np.fromiter(map(utf16_length, tokens), np.int64)
     return np.asarray(np.cumsum(units + 1) - units - 1)
 
 
-def _nothing(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
+def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
     return np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, labels), np.float32)
 
 
-def row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
-    """The encoding of a model.
+def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
+    """Build the row maker for an encoding of a model.
 
     Raises:
-        ModelError: its vocabulary lacks what the encoding needs.
+        ModelError: the vocabulary lacks a special piece.
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
@@ -214,15 +219,15 @@ def row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encodin
 
 
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:
-    """The bundle's tokenizer: its own tokenizer.json, or what its vocab.txt and casing mean.
+    """Read a bundle's tokenizer.json, or build the tokenizer from its vocab.txt and casing.
 
     Raises:
         ModelError: the file is not a tokenizer.
     """
-    name, where = _tokenizer_file(manifest), where or manifest.name
+    name, where = _tokenizer_file_name(manifest), where or manifest.name
     with loading(f"{where}/{name}"):
         if name == bundle.VOCABULARY:
-            return wordpiece_tokenizer(files[name], lowercase=manifest.casing == "uncased")
+            return build_wordpiece_tokenizer(files[name], lowercase=manifest.casing == "uncased")
         try:
             return Tokenizer.from_file(str(files[name]))
         except BaseException as error:
@@ -231,5 +236,5 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
             raise ModelError(f"{where}/{name} is not a tokenizer that can be read: prepare the model again.") from error
 
 
-def _tokenizer_file(manifest: bundle.Manifest) -> str:
+def _tokenizer_file_name(manifest: bundle.Manifest) -> str:
     return bundle.TOKENIZER if bundle.TOKENIZER in manifest.files else bundle.VOCABULARY

@@ -1,4 +1,4 @@
-"""The OpenVINO network: reading, checking it against vocabulary and labels, compiling it; what depends on what in it."""
+"""Read an OpenVINO network, check it against vocabulary and labels, analyze its dependencies, and compile it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
 FEWEST_POSITIONS = 8
-"""A table of fewer rows is of something else."""
+"""A table with fewer rows is not a position embedding."""
 CACHED_SHAPES = 64
-"""Primitives OpenVINO keeps per compiled model; enough for the shapes that `packing` makes."""
+"""Number of primitives that OpenVINO caches per compiled model; enough for the shapes of `packing`."""
 
 
-def read(xml: Path, weights: Path, where: str) -> ov.Model:
-    """Read an OpenVINO network, its weights mapped into memory and shared between processes.
+def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
+    """Read an OpenVINO network; its weights are memory-mapped, so processes share them.
 
     Raises:
         ModelError: the files are not an OpenVINO network.
@@ -32,17 +32,18 @@ def read(xml: Path, weights: Path, where: str) -> ov.Model:
             return ov.Core().read_model(xml, weights)
         except RuntimeError as error:
             raise ModelError(
-                f"{bundle.NETWORK} of the model at {where} is not an OpenVINO network that can be read: prepare it again."
+                f"{bundle.NETWORK} of the model at {where} is not an OpenVINO network that can be read: prepare the model "
+                "again."
             ) from error
 
 
-def check(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
+def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
     """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
 
-    OpenVINO takes piece ids beyond the embedding table without complaint and returns nonsense.
+    OpenVINO accepts piece ids beyond the embedding table, and returns wrong results without an error.
 
     Raises:
-        ModelError: it does not fit.
+        ModelError: inputs, outputs or vocabulary do not fit.
     """
     names = {name for port in model.inputs for name in port.get_names()}
     if names != set(INPUTS):
@@ -60,7 +61,7 @@ def check(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: st
 
 
 def embedding_shape(model: ov.Model) -> tuple[int, int]:
-    """Rows and width of the word embedding: the table that `input_ids` picks rows of.
+    """Return rows and width of the word embedding: the table whose rows `input_ids` selects.
 
     Raises:
         ModelError: there is no such table.
@@ -83,19 +84,19 @@ def check_window(model: ov.Model, max_length: int, where: str) -> None:
     Raises:
         ModelError: it has fewer.
     """
-    found = positions(model)
-    if found is not None and max_length > found:
+    available = count_positions(model)
+    if available is not None and max_length > available:
         raise ModelError(
             f"The manifest of the model at {where} says max_length {max_length}, its {bundle.NETWORK} has positions for "
-            f"{found} pieces: prepare the model again."
+            f"{available} pieces: prepare the model again."
         )
 
 
-def positions(model: ov.Model) -> int | None:
-    """Rows of the position embedding, or None if there is no such table.
+def count_positions(model: ov.Model) -> int | None:
+    """Return the number of rows of the position embedding, or None if there is no such table.
 
-    OpenVINO takes positions beyond it without complaint. It is a table as wide as the word embedding, and the smallest,
-    token types apart, which are folded or at most a few.
+    OpenVINO accepts positions beyond it without an error. The position embedding is the smallest table as wide as the word
+    embedding, except for that of token types, which is folded or has only a few rows.
 
     Raises:
         ModelError: there is no word embedding.
@@ -111,71 +112,72 @@ def positions(model: ov.Model) -> int | None:
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
-    """Compile for one task: one stream, no more threads than the task has cores.
+    """Compile a network for one task: one stream, no more threads than the task has cores.
 
     Args:
-        model: a checked network, of weights that run in the precision (`check_precision`).
-        precision: of execution. int8 without calibration quantizes activations per piece, so neighbours do not matter.
+        model: a checked network with weights that run in the precision (`check_precision`).
+        precision: of execution. int8 without calibration quantizes activations per piece, so that the other sentences of a
+            batch do not change results.
         threads: of inference.
     """
     options = {
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        # Pinned, every worker of a host would sit on the same first core.
+        # With pinning, all workers of a host would run on the same first core.
         "ENABLE_CPU_PINNING": False,
         **precision_properties(precision, embedding_shape(model)[1]),
         "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
     }
     if precision != "int8":
-        without_quantized_activations(model)
-        unfold(model)
+        remove_activation_quantization(model)
+        decompress_weights(model)
     return ov.Core().compile_model(model, "CPU", options)
 
 
-def without_quantized_activations(model: ov.Model) -> None:
-    """Take a calibrated network's activations back to floats: its 8-bit weights alone stay."""
-    needs = dependencies(model)
+def remove_activation_quantization(model: ov.Model) -> None:
+    """Remove the quantization of a calibrated network's activations; its weights stay 8-bit."""
+    needs = find_dependencies(model)
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize" and needs[source(node.input(0))]:
+        if node.get_type_name() == "FakeQuantize" and needs[source_name(node.input(0))]:
             node.output(0).replace(node.input_value(0))
 
 
-def unfold(model: ov.Model) -> None:
-    """Make the 8-bit weights of matrix products floats once, at load: left compressed they are unpacked at every call.
+def decompress_weights(model: ov.Model) -> None:
+    """Convert the 8-bit weights of matrix products to floats once, at load: otherwise every call would convert them.
 
-    The embeddings stay as they are: of these a call unpacks no more than the rows it picks.
+    The embeddings stay compressed, because a call converts only the rows that it selects.
     """
-    needs = dependencies(model)
+    needs = find_dependencies(model)
     ports = [
         port
         for node in model.get_ordered_ops()
         if node.get_type_name() == "MatMul"
         for port in node.inputs()
-        if not needs[source(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
+        if not needs[source_name(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
     ]
     if ports:
-        # Of a part of the network, which shares its nodes with the whole: what is folded there is folded here.
+        # This part of the network shares its nodes with the complete network, so folding changes both.
         folding = passes.Manager()
         folding.register_pass(passes.ConstantFolding())
         folding.run_passes(ov.Model([port.get_source_output() for port in ports], [], "weights"))
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
-    """The properties by which OpenVINO runs a network in a precision.
+    """Return the properties with which OpenVINO runs a network in a precision.
 
     Args:
         precision: of execution.
-        group: activations that share a scale in int8, where the network has not fixed their ranges itself.
+        group: number of activations that share a scale in int8, if the network is not calibrated.
     """
     return {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
-        # On by default for 8-bit weights, whatever the precision hint; without effect on a calibrated network.
+        # For 8-bit weights it is on by default, whatever the precision hint; it does not affect a calibrated network.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group if precision == "int8" else 0,
     }
 
 
-def dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Friendly name of every node -> the inputs whose values, not only shapes, it depends on."""
+def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
+    """Return friendly name of each node -> the inputs on whose values, not only shapes, it depends."""
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -189,21 +191,21 @@ def dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
     return found
 
 
-def source(port: ov.Input) -> str:
-    """Friendly name of the node that a port reads."""
+def source_name(port: ov.Input) -> str:
+    """Return the friendly name of the node that a port reads."""
     return str(port.get_source_output().get_node().get_friendly_name())
 
 
 def evaluate(
     model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
 ) -> list[NDArray[np.generic]]:
-    """The values of some outputs inside a network, computed in f32.
+    """Compute the values of outputs inside a network, in f32.
 
     Args:
-        model: the network; it stays as it is.
+        model: the network; it is not changed.
         outputs: of its nodes.
         inputs: name -> value, of all inputs.
     """
     part = ov.Model(list(outputs), model.get_parameters(), "part")
-    found = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)
-    return [np.array(found[place]) for place in range(len(outputs))]
+    values = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)
+    return [np.array(values[place]) for place in range(len(outputs))]

@@ -1,11 +1,12 @@
-"""Sentences end to end in rows of few lengths, so that next to nothing is padding and one compiled shape does for all.
+"""Pack sentences into rows of few lengths, so that there is hardly any padding and few shapes to compile.
 
-A row holds several sentences; the network is told which piece belongs to which, so that none sees another. Two inputs take
-the place of attention_mask: `positions`, which count anew in each sentence, and `segments`, which say which sentence of its
-row a piece belongs to. Where a mask met the attention, "the same segment" stands now. Nothing is known of the architecture
-but that: masks and positions are found by what they depend on, and tried out. (Krell et al. 2021, "Efficient Sequence
-Packing without Cross-contamination", for the idea.)
-First fit, longest first, fills the rows to some 99 %. Sentences that say the same are run once.
+A row contains several sentences, and attention is restricted so that none sees another. Two inputs replace attention_mask:
+`positions`, which start again in each sentence, and `segments`, which say to which sentence of its row a piece belongs. The
+attention mask becomes "is in the same segment". This works without knowing the architecture: masks and positions are
+identified by the inputs they depend on, and by their values for a test input. (The idea is from Krell et al. 2021,
+"Efficient Sequence Packing without Cross-contamination".)
+Assigning the longest sentences first, each to the row with the least sufficient room, fills rows to some 99 %. Equal
+sentences are run once.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from openvino import opset13 as ops
 from entitymill.recognition.tagger import network
 
 ROW_PIECES = 64
-"""Pieces of a row. A longer sentence gets rows of twice the length, or four times, and so on. AMX wants multiples of 16:
-there 64 and 128 are alike; without AMX 64 is the faster."""
+"""Length of a row in pieces. A longer sentence gets a row of twice that length, or four times, and so on. AMX needs
+multiples of 16; with it, 64 and 128 are equally fast; without it, 64 is faster."""
 BATCH_PIECES = 768
-"""Pieces of a batch: beyond some 1,000 its activations leave the core's cache and each piece gets dearer."""
+"""Size of a batch in pieces: beyond some 1,000, its activations no longer fit in the core's cache."""
 IDS, MASK = "input_ids", "attention_mask"
 POSITIONS, SEGMENTS = "positions", "segments"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows to run together.
+    """A batch: the rows that run together.
 
-    items: [items] int64, which sentences.
-    row, column: [items] int64, the row each is in, and its first piece's place there.
-    rows, length: the shape.
+    items: [items] int64, the sentences in the batch.
+    row, column: [items] int64, the sentence's row, and the position of its first piece in that row.
+    rows, length: the shape of the batch.
     """
 
     items: NDArray[np.int64]
@@ -45,19 +46,19 @@ class Batch:
     length: int
 
 
-def plan(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Iterator[Batch]:
+def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Iterator[Batch]:
     """Partition sentences into batches.
 
     Args:
-        lengths: [items] pieces of each, special pieces included; none above `limit`.
-        limit: the model's longest input; no row is longer, unless several sentences share it.
-        packed: whether sentences may share a row. Otherwise each has one, beside others of like length.
+        lengths: [items] number of pieces, special pieces included; at most `limit`.
+        limit: the model's longest input; only a row shared by several sentences may be longer.
+        packed: whether sentences may share a row. Otherwise each has its own, in a batch of similar lengths.
     """
-    return _packed(lengths) if packed else _apart(lengths, limit)
+    return _plan_packed(lengths) if packed else _plan_single(lengths, limit)
 
 
-def _packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
-    rows, sizes = _first_fit(lengths)
+def _plan_packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
+    rows, sizes = _assign_rows(lengths)
     for length in sorted(set(sizes)):
         mine = [row for row, size in zip(rows, sizes, strict=True) if size == length]
         at_once = max(1, BATCH_PIECES // length)
@@ -65,20 +66,20 @@ def _packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
             part = mine[first : first + at_once]
             items = np.array([item for row in part for item in row], np.int64)
             row = np.repeat(np.arange(len(part)), [len(row) for row in part])
-            yield Batch(items, row, _columns(lengths[items], row), len(part), length)
+            yield Batch(items, row, _compute_columns(lengths[items], row), len(part), length)
 
 
-def _first_fit(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """The items of every row, and the length of each."""
+def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
+    """Assign sentences to rows; return the items of each row, and its length."""
     rows: list[list[int]] = []
     sizes: list[int] = []
     with_room: dict[int, list[int]] = {}
-    rooms = 0  # bit n: some row has room for n pieces, and no more
+    rooms = 0  # bit n is set if some row has room for exactly n pieces
     for item in np.argsort(-lengths, kind="stable").tolist():
         needed = int(lengths[item])
         fitting = rooms >> needed
         if fitting:
-            room = needed + (fitting & -fitting).bit_length() - 1  # the least that is enough
+            room = needed + (fitting & -fitting).bit_length() - 1  # the least sufficient room
             row = with_room[room].pop()
             if not with_room[room]:
                 rooms ^= 1 << room
@@ -94,14 +95,14 @@ def _first_fit(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
     return rows, sizes
 
 
-def _columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of the items of some rows starts in its own."""
+def _compute_columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the position of each item in its row."""
     before = np.cumsum(lengths) - lengths
     return before - before[np.searchsorted(row, row)]
 
 
-def _apart(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
-    """One sentence a row, like lengths together, padded to the longest rounded up to 8."""
+def _plan_single(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
+    """Yield batches with one sentence a row, of similar lengths, padded to the longest, rounded up to a multiple of 8."""
     order = np.argsort(lengths, kind="stable")
     padded = np.minimum(-(-lengths[order] // 8) * 8, limit)
     end = len(order)
@@ -113,55 +114,55 @@ def _apart(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
         end -= count
 
 
-def distinct(
+def find_distinct(
     ids: NDArray[np.int32], first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> tuple[list[int], NDArray[np.int64]]:
-    """Sentences that differ, and for each sentence which of these it equals.
+    """Return the indices of distinct sentences, and for each sentence its index among these.
 
     Args:
         ids: [pieces] of all sentences.
-        first: [sentences] where each one's pieces start.
+        first: [sentences] where each sentence's pieces start.
         last: [sentences] where they end.
     """
     known: dict[bytes, int] = {}
-    kept: list[int] = []
-    same = np.zeros(len(first), np.int64)
+    distinct: list[int] = []
+    index = np.zeros(len(first), np.int64)
     for number, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        found = known.setdefault(ids[begin:end].tobytes(), len(kept))
-        if found == len(kept):
-            kept.append(number)
-        same[number] = found
-    return kept, same
+        place = known.setdefault(ids[begin:end].tobytes(), len(distinct))
+        if place == len(distinct):
+            distinct.append(number)
+        index[number] = place
+    return distinct, index
 
 
 class _NotPackableError(Exception):
     pass
 
 
-def pack(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | None:
-    """Change a network to take packed rows; none where it is of an unknown build, and stays as it was.
+def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | None:
+    """Change a network in place to take packed rows.
 
     Args:
-        model: takes input_ids and attention_mask.
-        max_length: pieces of the longest sentence it is given.
+        model: takes input_ids and attention_mask; afterwards input_ids, positions and segments, all int64 [rows, length].
+        max_length: number of pieces of the longest sentence.
         piece: id of any piece that is not padding.
 
     Returns:
-        [max_length] what the network calls the first, second, … piece of a sentence. It takes input_ids, positions and
-        segments then, all int64 [rows, length].
+        [max_length] the numbers by which the network knows the first, second, … position of a sentence. None if masks and
+        positions cannot be identified; then the network is not changed.
     """
-    needs = network.dependencies(model)
-    masks, tables = _mask_ports(model, needs), _table_ports(model, needs)
+    needs = network.find_dependencies(model)
+    masks, tables = _find_mask_ports(model, needs), _find_table_ports(model, needs)
     ids = np.full((1, max_length), piece, np.int64)
-    first_alone = np.zeros_like(ids)
-    first_alone[0, 0] = 1
+    first_only = np.zeros_like(ids)
+    first_only[0, 0] = 1
     if not masks or not tables:
         return None
     try:
         outputs = [port.get_source_output() for port in (*masks, *tables)]
-        values = network.evaluate(model, outputs, {IDS: ids, MASK: first_alone})
-        shown = [_seen_and_hidden(value, max_length) for value in values[: len(masks)]]
-        table, numbers = _positions(tables, values[len(masks) :], max_length)
+        values = network.evaluate(model, outputs, {IDS: ids, MASK: first_only})
+        mask_values = [_read_mask_values(value, max_length) for value in values[: len(masks)]]
+        table, numbers = _find_positions(tables, values[len(masks) :], max_length)
     except (_NotPackableError, RuntimeError):
         return None
     places, segments = (ops.parameter([-1, -1], np.int64, name=name) for name in (POSITIONS, SEGMENTS))
@@ -169,7 +170,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | No
         node.output(0).get_tensor().set_names({name})
     one, two = ops.constant(np.int64(1)), ops.constant(np.int64(2))
     same = ops.unsqueeze(ops.equal(ops.unsqueeze(segments, two), ops.unsqueeze(segments, one)), one)
-    for port, (seen, hidden) in zip(masks, shown, strict=True):
+    for port, (seen, hidden) in zip(masks, mask_values, strict=True):
         if port.get_element_type() == ov.Type.boolean:
             joined = same if seen else ops.logical_not(same)
         else:
@@ -178,7 +179,7 @@ def pack(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | No
         port.replace_source_output(joined.output(0))
     table.replace_source_output(ops.convert(places, table.get_element_type().to_string()).output(0))
     parameter = model.input(MASK).get_node()
-    for target in parameter.output(0).get_target_inputs():  # what asks for its shape alone
+    for target in parameter.output(0).get_target_inputs():  # these use only its shape
         target.replace_source_output(model.input(IDS).get_node().output(0))
     model.remove_parameter(parameter)
     model.add_parameters([places, segments])
@@ -186,19 +187,19 @@ def pack(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | No
     return numbers
 
 
-def _mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Where what the mask alone decides meets what the ids decide."""
+def _find_mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
+    """Return the ports where a value that depends only on the mask is combined with one that depends on the ids."""
     return [
         port
         for node in model.get_ordered_ops()
         if needs[node.get_friendly_name()] == {IDS, MASK}
         for port in node.inputs()
-        if needs[network.source(port)] == {MASK}
+        if needs[network.source_name(port)] == {MASK}
     ]
 
 
-def _seen_and_hidden(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """What stands in a mask for a piece that is seen, and for one that is hidden, the first one alone being seen."""
+def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
+    """Return the mask's values for a visible and for a hidden piece; in `value`, only the first piece is visible."""
     if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
     seen, hidden = value[..., 0], value[..., 1:]
@@ -207,30 +208,32 @@ def _seen_and_hidden(value: NDArray[np.generic], length: int) -> tuple[float, fl
     return seen.flat[0].item(), hidden.flat[0].item()
 
 
-def _table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """The ports that pick rows of tables: words, positions, token types."""
-    found = []
+def _find_table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
+    """Return the ports that select rows of embedding tables: words, positions, token types."""
+    ports = []
     for node in model.get_ordered_ops():
         if (
             node.get_type_name() != "Gather"
-            or needs[network.source(node.input(0))]
+            or needs[network.source_name(node.input(0))]
             or MASK in needs[node.get_friendly_name()]
         ):
             continue
         table, picked = node.input(0).get_partial_shape(), node.input(1).get_partial_shape()
         if table.is_static and table.rank.get_length() == 2 and picked.rank.is_static and picked.rank.get_length() == 2:
-            found.append(node.input(1))
-    return found
+            ports.append(node.input(1))
+    return ports
 
 
-def _positions(ports: list[ov.Input], values: list[NDArray[np.generic]], length: int) -> tuple[ov.Input, NDArray[np.int64]]:
-    """The port that picks positions, and those of the pieces of one sentence."""
-    found = []
+def _find_positions(
+    ports: list[ov.Input], values: list[NDArray[np.generic]], length: int
+) -> tuple[ov.Input, NDArray[np.int64]]:
+    """Return the port that selects positions, and the positions of one sentence's pieces."""
+    candidates = []
     for port, value in zip(ports, values, strict=True):
         numbers = value.reshape(-1).astype(np.int64)
-        # The word embedding's rows are the ids themselves; token types are all the same.
+        # Positions increase by 1. Ids of words and token types are constant here, as all pieces of the input are equal.
         if len(numbers) == length and (np.diff(numbers) == 1).all():
-            found.append((port, numbers))
-    if len(found) != 1:
+            candidates.append((port, numbers))
+    if len(candidates) != 1:
         raise _NotPackableError
-    return found[0]
+    return candidates[0]
