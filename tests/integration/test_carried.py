@@ -172,9 +172,9 @@ def test_old_days_and_times_arrive_and_are_known_again(job: Job) -> None:
         ("NULL", "c", "c of texts is void"),
         ("array(named_struct('a', NULL))", "c", "c of texts is array<struct<a:void>>"),
         ("named_struct('a', 1, 'A', 2)", "c", "c of texts is struct<a:int,A:int>"),
-        ("true", "_put", "_put is the name of another column"),
-        ("1", "Label", "Label is the name of another column"),
-        ("1", "n, n", "n is the name of another column"),
+        ("true", "_put", "_put is already the name of a column"),
+        ("1", "Label", "Label is already the name of a column"),
+        ("1", "n, n", "n is already the name of a column"),
     ],
 )
 def test_a_column_that_cannot_arrive_is_refused_by_name(job: Job, column: str, carried: str, message: str) -> None:

@@ -16,7 +16,7 @@ from entitymill.spark import jvm_launch, private_directories
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from entitymill.spark.private_directories import open_private_directory, create_scratch_directory
+from entitymill.spark.private_directories import open_private_directory
 print(open_private_directory(Path(sys.argv[1])), flush=True)
 (open_private_directory(Path(sys.argv[1])) / "blockmgr-1").mkdir()
 if sys.argv[2] == "wait":

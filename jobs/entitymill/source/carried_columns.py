@@ -149,7 +149,7 @@ def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructFie
         name = field.name
         if name.lower() in taken:
             raise SourceError(
-                f"source.passthrough: the entities table already has a column named {name} (case is ignored); "
+                f"source.passthrough: {name} is already the name of a column of the entities table (case is ignored); "
                 "rename it in a view."
             )
         taken.add(name.lower())

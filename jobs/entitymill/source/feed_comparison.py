@@ -130,5 +130,5 @@ def _explain_unsettled() -> Column:
         .when(F.col("k.status").eqNullSafe(PENDING), PENDING)
         .when(F.coalesce("s.doc_id", "k.doc_id").isNull(), _NULL)
         .when(F.col("s.rows_put") > 1, "in several rows of a commit")
-        .when(known_rows + F.col("s.net_rows") != F.col("s.rows_put"), "with rows that are not in the output")
+        .when(known_rows + F.col("s.net_rows") != F.col("s.rows_put"), "with an unexpected number of rows")
     )

@@ -32,9 +32,9 @@ def look_up_rows(
     """
     few = F.broadcast(ids) if number <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))
-    here = source.rows.select("doc_id").alias("s").join(few.alias("i"), same_id).select("s.doc_id", "i.present")
+    rows_of_ids = source.rows.select("doc_id").alias("s").join(few.alias("i"), same_id).select("s.doc_id", "i.present")
     counts = cache_on_disk(
-        here.groupBy("doc_id").agg(F.count("*").alias("copies"), F.first("present").alias("present")), cached
+        rows_of_ids.groupBy("doc_id").agg(F.count("*").alias("copies"), F.first("present").alias("present")), cached
     )
     is_single = F.col("doc_id").isNotNull() & (F.col("copies") == 1)
     in_events = counts.where(is_single & F.col("present")).select("doc_id")

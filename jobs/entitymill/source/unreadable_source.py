@@ -41,14 +41,14 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
             return f"nothing is at {path}.{_wildcard_advice(path)}"
         if storage.exists(spark, f"{path}/_delta_log"):
             return f"{path} is a Delta table that Delta cannot read: {summarize_error(error)}."
-        texts = _find_text_file(spark, path)
+        text_file = _find_text_file(spark, path)
     except OSError as reason:
         return f"{path} cannot be reached: {reason}."
-    return (
-        f"{path} is {texts[0]}; {unsupported_formats.describe_conversion(*texts)}"
-        if texts
-        else _explain_file_error(settings, error)
-    )
+    if text_file is None:
+        explanation = _explain_file_error(settings, error)
+    else:
+        explanation = f"{path} is {text_file[0]}; {unsupported_formats.describe_conversion(*text_file)}"
+    return explanation
 
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
