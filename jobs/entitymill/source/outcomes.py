@@ -197,7 +197,7 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
         F.count("*").alias("rows"),
         F.sum("chars").alias("chars"),
         F.sum(F.col("known").cast("long")).alias("known"),
-        F.sum(F.col("is_removed").cast("long")).alias("gone"),
+        F.sum(F.col("is_removed").cast("long")).alias("is_removed"),
         F.max("other_fingerprint").alias("other_fingerprint"),
     )
     return sums.collect()
