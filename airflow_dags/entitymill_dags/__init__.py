@@ -1,1 +1,1 @@
-"""Entity Mill's DAGs, made from `tables.yaml`."""
+"""Build Entity Mill's DAGs from `tables.yaml`."""

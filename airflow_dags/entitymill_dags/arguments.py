@@ -1,4 +1,4 @@
-"""A table, a data interval and a run's params -> the job's arguments. Pure functions of the task's context."""
+"""Build the job's arguments from a table, a data interval and a run's params. Pure functions of the task's context."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from entitymill_dags.tables import Slice, Table
 
 
-def where(table: Table, context: Mapping[str, Any]) -> str | None:
-    """The condition that makes the data interval's slice; none for a table without slices.
+def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
+    """Return the SQL condition that selects the data interval's slice; None for a table without slices.
 
-    The same interval always makes the same words: by them the job knows its slice again.
+    The same interval always gives the same text, because the job identifies a slice by the text of its condition.
 
     Raises:
         AirflowFailException: the run has no data interval.
@@ -23,7 +23,7 @@ def where(table: Table, context: Mapping[str, Any]) -> str | None:
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None or end is None or start == end:
         raise AirflowFailException(
-            f"This run has no data interval, so it is about no slice of {table.name}: trigger it with a logical date, or "
+            f"This run has no data interval, so it selects no slice of {table.name}: trigger it with a logical date, or "
             "create a backfill."
         )
     column = "`" + table.slice.column.replace("`", "``") + "`"
@@ -32,32 +32,32 @@ def where(table: Table, context: Mapping[str, Any]) -> str | None:
 
 
 def _literal(part: Slice, moment: Any, zone: str) -> str:
-    # A day is one of the table's time zone: midnight in Berlin is the day before in UTC.
+    # Days are those of the table's time zone: midnight in Berlin is still the day before in UTC.
     if part.type == "date":
         return f"DATE '{moment.in_timezone(zone).to_date_string()}'"
     return f"TIMESTAMP '{moment.in_timezone('UTC').strftime('%Y-%m-%dT%H:%M:%S')}Z'"
 
 
-def overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
-    """Every `key.path=value` of a run; what a person entered comes before what the DAG is about, which wins."""
+def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
+    """Return every `key.path=value` of a run. The DAG's own settings come last, so they override what a person entered."""
     params = context["params"]
-    condition = where(table, context)
+    condition = build_condition(table, context)
     slicing = [f"source.where={condition}", "output.replace_slice=true"] if condition is not None else []
     ratio = f"limits.max_reject_ratio={params['max_reject_ratio']}"
     return [*table.settings, *params["settings"], table.output.setting(), ratio, *slicing]
 
 
-def job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
-    """The job's command line."""
-    assert config is not None, "checked with the entry"  # noqa: S101
-    sets = [item for override in overrides(table, context) for item in ("--set", override)]
+def build_job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
+    """Return the job's command line."""
+    assert config is not None, "validated with the entry"  # noqa: S101
+    sets = [item for override in build_overrides(table, context) for item in ("--set", override)]
     return ["--config", config, *sets, *(["--full"] if context["params"].get("full") else [])]
 
 
-def job_parameters(table: Table, context: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters of the bundle's job (`resources/extract_entities.yml`)."""
+def build_job_parameters(table: Table, context: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of the Databricks bundle's job (`resources/extract_entities.yml`)."""
     params = context["params"]
-    condition = where(table, context)
+    condition = build_condition(table, context)
     return {
         **table.databricks.parameters,
         "output_schema": str(table.output.schema_),

@@ -1,4 +1,4 @@
-"""After a run: do its tables agree with each other, and was little enough refused?"""
+"""Check the tables after a run: do they agree with each other, and were few enough rows rejected?"""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from typing import Any
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from entitymill_dags.arguments import where
+from entitymill_dags.arguments import build_condition
 from entitymill_dags.tables import Output, Table
 
-_OF_RUN = (
+_RUN_COLUMNS = (
     "run_id", "status", "mode", "model", "started_at", "ended_at", "documents AS processed", "removed", "settings",
     "sentences_per_second",
 )  # fmt: skip
-RUNS_LOOKED_AT = 1000
+MOST_RUNS = 1000
 SOURCE_STAGE = "source"
-"""Of `rejects`: rows that are no documents. Those of the other stage, which crash the tagger, the job itself judged."""
+"""Stage in `rejects` of rows that are not documents. The job itself limits the other stage, which the tagger rejects."""
 
 
 class ReportLink(BaseOperatorLink):
-    """To the report that the check left, in Airflow's own pages."""
+    """A link in Airflow's pages to the report of the check."""
 
     name = "Run report"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002  # Airflow's signature
-        """The page of the task's XComs."""
+        """Return the path of the task's XComs."""
         return f"/dags/{ti_key.dag_id}/runs/{ti_key.run_id}/tasks/{ti_key.task_id}/xcom"
 
 
 class CheckTables(BaseOperator):
-    """Reads `runs`, `documents`, `entities` and `rejects` without Spark; pushes a report, fails where it is a bad one."""
+    """Reads the tables of a run without Spark, pushes a report, and fails if the report has faults."""
 
     operator_extra_links = (ReportLink(),)
 
     def __init__(self, *, table: Table, home: str, **options: Any) -> None:
-        """Args are kept.
+        """Store the arguments.
 
         Args:
-            table: whose run it was.
-            home: what relative paths count from.
-            options: of any operator.
+            table: the table whose run is checked.
+            home: directory to which paths are relative.
+            options: arguments of BaseOperator.
         """
         super().__init__(**options)
         self.table = table
         self.home = home
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Check; returns the report, and gives it to the asset's event.
+        """Check the tables, return the report, and add it to the event of the asset.
 
         Raises:
-            AirflowFailException: the tables contradict each other, or too much was refused; trying again would not help.
-            AirflowException: the same, while another run changes them; trying again may help.
+            AirflowFailException: the tables contradict each other, or too many rows were rejected; a retry would not help.
+            AirflowException: the same, but another run is changing the tables; a retry may help.
         """
-        condition = where(self.table, context)
+        condition = build_condition(self.table, context)
         output = self.table.output
         if output.path is not None and "://" not in output.path:
             output = Output(path=str(Path(self.home) / output.path))
         report = read_report(output, condition)
-        faults = judge(report, context["params"]["max_reject_ratio"])
-        self.log.info("%s", as_text(report))
-        context["ti"].xcom_push(key="report", value=as_text(report))
+        faults = find_faults(report, context["params"]["max_reject_ratio"])
+        self.log.info("%s", format_report(report))
+        context["ti"].xcom_push(key="report", value=format_report(report))
         if faults and report["at_work"]:
-            raise AirflowException(f"{' '.join(faults)} Run {report['at_work']} is at work on these tables.")
+            raise AirflowException(f"{' '.join(faults)} Run {report['at_work']} is still changing these tables.")
         if faults:
             raise AirflowFailException(" ".join(faults))
         for outlet in self.outlets:
@@ -76,19 +76,19 @@ class CheckTables(BaseOperator):
 
 
 def slice_digest(condition: str) -> str:
-    """How the job names a slice in its tables (entitymill.run.summary.compute_slice_digest)."""
+    """Return the id of a slice in the job's tables, as entitymill.run.summary.compute_slice_digest computes it."""
     return sha256(condition.strip().encode()).hexdigest()[:16]
 
 
 def read_report(output: Output, condition: str | None) -> dict[str, Any]:
-    """The last run about a slice, or about everything, and what the tables hold of it.
+    """Return the last run of a slice, or of the complete source, with counts from the tables.
 
     Args:
-        output: where the tables are.
-        condition: source.where of the slice; none: everything.
+        output: path or schema of the tables.
+        condition: source.where of the slice; none: the complete source.
 
     Raises:
-        AirflowFailException: there is no such run among the last ones.
+        AirflowFailException: none of the last MOST_RUNS runs was such a run.
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
@@ -100,22 +100,24 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     def rows(sql: str) -> list[dict[str, Any]]:
         return list(query.execute(sql).read_all().to_struct_array().to_pylist())
 
-    runs = rows(f"SELECT {', '.join(_OF_RUN)} FROM runs ORDER BY started_at DESC LIMIT {RUNS_LOOKED_AT}")
-    last = next((run for run in runs if _about(run, condition)), None)
+    runs = rows(f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs ORDER BY started_at DESC LIMIT {MOST_RUNS}")
+    last = next((run for run in runs if _covers(run, condition)), None)
     if last is None:
-        raise AirflowFailException(f"None of the last {len(runs)} runs on {output.address('runs')} was about {condition}.")
-    # Of a slice alone: a run about another one may be at work.
+        raise AirflowFailException(
+            f"None of the last {len(runs)} runs on {output.address('runs')} covered {condition or 'the complete source'}."
+        )
+    # Only this slice: a run of another slice may be changing the tables now.
     mine = f"slice = '{slice_digest(condition)}'" if condition is not None else "true"
     here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
     if plain:
         ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {mine}")]
-        held, found = _counted(output.address("entities"), ids, last["run_id"])
+        held, found = _count_parquet_rows(output.address("entities"), ids, last["run_id"])
     else:
         joined = (
             f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{mine}" if condition is not None else ""
         )
         held = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
-        # Of this run alone: the ids of a large table would not fit into a worker. Older doubles show in the sum of claims.
+        # Only this run: the ids of a large table would not fit into a worker. Older duplicates show up in the sum of counts.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"
         found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
     refused = rows(f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY stage, code ORDER BY code")
@@ -132,25 +134,25 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
 
 
 def _is_plain(entities: str) -> bool:
-    """Whether `entities` is plain Parquet (output.format parquet), which is never on an object store."""
+    """Return whether `entities` is plain Parquet (output.format parquet), which is never on an object store."""
     return Path(entities).is_dir() and not (Path(entities) / "_delta_log").is_dir()
 
 
-def _counted(entities: str, ids: list[str] | None, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Rows of some documents, or of all; rows, and different mentions, of a run: of plain Parquet."""
+def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Count rows in plain Parquet: of some documents, or of all; and of a run, its rows and its different mentions."""
     from pyarrow import array, dataset  # noqa: PLC0415  # comes with deltalake
 
     if not any(Path(entities).rglob("*.parquet")):  # no mention at all
         return {"entities": 0}, {"entities": 0, "mentions": 0}
     held = dataset.dataset(entities, format="parquet", partitioning="hive")
-    # Typed: of no ids at all Arrow does not know what they are.
+    # With an explicit type, because Arrow cannot infer one from an empty list.
     of_ids = None if ids is None else dataset.field("doc_id").isin(array(ids, held.schema.field("doc_id").type))
     new = held.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
     return {"entities": held.count_rows(filter=of_ids)}, {"entities": len(new), "mentions": len(new.unique())}
 
 
-def _about(run: Mapping[str, Any], condition: str | None) -> bool:
-    """Whether a run was about a slice; about everything, where none is asked for."""
+def _covers(run: Mapping[str, Any], condition: str | None) -> bool:
+    """Return whether a run covered this slice or, without a condition, the complete source."""
     if run["settings"] is None:  # maintenance
         return False
     settings = json.loads(run["settings"])
@@ -158,12 +160,12 @@ def _about(run: Mapping[str, Any], condition: str | None) -> bool:
     return bool(sliced and settings["source"]["where"] == condition) if condition is not None else not sliced
 
 
-def judge(report: Mapping[str, Any], allowed: float) -> list[str]:
-    """What is wrong, a sentence each.
+def find_faults(report: Mapping[str, Any], allowed: float) -> list[str]:
+    """Return a sentence for each fault in a report.
 
     Args:
-        report: of read_report.
-        allowed: share of refused rows.
+        report: the result of read_report.
+        allowed: largest allowed share of rejected rows.
     """
     faults = []
     if report["status"] != "done":
@@ -171,14 +173,16 @@ def judge(report: Mapping[str, Any], allowed: float) -> list[str]:
     if report["entities"] != report["found"]:
         faults.append(f"documents claims {report['entities']} entities, the table has {report['found']}.")
     if report["doubled"]:
-        faults.append(f"{report['doubled']} mentions of the last run are there more than once.")
+        faults.append(f"{report['doubled']} mentions of the last run are in entities more than once.")
     refused = report["refused"]
     ratio = refused / (refused + report["documents"]) if refused else 0.0
     if ratio > allowed:
-        faults.append(f"{refused} of {refused + report['documents']} rows were refused, more than {allowed:g} allows.")
+        faults.append(
+            f"{refused} of {refused + report['documents']} rows were rejected; the largest allowed share is {allowed:g}."
+        )
     return faults
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report as a Markdown table."""
+def format_report(report: Mapping[str, Any]) -> str:
+    """Return the report as a Markdown table."""
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in report.items())])

@@ -1,6 +1,6 @@
-"""A table -> its DAG: extract, then check; then the table's asset tells other DAGs.
+"""Build the DAG of a table: extract, then check; then the table's asset triggers other DAGs.
 
-Imports nothing heavy: Airflow reads this every few seconds.
+This module imports nothing heavy, because Airflow loads it every few seconds.
 """
 
 from __future__ import annotations
@@ -15,48 +15,43 @@ from typing import Any
 from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param
 from pendulum import DateTime, instance
 
-from entitymill_dags.arguments import job_arguments, job_parameters
+from entitymill_dags.arguments import build_job_arguments, build_job_parameters
 from entitymill_dags.check import CheckTables
 from entitymill_dags.tables import Table, Tables
 
 SECTIONS = "source|segmentation|model|recognition|incremental|limits"
-# The DAG itself says what is read, where it goes and which slice it is.
+# The DAG itself sets the source, the output and the slice.
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
-"""What a person may set for one run, by hand."""
+"""Pattern of the settings that a person may enter for a manual run."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 Rendered = Callable[..., Any]
 
 
 def make_dags(tables: Tables) -> dict[str, DAG]:
-    """DAG ids -> DAGs."""
+    """Return DAG id -> DAG for all tables."""
     return {table.dag_id: make_dag(table, tables.home) for table in tables.tables}
 
 
 def make_dag(table: Table, home: Path) -> DAG:
-    """The DAG of one table.
-
-    Args:
-        table: of `tables.yaml`.
-        home: where the repository lies on the workers.
-    """
+    """Return the DAG of one table; `home` is the repository's directory on the workers."""
     schedule = CronDataIntervalTimetable(table.schedule, timezone=table.timezone) if table.schedule else None
     dag = DAG(
         dag_id=table.dag_id,
         description=f"Entities of {table.name}",
-        doc_md=_about(table),
+        doc_md=_describe(table),
         schedule=schedule,
         start_date=_aware(table.start_date, table.timezone),
         end_date=_aware(table.end_date, table.timezone) if table.end_date else None,
         catchup=table.catchup,
         max_active_runs=table.max_active_runs,
-        on_failure_callback=_named(table.alert) if table.alert else None,
-        params=params(table),
+        on_failure_callback=_import_on_call(table.alert) if table.alert else None,
+        params=make_params(table),
         tags=["entitymill", *table.tags],
         default_args={
             "owner": table.owner,
-            # Safe as often as one likes: the job makes its output what one clean run would have written.
+            # Retries are always safe: the output ends up as one clean run would have written it.
             "retries": table.retries,
             "retry_delay": timedelta(minutes=table.retry_minutes),
             "retry_exponential_backoff": True,
@@ -64,14 +59,14 @@ def make_dag(table: Table, home: Path) -> DAG:
         },
     )
     with dag:
-        check = CheckTables(task_id="check", table=table, home=str(home), outlets=[asset(table)])
+        check = CheckTables(task_id="check", table=table, home=str(home), outlets=[make_asset(table)])
         extract = _RUNNERS[table.runner](table, home)
         extract >> check
     return dag
 
 
-def _named(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """A function by its module and name; looked for where a run fails, so that a DAG is never lost for its alert's sake."""
+def _import_on_call(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function that imports another by name when it is called: a wrong alert must not break the DAG itself."""
 
     def call(context: Mapping[str, Any]) -> Any:
         module, _, function = name.rpartition(".")
@@ -80,32 +75,32 @@ def _named(name: str) -> Callable[[Mapping[str, Any]], Any]:
     return call
 
 
-def asset(table: Table) -> Asset:
-    """Stands for the table's entities, in every version that passed the checks."""
+def make_asset(table: Table) -> Asset:
+    """Return the asset of the table's entities, which is updated by each run that passes the check."""
     return Asset(name=table.asset, uri=f"x-entitymill://entities/{table.name}", group="entitymill")
 
 
-def params(table: Table) -> dict[str, Param]:
-    """What a person may set when starting a run by hand; Airflow holds it against these schemas."""
+def make_params(table: Table) -> dict[str, Param]:
+    """Return the params of a manual run, with the schemas by which Airflow validates them."""
     chosen = {
         "max_reject_ratio": Param(
             table.max_reject_ratio, type="number", minimum=0, maximum=1,
-            description="Share of refused rows above which nothing is published.",
+            description="Share of rejected rows above which nothing is published.",
         ),
         "settings": Param(
             [], type="array", items={"type": "string", "pattern": SETTING},
-            description="More settings for this run, one key.path=value a line, such as recognition.precision=bf16.",
+            description="More settings for this run, one key.path=value per line, such as recognition.precision=bf16.",
         ),
     }  # fmt: skip
     if table.runner == "databricks_run_now":
-        del chosen["settings"]  # the job's own parameters are what it takes
+        del chosen["settings"]  # this runner takes only the job's own parameters
     if table.slice is None and table.runner != "databricks_run_now":
         chosen["full"] = Param(False, type="boolean", description="Recompute every document, unit by unit.")
     return chosen
 
 
-def _at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
-    """A template field that is computed where and when the task runs."""
+def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
+    """Return a template field whose value is computed when and where the task runs."""
 
     def rendered(*, context: Mapping[str, Any], jinja_env: Any) -> Any:  # noqa: ARG001  # Airflow passes both by name
         return make(context)
@@ -113,14 +108,14 @@ def _at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
     return rendered
 
 
-def _common(table: Table) -> dict[str, Any]:
+def _common_arguments(table: Table) -> dict[str, Any]:
     return {
-        # A retry, a cleared task and a backfill submit anew: they would else find the run before, and take it for theirs.
-        # The job's lease keeps it from what may still run, on every kind of cluster.
+        # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier one. If that one is
+        # still running, the job's lease makes the new one wait, on every kind of cluster.
         "durable": False,
         "task_id": "extract",
         "execution_timeout": timedelta(hours=table.timeout_hours),
-        # Backfills and scheduled runs write one output: one after the other.
+        # Backfills and scheduled runs write the same output, so they run one after the other.
         "max_active_tis_per_dag": 1,
     }
 
@@ -128,35 +123,34 @@ def _common(table: Table) -> dict[str, Any]:
 def _spark_submit(table: Table, home: Path) -> BaseOperator:
     from entitymill_dags.spark import SubmitJob  # noqa: PLC0415  # loads the provider
 
-    how = table.spark_submit
-    elsewhere = how.deploy_mode == "cluster"
-    config = table.config if elsewhere else str(home / (table.config or ""))
+    submit = table.spark_submit
+    config = table.config if submit.deploy_mode == "cluster" else str(home / (table.config or ""))
     return SubmitJob(
-        **_common(table),
-        conn_id=how.connection,
-        spark_binary=str(home / how.binary),
-        application=_from(home, how.application),
-        application_args=_at_run_time(lambda context: job_arguments(table, config, context)),  # type: ignore[arg-type]
+        **_common_arguments(table),
+        conn_id=submit.connection,
+        spark_binary=str(home / submit.binary),
+        application=_resolve(home, submit.application),
+        application_args=_render_at_run_time(lambda context: build_job_arguments(table, config, context)),  # type: ignore[arg-type]
         name=f"entitymill {table.name}",
-        deploy_mode=how.deploy_mode,
-        properties_file=str(home / how.properties_file),
-        jars=_at_run_time(lambda _: jars(home, how.jars)) if how.jars else None,  # type: ignore[arg-type]
-        files=",".join(_from(home, file) for file in how.files) or None,
-        archives=_from(home, how.archives) if how.archives else None,
-        conf=dict(how.conf),
+        deploy_mode=submit.deploy_mode,
+        properties_file=str(home / submit.properties_file),
+        jars=_render_at_run_time(lambda _: list_jars(home, submit.jars)) if submit.jars else None,  # type: ignore[arg-type]
+        files=",".join(_resolve(home, file) for file in submit.files) or None,
+        archives=_resolve(home, submit.archives) if submit.archives else None,
+        conf=dict(submit.conf),
     )
 
 
-def _from(home: Path, place: str) -> str:
-    """A path from the home; an address is one by itself."""
+def _resolve(home: Path, place: str) -> str:
+    """Return a path relative to home as an absolute one; addresses stay as they are."""
     return place if _ADDRESS.match(place) else str(home / place)
 
 
-def jars(home: Path, places: Sequence[str]) -> str:
-    """As --jars takes them: those of directories, and addresses as they are.
+def list_jars(home: Path, places: Sequence[str]) -> str:
+    """Return the value of --jars: all jars in the directories, and the addresses as they are.
 
     Raises:
-        FileNotFoundError: one of the directories has none.
+        FileNotFoundError: a directory contains no jar.
     """
     found = []
     for place in places:
@@ -167,23 +161,23 @@ def jars(home: Path, places: Sequence[str]) -> str:
     return ",".join(found)
 
 
-def _databricks_run_now(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners are called alike
+def _databricks_run_now(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners have the same signature
     from airflow.providers.databricks.operators.databricks import DatabricksRunNowOperator  # noqa: PLC0415
 
     return DatabricksRunNowOperator(
-        **_common(table),
+        **_common_arguments(table),
         databricks_conn_id=table.databricks.connection,
         job_name=table.databricks.job_name,
-        job_parameters=_at_run_time(lambda context: job_parameters(table, context)),  # type: ignore[arg-type]
+        job_parameters=_render_at_run_time(lambda context: build_job_parameters(table, context)),  # type: ignore[arg-type]
     )
 
 
-def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners are called alike
+def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners have the same signature
     from entitymill_dags.submission import SubmitRun  # noqa: PLC0415  # loads the provider
 
     def tasks(context: Mapping[str, Any]) -> list[dict[str, Any]]:
         wheel = {"package_name": "entitymill", "entry_point": "entitymill"}
-        wheel["parameters"] = job_arguments(table, table.config, context)  # type: ignore[assignment]
+        wheel["parameters"] = build_job_arguments(table, table.config, context)  # type: ignore[assignment]
         return [
             {
                 "task_key": "extract",
@@ -194,10 +188,10 @@ def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG00
         ]
 
     return SubmitRun(
-        **_common(table),
+        **_common_arguments(table),
         databricks_conn_id=table.databricks.connection,
         run_name=f"entitymill {table.name}",
-        tasks=_at_run_time(tasks),  # type: ignore[arg-type]
+        tasks=_render_at_run_time(tasks),  # type: ignore[arg-type]
     )
 
 
@@ -209,10 +203,12 @@ _RUNNERS: dict[str, Callable[[Table, Path], BaseOperator]] = {
 
 
 def _aware(moment: datetime, zone: str) -> DateTime:
-    """A date without a time zone is one of the table's."""
+    """Return a moment with a time zone: the table's, unless it has one."""
     return instance(moment, tz=zone)
 
 
-def _about(table: Table) -> str:
-    slices = f"slices of `{table.slice.column}`, one per data interval" if table.slice else "the whole source, incrementally"
-    return f"Entities of **{table.name}**: {slices}. Retries, reruns and backfills are safe: they replace, they never add."
+def _describe(table: Table) -> str:
+    slices = (
+        f"slices of `{table.slice.column}`, one per data interval" if table.slice else "the complete source, incrementally"
+    )
+    return f"Entities of **{table.name}**: {slices}. Retries, reruns and backfills are safe: they replace rows."

@@ -1,4 +1,4 @@
-"""The job by spark-submit: what would fail again the same way, or be hidden by another run, is not tried again."""
+"""Run the job by spark-submit, without retries of errors that a retry cannot fix, or would hide."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 _CODES = (re.compile(r"[Ss]park exit code is: (\d+)"), re.compile(r"Error code is: (\d+)"))
-"""On Kubernetes spark-submit itself ends with 0, and the provider tells the driver's code beside it."""
+"""On Kubernetes spark-submit itself ends with 0, and the provider's message contains the driver's exit code, too."""
 FINAL = {
     2: "a setting is wrong",
     3: "the source cannot be read as the settings say",
-    4: "too much was refused, or would be taken out",
+    4: "too many rows were rejected, or too many documents would be removed",
     5: "the model was refused",
-    6: "the run was published, but differs from the ones before (report.fail_on_drift)",
+    6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
 }
-"""Exit codes of the job that a retry does not change, or would hide, and what they mean."""
+"""Exit codes after which a retry would fail again or hide the problem, and their meanings."""
 
 
 class SubmitJob(SparkSubmitOperator):
-    """The provider's operator, which knows no exit code."""
+    """The provider's operator, which does not retry exit codes in FINAL."""
 
     def execute(self, context: Any) -> Any:
         """Submit the job and wait for its end.
 
         Raises:
-            AirflowFailException: it ended with one of FINAL.
+            AirflowFailException: the job ended with an exit code in FINAL.
         """
         try:
             return super().execute(context)
         except AirflowException as error:
-            code = final(str(error))
+            code = parse_final_code(str(error))
             if code is None:
                 raise
             raise AirflowFailException(
-                f"exit {code}: {FINAL[code]}; the log above has the sentence. Not tried again."
+                f"exit {code}: {FINAL[code]}; see the error in the log above. A retry would not help, so there is none."
             ) from error
 
 
-def final(told: str) -> int | None:
-    """The exit code that an error of the hook tells of, if a retry does not change it."""
-    found = next(filter(None, (code.search(told) for code in _CODES)), None)
+def parse_final_code(message: str) -> int | None:
+    """Return the exit code in an error message of the provider if it is in FINAL, else None."""
+    found = next(filter(None, (code.search(message) for code in _CODES)), None)
     code = int(found[1]) if found else None
     return code if code in FINAL else None

@@ -1,4 +1,4 @@
-"""A run submitted to Databricks, whose wheel task takes a command line."""
+"""Submit a run to Databricks as a wheel task with a command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow.providers.databricks.operators.databricks import DatabricksSubmitRu
 
 
 class SubmitRun(DatabricksSubmitRunOperator):
-    """The provider's operator, which puts the DAG's params beside the command line; the API takes one of the two alone."""
+    """The provider's operator, but without the DAG's params: the API accepts either these or a command line."""
 
     def _prepare_submit_json(self, context: Any) -> dict[str, Any]:
         payload = super()._prepare_submit_json(context)

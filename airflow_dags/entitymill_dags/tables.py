@@ -1,4 +1,4 @@
-"""`tables.yaml`: the tables that are extracted on a schedule, typed and checked; an unknown key is refused."""
+"""Load and validate `tables.yaml`, the tables that are extracted on a schedule; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from croniter import croniter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 HERE = Path(__file__).parents[1]
-FIRINGS_LOOKED_AT = 100
+CHECKED_FIRINGS = 100
 _SECRET = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
     re.IGNORECASE,
 )
-_WHENCE = re.compile(
+_SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Keys of secrets, but not of where they come from; as in secret_masking, which Airflow's environment is without."""
+"""Keys that match _SECRET but only say where a secret comes from; as in secret_masking, which Airflow cannot import."""
 
 
 class _Section(BaseModel):
-    # An import error is shown to everybody: without what was entered.
+    # Airflow shows import errors to everybody, so they must not contain the values.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Slice(_Section):
-    """The column whose values a data interval selects, and what they are."""
+    """The column by which a data interval selects rows, and its type."""
 
     column: str = Field(min_length=1)
     type: Literal["date", "timestamp"] = Field("date", description="date: whole days in the table's time zone")
 
 
 class Output(_Section):
-    """Where the four tables go: a directory, or a catalog schema."""
+    """The place of the four tables: a directory or a catalog schema."""
 
     path: str | None = Field(None, min_length=1)
     schema_: str | None = Field(None, min_length=1, alias="schema")
@@ -54,29 +54,29 @@ class Output(_Section):
         return self
 
     def setting(self) -> str:
-        """As --set takes it."""
+        """Return the place as an argument of --set."""
         return f"output.path={self.path}" if self.path is not None else f"output.schema={self.schema_}"
 
     def address(self, table: str) -> str:
-        """Of one of the tables, as the package deltalake takes it."""
+        """Return the address of a table for the package deltalake."""
         return f"{self.path}/{table}" if self.path is not None else f"uc://{self.schema_}.{table}"
 
 
 class SparkSubmit(_Section):
-    """How spark-submit is called."""
+    """Options of spark-submit."""
 
     connection: str = "spark_default"
-    binary: str = Field("airflow_dags/spark-submit", description="from the home, or absolute")
-    application: str = Field(
-        "jobs/extract_entities.py", description="in cluster mode where the driver finds it: local:///..."
-    )
+    binary: str = Field("airflow_dags/spark-submit", description="relative to home, or absolute")
+    application: str = Field("jobs/extract_entities.py", description="in cluster mode its place on the driver: local:///...")
     deploy_mode: Literal["client", "cluster"] = Field(
-        "client", description="cluster: `config` is passed as it stands, since it is the driver who opens it, elsewhere"
+        "client", description="with cluster, `config` is passed unchanged, because the driver opens it on another host"
     )
     properties_file: str = "conf/spark-defaults.conf"
-    jars: tuple[str, ...] = Field(("build/jars",), description="directories, or jars by address; none: the cluster has them")
+    jars: tuple[str, ...] = Field(
+        ("build/jars",), description="directories, or addresses of jars; none: the cluster has them"
+    )
     files: tuple[str, ...] = Field((), description="for the driver's directory in cluster mode on YARN")
-    archives: str | None = Field(None, description="PATH#NAME: unpacked under that name for every executor")
+    archives: str | None = Field(None, description="PATH#NAME: unpacked as NAME for every executor")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
 
     @field_validator("conf")
@@ -90,11 +90,11 @@ JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model|sentenc
 
 
 class Databricks(_Section):
-    """Which job is run there, or on what a run is submitted."""
+    """The job to run on Databricks, or the cluster for a submitted run."""
 
     connection: str = "databricks_default"
-    job_name: str | None = Field(None, min_length=1, description="of the bundle's job, for runner databricks_run_now")
-    parameters: JobParameters = Field(default_factory=dict, description="of that job, which are this table's own")
+    job_name: str | None = Field(None, min_length=1, description="name of the bundle's job, for runner databricks_run_now")
+    parameters: JobParameters = Field(default_factory=dict, description="parameters of that job for this table")
     cluster: dict[str, Any] = Field(default_factory=dict, description="new_cluster, for runner databricks_submit")
     libraries: list[dict[str, Any]] = Field(default_factory=list, description="wheel and Maven, for databricks_submit")
 
@@ -103,14 +103,14 @@ class Table(_Section):
     """One text table, one DAG."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")
-    config: str | None = Field(None, min_length=1, description="--config of the job: from the home, or absolute")
+    config: str | None = Field(None, min_length=1, description="--config of the job: relative to home, or absolute")
     output: Output
-    schedule: str | None = Field(description="five cron fields; null: by hand only")
+    schedule: str | None = Field(description="five cron fields; null: manual runs only")
     timezone: str = "UTC"
     start_date: datetime
     end_date: datetime | None = Field(None, description="no interval after it is scheduled")
-    catchup: bool = Field(False, description="whether intervals that passed before the DAG was switched on are run")
-    slice: Slice | None = Field(None, description="null: each run brings the output up to the whole source")
+    catchup: bool = Field(False, description="whether to run intervals from before the DAG was enabled")
+    slice: Slice | None = Field(None, description="null: each run updates the output to the complete source")
     runner: Literal["spark_submit", "databricks_run_now", "databricks_submit"] = "spark_submit"
     spark_submit: SparkSubmit = SparkSubmit()
     databricks: Databricks = Databricks()
@@ -123,7 +123,7 @@ class Table(_Section):
     alert: str | None = Field(
         None,
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
-        description="module.function that Airflow calls with the context when a run failed for good",
+        description="module.function that Airflow calls with the context when a run has failed after all retries",
     )
     owner: str = "entitymill"
     tags: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class Table(_Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Table:
         if self.slice is not None and self.schedule is None:
-            raise ValueError("a slice is what a data interval selects: set a schedule, or no slice")
+            raise ValueError("slice needs data intervals, which come from a schedule: set a schedule, or remove slice")
         if self.slice is not None and self.slice.type == "date" and _fires_twice_a_day(self.schedule or "", self.start_date):
             raise ValueError("slices of days need a schedule that fires at most once a day; or set slice.type: timestamp")
         return self
@@ -164,7 +164,9 @@ class Table(_Section):
             if self.databricks.job_name is None or "source" not in self.databricks.parameters:
                 raise ValueError("runner databricks_run_now needs databricks.job_name and databricks.parameters.source")
             if self.output.schema_ is None or self.settings or self.config:
-                raise ValueError("the job of databricks_run_now takes output.schema and databricks.parameters alone")
+                raise ValueError(
+                    "runner databricks_run_now takes output.schema and databricks.parameters, but no settings or config"
+                )
             return self
         if self.config is None:
             raise ValueError(f"runner {self.runner} needs config")
@@ -174,19 +176,19 @@ class Table(_Section):
 
     @property
     def dag_id(self) -> str:
-        """Of the table's DAG."""
+        """Id of the table's DAG."""
         return f"extract_{self.name}"
 
     @property
     def asset(self) -> str:
-        """Name of the asset that stands for the table's entities."""
+        """Name of the asset of the table's entities."""
         return f"{self.name}_entities"
 
 
 class Tables(_Section):
-    """The whole file."""
+    """The content of `tables.yaml`."""
 
-    home: Path = Field(description="where the repository lies on the Airflow workers; unset: where this file is")
+    home: Path = Field(description="the repository's directory on the Airflow workers; unset: that of this file")
     tables: tuple[Table, ...]
 
     @field_validator("tables")
@@ -200,10 +202,10 @@ class Tables(_Section):
 
 
 def load(path: Path | None = None) -> Tables:
-    """Read and check the file.
+    """Read and validate the file.
 
     Args:
-        path: of it; none: what the environment variable ENTITYMILL_TABLES names, or `tables.yaml` beside the DAG files.
+        path: none: the value of the environment variable ENTITYMILL_TABLES, or `tables.yaml` next to the DAG files.
 
     Raises:
         pydantic.ValidationError: an entry is wrong; the message names it.
@@ -215,12 +217,12 @@ def load(path: Path | None = None) -> Tables:
 
 
 def _refuse_secrets(keys: Iterable[str]) -> None:
-    """They would be words of a command line, which every user of the machine can read."""
+    """Refuse secrets, which would be part of a command line that every user of the machine can read."""
     for key in keys:
-        if _SECRET.search(key) and not _WHENCE.search(key):
-            raise ValueError(f"{key} holds a secret: leave it to the worker's environment or a credentials provider")
+        if _SECRET.search(key) and not _SECRET_REFERENCE.search(key):
+            raise ValueError(f"{key} holds a secret: use the worker's environment or a credentials provider instead")
 
 
 def _fires_twice_a_day(schedule: str, start: datetime) -> bool:
     firings = (moment.date() for moment in croniter(schedule, start).all_next(datetime))
-    return any(one == other for one, other in pairwise(islice(firings, FIRINGS_LOOKED_AT)))
+    return any(one == other for one, other in pairwise(islice(firings, CHECKED_FIRINGS)))

@@ -52,21 +52,21 @@ def test_a_bad_report_is_judged_bad() -> None:
         "run_id": "r", "status": "done", "documents": 9, "rejects": {"null_text": 1, "tagger_crashed": 9}, "refused": 1,
         "entities": 5, "doubled": 0, "found": 5,
     }  # fmt: skip
-    assert check.judge(good, 0.1) == []
-    assert check.judge({**good, "refused": 0, "documents": 0}, 0.0) == []
+    assert check.find_faults(good, 0.1) == []
+    assert check.find_faults({**good, "refused": 0, "documents": 0}, 0.0) == []
     for wrong, says in [
         ({"status": "failed"}, "is failed"),
         ({"entities": 6}, "claims 6 entities, the table has 5"),
-        ({"doubled": 1}, "1 mentions of the last run are there more than once"),
-        ({"documents": 8}, "1 of 9 rows were refused"),
+        ({"doubled": 1}, "1 mentions of the last run are in entities more than once"),
+        ({"documents": 8}, "1 of 9 rows were rejected"),
     ]:
-        [fault] = check.judge({**good, **wrong}, 0.1)
+        [fault] = check.find_faults({**good, **wrong}, 0.1)
         assert says in fault
 
 
 def test_maintenance_is_no_run_about_anything() -> None:
-    assert not check._about({"settings": None}, None)
-    assert not check._about({"settings": None}, "day = '2026-11-26'")
+    assert not check._covers({"settings": None}, None)
+    assert not check._covers({"settings": None}, "day = '2026-11-26'")
 
 
 def test_the_report_link_is_a_page_of_airflow() -> None:

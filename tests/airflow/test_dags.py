@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from entitymill.settings import secret_masking
 from entitymill_dags import arguments, factory, tables
-from entitymill_dags.spark import SubmitJob, final
+from entitymill_dags.spark import SubmitJob, parse_final_code
 
 PARSED_WITHIN = 5.0
 """Seconds, of a file; some 0.3 here when nothing else runs. Airflow itself gives up after 30."""
@@ -108,7 +108,7 @@ def test_where_a_secret_comes_from_is_none(key: str) -> None:
 
 
 def test_secrets_are_the_same_as_for_the_job() -> None:
-    assert (tables._SECRET, tables._WHENCE) == (secret_masking._SECRET_KEY, secret_masking._SECRET_REFERENCE)
+    assert (tables._SECRET, tables._SECRET_REFERENCE) == (secret_masking._SECRET_KEY, secret_masking._SECRET_REFERENCE)
 
 
 def test_two_tables_of_one_name_are_refused() -> None:
@@ -117,21 +117,24 @@ def test_two_tables_of_one_name_are_refused() -> None:
 
 
 def test_a_day_is_one_of_the_tables_time_zone() -> None:
-    assert arguments.where(table(), context()) == "`published` >= DATE '2026-07-01' AND `published` < DATE '2026-07-02'"
+    assert (
+        arguments.build_condition(table(), context())
+        == "`published` >= DATE '2026-07-01' AND `published` < DATE '2026-07-02'"
+    )
     column = {"column": "a`b", "type": "timestamp"}
-    found = arguments.where(table(slice=column), context())
+    found = arguments.build_condition(table(slice=column), context())
     assert found == "`a``b` >= TIMESTAMP '2026-06-30T22:00:00Z' AND `a``b` < TIMESTAMP '2026-07-01T22:00:00Z'"
-    assert arguments.where(table(slice=None), context()) is None
+    assert arguments.build_condition(table(slice=None), context()) is None
 
 
 def test_a_run_without_an_interval_is_about_no_slice() -> None:
     with pytest.raises(AirflowFailException, match="no data interval"):
-        arguments.where(table(), {"params": {}, "data_interval_start": None, "data_interval_end": None})
+        arguments.build_condition(table(), {"params": {}, "data_interval_start": None, "data_interval_end": None})
 
 
 def test_what_the_dag_is_about_wins_over_what_a_person_entered() -> None:
     given = context(settings=["source.where=true"], max_reject_ratio=0.5)
-    overrides = arguments.overrides(table(settings=["recognition.precision=bf16"]), given)
+    overrides = arguments.build_overrides(table(settings=["recognition.precision=bf16"]), given)
     assert overrides[:2] == ["recognition.precision=bf16", "source.where=true"]
     last = dict(override.split("=", 1) for override in overrides)
     assert last["source.where"].startswith("`published` >= DATE")
@@ -142,10 +145,10 @@ def test_what_the_dag_is_about_wins_over_what_a_person_entered() -> None:
 
 def test_full_is_for_tables_without_slices() -> None:
     whole = table(slice=None)
-    assert arguments.job_arguments(whole, "c.yaml", context(full=True))[-1] == "--full"
-    assert "--full" not in arguments.job_arguments(whole, "c.yaml", context(full=False))
-    assert "full" in factory.params(whole)
-    assert "full" not in factory.params(table())
+    assert arguments.build_job_arguments(whole, "c.yaml", context(full=True))[-1] == "--full"
+    assert "--full" not in arguments.build_job_arguments(whole, "c.yaml", context(full=False))
+    assert "full" in factory.make_params(whole)
+    assert "full" not in factory.make_params(table())
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,7 @@ def test_full_is_for_tables_without_slices() -> None:
     ],
 )
 def test_params_are_held_against_their_schemas(name: str, value: Any, good: bool) -> None:
-    param = factory.params(table(slice=None))[name]
+    param = factory.make_params(table(slice=None))[name]
     if good:
         assert param.resolve(value) == value
         return
@@ -179,7 +182,7 @@ def test_each_runner_gets_the_slice() -> None:
         "cluster": {"spark_version": "16.4.x-scala2.12", "num_workers": 1},
         "libraries": [{"whl": "/Volumes/a/b/c/entitymill.whl"}],
     }
-    condition = arguments.where(table(), context())
+    condition = arguments.build_condition(table(), context())
 
     def rendered(runner: str, field: str) -> Any:
         config = None if runner == "databricks_run_now" else "conf/articles.yaml"
@@ -214,7 +217,7 @@ def test_the_dag_is_what_the_entry_says() -> None:
 
 def test_no_jars_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make jars"):
-        factory.jars(tmp_path, ["."])
+        factory.list_jars(tmp_path, ["."])
 
 
 def test_what_lies_elsewhere_is_named_as_it_is() -> None:
@@ -225,7 +228,7 @@ def test_what_lies_elsewhere_is_named_as_it_is() -> None:
     }
     submit = factory.make_dag(table(spark_submit=how), Path("/home/em")).get_task("extract")
     assert (submit._archives, submit.files) == (how["archives"], how["files"][0])  # type: ignore[attr-defined]
-    assert factory.jars(Path("/home/em"), how["jars"]) == "hdfs:///a.jar"  # type: ignore[arg-type]
+    assert factory.list_jars(Path("/home/em"), how["jars"]) == "hdfs:///a.jar"  # type: ignore[arg-type]
 
 
 def test_in_cluster_mode_the_config_is_where_the_driver_finds_it() -> None:
@@ -262,7 +265,7 @@ def test_what_would_fail_again_the_same_way_is_not_tried_again(
 
 def test_on_kubernetes_the_drivers_exit_code_counts() -> None:
     told = "Cannot execute: spark-submit. Error code is: 0. Kubernetes spark exit code is: 4"
-    assert final(told) == 4
+    assert parse_final_code(told) == 4
 
 
 def test_the_alert_is_looked_for_when_it_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

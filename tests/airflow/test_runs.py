@@ -44,11 +44,11 @@ def _the_check_sees_what_is_wrong(home: Home) -> None:
     condition = "`held on` >= DATE '2026-01-01' AND `held on` < DATE '2026-01-02'"
     report = check.read_report(output, condition)
     assert (report["documents"], report["entities"], report["status"]) == (2, 6, "done")
-    assert check.judge(report, 0.05) == []
+    assert check.find_faults(report, 0.05) == []
     DeltaTable(str(home.output / "entities")).delete("doc_id = 'b' AND label = 'LOC'")
-    [fault] = check.judge(check.read_report(output, condition), 0.05)
+    [fault] = check.find_faults(check.read_report(output, condition), 0.05)
     assert "claims 6 entities, the table has 5" in fault
-    with pytest.raises(AirflowFailException, match="was about `held on` >= DATE '2026-01-02'"):
+    with pytest.raises(AirflowFailException, match="covered `held on` >= DATE '2026-01-02'"):
         check.read_report(output, condition.replace("2026-01-02", "2026-01-03").replace("2026-01-01", "2026-01-02"))
 
 

@@ -51,14 +51,14 @@ def test_what_airflow_submits_is_a_run_by_the_api() -> None:
     assert SubmitTask.from_dict({**task, "new_cluster": cluster}).as_dict() == {**task, "new_cluster": cluster}
     line = task["python_wheel_task"]
     assert line == {"package_name": "entitymill", "entry_point": "entitymill", "parameters": line["parameters"]}
-    assert f"source.where={arguments.where(entry, _context())}" in line["parameters"]
+    assert f"source.where={arguments.build_condition(entry, _context())}" in line["parameters"]
 
 
 def test_what_airflow_sets_are_parameters_of_the_job() -> None:
     entry = next(table for table in tables.load().tables if table.runner == "databricks_run_now")
-    line = bundle.command_line("prod", **arguments.job_parameters(entry, _context()))
+    line = bundle.command_line("prod", **arguments.build_job_parameters(entry, _context()))
     assert entry.databricks.job_name == bundle.job("prod")["name"]
-    assert f"source.where={arguments.where(entry, _context())}" in line
+    assert f"source.where={arguments.build_condition(entry, _context())}" in line
     assert f"source.path={entry.databricks.parameters['source']}" in line
     assert "output.replace_slice=true" in line
 
