@@ -115,8 +115,8 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
     count = Summary.count_unit
 
-    def then_loses_it(summary: Summary, recognised: DataFrame, *, names: bool) -> UnitIds:
-        found = count(summary, recognised, names=names)
+    def then_loses_it(summary: Summary, recognised: DataFrame, *, collect_ids: bool) -> UnitIds:
+        found = count(summary, recognised, collect_ids=collect_ids)
         recognised.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()
         return found

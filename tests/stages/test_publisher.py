@@ -53,7 +53,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
     if not few:
-        assert Summary("run", DAY).count_unit(writing.recognised(), names=True) == UnitIds()
+        assert Summary("run", DAY).count_unit(writing.recognised(), collect_ids=True) == UnitIds()
     writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])
 

@@ -62,7 +62,8 @@ def plan_run(
     guards.check_slice_tables(tables, stamp.slice)
     held = tables.is_complete() and not tables.is_empty("documents")
     if held and not full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
-        summary.mode, summary.plan = Mode.NONE, Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
+        summary.mode = Mode.NONE
+        summary.plan = Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
     if held:
         trusted = record.settled and guards.tables_unchanged_since(tables, record.latest)
@@ -76,7 +77,8 @@ def plan_run(
         if not allow_removals:
             guards.check_removals(settings, tables, found, stamp.slice)
         summary.plan = _build_plan(spark, settings, tables, found, known.count() if held else 0)
-    summary.mode, summary.rejects, summary.removed = found.mode, dict(found.reject_counts), found.to_remove
+    summary.mode, summary.removed = found.mode, found.to_remove
+    summary.rejects = dict(found.reject_counts)
     summary.documents = summary.planned = found.to_recognise
     summary.units = summary.plan.units
 

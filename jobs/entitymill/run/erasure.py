@@ -95,7 +95,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
-        raise OutputError(f"output: no entity tables at {tables.place}.")
+        raise OutputError(f"output: no entity tables at {tables.place}; check output.path or output.schema.")
     table_setup.check_tables(tables)
     _check_owner(settings, tables)
     id_frame = _create_id_frame(spark, ids)

@@ -61,7 +61,8 @@ class Run:
 
     def __post_init__(self) -> None:
         """Take commits and earlier runs from the lease."""
-        self.commits, self.earlier_runs = self.lease.commits, self.lease.earlier_runs
+        self.commits = self.lease.commits
+        self.earlier_runs = self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
         self.known_tables: list[str] = []
 
@@ -70,8 +71,10 @@ class Run:
         self.summary.stage = "source"
         trusted = self._prepare_tables()
         found = self._find_changes(trusted=trusted)
-        self.summary.mode, self.summary.rejects = found.mode, dict(found.reject_counts)
-        self.summary.units, self.summary.planned = units.count_units(found, self.settings.limits), found.to_recognise
+        self.summary.mode = found.mode
+        self.summary.rejects = dict(found.reject_counts)
+        self.summary.units = units.count_units(found, self.settings.limits)
+        self.summary.planned = found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
                 # Rejected documents are removed too: if too many rows are rejected, only that is reported.
@@ -185,14 +188,16 @@ class Run:
         recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             few = unit.rows <= MAX_LISTED_IDS and (unit.known or unit.removed is not None)
-            doc_ids = self.summary.count_unit(recognised, names=few)
+            doc_ids = self.summary.count_unit(recognised, collect_ids=few)
             self.clock.lap("recognition")
             self.summary.stage = "writing"
-            healthy, removed = failed_documents.exclude_failed(recognised, []), unit.removed
-            if doc_ids.some_failed:
-                healthy, lost = failures.record(recognised, unit)
+            removed = unit.removed
+            if not doc_ids.some_failed:
+                healthy = failed_documents.exclude_failed(recognised, [])
+            else:
+                healthy, failed = failures.record(recognised, unit)
                 if unit.known:
-                    removed = lost if removed is None else removed.select("doc_id").unionByName(lost)
+                    removed = failed if removed is None else removed.select("doc_id").unionByName(failed)
             self.lease.check_if_due()
             publisher.publish(Unit(healthy, unit.known, doc_ids, removed))
             self.summary.units_done += 1

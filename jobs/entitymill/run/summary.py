@@ -81,12 +81,12 @@ class Summary:
         """Set the stage to waiting for another run, the holder of the lease."""
         self.stage, self.waiting = "waiting", holder
 
-    def count_unit(self, recognised: DataFrame, *, names: bool = False) -> UnitIds:
+    def count_unit(self, recognised: DataFrame, *, collect_ids: bool = False) -> UnitIds:
         """Add a unit's counts, without failed documents, and return the unit's ids.
 
         Args:
             recognised: schemas.RECOGNISED.
-            names: whether to collect all ids on the driver, for small units.
+            collect_ids: whether to collect all ids on the driver, for small units.
         """
         columns = ("sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds")
         # In one pass: each document is exploded to a row without a label, and one row per mention with its label.
@@ -96,7 +96,7 @@ class Summary:
             F.count("*").alias("rows"),
             F.min("doc_id").alias("first"),
             F.max("doc_id").alias("last"),
-            F.collect_list(F.when(F.lit(names) & F.col("label").isNull(), F.col("doc_id"))).alias("ids"),
+            F.collect_list(F.when(F.lit(collect_ids) & F.col("label").isNull(), F.col("doc_id"))).alias("ids"),
             F.sum(F.col("failed").cast("long")).alias("failed"),
             *(F.sum(name).alias(name) for name in columns),
         )
@@ -112,7 +112,9 @@ class Summary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
-        return UnitIds(documents["first"], documents["last"], documents["ids"] if names else None, documents["failed"] > 0)
+        return UnitIds(
+            documents["first"], documents["last"], documents["ids"] if collect_ids else None, documents["failed"] > 0
+        )
 
     def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
         """Return the run's row of `runs`, without the columns that the lease sets."""

@@ -67,9 +67,10 @@ class Commits:
             unit: number of the unit, which Delta's history records for each of these commits.
         """
         self._open_changes += 1
-        outer, self._unit = self._unit, unit or self._unit
+        outer_unit = self._unit
+        self._unit = unit or outer_unit
         yield
-        self._unit = outer
+        self._unit = outer_unit
         self._open_changes -= 1
 
     def append(self, frame: DataFrame, name: str) -> None:

@@ -56,7 +56,7 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
         return
     files = list(storage.list_files(spark, place))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
-        raise OutputError(f"output.schema: another run is just creating {name}; run again in a minute.")
+        raise OutputError(f"output.schema: another run is creating {name} right now; run again in a minute.")
     if files and not is_half_made(spark, place):
         raise OutputError(
             f"output.schema: {name} is not in the catalog, but its files are: a run died while it created the table, or "

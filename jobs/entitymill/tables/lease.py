@@ -107,8 +107,13 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release the lease, unless `end` did."""
         if not self._stopped.is_set():
+            status = "failed"
+            if error is None:
+                status = "done"
+            elif isinstance(error, KeyboardInterrupt):
+                status = "stopped"
             try:
-                self.end("done" if error is None else "stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+                self.end(status)
             except Exception:
                 # The error of the run itself matters more; the next run waits until the lease ends.
                 log.exception("the lease could not be released")

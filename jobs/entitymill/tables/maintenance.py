@@ -100,7 +100,8 @@ def vacuum(tables: Tables, hours: float) -> list[TableChange]:
     """
     if hours < DAY_HOURS:
         raise SettingsError(
-            f"--retain-hours {hours:g}: vacuum keeps at least {DAY_HOURS}; use purge, which waits for a job."
+            f"--retain-hours {hours:g}: vacuum must retain at least {DAY_HOURS} hours; to delete younger files, use purge, "
+            "which waits for a running job."
         )
     return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
 

@@ -78,20 +78,20 @@ class Publisher:
         self._annotations = annotations
         self._unit = 0
         # If earlier runs wrote annotations and this one does not, they are deleted with their documents.
-        self._outdated = not annotations and tables.exists("annotations")
+        self._old_annotations = not annotations and tables.exists("annotations")
 
     def publish(self, unit: Unit) -> None:
         """Publish a unit: replace the results of its documents, and remove its removed documents."""
         if unit.doc_ids.first is None and unit.removed is None:
             return
-        exchanged = unit.known or unit.removed is not None
-        change = self._choose_replacement(unit) if exchanged else self._append
+        replaces = unit.known or unit.removed is not None
+        change = self._choose_replacement(unit) if replaces else self._append
         self._unit += 1
         with self._commits.track_change(self._unit):
             if self._annotations:
                 annotated = unit.recognised.withColumn("run_id", F.lit(self._stamp.run_id))
                 change("annotations", annotated.to(schemas.ANNOTATION_TABLE))
-            elif self._outdated and exchanged:
+            elif self._old_annotations and replaces:
                 change("annotations", self.tables.read("annotations").limit(0))
             change("entities", table_rows.build_entities(unit.recognised, self._stamp).to(self._schema))
             change("documents", table_rows.build_documents(unit.recognised, self._stamp).to(schemas.DOCUMENTS))
@@ -117,21 +117,19 @@ class Publisher:
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return the function that replaces a table's rows of a unit's documents, published and removed."""
-        own, between = unit.doc_ids, None
         out = unit.recognised.select("doc_id")
-        ids = None if own.ids is None else set(own.ids)
+        ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
         if unit.removed is not None:
             out = out.unionByName(unit.removed.select("doc_id"))
             if ids is not None:
                 ids.update(row["doc_id"] for row in unit.removed.select("doc_id").limit(MAX_LISTED_IDS + 1).collect())
         if ids is not None and len(ids) <= MAX_LISTED_IDS:
             return partial(self._replace, condition=f"doc_id IN ({', '.join(map(quote_literal, sorted(ids)))})")
-        ends = [own.first, own.last]
+        ends = [unit.doc_ids.first, unit.doc_ids.last]
         if unit.removed is not None:
             ends += list(unit.removed.agg(F.min("doc_id"), F.max("doc_id")).collect()[0])
         present = [one for one in ends if one is not None]
-        if present:
-            between = min(present), max(present)
+        between = (min(present), max(present)) if present else None
         return partial(self._merge, out=out, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:

@@ -33,7 +33,7 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
         if tables.exported and tables.on_object_store():
             raise OutputError(
                 f"output.format: a Parquet export is put in place by renaming a directory, which {tables.settings.path} "
-                "cannot do at once; use delta."
+                "cannot do atomically; set output.format=delta."
             )
         try:
             storage.check_writable(tables.spark, tables.settings.path)
