@@ -11,7 +11,7 @@ AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
 DOCS_READY := $(VENV)-docs/.ready
-# Nothing is built in an environment of pip's own, for which it would fetch the newest setuptools, unchecked.
+# pip must not build packages in isolation, because then it would fetch the newest setuptools without a hash.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 BUILD_TOOLS = $(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements-build.lock
 LOCKED = $(PIP_INSTALL) --require-hashes --no-build-isolation
@@ -26,136 +26,136 @@ S3_SERVER := build/s3-server/.ready
 PACKAGE := build/package/.ready
 
 .PHONY: help
-help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: $(RUN_READY) $(JARS) ## set up what is missing, then run the job on the speeches the repository carries
+run: $(RUN_READY) $(JARS) ## install what is missing, then run the job on the speeches in this repository
 	$(BIN)/python jobs/extract_entities.py --config conf/demo.yaml --show-entities
 
 .PHONY: run-sparknlp
-run-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the demo through Spark NLP's own engine and ours: says whether the entities are the same (ten minutes)
+run-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run the demo with Spark NLP's engine and with ours, and compare the entities (ten minutes)
 	$(BIN)/python tests/bench/yardstick.py
 
 .PHONY: lint
-lint: $(DEV_READY) ## ruff and mypy (a minute)
+lint: $(DEV_READY) ## run ruff and mypy (a minute)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini
 
 .PHONY: format
-format: $(DEV_READY) ## put the code in form, and mend what ruff can
+format: $(DEV_READY) ## format the code, and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: test-unit
-test-unit: $(DEV_READY) ## the tests that need no Spark and no time of the clock (a minute)
+test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure time (a minute)
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## set up what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
+test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -o faulthandler_exit_on_timeout=true
 
 .PHONY: test-faults
-test-faults: $(DEV_READY) $(JARS) ## death at a thousand points, frozen runs that wake up, SIGKILL at random, storage that fails (three hours; root for mounts)
+test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze them, kill them at random, make storage fail (three hours; root for mounts)
 	$(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
 	$(BIN)/python -m pytest -s tests/faults/test_freezes.py
 	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py --deselect tests/faults/test_freezes.py tests/faults
 
 .PHONY: test-faults-smoke
-test-faults-smoke: $(DEV_READY) $(JARS) ## the same at a few points: whether these tests run (seven minutes)
+test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (seven minutes)
 	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
 	ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k local-cluster
 
 .PHONY: test-fuzz
-test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## hostile inputs made at random: models, networks, texts, ids, settings, messages (an hour)
+test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test random hostile inputs: models, networks, texts, ids, settings, messages (an hour)
 	ENTITYMILL_FUZZ=full $(BIN)/python -m pytest -s -o faulthandler_timeout=3600 tests/fuzz tests/unit/test_damaged_models.py tests/unit/test_sentences_dl_saved.py
 
 .PHONY: test-fuzz-smoke
-test-fuzz-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## the same with a few of each (four minutes)
+test-fuzz-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run test-fuzz with a few inputs of each kind (four minutes)
 	$(BIN)/python -m pytest -s tests/fuzz
 
 .PHONY: bench
-bench: $(BENCH_READY) $(JARS) ## speed of the job, the bare tagger and its peers, with DistilBERT-base's shape and the carried model (an hour and a half)
+bench: $(BENCH_READY) $(JARS) ## measure the job, the bare tagger and other taggers, with DistilBERT-base's shape and the bundled model (an hour and a half)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py --shape base
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py --model models/demo
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
 
 .PHONY: bench-smoke
-bench-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## whether every bench runs, on a few dozen sentences each (five minutes; no figures)
+bench-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run every benchmark on a few dozen sentences, without useful numbers (five minutes)
 	PYTHONPATH=jobs $(BIN)/python tests/bench/smoke.py
 
 .PHONY: bench-engines
-bench-engines: $(BENCH_READY) $(JARS) $(SPARKNLP_JARS) ## speed of both engines on the same rows, in one run (half an hour)
+bench-engines: $(BENCH_READY) $(JARS) $(SPARKNLP_JARS) ## measure both engines on the same rows (half an hour)
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/engines.py
 
 .PHONY: bench-growth
-bench-growth: $(DEV_READY) $(JARS) ## cost of an incremental run on 10^4 to 10^6 documents, without a model (half an hour)
+bench-growth: $(DEV_READY) $(JARS) ## measure incremental runs on 10^4 to 10^6 documents, without a model (half an hour)
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: test-spark4
-test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## the job on Spark 4 in an environment of its own: the same tables as on 3.5 (seven minutes)
+test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## test that the job writes the same tables on Spark 4 as on 3.5 (seven minutes)
 	$(BIN)/python -m pytest tests/spark4/test_spark4.py
 
 .PHONY: test-connect
-test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## the job through a Spark Connect server: the same tables as without one (six minutes)
+test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect (six minutes)
 	$(BIN)/python -m pytest tests/spark4/test_connect.py
 
 .PHONY: test-report
-test-report: $(DEV_READY) ## a run's page in headless Chromium, which it installs where it is missing (one minute; root for that)
+test-report: $(DEV_READY) ## test the page in headless Chromium, which is installed if missing (a minute; root to install)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	CHROMIUM=$$(command -v chromium) $(BIN)/python -m pytest tests/browser
 
 .PHONY: test-airflow
-test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## the DAGs: parsed, and really run by a scheduler through spark-submit (nine minutes)
+test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## test the DAGs: parse them, and run them by a scheduler with spark-submit (nine minutes)
 	$(BIN)/ruff check --preview --select AIR3 airflow_dags
 	MYPYPATH=airflow_dags $(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow
 
 .PHONY: test-databricks
-test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## the bundle against Databricks' own classes, and its task's command line run (three minutes)
+test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## test the bundle with Databricks' own classes, and run its task's command line (three minutes)
 	$(AIRFLOW_PYTEST) -c tests/databricks/pytest.ini --confcutdir tests/databricks tests/databricks
 
 .PHONY: install
-install: $(RUN_READY) ## make .venv with all that a run on Spark 3.5 needs
+install: $(RUN_READY) ## create .venv with everything for a run on Spark 3.5
 
 .PHONY: install-spark4
-install-spark4: $(SPARK4_READY) ## make .venv-spark4 with all that a run on Spark 4.0, or through Spark Connect, needs
+install-spark4: $(SPARK4_READY) ## create .venv-spark4 with everything for a run on Spark 4.0 or through Spark Connect
 
 .PHONY: extras
-extras: $(RUN_READY) requirements-extras.lock ## add what the page, metrics, lineage and engine sparknlp need to .venv
+extras: $(RUN_READY) requirements-extras.lock ## install the packages for the page, metrics, lineage and engine sparknlp into .venv
 	$(BIN)/python $(LOCKED) -r requirements-extras.lock
 
 .PHONY: prepare
-prepare: $(RUN_READY) requirements-prepare.lock ## add what jobs/prepare_model.py needs to .venv
+prepare: $(RUN_READY) requirements-prepare.lock ## install the packages for jobs/prepare_model.py into .venv
 	$(BIN)/python $(LOCKED) -r requirements-prepare.lock
 
 .PHONY: jars
-jars: $(JARS) ## fetch Delta for Spark 3.5, all that a run needs beside Spark, into build/jars
+jars: $(JARS) ## fetch Delta's jars for Spark 3.5 into build/jars
 
 .PHONY: jars-sparknlp
 jars-sparknlp: $(SPARKNLP_JARS) ## for engine sparknlp: fetch Spark NLP and TensorFlow, build OpenVINO for the JVM, into build/jars-sparknlp
 
 .PHONY: jars-spark4
-jars-spark4: $(SPARK4_JARS) ## fetch Delta for Spark 4 into build/jars-spark4
+jars-spark4: $(SPARK4_JARS) ## fetch Delta's jars for Spark 4 into build/jars-spark4
 
 .PHONY: jars-s3
-jars-s3: $(S3_JARS) ## fetch what s3a:// paths need into build/jars-s3
+jars-s3: $(S3_JARS) ## fetch the jars for s3a:// paths into build/jars-s3
 
 .PHONY: schema
-schema: $(RUN_READY) ## write conf/schema.json, for editors, and the tables of docs/settings.md anew, after the settings changed
+schema: $(RUN_READY) ## rewrite conf/schema.json and the tables of docs/settings.md after the settings have changed
 	@mkdir -p build
 	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema > conf/schema.json
 	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema docs/settings.md > build/settings.md
 	mv build/settings.md docs/settings.md
 
-# The pages are copied to where they are in the repository, so a link means the same there and on the site.
+# The copies have the same paths as in the repository, so that relative links work in both places.
 .PHONY: docs
-docs: $(DOCS_READY) ## build the documentation site into build/site; a broken link or anchor fails (half a minute)
+docs: $(DOCS_READY) ## build the documentation site into build/site; broken links and anchors are errors (half a minute)
 	@rm -rf build/pages
 	@mkdir -p build/pages
 	@cp --recursive --parents README.md CONTRIBUTING.md CHANGELOG.md docs models/*/README.md build/pages
@@ -163,14 +163,14 @@ docs: $(DOCS_READY) ## build the documentation site into build/site; a broken li
 	@echo 'Read it: $(PYTHON) -m http.server --directory build/site, or open build/site/index.html (without search)'
 
 .PHONY: package
-package: $(PACKAGE) ## all that a cluster needs, into build/package (docs/cluster.md)
+package: $(PACKAGE) ## build the package for a cluster into build/package (docs/cluster.md)
 
 .PHONY: test-cluster
-test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## on object storage and on a cluster of network namespaces (root; a quarter of an hour)
+test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## test on object storage and on a cluster of network namespaces (root; a quarter of an hour)
 	$(BIN)/python -m pytest tests/cluster
 
 .PHONY: lock
-lock: $(DEV_READY) ## pin every dependency anew, with hashes
+lock: $(DEV_READY) ## update all pinned dependencies and their hashes
 	for kind in build docs; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --no-annotate --group $$kind --output-file requirements-$$kind.lock; \
@@ -186,7 +186,7 @@ lock: $(DEV_READY) ## pin every dependency anew, with hashes
 	done
 
 .PHONY: lock-airflow
-lock-airflow: $(DEV_READY) ## pin anew what the DAGs, their tests and those of the bundle need
+lock-airflow: $(DEV_READY) ## update the pinned dependencies of the DAGs, their tests and those of the bundle
 	$(AIRFLOW_LOCK) airflow_dags/requirements.in --output-file airflow_dags/requirements.lock
 	$(AIRFLOW_LOCK) tests/airflow/requirements.in -c airflow_dags/requirements.lock --output-file tests/airflow/requirements.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes \
@@ -194,7 +194,7 @@ lock-airflow: $(DEV_READY) ## pin anew what the DAGs, their tests and those of t
 	  --output-file tests/databricks/runtime.lock
 
 .PHONY: lock-jars
-lock-jars: ## write the SHA-256 of what the POMs in jars/ name anew, after one of them changed; look at the difference
+lock-jars: ## rewrite the SHA-256 of the jars in jars/*/pom.xml after a POM has changed; review the difference
 	rm -rf build/jars-s3 build/jars-sparknlp
 	for kind in s3 sparknlp; do \
 	  mvn --quiet --batch-mode --file jars/$$kind/pom.xml dependency:copy-dependencies; \
@@ -203,7 +203,7 @@ lock-jars: ## write the SHA-256 of what the POMs in jars/ name anew, after one o
 	done
 
 .PHONY: clean
-clean: ## remove what was built; the virtual environments stay
+clean: ## delete build/; the virtual environments stay
 	rm -rf build
 
 $(RUN_READY): requirements-run.lock requirements-build.lock
@@ -213,7 +213,7 @@ $(RUN_READY): requirements-run.lock requirements-build.lock
 	$(BIN)/python $(EDITABLE)
 	@touch $@
 
-# Only where there is none: the development environment has it, too.
+# Built only if it is missing, because the development environment also contains it.
 $(BIN)/entitymill:
 	$(MAKE) $(RUN_READY)
 
