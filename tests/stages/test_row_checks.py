@@ -14,7 +14,7 @@ from entitymill.source.row_checks import CODE
 
 def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[..., Source]) -> None:
     rows = [("a", "Anna"), ("b", ""), (None, "x"), ("c", None), ("d", "y" * 11), ("e", "1"), ("e", "2"), ("f", "y" * 10)]
-    judged = source_of(*rows, max_chars=10).validated_rows()
+    judged = source_of(*rows, max_chars=10).validate_rows()
     codes = {(row["doc_id"], row["text"]): row[CODE] for row in judged.collect()}
     assert codes == {
         ("a", "Anna"): None, ("b", ""): None, (None, "x"): "null_id", ("c", None): "null_text",
@@ -27,7 +27,7 @@ def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[...
 
 
 def test_code_points_are_counted_not_utf_16_units(source_of: Callable[..., Source]) -> None:
-    [row] = source_of(("a", "👩‍👩‍👧"), max_chars=5).validated_rows().collect()
+    [row] = source_of(("a", "👩‍👩‍👧"), max_chars=5).validate_rows().collect()
     assert (row["chars"], row[CODE]) == (5, None)
 
 
@@ -43,5 +43,5 @@ def test_what_is_no_utf_8_is_refused(spark: SparkSession, column: str, octets: s
 
 def test_more_duplicates_than_are_broadcast(source_of: Callable[..., Source], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_checks, "BROADCAST_DUPLICATES", 1)
-    judged = source_of(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")).validated_rows()
+    judged = source_of(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")).validate_rows()
     assert sorted((row["doc_id"], row[CODE]) for row in judged.collect() if row[CODE] is None) == [("c", None)]

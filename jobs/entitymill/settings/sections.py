@@ -13,7 +13,7 @@ from entitymill.settings import unsupported_formats
 from entitymill.spark import sql_text
 
 DAY = 86_400
-"""Seconds."""
+"""Seconds in a day."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 """How a setting names a model of Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
 

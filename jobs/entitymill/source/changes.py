@@ -77,7 +77,7 @@ class Changes:
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
     """Return all documents as new, for an output without documents."""
-    validated = source.validated_rows()
+    validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)
     return Changes(
@@ -107,7 +107,7 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
         OutputError: the run would change a document of another fingerprint, and the policy refuses that.
     """
     check_fingerprints(known, policy)
-    validated = source.validated_rows()
+    validated = source.validate_rows()
     with ExitStack() as cached:
         if policy.slice is None:
             rows, related = source.rows.count(), known

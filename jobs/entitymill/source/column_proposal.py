@@ -126,7 +126,10 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         if field is None or not isinstance(field.dataType, T.AtomicType):
             continue
         column = F.col(quote_part(name))
-        measured += [F.count(column).alias(f"held{number}"), F.size(F.collect_set(F.xxhash64(column))).alias(f"set{number}")]
+        measured += [
+            F.count(column).alias(f"nonnull{number}"),
+            F.size(F.collect_set(F.xxhash64(column))).alias(f"distinct{number}"),
+        ]
         if isinstance(field.dataType, T.StringType):
             measured.append(F.avg(F.length(column)).alias(f"length{number}"))
     found = table.limit(SAMPLE).agg(*measured).collect()[0].asDict()
@@ -136,10 +139,10 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
         kind = " ".join(carried_columns.describe_type(table, name).split())
-        unique = found.get(f"held{number}") == rows == found.get(f"set{number}")
+        unique = found.get(f"nonnull{number}") == rows == found.get(f"distinct{number}")
         length = float(found.get(f"length{number}") or 0)
         refusal = _explain_exclusion(field, path, kind, length)
-        atomic = f"held{number}" in found
+        atomic = f"nonnull{number}" in found
         columns.append(Column(name, kind, atomic, f"length{number}" in found, unique, length, refusal))
     return rows, columns
 

@@ -46,7 +46,7 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
     Returns:
         doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the document is removed
         from the output), other_fingerprint (set if the policy refuses the known document). With `unsettled` also: reason
-        (its value), present, and held (a struct of KNOWN_COLUMNS).
+        (its value), present, and known_row (a struct of KNOWN_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
@@ -58,8 +58,12 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
     kind, more = _classify(policy), []
     if unsettled is not None:
         kind = F.when(unsettled.isNotNull(), Kind.UNSETTLED.value).otherwise(kind)
-        held = F.struct(*(F.col(f"k.{name}") for name in KNOWN_COLUMNS))
-        more = [unsettled.alias("reason"), F.coalesce("present", F.lit(False)).alias("present"), held.alias("held")]
+        known_row = F.struct(*(F.col(f"k.{name}") for name in KNOWN_COLUMNS))
+        more = [
+            unsettled.alias("reason"),
+            F.coalesce("present", F.lit(False)).alias("present"),
+            known_row.alias("known_row"),
+        ]
     return joined.select(
         F.coalesce("s.doc_id", "k.doc_id").alias("doc_id"),
         kind.alias("kind"),

@@ -59,7 +59,7 @@ class Source:
         """Whether `rows` always returns the same rows: true for a version of a Delta table, false for files and views."""
         return bool(self.identity)
 
-    def validated_rows(self) -> DataFrame:
+    def validate_rows(self) -> DataFrame:
         """Return all rows with their `copies`, `chars` and row_checks.CODE. Runs a Spark job to find duplicate ids."""
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 

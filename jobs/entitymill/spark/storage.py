@@ -79,7 +79,7 @@ def qualify(spark: SparkSession, path: str) -> str:
 
 
 def prefer_local_file(path: str) -> str:
-    """Return the file: address of a path that exists on the driver's disk; other paths are unchanged.
+    """Return the `file:` address of a path on the driver's own disk; a path that does not exist there is unchanged.
 
     Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks that is not the
     local one, where for example the volume /Volumes/... is mounted.
@@ -154,7 +154,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def write(spark: SparkSession, path: str, text: str) -> None:
-    """Write a small file, or overwrite it.
+    """Write a small text file, replacing an existing one.
 
     Raises:
         OSError: the file cannot be written.

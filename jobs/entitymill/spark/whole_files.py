@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write a temporary file in the same directory and rename it; an existing file or link of that name is replaced.
+    """Replace a file or link atomically: write a temporary file in the same directory, then rename it.
 
     The temporary name is random, and must not exist. Otherwise, in a directory that others can write to, a link of that name
     could make this program overwrite any file of its user.
