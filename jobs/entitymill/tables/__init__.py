@@ -1,4 +1,4 @@
-"""4  Write mentions to tables; no other package writes tables.
+"""Create, write and maintain the tables of an output (step 4); no other package writes tables.
 
 - Tables: `layout` locates, reads and changes them; `table_setup` checks and creates them; `half_made_tables` removes what
   a failed creation left; `table_rows` builds their rows.
