@@ -35,7 +35,7 @@ run: $(RUN_READY) $(JARS) ## install what is missing, then run the job on the sp
 
 .PHONY: run-sparknlp
 run-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run the demo with Spark NLP's engine and with ours, and compare the entities (ten minutes)
-	$(BIN)/python tests/bench/yardstick.py
+	$(BIN)/python tests/bench/compare_engines.py
 
 .PHONY: lint
 lint: $(DEV_READY) ## run ruff and mypy (a minute)

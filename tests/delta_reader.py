@@ -1,4 +1,4 @@
-"""Delta tables as another program reads them: delta-rs, whose own query engine knows deletion vectors."""
+"""Read Delta tables with another program: delta-rs, whose own query engine supports deletion vectors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
 PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-"""Arrow cannot sort views."""
+"""Arrow's view types, which it cannot sort, and the types to which they are cast."""
 
 
 def read_delta(path: str | Path, options: Mapping[str, str] | None = None) -> pa.Table:
-    """All rows of a table's present version."""
+    """Return all rows of a table's latest version."""
     table = DeltaTable(str(path), storage_options=dict(options) if options else None)
     rows = pa.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
     return rows.cast(pa.schema([field.with_type(PLAIN.get(field.type, field.type)) for field in rows.schema]))

@@ -1,4 +1,4 @@
-"""How much the fuzz tests try, and with which seed.
+"""Control the fuzz tests: number of attempts and seed.
 
 ENTITYMILL_FUZZ: `full` for the sizes of `make test-fuzz`, or a factor for the small sizes of the unit tests (1).
 ENTITYMILL_SEED: the seed (1). A failure names the seed and the attempt.
@@ -22,7 +22,7 @@ def tries(few: int, full: int) -> int:
 
 @contextmanager
 def attempt(what: str, number: int) -> Iterator[random.Random]:
-    """Give one attempt its own random numbers; what fails inside says how to repeat it."""
+    """Give one attempt its own random numbers; a failure inside says how to repeat it."""
     try:
         yield random.Random(f"{SEED} {what} {number}")  # noqa: S311  # seeded, not secret
     except BaseException as error:

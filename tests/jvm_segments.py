@@ -1,4 +1,4 @@
-"""Sentences and tokens as Spark NLP itself finds them in the JVM."""
+"""Find sentences and tokens with Spark NLP itself, in the JVM."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from pyspark.sql import functions as F
 
 from entitymill.settings import sections
 from entitymill_sparknlp import saved_model as sparknlp_model
-from ours import Cut
+from own_segments import Segments
 
 ROOT = Path(__file__).parents[1]
 
 
-def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: Path) -> list[Cut]:
-    """What DocumentAssembler, a detector and Tokenizer find.
+def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: Path) -> list[Segments]:
+    """Return the segments of each text by DocumentAssembler, a detector and Tokenizer.
 
     Args:
-        spark: with Spark NLP's jars.
+        spark: a session with Spark NLP's jars.
         kind: the detector, dl or rules.
-        texts: to be cut.
         scratch: an empty directory.
     """
     source, found = scratch / f"{kind}-texts.parquet", scratch / f"{kind}-found.parquet"
@@ -38,11 +37,12 @@ def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: 
     table = pq.read_table(found).sort_by("id")
     assert table.num_rows == len(texts)
     return [
-        _of_tokens(*row) for row in zip(*(table[name].to_pylist() for name in ("begin", "end", "sentence")), strict=True)
+        _build_segments(*row)
+        for row in zip(*(table[name].to_pylist() for name in ("begin", "end", "sentence")), strict=True)
     ]
 
 
-def _of_tokens(begins: list[int], lasts: list[int], numbers: list[int]) -> Cut:
+def _build_segments(begins: list[int], lasts: list[int], numbers: list[int]) -> Segments:
     found = [(begin, last + 1) for begin, last in zip(begins, lasts, strict=True)]
     sentences: list[tuple[int, int]] = []
     before = None
@@ -51,4 +51,4 @@ def _of_tokens(begins: list[int], lasts: list[int], numbers: list[int]) -> Cut:
             begin = sentences.pop()[0]  # noqa: PLW2901
         sentences.append((begin, end))
         before = number
-    return Cut(sentences, found)
+    return Segments(sentences, found)

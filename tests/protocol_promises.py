@@ -1,4 +1,4 @@
-"""What docs/decisions.md promises of the tables, after each step of any run."""
+"""Check, after each step of any run, what docs/decisions.md promises about the tables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from protocol_tables import Commit, Document, Mention, Step, World
 
 
 class ViolationError(AssertionError):
-    """The tables are not what the protocol promises; the message has the steps that led there."""
+    """The tables break a promise of the protocol; the message lists the steps that led there."""
 
 
 def check_documents(step: Step, before: World, after: World) -> None:
-    """What a commit to `documents` newly says is done must be in `entities` at that moment."""
+    """Raise if a commit to `documents` marks a document as done whose mentions are not in `entities` at that moment."""
     if (
         not isinstance(step, Commit)
         or step.change.table != "documents"
@@ -24,12 +24,12 @@ def check_documents(step: Step, before: World, after: World) -> None:
         return
     claimed = [row for row in step.change.added if row.status == "done"]
     for row in claimed:
-        if wrong := difference(after, [row], row.doc_id):
+        if wrong := describe_difference(after, [row], row.doc_id):
             raise ViolationError(f"documents says of {row} what is not there: {wrong}")
 
 
-def difference(world: World, documents: Iterable[Document], only: str | None = None) -> str:
-    """What `entities` and `annotations` have too much or too little for these rows of `documents`."""
+def describe_difference(world: World, documents: Iterable[Document], only: str | None = None) -> str:
+    """Describe which rows `entities` and `annotations` lack, or have too many of, for these rows of `documents`."""
     wanted = Counter(Mention(row.doc_id, row.run_id, row.text) for row in documents for _ in range(row.mentions))
     annotated = Counter(Mention(row.doc_id, row.run_id, row.text) for row in documents if row.annotated)
     for name, rows in (("entities", wanted), ("annotations", annotated)):
@@ -41,7 +41,7 @@ def difference(world: World, documents: Iterable[Document], only: str | None = N
 
 
 def check_world(world: World, run: Run) -> None:
-    """No row stands twice; and where the newest run ended as done, the tables are what its source says."""
+    """Raise if a row occurs twice or if, after a run that ended as done, the tables do not match its source."""
     entities, annotations = (table.rows if table else () for table in (world.entities, world.annotations))
     documents = world.documents.rows if world.documents else ()
     for mention, times in Counter(entities).items():
@@ -57,5 +57,5 @@ def check_world(world: World, run: Run) -> None:
     source = run.sources[newest.source_version]
     if {row.doc_id: (row.text, row.status) for row in documents} != {one: (text, "done") for one, text in source.items()}:
         raise ViolationError(f"{newest} is done; its source is {source}, documents are {documents}")
-    if wrong := difference(world, documents):
+    if wrong := describe_difference(world, documents):
         raise ViolationError(f"{newest} is done; {wrong}")

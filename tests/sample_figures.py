@@ -1,4 +1,4 @@
-"""Figures of a made-up output, with every kind of text that could break out of a page."""
+"""Sample content of a page, with every kind of text that could break out of its HTML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START = datetime(2026, 11, 20, 3, tzinfo=timezone.utc)
 
 
 def run(number: int, **other: object) -> Run:
-    """The run of a night; number counts from 0."""
+    """Return the run of a night; nights are numbered from 0."""
     started = START + timedelta(days=number)
     made = Run(
         run_id=f"run{number}",
@@ -51,7 +51,7 @@ def run(number: int, **other: object) -> Run:
 
 
 def shown() -> TextSamples:
-    """Three sentences; the mentions in them have the confidences 0.3 (LOC), 0.6 (PER), and 0.9 (PER) with 0.95 (LOC)."""
+    """Return three sentences, with the confidences 0.3 (LOC), 0.6 (PER), and 0.9 (PER) with 0.95 (LOC)."""
     sentences = (
         Sentence("one", (Part("In "), Part(f"Paris{SCRIPT}", "LOC", 0.3, sampled=True), Part(" it rained.")), ("least",)),
         Sentence(f"two{QUOTE}", (Part("Smith", "PER", 0.6, sampled=True), Part(f" {SCRIPT}.")), ("rarest", "random")),
@@ -61,7 +61,7 @@ def shown() -> TextSamples:
 
 
 def figures(**other: object) -> Figures:
-    """Of three runs, without text unless `shown` is given."""
+    """Return the content of a page about three runs, without text unless `shown` is given."""
     runs = tuple(run(number) for number in (2, 1, 0))
     bins = tuple(range(CONFIDENCE_BINS))
     made = Figures(

@@ -1,4 +1,4 @@
-"""Confs for sessions of thousands of small queries, where compiling each costs more than it saves: half of a run's time."""
+"""Spark properties for sessions with thousands of small queries, whose compilation would take half of a run's time."""
 
 from __future__ import annotations
 

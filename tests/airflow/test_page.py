@@ -11,7 +11,7 @@ from pathlib import Path
 from airflow_home import ROOT, Home, wait_for
 from deltalake import DeltaTable
 
-from pages import block
+from page_code import read_code_block
 
 DONE_BY_MAKE = ("make run ", "python3 -m venv ", ".venv-airflow/bin/python -m pip ")
 ALONE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
@@ -19,7 +19,7 @@ ALONE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--
 
 
 def test_the_pages_first_block(tmp_path: Path) -> None:
-    lines = block("docs/airflow.md", "AIRFLOW_CONN_SPARK_DEFAULT").splitlines()
+    lines = read_code_block("docs/airflow.md", "AIRFLOW_CONN_SPARK_DEFAULT").splitlines()
     assert all(line.startswith(start) for line, start in zip(lines, DONE_BY_MAKE, strict=False))
     *typed, standalone = lines[len(DONE_BY_MAKE) :]
     exports = [line for line in typed if line.startswith("export ")]

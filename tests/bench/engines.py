@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import bundles
 import machine
+import random_models
 import sessions
 import texts
 from pyspark.sql import DataFrame, SparkSession
@@ -41,14 +41,14 @@ def documents(spark: SparkSession, sentences: int) -> DataFrame:
     return counted.repartition(FEWEST_TASKS_PER_CORE * (os.cpu_count() or 1)).persist()
 
 
-def models(shape: bundles.Shape, scratch: Path) -> dict[Precision, tuple[Path, Path]]:
+def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[Path, Path]]:
     """Precision of execution -> a bundle, and the same model as Spark NLP saves it; int8 is calibrated."""
     from entitymill_sparknlp import export  # noqa: PLC0415  - of an extra
 
-    bundles.write_random(scratch / "saved", shape)
+    random_models.write_random_model(scratch / "saved", shape)
     found = {}
     for kind in ("f32", "calibrated"):
-        made = bundles.make(scratch / "saved", scratch / kind, kind)
+        made = random_models.make_bundle(scratch / "saved", scratch / kind, kind)
         saved = scratch / f"{kind}-sparknlp"
         saved.mkdir()
         export.write(made, saved)
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--warm-ups", type=int, default=2, help="the JVM compiles itself meanwhile")
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
     options = parser.parse_args(arguments)
-    precisions, shape = PRECISIONS, bundles.BASE
+    precisions, shape = PRECISIONS, random_models.BASE
     if options.smoke:
         options.sentences, options.repeats, options.warm_ups = 40, 1, 0
-        precisions, shape = ("f32", "int8"), bundles.TINY
+        precisions, shape = ("f32", "int8"), random_models.TINY
     spark = sessions.open_bench("4g", sparknlp=True)
     if not sessions.has_sparknlp(spark):
         print("engines: Spark NLP or its jars are not there; nothing was measured")

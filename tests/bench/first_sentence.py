@@ -38,9 +38,9 @@ def packed(directory: Path, precision: Precision) -> Tag:
 def by_length(directory: Path, precision: Precision) -> Tag:
     """As 0.1.0 did it."""
     import numpy as np  # noqa: PLC0415
-    from by_length import ByLength  # noqa: PLC0415
+    from padded_batches import PaddedTagger  # noqa: PLC0415
 
-    tagger = ByLength(directory, precision)
+    tagger = PaddedTagger(directory, precision)
     return lambda every: tagger.tag([t for tokens in every for t in tokens], np.array([len(tokens) for tokens in every]))
 
 

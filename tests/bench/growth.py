@@ -22,10 +22,10 @@ from unittest import mock
 import machine
 import pyarrow.parquet as pq
 import sessions
-from counters import counters
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from stub import open_stub
+from spark_counters import count_jobs
+from stub_engine import open_stub
 from texts import ROOT
 
 from entitymill import settings
@@ -69,9 +69,9 @@ def stored(output: Path) -> tuple[int, int]:
 
 def cost(spark: SparkSession, output: Path, work: Callable[[], object]) -> Cost:
     """Of one run."""
-    (jobs, executions), (commits, size) = counters(spark), stored(output)
+    (jobs, executions), (commits, size) = count_jobs(spark), stored(output)
     spent = machine.spend(work)
-    after, now = counters(spark), stored(output)
+    after, now = count_jobs(spark), stored(output)
     return Cost(spent, after[0] - jobs, after[1] - executions, now[0] - commits, (now[1] - size) / 1e6)
 
 
@@ -200,7 +200,7 @@ def one(directory: Path) -> None:
     spark = sessions.open_bench(brief=True)
     summary = extract(spark, sessions.loaded(*chosen, f"model.path={ROOT}/models/demo", "recognition.precision=int8"))
     seconds = {stage: round(spent, 1) for stage, spent in summary.seconds.items() if stage not in ("encoding", "inference")}
-    print(json.dumps({"jobs": counters(spark)[0], "seconds": seconds}))
+    print(json.dumps({"jobs": count_jobs(spark)[0], "seconds": seconds}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

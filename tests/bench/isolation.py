@@ -9,9 +9,9 @@ import argparse
 import statistics
 from collections.abc import Sequence
 
-import bundles
 import machine
 import pyarrow as pa
+import random_models
 import texts
 
 from entitymill.recognition import sentences
@@ -48,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count = options.windows * SENTENCES_IN_WINDOW
     if options.smoke:
         options.repeats, count = 1, 40
-    manifest, files = bundle.read_directory(bundles.DEMO)
+    manifest, files = bundle.read_directory(random_models.DEMO)
     digests: dict[str, str] = {}  # not checked here
     detector = (sentences.find_detector_files(DETECTOR), digests, str(DETECTOR))
     given = (
-        (files, manifest, str(bundles.DEMO)),
+        (files, manifest, str(random_models.DEMO)),
         detector,
         RecognitionOptions(Execution(options.precision), "dl", trim=True),
     )

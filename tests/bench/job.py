@@ -19,14 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import bundles
 import machine
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import random_models
 import sessions
 import texts
-from bare import Bare, Tokens, cut
+from bare_tagger import BareTaggers, Tokens, tokenize
 from pyspark.sql import SparkSession
 
 from entitymill.recognition import sentences
@@ -90,8 +90,8 @@ def warm(spark: SparkSession, case: Case, precision: Precision, repeats: int, wa
     jobs: list[machine.Spent] = []
     bares: list[machine.Spent] = []
     summaries: list[Summary] = []
-    with Bare(case.model, precision, case.given, case.scratch) as bare:
-        bare.wake()
+    with BareTaggers(case.model, precision, case.given, case.scratch) as bare:
+        bare.warm_up()
         for _ in range(repeats):
             bares.append(bare.run())
             job, summary = once(spark, case, precision, case.table)
@@ -143,14 +143,16 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Case:
     files = sentences.find_detector_files(Path(chosen.model)) if chosen.detector == "dl" else {}
     detector = sentences.open_detector(chosen.detector, files)
     began = time.process_time()
-    given = cut(many, detector)
+    given = tokenize(many, detector)
     spent = time.process_time() - began
     count = len(given.lengths)
     print(f"{chosen.detector}: {count:,} sentences of {np.mean(given.lengths):.1f} tokens, cut in {spent:.2f} cpu-s")
-    model = bundles.DEMO
+    model = random_models.DEMO
     if options.shape == "base":
-        bundles.write_random(scratch / "saved", bundles.TINY if options.smoke else bundles.BASE, OUTSIDE)
-        model = bundles.make(scratch / "saved", scratch / "model", options.stored)
+        random_models.write_random_model(
+            scratch / "saved", random_models.TINY if options.smoke else random_models.BASE, OUTSIDE
+        )
+        model = random_models.make_bundle(scratch / "saved", scratch / "model", options.stored)
     return Case(options.shape, table, few, given, model, scratch)
 
 

@@ -21,7 +21,7 @@ import sessions
 import texts
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from stub import open_stub
+from stub_engine import open_stub
 
 from entitymill.run import extraction
 from entitymill.workers.engine import open_engine

@@ -22,12 +22,12 @@ from pyspark.sql import SparkSession
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
 
+from difficult_texts import confuses_spark_nlp, generate_texts  # noqa: E402
 from entitymill.recognition import sentences  # noqa: E402
 from entitymill.settings import sections  # noqa: E402
 from entitymill.spark.session import open_session  # noqa: E402
 from jvm_segments import by_spark_nlp  # noqa: E402
-from mean import fuzzed, lost  # noqa: E402
-from ours import Cut, by_ours  # noqa: E402
+from own_segments import Segments, segment_texts  # noqa: E402
 from small_queries import SMALL_QUERIES  # noqa: E402
 
 AT_ONCE = 20_000
@@ -62,7 +62,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="no more texts of each file")
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
     parser.add_argument("--jars", default=f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp")
-    parser.add_argument("--smoke", action="store_true", help="some seconds: a few speeches and fuzzed texts")
+    parser.add_argument("--smoke", action="store_true", help="some seconds: a few speeches and random texts")
     asked = parser.parse_args(given)
     if asked.smoke:
         asked.texts, asked.limit, asked.fuzz = [ROOT / "data" / "state_union.parquet"], 3, 300
@@ -75,7 +75,7 @@ def gathered(asked: argparse.Namespace) -> Iterator[str]:
         texts = list(capped(read(file), asked.cap))
         texts = list(joined(texts, asked.join)) if asked.join else texts
         yield from texts[: asked.limit]
-    yield from fuzzed(asked.fuzz, asked.seed)
+    yield from generate_texts(asked.fuzz, asked.seed)
 
 
 def read(file: Path) -> list[str]:
@@ -113,11 +113,11 @@ def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) ->
     detector = sentences.open_detector(kind, sentences.find_detector_files(ROOT / "models" / "sentence_detector"))
     counts = dict.fromkeys(("texts", "sentences", "tokens", "lost", "differ", "unsteady"), 0)
     for part in batches(texts):
-        kept = [text for text in part if kind != "rules" or not lost(text)]
+        kept = [text for text in part if kind != "rules" or not confuses_spark_nlp(text)]
         counts["lost"] += len(part) - len(kept)
         counts["texts"] += len(kept)
         differing = []
-        for text, wanted, found in zip(kept, cut(spark, kind, kept), by_ours(detector, kept), strict=True):
+        for text, wanted, found in zip(kept, cut(spark, kind, kept), segment_texts(detector, kept), strict=True):
             counts["sentences"] += len(wanted.sentences)
             counts["tokens"] += len(wanted.tokens)
             differing += [(text, wanted, found)] if found != wanted else []
@@ -136,7 +136,7 @@ def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) ->
     return line, counts["differ"]
 
 
-def cut(spark: SparkSession, kind: sentences.Kind, texts: list[str]) -> list[Cut]:
+def cut(spark: SparkSession, kind: sentences.Kind, texts: list[str]) -> list[Segments]:
     """By Spark NLP."""
     with tempfile.TemporaryDirectory() as scratch:
         return by_spark_nlp(spark, kind, texts, Path(scratch))

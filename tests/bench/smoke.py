@@ -1,6 +1,6 @@
-"""Every bench for a few seconds, to see that it runs: `python tests/bench/smoke.py`. Its figures mean nothing.
+"""Run every benchmark for a few seconds, to see that it works: `python tests/bench/smoke.py`. Its numbers mean nothing.
 
-Those that run Spark share one session, whose JVM is warm for all but the first; the job's stops it, and comes last.
+Benchmarks with Spark share one session, whose JVM is warm after the first; job.py stops the session, so it comes last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tagger
 
 
 def main() -> None:
-    """Run them all."""
+    """Run all benchmarks."""
     began = time.perf_counter()
     for bench in (layout, tagger, isolation, engines, growth, long_documents, encoding_scores, job):
         print(f"\n== {bench.__name__} --smoke", flush=True)

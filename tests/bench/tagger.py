@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import bundles
 import first_sentence
 import machine
 import numpy as np
 import peak
+import random_models
 import texts
 
 from entitymill.recognition.tagger import Precision, bundle
@@ -51,12 +51,14 @@ class Way:
     peak: peak.Kind
 
 
-def ways(model: Path | None, shape: bundles.Shape, scratch: Path) -> list[Way]:
+def ways(model: Path | None, shape: random_models.Shape, scratch: Path) -> list[Way]:
     """Every way of running a model, slowest first."""
     saved = scratch / "saved"
-    bundles.write_random(saved, shape)
+    random_models.write_random_model(saved, shape)
     if model is None:
-        f32, weights, calibrated = (bundles.make(saved, scratch / k, k) for k in ("f32", "weights", "calibrated"))
+        f32, weights, calibrated = (
+            random_models.make_bundle(saved, scratch / k, k) for k in ("f32", "weights", "calibrated")
+        )
         runs: list[tuple[str, Path, Precision, peak.Kind]] = [
             ("f32", f32, "f32", "f32"),
             ("bf16", f32, "bf16", "bf16"),
@@ -147,11 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
     options = parser.parse_args(arguments)
-    shape = bundles.BASE if options.model is None else bundles.shape_of(options.model)
+    shape = random_models.BASE if options.model is None else random_models.read_shape(options.model)
     rounds = 40
     if options.smoke:
         options.sentences, options.repeats, rounds = 48, 1, 2
-        shape = bundles.TINY if options.model is None else shape
+        shape = random_models.TINY if options.model is None else shape
     sentences = texts.sentences(options.sentences)
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:

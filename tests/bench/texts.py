@@ -1,4 +1,4 @@
-"""Real text for the benches: the speeches that this repository carries."""
+"""Real text for benchmarks: the speeches in this repository."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[2]
 SPEECHES = ROOT / "data" / "state_union.parquet"
 LONGEST_DOCUMENT = 60
-"""Sentences: news articles have some 30."""
+"""Sentences per document; news articles have about 30."""
 
 
 @cache
 def speeches() -> list[list[str]]:
-    """The sentences of each speech, by rule: near enough to count and to cut by."""
+    """Return the sentences of each speech, by a simple rule that is accurate enough to count and to split."""
     texts = pq.read_table(SPEECHES)["text"].to_pylist()
     return [[part for part in re.split(r"(?<=[.!?])\s+", text) if re.search(r"\w", part)] for text in texts]
 
 
 def sentences(count: int) -> list[list[str]]:
-    """Tokens of so many sentences, all different, drawn with a fixed seed."""
+    """Return the tokens of `count` different sentences, drawn with a fixed seed."""
     found = sorted({part for speech in speeches() for part in speech})
     chosen = np.random.default_rng(0).permutation(len(found))[:count]
     return [re.findall(r"\w+|[^\w\s]", found[i]) for i in chosen]
 
 
 def documents(count: int, longest: int = LONGEST_DOCUMENT) -> list[str]:
-    """Documents of 1 to `longest` sentences each, `count` sentences in all, in no order.
+    """Return documents of 1 to `longest` sentences each, `count` sentences in total, in random order.
 
-    The speeches are cut anew, elsewhere, as often as it takes: no two documents are alike.
+    The speeches are split again in other places as often as necessary, so that no two documents are equal.
     """
     rng = np.random.default_rng(0)
     made: list[str] = []
@@ -50,6 +50,6 @@ def documents(count: int, longest: int = LONGEST_DOCUMENT) -> list[str]:
 
 
 def lines(path: Path, count: int) -> list[str]:
-    """Texts of a file of JSON lines, so many of them."""
+    """Return the texts of the first `count` lines of a JSON Lines file."""
     with path.open(encoding="utf8") as file:
         return [json.loads(line)["text"] for line, _ in zip(file, range(count), strict=False)]

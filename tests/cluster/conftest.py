@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pages import block
+from page_code import read_code_block
 from small_queries import SMALL_QUERIES
 
 from .network import HOME, SPARK, Host, Network
@@ -79,13 +79,13 @@ class Cluster:
         environment = {**self.driver.environment(), **SECRETS}
         environment["PATH"] = f"{SPARK}/bin:{environment['PATH']}"
         return subprocess.run(
-            self.driver.command("bash", "-euc", block(PAGE, "--master spark://").replace(EXTRACT, program)),
+            self.driver.command("bash", "-euc", read_code_block(PAGE, "--master spark://").replace(EXTRACT, program)),
             env=environment, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
     def write_settings(self, path: Path, output: str, more: dict[str, Any]) -> None:
         """The page's settings, with an output of their own."""
-        page = yaml.safe_load(block(PAGE, "recognition: {precision: int8}"))
+        page = yaml.safe_load(read_code_block(PAGE, "recognition: {precision: int8}"))
         page["output"]["path"] = f"s3a://{BUCKET}/{output}"
         path.write_text(yaml.safe_dump(page | more))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from pages import block
+from page_code import read_code_block
 
 from .conftest import MASTER_PORT, SECRETS, Cluster
 from .servers import ROOT
@@ -38,7 +38,7 @@ def environment(cluster: Cluster, home: Path) -> dict[str, str]:
 
 def write_entry(cluster: Cluster, home: Path) -> None:
     """The page's entry, its config and its property file; the latter is made by the page's own command."""
-    entries = yaml.safe_load(block("docs/airflow.md", "connection: spark_cluster"))
+    entries = yaml.safe_load(read_code_block("docs/airflow.md", "connection: spark_cluster"))
     [entry] = entries["tables"]
     entry |= {"config": str(home / "articles.yaml"), "output": {"path": "s3a://lake/scheduled"}}
     entry["spark_submit"]["properties_file"] = str(home / "submit.conf")
@@ -46,7 +46,9 @@ def write_entry(cluster: Cluster, home: Path) -> None:
     cluster.write_settings(home / "articles.yaml", "scheduled", {"log": str(home / "job.log"), "source": {
         "format": "parquet", "path": "s3a://lake/scheduled_texts",
     }})  # fmt: skip
-    line = next(line for line in block("docs/airflow.md", "make package").splitlines() if line.startswith("cat conf/"))
+    line = next(
+        line for line in read_code_block("docs/airflow.md", "make package").splitlines() if line.startswith("cat conf/")
+    )
     (home / "s3.conf").write_text(cluster.s3_properties(cores=1))
     line = line.replace("conf/s3.conf", str(home / "s3.conf")).replace("build/submit.conf", str(home / "submit.conf"))
     subprocess.run(["bash", "-euc", line], cwd=ROOT, check=True)

@@ -15,7 +15,7 @@ from py4j.java_gateway import JavaGateway
 from pyspark.java_gateway import launch_gateway
 
 from entitymill.commands import maintain
-from pages import block
+from page_code import read_code_block
 
 from .conftest import PACKAGE, PAGE
 from .servers import credentials
@@ -31,7 +31,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.name != "conf":
             (copy / path.name).symlink_to(path)
     shutil.copytree(PACKAGE / "conf", copy / "conf")
-    (copy / "conf" / "articles.yaml").write_text(block(PAGE, "recognition: {precision: int8}"))
+    (copy / "conf" / "articles.yaml").write_text(read_code_block(PAGE, "recognition: {precision: int8}"))
     return copy
 
 
@@ -74,7 +74,7 @@ def _absolute(argument: str, directory: Path) -> str:
 
 
 def test_yarn(jvm: Any, package: Path) -> None:
-    started, conf, main = prepared(jvm, typed(block(PAGE, YARN), package), package)
+    started, conf, main = prepared(jvm, typed(read_code_block(PAGE, YARN), package), package)
     assert main == "org.apache.spark.deploy.yarn.YarnClusterApplication"
     # The package is linked into the directory, and Spark names the file itself.
     assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/extract_entities.py"]
@@ -91,14 +91,16 @@ def test_yarn(jvm: Any, package: Path) -> None:
 
 
 def test_maintenance_is_in_the_place_of_the_job(jvm: Any, package: Path) -> None:
-    line = block(PAGE, YARN).rstrip().replace("extract_entities.py", "maintain_tables.py") + " optimize\n"
+    line = read_code_block(PAGE, YARN).rstrip().replace("extract_entities.py", "maintain_tables.py") + " optimize\n"
     started, _, _ = prepared(jvm, typed(line, package), package)
     assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/maintain_tables.py"]
     maintain.parser().parse_args(started[5::2])
 
 
 def test_the_image_holds_what_the_lines_name(package: Path) -> None:
-    copied = [line.split()[1:] for line in block(PAGE, "FROM spark:").splitlines() if line.startswith(("COPY", "ADD"))]
+    copied = [
+        line.split()[1:] for line in read_code_block(PAGE, "FROM spark:").splitlines() if line.startswith(("COPY", "ADD"))
+    ]
     place = {source: target.rstrip("/") for *sources, target in copied for source in sources}
     for source in place:
         assert (package / source).exists(), source
@@ -109,7 +111,7 @@ def test_the_image_holds_what_the_lines_name(package: Path) -> None:
 
 
 def test_kubernetes(jvm: Any, package: Path) -> None:
-    started, conf, main = prepared(jvm, typed(block(PAGE, KUBERNETES), package), package)
+    started, conf, main = prepared(jvm, typed(read_code_block(PAGE, KUBERNETES), package), package)
     assert main == "org.apache.spark.deploy.k8s.submit.KubernetesClientApplication"
     assert started[:2] == ["--primary-py-file", "local:///opt/entitymill/extract_entities.py"]
     assert conf.get("spark.kubernetes.container.image").endswith("entitymill:0.1.0")
@@ -118,7 +120,7 @@ def test_kubernetes(jvm: Any, package: Path) -> None:
 
 
 def test_standalone_has_no_cluster_mode_for_python(package: Path) -> None:
-    arguments = ["cluster" if word == "client" else word for word in typed(block(PAGE, STANDALONE), package)]
+    arguments = ["cluster" if word == "client" else word for word in typed(read_code_block(PAGE, STANDALONE), package)]
     home = Path(pyspark.__file__).parent
     done = subprocess.run(
         [str(home / "bin" / "spark-submit"), *arguments],

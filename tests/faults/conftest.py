@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from truth import Truth, paragraphs
+from expected_tables import ExpectedTables, read_paragraphs
 
 from .cluster import ROOT, Driver
 
 MODELS = (f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector")
-POOL = paragraphs(160, longest=700)
+POOL = read_paragraphs(160, longest=700)
 
 
 def options(directory: Path) -> list[str]:
@@ -27,10 +27,10 @@ def write(directory: Path, rows: dict[str, str | None]) -> None:
 
 
 @pytest.fixture(scope="session")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> ExpectedTables:
     """Of an undisturbed run over the whole pool, in one process and one unit."""
     directory = tmp_path_factory.mktemp("truth")
     pool = {f"p{i}": text for i, text in enumerate(POOL)}
     write(directory, dict(pool))
     assert Driver.start("local[2]", options(directory), directory).wait() == 0
-    return Truth(directory / "out", pool)
+    return ExpectedTables(directory / "out", pool)

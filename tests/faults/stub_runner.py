@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "jobs"), str(ROOT / "tests")]
 
-from bench import stub  # noqa: E402
+from bench import stub_engine  # noqa: E402
 from entitymill import settings  # noqa: E402
 from entitymill.errors import EntityMillError  # noqa: E402
 from entitymill.run import extraction  # noqa: E402
@@ -36,7 +36,7 @@ def main() -> None:
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
         told = json.loads(line)
-        engine = Engine("stub", told["model"], lambda: stub.stub_tagger)
+        engine = Engine("stub", told["model"], lambda: stub_engine.stub_tagger)
         extraction.open_engine = lambda *_, engine=engine: engine  # type: ignore[assignment]
         try:
             done = extraction.extract(spark, settings.load(None, told["overrides"], {}), full=told["full"])

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from bench import stub
+from bench import stub_engine
 from entitymill import settings
 from entitymill.run import extraction
 from entitymill.settings import sections
@@ -92,7 +92,7 @@ class Step:
     model: str
 
     def run(self, spark: SparkSession, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        engine = Engine("stub", self.model, lambda: stub.stub_tagger)
+        engine = Engine("stub", self.model, lambda: stub_engine.stub_tagger)
         monkeypatch.setattr(extraction, "open_engine", lambda *_: engine)
         fixed = ["limits.max_removed_ratio=1", "limits.wait_seconds=0", "spark.partitions=1"]
         options = [*self.source.options(), f"output.path={output}", *fixed, *self.overrides]

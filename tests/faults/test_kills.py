@@ -17,7 +17,7 @@ import psutil
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from truth import Truth
+from expected_tables import ExpectedTables
 
 from . import cluster
 from .cluster import Driver
@@ -74,7 +74,7 @@ class History:
         source = [] if self.format == "parquet" else ["source.format=delta", f"source.path={self.directory}/source"]
         return [*options(self.directory), *source, *UNITS]
 
-    def check(self, truth: Truth) -> None:
+    def check(self, truth: ExpectedTables) -> None:
         truth.check(self.directory / "out", self.rows)
         rejects = DeltaTable(str(self.directory / "out" / "rejects")).to_pyarrow_table().to_pylist()
         assert [(row["doc_id"], row["stage"], row["code"]) for row in rejects] == [("refused", "source", "null_text")]
@@ -101,7 +101,7 @@ def masters(kind: str, directory: Path) -> Iterator[tuple[str, list[int]]]:
     [("local-cluster", "feed", "delta"), ("standalone", "parquet", "delta"), ("standalone", "parquet", "parquet")],
 )
 def test_whatever_dies_nothing_is_lost_doubled_or_stale(
-    truth: Truth, tmp_path: Path, where: str, source: str, format_: str
+    truth: ExpectedTables, tmp_path: Path, where: str, source: str, format_: str
 ) -> None:
     chance = random.Random(f"{SEED} {where} {format_}")
     kinds = [KINDS[i % len(KINDS)] for i in range(-(-KILLS // 3))]

@@ -17,8 +17,8 @@ from entitymill import settings
 from entitymill.run.extraction import extract
 from entitymill.settings import sections
 from entitymill.spark.session import open_session
+from expected_tables import ExpectedTables
 from small_queries import SMALL_QUERIES
-from truth import Truth
 
 from .cluster import JARS, QUICK_START, ROOT, SPARK_HOME, Driver
 from .conftest import POOL, options, write
@@ -82,7 +82,7 @@ def failing(plan: Path, what: str) -> Iterator[None]:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("table", FAILING)
 def test_a_commit_that_fails_once_is_made_once(
-    spark: SparkSession, plan: Path, truth: Truth, tmp_path: Path, when: str, table: str
+    spark: SparkSession, plan: Path, truth: ExpectedTables, tmp_path: Path, when: str, table: str
 ) -> None:
     """Of a run that adds, changes, removes and refuses."""
     run(spark, tmp_path, BEFORE)
@@ -97,7 +97,7 @@ def test_a_commit_that_fails_once_is_made_once(
 
 @pytest.mark.parametrize("table", ["documents", "entities"])
 def test_storage_that_stays_away_fails_the_run_and_the_next_one_mends_it(
-    spark: SparkSession, plan: Path, truth: Truth, tmp_path: Path, table: str
+    spark: SparkSession, plan: Path, truth: ExpectedTables, tmp_path: Path, table: str
 ) -> None:
     run(spark, tmp_path, BEFORE)
     with failing(plan, f"always 2 /out/{table}/"), pytest.raises(Exception, match="storage fails"):
@@ -118,7 +118,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 @as_root
 def test_a_full_disk_is_said_to_be_full_and_the_next_run_goes_on(
-    truth: Truth, tmp_path: Path, small_disk: Callable[[str], None]
+    truth: ExpectedTables, tmp_path: Path, small_disk: Callable[[str], None]
 ) -> None:
     rows = {f"d{i}": text for i, text in enumerate(POOL)}
     write(tmp_path, dict(rows))
@@ -140,7 +140,7 @@ def test_an_output_that_became_read_only_is_named(tmp_path: Path, small_disk: Ca
 
 
 @as_root
-def test_a_table_that_may_not_be_written_is_named(truth: Truth, tmp_path: Path) -> None:
+def test_a_table_that_may_not_be_written_is_named(truth: ExpectedTables, tmp_path: Path) -> None:
     """The output is another user's, and this run's root lacks what lets root write everywhere."""
     write(tmp_path, dict(BEFORE))
     assert Driver.start("local[2]", options(tmp_path), tmp_path).wait() == 0

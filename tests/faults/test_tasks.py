@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from truth import Truth
+from expected_tables import ExpectedTables
 
 from . import cluster
 from .cluster import Driver
@@ -21,7 +21,7 @@ SPECULATION = (
 )
 
 
-def test_speculative_tasks_double_nothing(truth: Truth, tmp_path: Path) -> None:
+def test_speculative_tasks_double_nothing(truth: ExpectedTables, tmp_path: Path) -> None:
     rows = {f"d{i}": text for i, text in enumerate(POOL)}
     write(tmp_path, dict(rows))
     events = tmp_path / "events"

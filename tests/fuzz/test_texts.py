@@ -7,13 +7,13 @@ import random
 
 import pyarrow as pa
 
+from difficult_texts import GROUPS, generate_texts
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.tables.masked_texts import mask_text
 from fuzzing import attempt, report, tries
-from mean import GROUPS, fuzzed
-from nasty import PHRASES, SAMPLE
+from hostile_texts import PHRASES, SAMPLE
 from unit.test_recogniser import FILES, KINDS, check_mentions
 
 AT_ONCE = 61
@@ -37,7 +37,7 @@ def test_every_mention_of_an_odd_text_is_its_text(tagger: Tagger) -> None:
     batches, texts, mentions = tries(3, 84), 0, 0
     for number in range(batches):
         with attempt("texts", number) as draw:
-            every = [odd_text(draw, fuzz) for fuzz in fuzzed(AT_ONCE, seed=draw.randrange(10**9))]
+            every = [odd_text(draw, fuzz) for fuzz in generate_texts(AT_ONCE, seed=draw.randrange(10**9))]
             kind = KINDS[number % len(KINDS)]
             trim = number % 2 == 0
             found = Recogniser(sentences.open_detector(kind, FILES), tagger, trim=trim)(pa.array(every, pa.large_string()))

@@ -18,12 +18,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / "jobs"), str(HERE.parent)]
 
+from difficult_texts import confuses_spark_nlp, generate_texts  # noqa: E402
 from entitymill.settings import sections  # noqa: E402
 from entitymill.spark.session import open_session  # noqa: E402
+from hostile_texts import HOSTILE_TEXTS, SAMPLE  # noqa: E402
 from jvm_segments import by_spark_nlp  # noqa: E402
-from mean import fuzzed, lost  # noqa: E402
-from nasty import NASTY, SAMPLE  # noqa: E402
-from ours import Cut  # noqa: E402
+from own_segments import Segments  # noqa: E402
 
 TEXTS, SPACED = 2200, 400
 SHORTENED = 160
@@ -46,7 +46,13 @@ def spaced(count: int) -> Iterator[str]:
 
 def main(jars: str) -> None:
     """Write the file."""
-    texts = [*KNOWN, *SAMPLE, *(text[:SHORTENED] for text in NASTY.values()), *spaced(SPACED), *fuzzed(TEXTS, seed=2)]
+    texts = [
+        *KNOWN,
+        *SAMPLE,
+        *(text[:SHORTENED] for text in HOSTILE_TEXTS.values()),
+        *spaced(SPACED),
+        *generate_texts(TEXTS, seed=2),
+    ]
     spark = open_session(
         sections.SparkSettings(master="local[1]", jars=jars, conf={"spark.driver.memory": "2g"}), "golden", sparknlp=True
     )
@@ -55,7 +61,7 @@ def main(jars: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             found[kind] = by_spark_nlp(spark, kind, texts, Path(scratch))
     rows = [
-        [text, flat(deep), None if lost(text) else flat(rules)]
+        [text, flat(deep), None if confuses_spark_nlp(text) else flat(rules)]
         for text, deep, rules in zip(texts, found["dl"], found["rules"], strict=True)
     ]
     lines = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
@@ -63,7 +69,7 @@ def main(jars: str) -> None:
     spark.stop()
 
 
-def flat(cut: Cut) -> list[list[int]]:
+def flat(cut: Segments) -> list[list[int]]:
     """Begin, end, begin, end …"""
     return [list(itertools.chain.from_iterable(spans)) for spans in (cut.sentences, cut.tokens)]
 

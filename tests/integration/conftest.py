@@ -21,7 +21,7 @@ from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill.workers.engine import open_engine
 from entitymill_sparknlp import saved_model as sparknlp_model
-from truth import POOL, Truth
+from expected_tables import TEXT_POOL, ExpectedTables
 
 ROOT = Path(__file__).parents[2]
 MODELS = [f"model.path={ROOT}/models/demo", f"segmentation.model={ROOT}/models/sentence_detector"]
@@ -86,12 +86,12 @@ def recognised(spark: SparkSession, texts: dict[str, str], *overrides: str, part
 
 
 @pytest.fixture(scope="session")
-def truth(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+def truth(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ExpectedTables:
     """Of one clean run over all texts of the pool."""
     clean = Job(spark, tmp_path_factory.mktemp("truth"))
-    pool = {f"p{i}": text for i, text in enumerate(POOL)}
+    pool = {f"p{i}": text for i, text in enumerate(TEXT_POOL)}
     clean.texts(list(pool.items())).run()
-    return Truth(clean.output, pool)
+    return ExpectedTables(clean.output, pool)
 
 
 @pytest.fixture

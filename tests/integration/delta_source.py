@@ -9,11 +9,11 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from truth import POOL
+from expected_tables import TEXT_POOL
 
 from .conftest import Job
 
-BASE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
+BASE = {f"d{i}": text for i, text in enumerate(TEXT_POOL[:6])}
 FEED = {"delta.enableChangeDataFeed": "true"}
 
 

@@ -15,7 +15,7 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from bench.stub import open_stub
+from bench.stub_engine import open_stub
 from delta_reader import read_delta
 from entitymill import settings
 from entitymill.run import extraction

@@ -22,7 +22,7 @@ from entitymill.commands import extract as command
 from entitymill.errors import ModelError, SourceError
 from entitymill.source import changes, reader
 from entitymill.workers.engine import open_engine
-from truth import held
+from expected_tables import read_tables
 from unit import hostile
 
 from .conftest import ROOT, Job
@@ -245,7 +245,7 @@ def test_too_many_rejects_publish_nothing_and_the_list_of_runs_says_so(
     assert cli.main(listing) == 1
     assert capfd.readouterr().err.splitlines()[0] == f"error: output: no run has written {job.output} yet."
     job.texts(GOOD).run()
-    before = held(job.output)
+    before = read_tables(job.output)
     job.texts([*GOOD, ("new", GOOD[0][1]), ("bad1", None), ("bad2", None)])
 
     code, said = overheard()
@@ -254,7 +254,7 @@ def test_too_many_rejects_publish_nothing_and_the_list_of_runs_says_so(
     assert "2 of 23 rows of" in said
     assert "(2 null_text), more than limits.max_reject_ratio 0.05 allows: nothing was published" in said
     assert silent(said)
-    assert held(job.output) == before
+    assert read_tables(job.output) == before
     assert job.rejects() == [("bad1", "null_text"), ("bad2", "null_text")]
 
     assert cli.main([*listing, "--json"]) == 0

@@ -6,8 +6,8 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from bench.counters import counters
-from bench.stub import open_stub
+from bench.spark_counters import count_jobs
+from bench.stub_engine import open_stub
 from delta_reader import read_delta
 from entitymill.run import extraction
 
@@ -29,9 +29,9 @@ def test_a_run_takes_few_jobs_and_one_with_nothing_to_do_touches_nothing(
 
     def run() -> tuple[str, int, int]:
         """Its mode, its documents, its jobs."""
-        before, _ = counters(spark)
+        before, _ = count_jobs(spark)
         summary = job.run()
-        return summary.mode, summary.documents, counters(spark)[0] - before
+        return summary.mode, summary.documents, count_jobs(spark)[0] - before
 
     job.texts(texts)
     *found, jobs = run()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from delta_reader import read_delta
-from pages import block
+from page_code import read_code_block
 
 from .conftest import ROOT, Job
 
@@ -19,7 +19,7 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     config = job.directory / "articles.yaml"
     config.write_text("log: stderr\n")
     options = ["--config", str(config), *(item for option in job.options() for item in ("--set", option))]
-    typed = block("docs/operating.md", "spark-submit --properties-file")
+    typed = read_code_block("docs/operating.md", "spark-submit --properties-file")
     typed = typed.replace("--config conf/articles.yaml", shlex.join(options))
     # Set where this session's own JVM was started; spark-submit starts another.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from bench import stub
+from bench import stub_engine
 from delta_reader import read_delta
 from entitymill.commands import extract as command
 from entitymill.errors import RejectedError, SettingsError
@@ -23,7 +23,7 @@ TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extraction, "open_engine", stub.open_stub)
+    monkeypatch.setattr(extraction, "open_engine", stub_engine.open_stub)
 
 
 def ids(job: Job) -> set[str]:

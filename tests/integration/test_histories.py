@@ -10,24 +10,24 @@ import pytest
 
 from delta_reader import read_delta
 from entitymill.run import units
-from truth import POOL, Truth
+from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
 from .delta_source import FEED, Source
 
 
 def test_a_source_rewritten_during_a_run_is_read_at_one_version(
-    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the run has counted what there is to do, and before it reads the texts: it reads the source twice."""
     source = Source(job)
-    source.append({"d8": POOL[14]})
+    source.append({"d8": TEXT_POOL[14]})
     before, cut = dict(source.rows), units.split_work
 
     def rewriting(*arguments: Any) -> Iterator[units.PlannedUnit]:
         source.table.optimize().executeCompaction()
         source.delete("d0", "d4")
-        source.overwrite({"d0": POOL[16], "d9": POOL[17]})
+        source.overwrite({"d0": TEXT_POOL[16], "d9": TEXT_POOL[17]})
         yield from cut(*arguments)
 
     with monkeypatch.context() as patched:
@@ -65,7 +65,7 @@ PROPERTIES = {
 
 
 def other(chance: random.Random, text: str | None = None) -> str:
-    return chance.choice([one for one in POOL if one != text])
+    return chance.choice([one for one in TEXT_POOL if one != text])
 
 
 def change(source: Source, step: str, chance: random.Random, fresh: Iterator[str]) -> None:
@@ -101,7 +101,7 @@ def change(source: Source, step: str, chance: random.Random, fresh: Iterator[str
 
 
 @pytest.mark.parametrize("kind", HISTORIES)
-def test_after_any_history_the_tables_are_those_of_a_clean_run(job: Job, truth: Truth, kind: str) -> None:
+def test_after_any_history_the_tables_are_those_of_a_clean_run(job: Job, truth: ExpectedTables, kind: str) -> None:
     """And the run has done what differs, and no more."""
     chance = random.Random(kind)  # noqa: S311  # seeded, not secret
     fresh = (f"e{i}" for i in range(100))

@@ -10,16 +10,16 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.run import units
-from truth import POOL, Truth
+from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
 from .delta_source import BASE, Source
 
 
-def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, truth: Truth) -> None:
+def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, truth: ExpectedTables) -> None:
     annotated = "output.annotations=true"
     job.texts(list(BASE.items())).run(annotated)
-    changed = {**BASE, "d1": POOL[10], "new": POOL[11]}
+    changed = {**BASE, "d1": TEXT_POOL[10], "new": TEXT_POOL[11]}
     del changed["d2"]
     summary = job.texts(list(changed.items())).run(annotated)
 
@@ -36,7 +36,7 @@ def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, tr
     truth.check(job.output, changed)
 
 
-def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_in(job: Job, truth: Truth) -> None:
+def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_in(job: Job, truth: ExpectedTables) -> None:
     lenient = "limits.max_reject_ratio=0.9"
     source = Source(job)
     source.writer(source.frame({"bad": None}), "append").save(source.path)
@@ -44,7 +44,7 @@ def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_i
     truth.check(job.output, BASE)
 
     # The events tell of good rows, but other rows of these ids are there: only a look at the source can tell.
-    source.writer(source.frame({"bad": POOL[7], "d0": POOL[0]}), "append").save(source.path)
+    source.writer(source.frame({"bad": TEXT_POOL[7], "d0": TEXT_POOL[0]}), "append").save(source.path)
     summary = job.run(*source.options(), lenient)
     assert (summary.mode, summary.rejects) == ("arrivals", {"duplicate_id": 4})
     left = {key: text for key, text in BASE.items() if key != "d0"}
@@ -53,10 +53,10 @@ def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_i
     source.table.delete("id = 'bad' AND text IS NULL")
     job.run(*source.options(), lenient)
     assert job.rejects() == [("d0", "duplicate_id")] * 2
-    truth.check(job.output, {"bad": POOL[7], **left})
+    truth.check(job.output, {"bad": TEXT_POOL[7], **left})
 
 
-def test_another_setting_is_refused_or_does_all_again(job: Job, truth: Truth) -> None:
+def test_another_setting_is_refused_or_does_all_again(job: Job, truth: ExpectedTables) -> None:
     job.texts(list(BASE.items())).run()
     other = "entities.min_confidence=0.0001"
     with pytest.raises(OutputError, match="on_fingerprint_change"):
@@ -68,7 +68,7 @@ def test_another_setting_is_refused_or_does_all_again(job: Job, truth: Truth) ->
 
 
 def test_a_view_that_shows_a_document_twice_for_a_while(
-    job: Job, truth: Truth, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    job: Job, truth: ExpectedTables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row on its way from one table to another, seen in both: after the look for ids that occur twice."""
     one, other = Source(job), f"{job.directory}/other"

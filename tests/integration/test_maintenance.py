@@ -15,11 +15,11 @@ from entitymill import settings
 from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
 from entitymill.tables import Tables, heartbeats, maintenance
-from truth import POOL, Truth, held
+from expected_tables import TEXT_POOL, ExpectedTables, read_tables
 
 from .conftest import Job
 
-SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL[:12])}
+SOURCE = {f"d{i:02}": text for i, text in enumerate(TEXT_POOL[:12])}
 ADOPT = "output.adopt_source=true"
 """For runs into a copy of the output: its source is another file."""
 
@@ -59,8 +59,8 @@ def ids_on_disk(job: Job) -> set[str]:
     return {key for path in data for key in pq.ParquetFile(path).read(["doc_id"])["doc_id"].to_pylist()}
 
 
-def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: Job, truth: Truth) -> None:
-    before = held(small_files.output)
+def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: Job, truth: ExpectedTables) -> None:
+    before = read_tables(small_files.output)
     assert "d00" in ids_on_disk(small_files)
     tables, loaded = tables_of(small_files)
     (small_files.output / "_units_7").mkdir()  # as a run that was killed leaves its texts
@@ -68,14 +68,14 @@ def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: 
     assert "d00" not in ids_on_disk(small_files)
     maintenance.optimize(tables, sort=True)
 
-    assert held(small_files.output) == before
+    assert read_tables(small_files.output) == before
     assert not (small_files.output / "_units_7").exists()
-    changed = {**SOURCE, "d01": POOL[4]}
+    changed = {**SOURCE, "d01": TEXT_POOL[4]}
     assert small_files.texts(list(changed.items())).run(ADOPT).documents == 2
     truth.check(small_files.output, changed)
 
 
-def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) -> None:
+def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedTables) -> None:
     """Again and again, in a session of their own, while a job of several units changes the same tables."""
     loaded = settings.load(None, small_files.options(), {})
     with pytest.raises(SettingsError, match="--retain-hours"):
@@ -97,7 +97,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: Truth) ->
     young = set((small_files.output / "documents").glob("part-0*.parquet"))
     beside = threading.Thread(target=maintain)
     beside.start()
-    changed = {key: POOL[(i + 5) % len(SOURCE)] for i, key in enumerate(SOURCE)}
+    changed = {key: TEXT_POOL[(i + 5) % len(SOURCE)] for i, key in enumerate(SOURCE)}
     try:
         small_files.texts(list(changed.items())).run(ADOPT, "limits.unit_rows=3")
     finally:
@@ -128,7 +128,7 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
 
 
 def test_the_command_says_what_it_did_and_what_is_missing(small_files: Job, capfd: pytest.CaptureFixture[str]) -> None:
-    before = held(small_files.output)
+    before = read_tables(small_files.output)
     assert tables_of(small_files)[0].detail("documents")["numFiles"] > 1
     options = [item for option in small_files.options() for item in ("--set", option)]
     log = ["--set", f"log={small_files.directory}/run.log"]
@@ -136,6 +136,6 @@ def test_the_command_says_what_it_did_and_what_is_missing(small_files: Job, capf
     assert "small files joined" in capfd.readouterr().out
     files = {name: tables_of(small_files)[0].detail(name)["numFiles"] for name in ("documents", "entities")}
     assert files == {"documents": 1, "entities": small_files.read("entities").select("label").distinct().count()}
-    assert held(small_files.output) == before
+    assert read_tables(small_files.output) == before
     assert maintain_tables([*options, *log, "--set", "output.path=/nowhere/at/all", "optimize"]) == 1
     assert "no entity tables at" in capfd.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 import entitymill
-from nasty import NASTY, SAMPLE
+from hostile_texts import HOSTILE_TEXTS, SAMPLE
 
 from .conftest import ROOT, Job, recognised
 
@@ -16,7 +16,7 @@ HEALTHY = {f"healthy-{number:02d}": text for number, text in enumerate(SAMPLE * 
 MEGABYTES = "a megabyte without a blank"
 """What a run of minutes is made of is cut short; one text is left as long as it is."""
 SHORTENED = 3_000
-CUT = [text if name == MEGABYTES else text[:SHORTENED] for name, text in NASTY.items()]
+CUT = [text if name == MEGABYTES else text[:SHORTENED] for name, text in HOSTILE_TEXTS.items()]
 PAIRS = zip(enumerate(CUT), list(HEALTHY.items()) * 20, strict=False)
 TEXTS = dict(row for (number, text), healthy in PAIRS for row in ((f"nasty-{number:03d}", text), healthy))
 

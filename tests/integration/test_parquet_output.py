@@ -12,14 +12,14 @@ from delta_reader import read_delta
 from entitymill import settings
 from entitymill.run.erasure import erase
 from entitymill.tables import maintenance
-from truth import MENTION, POOL, Truth
+from expected_tables import MENTION, TEXT_POOL, ExpectedTables
 
 from .conftest import Job
 from .delta_source import BASE
 
 OPTIONS = ("output.format=parquet", "output.adopt_source=true")
 """A copy's source is another file."""
-SOURCE = {**BASE, "erased": POOL[7]}
+SOURCE = {**BASE, "erased": TEXT_POOL[7]}
 ONLY_THERE = b"Federal Election Commission"
 
 
@@ -61,7 +61,7 @@ def exported_version(job: Job) -> int:
     return int(json.loads((job.output / "entities" / "_entitymill_export.json").read_text())["version"])
 
 
-def check(job: Job, truth: Truth, source: dict[str, str], *others: str) -> None:
+def check(job: Job, truth: ExpectedTables, source: dict[str, str], *others: str) -> None:
     """The export and the Delta table have these rows, and beside the tables and others nothing is left."""
     truth.check(job.output, source)
     mentions = truth.entities(source)
@@ -76,14 +76,14 @@ def on_disk(output: Path) -> list[Path]:
     return [path for path in output.rglob("*") if path.is_file() and ONLY_THERE in path.read_bytes()]
 
 
-def test_without_one_mention_it_is_a_table_like_any_other(nobody: Job, prepared: Job, truth: Truth) -> None:
+def test_without_one_mention_it_is_a_table_like_any_other(nobody: Job, prepared: Job, truth: ExpectedTables) -> None:
     assert nobody.read("entities", *OPTIONS).count() == 0
     assert [row.doc_id for row in nobody.read("documents").collect()] == ["none"]
     check(prepared, truth, SOURCE)  # the run after it
 
 
-def test_a_run_exports_what_it_changed_and_an_erased_document_is_in_neither_copy(filled: Job, truth: Truth) -> None:
-    changed = {**SOURCE, "d1": POOL[10], "new": POOL[11]}
+def test_a_run_exports_what_it_changed_and_an_erased_document_is_in_neither_copy(filled: Job, truth: ExpectedTables) -> None:
+    changed = {**SOURCE, "d1": TEXT_POOL[10], "new": TEXT_POOL[11]}
     del changed["erased"]
     filled.texts(list(changed.items()))
     assert on_disk(filled.output)
@@ -96,8 +96,8 @@ def test_a_run_exports_what_it_changed_and_an_erased_document_is_in_neither_copy
     check(filled, truth, changed, "erasures")
 
 
-def test_full_recomputes_all_and_exports_it(filled: Job, truth: Truth) -> None:
-    changed = {**SOURCE, "d1": POOL[10]}
+def test_full_recomputes_all_and_exports_it(filled: Job, truth: ExpectedTables) -> None:
+    changed = {**SOURCE, "d1": TEXT_POOL[10]}
     del changed["d2"]
     summary = filled.texts(list(changed.items())).run(*OPTIONS, full=True)
     assert (summary.mode, summary.documents) == ("full", len(changed))
@@ -107,7 +107,9 @@ def test_full_recomputes_all_and_exports_it(filled: Job, truth: Truth) -> None:
     assert {row.run_id for row in exported.collect()} == {summary.run_id}
 
 
-def test_a_run_with_nothing_to_do_renews_an_outdated_export_and_leaves_a_current_one(filled: Job, truth: Truth) -> None:
+def test_a_run_with_nothing_to_do_renews_an_outdated_export_and_leaves_a_current_one(
+    filled: Job, truth: ExpectedTables
+) -> None:
     """As after a run that died between its last commit and its export, or between the two renames of a swap."""
     filled.texts(list(SOURCE.items())).run(*OPTIONS)
     version, files = exported_version(filled), sorted((filled.output / "entities").rglob("*"))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from delta_reader import read_delta
-from pages import ROOT
+from page_code import ROOT
 
 from .conftest import Job
 

@@ -21,7 +21,7 @@ from entitymill.tables import Tables
 from entitymill_reports import after_run, metrics, page_queries, page_sentences
 from entitymill_reports import drift as drift_module
 from entitymill_reports.page_figures import Figures
-from truth import POOL
+from expected_tables import TEXT_POOL
 
 from .conftest import Job
 
@@ -34,7 +34,7 @@ SCRIPT = "Angela Merkel met <script>alert(1)</script> in Paris & Rome."
 def texts(job: Job, count: int) -> Job:
     """Documents of the pool, one a day, one that changes, and rows that are refused."""
     changing = "Rome." if count < 20 else "Paris and London."
-    rows = [(f"d{at}", text, DAY + dt.timedelta(days=at)) for at, text in enumerate([SCRIPT, *POOL][:count])]
+    rows = [(f"d{at}", text, DAY + dt.timedelta(days=at)) for at, text in enumerate([SCRIPT, *TEXT_POOL][:count])]
     rows += [("<b>null</b>", None, DAY), (None, "no id", DAY), ("undated", changing, None), ("blank", " ", DAY)]
     kinds = (pa.string(), pa.string(), pa.date32())
     columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))
@@ -136,7 +136,7 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     for label, top in found.top.items():
         own = sorted(((-count, entity) for (kind, entity), count in counted.items() if kind == label))
         assert list(top) == [(entity, -count) for count, entity in own[: page_sentences.TOP]]
-    sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *POOL])} | {"undated": "Paris and London."}
+    sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *TEXT_POOL])} | {"undated": "Paris and London."}
     assert found.sentences
     for sentence in found.sentences:
         assert "".join(part.text for part in sentence.parts) in sources[sentence.doc_id]

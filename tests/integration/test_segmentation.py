@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from difficult_texts import confuses_spark_nlp, generate_texts
 from entitymill.recognition import sentences
+from hostile_texts import HOSTILE_TEXTS
 from jvm_segments import by_spark_nlp
-from mean import fuzzed, lost
-from nasty import NASTY
-from ours import by_ours
+from own_segments import segment_texts
 
 from .conftest import ROOT, recognised
 
@@ -26,12 +26,17 @@ PARAGRAPH = "Angela Merkel met Emmanuel Macron in Paris. They discussed Ukraine.
 
 @pytest.mark.parametrize("kind", ["dl", "rules"])
 def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentences.Kind, tmp_path: Path) -> None:
-    every = [*fuzzed(FUZZED, seed=5), *(text[:SHORTENED] for text in NASTY.values()), SPEECH, (SPEECH * 9)[:LONG]]
-    texts = [text for text in every if kind == "dl" or not lost(text)]
+    every = [
+        *generate_texts(FUZZED, seed=5),
+        *(text[:SHORTENED] for text in HOSTILE_TEXTS.values()),
+        SPEECH,
+        (SPEECH * 9)[:LONG],
+    ]
+    texts = [text for text in every if kind == "dl" or not confuses_spark_nlp(text)]
 
     theirs = by_spark_nlp(spark, kind, texts, tmp_path)
 
-    ours = by_ours(
+    ours = segment_texts(
         sentences.open_detector(kind, sentences.find_detector_files(ROOT / "models" / "sentence_detector")), texts
     )
     assert [found for found in zip(texts, theirs, ours, strict=True) if found[1] != found[2]] == []

@@ -12,7 +12,7 @@ from delta_reader import read_delta
 from entitymill import settings
 from entitymill.errors import OutputError, SettingsError
 from entitymill.run.extraction import extract
-from truth import POOL, Truth
+from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
 
@@ -30,15 +30,15 @@ def of_day(day: int, *overrides: str) -> tuple[str, ...]:
     return (f"source.where=day = '{DAYS[day]}'", "output.replace_slice=true", LENIENT, *overrides)
 
 
-def check(truth: Truth, job: Job, rows: Rows) -> None:
+def check(truth: ExpectedTables, job: Job, rows: Rows) -> None:
     """What is not null."""
     truth.check(job.output, {key: text for key, (_, text) in rows.items() if text is not None})
 
 
-def test_slices_in_any_order_and_again(job: Job, truth: Truth) -> None:
+def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
     rows: Rows = {
-        "d0": (DAYS[0], POOL[0]), "d1": (DAYS[0], POOL[1]), "x0": (DAYS[0], None),
-        "d2": (DAYS[1], POOL[2]), "d3": (DAYS[1], POOL[3]), "x1": (DAYS[1], None),
+        "d0": (DAYS[0], TEXT_POOL[0]), "d1": (DAYS[0], TEXT_POOL[1]), "x0": (DAYS[0], None),
+        "d2": (DAYS[1], TEXT_POOL[2]), "d3": (DAYS[1], TEXT_POOL[3]), "x1": (DAYS[1], None),
     }  # fmt: skip
     write(job, rows)
     assert [job.run(*of_day(day)).documents for day in (1, 0)] == [2, 2]
@@ -47,7 +47,7 @@ def test_slices_in_any_order_and_again(job: Job, truth: Truth) -> None:
 
     # One changes, one moves to the other day, two go, and one has got a text.
     changed: Rows = {
-        "d0": (DAYS[0], POOL[4]), "x0": (DAYS[0], POOL[5]), "d1": (DAYS[1], POOL[1]), "x1": (DAYS[1], None),
+        "d0": (DAYS[0], TEXT_POOL[4]), "x0": (DAYS[0], TEXT_POOL[5]), "d1": (DAYS[1], TEXT_POOL[1]), "x1": (DAYS[1], None),
     }  # fmt: skip
     write(job, changed)
     summary = job.run(*of_day(1))
@@ -86,20 +86,20 @@ def test_slices_in_any_order_and_again(job: Job, truth: Truth) -> None:
     assert not (job.output / "entities").exists()
 
 
-def test_slices_of_plain_parquet(job: Job, truth: Truth) -> None:
+def test_slices_of_plain_parquet(job: Job, truth: ExpectedTables) -> None:
     kind = "output.format=parquet"
-    rows: Rows = {f"d{i}": (DAYS[i % 2], POOL[i]) for i in range(4)}
+    rows: Rows = {f"d{i}": (DAYS[i % 2], TEXT_POOL[i]) for i in range(4)}
     write(job, rows)
     assert [job.run(*of_day(day, kind)).documents for day in (1, 0)] == [2, 2]
 
     # The first day changes and shrinks; the second changes, and is not run again.
-    write(job, {"d0": (DAYS[0], POOL[7]), "d1": (DAYS[1], POOL[8]), "d3": rows["d3"]})
+    write(job, {"d0": (DAYS[0], TEXT_POOL[7]), "d1": (DAYS[1], TEXT_POOL[8]), "d3": rows["d3"]})
     summary = job.run(*of_day(0, kind))
     assert (summary.documents, summary.removed) == (1, 1)
-    check(truth, job, {"d0": (DAYS[0], POOL[7]), "d1": rows["d1"], "d3": rows["d3"]})
+    check(truth, job, {"d0": (DAYS[0], TEXT_POOL[7]), "d1": rows["d1"], "d3": rows["d3"]})
 
 
 def test_a_slice_is_never_made_with_full(job: Job) -> None:
-    write(job, {"a": (DAYS[0], POOL[0])})
+    write(job, {"a": (DAYS[0], TEXT_POOL[0])})
     with pytest.raises(SettingsError, match="--full"):
         job.run(*of_day(0), full=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import ROOT
+from page_code import ROOT
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf8")
 STEPS = re.findall(r"```bash\n(.*?)```\n(?:\n```text\n(.*?)```)?", PAGE, re.DOTALL)

@@ -22,11 +22,11 @@ from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.unit_tables import UnitTable
 from entitymill.workers.engine import open_engine
-from truth import POOL, Truth
+from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
 
-SOURCE = {f"d{i:02}": text for i, text in enumerate(POOL[:9])}
+SOURCE = {f"d{i:02}": text for i, text in enumerate(TEXT_POOL[:9])}
 SMALL = "limits.unit_rows=3"
 
 
@@ -52,7 +52,9 @@ def published(job: Job, name: str) -> int:
 
 
 @pytest.mark.parametrize("format_", ["delta", "parquet"])
-def test_a_run_that_died_is_continued(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch, format_: str) -> None:
+def test_a_run_that_died_is_continued(
+    job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
     chosen = (SMALL, f"output.format={format_}")
     name = "entities" if format_ == "delta" else "entities_delta"
     source = dict(itertools.islice(SOURCE.items(), 6))
@@ -72,13 +74,13 @@ def test_a_run_that_died_is_continued(job: Job, truth: Truth, monkeypatch: pytes
 
 
 def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
-    job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = dict(itertools.islice(SOURCE.items(), 6))
     job.texts(list(source.items())).run()
     before = {label for *_, label in job.mentions()}
     kept = [*list(source)[:5], "other"]
-    without_persons = dict(zip(kept, (POOL[place] for place in (2, 4, 5, 10, 2, 4)), strict=True))
+    without_persons = dict(zip(kept, (TEXT_POOL[place] for place in (2, 4, 5, 10, 2, 4)), strict=True))
     job.texts(list(without_persons.items()))
     chosen = (SMALL, "limits.max_removed_ratio=0.2")
     dies_in_the_second_unit(job, monkeypatch, *chosen, full=True)
@@ -112,7 +114,7 @@ def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
     return rows.mapInArrow(count, rows.schema)
 
 
-def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delta throws away what is cached of a table it commits to; of what a unit recognised, it must find nothing to."""
     job.texts(list(SOURCE.items())).run()
     recognised = job.spark.sparkContext.accumulator(0)
@@ -130,7 +132,7 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: Truth, monkey
     # Any number of files is too many here: the run joins at its end what its units added. The old file is no small one.
     monkeypatch.setattr(maintenance, "MOST_FILES", 0)
     monkeypatch.setattr(maintenance, "SMALL_PART", 1)
-    changed = {**SOURCE, **dict(zip(SOURCE, POOL[12:16], strict=False))}
+    changed = {**SOURCE, **dict(zip(SOURCE, TEXT_POOL[12:16], strict=False))}
     assert job.texts(list(changed.items())).run("limits.unit_rows=2").units == 2
     assert recognised.value == 4
     truth.check(job.output, changed)

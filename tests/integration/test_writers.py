@@ -14,21 +14,23 @@ from entitymill import settings
 from entitymill.run.extraction import extract
 from entitymill.tables import lease
 from entitymill.tables.lease import Lease
+from expected_tables import TEXT_POOL, ExpectedTables
 from small_queries import SMALL_QUERIES
-from truth import POOL, Truth
 
 from .conftest import ROOT, Job
 
 LOGGING = ROOT / "conf" / "log4j2.properties"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 """For one short run, to which the second compiler would cost more than it saves."""
-SOURCE = {f"d{i}": text for i, text in enumerate(POOL[:9])}
+SOURCE = {f"d{i}": text for i, text in enumerate(TEXT_POOL[:9])}
 
 
-def test_a_run_that_waited_reads_what_the_source_has_become(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_waited_reads_what_the_source_has_become(
+    job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else it would bring back an older version than the run it waited for has published."""
     job.texts(list(SOURCE.items()))
-    changed = {**SOURCE, "d0": POOL[5]}
+    changed = {**SOURCE, "d0": TEXT_POOL[5]}
     enter = Lease.__enter__
     others: list[str] = []
 
@@ -44,7 +46,7 @@ def test_a_run_that_waited_reads_what_the_source_has_become(job: Job, truth: Tru
     truth.check(job.output, changed)
 
 
-def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth) -> None:
+def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: ExpectedTables) -> None:
     """This one's run waits for the other's. Of first runs that start at once: tests/stages/test_lease.py."""
     job.texts(list(SOURCE.items()))
     small = [f"spark.conf.{name}={value}" for name, value in SMALL_QUERIES.items()]
@@ -73,7 +75,9 @@ def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Truth) 
     assert first.ended_at <= second.started_at
 
 
-def test_two_runs_at_once_end_with_correct_plain_parquet(job: Job, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_at_once_end_with_correct_plain_parquet(
+    job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two sessions of this process."""
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.5)
     loaded = settings.load(None, job.texts(list(SOURCE.items())).options("output.format=parquet"), {})

@@ -15,11 +15,11 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from delta_reader import read_delta
+from expected_tables import read_paragraphs
 from small_queries import SMALL_QUERIES
-from truth import paragraphs
 
 ROOT = Path(__file__).parents[2]
-TEXTS = paragraphs(40)
+TEXTS = read_paragraphs(40)
 ODD = [
     "",
     " \n\t",

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bench.stub import stub_tagger
+from bench.stub_engine import stub_tagger
 from entitymill import schemas, settings
 from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings

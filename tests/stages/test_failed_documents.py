@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bench.stub import open_stub, stub_tagger
+from bench.stub_engine import open_stub, stub_tagger
 from entitymill.errors import RejectedError
 from entitymill.run import extraction
 from entitymill.tables import Tables

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from bench.stub import open_stub
+from bench.stub_engine import open_stub
 from entitymill import settings
 from entitymill.run import extraction
 

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from entitymill.recognition import sentences
-from ours import Cut, by_ours
+from own_segments import Segments, segment_texts
 
 TESTS = Path(__file__).parents[1]
 ROWS = [json.loads(line) for line in gzip.decompress((TESTS / "golden" / "segments.jsonl.gz").read_bytes()).splitlines()]
@@ -27,9 +27,9 @@ def test_sentences_and_tokens_are_spark_nlps(kind: sentences.Kind) -> None:
     rows = [row for row in ROWS if row[COLUMN[kind]] is not None]
     detector = sentences.open_detector(kind, sentences.find_detector_files(TESTS.parent / "models" / "sentence_detector"))
 
-    found = by_ours(detector, [row[0] for row in rows])
+    found = segment_texts(detector, [row[0] for row in rows])
 
-    wanted = [Cut(*map(pairs, row[COLUMN[kind]])) for row in rows]
+    wanted = [Segments(*map(pairs, row[COLUMN[kind]])) for row in rows]
     assert [(row[0], ours, theirs) for row, ours, theirs in zip(rows, found, wanted, strict=True) if ours != theirs] == []
     assert len(rows) >= ENOUGH
     assert sum(len(cut.tokens) for cut in wanted) > 20 * ENOUGH

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from entitymill import settings
 from entitymill.commands import maintain
-from pages import ROOT, block
+from page_code import ROOT, read_code_block
 
 
 def test_databricks_maintenance_has_all_that_its_settings_need() -> None:
@@ -25,7 +25,7 @@ def test_databricks_maintenance_has_all_that_its_settings_need() -> None:
 
 def test_the_settings_of_a_submitted_databricks_run(tmp_path: Path) -> None:
     shutil.copy(ROOT / "conf" / "base.yaml", tmp_path)
-    (tmp_path / "tickets.yaml").write_text(block("docs/databricks.md", "main.raw.tickets"), encoding="utf8")
+    (tmp_path / "tickets.yaml").write_text(read_code_block("docs/databricks.md", "main.raw.tickets"), encoding="utf8")
     loaded = settings.load(tmp_path / "tickets.yaml", ["output.schema=main.ticket_entities"])
     assert (loaded.source.format, loaded.source.path, loaded.log) == ("table", "main.raw.tickets", "stderr")
     assert loaded.model.path.startswith("/Volumes/")

@@ -10,7 +10,7 @@ import re
 import pytest
 
 import entitymill
-import pages
+import page_code
 from entitymill import errors
 
 
@@ -35,18 +35,18 @@ def test_how_things_are_called() -> None:
 
 
 def test_the_page_has_every_name_and_what_it_says_is_so(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (pages.ROOT / "docs" / "python.md").read_text(encoding="utf8")
+    page = (page_code.ROOT / "docs" / "python.md").read_text(encoding="utf8")
     assert [name for name in [*entitymill.__all__, *fields()] if f"`{name}" not in page] == []
     for name, kind in kinds().items():
         assert name == "EntityMillError" or f"| `{name}` | {kind.exit_code} |" in page
-    code = pages.block("docs/python.md", "entitymill.load(")
-    with contextlib.chdir(pages.ROOT):
+    code = page_code.read_code_block("docs/python.md", "entitymill.load(")
+    with contextlib.chdir(page_code.ROOT):
         exec(code, {})  # noqa: S102  # what the page says
     assert f"# {capsys.readouterr().out}" in code
 
 
 def test_the_reference_has_every_name_once() -> None:
-    page = (pages.ROOT / "docs" / "api.md").read_text(encoding="utf8")
+    page = (page_code.ROOT / "docs" / "api.md").read_text(encoding="utf8")
     assert sorted(re.findall(r"^::: entitymill\.(\w+)$", page, re.MULTILINE)) == sorted(entitymill.__all__)
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from difficult_texts import GROUPS
 from entitymill.recognition import offsets, sentences, tokens
 from entitymill.recognition.recogniser import Recogniser, Recognition, build_recognition, join_tags
 from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.inference import Tagger
-from mean import GROUPS
 
 FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
 KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")

@@ -15,8 +15,8 @@ from entitymill.errors import ModelError
 from entitymill.recognition import offsets, sentences, sentences_dl, tokens
 from entitymill.recognition.sentences import Detector, Kind
 from entitymill.recognition.tagger.encoding import Encoder
-from nasty import LONG, NASTY, SAMPLE, healthy
-from ours import by_ours
+from hostile_texts import HOSTILE_TEXTS, LONG, SAMPLE, healthy
+from own_segments import segment_texts
 
 SAVED = Path(__file__).parents[2] / "models" / "sentence_detector"
 KINDS: tuple[Kind, ...] = ("dl", "rules", "sentencex")
@@ -31,7 +31,9 @@ def detector(kind: Kind) -> Detector:
 
 def found(kind: Kind, text: str) -> list[str]:
     units = text.encode("utf-16-le")
-    return [units[2 * begin : 2 * end].decode("utf-16-le") for begin, end in by_ours(detector(kind), [text])[0].sentences]
+    return [
+        units[2 * begin : 2 * end].decode("utf-16-le") for begin, end in segment_texts(detector(kind), [text])[0].sentences
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,9 +73,9 @@ def test_sentencex_survives_white_space_of_more_bytes(text: str, wanted: int) ->
 def test_sentencex_finds_the_same_however_long_the_text_is(monkeypatch: pytest.MonkeyPatch) -> None:
     long = " ".join(f"{text} {number}." for number in range(40) for text in SAMPLE)
     wrapped = ("Angela Merkel went " + "on and on " * 700 + "to Paris. ") * 2 + "Then she left."
-    windowed = [by_ours(detector("sentencex"), [text]) for text in (long, wrapped)]
+    windowed = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
     monkeypatch.setattr(sentences, "_PAGE_CHARACTERS", 10**9)
-    whole = [by_ours(detector("sentencex"), [text]) for text in (long, wrapped)]
+    whole = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
     assert windowed == whole
     assert [len(found[0].sentences) for found in whole] == [len(whole[0][0].sentences), 3]
     assert len(whole[0][0].sentences) > 200
@@ -120,15 +122,15 @@ def test_a_text_of_control_characters_is_one_deep_sentence_whatever_the_network_
 ) -> None:
     """Spark NLP drops the parts, finds nothing left, and passes on the whole."""
     monkeypatch.setattr(detector("dl")._network, "compute_logits", lambda windows: np.ones(len(windows)))  # type: ignore[attr-defined]
-    found = by_ours(detector("dl"), ["a\nb", "\x01\n\x02", "\x01"])
+    found = segment_texts(detector("dl"), ["a\nb", "\x01\n\x02", "\x01"])
     assert [cut.sentences for cut in found] == [[(0, 1), (2, 3)], [(0, 3)], []]
 
 
 def test_windows_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [text[:2000] for text in NASTY.values()]
-    wanted = by_ours(detector("dl"), texts)
+    texts = [text[:2000] for text in HOSTILE_TEXTS.values()]
+    wanted = segment_texts(detector("dl"), texts)
     monkeypatch.setattr(sentences_dl, "_MIXED", np.zeros(11, np.uint64))
-    assert by_ours(detector("dl"), texts) == wanted
+    assert segment_texts(detector("dl"), texts) == wanted
 
 
 def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
@@ -148,7 +150,7 @@ def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
 def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind, encoder: Encoder) -> None:
     share = min(seconds(kind, healthy(LONG), encoder) for _ in range(TRIES))
     slow = {}
-    for name, text in NASTY.items():
+    for name, text in HOSTILE_TEXTS.items():
         # The least of several: this machine may be busy with something else.
         least = inf
         for _ in range(TRIES):
@@ -161,9 +163,9 @@ def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind, encoder
 
 
 def test_there_is_enough_that_is_nasty() -> None:
-    assert len(NASTY) >= 60
-    assert sum(len(text) >= LONG for text in NASTY.values()) >= 60
-    assert max(map(len, NASTY.values())) >= 1_000_000
+    assert len(HOSTILE_TEXTS) >= 60
+    assert sum(len(text) >= LONG for text in HOSTILE_TEXTS.values()) >= 60
+    assert max(map(len, HOSTILE_TEXTS.values())) >= 1_000_000
 
 
 def test_what_is_no_panic_of_sentencex_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from difficult_texts import GROUPS
 from entitymill.recognition import offsets, sentences, tokens
 from entitymill.recognition.tokens import Segments
-from mean import GROUPS
-from ours import by_ours
+from own_segments import segment_texts
 
 KINDS = ("dl", "rules", "sentencex")
 SPACE = " \t\n\v\f\r\u2187"
@@ -86,9 +86,9 @@ def test_tokens_lie_in_order_in_their_sentences_and_these_in_their_texts(kind: s
 @detectors
 @given(texts=texts, before=text, after=text)
 def test_a_texts_neighbours_do_not_matter(kind: sentences.Kind, texts: list[str], before: str, after: str) -> None:
-    alone = [found for written in texts for found in by_ours(detector(kind), [written])]
-    assert by_ours(detector(kind), texts) == alone
-    assert by_ours(detector(kind), [before, *texts, after])[1:-1] == alone
+    alone = [found for written in texts for found in segment_texts(detector(kind), [written])]
+    assert segment_texts(detector(kind), texts) == alone
+    assert segment_texts(detector(kind), [before, *texts, after])[1:-1] == alone
 
 
 @detectors
@@ -114,13 +114,13 @@ def test_nothing_has_no_sentence(kind: sentences.Kind, empty: list[str]) -> None
 @detectors
 def test_empty_texts_at_either_end_move_nothing(kind: sentences.Kind) -> None:
     written = "Angela came. She met him."
-    alone = by_ours(detector(kind), [written])
-    assert by_ours(detector(kind), ["", "", written, "", "\x01", "", written, ""])[2::4] == [alone[0], alone[0]]
+    alone = segment_texts(detector(kind), [written])
+    assert segment_texts(detector(kind), ["", "", written, "", "\x01", "", written, ""])[2::4] == [alone[0], alone[0]]
     assert len(alone[0].sentences) == 2
 
 
 def test_punctuation_at_a_words_ends_is_apart() -> None:
-    found = by_ours(detector("rules"), ['("Well-known", U.S.!) -- it\'s'])[0]
+    found = segment_texts(detector("rules"), ['("Well-known", U.S.!) -- it\'s'])[0]
     assert [('("Well-known", U.S.!) -- it\'s')[b:e] for b, e in found.tokens] == [
         '("',
         "Well-known",

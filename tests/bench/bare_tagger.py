@@ -1,4 +1,4 @@
-"""The bare tagger on a job's own tokens, ready in memory, in one process for each core."""
+"""Measure the bare tagger on a job's own tokens, which are in memory, in one process per core."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from entitymill.recognition.tagger.inference import Tagger
 
 PARTS_PER_CORE = 8
 WINDOW = 64
-"""Documents cut at once."""
+"""Documents that are tokenized at once."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Tokens:
     lengths: np.ndarray
     begins: np.ndarray
 
-    def parts(self, count: int) -> list[Tokens]:
-        """As many parts of like size, each a run of sentences."""
+    def split(self, count: int) -> list[Tokens]:
+        """Return parts of similar size, each of consecutive sentences."""
         starts = np.concatenate([[0], np.cumsum(self.lengths)])
         cuts = np.linspace(0, len(self.lengths), count + 1).astype(int)
         found = []
@@ -46,8 +46,8 @@ class Tokens:
         return found
 
 
-def cut(documents: list[str], detector: Detector) -> Tokens:
-    """What the job's tagger is given of its documents."""
+def tokenize(documents: list[str], detector: Detector) -> Tokens:
+    """Return the tokens of documents, as the job passes them to its tagger."""
     found: list[str] = []
     lengths, begins = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for at in range(0, len(documents), WINDOW):
@@ -78,14 +78,14 @@ def _tag(number: int) -> float:
     return time.process_time() - began
 
 
-class Bare:
-    """Processes that hold a model and the tokens."""
+class BareTaggers:
+    """Processes with a model and the tokens in memory."""
 
     def __init__(self, model: Path, precision: Precision, given: Tokens, scratch: Path) -> None:
         cores = os.cpu_count() or 1
         self._count = PARTS_PER_CORE * cores
         parts = scratch / "parts"
-        parts.write_bytes(pickle.dumps(given.parts(self._count)))
+        parts.write_bytes(pickle.dumps(given.split(self._count)))
         self._pool = ProcessPoolExecutor(cores, get_context("spawn"), _load, (model, precision, parts))
 
     def __enter__(self) -> Self:
@@ -94,12 +94,12 @@ class Bare:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._pool.shutdown()
 
-    def wake(self) -> None:
-        """Have every process load its model, and tag something."""
+    def warm_up(self) -> None:
+        """Make every process load its model and tag something."""
         list(self._pool.map(_tag, [0] * (os.cpu_count() or 1)))
 
     def run(self) -> machine.Spent:
-        """Tag everything; the CPU is that of the tagging alone."""
+        """Tag everything and return the time; CPU time is that of tagging only."""
         wall = time.perf_counter()
         cpu = sum(self._pool.map(_tag, range(self._count)))
         return machine.Spent(time.perf_counter() - wall, cpu)

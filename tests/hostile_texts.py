@@ -1,4 +1,4 @@
-"""Texts that are legal, and meant to hurt: each costs a careless program a crash, a minute or a gigabyte."""
+"""Valid texts that are meant to do damage: each makes a careless program crash, or costs it a minute or a gigabyte."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _long() -> dict[str, str]:
 
 REPEATED = {f"{name} a hundred thousand times": character * LONG for name, character in _REPEATED.items()}
 PHRASES = {f"{name} repeated": (phrase * (LONG // len(phrase) + 1))[:LONG] for name, phrase in _PHRASES.items()}
-NASTY = {**REPEATED, **PHRASES, **_long()}
+HOSTILE_TEXTS = {**REPEATED, **PHRASES, **_long()}
 """Name -> text."""
 SAMPLE = [
     "Angela Merkel met Emmanuel Macron in Paris on 3 May. They spoke of the U.N. and of Mr. Smith's plan; nobody else came.",

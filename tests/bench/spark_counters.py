@@ -1,4 +1,4 @@
-"""What Spark counts of its own work."""
+"""Read Spark's own counters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 
-def counters(spark: SparkSession) -> tuple[int, int]:
-    """Spark jobs and SQL executions so far."""
+def count_jobs(spark: SparkSession) -> tuple[int, int]:
+    """Return the numbers of Spark jobs and SQL executions so far."""
     context: Any = spark.sparkContext._jsc.sc()
     executions = spark._jsparkSession.sharedState().statusStore().executionsCount()
     return int(context.dagScheduler().numTotalJobs()), int(executions)

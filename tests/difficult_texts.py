@@ -1,4 +1,4 @@
-"""Texts that are hard on whoever looks for sentences and tokens, and what Spark NLP itself makes of them."""
+"""Random texts that are difficult for sentence detectors and tokenizers, to compare ours with Spark NLP's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 
 MARKERS = "\u2554\u255e\u255f\u2564\u2565\u2566\uf050\uf051\uf053\uf054\uf055\uf056\uf057"
-"""Spark NLP's rule-based detector marks a copy of the text with these, and loses count where the text has them itself."""
+"""Spark NLP's rule-based detector inserts these into a copy of the text, and miscounts if the text itself contains them."""
 _LOST = re.compile(rf"[{MARKERS}]|'\\|^-\d\d?\\\)", re.ASCII)
 
 
@@ -163,8 +163,8 @@ _BALANCED = (3, 1, 2, 1, 1, 3, 6, 4, 3, 5, 3, 9)
 _PLAIN = (2, 0, 0, 0, 0, 2, 6, 4, 3, 6, 4, 12)
 
 
-def fuzzed(count: int, seed: int) -> Iterator[str]:
-    """Texts of some atoms each: from all of Unicode, or like ill-set English, or of very few atoms over and over."""
+def generate_texts(count: int, seed: int) -> Iterator[str]:
+    """Yield random texts: from all of Unicode, like badly typeset English, or a few characters over and over."""
     draw = random.Random(seed)  # noqa: S311  # seeded, not secret
     for _ in range(count):
         kind = draw.random()
@@ -178,6 +178,6 @@ def fuzzed(count: int, seed: int) -> Iterator[str]:
         yield "".join(parts)
 
 
-def lost(text: str) -> bool:
-    """Whether Spark NLP's rule-based detector may lose count: of a marker, or of a backslash that a rule takes."""
+def confuses_spark_nlp(text: str) -> bool:
+    """Return whether Spark NLP's rule-based detector may miscount, because of a marker or a backslash in the text."""
     return _LOST.search(text) is not None

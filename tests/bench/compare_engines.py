@@ -1,7 +1,7 @@
-"""The demo through Spark NLP's own engine and through ours: are the entities the same?
+"""Run the demo with Spark NLP's own engine and with ours, and compare the entities.
 
 The model of models/demo is saved as one of Spark NLP's. Both engines run it on the speeches in f32 and in Spark NLP's
-encoding, each in a process of its own. Prints one sentence; ends with 1 where an entity differs.
+encoding, each in a process of its own. Prints one sentence, and ends with 1 if an entity differs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
 ROOT = Path(__file__).parents[2]
-PLACE = ROOT / "build" / "yardstick"
+PLACE = ROOT / "build" / "compare_engines"
 KEY = ("doc_id", "begin", "end", "label", "entity")
 CONFIDENCE = 1e-4
 Entities = dict[tuple[object, ...], float]
@@ -41,37 +41,37 @@ def extract(engine: str, overrides: list[str]) -> Entities:
     return {tuple(row[name] for name in KEY): row["confidence"] for row in rows}
 
 
-def difference(theirs: Entities, ours: Entities) -> str | None:
-    """What is not the same, in one sentence; nothing where all is."""
-    alone = theirs.keys() ^ ours.keys()
+def describe_difference(theirs: Entities, ours: Entities) -> str | None:
+    """Return one sentence about the differences, or None if the entities are the same."""
+    unmatched = theirs.keys() ^ ours.keys()
     other = [key for key in theirs.keys() & ours.keys() if abs(theirs[key] - ours[key]) > CONFIDENCE]
-    if not alone and not other:
+    if not unmatched and not other:
         return None
     missed, added = len(theirs.keys() - ours.keys()), len(ours.keys() - theirs.keys())
-    where = dict(zip(KEY, min(alone or other, key=str), strict=True))
+    where = dict(zip(KEY, min(unmatched or other, key=str), strict=True))
     return (
-        f"Engine sparknlp finds {len(theirs):,} entities, engine openvino {len(ours):,}: {missed:,} are the first's alone, "
-        f"{added:,} the second's, {len(other):,} differ in confidence by more than {CONFIDENCE:g}; one is "
+        f"Engine sparknlp finds {len(theirs):,} entities, engine openvino {len(ours):,}: only the first finds {missed:,}, "
+        f"only the second {added:,}; {len(other):,} differ in confidence by more than {CONFIDENCE:g}; one is "
         f"{where['label']} {where['begin']}-{where['end']} of {where['doc_id']}."
     )
 
 
 def main() -> None:
-    """Run both engines, and compare."""
+    """Run both engines and compare their entities."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="for both engines")
     overrides = parser.parse_args().overrides
     saved = PLACE / "model"
-    # Without its calibration: in the JVM nothing takes that out in f32.
+    # Saved without its calibration, which nothing in the JVM could remove for f32.
     run("prepare_model.py", "models/demo", str(saved), "--to", "sparknlp", "--precision", "int8", "--overwrite")
     jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
     theirs = extract("sparknlp", ["recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", jars, *overrides])
     ours = extract("openvino", ["recognition.engine=openvino", *overrides])
     if not theirs:
         sys.exit("Engine sparknlp finds no entity: nothing was compared.")
-    told = difference(theirs, ours)
-    if told:
-        sys.exit(told)
+    found = describe_difference(theirs, ours)
+    if found:
+        sys.exit(found)
     print(f"{len(theirs):,} entities, the same in both engines.")
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for the engine that finds the first two words of every document, made of Spark's own functions: no model."""
+"""A stub engine without a model: Spark functions that return the first two words of each document as mentions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from entitymill.workers.engine import Engine
 
 
 def stub_tagger(documents: DataFrame) -> DataFrame:
-    """schemas.RECOGNISED with two mentions a document, without a model."""
+    """Return schemas.RECOGNISED with two mentions per document."""
     words = F.split("text", " ", 3)
 
     def mention(begin: Column, entity: Column, label: str) -> Column:
@@ -38,5 +38,5 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
 
 
 def open_stub(spark: SparkSession, loaded: settings.Settings) -> Engine:
-    """In the place of engine.open_engine."""
+    """Return the stub engine; tests call this instead of engine.open_engine."""
     return Engine("stub", "stub", lambda: stub_tagger)

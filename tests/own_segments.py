@@ -1,4 +1,4 @@
-"""Sentences and tokens of texts as recognition/ finds them: what tests compare."""
+"""Find sentences and tokens with recognition/, in the form that tests compare."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from entitymill.recognition.sentences import Detector
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One text's sentences and tokens: sentences that have a token, from the first one's begin to the last one's end.
+class Segments:
+    """Sentences and tokens of one text, as (begin, end) in UTF-16 units, with exclusive ends.
 
-    Places are UTF-16 units, ends exclusive.
+    Sentences without a token are left out; the others reach from their first token's begin to their last token's end.
     """
 
     sentences: list[tuple[int, int]]
     tokens: list[tuple[int, int]]
 
 
-def by_ours(detector: Detector, texts: Sequence[str]) -> list[Cut]:
-    """All texts in one array."""
+def segment_texts(detector: Detector, texts: Sequence[str]) -> list[Segments]:
+    """Return the segments of each text; all texts are processed in one array."""
     whole = offsets.read_texts(pa.array(texts, pa.string()))
     segments = tokens.tokenize(whole, detector.find_breaks(whole))
     starts = segments.sentence_starts
@@ -37,7 +37,7 @@ def by_ours(detector: Detector, texts: Sequence[str]) -> list[Cut]:
             _spans(begin, end, slice(first[row], first[row + 1]), origin)
             for (begin, end), first in zip(edges, (starts, firsts), strict=True)
         ]
-        found.append(Cut(*spans))
+        found.append(Segments(*spans))
     return found
 
 

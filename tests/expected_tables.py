@@ -1,4 +1,4 @@
-"""What the tables must hold: of every text what one clean run found in it, of every source the union over its rows."""
+"""Compute the tables that a run must write: for each source row, the results of one clean run for its text."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ DOCUMENT = ("status", "chars", "sentences", "tokens", "split_sentences", "entiti
 Rows = list[tuple[object, ...]]
 
 
-def paragraphs(count: int, longest: int = 400) -> list[str]:
-    """Different short texts, the same on every call."""
+def read_paragraphs(count: int, longest: int = 400) -> list[str]:
+    """Return different short texts, the same on every call."""
     texts = pq.read_table(SPEECHES, columns=["text"])["text"].to_pylist()
     found = dict.fromkeys(line.strip() for text in texts for line in text.splitlines() if 40 < len(line.strip()) <= longest)
     return list(found)[:: max(1, len(found) // count)][:count]
 
 
-POOL = paragraphs(24)
-"""What the integration tests' documents are made of."""
+TEXT_POOL = read_paragraphs(24)
+"""The texts of the integration tests' documents."""
 
 
-class Truth:
-    """Read from the output of a clean run over texts whose ids are known."""
+class ExpectedTables:
+    """The rows that any source made of known texts must produce, read from the output of one clean run over these texts."""
 
     def __init__(self, output: Path, source: Mapping[str, str]) -> None:
         self._mentions: dict[str, Rows] = {text: [] for text in source.values()}
@@ -48,14 +48,14 @@ class Truth:
         )
 
     def check(self, output: Path, source: Mapping[str, str]) -> None:
-        """The tables hold exactly what a clean run over this source would have written: each row, once."""
-        entities, documents = held(output)
+        """Assert that the tables contain exactly the rows that a clean run over this source would write, each once."""
+        entities, documents = read_tables(output)
         assert documents == self.documents(source)
         assert entities == self.entities(source)
 
 
-def held(output: Path) -> tuple[Rows, Rows]:
-    """Rows of `entities` and `documents`, without run ids and times, read without Spark."""
+def read_tables(output: Path) -> tuple[Rows, Rows]:
+    """Read the rows of `entities` and `documents` without Spark, without run ids and times."""
     if (output / "entities" / "_delta_log").exists():
         entities = read_delta(output / "entities")
     else:

@@ -1,4 +1,4 @@
-"""What came before packing, kept to measure against: sentences of like length share a batch, padded to the longest.
+"""Tag as before packing, for comparison: sentences of similar length share a batch, padded to the longest.
 
 The planner is that of Entity Mill 0.1.0 (entitymill/tagger/batching.py), and so is the loop around it. A batch of B rows of
 L pieces costs about B * L + OVERHEAD_PIECES times one piece; a shortest path over the sorted rows makes the sum smallest.
@@ -24,7 +24,7 @@ SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows to run together, padded to one length."""
+    """Rows that are run together, padded to one length."""
 
     rows: NDArray[np.int64]
     length: int
@@ -61,11 +61,11 @@ def plan(lengths: NDArray[np.int64], limit: int) -> list[Batch]:
     return batches[::-1]
 
 
-class ByLength:
+class PaddedTagger:
     """Tags sentences as 0.1.0 did, with the same network compiled in the same way."""
 
     def __init__(self, directory: Path, precision: Precision) -> None:
-        """Of a bundle."""
+        """Load the model of a bundle."""
         manifest, files = bundle.read_directory(directory)
         bundle.check_files(files, manifest, str(directory))
         self.labels = bundle.read_labels(files[bundle.LABELS])
@@ -74,7 +74,7 @@ class ByLength:
         self._request = network.compile_model(model, precision, 1).create_infer_request()
 
     def tag(self, tokens: list[str], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[tokens] the tag of each; no sentence is empty."""
+        """Return [tokens] the tag of each token; no sentence may be empty."""
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         tags = []
         for at in range(0, len(lengths), PLANNED_SENTENCES):

@@ -1,4 +1,4 @@
-"""Models for the benches: any DistilBERT's shape with random weights. Weights do not change the speed."""
+"""Make models for benchmarks: any DistilBERT's shape with random weights, because weights do not change the speed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DEMO = texts.ROOT / "models" / "demo"
 POSITIONS = 512
 CALIBRATION_SENTENCES = 64
 Kind = Literal["f32", "weights", "calibrated"]
-"""As stored: floats, 8-bit weights, 8-bit weights and activations."""
+"""How the model is stored: floats, 8-bit weights, or 8-bit weights and activations."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the speed of an encoder."""
+    """The sizes that determine the speed of an encoder."""
 
     layers: int
     width: int
@@ -38,17 +38,17 @@ class Shape:
     heads: int = 12
 
     def operations(self, lengths: np.ndarray) -> float:
-        """Useful ones over sentences of so many pieces, padding not counted."""
+        """Return the arithmetic operations for sentences with these numbers of pieces, without padding."""
         dense = 2 * self.layers * (4 * self.width**2 + 2 * self.width * self.hidden)
         return float((lengths * dense + self.layers * 4 * self.width * lengths**2).sum())
 
 
 BASE, TINY = Shape(6, 768, 3072), Shape(2, 48, 96)
-"""DistilBERT-base, and one for smoke tests."""
+"""The shape of DistilBERT-base, and a small one for smoke tests."""
 
 
-def shape_of(directory: Path) -> Shape:
-    """The shape of a bundle's network, read off its matrix products."""
+def read_shape(directory: Path) -> Shape:
+    """Return the shape of a bundle's network, by the sizes of its matrix products."""
     model = network.read_network(directory / bundle.NETWORK, directory / bundle.WEIGHTS, str(directory))
     width = network.embedding_shape(model)[1]
     products = Counter(_weight_shapes(model))
@@ -62,13 +62,13 @@ def _weight_shapes(model: ov.Model) -> list[tuple[int, ...]]:
     return [tuple(node.input(1).get_shape()) for node in products if not needs[network.source_name(node.input(1))]]
 
 
-def write_random(directory: Path, shape: Shape, outside: float = 3.0) -> None:
-    """A Hugging Face directory of random weights, with the demo model's vocabulary and labels.
+def write_random_model(directory: Path, shape: Shape, outside: float = 3.0) -> None:
+    """Write a Hugging Face directory with random weights and the demo model's vocabulary and labels.
 
     Args:
-        directory: to make.
-        shape: of the network.
-        outside: what O's logit has over the others': the more, the fewer mentions.
+        directory: the directory to create.
+        shape: sizes of the network.
+        outside: added to the logit of the tag O; the larger, the fewer mentions.
     """
     directory.mkdir()
     labels = bundle.read_labels(DEMO / bundle.LABELS)
@@ -112,14 +112,14 @@ def _tensors(shape: Shape, vocabulary: int, labels: int, outside: float) -> dict
     for name in norms:
         tensors[f"distilbert.{name}.weight"] = np.ones(shape.width, np.float32)
         tensors[f"distilbert.{name}.bias"] = np.zeros(shape.width, np.float32)
-    # Of any width the logits spread as those of 768 do.
+    # Scaled so that the logits spread as with width 768.
     tensors["classifier.weight"] = rng.normal(0, 0.02 * (768 / shape.width) ** 0.5, (labels, shape.width)).astype(np.float32)
     tensors["classifier.bias"] = np.eye(labels, dtype=np.float32)[0] * outside
     return tensors
 
 
-def make(saved: Path, directory: Path, kind: Kind) -> Path:
-    """A bundle of a Hugging Face directory; its accuracy, which means nothing here, is not measured."""
+def make_bundle(saved: Path, directory: Path, kind: Kind) -> Path:
+    """Make a bundle from a Hugging Face directory, without measuring its accuracy, which is meaningless here."""
     found = huggingface.read(saved, str(saved))
     directory.mkdir()
     manifest = {
@@ -132,15 +132,15 @@ def make(saved: Path, directory: Path, kind: Kind) -> Path:
         "calibrated": kind == "calibrated",
     }
     if kind != "f32":
-        feeds = _feeds(saved) if kind == "calibrated" else []
+        feeds = _calibration_inputs(saved) if kind == "calibrated" else []
         found = replace(found, network=lower_precision.reduce(found.network, "int8", feeds))
     parts_module.write(found, directory)
     bundle.write_manifest(directory, manifest)
     return directory
 
 
-def _feeds(saved: Path) -> list[dict[str, np.ndarray]]:
-    """Sentences as the network takes them."""
+def _calibration_inputs(saved: Path) -> list[dict[str, np.ndarray]]:
+    """Return sentences as inputs of the network."""
     manifest, files = bundle.read_directory(DEMO)
     encoder = Encoder(read_tokenizer({**files, bundle.TOKENIZER: saved / bundle.TOKENIZER}, manifest), POSITIONS)
     feeds = []
