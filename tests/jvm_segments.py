@@ -30,7 +30,7 @@ def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: 
     pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), source)
     chosen = sections.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
     rows = spark.read.parquet(str(source))
-    cut = PipelineModel(sparknlp_model.stages(spark, chosen)).transform(rows)
+    cut = PipelineModel(sparknlp_model.build_stages(spark, chosen)).transform(rows)
     columns = [F.col(f"_token.{edge}").alias(edge) for edge in ("begin", "end")]
     number = F.transform("_token", lambda token: token["metadata"]["sentence"].cast("int")).alias("sentence")
     cut.select("id", *columns, number).write.parquet(str(found))

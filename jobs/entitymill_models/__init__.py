@@ -1,5 +1,5 @@
-"""Extension: models in other tools' formats, read into one form and written as bundles. Needed to prepare a model only.
+"""Extension: read models in other tools' formats, and write them as bundles. Only `entitymill prepare` needs it.
 
-`model_kinds` tells sources apart; `sparknlp_saved`, `huggingface` and `network_files` each read one kind into a
-`token_classifier.Parts`. `lower_precision` quantizes it, `accuracy` measures what that costs. `prepare` is the command.
+`model_kinds` detects the format of a source; `sparknlp_saved`, `huggingface` and `network_files` each read one format into
+`token_classifier.Parts`. `lower_precision` quantizes a model, `accuracy` measures the loss. `prepare` is the command.
 """

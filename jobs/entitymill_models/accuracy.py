@@ -1,6 +1,6 @@
-"""How far a model of lower precision departs from its original: both tag the same sentences, their mentions are compared.
+"""Compare a model of lower precision with its original: both tag the same sentences, and their mentions are compared.
 
-The sentences are of a small table: Parquet, Delta or JSON lines, read without Spark.
+The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from entitymill.recognition.tagger.inference import Tagger
 from entitymill.spark import requirements
 
 Mentions = set[tuple[int, int, int, str]]
-"""(sentence, first token, token after the last, label) of each."""
+"""(sentence, first token, token after the last, label) of each mention."""
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 _WORD = re.compile(r"\w+|[^\w\s]")
-"""A run of letters, digits and underscores, or one other sign: near enough to a tokenizer's tokens to compare two runs."""
+"""Letters, digits and underscores, or one other sign: close enough to a tokenizer's tokens to compare two models."""
 MAX_SENTENCES = 200_000
-"""Read at most; the sample is spread over these."""
+"""Maximum number of sentences to read; the sample is selected from these."""
 LONGEST_SENTENCE = 1000
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured; scores are by precision of execution.
+    """The result of a comparison; scores are by precision of execution.
 
-    sentences, mentions: how many were tagged, and found by the original in f32.
-    original, reduced: span F1 against gold; empty where there is none.
+    sentences, mentions: number of tagged sentences, and of mentions that the original finds in f32.
+    original, reduced: span F1 against gold tags; empty if there are none.
     agreement: span F1 of the reduced model's mentions against the original's in f32.
     """
 
@@ -51,20 +51,20 @@ class Scores:
     reduced: dict[str, float]
     agreement: dict[str, float]
 
-    def loss(self) -> float:
-        """What the worst precision of execution loses: F1 against gold, or without gold, agreement with the original."""
+    def compute_loss(self) -> float:
+        """Return the loss in the worst precision: of F1 against gold, or without gold, of agreement with the original."""
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
         return max(1 - score for score in self.agreement.values())
 
 
-def executions(manifest: bundle.Manifest) -> tuple[Precision, ...]:
-    """The precisions a bundle can be run in, the plainest first."""
+def list_precisions(manifest: bundle.Manifest) -> tuple[Precision, ...]:
+    """Return the precisions in which a bundle can be run, f32 first."""
     return ("f32", "bf16", "int8") if manifest.precision == "int8" else ("f32", "bf16")
 
 
 def print_scores(console: Console, scores: Scores) -> None:
-    """One line for each precision of execution; no text."""
+    """Print one line for each precision of execution, without any text of the sample."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions in f32", highlight=False)
     if scores.original:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
@@ -73,20 +73,20 @@ def print_scores(console: Console, scores: Scores) -> None:
         console.print(f"  written   {precision:4}  {f1}agrees with f32 {agreement:.4f}", highlight=False)
 
 
-def compare(original: Path | None, reduced: Path, sample: Sample) -> Scores:
-    """Tag a sample with two bundles.
+def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Scores:
+    """Tag a sample with two bundles, and compare their mentions.
 
     Args:
-        original: the bundle to compare with, run in f32; None where there is no other.
-        reduced: the bundle to judge, run in every precision it can be.
-        sample: sentences, with gold tags or without.
+        original: the bundle to compare with, run in f32; None to compare `reduced` with itself in f32.
+        reduced: the bundle to evaluate, run in every possible precision.
+        sample: sentences, with or without gold tags.
 
     Raises:
         ModelError: a bundle does not run.
     """
     manifest, _ = bundle.read_directory(reduced)
-    found = {precision: tag(reduced, precision, sample.sentences) for precision in executions(manifest)}
-    base = found.get("f32", set()) if original is None else tag(original, "f32", sample.sentences)
+    found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in list_precisions(manifest)}
+    base = found.get("f32", set()) if original is None else tag_sentences(original, "f32", sample.sentences)
     gold = None if sample.gold is None else _gold(sample.gold)
     return Scores(
         sentences=len(sample.sentences),
@@ -97,22 +97,22 @@ def compare(original: Path | None, reduced: Path, sample: Sample) -> Scores:
     )
 
 
-def tag(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
-    """The mentions that a bundle finds.
+def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
+    """Return the mentions that a bundle finds.
 
     Raises:
         ModelError: it does not run.
     """
     manifest, files = bundle.read_directory(directory)
-    how = Execution(precision, threads=len(os.sched_getaffinity(0)))
-    tagger = Tagger.load(files, manifest, how)
+    execution = Execution(precision, threads=len(os.sched_getaffinity(0)))
+    tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
     return _mentions(tagger.labels, tags.tags, lengths, tagger.scheme)
 
 
 def span_f1(found: Mentions, expected: Mentions) -> float:
-    """Harmonic mean of precision and recall of exact spans with their labels; 1 where there is nothing to find or found."""
+    """Return the F1 of exact spans with their labels; 1 if both sets are empty."""
     if not found and not expected:
         return 1.0
     return 2 * len(found & expected) / (len(found) + len(expected))
@@ -140,33 +140,37 @@ def _mentions(
 
 @dataclass(frozen=True)
 class Sample:
-    """sentences: tokens of each, none empty; gold: their tags, or None where the table has none."""
+    """A sample of sentences.
+
+    sentences: tokens of each sentence, at least one.
+    gold: their tags, or None if the table has none.
+    """
 
     sentences: list[list[str]]
     gold: list[list[str]] | None
 
-    def spread(self, count: int) -> Sample:
-        """So many sentences, or all, at even distances."""
+    def select_evenly(self, count: int) -> Sample:
+        """Return at most `count` sentences, evenly spaced."""
         size = len(self.sentences)
         chosen = [place * size // count for place in range(count)] if size > count else range(size)
         return Sample([self.sentences[i] for i in chosen], None if self.gold is None else [self.gold[i] for i in chosen])
 
-    def without(self, other: Sample) -> Sample:
-        """The sentences that the other does not have."""
+    def exclude(self, other: Sample) -> Sample:
+        """Return the sentences that are not in the other sample."""
         theirs = {tuple(sentence) for sentence in other.sentences}
         kept = [i for i, sentence in enumerate(self.sentences) if tuple(sentence) not in theirs]
         return Sample([self.sentences[i] for i in kept], None if self.gold is None else [self.gold[i] for i in kept])
 
 
 def read_sample(path: Path, option: str) -> Sample:
-    """The sentences of a table.
+    """Read the sentences of a table.
 
-    A table with a column `tokens` (lists of strings), and perhaps `tags` (as many IOB2 tags), has one sentence a row.
+    A table with a column `tokens` (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
     Otherwise its column `text`, or its only column of strings, is split after . ! ? and at blank lines, then into words.
 
     Args:
         path: a Parquet file or directory, a Delta table's directory, or a file of JSON lines (*.jsonl, *.json).
-        option: what named it, for messages.
+        option: the option that names it, for messages.
 
     Raises:
         SettingsError: it is missing, cannot be read, or has no such column or no sentence.
@@ -177,9 +181,9 @@ def read_sample(path: Path, option: str) -> Sample:
         rows = _json_rows(path) if path.suffix in (".jsonl", ".json") else _table_rows(path)
         found = _collect(rows, path, option)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SettingsError(f"{option}: {path} is no Parquet, Delta or JSON-lines table that can be read.") from error
+        raise SettingsError(f"{option}: {path} cannot be read as a Parquet, Delta or JSON-lines table.") from error
     if not found.sentences:
-        raise SettingsError(f"{option}: {path} holds no sentence.")
+        raise SettingsError(f"{option}: {path} contains no sentence.")
     return found
 
 
@@ -197,14 +201,14 @@ def _collect(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
                 gold.append(tags or [])
         else:
             tagged = False
-            sentences += split(_text(row, path, option))
+            sentences += split_text(_text(row, path, option))
         if len(sentences) >= MAX_SENTENCES:
             break
     return Sample(sentences, gold if tagged else None)
 
 
-def split(text: str) -> list[list[str]]:
-    """Sentences of a text, each a list of words, by rule; the longest are cut."""
+def split_text(text: str) -> list[list[str]]:
+    """Split a text into sentences and words by rules; sentences are truncated to LONGEST_SENTENCE words."""
     found = (_WORD.findall(part)[:LONGEST_SENTENCE] for part in _SENTENCE_END.split(text))
     return [words for words in found if words]
 
@@ -221,10 +225,9 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 def _text(row: dict[str, Any], path: Path, option: str) -> str:
     strings = [name for name, value in row.items() if isinstance(value, str)]
-    name = TEXT if TEXT in row else strings[0] if len(strings) == 1 else None
-    if name is None:
-        raise SettingsError(f"{option}: {path} has neither a column tokens nor text, and not one column of strings alone.")
-    value = row[name]
+    if TEXT not in row and len(strings) != 1:
+        raise SettingsError(f"{option}: {path} needs a column tokens or text, or exactly one column of strings.")
+    value = row[TEXT if TEXT in row else strings[0]]
     return value if isinstance(value, str) else ""
 
 
@@ -246,7 +249,7 @@ def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _delta(path: Path) -> Any:
     try:
-        import deltalake  # noqa: PLC0415  - one kind of sample needs it
+        import deltalake  # noqa: PLC0415  - only samples that are Delta tables need it
     except ImportError as error:
         raise SettingsError(f"A sample that is a Delta table needs {requirements.PREPARE}.") from error
     try:

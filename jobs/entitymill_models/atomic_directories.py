@@ -1,4 +1,4 @@
-"""A directory written whole or not at all: made beside its place, then renamed into it."""
+"""Write a directory completely or not at all: create it next to its destination, then rename it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from entitymill.recognition.tagger import bundle
 from entitymill_models import sparknlp_saved
 
 
-def check(dest: Path, *, overwrite: bool) -> None:
-    """Refuse a place that is taken.
+def check_destination(dest: Path, *, overwrite: bool) -> None:
+    """Refuse a destination that exists, unless it is a model that may be overwritten.
 
     Raises:
-        SettingsError: something is there, and is not to be overwritten or is no model.
+        SettingsError: it exists, and either is not a model or `overwrite` is not set.
     """
     if not dest.exists() and not dest.is_symlink():
         return
@@ -27,21 +27,21 @@ def check(dest: Path, *, overwrite: bool) -> None:
 
 
 def _is_saved(directory: Path) -> bool:
-    # Other tables and models keep a directory of that name, too.
+    # The name of the directory alone proves nothing: other formats use it, too.
     return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
 
 
 def _is_bundle(directory: Path) -> bool:
-    # Others' files are called manifest.json, too; one that is damaged may be made again.
+    # Other tools also write a manifest.json. It is not parsed, because a damaged bundle may be overwritten.
     return all((directory / name).is_file() for name in (bundle.MANIFEST, bundle.NETWORK))
 
 
 @contextmanager
-def beside(dest: Path) -> Iterator[Path]:
-    """A temporary directory on the same file system as a place that is to be filled.
+def open_scratch_directory(dest: Path) -> Iterator[Path]:
+    """Create a temporary directory next to a destination, on the same file system.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be created.
     """
     parent = dest.absolute().parent
     try:
@@ -53,11 +53,11 @@ def beside(dest: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def put(made: Path, dest: Path, scratch: Path) -> None:
-    """Rename a directory into its place; what was there goes, and comes back if that fails.
+def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
+    """Rename a directory to its destination, replacing what is there; if that fails, restore it.
 
     Raises:
-        OutputError: it fails.
+        OutputError: the directory cannot be renamed.
     """
     old = scratch / "replaced"
     try:

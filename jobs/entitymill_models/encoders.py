@@ -1,7 +1,7 @@
-"""BERT-like encoders built from OpenVINO operations, without PyTorch.
+"""Build BERT-like encoders from OpenVINO operations, without PyTorch.
 
-The layers are those of Vaswani et al. 2017 as BERT (Devlin et al. 2019) has them: embeddings summed and normalized; then
-attention and a two-layer network, each added to its input and normalized.
+The layers are those of Vaswani et al. 2017 in the variant of BERT (Devlin et al. 2019): embeddings are summed and
+normalized; then attention and a two-layer network are each added to their input and normalized.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Names:
-    """What an architecture calls its parameters, "{}" being the number of a layer; each has .weight and .bias."""
+    """The names of an architecture's parameters, each with .weight and .bias; "{}" is the number of a layer."""
 
     words: str
     positions: str
@@ -40,7 +40,11 @@ class Names:
 
 @dataclass(frozen=True)
 class Shape:
-    """layers, heads; epsilon of the normalizations; the id of padding where positions count from it, as RoBERTa's do."""
+    """The shape of an encoder.
+
+    epsilon: of the normalizations.
+    padding: the id of padding, if positions are counted from it as in RoBERTa.
+    """
 
     layers: int
     heads: int
@@ -48,8 +52,8 @@ class Shape:
     padding: int | None = None
 
 
-def build(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
-    """A token classifier: input_ids and attention_mask int64 [batch, length] to logits float32 [batch, length, labels].
+def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
+    """Build a token classifier: input_ids, attention_mask int64 [batch, length] to logits float32 [batch, length, labels].
 
     Raises:
         ModelError: a parameter is missing, or does not fit the others.
@@ -75,7 +79,7 @@ class _Builder:
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})
         hidden = self._embedded(ids)
-        # True where a piece may be looked at, [batch, 1, 1, length]: the same for every head and every piece that looks.
+        # True where a piece is visible, [batch, 1, 1, length]: the same for every head and every attending piece.
         seen = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
         for layer in range(self._shape.layers):
             hidden = self._layer(hidden, seen, layer)
@@ -91,12 +95,12 @@ class _Builder:
         return self._norm(summed, self._names.normalized)
 
     def _segment(self) -> NDArray[np.float32] | None:
-        """The embedding of segment 0, which every piece is in: folded into the positions'."""
+        """Return the embedding of segment 0, to which every piece belongs; it is added to the position embeddings."""
         name = self._names.segments
         return None if name is None else self._parameter(f"{name}.weight")[0]
 
     def _positions(self, ids: ov.Node) -> ov.Node:
-        """[1, length], or [batch, length] where padding is left out of the count."""
+        """Return positions, [1, length], or [batch, length] if padding is not counted."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
@@ -119,7 +123,7 @@ class _Builder:
         return self._norm(ops.add(network, hidden), self._names.after_network.format(number))
 
     def _split_heads(self, hidden: ov.Node) -> ov.Node:
-        """[batch, length, width] to [batch, heads, length, width / heads]."""
+        """Convert [batch, length, width] to [batch, heads, length, width / heads]."""
         heads = self._shape.heads
         return ops.transpose(
             ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True), _ints(0, 2, 1, 3)
@@ -140,11 +144,11 @@ class _Builder:
         return ops.constant(value if added is None else value + added, name=name)
 
     def _parameter(self, name: str) -> NDArray[np.float32]:
-        # Checkpoints that came from TensorFlow call a normalization's two parameters gamma and beta.
+        # In checkpoints converted from TensorFlow, the parameters of normalizations are called gamma and beta.
         older = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         found = self._weights.get(name, self._weights.get(older))
         if found is None:
-            raise ModelError(f"{self._where} has no parameter {name}: it is not a token classifier, or not a whole one.")
+            raise ModelError(f"{self._where} has no parameter {name}: it is not a token classifier, or incomplete.")
         return found
 
 

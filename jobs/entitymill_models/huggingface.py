@@ -1,4 +1,4 @@
-"""A Hugging Face directory: config.json, safetensors, and a tokenizer; PyTorch and transformers are not needed."""
+"""Read a Hugging Face directory (config.json, safetensors, tokenizer) without PyTorch and transformers."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ NAMES = {
     "roberta": _bert("roberta"),
     "xlm-roberta": _bert("roberta"),
 }
-"""model_type of config.json -> what the parameters are called (transformers, models/*/modeling_*.py)."""
+"""model_type of config.json -> names of parameters (transformers, models/*/modeling_*.py)."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
 DISTILBERT_EPSILON = 1e-12
-"""In transformers' code, not in the configuration."""
+"""A constant in the code of transformers, which is not in config.json."""
 
 
-def is_directory(directory: Path) -> bool:
-    """Whether a directory looks like a Hugging Face model with its own weights."""
-    held = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
-    return held and (directory / tokenizer_files.CONFIG).is_file()
+def is_model_directory(directory: Path) -> bool:
+    """Return whether a directory looks like a Hugging Face model with weights."""
+    has_weights = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+    return has_weights and (directory / tokenizer_files.CONFIG).is_file()
 
 
-def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
-    """A token classifier of NAMES' kinds.
+def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
+    """Read a token classifier of one of the architectures in NAMES.
 
     Raises:
         ModelError: a file is missing or damaged, or the model is of another kind.
@@ -75,12 +75,12 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     """
     config = read_json(directory / tokenizer_files.CONFIG)
     kind = _check(config, where)
-    labels = tokenizer_files.labels_of(config, f"{where}/{tokenizer_files.CONFIG}")
-    words = tokenizer_files.read(directory, where, casing, whole=kind in OFFSET_POSITIONS)
+    labels = tokenizer_files.read_config_labels(config, f"{where}/{tokenizer_files.CONFIG}")
+    words = tokenizer_files.read_tokenizer(directory, where, casing, whole=kind in OFFSET_POSITIONS)
     found = _weights(directory, where)
     shape = _shape(config, kind, where)
     names = NAMES[kind]
-    network = encoders.build(found, names, shape, where)
+    network = encoders.build_classifier(found, names, shape, where)
     scored = found[f"{names.classifier}.weight"].shape[0]
     if scored != len(labels):
         raise ModelError(f"{where} scores {scored} tags, id2label of its config.json lists {len(labels)}.")
@@ -91,14 +91,14 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
         tokenizer=words.tokenizer,
         vocabulary=words.vocabulary,
         casing=words.casing,
-        max_length=min(rows, tokenizer_files.max_length(directory)),
+        max_length=min(rows, tokenizer_files.read_max_length(directory)),
         source=f"a Hugging Face {kind} token classifier",
         limit=rows,
     )
 
 
 def _check(config: dict[str, object], where: str) -> str:
-    """The kind of a model, if it is one that the builder builds exactly."""
+    """Return the architecture of a model, or raise a ModelError if `encoders` cannot build exactly this architecture."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(f"{where} is a {kind} model; readable are {', '.join(NAMES)}: export it to ONNX and prepare that.")
@@ -114,7 +114,7 @@ def _check(config: dict[str, object], where: str) -> str:
 
 
 def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
-    """Layers, heads and constants, under the names that each kind has for them."""
+    """Read the encoder's shape; its names in config.json depend on the architecture."""
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)
     epsilon = DISTILBERT_EPSILON if kind == "distilbert" else config.get("layer_norm_eps", 1e-12)
@@ -131,7 +131,7 @@ def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
 
 
 def _weights(directory: Path, where: str) -> encoders.Weights:
-    """Every floating-point tensor of a Hugging Face directory, as float32; shards are put together.
+    """Read every floating-point tensor of a Hugging Face directory, from all shards, as float32.
 
     Raises:
         ModelError: there are none, or a file is missing or damaged.
@@ -154,7 +154,7 @@ def _files(directory: Path, where: str) -> list[Path]:
     if len(found) == 1:
         return found
     if found:
-        raise ModelError(f"{where} has {len(found)} safetensors files and no {INDEX} that joins them: copy it.")
+        raise ModelError(f"{where} has {len(found)} safetensors files but no {INDEX}: copy it, too.")
     if (directory / "pytorch_model.bin").exists() or list(directory.glob("pytorch_model-*.bin")):
         raise ModelError(
             f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code and is not opened: "
@@ -178,6 +178,6 @@ def _read_one(file: Path, where: str) -> encoders.Weights:
 
 def _floats(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
     if kind == "BF16":
-        # A bfloat16 is the upper half of a float32.
+        # A bfloat16 has the upper 16 bits of a float32.
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(data, {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[kind]).astype(np.float32)

@@ -1,10 +1,10 @@
-"""Which Java objects a serialized stream holds, found out before a JVM reads it and without building any of them.
+"""Check which Java objects a serialized stream contains before a JVM reads it, without instantiating any of them.
 
-A JVM that deserializes a stream builds whatever classes the stream names, and some of those run code on the way. So each
-class is looked up in a list of the few that Spark NLP's models consist of. The grammar is that of the Java Object
-Serialization Specification, chapter 6. What models have no use for (proxies, enums, exceptions, resets, annotations of
-classes) is refused, so that nothing can be read in two ways. A class has to be written the way it writes itself, too: with
-data of its own behind its fields, or without.
+A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
+So each class must be in a list of the few that Spark NLP's models need. The grammar is that of the Java Object Serialization
+Specification, chapter 6. Parts of it that models do not need (proxies, enums, exceptions, resets, class annotations) are
+refused, so that this reader and the JVM cannot disagree. A class must also have the flags with which it writes itself: with
+or without its own data after its fields.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK,
 _LONG_BLOCK, _LONG_STRING = 0x7A, 0x7C
 _FIRST_HANDLE = 0x7E0000
 _PLAIN, _WITH_OWN_DATA = 2, 3
-"""Flags of a class: SC_SERIALIZABLE, and with SC_WRITE_METHOD."""
+"""Flags of a class: SC_SERIALIZABLE, without and with SC_WRITE_METHOD."""
 _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
 """Type code -> bytes."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
-"""The only class whose functions may come back, and so the only one that may stand in a stream as a java.lang.Class: what
-it makes of a SerializedLambda is one of its own functions."""
+"""The only class whose lambdas may be deserialized, and so the only one that a stream may contain as a java.lang.Class. It
+turns a SerializedLambda only into its own functions."""
 ALLOWED = {
     **dict.fromkeys(
         (
@@ -36,7 +36,7 @@ ALLOWED = {
             "[Ljava.lang.String;",
             "[Lscala.Tuple2;",
             "scala.Tuple2",
-            # Of a tokenizer's rules.
+            # Needed for a tokenizer's rules.
             f"[L{_LAMBDA_OWNER};",
             _LAMBDA_OWNER,
             _LAMBDA,
@@ -62,7 +62,7 @@ ALLOWED = {
 
 @dataclass
 class _Description:
-    """A class as a stream describes it: its fields' type codes, and the class it extends."""
+    """A class description in a stream: the type codes of its fields, and the class it extends."""
 
     name: str
     flags: int = 0
@@ -70,7 +70,7 @@ class _Description:
     parent: _Description | None = None
 
     def lineage(self) -> list[_Description]:
-        """The class and all that it extends, the outermost first, as their fields follow one another."""
+        """Return the class and its superclasses, the topmost first, in the order of their fields in a stream."""
         return [*(self.parent.lineage() if self.parent else []), self]
 
 
@@ -83,14 +83,14 @@ class _ForbiddenError(Exception):
 
 
 def check_stream(content: bytes, where: str) -> None:
-    """Check that a stream holds one object, of classes in ALLOWED alone.
+    """Check that a stream contains one object, and only classes in ALLOWED.
 
     Args:
-        content: the whole stream.
+        content: the complete stream.
         where: its file's address, for messages.
 
     Raises:
-        ModelError: it is damaged, or holds another class.
+        ModelError: it is damaged, or contains another class.
     """
     try:
         _Reader(content).read_all()
@@ -104,7 +104,7 @@ def check_stream(content: bytes, where: str) -> None:
 
 
 class _Reader:
-    """One pass over a stream. `_handles` are the things in it that a later place may refer to, by number."""
+    """A reader that passes over a stream once. `_handles` are the elements to which later elements may refer by number."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -212,7 +212,7 @@ class _Reader:
         if code in _PRIMITIVES:
             self._skip(count * _PRIMITIVES[code])
             return
-        if not 0 <= count <= len(self._content) - self._at:  # each takes a byte at least
+        if not 0 <= count <= len(self._content) - self._at:  # each element has at least one byte
             raise _DamagedError
         for _ in range(count):
             self._read_value()

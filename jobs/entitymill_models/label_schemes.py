@@ -1,6 +1,7 @@
-"""Labels of other tagging schemes brought to those of a bundle: O, and B-X and I-X of each kind X of entity.
+"""Convert labels of other tagging schemes to those of a bundle: O, and B-X and I-X for each kind X of entity.
 
-What other letters say, that a mention ends or stands alone, is a part of what B- and I- say: their probabilities are added.
+Other schemes have more letters, for the last or only token of a mention. Each is a special case of B- or I-, so the
+probabilities of labels that become the same label are added.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill_models.token_classifier import Parts
 
-Given = Literal["iob1", "iob2", "plain"]
-GIVEN = get_args(Given)
+GivenScheme = Literal["iob1", "iob2", "plain"]
+GIVEN_SCHEMES = get_args(GivenScheme)
 OUTSIDE = "O"
 _BEGINS, _GOES_ON = "BSUW", "IMLE"
 """First letters of BILOU, IOBES, BMES and BMEWO: begin, single, unit, whole; inside, middle, last, end."""
@@ -28,18 +29,18 @@ _PREFIXED = re.compile(rf"([{_BEGINS}{_GOES_ON}])[-_](.+)")
 _NEVER = np.float32(-1e9)
 
 
-def bring(found: Parts, where: str, given: Given | None = None) -> tuple[Parts, Scheme]:
-    """A model with the labels of a bundle, and how its tags join to mentions.
+def convert_labels(found: Parts, where: str, given: GivenScheme | None = None) -> tuple[Parts, Scheme]:
+    """Convert a model to the labels of a bundle; return it and its scheme.
 
     Args:
-        found: as it was read; its network is changed and must not be used again.
+        found: the model; its network is changed and must not be used again.
         where: its address, for messages.
-        given: what the user says of the labels; IOB1 is not always to be told from IOB2 by them.
+        given: the scheme that the user names; labels alone do not always distinguish IOB1 from IOB2.
 
     Raises:
-        ModelError: the labels are of no scheme that is known, or one cannot name a directory of the table `entities`.
+        ModelError: the labels are of no known scheme, or one cannot name a directory of the table `entities`.
     """
-    labels, scheme = _brought(found.labels, where, given)
+    labels, scheme = _convert(found.labels, where, given)
     bundle.check_labels(labels, where)
     names = tuple(dict.fromkeys(labels))
     if len(names) < len(labels):
@@ -47,13 +48,13 @@ def bring(found: Parts, where: str, given: Given | None = None) -> tuple[Parts, 
     return replace(found, labels=names), scheme
 
 
-def _brought(labels: Sequence[str], where: str, given: Given | None) -> tuple[list[str], Scheme]:
-    """The bundle's label for each of a model's, and the scheme."""
+def _convert(labels: Sequence[str], where: str, given: GivenScheme | None) -> tuple[list[str], Scheme]:
+    """Return the bundle's label for each label of a model, and the scheme."""
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(
-            f"The labels of {where} are not {OUTSIDE} and names of entities, each once, but {_some(labels)}: name them as "
-            "the model was trained, in id2label of config.json or in labels.json."
+            f"The labels of {where} are not {OUTSIDE} and names of entities, each once, but {_shorten_list(labels)}: name "
+            "them as the model was trained, in id2label of config.json or in labels.json."
         )
     parts = {label: _PREFIXED.fullmatch(label) for label in labels if label not in outside}
     if given == "plain" or not any(parts.values()):
@@ -61,7 +62,7 @@ def _brought(labels: Sequence[str], where: str, given: Given | None) -> tuple[li
     strange = [label for label, found in parts.items() if found is None]
     if strange:
         raise ModelError(
-            f"The labels of {where} are of two schemes, {_some(labels)}: "
+            f"The labels of {where} are of two schemes, {_shorten_list(labels)}: "
             f"{bundle.shorten_label(strange[0])} has no letter before it."
         )
     brought, begun = [], set()
@@ -73,21 +74,21 @@ def _brought(labels: Sequence[str], where: str, given: Given | None) -> tuple[li
             letter = "B" if found[1] in _BEGINS else "I"
             begun |= {found[2]} if letter == "B" else set()
             brought.append(f"{letter}-{found[2]}")
-    # In IOB1 a B- is only between neighbours of one kind, which some kinds never have.
+    # In IOB1, B- occurs only between adjacent mentions of one kind, so that some kinds have no B- at all.
     each = begun == {label[2:] for label in brought if label != OUTSIDE}
     return brought, given or ("iob2" if each else "iob1")
 
 
-def _some(labels: Sequence[str]) -> str:
+def _shorten_list(labels: Sequence[str]) -> str:
     return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
-    """Have a network score groups of its outputs: by the logarithm of their summed exponentials, so that probabilities add.
+    """Make a network score groups of its outputs: the log-sum-exp of their logits, so that their probabilities are added.
 
     Args:
-        network: float32 logits [batch, length, labels] come out of it.
-        groups: [groups] outputs of each.
+        network: returns float32 logits [batch, length, labels].
+        groups: the indices of the outputs in each group.
     """
     result = network.get_results()[0]
     logits = result.input_value(0)

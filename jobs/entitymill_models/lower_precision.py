@@ -1,8 +1,8 @@
-"""Lower precision of a network's weights: bfloat16, or 8-bit integers with or without calibration.
+"""Reduce the precision of a network's weights: bfloat16, or 8-bit integers with or without calibration.
 
-`f32` keeps every weight as it is. `bf16` halves the file by rounding them. `int8` stores matrices as 8-bit integers with
-one scale a row, which runs in any precision; with calibration (NNCF post-training quantization) the activations' ranges
-are fixed too, which is fastest in int8; other precisions leave those out.
+`f32` does not change weights. `bf16` rounds them, which halves the file. `int8` stores matrices as 8-bit integers with one
+scale per row; the result runs in any precision. Calibration (NNCF post-training quantization) also fixes the ranges of
+activations; this is fastest in int8, and other precisions ignore these ranges.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from entitymill.spark import requirements
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 LARGE = 1024
-"""Numbers in a constant from which on it is a weight; smaller ones cost nothing to keep exactly."""
+"""A constant of at least this size is a weight; smaller ones are never reduced, as that would save nothing."""
 _FLOATS = (ov.Type.f16, ov.Type.bf16)
 _BYTES = (ov.Type.i8, ov.Type.u8)
 
 
-def stored(network: ov.Model, where: str) -> Stored:
-    """What the weights of a network are stored as.
+def detect_stored_precision(network: ov.Model, where: str) -> Stored:
+    """Return the precision in which the weights of a network are stored.
 
     Raises:
-        ModelError: as something this program does not run.
+        ModelError: the type of the weights is not supported.
     """
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
         return "calibrated"
-    found = {node.get_element_type() for node in _large(operations)}
+    found = {node.get_element_type() for node in _find_weights(operations)}
     if strange := found - {ov.Type.f32, ov.Type.i64, ov.Type.i32, *_FLOATS, *_BYTES}:
         kind = strange.pop().to_string()
         raise ModelError(f"{where} has weights of type {kind}, which are not supported: export them as f32.")
@@ -46,29 +46,31 @@ def stored(network: ov.Model, where: str) -> Stored:
     return "bf16" if ov.Type.bf16 in found else "f32"
 
 
-def reduce(network: ov.Model, precision: Precision, calibration: Sequence[dict[str, NDArray[np.int64]]] = ()) -> ov.Model:
-    """The network with its weights in a lower precision.
+def reduce_precision(
+    network: ov.Model, precision: Precision, calibration: Sequence[dict[str, NDArray[np.int64]]] = ()
+) -> ov.Model:
+    """Convert the weights of a network to a lower precision.
 
     Args:
-        network: of float weights; is changed and must not be used again.
+        network: with float weights; is changed and must not be used again.
         precision: of the weights.
-        calibration: inputs on which activations are measured, for int8; none leaves activations alone.
+        calibration: for int8, inputs on which activations are measured; if empty, activations are not quantized.
 
     Raises:
-        SettingsError: the library that does it is not installed.
+        SettingsError: NNCF is not installed.
     """
-    widen(network)
+    widen_weights(network)
     if precision == "bf16":
         _round(network)
         return network
     if precision == "int8":
-        return _quantized(network, calibration)
+        return _quantize(network, calibration)
     return network
 
 
-def widen(network: ov.Model) -> None:
-    """Store half-precision weights as float32, exactly."""
-    for node in _large(network.get_ops()):
+def widen_weights(network: ov.Model) -> None:
+    """Convert half-precision weights to float32, which is exact."""
+    for node in _find_weights(network.get_ops()):
         if node.get_element_type() not in _FLOATS:
             continue
         for target in node.output(0).get_target_inputs():
@@ -87,8 +89,8 @@ def _float32(constant: ov.Node) -> NDArray[np.float32]:
 
 
 def _round(network: ov.Model) -> None:
-    """Large float32 constants as bfloat16, rounded to nearest, ties to even, and widened again where they are used."""
-    for node in _large(network.get_ops()):
+    """Store float32 weights as bfloat16, rounded to nearest, ties to even; they are converted back where they are used."""
+    for node in _find_weights(network.get_ops()):
         if node.get_element_type() != ov.Type.f32:
             continue
         bits = node.data.view(np.uint32).astype(np.uint64)
@@ -101,27 +103,27 @@ def _round(network: ov.Model) -> None:
             target.replace_source_output(wide.output(0))
 
 
-def _quantized(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
-    nncf = _nncf()
+def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
+    nncf = _import_nncf()
     if not calibration:
         return nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM)
-    return calibrated(network, [{name: feed[name] for name in INPUTS} for feed in calibration])
+    return quantize_calibrated(network, [{name: feed[name] for name in INPUTS} for feed in calibration])
 
 
-def calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
-    """8-bit weights, one scale a row, and 8-bit activations, one scale a tensor.
+def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
+    """Quantize weights to 8 bits with one scale per row, and activations to 8 bits with one scale per tensor.
 
-    Smooth quantization and bias correction stay off: they gained nothing where it was measured, and without them the
-    network is the one with 8-bit weights alone once the activations' FakeQuantize are taken out.
+    Smooth quantization and bias correction are off: in measurements they improved nothing. Without them, removing the
+    activations' FakeQuantize yields exactly the network with only 8-bit weights.
 
     Args:
-        network: of float weights; is changed and must not be used again.
+        network: with float weights; is changed and must not be used again.
         feeds: inputs on which activations are measured.
 
     Raises:
-        SettingsError: the library that does it is not installed.
+        SettingsError: NNCF is not installed.
     """
-    nncf = _nncf()
+    nncf = _import_nncf()
     smooth = nncf.quantization.advanced_parameters.AdvancedSmoothQuantParameters(matmul=-1)
     quantized = nncf.quantize(
         network,
@@ -129,36 +131,36 @@ def calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]])
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(feeds),
-        # OpenVINO's fused attention runs on floats: 8-bit queries and keys would be quantized for nothing.
+        # OpenVINO's fused attention runs on floats, so quantizing queries and keys would only cost accuracy.
         ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"], validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True, smooth_quant_alphas=smooth),
     )
-    _share(quantized)
+    _merge_equal_quantizers(quantized)
     return quantized
 
 
-def _share(network: ov.Model) -> None:
-    """Quantize what queries, keys and values are made of once, not three times."""
-    kept: dict[tuple[object, ...], ov.Node] = {}
+def _merge_equal_quantizers(network: ov.Model) -> None:
+    """Quantize the common input of queries, keys and values once, not three times."""
+    quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
             continue
         source = node.input_value(0)
         ranges = [node.input_value(place).get_node().data.tobytes() for place in range(1, 5)]
-        first = kept.setdefault((source.get_node().get_friendly_name(), source.get_index(), *ranges), node)
+        first = quantizers.setdefault((source.get_node().get_friendly_name(), source.get_index(), *ranges), node)
         if first is not node:
             node.output(0).replace(first.output(0))
 
 
-def _nncf() -> Any:
+def _import_nncf() -> Any:
     try:
-        import nncf  # noqa: PLC0415  - slow, and needed for 8 bits alone
+        import nncf  # noqa: PLC0415  - slow to import, and only int8 needs it
     except ImportError as error:
         raise SettingsError(f"--precision int8 needs {requirements.PREPARE}.") from error
     nncf.set_log_level(logging.ERROR)
     return nncf
 
 
-def _large(operations: Sequence[ov.Node]) -> list[Any]:
-    """Constants that are weights."""
+def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
+    """Return the constants that are weights."""
     return [node for node in operations if node.get_type_name() == "Constant" and np.prod(node.get_output_shape(0)) >= LARGE]

@@ -1,4 +1,4 @@
-"""Whatever a user points at, told apart by what lies in it, and read."""
+"""Detect the format of a model by its files, and read it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_files, source_links, sparknlp_saved
-from entitymill_models.token_classifier import Casing, Parts, vocabulary_lines
+from entitymill_models.token_classifier import Casing, Parts, read_vocabulary
 
 KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
 
 
-def read(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
-    """A model, and its manifest if it is a bundle.
+def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
+    """Read a model of any supported format; if it is a bundle, also return its manifest.
 
     Args:
         source: a directory, or the zip archive of a saved Spark NLP model.
         scratch: an empty directory, which must outlive the result.
-        casing: what the user says of it.
+        casing: that the user specified.
 
     Raises:
-        ModelError: it is damaged, incomplete, of a kind that cannot be read, or has a link that leads out of it.
+        ModelError: it is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
         SettingsError: it does not exist, or `casing` is needed or wrong.
     """
     if not source.exists():
@@ -38,24 +38,28 @@ def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tup
     packed.mkdir()
     if source.is_file():
         if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
-            raise ModelError(f"{where} is a file of a model: name the directory it lies in, with its labels and vocabulary.")
+            raise ModelError(
+                f"{where} is a file of a model: name the directory that contains it, with labels and vocabulary."
+            )
         unpacked.mkdir()
-        budget = sparknlp_saved.Budget.of(source)
+        budget = sparknlp_saved.Budget.for_archive(source)
         sparknlp_saved.unpack(source, unpacked, where, budget)
-        return sparknlp_saved.read(sparknlp_saved.root(unpacked, where), packed, where, casing, budget), None
+        return sparknlp_saved.read_saved_model(
+            sparknlp_saved.find_model(unpacked, where), packed, where, casing, budget
+        ), None
     if (source / bundle.MANIFEST).is_file():
         return _bundle(source, casing)
     if sparknlp_saved.is_saved(source):
-        return sparknlp_saved.read(source, packed, where, casing), None
-    if huggingface.is_directory(source):
-        return huggingface.read(source, where, casing), None
+        return sparknlp_saved.read_saved_model(source, packed, where, casing), None
+    if huggingface.is_model_directory(source):
+        return huggingface.read_directory(source, where, casing), None
     if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
-        return network_files.read(source, where, casing), None
+        return network_files.read_directory(source, where, casing), None
     raise ModelError(f"{where} is none of these: {KINDS}.")
 
 
 def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
-    """A bundle of this program's own."""
+    """Read a bundle."""
     where = str(directory)
     manifest, files = bundle.read_directory(directory)
     if casing not in (None, manifest.casing):
@@ -69,11 +73,11 @@ def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manif
         network=model,
         labels=bundle.read_labels(files[bundle.LABELS]),
         tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if whole else None,
-        vocabulary=None if whole else vocabulary_lines(files[bundle.VOCABULARY]),
+        vocabulary=None if whole else read_vocabulary(files[bundle.VOCABULARY]),
         casing=manifest.casing,
         max_length=manifest.max_length,
         source=manifest.source,
-        # RoBERTa's table has rows that no piece takes: what stood before is always within.
+        # RoBERTa's table has rows that are never used; the manifest's own length is always possible.
         limit=None if positions is None else max(positions, manifest.max_length),
         sparknlp_max_length=manifest.sparknlp_max_length,
     )

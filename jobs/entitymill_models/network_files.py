@@ -1,4 +1,4 @@
-"""Networks that come as ONNX or OpenVINO files, brought to the one interface this program runs."""
+"""Read networks in ONNX or OpenVINO files, and convert them to the interface that this program runs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from entitymill_models.token_classifier import Casing, Parts
 SEGMENTS = "token_type_ids"
 
 
-def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
-    """A directory of one *.onnx, or one *.xml with its .bin, and the vocabulary and labels beside it or in assets/.
+def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
+    """Read a directory with one *.onnx, or one *.xml with its .bin, and vocabulary and labels next to it or in assets/.
 
     Raises:
-        ModelError: a file is missing or damaged, there are several networks, or the network is no token classifier.
+        ModelError: a file is missing or damaged, there are several networks, or the network is not a token classifier.
         SettingsError: `casing` is needed, or contradicts the tokenizer.
     """
     onnx, xml = sorted(directory.glob("*.onnx")), sorted(directory.glob("*.xml"))
     found = onnx or [path for path in xml if "tokenizer" not in path.name]
     if len(found) != 1:
-        raise ModelError(f"{where} holds {len(found)} networks, expected one: move the others elsewhere.")
+        raise ModelError(f"{where} contains {len(found)} networks, expected one: move the others elsewhere.")
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
     labels = tokenizer_files.read_labels(directory, where)
-    words = tokenizer_files.read(directory, where, casing)
+    words = tokenizer_files.read_tokenizer(directory, where, casing)
     network = normalise(network, len(labels), where)
     limit = count_positions(network)
     return Parts(
@@ -39,14 +39,14 @@ def read(directory: Path, where: str, casing: Casing | None = None) -> Parts:
         tokenizer=words.tokenizer,
         vocabulary=words.vocabulary,
         casing=words.casing,
-        max_length=min(tokenizer_files.max_length(directory), limit or tokenizer_files.LONGEST),
+        max_length=min(tokenizer_files.read_max_length(directory), limit or tokenizer_files.LONGEST),
         source="an ONNX network" if onnx else "an OpenVINO network",
         limit=limit,
     )
 
 
 def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
-    """A network as OpenVINO reads it.
+    """Read a network with OpenVINO.
 
     Raises:
         ModelError: it is missing or cannot be read.
@@ -65,18 +65,18 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
 
 
 def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
-    """The same network with this program's interface.
+    """Convert a network to this program's interface.
 
     Inputs become input_ids and attention_mask, int64 [batch, length] of any size; token_type_ids becomes zeros; of several
-    outputs the logits alone stay.
+    outputs, only the logits remain.
 
     Args:
         network: is changed and must not be used again.
-        labels: how many tags it is to score.
+        labels: the number of tags that it must score.
         where: its address, for messages.
 
     Raises:
-        ModelError: it takes other inputs, has no logits, or works for one size only.
+        ModelError: it takes other inputs, has no logits, or takes only one size.
     """
     known = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
     if len(known) != len(network.inputs) or not set(INPUTS) <= set(known):
@@ -96,7 +96,7 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
             for target in old.output(0).get_target_inputs():
                 target.replace_source_output(new.output(0))
         scores = logits.get_node().input_value(0)
-        # Its old names would clash with the result's, where the exporter gave both one.
+        # Exporters may have given the name "logits" to this tensor, and names must be unique.
         scores.get_tensor().set_names(set())
         result = ops.result(ops.convert(scores, "f32") if scores.get_element_type() != ov.Type.f32 else scores)
         result.output(0).get_tensor().set_names({"logits"})
@@ -113,7 +113,7 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
 
 
 def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:
-    """The output that scores tags: by name, or the only one of the right shape."""
+    """Return the output that scores tags: the one named logits, or the only one of the right shape."""
     shaped = []
     for port in network.outputs:
         shape = port.get_partial_shape()

@@ -1,4 +1,4 @@
-"""A trained token classifier, as others save it, made into a bundle (or a saved Spark NLP model) and checked on the way."""
+"""Convert a trained token classifier of another format to a bundle or a saved Spark NLP model, and check the result."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from entitymill_models.token_classifier import Parts
 
 CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
-FACTORY = "entitymill_models.prepare:make"
-"""Of what the child process does."""
+FACTORY = "entitymill_models.prepare:make_model"
+"""The factory of the child process (see `isolation.Work`)."""
 LONGEST_SECONDS = 7 * 86_400.0
-_MADE = {"bundle": "bundle", "sparknlp": "saved"}
-"""What is asked for -> the directory it is made in."""
+_DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
+"""--to -> the directory in the scratch directory in which the result is created."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of jobs/prepare_model.py."""
+    """Build the parser of `entitymill prepare`'s options."""
     built = common.build_parser(
         "prepare",
         script="prepare_model.py",
-        description="Make a model bundle of a trained token classifier, or a saved Spark NLP model of a bundle.",
+        description="Convert a trained token classifier to a model bundle, or a bundle to a saved Spark NLP model.",
         epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
     )
     built.add_argument("source", metavar="SOURCE", type=Path, help=model_kinds.KINDS)
@@ -71,15 +71,15 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--casing", choices=("cased", "uncased"), help="where SOURCE does not say")
     built.add_argument(
         "--labels",
-        choices=label_schemes.GIVEN,
-        help="their scheme, where the labels themselves do not tell: IOB1 (CoNLL-2003), IOB2, or plain names",
+        choices=label_schemes.GIVEN_SCHEMES,
+        help="scheme of the labels, if they do not show it: IOB1 (CoNLL-2003), IOB2, or plain names",
     )
     built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare a model; returns the exit code."""
+    """Run `entitymill prepare` and return its exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
@@ -91,103 +91,107 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(options: argparse.Namespace, console: Console) -> None:
-    """Read, reduce, check, write: DEST appears whole at the end, or not at all.
+    """Prepare a model in a child process; DEST appears complete at the end, or not at all.
 
     Args:
-        options: as `parser` gives them.
-        console: what was measured is printed there.
+        options: as parsed by `parser`.
+        console: where to print progress.
 
     Raises:
-        ModelError: the source cannot be read, does not run, or loses more than allowed.
+        ModelError: the source cannot be read, does not run, or loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
         OutputError: DEST cannot be written.
     """
     with (
-        atomic_directories.beside(options.dest) as scratch,
+        atomic_directories.open_scratch_directory(options.dest) as scratch,
         tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked,
     ):
         try:
             work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
             isolation.Child(work, LONGEST_SECONDS).close()
         except WorkerError as error:
-            how = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
+            reason = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
             raise ModelError(
-                f"{options.source} cannot be prepared: the process that reads it and tries it was lost ({how}); copy the "
+                f"{options.source} cannot be prepared: the process that reads and tests it failed ({reason}); copy the "
                 "model again from where it can be trusted, or prepare it on a machine with more memory."
             ) from error
-        atomic_directories.put(scratch / _MADE[options.to], options.dest, scratch)
+        atomic_directories.move_into_place(scratch / _DIRECTORIES[options.to], options.dest, scratch)
     console.print(f"wrote {options.dest}", highlight=False, markup=False)
 
 
-def make(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
-    """Read, reduce and check a model, in a child process: a damaged one may crash it.
+def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
+    """Read, reduce and check a model; runs in a child process, which a damaged model may crash.
 
     Args:
-        options: as `parser` gives them.
-        scratch: the result becomes its directory `bundle` or `saved`.
-        unpacked: an empty directory for what is in the source's archives.
+        options: as parsed by `parser`.
+        scratch: where to create the directory `bundle` or `saved`.
+        unpacked: an empty directory for the files in the source's archives.
 
     Raises:
-        ModelError: the source cannot be read, does not run, or loses more than allowed.
+        ModelError: the source cannot be read, does not run, or loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
     limit = model_limits.loading_memory_limit(model_limits.list_model_files(options.source))
     with memory_limit(limit), blame_file(str(options.source)):
-        found, origin = model_kinds.read(options.source, unpacked, options.casing)
+        found, origin = model_kinds.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
-            raise SettingsError(f"--labels: the bundle {options.source} says itself what they are: leave the option out.")
-        found, scheme = (found, origin.scheme) if origin else label_schemes.bring(found, str(options.source), options.labels)
-        manifest = {**_manifest(options, found, origin), "scheme": scheme}
-        made = scratch / _MADE["bundle"]
+            raise SettingsError(f"--labels: the bundle {options.source} already names its scheme: leave the option out.")
+        found, scheme = (
+            (found, origin.scheme) if origin else label_schemes.convert_labels(found, str(options.source), options.labels)
+        )
+        manifest = {**_build_manifest(options, found, origin), "scheme": scheme}
+        made = scratch / _DIRECTORIES["bundle"]
         made.mkdir()
-        _make(options, found, manifest, made, unpacked, open_console())
+        _reduce_and_check(options, found, manifest, made, unpacked, open_console())
         _try_longest(made, options.source)
         if options.to == "sparknlp":
             export = extensions.load(f"{extensions.SPARKNLP}.export", "--to sparknlp")
 
-            written = scratch / _MADE["sparknlp"]
+            written = scratch / _DIRECTORIES["sparknlp"]
             written.mkdir()
-            export.write(made, written)
+            export.write_saved_model(made, written)
 
 
-def _make(
+def _reduce_and_check(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
-    """The bundle, its weights reduced if that was asked for, and measured."""
-    stored = lower_precision.stored(found.network, str(options.source))
-    kept = "int8" if stored == "calibrated" else stored
-    wanted = options.precision or kept
+    """Write the bundle, with reduced weights if requested, and check its accuracy."""
+    stored = lower_precision.detect_stored_precision(found.network, str(options.source))
+    current = "int8" if stored == "calibrated" else stored
+    target = options.precision or current
     if stored == "calibrated" and options.precision == "int8" and options.calibrate is None:
         network.remove_activation_quantization(found.network)
         stored = "int8"
-    if options.calibrate is None and wanted == kept:
-        parts_module.write(found, made)
-        manifest |= {"precision": kept, "calibrated": stored == "calibrated"}
+    if options.calibrate is None and target == current:
+        parts_module.write_parts(found, made)
+        manifest |= {"precision": current, "calibrated": stored == "calibrated"}
         bundle.write_manifest(made, manifest)
         if options.sample is not None:
-            sentences = accuracy.read_sample(options.sample, "--sample").spread(CHECKED_SENTENCES)
-            _judge(accuracy.compare(None, made, sentences), options, manifest, made, console)
+            sentences = accuracy.read_sample(options.sample, "--sample").select_evenly(CHECKED_SENTENCES)
+            _check_accuracy(accuracy.compare_bundles(None, made, sentences), options, manifest, made, console)
         return
-    if kept == "int8":
-        raise ModelError(f"{options.source} has 8-bit weights already, nothing can be made of them: prepare its original.")
+    if current == "int8":
+        raise ModelError(
+            f"{options.source} has 8-bit weights already, which cannot be converted: prepare the original model instead."
+        )
     original = scratch / "original"
     original.mkdir()
-    parts_module.write(found, original)
+    parts_module.write_parts(found, original)
     bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
     _try_longest(original, options.source)
-    checked, feeds = _samples(options, original)
-    reduced = lower_precision.reduce(found.network, wanted, feeds)
-    parts_module.write(replace(found, network=reduced), made)
-    manifest |= {"precision": wanted, "calibrated": bool(feeds)}
+    checked, feeds = _read_samples(options, original)
+    reduced = lower_precision.reduce_precision(found.network, target, feeds)
+    parts_module.write_parts(replace(found, network=reduced), made)
+    manifest |= {"precision": target, "calibrated": bool(feeds)}
     bundle.write_manifest(made, manifest)
     if checked is not None:
-        _judge(accuracy.compare(original, made, checked), options, manifest, made, console)
+        _check_accuracy(accuracy.compare_bundles(original, made, checked), options, manifest, made, console)
 
 
-def _samples(
+def _read_samples(
     options: argparse.Namespace, original: Path
 ) -> tuple[accuracy.Sample | None, list[dict[str, NDArray[np.int64]]]]:
-    """Sentences to check on, and network inputs to calibrate on; no sentence is both, if there are enough."""
+    """Return sentences to check accuracy on, and network inputs to calibrate on, disjoint if there are enough sentences."""
     table = options.sample or options.calibrate or (CARRIED_SAMPLE if CARRIED_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
         raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
@@ -195,16 +199,16 @@ def _samples(
         return None, []
     everything = accuracy.read_sample(table, "--sample" if options.sample else "--calibrate")
     if options.calibrate is None:
-        return everything.spread(CHECKED_SENTENCES), []
+        return everything.select_evenly(CHECKED_SENTENCES), []
     measured = everything if table == options.calibrate else accuracy.read_sample(options.calibrate, "--calibrate")
-    calibration = measured.spread(CALIBRATION_SENTENCES)
-    feeds = _feeds(original, calibration)
-    rest = everything.without(calibration)
-    return (rest if rest.sentences else everything).spread(CHECKED_SENTENCES), feeds
+    calibration = measured.select_evenly(CALIBRATION_SENTENCES)
+    feeds = _encode_sentences(original, calibration)
+    rest = everything.exclude(calibration)
+    return (rest if rest.sentences else everything).select_evenly(CHECKED_SENTENCES), feeds
 
 
-def _feeds(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
-    """Each sentence as the network takes it, cut at the window's length."""
+def _encode_sentences(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
+    """Return the network's inputs for each sentence, truncated to the length of a window."""
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
     encoder = Encoder(read_tokenizer(files, manifest), capacity)
@@ -215,20 +219,19 @@ def _feeds(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDAr
     return feeds
 
 
-def _judge(
+def _check_accuracy(
     scores: accuracy.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print what was measured, refuse what lost too much, and note F1 in the manifest."""
+    """Print the scores, refuse a model that loses too much, and write F1 to the manifest."""
     accuracy.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
-        raise SettingsError("--sample: the model finds no entity in it, so that it cannot show a loss: name another table.")
+        raise SettingsError("--sample: the model finds no entity in it, so it cannot show a loss: name another table.")
     if scores.original.get("f32") == 0:
         raise SettingsError(
-            "--sample: the model finds none of its mentions, so that it cannot show a loss: its labels are of other names "
-            "than the model's, or it is of another kind of text; name another table, or one without tags."
+            "--sample: the model finds none of its mentions, so it cannot show a loss: its labels have other names than "
+            "the model's, or it contains another kind of text; name another table, or one without tags."
         )
-    loss = scores.loss()
-    # Against gold the reduced model may well be the better one.
+    loss = scores.compute_loss()
     if loss > options.max_loss:
         raise ModelError(
             f"The model loses {loss:.4f} span F1, more than --max-loss {options.max_loss:g}: nothing was written."
@@ -239,8 +242,8 @@ def _judge(
         bundle.write_manifest(made, manifest)
 
 
-def _manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """The manifest's fields, but for precision and files."""
+def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
+    """Return the manifest's fields, except for precision and files."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} has positions for {found.limit} pieces.")
@@ -266,11 +269,11 @@ def _try_longest(directory: Path, source: Path) -> None:
     """
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
-    tagger = Tagger.load(files, manifest, Execution(accuracy.executions(manifest)[0]), where)
+    tagger = Tagger.load(files, manifest, Execution(accuracy.list_precisions(manifest)[0]), where)
     with loading(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
-        except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits are of another shape
+        except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits have another shape
             raise ModelError(
                 f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
             ) from error
@@ -279,7 +282,7 @@ def _try_longest(directory: Path, source: Path) -> None:
 def _check_options(options: argparse.Namespace) -> None:
     if options.calibrate is not None and options.precision != "int8":
         raise SettingsError("--calibrate goes with --precision int8 only.")
-    atomic_directories.check(options.dest, overwrite=options.overwrite)
+    atomic_directories.check_destination(options.dest, overwrite=options.overwrite)
 
 
 def _share(text: str) -> float:

@@ -1,13 +1,13 @@
-"""A field as Spark NLP saves it: a SequenceFile of records, each an `Array[(String, Int)]` in Java's serialization.
+"""Read and write a field saved by Spark NLP: a SequenceFile of records, each a Java-serialized `Array[(String, Int)]`.
 
 The file is Hadoop's, version 6, uncompressed, of NullWritable keys and BytesWritable values: what Spark's
 `RDD.saveAsObjectFile` writes. The layout, integers big-endian: a header (magic, two class names, two compression flags, a
 metadata count, a 16-byte sync marker), then records (record length, key length, key, value); -1 in place of a record length
 announces the marker again. A BytesWritable is a length and its bytes. (Hadoop's org.apache.hadoop.io.SequenceFile.)
 
-Of the stream, whose grammar is that of the Java Object Serialization Specification, chapter 6, bytes are read and no class
-is built. In such an array everything but strings and integers always stands the same: classes are described where they
-come first, and referred to by number from then on.
+Only the bytes of the stream are read, and no class is instantiated. Its grammar is that of the Java Object Serialization
+Specification, chapter 6. In such an array, everything except strings and integers is constant: a class is described where it
+occurs first, and later referred to by number.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _CLASSES = b"SEQ\x06" + bytes([len(_KEY)]) + _KEY + bytes([len(_VALUE)]) + _VALU
 _SYNC_BYTES = 16
 _ESCAPE = -1
 _SYNC_INTERVAL = 100 * 1024
-"""Bytes between two markers, about what Hadoop 3 leaves; a reader of a part of the file looks for the next one."""
+"""Bytes between two markers, about as in Hadoop 3; a reader that starts inside the file searches for the next marker."""
 _UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
          b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
-"""The version uids, of Scala 2.12 and Java, are for writing; a reader that builds no class need not compare them."""
+"""The version uids of Scala 2.12 and Java, for writing; reading ignores them, because it instantiates no class."""
 _ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
 _PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
 _INTEGER_CLASS = (
     b"sr\0\x11java.lang.Integer" + _UIDS[2] + b"\x02\0\x01I\0\x05valuexr\0\x10java.lang.Number" + _UIDS[3] + b"\x02\0\0xp"
 )
 _STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
-"""What stands before a string, and before an integer: in the first pair, and in later ones."""
+"""The bytes before a string and before an integer, each in the first pair and in later pairs."""
 _LONGEST = 0xFFFF
 
 
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
-    """The values of a file, in order.
+    """Yield the values of a SequenceFile, in order.
 
     Args:
-        content: the whole file.
+        content: the complete file.
         where: its address, for messages.
 
     Raises:
@@ -55,34 +55,34 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
     if content[at : at + 2] != b"\0\0":
         raise ModelError(f"{where} is a compressed SequenceFile, which is not supported: save it uncompressed.")
     if content[at + 2 : at + 6] != b"\0\0\0\0":
-        raise _damaged(where)
+        raise _damage_error(where)
     at += 6
     sync = content[at : at + _SYNC_BYTES]
     at += _SYNC_BYTES
     if at > len(content):
-        raise _damaged(where)
+        raise _damage_error(where)
     spans, markers = [], [at - _SYNC_BYTES]
     while at < len(content):
         length = _integer(content, at, where)
         if length == _ESCAPE:
             if content[at + 4 : at + 4 + _SYNC_BYTES] != sync:
-                raise _damaged(where)
+                raise _damage_error(where)
             markers.append(at + 4)
             at += 4 + _SYNC_BYTES
             continue
         key, size = _integer(content, at + 4, where), _integer(content, at + 8, where)
         begin, end = at + 12, at + 8 + length
         if key != 0 or size < 0 or end - begin != size or end > len(content):
-            raise _damaged(where)
+            raise _damage_error(where)
         spans.append((begin, end))
         at = end
-    # Hadoop reads the second half of a file from the next marker on, wherever that is: also inside a record.
-    if list(_places(content, sync)) != markers:
-        raise _damaged(where)
+    # If Hadoop splits a file, it reads the second part from the next marker, even if those bytes are inside a record.
+    if list(_find_all(content, sync)) != markers:
+        raise _damage_error(where)
     yield from (content[begin:end] for begin, end in spans)
 
 
-def _places(content: bytes, found: bytes) -> Iterator[int]:
+def _find_all(content: bytes, found: bytes) -> Iterator[int]:
     at = content.find(found)
     while at >= 0:
         yield at
@@ -90,7 +90,7 @@ def _places(content: bytes, found: bytes) -> Iterator[int]:
 
 
 def write_records(values: Iterable[bytes]) -> bytes:
-    """A file of these values. Its sync marker follows from the values, so that the same model is the same bytes."""
+    """Return a SequenceFile of values. Its sync marker is computed from them, so equal models have equal files."""
     chosen = list(values)
     sync = hashlib.md5(b"".join(chosen), usedforsecurity=False).digest()
     parts = [_CLASSES, bytes(6), sync]
@@ -109,10 +109,10 @@ def _integer(content: bytes, at: int, where: str) -> int:
     try:
         return int(struct.unpack_from(">i", content, at)[0])
     except struct.error as error:
-        raise _damaged(where) from error
+        raise _damage_error(where) from error
 
 
-def _damaged(where: str) -> ModelError:
+def _damage_error(where: str) -> ModelError:
     return ModelError(f"{where} is a damaged SequenceFile: copy the model again.")
 
 
@@ -127,14 +127,14 @@ _PATTERNS = {template: _pattern(template) for template in (_ARRAY, *_STRINGS, *_
 
 
 def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
-    """The pairs of one serialized array.
+    """Read the pairs of one serialized array.
 
     Args:
-        content: the whole stream.
-        where: where it was found, for messages.
+        content: the complete stream.
+        where: its address, for messages.
 
     Raises:
-        ModelError: it is damaged, or holds anything but pairs of strings and integers, each its own.
+        ModelError: it is damaged, or contains anything but distinct pairs of strings and integers.
     """
 
     def after(template: bytes, at: int) -> int:
@@ -152,7 +152,7 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
             first = after(_STRINGS[number > 0], at) + 2
             (length,) = struct.unpack_from(">H", content, first - 2)
             at = after(_NUMBERS[number > 0], first + length) + 4
-            found.append((_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
+            found.append((_decode_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
     except (ValueError, struct.error):
         at = -1
     if at != len(content) or count < 0:
@@ -162,42 +162,42 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     return found
 
 
-def check(content: bytes, where: str) -> None:
-    """Check that a field holds nothing but what Spark NLP itself saves in one, before a JVM reads it.
+def check_field(content: bytes, where: str) -> None:
+    """Check that a field contains only classes that Spark NLP saves, before a JVM reads it.
 
     Args:
-        content: the whole file.
+        content: the complete file.
         where: its address, for messages.
 
     Raises:
-        ModelError: it is damaged, or holds Java objects of other classes.
+        ModelError: it is damaged, or contains Java objects of other classes.
     """
     for record in read_records(content, where):
         try:
-            read_pairs(record, where)  # most of them, and ten times as fast
+            read_pairs(record, where)  # succeeds for most fields, and is ten times as fast
         except ModelError:
             java_streams.check_stream(record, where)
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
-    """The stream of an `Array[(String, Int)]`, byte for byte as Java writes it. The integers must be distinct objects.
+    """Serialize an `Array[(String, Int)]`, byte for byte as Java does if the integers are distinct objects.
 
     Raises:
         ModelError: a string is too long for Java's short form.
     """
     parts = [_ARRAY, struct.pack(">i", len(pairs))]
     for number, (text, value) in enumerate(pairs):
-        parts += [_STRINGS[number > 0], _counted(text), _NUMBERS[number > 0], struct.pack(">i", value)]
+        parts += [_STRINGS[number > 0], _encode_text(text), _NUMBERS[number > 0], struct.pack(">i", value)]
     return b"".join(parts)
 
 
-def _text(raw: bytes) -> str:
-    """Modified UTF-8: NUL in two bytes, and characters beyond the basic plane as two surrogates of three each."""
+def _decode_text(raw: bytes) -> str:
+    """Decode modified UTF-8, which has NUL in two bytes, and two surrogates of three bytes beyond the basic plane."""
     plain = raw.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
     return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
-def _counted(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     units = text.encode("utf-16-be", "surrogatepass")
     characters = (units[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(units), 2))
     raw = "".join(characters).encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")

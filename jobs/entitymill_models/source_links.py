@@ -1,4 +1,4 @@
-"""Symbolic links in the directory of a model, which somebody else may have made: they must not lead out of it."""
+"""Check that the symbolic links in the directory of a model, which may be hostile, do not lead out of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from entitymill.errors import ModelError
 
 _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
-"""Of the Hugging Face cache: `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
+"""Directories of the Hugging Face cache: `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
 
 
 def check_links(source: Path) -> None:
     """Refuse a directory with a symbolic link that leads out of it; in a Hugging Face cache, links to its blobs are fine.
 
     Args:
-        source: may itself be a link, and may be a file, in which nothing is to be checked.
+        source: may itself be a link; a file needs no check.
 
     Raises:
         ModelError: a link leads to another place, whether anything is there or not.
@@ -34,12 +34,12 @@ def check_links(source: Path) -> None:
 def _blobs(root: Path) -> list[Path]:
     """Return the directory of blobs that belongs to a snapshot in a Hugging Face cache, or to a folder in one."""
     snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
-    # Neither is resolved again: were `blobs` itself a link, what lies in it would be elsewhere.
+    # `blobs` is not resolved: if it is itself a link, its files are elsewhere and must not be allowed.
     return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]
 
 
 def _target(link: Path, source: Path) -> Path:
-    """Return where a link leads in the end."""
+    """Return the final target of a link."""
     try:
         return link.resolve()
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""A token classifier as Spark NLP saves it: a directory, or the zip of one that its models hub serves.
+"""Read a token classifier saved by Spark NLP: a directory, or a zip of one from its models hub.
 
 metadata/part-* has one line of JSON; fields/vocabulary and fields/labels are SequenceFiles of serialized pairs (string,
 number); the network is a zip archive named after class and engine. (Spark NLP 5.5, ParamsAndFeaturesWritable, MapFeature,
@@ -18,40 +18,40 @@ from entitymill.recognition import model_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_files, saved_fields
-from entitymill_models.token_classifier import Casing, Parts, in_order, parse_json, read_bytes, read_text
+from entitymill_models.token_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {
     f"{PACKAGE}.DistilBertForTokenClassification": "distilbert_classification",
     f"{PACKAGE}.BertForTokenClassification": "bert_classification",
 }
-"""Class -> what its network's archive is called, before the engine."""
+"""Class -> prefix of the name of its network's archive; the engine follows."""
 METADATA, FIELDS = "metadata", "fields"
 _BLOCK = 2**20
 
 
 @dataclass
 class Budget:
-    """What may still be unpacked of one source, archives inside its archives included."""
+    """The number of bytes and files that may still be unpacked from one source, nested archives included."""
 
     bytes: int
     files: int
 
     @classmethod
-    def of(cls, archive: Path) -> Budget:
-        """What an archive of this size may unpack to."""
+    def for_archive(cls, archive: Path) -> Budget:
+        """Return the budget for an archive, which depends on its size."""
         allowed = model_limits.UNPACKED_FREE_BYTES + model_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
         return cls(min(model_limits.UNPACKED_BYTES, allowed), model_limits.UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What the text parts of a saved model say.
+class SavedDescription:
+    """The description of a saved model in its metadata and fields.
 
-    name: of the network's archive.
+    name: prefix of the name of the network's archive.
     engine: openvino or onnx.
     labels, vocabulary: in the order of their numbers.
-    casing: whether Spark NLP would keep case.
+    casing: whether Spark NLP distinguishes case.
     max_length: pieces in one sentence, special ones included.
     """
 
@@ -64,32 +64,34 @@ class Saved:
 
 
 def is_saved(directory: Path) -> bool:
-    """Whether a directory looks like a saved Spark ML or Spark NLP model."""
+    """Return whether a directory looks like a saved Spark ML or Spark NLP model."""
     return (directory / METADATA).is_dir()
 
 
-def root(unpacked: Path, where: str) -> Path:
-    """The model in an unpacked archive: the archive's own root, or the one folder in it.
+def find_model(unpacked: Path, where: str) -> Path:
+    """Return the directory of the model in an unpacked archive: its root, or its only folder.
 
     Raises:
-        ModelError: there is none.
+        ModelError: neither is a saved model.
     """
     folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
     for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
         if is_saved(candidate):
             return candidate
-    raise ModelError(f"{where} holds no saved Spark NLP model, neither at its root nor in one folder.")
+    raise ModelError(f"{where} contains no saved Spark NLP model, neither at its root nor in its only folder.")
 
 
-def read(directory: Path, scratch: Path, where: str, casing: Casing | None = None, budget: Budget | None = None) -> Parts:
-    """A saved model, its network read.
+def read_saved_model(
+    directory: Path, scratch: Path, where: str, casing: Casing | None = None, budget: Budget | None = None
+) -> Parts:
+    """Read a saved model with its network.
 
     Args:
         directory: the saved model.
         scratch: an empty directory for the unpacked network, which must outlive the result.
         where: the model's address, for messages.
-        casing: overrides what the model says.
-        budget: what is left to unpack of the archive that the directory came from; none: it came from no archive.
+        casing: overrides that of the model.
+        budget: what is left of the budget of the archive that contained the directory; None if there was no archive.
 
     Raises:
         ModelError: it is damaged, incomplete, of another class, or of an engine that cannot be read.
@@ -97,12 +99,12 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
     said = describe(directory, where)
     packed = directory / f"{said.name}_{said.engine}"
     if not packed.is_file():
-        raise ModelError(f"{where} has no {packed.name}, which its metadata promises: copy the model again.")
-    unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.of(packed))
+        raise ModelError(f"{where} has no {packed.name}, which its metadata names: copy the model again.")
+    unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.for_archive(packed))
     if said.engine == "onnx":
-        network = network_files.read_network(_one(scratch, ".onnx", where), None, where)
+        network = network_files.read_network(_find_file(scratch, ".onnx", where), None, where)
     else:
-        network = network_files.read_network(_one(scratch, ".xml", where), _one(scratch, ".bin", where), where)
+        network = network_files.read_network(_find_file(scratch, ".xml", where), _find_file(scratch, ".bin", where), where)
     network = network_files.normalise(network, len(said.labels), where)
     return Parts(
         network=network,
@@ -117,8 +119,8 @@ def read(directory: Path, scratch: Path, where: str, casing: Casing | None = Non
     )
 
 
-def describe(directory: Path, where: str) -> Saved:
-    """What a saved model's metadata and fields say; its network is not read.
+def describe(directory: Path, where: str) -> SavedDescription:
+    """Read a saved model's metadata and fields, but not its network.
 
     Raises:
         ModelError: they are damaged, incomplete, or of a class or engine that cannot be read.
@@ -126,7 +128,7 @@ def describe(directory: Path, where: str) -> Saved:
     metadata, parameters = _metadata(directory, where)
     kind = str(metadata.get("class"))
     if kind not in NETWORKS:
-        raise ModelError(f"{where} is a saved {kind.rsplit('.', maxsplit=1)[-1]}; readable are {_names()}.")
+        raise ModelError(f"{where} is a saved {kind.rsplit('.', maxsplit=1)[-1]}; readable are {_list_supported_classes()}.")
     engine = parameters.get("engine", "tensorflow")
     if engine not in ("openvino", "onnx"):
         raise ModelError(
@@ -136,30 +138,30 @@ def describe(directory: Path, where: str) -> Saved:
     length, sensitive = parameters.get("maxSentenceLength"), parameters.get("caseSensitive")
     if not isinstance(length, int) or isinstance(length, bool) or not isinstance(sensitive, bool):
         raise ModelError(f"The metadata of {where} lacks maxSentenceLength or caseSensitive: copy the model again.")
-    return Saved(
+    return SavedDescription(
         name=NETWORKS[kind],
         engine=str(engine),
-        labels=in_order(_field(directory, "labels", where), "labels", where),
-        vocabulary=in_order(_field(directory, "vocabulary", where), "vocabulary", where),
+        labels=sort_by_number(_field(directory, "labels", where), "labels", where),
+        vocabulary=sort_by_number(_field(directory, "vocabulary", where), "vocabulary", where),
         casing="cased" if sensitive else "uncased",
         max_length=length,
     )
 
 
 def _metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """The metadata, and the parameters it holds, set ones over defaults."""
+    """Read the metadata; return it and its parameters, in which set values override defaults."""
     lines = [line for part in _parts(directory / METADATA, where) for line in read_text(part).splitlines() if line.strip()]
     if len(lines) != 1:
         raise ModelError(f"The metadata of {where} is not one line of JSON: copy the model again.")
     found = parse_json(lines[0], f"The metadata of {where}")
     defaults, chosen = found.get("defaultParamMap", {}), found.get("paramMap", {})
     if not isinstance(defaults, dict) or not isinstance(chosen, dict):
-        raise ModelError(f"The metadata of {where} holds no parameters: copy the model again.")
+        raise ModelError(f"The metadata of {where} contains no parameters: copy the model again.")
     return found, {**defaults, **chosen}
 
 
 def _field(directory: Path, name: str, where: str) -> dict[str, int]:
-    """A saved Map[String, Int]."""
+    """Read a saved Map[String, Int]."""
     found: dict[str, int] = {}
     for part in _parts(directory / FIELDS / name, where):
         for record in saved_fields.read_records(read_bytes(part), str(part)):
@@ -177,15 +179,15 @@ def _parts(directory: Path, where: str) -> list[Path]:
     return found
 
 
-def _one(directory: Path, suffix: str, where: str) -> Path:
-    """The one file of a kind; Spark NLP renames them at will."""
+def _find_file(directory: Path, suffix: str, where: str) -> Path:
+    """Return the only file with a suffix; the rest of its name varies between Spark NLP's versions."""
     found = [path for path in directory.rglob("*") if path.suffix == suffix]
     if len(found) != 1:
         raise ModelError(f"The network of {where} has {len(found)} files ending in {suffix}, expected one.")
     return found[0]
 
 
-def _names() -> str:
+def _list_supported_classes() -> str:
     return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
 
 
@@ -194,9 +196,9 @@ def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None
 
     Args:
         archive: the zip file.
-        into: an empty directory; none: read the files and write nothing, to find out whether they can be unpacked.
+        into: an empty directory; None to only check that the files can be unpacked.
         where: the archive's address, for messages.
-        budget: what its source may still unpack to; reduced by what this archive takes.
+        budget: of the archive's source; it is reduced by the bytes and files of this archive.
 
     Raises:
         ModelError: it is damaged or encrypted, names files outside itself, or unpacks to too much.
@@ -223,14 +225,14 @@ def _target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
     if outside or stat.S_ISLNK(mode):
         raise ModelError(
-            f"{where} holds a link, or a file that would be unpacked outside of it: copy the model again, from where it can "
-            "be trusted."
+            f"{where} contains a link, or a file that would be unpacked outside of it: copy the model again, from where it "
+            "can be trusted."
         )
     return into / path
 
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
-    """Write one file. What a member says of its size is not believed."""
+    """Unpack one file. The size in its header is not trusted: the actual bytes count."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened.open(member) as source, target.open("wb") as copy:
         while block := source.read(_BLOCK):

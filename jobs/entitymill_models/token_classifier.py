@@ -1,4 +1,4 @@
-"""What a token classifier consists of, wherever it was read from."""
+"""The parts of a token classifier, independent of the format from which it was read, and helpers to read its files."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from entitymill.recognition.tagger import bundle
 
 Casing = Literal["cased", "uncased"]
 LONGEST_TEXT = 256 * 2**20
-"""Bytes of the largest file of text (vocabulary, tokenizer, configuration) that is read."""
+"""Size limit, in bytes, for vocabulary, tokenizer and configuration files."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One token classifier.
+    """A token classifier.
 
     network: takes input_ids and attention_mask, both int64 [batch, length], returns logits, float32 [batch, length, labels].
     labels: the tag of each logit.
     tokenizer: the text of a tokenizer.json, or None.
-    vocabulary: the pieces in the order of their ids, where there is no tokenizer.json.
-    casing: whether the tokenizer keeps case.
-    max_length: pieces the network takes at once, special ones included.
-    source: one phrase on where it comes from, for the manifest.
-    limit: the most that max_length may be raised to, where that is known.
+    vocabulary: the pieces in the order of their ids, if there is no tokenizer.json.
+    casing: whether the tokenizer distinguishes case.
+    max_length: number of pieces that the network takes at once, special ones included.
+    source: a phrase for the manifest about the model's origin.
+    limit: the upper bound of max_length, if known.
     sparknlp_max_length: maxSentenceLength in Spark NLP, whose default is 128.
     """
 
@@ -44,24 +44,24 @@ class Parts:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A small file.
+    """Read a file of limited size.
 
     Raises:
-        ModelError: it is missing, or far too large to be one.
+        ModelError: it is missing, or larger than LONGEST_TEXT.
     """
     try:
         if path.stat().st_size > LONGEST_TEXT:
-            raise ModelError(f"{path} is larger than any such file: it is not the model's.")
+            raise ModelError(f"{path} is larger than {LONGEST_TEXT:,} bytes, as no such file is: copy the model again.")
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}): copy the model again.") from error
 
 
 def read_text(path: Path) -> str:
-    """A small text file.
+    """Read a text file of limited size.
 
     Raises:
-        ModelError: it is missing, not UTF-8, or far too large to be one.
+        ModelError: it is missing, not UTF-8, or larger than LONGEST_TEXT.
     """
     try:
         return read_bytes(path).decode("utf8")
@@ -70,19 +70,19 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """A JSON object.
+    """Read a file with a JSON object.
 
     Raises:
-        ModelError: it is missing, or not one.
+        ModelError: it is missing, or not a JSON object.
     """
     return parse_json(read_text(path), str(path))
 
 
 def parse_json(text: str, where: str) -> dict[str, object]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
-        ModelError: it is not one.
+        ModelError: the text is not a JSON object.
     """
     try:
         found = json.loads(text)
@@ -93,8 +93,8 @@ def parse_json(text: str, where: str) -> dict[str, object]:
     return found
 
 
-def in_order(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
-    """Names by their numbers.
+def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
+    """Sort names by their numbers.
 
     Raises:
         ModelError: the numbers are not 0, 1, 2, … without a gap.
@@ -105,23 +105,23 @@ def in_order(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]
     return tuple(ordered)
 
 
-def vocabulary_lines(path: Path) -> tuple[str, ...]:
-    """The pieces of a vocab.txt, one a line, in the order of their ids.
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """Read the pieces of a vocab.txt, one per line, in the order of their ids.
 
     Raises:
-        ModelError: it cannot be read, or names a piece twice.
+        ModelError: it cannot be read, or contains a piece twice.
     """
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
-        raise ModelError(f"{path} names a piece twice: it is not a vocabulary.")
+        raise ModelError(f"{path} contains a piece twice, so it is not a vocabulary: copy the model again.")
     return pieces
 
 
-def write(parts: Parts, directory: Path) -> None:
-    """Write everything of a bundle but its manifest.
+def write_parts(parts: Parts, directory: Path) -> None:
+    """Write all files of a bundle except its manifest.
 
     Raises:
-        ModelError: a piece of the vocabulary holds a line break, or the labels are no IOB2 tags.
+        ModelError: a piece of the vocabulary contains a line break, or the labels are not IOB2 tags.
     """
     ov.save_model(parts.network, directory / bundle.NETWORK, compress_to_fp16=False)
     if parts.tokenizer is not None:

@@ -1,4 +1,4 @@
-"""Labels, vocabulary and casing, as the files beside a network give them."""
+"""Read labels, vocabulary and casing from the files next to a network."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from tokenizers import Tokenizer
 from entitymill.errors import ModelError, SettingsError, is_rust_panic
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle
-from entitymill_models.token_classifier import Casing, parse_json, read_json, read_text, vocabulary_lines
+from entitymill_models.token_classifier import Casing, parse_json, read_json, read_text, read_vocabulary
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 LONGEST, DEFAULT_LENGTH = 512, 128
-_HELD = ("", "assets")
-"""Where files lie: beside the network, or where Spark NLP's import wants them."""
+_FOLDERS = ("", "assets")
+"""Where the files may be: next to the network, or in the folder where Spark NLP's import expects them."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """How a model cuts words: the text of a tokenizer.json, or the pieces of a vocab.txt; and its casing."""
+    """A model's tokenizer (the text of a tokenizer.json, or the pieces of a vocab.txt) and its casing."""
 
     tokenizer: str | None
     vocabulary: tuple[str, ...] | None
     casing: Casing
 
 
-def read(directory: Path, where: str, casing: Casing | None = None, *, whole: bool = False) -> Words:
-    """The tokenizer of a directory.
+def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *, whole: bool = False) -> Words:
+    """Read the tokenizer in a directory.
 
     Args:
-        directory: holds tokenizer.json, or vocab.txt and perhaps tokenizer_config.json.
+        directory: contains tokenizer.json, or vocab.txt and optionally tokenizer_config.json.
         where: its address, for messages.
-        casing: what the user says; needed where nothing else tells.
-        whole: only a tokenizer.json will do, since vocab.txt means WordPiece.
+        casing: that the user specified; needed if no file says it.
+        whole: whether a tokenizer.json is required, because a vocab.txt would be read as WordPiece.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: there is no tokenizer, or it cannot be read.
         SettingsError: `casing` is needed, or contradicts tokenizer.json.
     """
     file = _find(directory, bundle.TOKENIZER)
     if file is not None:
-        text, found = word_by_word(read_text(file), str(file))
+        text, found = adapt_to_single_words(read_text(file), str(file))
         if casing not in (None, found):
             raise SettingsError(f"--casing says {casing}, but {file} is {found}: leave the option out.")
         return Words(text, None, found)
@@ -52,14 +52,14 @@ def read(directory: Path, where: str, casing: Casing | None = None, *, whole: bo
     if file is None or whole:
         wanted = bundle.TOKENIZER if whole else f"{bundle.TOKENIZER} or {bundle.VOCABULARY}"
         raise ModelError(f"{where} has no {wanted}: add it (save_pretrained of a fast tokenizer writes tokenizer.json).")
-    return Words(None, vocabulary_lines(file), casing or _casing(directory, where))
+    return Words(None, read_vocabulary(file), casing or _read_casing(directory, where))
 
 
-def word_by_word(text: str, where: str) -> tuple[str, Casing]:
-    """A tokenizer.json made to cut single words, and its casing.
+def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
+    """Change a tokenizer.json so that it can encode single words; return it and its casing.
 
-    Byte-level BPE marks the blank before a word on its first piece; a word that is given alone must be given that blank,
-    or it becomes pieces that occur inside words only.
+    In byte-level BPE, the first piece of a word contains the blank before the word. For a single word, the tokenizer must
+    add that blank; otherwise the word becomes pieces that occur only inside words.
 
     Raises:
         ModelError: it is not a tokenizer.
@@ -68,7 +68,7 @@ def word_by_word(text: str, where: str) -> tuple[str, Casing]:
     for part in _components(found.get("pre_tokenizer")):
         if part.get("type") == "ByteLevel":
             part["add_prefix_space"] = True
-    # Truncation and padding are the tagger's business.
+    # The tagger truncates and pads.
     found["truncation"] = found["padding"] = None
     changed = json.dumps(found, ensure_ascii=False)
     with loading(where):
@@ -86,7 +86,7 @@ def word_by_word(text: str, where: str) -> tuple[str, Casing]:
 
 
 def _components(component: object) -> Iterator[dict[str, object]]:
-    """A normalizer or pre-tokenizer, or the parts of a sequence of them."""
+    """Yield a normalizer or pre-tokenizer, or the elements if it is a sequence."""
     if not isinstance(component, dict):
         return
     if component.get("type") != "Sequence":
@@ -98,8 +98,8 @@ def _components(component: object) -> Iterator[dict[str, object]]:
             yield from (part for part in parts if isinstance(part, dict))
 
 
-def _casing(directory: Path, where: str) -> Casing:
-    """Casing of a bare vocab.txt, from tokenizer_config.json."""
+def _read_casing(directory: Path, where: str) -> Casing:
+    """Read the casing of a vocab.txt from tokenizer_config.json."""
     file = _find(directory, TOKENIZER_CONFIG)
     said = read_json(file) if file is not None else {}
     lower = said.get("do_lower_case")
@@ -114,17 +114,17 @@ def _casing(directory: Path, where: str) -> Casing:
 
 
 def read_labels(directory: Path, where: str) -> tuple[str, ...]:
-    """The tag of each logit, from labels.json, id2label of config.json, or labels.txt.
+    """Read the tag of each logit from labels.json, id2label of config.json, or labels.txt.
 
     Raises:
-        ModelError: no file gives them, or not one for every number.
+        ModelError: no file contains the labels, or a number has none.
     """
     file = _find(directory, bundle.LABELS)
     if file is not None:
         return _listed(file)
     file = _find(directory, CONFIG)
     if file is not None and "id2label" in (config := read_json(file)):
-        return labels_of(config, str(file))
+        return read_config_labels(config, str(file))
     file = _find(directory, "labels.txt")
     if file is not None:
         return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
@@ -141,8 +141,8 @@ def _listed(file: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def labels_of(config: dict[str, object], where: str) -> tuple[str, ...]:
-    """The labels that a Hugging Face config.json gives.
+def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]:
+    """Return the labels in a Hugging Face config.json.
 
     Raises:
         ModelError: id2label is missing, or has gaps.
@@ -153,8 +153,8 @@ def labels_of(config: dict[str, object], where: str) -> tuple[str, ...]:
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
 
-def max_length(directory: Path) -> int:
-    """Pieces a window may have: what the tokenizer's and the network's configurations allow, else DEFAULT_LENGTH.
+def read_max_length(directory: Path) -> int:
+    """Return how many pieces a window may have, by the configurations of tokenizer and network, or else DEFAULT_LENGTH.
 
     Raises:
         ModelError: a configuration is not JSON.
@@ -163,11 +163,11 @@ def max_length(directory: Path) -> int:
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):
         file = _find(directory, name)
         value = read_json(file).get(key) if file is not None else None
-        # transformers writes 1e30 for "not known".
+        # transformers writes 1e30 if the length is unknown.
         if isinstance(value, int) and 0 < value < 2**20:
             allowed.append(value)
     return min([*allowed, LONGEST]) if allowed else DEFAULT_LENGTH
 
 
 def _find(directory: Path, name: str) -> Path | None:
-    return next((directory / held / name for held in _HELD if (directory / held / name).is_file()), None)
+    return next((directory / folder / name for folder in _FOLDERS if (directory / folder / name).is_file()), None)

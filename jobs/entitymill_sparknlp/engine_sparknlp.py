@@ -1,6 +1,6 @@
-"""Recognition by Spark NLP itself, in the executors' JVM: the model card's four stages as they stand.
+"""Recognize documents with Spark NLP in the executors' JVM, with the four stages of the model card.
 
-Its annotations go through the same joining as the other engine's tags.
+Its annotations are joined to mentions by the same code as the other engine's tags.
 """
 
 from __future__ import annotations
@@ -36,56 +36,57 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     """Load the model and the stages before it.
 
     Returns:
-        The model's name, what decides results beside the settings of mentions, and what recognises documents.
+        The model's name; the parts of the fingerprint, without the settings of mentions; and a function that recognizes
+        documents.
 
     Raises:
         ModelError: a model is missing, damaged or of another kind.
     """
     from entitymill_sparknlp import saved_model  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
 
-    wanted = settings.recognition
-    saved = saved_model.inspect(spark, wanted.sparknlp_model or "")
-    # OpenVINO's classes, and whether they are this product's own binding.
+    recognition = settings.recognition
+    saved = saved_model.inspect_model(spark, recognition.sparknlp_model or "")
+    # Whether OpenVINO's classes are there, and whether they are this product's own binding.
     classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
-    saved_model.check(saved, wanted.precision, classes=classes, binding=binding)
-    saved_model.configure(spark, wanted.precision)
+    saved_model.check_runnable(saved, recognition.precision, classes=classes, binding=binding)
+    saved_model.configure_openvino(spark, recognition.precision)
     classifier = saved.kind != "PipelineModel"
-    pipeline = saved_model.load(saved, saved_model.stages(spark, settings.segmentation) if classifier else [])
+    pipeline = saved_model.load_pipeline(saved, saved_model.build_stages(spark, settings.segmentation) if classifier else [])
     own = (
         None
         if saved.pretrained
         else storage.hash_files(spark, (path for path, *_ in storage.list_files(spark, saved.address)))
     )
     parts = {
-        "detector": saved_model.identity(spark, settings.segmentation) if classifier else "the pipeline's",
+        "detector": saved_model.identify_detector(spark, settings.segmentation) if classifier else "the pipeline's",
         "model": own or saved.address,
-        "engine": wanted.engine,
-        "precision": wanted.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
+        "engine": recognition.engine,
+        "precision": recognition.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
     }
-    how = {
+    options = {
         "trim": settings.trims,
         "annotations": settings.output.annotations,
         "consistent_labels": settings.makes_labels_consistent,
     }
-    return saved.name, parts, lambda rows: recognise(rows, pipeline, **how)
+    return saved.name, parts, lambda rows: recognise(rows, pipeline, **options)
 
 
 def recognise(
     rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
 ) -> DataFrame:
-    """Recognise documents.
+    """Recognize documents.
 
     Args:
-        rows: doc_id, text, text_hash, chars, perhaps passthrough.
-        pipeline: that tags them.
-        trim: whether mentions are trimmed.
-        annotations: whether to return the column `ner` and the chunks too.
-        consistent_labels: whether mentions that are spelled alike within a document get the same label.
+        rows: doc_id, text, text_hash, chars, and optionally passthrough.
+        pipeline: the stages that tag them.
+        trim: whether to trim mentions.
+        annotations: whether to also return the columns `ner` and `ner_chunk`.
+        consistent_labels: whether to give all mentions with the same spelling in a document one label.
 
     Returns:
-        schemas.RECOGNISED, passthrough where it was there, and schemas.ANNOTATIONS where wanted.
+        schemas.RECOGNISED, passthrough if the rows have it, and schemas.ANNOTATIONS if requested.
     """
-    carried = [field for field in rows.schema.fields if field.name == "passthrough"]
+    passthrough = [field for field in rows.schema.fields if field.name == "passthrough"]
     packed = rows.select(F.col("text").alias(pipeline.text), F.struct(*rows.columns).alias("_row"))
     tagged = pipeline.stages.transform(packed)
     edges = [
@@ -101,13 +102,13 @@ def recognise(
         probability.alias("ner_confidence"),
         *([F.col(pipeline.ner).alias("ner")] if annotations else []),
     ]
-    returned = T.StructType([*schemas.RECOGNISED, *carried, *(schemas.ANNOTATIONS if annotations else [])])
+    returned = T.StructType([*schemas.RECOGNISED, *passthrough, *(schemas.ANNOTATIONS if annotations else [])])
     return tagged.select(*columns).mapInArrow(_Join(trim, annotations, consistent_labels), returned)
 
 
 @dataclass(frozen=True)
 class _Join:
-    """Spark NLP's annotations to mentions, batch by batch."""
+    """The function that joins Spark NLP's annotations to mentions, batch by batch."""
 
     trim: bool
     annotations: bool
@@ -128,19 +129,19 @@ class _Join:
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
-    """A batch's sentences and tokens, which Spark NLP counts in UTF-16 units of the document, ends inclusive."""
-    begin = _of_the_whole(batch, "token_begin", texts)
-    end = _of_the_whole(batch, "token_end", texts, 1)
-    # The rule-based detector loses count of some texts (docs/migration.md): what is left of these must not reach others.
-    sentences = np.sort(_of_the_whole(batch, "sentence_begin", texts))
+    """Read a batch's sentences and tokens. Spark NLP's offsets are UTF-16 units of the document, ends inclusive."""
+    begin = _to_places(batch, "token_begin", texts)
+    end = _to_places(batch, "token_end", texts, 1)
+    # The rule-based detector returns wrong offsets for some texts (docs/migration.md); they must not affect other texts.
+    sentences = np.sort(_to_places(batch, "sentence_begin", texts))
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
     begin, end = begin[order], end[order]
     return tokens.group_by_sentence(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
 
 
-def _of_the_whole(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
-    """Offsets in documents as units of the whole, each within its own document."""
+def _to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
+    """Convert offsets in documents to places in the concatenated texts, limited to the document's own part."""
     values = batch.column(column)
     counts = np.diff(values.offsets.to_numpy())
     places = values.flatten().to_numpy().astype(np.int64) + add + np.repeat(texts.edges[:-1], counts)
@@ -148,12 +149,12 @@ def _of_the_whole(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0
 
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
-    """The tags of a batch, and the labels they count in.
+    """Read the tags of a batch, and the labels that they are indices into.
 
     Args:
         batch: with ner_begin, ner_result and ner_confidence of each document.
-        texts: of the same batch.
-        segments: of these.
+        texts: of the batch.
+        segments: of the texts.
 
     Raises:
         ModelError: a tag is neither O nor an IOB2 tag, or its label cannot be the name of a partition.
@@ -173,8 +174,8 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
                 f"recognition.sparknlp_model: the model's label '{bundle.shorten_label(label[2:])}' {fault}, so it cannot "
                 "name a directory of the table entities: train or save the model with another name for it."
             )
-    # An annotation names its token by the offset it begins at.
-    begins = _of_the_whole(batch, "ner_begin", texts)
+    # An annotation belongs to the token that begins at the same offset.
+    begins = _to_places(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)
     there = tagged < len(segments.token_begin)
     there[there] = segments.token_begin[tagged[there]] == begins[there]

@@ -1,7 +1,7 @@
-"""A bundle as a saved Spark NLP model, which DistilBertForTokenClassification.load reads.
+"""Write a bundle as a saved Spark NLP model, which DistilBertForTokenClassification.load reads.
 
-Spark NLP cuts words and feeds the network in its own way for each of its classes, and its DistilBERT class fits any
-network with a WordPiece vocabulary and no token types: so every such bundle is saved as one.
+Each of Spark NLP's classes has its own way to split words and to feed the network. Its DistilBERT class fits any network
+with a WordPiece vocabulary and no token types, so every such bundle is saved as that class.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from entitymill_models.token_classifier import parse_json
 CLASS = "DistilBertForTokenClassification"
 NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
 LONGEST = 512
-"""Of Spark NLP's maxSentenceLength for this class."""
+"""The maximum of Spark NLP's maxSentenceLength for this class."""
 _PAIRS_IN_RECORD = 10
-"""As many as Spark's saveAsObjectFile puts into one."""
+"""The number of elements that Spark's saveAsObjectFile writes into one record."""
 
 
-def write(directory: Path, into: Path) -> None:
-    """Write a saved model.
+def write_saved_model(directory: Path, into: Path) -> None:
+    """Write a bundle as a saved Spark NLP model.
 
     Args:
-        directory: a bundle, checked.
+        directory: a bundle that was checked.
         into: an empty directory.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
     """
     manifest, files = bundle.read_directory(directory)
-    vocabulary = _vocabulary(files, manifest)
+    vocabulary = _read_vocabulary(files, manifest)
     labels = bundle.read_labels(files[bundle.LABELS])
     _write_field(into, "vocabulary", sorted(vocabulary.items(), key=lambda item: item[1]))
     _write_field(into, "labels", [(label, number) for number, label in enumerate(labels)])
@@ -66,8 +66,8 @@ def write(directory: Path, into: Path) -> None:
             packed.write(files[name], name)
 
 
-def _vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:
-    """Pieces and their ids."""
+def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:
+    """Return the pieces and their ids."""
     if bundle.TOKENIZER in manifest.files:
         described = parse_json(files[bundle.TOKENIZER].read_text(encoding="utf8"), bundle.TOKENIZER)
         model = described.get("model")
@@ -91,7 +91,7 @@ def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
 
 
 def _write_part(directory: Path, content: bytes) -> None:
-    """A directory of one part, as Spark's jobs leave it."""
+    """Write a directory with one part, as a Spark job does."""
     directory.mkdir(parents=True)
     (directory / "part-00000").write_bytes(content)
     (directory / "_SUCCESS").touch()

@@ -1,9 +1,9 @@
-"""Looks at every file of a saved Spark NLP model before Spark NLP reads it, since what it reads can run code in the JVM.
+"""Check every file of a saved Spark NLP model before Spark NLP reads it, because these files can run code in the JVM.
 
-Spark builds the class that `metadata` names, Python's included, and deserializes the Java objects in `fields`. A filter on
-deserialization (jdk.serialFilter) would hold for the whole JVM, where Spark itself sends tasks and results as Java objects
-of thousands of classes: only a list of what is allowed would help, and Spark has no such list. So the files are read here,
-by readers that build nothing. Whoever can change a file after this look can still have Spark NLP read something else.
+Spark instantiates the class that `metadata` names, even one in Python, and deserializes the Java objects in `fields`. A
+deserialization filter (jdk.serialFilter) would apply to the complete JVM, in which Spark sends tasks and results as Java
+objects of thousands of classes: only a list of allowed classes would help, and Spark has none. So the files are read here
+first, by readers that instantiate nothing. This does not protect from somebody who changes a file after this check.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ STAGES = (
     "com.johnsnowlabs.nlp.annotators.sbd.pragmatic.SentenceDetector",
     DETECTOR,
 )
-"""Beside token classifiers, what a pipeline may consist of. Others can run SQL or other programs (SQLTransformer)."""
+"""The stages that a pipeline may have in addition to token classifiers. Others, like SQLTransformer, can run SQL or code."""
 _METADATA_FILE = re.compile(r"part-\d+")
-"""Not part-00000.gz, which Spark would unpack."""
+"""Does not match part-00000.gz, which Spark would unpack."""
 _STAGE_ID = re.compile(r"\w[\w.-]*")
 _FROM_ELSEWHERE = "copy the model again, from where it can be trusted"
 
 
-def check(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
+def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
     """Check every file of a saved model.
 
     Args:
         spark: the session.
         address: the model's directory.
-        setting: that names it, for messages.
+        setting: the setting that names it, for messages.
 
     Returns:
         The model's metadata.
 
     Raises:
-        ModelError: a file could run code that is not Spark NLP's own, or is damaged.
+        ModelError: a file could run code that is not part of Spark NLP, or is damaged.
         OSError: the model cannot be listed or read.
     """
     saved: dict[str, dict[str, Any]] = {}
@@ -67,36 +67,36 @@ def check(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
         for file, place in files:
             copy = _fetch(spark, place, Path(scratch) / "copy")
             if sparknlp_saved.METADATA in file.parts[:-1]:
-                alone = file.parent.name == sparknlp_saved.METADATA and str(file.parent.parent) not in saved
-                if not alone or not _METADATA_FILE.fullmatch(file.name):
+                is_first = file.parent.name == sparknlp_saved.METADATA and str(file.parent.parent) not in saved
+                if not is_first or not _METADATA_FILE.fullmatch(file.name):
                     raise ModelError(
-                        f"{setting}: {file.parent} of {address} holds {file.name} beside or instead of one file part-00000, "
-                        f"and Spark may read either: {_FROM_ELSEWHERE}."
+                        f"{setting}: {file.parent} of {address} contains {file.name} in addition to or instead of one file "
+                        f"part-00000, and Spark may read either: {_FROM_ELSEWHERE}."
                     )
                 saved[str(file.parent.parent)] = _parse_metadata(copy, f"{setting}: {place}")
             elif sparknlp_saved.FIELDS in file.parts:
-                saved_fields.check(read_bytes(copy), f"{setting}: {place}")
+                saved_fields.check_field(read_bytes(copy), f"{setting}: {place}")
             elif zipfile.is_zipfile(copy):
-                sparknlp_saved.unpack(copy, None, f"{setting}: {place}", sparknlp_saved.Budget.of(copy))
+                sparknlp_saved.unpack(copy, None, f"{setting}: {place}", sparknlp_saved.Budget.for_archive(copy))
     for directory, metadata in saved.items():
         _check_class(metadata, directory, f"{setting}: {address}")
     return saved["."]
 
 
 def _visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Path inside the model, and address, of each file that Spark does not hide."""
+    """Yield the path inside the model, and the address, of each file that Spark reads."""
     top = storage.qualify(spark, address).rstrip("/")
     for place, *_ in storage.list_files(spark, address):
         if not place.startswith(f"{top}/"):
-            raise ModelError(f"{setting}: {place} does not lie in {address}: name the model's own directory.")
+            raise ModelError(f"{setting}: {place} is not in {address}: name the model's own directory.")
         file = PurePosixPath(place.removeprefix(f"{top}/"))
         if file.name[0] not in "._":
             yield file, place
-    # Of these the list above has none, and Spark hides only those whose name begins with a dot.
+    # The list above leaves out all *.crc files, but Spark hides only those whose name begins with a dot.
     for directory, _, names in os.walk(top.removeprefix("file:"), followlinks=True) if top.startswith("file:") else ():
         for name in names:
             if name.endswith(".crc") and name[0] not in "._":
-                raise ModelError(f"{setting}: {directory}/{name} is no file of a saved model: {_FROM_ELSEWHERE}.")
+                raise ModelError(f"{setting}: {directory}/{name} does not belong to a saved model: {_FROM_ELSEWHERE}.")
 
 
 def _fetch(spark: SparkSession, place: str, copy: Path) -> Path:
@@ -108,10 +108,10 @@ def _fetch(spark: SparkSession, place: str, copy: Path) -> Path:
 
 
 def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
-    """The one line of JSON in a file of metadata, as Spark reads it."""
+    """Parse a file of metadata, which has one line of JSON, as Spark does."""
     line = read_text(file).rstrip("\r\n")
     try:
-        found = None if re.search(r"[\r\n]", line) else json.loads(line, object_pairs_hook=_distinct)
+        found = None if re.search(r"[\r\n]", line) else json.loads(line, object_pairs_hook=_reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not JSON: copy the model again.") from error
     if not isinstance(found, dict):
@@ -119,22 +119,22 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
     return found
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, none of whose keys stands twice: readers differ in which one they take."""
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object without duplicate keys, as readers differ in which of two values they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a duplicate key")
     return found
 
 
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
-    """Check what Spark would build from the metadata in a directory of the model; "." is the model itself."""
+    """Check the class that Spark would instantiate for a directory of the model; "." is the model itself."""
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
         if names_python(metadata):
             raise ModelError(
                 f"{where} was saved with a stage written in Python, and would import whatever module it names: "
-                "save it with stages of Spark and Spark NLP alone."
+                "save it with only stages of Spark and Spark NLP."
             )
         stages = metadata["paramMap"].get("stageUids")
         if not isinstance(stages, list) or not all(isinstance(one, str) and _STAGE_ID.fullmatch(one) for one in stages):
@@ -147,6 +147,6 @@ def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
 
 
 def names_python(metadata: dict[str, Any]) -> bool:
-    """Whether PySpark would take a pipeline's classes for Python's (pyspark.ml.pipeline, PipelineModelReader)."""
+    """Return whether PySpark would load a pipeline's classes from Python (pyspark.ml.pipeline, PipelineModelReader)."""
     chosen = metadata.get("paramMap")
     return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"

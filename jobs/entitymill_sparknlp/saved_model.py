@@ -1,4 +1,4 @@
-"""The card's four stages in the JVM: Spark NLP's own sentence detector and tokenizer, and a model saved by Spark NLP."""
+"""Load a model saved by Spark NLP, with Spark NLP's sentence detector and tokenizer before it: the model card's stages."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _DYNAMIC_GROUP = 128
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A saved Spark NLP model, looked at but not loaded.
+    """A saved Spark NLP model that is checked but not loaded.
 
     address: its directory, or pretrained:NAME/LANGUAGE.
-    kind: the class it was saved from.
-    engine: that runs its network: openvino, onnx, tensorflow; or unknown, for one not yet downloaded.
+    kind: name of its class.
+    engine: that runs its network: openvino, onnx, tensorflow; unknown before a download.
     """
 
     address: str
@@ -43,20 +43,20 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """The last part of its address."""
+        """Return the last part of its address."""
         return self.address.rstrip("/").rpartition("/")[2]
 
     @property
     def pretrained(self) -> bool:
-        """Whether it is still on the models hub."""
+        """Return whether it must be downloaded from the models hub."""
         return PRETRAINED.fullmatch(self.address) is not None
 
 
-def inspect(spark: SparkSession, address: str) -> SavedModel:
-    """Find out what a saved model is, and that no file of it could run code of somebody else's.
+def inspect_model(spark: SparkSession, address: str) -> SavedModel:
+    """Return what a saved model is, and check that none of its files could run foreign code.
 
     Raises:
-        ModelError: nothing is there, it is no token classifier and no pipeline, or a file is damaged or could run code.
+        ModelError: it is missing, neither a token classifier nor a pipeline, damaged, or could run code.
     """
     setting = f"recognition.sparknlp_model: {address}"
     if address.startswith("pretrained:"):
@@ -69,7 +69,7 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
         if address.endswith(".zip"):
             hint = "unpack the zip first, to where every executor can read it"
             raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.")
-        kind = str(sparknlp_files.check(spark, address, "recognition.sparknlp_model").get("class"))
+        kind = str(sparknlp_files.check_model_files(spark, address, "recognition.sparknlp_model").get("class"))
         files = [path for path, _, _ in storage.list_files(spark, address)]
     except OSError as error:
         raise ModelError(f"{setting} cannot be read: {error}.") from error
@@ -80,14 +80,14 @@ def inspect(spark: SparkSession, address: str) -> SavedModel:
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
 
 
-def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:
-    """Refuse what cannot run, before anything is loaded.
+def check_runnable(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:
+    """Refuse a model that cannot run, before it is loaded.
 
     Args:
-        model: that is to run.
-        precision: wanted.
+        model: the model.
+        precision: of execution.
         classes: whether org.intel.openvino is on the class path.
-        binding: whether it is this product's own, which can set the precision.
+        binding: whether it is this product's own binding, which can set the precision.
 
     Raises:
         ModelError: classes are missing, or the engine cannot run in the precision.
@@ -108,10 +108,10 @@ def check(model: SavedModel, precision: Precision, *, classes: bool, binding: bo
         )
 
 
-def configure(spark: SparkSession, precision: Precision) -> None:
-    """Tell the binding, on the driver and in every task, where OpenVINO is and how to run models.
+def configure_openvino(spark: SparkSession, precision: Precision) -> None:
+    """Set where the binding finds OpenVINO and how it runs models, on the driver and in every task.
 
-    (`jars/sparknlp/src`, Settings: a job's local properties, and on the driver system properties.)
+    It reads these settings from a job's local properties, and on the driver from system properties (`jars/sparknlp/src`).
     """
     context = spark.sparkContext
     system: Any = context._jvm
@@ -121,7 +121,7 @@ def configure(spark: SparkSession, precision: Precision) -> None:
     properties = {
         **precision_properties(precision, _DYNAMIC_GROUP),
         "ENABLE_CPU_PINNING": "NO",
-        # An executor's tasks share one compiled model: a stream and a thread for each.
+        # An executor's tasks share one compiled model, so it needs a stream and a thread for each task.
         "NUM_STREAMS": cores or "AUTO",
         **({"INFERENCE_NUM_THREADS": cores} if cores else {}),
     }
@@ -131,36 +131,36 @@ def configure(spark: SparkSession, precision: Precision) -> None:
         system.java.lang.System.setProperty(key, value)
 
 
-def load(model: SavedModel, around: Sequence[Any]) -> Pipeline:
+def load_pipeline(model: SavedModel, before: Sequence[Any]) -> Pipeline:
     """Load a model.
 
     Args:
-        model: that was checked.
-        around: document assembler, sentence detector and tokenizer, for a classifier saved alone.
+        model: a checked model.
+        before: document assembler, sentence detector and tokenizer, for a classifier that was saved without them.
 
     Raises:
         ModelError: it is damaged, or cannot be downloaded.
     """
     try:
         if model.kind == "PipelineModel":
-            return Pipeline.of(ml.PipelineModel.load(model.address).stages, model.address)
+            return Pipeline.from_stages(ml.PipelineModel.load(model.address).stages, model.address)
         kind = getattr(annotator, model.kind)
         named = PRETRAINED.fullmatch(model.address)
         classifier = kind.pretrained(named[1], named[2]) if named else kind.load(model.address)
     except (Py4JJavaError, TypeError, AttributeError) as error:
-        raise ModelError(_loading_fault(model, error)) from error
-    columns = [stage.getOutputCol() for stage in around]
-    return Pipeline.of([*around, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address)
+        raise ModelError(_describe_loading_error(model, error)) from error
+    columns = [stage.getOutputCol() for stage in before]
+    return Pipeline.from_stages([*before, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address)
 
 
-def _loading_fault(model: SavedModel, error: Exception) -> str:
+def _describe_loading_error(model: SavedModel, error: Exception) -> str:
     reason = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     if "libopenvino_c" in reason or "openvino_c" in reason:
         return f"{model.address} runs on OpenVINO, whose library libopenvino_c cannot be loaded: {reason}"
     if model.pretrained:
         return (
-            f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); where it is "
-            "out of reach, name a saved model."
+            f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); if the "
+            "hub cannot be reached, name a saved model."
         )
     return f"recognition.sparknlp_model: {model.address} cannot be loaded: {reason}"
 
@@ -176,11 +176,11 @@ class Pipeline:
     ner: str
 
     @classmethod
-    def of(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Find the stages' columns by what they are.
+    def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
+        """Create a pipeline from stages, and find its columns by the stages' classes.
 
         Raises:
-            ModelError: the first is no DocumentAssembler, or none is a token classifier.
+            ModelError: the first stage is not a DocumentAssembler, or none is a token classifier.
         """
         classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
@@ -195,26 +195,26 @@ class Pipeline:
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
 
-def stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:
-    """Transformers of `text` to `_document`, `_sentence` and `_token`.
+def build_stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:
+    """Build the transformers from `text` to `_document`, `_sentence` and `_token`.
 
     Raises:
-        ModelError: the detector's model is missing or is not one.
+        ModelError: the detector's model is missing or is not a sentence detector.
     """
     pipeline = [
         DocumentAssembler().setInputCol("text").setOutputCol("_document"),
         load_detector(spark, settings).setInputCols(["_document"]).setOutputCol("_sentence"),
         Tokenizer().setInputCols(["_sentence"]).setOutputCol("_token"),
     ]
-    # Fitting learns nothing: Tokenizer turns its rules into a model.
+    # Tokenizer's fit() needs no data: it only turns rules into a model.
     return ml.Pipeline(stages=pipeline).fit(spark.createDataFrame([], "text string")).stages
 
 
 def load_detector(spark: SparkSession, settings: SegmentationSettings) -> SentenceDetector | SentenceDetectorDLModel:
-    """The sentence detector the settings name.
+    """Load the sentence detector that the settings name.
 
     Raises:
-        ModelError: its model is missing or is not one.
+        ModelError: its model is missing or is not a sentence detector.
     """
     if settings.detector == "rules":
         return SentenceDetector()
@@ -231,7 +231,7 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
                 f"segmentation.model: {path} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
                 "name."
             )
-        kind = str(sparknlp_files.check(spark, address, "segmentation.model").get("class"))
+        kind = str(sparknlp_files.check_model_files(spark, address, "segmentation.model").get("class"))
         if kind != sparknlp_files.DETECTOR:
             raise ModelError(f"segmentation.model: {path} is a {kind.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
         return SentenceDetectorDLModel.load(address)
@@ -240,8 +240,8 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
         raise ModelError(f"segmentation.model: {path} {what}.") from error
 
 
-def identity(spark: SparkSession, settings: SegmentationSettings) -> str:
-    """What decides the sentences: the detector's name, or a digest of its model's files.
+def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> str:
+    """Return what identifies the detector in the fingerprint: its name, or a digest of its model's files.
 
     Raises:
         ModelError: the model is missing.

@@ -51,7 +51,7 @@ def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[P
         made = random_models.make_bundle(scratch / "saved", scratch / kind, kind)
         saved = scratch / f"{kind}-sparknlp"
         saved.mkdir()
-        export.write(made, saved)
+        export.write_saved_model(made, saved)
         found[kind] = (made, saved)
     return {"f32": found["f32"], "bf16": found["f32"], "int8": found["calibrated"]}
 

@@ -120,7 +120,7 @@ def _tensors(shape: Shape, vocabulary: int, labels: int, outside: float) -> dict
 
 def make_bundle(saved: Path, directory: Path, kind: Kind) -> Path:
     """Make a bundle from a Hugging Face directory, without measuring its accuracy, which is meaningless here."""
-    found = huggingface.read(saved, str(saved))
+    found = huggingface.read_directory(saved, str(saved))
     directory.mkdir()
     manifest = {
         "name": f"random {kind}",
@@ -133,8 +133,8 @@ def make_bundle(saved: Path, directory: Path, kind: Kind) -> Path:
     }
     if kind != "f32":
         feeds = _calibration_inputs(saved) if kind == "calibrated" else []
-        found = replace(found, network=lower_precision.reduce(found.network, "int8", feeds))
-    parts_module.write(found, directory)
+        found = replace(found, network=lower_precision.reduce_precision(found.network, "int8", feeds))
+    parts_module.write_parts(found, directory)
     bundle.write_manifest(directory, manifest)
     return directory
 

@@ -69,7 +69,7 @@ def ways(model: Path | None, shape: random_models.Shape, scratch: Path) -> list[
     else:
         manifest, _ = bundle.read_directory(model)
         stored = "calibrated" if manifest.calibrated else f"{manifest.precision} weights"
-        runs = [(f"{p}, {stored}", model, p, p) for p in accuracy.executions(manifest)]
+        runs = [(f"{p}, {stored}", model, p, p) for p in accuracy.list_precisions(manifest)]
     found = [Way(PIPELINE, "pipeline", saved, "f32", "f32")] if _has_torch() else []
     for name, directory, precision, reached in runs:
         found += [Way(f"{name}, {how}", how, directory, precision, reached) for how in ("by-length", "packed")]

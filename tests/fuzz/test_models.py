@@ -62,8 +62,8 @@ SECONDS = 120
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny DistilBERT as a bundle."""
     directory = tmp_path_factory.mktemp("bundle")
-    found = huggingface.read(tiny.TINY / "distilbert", "here")
-    token_classifier.write(found, directory)
+    found = huggingface.read_directory(tiny.TINY / "distilbert", "here")
+    token_classifier.write_parts(found, directory)
     write_manifest(directory, found.casing, found.max_length)
     return directory
 
@@ -262,7 +262,7 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             (directory / "scratch").mkdir(parents=True)
             source = hostile.nested_zip(directory, draw.choice([0, 1, 5, 40, 400]) * 2**20)
             try:
-                model_kinds.read(source, directory / "scratch")
+                model_kinds.read_model(source, directory / "scratch")
             except ModelError:
                 refused += 1
             written = sum(path.stat().st_size for path in (directory / "scratch").rglob("*") if path.is_file())

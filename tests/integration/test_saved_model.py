@@ -65,7 +65,7 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
     assert weights[0] == weights[1] and len(weights[0]) > 50
     sentences = accuracy.read_sample(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
-    assert accuracy.tag(tmp_path / "bundle", "f32", sentences) == accuracy.tag(DEMO, "f32", sentences)
+    assert accuracy.tag_sentences(tmp_path / "bundle", "f32", sentences) == accuracy.tag_sentences(DEMO, "f32", sentences)
 
 
 def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSession, exported: Path) -> None:
@@ -85,7 +85,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     found = [(mention.result, mention.metadata["entity"]) for mention in row.mention]
 
     tokens = texts.first().text.split()
-    expected = sorted(accuracy.tag(DEMO, "f32", [tokens]))
+    expected = sorted(accuracy.tag_sentences(DEMO, "f32", [tokens]))
     assert found == [(" ".join(tokens[first:last]), label) for _, first, last, label in expected]
     assert found == [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")]
 

@@ -42,12 +42,12 @@ def test_texts_are_split_into_sentences_and_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("not json", "no Parquet, Delta or JSON-lines table"),
-        ('["a"]', "no Parquet, Delta or JSON-lines table"),
-        ('{"a": "x", "b": "y"}', "neither a column tokens nor text"),
+        ("not json", "cannot be read as a Parquet, Delta or JSON-lines table"),
+        ('["a"]', "cannot be read as a Parquet, Delta or JSON-lines table"),
+        ('{"a": "x", "b": "y"}', "needs a column tokens or text, or exactly one column of strings"),
         ('{"tokens": "x"}', "column tokens"),
         ('{"tokens": ["x"], "tags": []}', "column tags"),
-        ('{"text": " "}', "holds no sentence"),
+        ('{"text": " "}', "contains no sentence"),
     ],
 )
 def test_tables_that_are_no_sample_say_why(tmp_path: Path, content: str, message: str) -> None:
@@ -59,14 +59,14 @@ def test_tables_that_are_no_sample_say_why(tmp_path: Path, content: str, message
 
 def test_a_spread_covers_the_whole_and_never_repeats() -> None:
     everything = accuracy.Sample([[str(i)] for i in range(10)], None)
-    assert everything.spread(3).sentences == [["0"], ["3"], ["6"]]
-    assert everything.spread(20) == everything
-    assert everything.without(everything.spread(3)).sentences == [[str(i)] for i in (1, 2, 4, 5, 7, 8, 9)]
+    assert everything.select_evenly(3).sentences == [["0"], ["3"], ["6"]]
+    assert everything.select_evenly(20) == everything
+    assert everything.exclude(everything.select_evenly(3)).sentences == [[str(i)] for i in (1, 2, 4, 5, 7, 8, 9)]
 
 
 def test_loss_is_taken_from_the_worst_precision_and_from_gold_where_there_is_any() -> None:
     agreement = {"f32": 0.99, "int8": 0.9}
-    assert accuracy.Scores(1, 1, {}, {}, agreement).loss() == pytest.approx(0.1)
+    assert accuracy.Scores(1, 1, {}, {}, agreement).compute_loss() == pytest.approx(0.1)
     with_gold = accuracy.Scores(1, 1, {"f32": 0.8}, {"f32": 0.81, "int8": 0.77}, agreement)
-    assert with_gold.loss() == pytest.approx(0.03)
+    assert with_gold.compute_loss() == pytest.approx(0.03)
     assert np.isclose(accuracy.span_f1({(0, 0, 1, "PER"), (0, 2, 3, "LOC")}, {(0, 0, 1, "PER")}), 2 / 3)

@@ -79,7 +79,9 @@ def a_zip(directory: Path, draw: random.Random) -> None:
     content = repacked(members, draw.choice(METHODS))
     (directory / "model.zip").write_bytes(damaged(content, draw) if draw.random() < 0.8 else content)
     (directory / "into").mkdir()
-    sparknlp_saved.unpack(directory / "model.zip", directory / "into", "model.zip", Budget.of(directory / "model.zip"))
+    sparknlp_saved.unpack(
+        directory / "model.zip", directory / "into", "model.zip", Budget.for_archive(directory / "model.zip")
+    )
 
 
 def a_stream(directory: Path, draw: random.Random) -> None:
@@ -101,7 +103,7 @@ def a_model(directory: Path, draw: random.Random) -> None:
         chosen = directory / "saved.zip"
         chosen.write_bytes(repacked(files, draw.choice(METHODS[:2])))
     (directory / "scratch").mkdir()
-    model_kinds.read(chosen, directory / "scratch")
+    model_kinds.read_model(chosen, directory / "scratch")
 
 
 ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": a_stream, "model": a_model}
@@ -111,10 +113,10 @@ ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": 
 def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: Path, what: str) -> None:
     tiny.saved_onnx(tmp_path / "whole")
     (tmp_path / "warm").mkdir()
-    sparknlp_saved.read(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
+    sparknlp_saved.read_saved_model(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
     for method in METHODS:
         (tmp_path / "warm.zip").write_bytes(repacked({"\u00e9": b"x"}, method))
-        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Budget.of(tmp_path / "warm.zip"))
+        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Budget.for_archive(tmp_path / "warm.zip"))
     kept = sorted(tmp_path.rglob("*"))
 
     refused, count = 0, round(TRIES * SHARES[what])

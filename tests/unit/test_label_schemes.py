@@ -78,7 +78,7 @@ def test_kinds_of_plain_labels_part_mentions(tmp_path: Path) -> None:
             places = list(run)
             if tag != "O":
                 expected.add((number, places[0], places[-1] + 1, tag[2:]))
-    assert accuracy.tag(place, "f32", tiny.SENTENCES) == expected
+    assert accuracy.tag_sentences(place, "f32", tiny.SENTENCES) == expected
     assert len({kind for *_, kind in expected}) > 1
 
 
@@ -104,10 +104,10 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
     ],
 )
 def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -> None:
-    found = huggingface.read(tiny.TINY / KIND, KIND)
+    found = huggingface.read_directory(tiny.TINY / KIND, KIND)
     with pytest.raises(ModelError, match=message):
-        label_schemes._brought(labels, "it", None)
-    assert label_schemes.bring(found, "it")[0].labels == tuple(tiny.LABELS)
+        label_schemes._convert(labels, "it", None)
+    assert label_schemes.convert_labels(found, "it")[0].labels == tuple(tiny.LABELS)
 
 
 @pytest.mark.parametrize(("number", "label"), [(3, "S-a/b"), (1, f"B-{'x' * 300}"), (4, "E-__HIVE_DEFAULT_PARTITION__")])
@@ -127,6 +127,6 @@ def test_a_label_that_cannot_name_a_partition_is_refused(
 def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, place = made(SCHEMES["io"][0], tmp_path)
     assert prepare.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
-    assert "says itself what they are: leave the option out" in " ".join(capsys.readouterr().err.split())
+    assert "already names its scheme: leave the option out" in " ".join(capsys.readouterr().err.split())
     assert prepare.main([str(place), str(tmp_path / "again")]) == 0
     assert bundle.read_directory(tmp_path / "again")[0].scheme == "iob1"

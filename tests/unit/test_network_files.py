@@ -20,7 +20,7 @@ assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
 
 
 def tagger_of(found: token_classifier.Parts, directory: Path) -> Tagger:
-    token_classifier.write(found, directory)
+    token_classifier.write_parts(found, directory)
     about = {"name": "tiny", "source": "test", "licence": "none", "casing": found.casing, "precision": "f32"}
     manifest = bundle.write_manifest(directory, {**about, "max_length": found.max_length})
     return Tagger.load({name: directory / name for name in manifest.files}, manifest, Execution())
@@ -28,7 +28,7 @@ def tagger_of(found: token_classifier.Parts, directory: Path) -> Tagger:
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_the_network_gives_the_logits_that_transformers_gives(kind: str) -> None:
-    found = huggingface.read(tiny.TINY / kind, kind)
+    found = huggingface.read_directory(tiny.TINY / kind, kind)
 
     assert_close(tiny.logits(found.network, kind), tiny.expected_logits(kind))
     assert found.max_length == 64 and found.casing == ("uncased" if kind == "bert" else "cased")
@@ -37,7 +37,7 @@ def test_the_network_gives_the_logits_that_transformers_gives(kind: str) -> None
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_the_tagger_says_of_whole_sentences_what_transformers_says(kind: str, tmp_path: Path) -> None:
-    tagger = tagger_of(huggingface.read(tiny.TINY / kind, kind), tmp_path)
+    tagger = tagger_of(huggingface.read_directory(tiny.TINY / kind, kind), tmp_path)
     lengths = np.array([len(sentence) for sentence in tiny.SENTENCES])
 
     found = tagger.tag([token for sentence in tiny.SENTENCES for token in sentence], lengths)
@@ -49,7 +49,7 @@ def test_the_tagger_says_of_whole_sentences_what_transformers_says(kind: str, tm
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_words_become_the_pieces_that_transformers_makes_of_them(kind: str) -> None:
-    found = huggingface.read(tiny.TINY / kind, kind)
+    found = huggingface.read_directory(tiny.TINY / kind, kind)
     if found.tokenizer is not None:
         encoder = Encoder(Tokenizer.from_str(found.tokenizer), 62)
     else:
@@ -67,19 +67,19 @@ def test_shards_are_put_together_and_a_missing_one_is_named(tmp_path: Path) -> N
     (directory / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"x": "model-00001-of-00001.safetensors"}})
     )
-    found = huggingface.read(directory, "here")
+    found = huggingface.read_directory(directory, "here")
     assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"))
 
     (directory / "model-00001-of-00001.safetensors").write_bytes(file[:-5])
     with pytest.raises(ModelError, match=r"model-00001-of-00001\.safetensors of here is missing or damaged"):
-        huggingface.read(directory, "here")
+        huggingface.read_directory(directory, "here")
 
 
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     directory = tiny.copied("distilbert", tmp_path)
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
     with pytest.raises(ModelError, match="a pickle, which can run any code"):
-        huggingface.read(directory, "here")
+        huggingface.read_directory(directory, "here")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_would_be_built_wrongly_is_refused(tmp_path: Path, kind: str, chang
     directory = tiny.copied(kind, tmp_path)
     tiny.change_config(directory, **change)
     with pytest.raises(ModelError, match=message):
-        huggingface.read(directory, "here")
+        huggingface.read_directory(directory, "here")
 
 
 def test_roberta_needs_its_whole_tokenizer(tmp_path: Path) -> None:
@@ -109,39 +109,39 @@ def test_roberta_needs_its_whole_tokenizer(tmp_path: Path) -> None:
     (directory / "tokenizer.json").unlink()
     (directory / "vocab.txt").write_text("<s>\n")
     with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
-        huggingface.read(directory, "here")
+        huggingface.read_directory(directory, "here")
 
 
 def test_casing_is_asked_for_only_where_nothing_tells_it(tmp_path: Path) -> None:
     directory = tiny.copied("bert", tmp_path)
     (directory / "tokenizer_config.json").unlink()
     with pytest.raises(SettingsError, match="--casing cased or --casing uncased"):
-        huggingface.read(directory, "here")
-    assert huggingface.read(directory, "here", "uncased").casing == "uncased"
+        huggingface.read_directory(directory, "here")
+    assert huggingface.read_directory(directory, "here", "uncased").casing == "uncased"
     with pytest.raises(SettingsError, match="leave the option out"):
-        huggingface.read(tiny.TINY / "distilbert", "here", "uncased")
+        huggingface.read_directory(tiny.TINY / "distilbert", "here", "uncased")
 
 
 def test_an_onnx_network_of_three_inputs_becomes_one_of_two(tmp_path: Path) -> None:
-    found = network_files.read(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
+    found = network_files.read_directory(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
 
     assert [port.get_any_name() for port in found.network.inputs] == list(network.INPUTS)
     assert_close(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"))
 
 
 def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Path) -> None:
-    source = huggingface.read(tiny.TINY / "distilbert", "here")
+    source = huggingface.read_directory(tiny.TINY / "distilbert", "here")
     ov.save_model(source.network, tmp_path / "any.xml", compress_to_fp16=True)
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "labels.txt").write_text("\n".join(tiny.LABELS))
     shutil.copy(tiny.TINY / "distilbert" / "tokenizer.json", tmp_path / "assets")
 
-    found = network_files.read(tmp_path, "here")
+    found = network_files.read_directory(tmp_path, "here")
 
     assert (found.labels, found.casing) == (tuple(tiny.LABELS), "cased")
     assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
-    assert lower_precision.stored(found.network, "here") == "f32"
-    lower_precision.widen(found.network)
+    assert lower_precision.detect_stored_precision(found.network, "here") == "f32"
+    lower_precision.widen_weights(found.network)
     assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
 
 
@@ -185,16 +185,16 @@ def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
 
 
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:
-    network_of = huggingface.read(tiny.TINY / "distilbert", "here").network
-    weights = {node.get_friendly_name(): node.data.copy() for node in lower_precision._large(network_of.get_ops())}
-    reduced = lower_precision.reduce(network_of, "bf16")
+    network_of = huggingface.read_directory(tiny.TINY / "distilbert", "here").network
+    weights = {node.get_friendly_name(): node.data.copy() for node in lower_precision._find_weights(network_of.get_ops())}
+    reduced = lower_precision.reduce_precision(network_of, "bf16")
     ov.save_model(reduced, tmp_path / "m.xml", compress_to_fp16=False)
     again = ov.Core().read_model(tmp_path / "m.xml")
-    assert lower_precision.stored(again, "here") == "bf16"
-    lower_precision.widen(again)
+    assert lower_precision.detect_stored_precision(again, "here") == "bf16"
+    lower_precision.widen_weights(again)
     wide = {
         node.get_friendly_name(): node.data
-        for node in lower_precision._large(again.get_ops())
+        for node in lower_precision._find_weights(again.get_ops())
         if node.get_element_type() == ov.Type.f32
     }
     assert wide

@@ -87,8 +87,8 @@ def _sentences(kind: str) -> list[np.ndarray]:
 def test_networks_of_every_kind_see_each_sentence_alone(kind: str) -> None:
     sentences = _sentences(kind)
     longest = max(map(len, sentences))
-    expected = _alone(huggingface.read(TINY / kind, kind).network, sentences)
-    model = huggingface.read(TINY / kind, kind).network
+    expected = _alone(huggingface.read_directory(TINY / kind, kind).network, sentences)
+    model = huggingface.read_directory(TINY / kind, kind).network
     for found, wanted in zip(_together(model, longest, sentences), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
@@ -96,8 +96,8 @@ def test_networks_of_every_kind_see_each_sentence_alone(kind: str) -> None:
 def test_an_onnx_network_is_packed_too(tmp_path: Path) -> None:
     sentences = _sentences("bert")
     directory = onnx_directory(tmp_path / "onnx")
-    expected = _alone(network_files.read(directory, "onnx", "uncased").network, sentences)
-    model = network_files.read(directory, "onnx", "uncased").network
+    expected = _alone(network_files.read_directory(directory, "onnx", "uncased").network, sentences)
+    model = network_files.read_directory(directory, "onnx", "uncased").network
     for found, wanted in zip(_together(model, 32, sentences), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 

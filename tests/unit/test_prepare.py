@@ -58,7 +58,7 @@ def test_a_hugging_face_directory_becomes_a_bundle(prepare: Prepare, tmp_path: P
     manifest = manifest_of(tmp_path / "out")
     assert (manifest.name, manifest.licence, manifest.max_length, manifest.precision) == ("mine", "MIT", 32, "f32")
     assert manifest.source == f"a Hugging Face {kind} token classifier: {kind}"
-    assert accuracy.tag(tmp_path / "out", "f32", tiny.SENTENCES)
+    assert accuracy.tag_sentences(tmp_path / "out", "f32", tiny.SENTENCES)
     assert left_in(tmp_path) == {"out"}
 
 
@@ -88,7 +88,9 @@ def test_a_bundle_goes_to_spark_nlp_and_back(prepare: Prepare, tmp_path: Path) -
     assert prepare(tmp_path / "one", tmp_path / "saved", "--to", "sparknlp")[0] == 0
     assert prepare(tmp_path / "saved", tmp_path / "two")[0] == 0
 
-    assert accuracy.tag(tmp_path / "two", "f32", tiny.SENTENCES) == accuracy.tag(tmp_path / "one", "f32", tiny.SENTENCES)
+    assert accuracy.tag_sentences(tmp_path / "two", "f32", tiny.SENTENCES) == accuracy.tag_sentences(
+        tmp_path / "one", "f32", tiny.SENTENCES
+    )
     one, two = manifest_of(tmp_path / "one"), manifest_of(tmp_path / "two")
     assert (one.casing, one.max_length, one.files[bundle.LABELS]) == (two.casing, two.max_length, two.files[bundle.LABELS])
     assert one.files[bundle.WEIGHTS] == two.files[bundle.WEIGHTS]
@@ -125,7 +127,7 @@ def test_lower_precision_is_checked_and_noted(
     expected = accuracy._gold(gold.gold)
     if not calibrated:
         for precision, f1 in manifest.f1["speeches"].items():
-            found = accuracy.tag(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
+            found = accuracy.tag_sentences(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
             assert f1 == pytest.approx(accuracy.span_f1(found, expected), abs=1e-4)
         assert "checked on 100 sentences" in said
 
@@ -143,7 +145,7 @@ def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_
     network = (tmp_path / "plain" / bundle.NETWORK).read_text(encoding="utf8")
     assert "FakeQuantize" in (tmp_path / "calibrated" / bundle.NETWORK).read_text(encoding="utf8")
     assert "FakeQuantize" not in network
-    found = [accuracy.tag(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
+    found = [accuracy.tag_sentences(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
     assert found[0] == found[1]
 
 
@@ -275,7 +277,7 @@ def test_a_tokenizer_at_which_its_package_panics_is_refused(prepare: Prepare, tm
 
 def test_a_network_alone_is_no_model(prepare: Prepare, tmp_path: Path) -> None:
     code, said = prepare(tiny.onnx_directory(tmp_path / "onnx") / "model.onnx", tmp_path / "out")
-    assert code == 5 and "name the directory it lies in" in said
+    assert code == 5 and "name the directory that contains it" in said
 
 
 def test_a_directory_of_nothing_known_lists_what_would_be(prepare: Prepare, tmp_path: Path) -> None:
@@ -290,5 +292,5 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) ->
     scratch.mkdir()
     (old / bundle.MANIFEST).write_text("{}")
     with pytest.raises(OutputError, match="cannot be written"):
-        atomic_directories.put(scratch / "never made", old, scratch)
+        atomic_directories.move_into_place(scratch / "never made", old, scratch)
     assert (old / bundle.MANIFEST).read_text() == "{}"

@@ -33,7 +33,7 @@ def local_storage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(directory: Path) -> dict[str, Any]:
-    return sparknlp_files.check(None, str(directory), "recognition.sparknlp_model")  # type: ignore[arg-type]
+    return sparknlp_files.check_model_files(None, str(directory), "recognition.sparknlp_model")  # type: ignore[arg-type]
 
 
 def test_good_models_pass(tmp_path: Path) -> None:

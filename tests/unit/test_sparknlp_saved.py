@@ -21,7 +21,7 @@ from unit.damage import repacked
 def test_a_saved_onnx_model_is_read(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    found = sparknlp_saved.read(tiny.saved_onnx(tmp_path / "saved"), scratch, "here")
+    found = sparknlp_saved.read_saved_model(tiny.saved_onnx(tmp_path / "saved"), scratch, "here")
 
     assert (found.labels, found.casing, found.max_length) == (tuple(tiny.LABELS), "uncased", 48)
     np.testing.assert_allclose(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"), rtol=0, atol=1e-5)
@@ -35,7 +35,7 @@ def test_a_saved_onnx_model_is_read(tmp_path: Path) -> None:
         ({"paramMap": {"engine": "onnx", "maxSentenceLength": "48"}}, "lacks maxSentenceLength"),
         ({"paramMap": {"engine": "onnx", "maxSentenceLength": True}}, "lacks maxSentenceLength"),
         ({"paramMap": {"engine": "openvino"}}, "has no bert_classification_openvino"),
-        ({"paramMap": []}, "holds no parameters"),
+        ({"paramMap": []}, "contains no parameters"),
     ],
 )
 def test_saved_models_that_cannot_be_read_say_why(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -43,21 +43,21 @@ def test_saved_models_that_cannot_be_read_say_why(tmp_path: Path, change: dict[s
     file = directory / "metadata" / "part-00000"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(ModelError, match=message):
-        sparknlp_saved.read(directory, tmp_path, "here")
+        sparknlp_saved.read_saved_model(directory, tmp_path, "here")
 
 
 def test_a_vocabulary_with_a_part_missing_has_gaps(tmp_path: Path) -> None:
     directory = tiny.saved_onnx(tmp_path / "saved")
     (directory / "fields" / "vocabulary" / "part-00001").unlink()
     with pytest.raises(ModelError, match="vocabulary of here is empty or numbered with gaps"):
-        sparknlp_saved.read(directory, tmp_path, "here")
+        sparknlp_saved.read_saved_model(directory, tmp_path, "here")
 
 
 def test_a_directory_in_the_place_of_a_part_is_refused(tmp_path: Path) -> None:
     directory = tiny.saved_onnx(tmp_path / "saved")
     (directory / "fields" / "labels" / "part-00002").mkdir()
     with pytest.raises(ModelError, match="part-00002 cannot be read"):
-        sparknlp_saved.read(directory, tmp_path, "here")
+        sparknlp_saved.read_saved_model(directory, tmp_path, "here")
 
 
 @given(st.data())
@@ -79,7 +79,7 @@ def test_a_saved_model_damaged_anywhere_is_refused_or_read(
             content[at:at] = data.draw(st.binary(min_size=1, max_size=12))
     file.write_bytes(content)
     try:
-        found = sparknlp_saved.read(directory, scratch, "here")
+        found = sparknlp_saved.read_saved_model(directory, scratch, "here")
     except ModelError:
         return
     assert len(found.labels) == 5 and found.vocabulary is not None
@@ -95,7 +95,7 @@ def unpack(content: bytes, directory: Path) -> Path:
     file, into = directory / "model.zip", directory / "into"
     file.write_bytes(content)
     into.mkdir()
-    sparknlp_saved.unpack(file, into, "model.zip", Budget.of(file))
+    sparknlp_saved.unpack(file, into, "model.zip", Budget.for_archive(file))
     return into
 
 

@@ -60,7 +60,7 @@ def network(trained: Path) -> ov.Model:
 
 def calibrated(model: ov.Model, trained: Path, data: Path, max_length: int) -> ov.Model:
     """The network with 8-bit weights, and 8-bit activations by ranges measured on sentences that were trained on."""
-    quantized = lower_precision.calibrated(model, _inputs(trained, data, max_length))
+    quantized = lower_precision.quantize_calibrated(model, _inputs(trained, data, max_length))
     _name_weights(quantized)
     return quantized
 
