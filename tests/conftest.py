@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """The one session of a test process: a second one would be the same."""
+    """Return the only Spark session of a test process."""
     # Most tests need no Spark.
     from entitymill.settings import sections  # noqa: PLC0415
     from entitymill.spark.session import open_session  # noqa: PLC0415

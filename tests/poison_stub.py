@@ -1,4 +1,4 @@
-"""A stand-in for `child.open_recognition`: the real recogniser, but some texts crash or hang it, as a native bug would."""
+"""A stub for `child.open_recognition`: the real recognizer, but some texts crash or hang it, as a native bug would."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBat
 
 
 def broken(*_: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """As on a machine that the native code does not run on."""
+    """Fail as on a machine that cannot run the native code."""
     os.kill(os.getpid(), signal.SIGILL)
     raise AssertionError

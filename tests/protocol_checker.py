@@ -36,7 +36,7 @@ class Node:
     def of(
         cls, run: Run, progress: Progress | None = None, history: tuple[Any, ...] = (), points: dict[Any, Node] | None = None
     ) -> Node:
-        """Return the point of a run that has this behind it."""
+        """Return the point of a run after these steps."""
         points = {} if points is None else points
         progress = progress or Progress()
         key = progress, history
@@ -69,7 +69,7 @@ class Node:
         return node
 
     def is_first(self) -> bool:
-        """Whether the run has not done anything yet."""
+        """Return whether the run has not done anything yet."""
         return self.progress.step == 2 and not self.history
 
     def after(self, seen: Any) -> Node:
@@ -110,7 +110,7 @@ class Node:
 
 
 class Move(NamedTuple):
-    """A step that a run took, and what came of it."""
+    """A step that a run took, and its result."""
 
     node: Node
     step: Step
@@ -123,7 +123,7 @@ class Move(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a walk can come back to.
+    """A state to which a walk can return.
 
     current: the run that took the last step; None where the number of switches does not matter.
     switches: how often another run may still be let go on; None for as often as one likes.
@@ -138,7 +138,7 @@ class State(NamedTuple):
 
 
 class Checker:
-    """Walks through what some runs can do.
+    """Explores everything that some runs can do.
 
     versions: of the source.
     last: the run that comes after all others, undisturbed.
@@ -188,7 +188,7 @@ class Checker:
                     yield move, State(move.world, nodes, current, left, failures)
 
     def moves(self, world: World, node: Node, *, failing: bool = False) -> list[Move]:
-        """Return what may come of a run's next step; each world in it was checked."""
+        """Return the possible results of a run's next step; every world in them was checked."""
         if failing:
             return [move._replace(world=self.checked(move.world)) for move in failing_moves(world, node)]
         key = id(world), node
@@ -206,7 +206,7 @@ class Checker:
         return self.worlds[world]
 
     def check_last(self, start: World) -> None:
-        """Let all others sleep for ever: the next run must bring everything in order, whatever the source is by then."""
+        """Freeze all others forever: the next run must repair everything, whatever the source is by then."""
         waiting = [(start, Node.of(self.last, points=self.points))]
         while waiting:
             world, node = waiting.pop()

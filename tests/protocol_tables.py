@@ -1,4 +1,4 @@
-"""The tables of the protocol's model, and the atomic steps that change them: what Delta does, in a few lines."""
+"""The tables of the protocol's model, and the atomic steps that change them: a minimal model of Delta."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Table(NamedTuple):
 
 
 class World(NamedTuple):
-    """All that runs share; `source_version` is the newest that any run has read, since a source only goes forward."""
+    """The state that all runs share; `source_version` is the newest that any run has read, since versions only increase."""
 
     source_version: int = 0
     runs: Table | None = None
@@ -58,7 +58,7 @@ class World(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Read a table's rows; none where there is no such table."""
+    """Read a table's rows; no rows if there is no such table."""
 
     table: str
 
@@ -68,7 +68,7 @@ class Look(NamedTuple):
 
 
 class Create(NamedTuple):
-    """CREATE TABLE IF NOT EXISTS, which carries no number; the run sees whether the table is new."""
+    """CREATE TABLE IF NOT EXISTS, without a transaction version; the run learns whether the table is new."""
 
     table: str
 
@@ -79,9 +79,9 @@ class Create(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Delete and insert rows in one commit; made of `Snapshot` and `Commit`, as often as it takes.
+    """Delete and insert rows in one commit; consists of `Snapshot` and `Commit`, repeated until it succeeds.
 
-    removed: first column of the rows that go.
+    removed: first columns of the rows to delete.
     """
 
     table: str
@@ -91,7 +91,7 @@ class Change(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Start a commit: see how many the table has, or None where Delta skips this one, which the run is not told."""
+    """Start a commit: read the table's number of commits, or None if Delta will silently skip this one."""
 
     table: str
     number: int
@@ -102,7 +102,7 @@ class Snapshot(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """Finish a commit; Delta refuses it (False) where another one came after the snapshot."""
+    """Finish a commit; Delta refuses it (False) if there was another one after the snapshot."""
 
     change: Change
     snapshot: int
@@ -118,7 +118,7 @@ class Commit(NamedTuple):
 
 
 class ReadSource(NamedTuple):
-    """Read the source: this version or, where another run has read a newer one, that; None stands for any."""
+    """Read the source: this version, or a newer one that another run has read; None for any."""
 
     version: int | None
 
@@ -128,7 +128,7 @@ class ReadSource(NamedTuple):
 
 
 class ReadPrivate(NamedTuple):
-    """Read the private table of an epoch, or None where it is gone."""
+    """Read the private table of an epoch, or None if it was dropped."""
 
     epoch: int
 

@@ -1,4 +1,4 @@
-"""F1 of both encodings on the same weights, whole job and evaluation: `python tests/bench/encoding_scores.py FILE.tsv …`.
+"""Measure F1 of both encodings with the same weights: `python tests/bench/encoding_scores.py FILE.tsv …`.
 
 FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, joined to text as
 a person writes it (models/demo/recipe/text.py). The second pair of columns is of the same sentences with `;` for their last
@@ -33,7 +33,7 @@ Gold = tuple[str, int, int, str]
 
 
 def _recipe(name: str) -> ModuleType:
-    """A module of the demo model's recipe, which is a folder of scripts and no package."""
+    """Import a module of the demo model's recipe, which is a folder of scripts and not a package."""
     spec = importlib.util.spec_from_file_location(f"recipe_{name}", texts.ROOT / f"models/demo/recipe/{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -46,14 +46,14 @@ text = _recipe("text")
 
 
 def sentences(file: Path) -> list[Tagged]:
-    """(token, tag) of every sentence."""
+    """Return (token, tag) pairs for every sentence."""
     blocks = re.split(r"\n\s*\n", file.read_text(encoding="utf8").strip())
     lines = ([line.split("\t") for line in block.splitlines() if "\t" in line] for block in blocks)
     return [[(token, tag) for token, tag in block] for block in lines]
 
 
 def document(doc_id: str, parts: list[Tagged], *, run_on: bool) -> tuple[str, list[Gold]]:
-    """Some sentences as running text, and their mentions in code points."""
+    """Return some sentences as running text, and their mentions in code points."""
     if run_on:
         parts = [[*part[:-1], (";", "O")] if part[-1][0] in ".!?" else part for part in parts]
     written = ""
@@ -67,7 +67,7 @@ def document(doc_id: str, parts: list[Tagged], *, run_on: bool) -> tuple[str, li
 
 
 def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_on: bool) -> float:
-    """Micro F1 of one run; labels that the gold file does not have are left out."""
+    """Return micro F1 of one run; labels that the gold file does not have are left out."""
     tagged = sentences(file)
     groups = [tagged[i : i + SENTENCES_IN_DOCUMENT] for i in range(0, len(tagged), SENTENCES_IN_DOCUMENT)]
     made = [document(str(i), group, run_on=run_on) for i, group in enumerate(groups)]

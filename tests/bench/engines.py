@@ -1,4 +1,4 @@
-"""Both engines over the same rows: `python tests/bench/engines.py [--sentences N] [--repeats N]`.
+"""Measure both engines on the same rows: `python tests/bench/engines.py [--sentences N] [--repeats N]`.
 
 DistilBERT-base's shape with random weights, documents of 1 to 40 real sentences, all cores, one warm session:
 segmentation and tagging, the result thrown away. One precision after the other, and in each the engines in turn: a
@@ -34,7 +34,7 @@ Recognise = Callable[[DataFrame], DataFrame]
 
 
 def documents(spark: SparkSession, sentences: int) -> DataFrame:
-    """Documents as an engine takes them, in as many tasks as the job makes of so few rows."""
+    """Return documents as an engine takes them, in as many tasks as the job would use."""
     many = texts.documents(sentences, LONGEST_DOCUMENT)
     frame = spark.createDataFrame([(f"d{number}", text) for number, text in enumerate(many)], "doc_id string, text string")
     counted = frame.select("doc_id", "text", F.lit("").alias("text_hash"), F.length("text").alias("chars"))
@@ -42,7 +42,7 @@ def documents(spark: SparkSession, sentences: int) -> DataFrame:
 
 
 def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[Path, Path]]:
-    """Precision of execution -> a bundle, and the same model as Spark NLP saves it; int8 is calibrated."""
+    """Return, for each precision, a bundle and the same model as Spark NLP saves it; int8 is calibrated."""
     from entitymill_sparknlp import export  # noqa: PLC0415  - of an extra
 
     random_models.write_random_model(scratch / "saved", shape)
@@ -57,7 +57,7 @@ def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[P
 
 
 def opened(spark: SparkSession, precision: Precision, model: tuple[Path, Path]) -> dict[str, Recognise]:
-    """Each engine's recogniser, loaded. What is set for Spark NLP's holds until the next precision is opened."""
+    """Load the recognizer of each engine. Settings for Spark NLP stay until the next precision is opened."""
     chosen = [f"recognition.precision={precision}", f"model.path={model[0]}", f"recognition.sparknlp_model={model[1]}"]
     return {
         engine: open_engine(spark, sessions.loaded(*chosen, f"recognition.engine={engine}")).load() for engine in ENGINES
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(spent: dict[str, list[machine.Spent]], sentences: int, precisions: Sequence[Precision]) -> None:
-    """CPU seconds per 1,000 sentences, and ratios."""
+    """Print CPU seconds per 1,000 sentences, and ratios."""
     thousands = sentences / 1_000
     cpu = {name: machine.median(runs).cpu / thousands for name, runs in spent.items()}
     wall = {name: machine.median(runs).wall / thousands for name, runs in spent.items()}

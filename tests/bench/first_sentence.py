@@ -1,4 +1,4 @@
-"""A process that only loads a model: `python tests/bench/first_sentence.py WAY DIRECTORY PRECISION FILE`.
+"""Measure a process that only loads a model: `python tests/bench/first_sentence.py WAY DIRECTORY PRECISION FILE`.
 
 It prints, as JSON, the seconds from its start to its first tagged sentence (imports and compilation included), and its
 resident MB then, and once it has tagged the sentences of a JSON file too. WAY is packed or by-length for a bundle's
@@ -24,7 +24,7 @@ Tag = Callable[[list[list[str]]], object]
 
 
 def packed(directory: Path, precision: Precision) -> Tag:
-    """As the job does it."""
+    """Tag as the job does."""
     import numpy as np  # noqa: PLC0415  - each way imports what it needs, and is timed
 
     from entitymill.recognition.tagger import Execution, bundle  # noqa: PLC0415
@@ -36,7 +36,7 @@ def packed(directory: Path, precision: Precision) -> Tag:
 
 
 def by_length(directory: Path, precision: Precision) -> Tag:
-    """As 0.1.0 did it."""
+    """Tag as 0.1.0 did."""
     import numpy as np  # noqa: PLC0415
     from padded_batches import PaddedTagger  # noqa: PLC0415
 
@@ -45,7 +45,7 @@ def by_length(directory: Path, precision: Precision) -> Tag:
 
 
 def pipeline(directory: Path, precision: Precision) -> Tag:
-    """As transformers does it, on one thread, in batches of 8; `precision` is f32."""
+    """Tag as transformers does, on one thread, in batches of 8; `precision` is f32."""
     del precision
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -68,7 +68,7 @@ WAYS = {"packed": packed, "by-length": by_length, "pipeline": pipeline}
 
 
 def main() -> None:
-    """Load, tag, print."""
+    """Load a model, tag, and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("directory", type=Path)

@@ -1,6 +1,6 @@
-"""What a run costs, cold and warm, and as its source grows: `python tests/bench/growth.py [--rows 10000 100000 1000000]`.
+"""Measure the cost of cold and warm runs as the source grows: `python tests/bench/growth.py [--rows 10000 100000 1000000]`.
 
-Cold is a process of its own with the carried model. Elsewhere no model is in the loop: a stub tagger, made of Spark's own
+Cold is a process of its own with the bundled model. Elsewhere no model is in the loop: a stub tagger, made of Spark's own
 functions, finds the first two words of every document. What is left is what the job itself does: finding out what changed,
 and changing the tables. `--nights` says how much is written when one document in a hundred changes every night.
 """
@@ -40,7 +40,7 @@ KEPT = ("entities", "documents")
 
 
 def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFrame:
-    """Ids, and different texts of so many characters."""
+    """Return ids, and different texts of this many characters."""
     speech = " ".join(pq.read_table(ROOT / "data" / "state_union.parquet")["text"].to_pylist())
     body = F.lit(speech[: 2 * chars]).substr((F.col("id") % chars + 1).cast("int"), F.lit(chars - 30))
     name = F.format_string("Person%d City%d ", "id", F.pmod(F.xxhash64("id"), F.lit(1000)))
@@ -51,7 +51,7 @@ def texts(spark: SparkSession, rows: int, chars: int, salt: str = "") -> DataFra
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took: of time, of Spark, and of the storage."""
+    """The cost of one run: time, Spark jobs and storage."""
 
     spent: machine.Spent
     jobs: int
@@ -61,14 +61,14 @@ class Cost:
 
 
 def stored(output: Path) -> tuple[int, int]:
-    """Commits to all tables so far, and bytes of all files but those of the logs; nothing is deleted here."""
+    """Return commits to all tables so far, and bytes of all files without logs; nothing is ever deleted here."""
     commits = len(list(output.glob("*/_delta_log/*[0-9].json")))
     files = (path for path in output.glob("*/**/*") if path.is_file() and "_delta_log" not in path.parts)
     return commits, sum(path.stat().st_size for path in files)
 
 
 def cost(spark: SparkSession, output: Path, work: Callable[[], object]) -> Cost:
-    """Of one run."""
+    """Measure the cost of one run."""
     (jobs, executions), (commits, size) = count_jobs(spark), stored(output)
     spent = machine.spend(work)
     after, now = count_jobs(spark), stored(output)
@@ -76,20 +76,20 @@ def cost(spark: SparkSession, output: Path, work: Callable[[], object]) -> Cost:
 
 
 def show(name: str, costs: Sequence[Cost], rows: int) -> None:
-    """One line: times of all, counts of the last."""
+    """Print one line: times of all runs, counts of the last."""
     last = costs[-1]
     counts = f"{last.jobs} jobs, {last.executions} executions, {last.commits} commits, {last.megabytes:,.2f} MB written"
     print(machine.line(name, [one.spent for one in costs], rows, "rows"), f"  {counts}", flush=True)
 
 
 def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
-    """Nothing but reading and hashing: what no comparison of texts can do without."""
+    """Only read and hash the texts, the least work of any comparison."""
     rows = open_source(spark, loaded.source).rows
     rows.select(F.sha2("text", 256).alias("hash")).agg(F.min("hash")).collect()
 
 
 def live_heap(spark: SparkSession) -> float:
-    """Megabytes that the one JVM, driver and executor, holds on to after a collection."""
+    """Return the megabytes that the JVM, driver and executor, uses after a garbage collection."""
     jvm: Any = spark.sparkContext._jvm
     for _ in range(3):  # what one collection finds unused, Spark lets go a moment later
         jvm.System.gc()
@@ -99,7 +99,7 @@ def live_heap(spark: SparkSession) -> float:
 
 
 class Growing:
-    """A source of so many rows, with a change feed, and runs over it."""
+    """A source with this many rows and a change feed, and runs over it."""
 
     def __init__(self, spark: SparkSession, directory: Path, rows: int, chars: int) -> None:
         self.spark, self.rows, self.chars = spark, rows, chars
@@ -118,7 +118,7 @@ class Growing:
         return cost(self.spark, self.output, lambda: self.run(mode, *overrides))
 
     def change(self, share: float) -> None:
-        """New texts for some rows, chosen by chance."""
+        """Write new texts for some rows, chosen at random."""
         salt = next(self.salts)
         chosen = F.pmod(F.xxhash64("id", F.lit(salt)), F.lit(1_000_000)) < round(share * 1_000_000)
         texts(self.spark, self.rows, self.chars, f"salt{salt} ").where(chosen).createOrReplaceTempView("changed")
@@ -127,14 +127,14 @@ class Growing:
         )
 
     def rewrite(self) -> None:
-        """All rows as they are, in a version that no change feed tells of."""
+        """Rewrite all rows unchanged, in a version without a change feed."""
         rows = self.spark.read.format("delta").load(str(self.source))
         rows.write.format("delta").mode("overwrite").save(str(self.source))
         self.spark.sql(f"ALTER TABLE delta.`{self.source}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false')")
 
 
 def measure(growing: Growing, repeats: int) -> None:
-    """Print one block."""
+    """Print one block of measurements."""
     rows = growing.rows
     print(f"{rows:,} rows of {growing.chars:,} characters", flush=True)
 
@@ -154,12 +154,12 @@ def measure(growing: Growing, repeats: int) -> None:
     several("nothing differs, all compared", lambda: growing.cost("compare"), growing.rewrite)
     loaded = settings.load(None, [f"source.path={growing.source}", f"output.path={growing.output}"], {})
     hashed = [machine.spend(lambda: hash_all(growing.spark, loaded)) for _ in range(repeats)]
-    print(machine.line("reading and hashing alone", hashed, rows, "rows"), flush=True)
+    print(machine.line("reading and hashing only", hashed, rows, "rows"), flush=True)
     print(f"  {live_heap(growing.spark):,.0f} MB of the heap in use after a collection", flush=True)
 
 
 def nights(growing: Growing, number: int, units: int) -> None:
-    """Print what each of some nights, done in so many units, wrote, of which one document in a hundred was another."""
+    """Print what each night wrote, in this many units, if one document in a hundred has changed."""
     growing.run("first")
     rows = growing.rows
     size = {name: sum(path.stat().st_size for path in (growing.output / name).rglob("*.parquet")) for name in KEPT}
@@ -180,7 +180,7 @@ def nights(growing: Growing, number: int, units: int) -> None:
 
 
 def cold(directory: Path, documents: int) -> None:
-    """Print what a process of its own takes for a first run with the carried model, and for one with nothing to do."""
+    """Print the cost of a first run with the bundled model in its own process, and of one with nothing to do."""
     table = pq.read_table(ROOT / "data" / "state_union.parquet").slice(0, documents)
     short = [text[:500] for text in table["text"].to_pylist()]
     pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", [short]), directory / "few.parquet")
@@ -195,7 +195,7 @@ def cold(directory: Path, documents: int) -> None:
 
 
 def one(directory: Path) -> None:
-    """In a process of its own: one run with the carried model; prints counts."""
+    """Run once with the bundled model, in a process of its own, and print counts."""
     chosen = ["source.format=parquet", f"source.path={directory}/few.parquet", f"output.path={directory}/few-out"]
     spark = sessions.open_bench(brief=True)
     summary = extract(spark, sessions.loaded(*chosen, f"model.path={ROOT}/models/demo", "recognition.precision=int8"))
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--chars", type=int, default=1_500, help="of each text: a short news article")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--nights", type=int, default=0, help="so many nights in the place of the other figures")
+    parser.add_argument("--nights", type=int, default=0, help="measure this many nights instead")
     parser.add_argument("--units", type=int, default=1, help="that a night is done in: 1, as the defaults have it")
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
-"""What the tagger's own process costs: the same windows recognised in this process and in a worker's child, in turn.
+"""Measure the cost of the tagger's own process: the same windows in this process and in a worker's child, in turn.
 
-`python tests/bench/isolation.py`: wall and CPU seconds of both, and their ratio; the carried model, the speeches' sentences.
+`python tests/bench/isolation.py`: wall and CPU seconds of both, and their ratio; the bundled model, the speeches' sentences.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DETECTOR = texts.ROOT / "models" / "sentence_detector"
 
 
 def batches(count: int) -> list[pa.RecordBatch]:
-    """Documents of so many sentences, as a worker gets them, in its windows."""
+    """Return documents with this many sentences in total, in a worker's windows."""
     many = texts.documents(count)
     columns = {
         "doc_id": pa.array([f"d{number}" for number in range(len(many))]),
@@ -38,7 +38,7 @@ def batches(count: int) -> list[pa.RecordBatch]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print both ways, and how much more the child takes."""
+    """Print the time of both ways, and how much more the child takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,4 +1,4 @@
-"""The whole job against the bare tagger on the same sentences, and the job in a process of its own.
+"""Compare the complete job with the bare tagger on the same sentences, and measure the job in a process of its own.
 
 `python tests/bench/job.py [--shape demo|base] [--sentences N] [--repeats N] [--cold N] [--texts FILE.jsonl]`
 
@@ -46,7 +46,7 @@ OUTSIDE = 1.5
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """The input of a measurement.
 
     table: of the documents; few: of a tenth of them; given: the tokens of all; model: a bundle.
     """
@@ -59,13 +59,13 @@ class Case:
     scratch: Path
 
     def overrides(self, precision: Precision, table: Path | None = None) -> list[str]:
-        """Of the settings, but for the output."""
+        """Return all settings except the output."""
         found = {"source.format": "parquet", "source.path": table or self.table, "model.path": self.model}
         return [*(f"{key}={value}" for key, value in found.items()), f"recognition.precision={precision}"]
 
 
 def wake(spark: SparkSession, case: Case, precision: Precision) -> None:
-    """Have a model loaded on every core: Spark ends workers that idled for a minute, and with them their models."""
+    """Load a model on every core: Spark ends workers that were idle for a minute, together with their models."""
     loaded = sessions.loaded(*case.overrides(precision))
     rows = [(str(number), "They met in Paris.", "", 18) for number in range(64)]
     frame = spark.createDataFrame(rows, "doc_id string, text string, text_hash string, chars int")
@@ -74,7 +74,7 @@ def wake(spark: SparkSession, case: Case, precision: Precision) -> None:
 
 
 def once(spark: SparkSession, case: Case, precision: Precision, table: Path) -> tuple[machine.Spent, Summary]:
-    """The job on a table, into an output that is not there yet."""
+    """Run the job on a table, into a new output."""
     wake(spark, case, precision)
     found: list[Summary] = []
     with tempfile.TemporaryDirectory(dir=case.scratch) as output:
@@ -84,7 +84,7 @@ def once(spark: SparkSession, case: Case, precision: Precision, table: Path) -> 
 
 
 def warm(spark: SparkSession, case: Case, precision: Precision, repeats: int, warm_ups: int) -> None:
-    """The job and the bare tagger in turn."""
+    """Measure the job and the bare tagger in turn."""
     for _ in range(warm_ups):
         once(spark, case, precision, case.few)
     jobs: list[machine.Spent] = []
@@ -102,7 +102,7 @@ def warm(spark: SparkSession, case: Case, precision: Precision, repeats: int, wa
 
 
 def report(case: Case, jobs: list[machine.Spent], bares: list[machine.Spent], summaries: list[Summary]) -> None:
-    """Ratios, and where the job's time goes."""
+    """Print ratios, and how the job's time is distributed."""
     last = summaries[-1]
     mentions = sum(last.by_label.values())
     assert last.mode == "first", last.mode
@@ -113,7 +113,7 @@ def report(case: Case, jobs: list[machine.Spent], bares: list[machine.Spent], su
     seconds = {stage: statistics.median(s.seconds.get(stage, 0.0) for s in summaries) for stage in last.seconds}
     print(
         f"job's speed over the bare tagger's: wall {alone.wall / job.wall:.3f}, cpu {alone.cpu / job.cpu:.3f} "
-        f"(to meet {TO_MEET.get(case.shape, 0)}); its recognition alone: wall {alone.wall / seconds['recognition']:.3f}"
+        f"(to meet {TO_MEET.get(case.shape, 0)}); its recognition only: wall {alone.wall / seconds['recognition']:.3f}"
     )
     stages = ("preparation", "source", "recognition", "writing", "total")
     print("wall seconds of the job: " + ", ".join(f"{stage} {seconds.get(stage, 0):.2f}" for stage in stages))
@@ -121,7 +121,7 @@ def report(case: Case, jobs: list[machine.Spent], bares: list[machine.Spent], su
 
 
 def cold(name: str, arguments: Sequence[object], scratch: Path, repeats: int, units: float) -> None:
-    """The job in a process of its own, into outputs that are not there yet."""
+    """Measure the job in a process of its own, into new outputs."""
     runs = []
     for repeat in range(repeats):
         output = scratch / f"cold-{name.replace(' ', '-').replace(',', '')}-{repeat}"
@@ -134,7 +134,7 @@ def cold(name: str, arguments: Sequence[object], scratch: Path, repeats: int, un
 
 
 def prepare(options: argparse.Namespace, scratch: Path) -> Case:
-    """The table, its tokens and the model."""
+    """Make the table, its tokens and the model."""
     many = texts.documents(options.sentences) if options.texts is None else texts.lines(options.texts, options.rows)
     table, few = scratch / "texts.parquet", scratch / "few.parquet"
     for path, step in ((table, 1), (few, 10)):
@@ -159,10 +159,10 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Case:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one block per precision, and one of cold runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=("demo", "base"), default="demo", help="the carried model, or DistilBERT-base's")
+    parser.add_argument("--shape", choices=("demo", "base"), default="demo", help="the bundled model, or DistilBERT-base's")
     parser.add_argument("--stored", choices=("f32", "weights", "calibrated"), default="calibrated", help="shape base's")
     parser.add_argument("--precisions", nargs="+", default=["int8"], choices=("f32", "bf16", "int8"))
-    parser.add_argument("--sentences", type=int, default=52_000, help="of the repository's speeches, cut anew")
+    parser.add_argument("--sentences", type=int, default=52_000, help="number of sentences from the repository's speeches")
     parser.add_argument("--texts", type=Path, help="JSON lines with a text each, in their place")
     parser.add_argument("--rows", type=int, default=100_000, help="at most so many of them")
     parser.add_argument("--repeats", type=int, default=3)

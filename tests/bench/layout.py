@@ -1,4 +1,4 @@
-"""What nights do to the files of a table, without Spark: `python tests/bench/layout.py [--documents 1000000000]`.
+"""Simulate how nightly runs change a table's files, without Spark: `python tests/bench/layout.py [--documents 1000000000]`.
 
 It holds a list of files, each a range of ids with so many rows, and changes it as a run does: units are ranges of changed
 ids; a unit marks the old rows in every file they lie in (deletion vectors) and adds files of its own; a run that ends with
@@ -36,7 +36,7 @@ HOT_DAYS = 0.03
 
 @dataclass
 class Files:
-    """One partition: smallest and greatest place in the order of ids, rows, and how many of them live."""
+    """The files of one partition: smallest and greatest place in the order of ids, rows, and live rows of each."""
 
     first: Floats = field(default_factory=lambda: np.empty(0))
     last: Floats = field(default_factory=lambda: np.empty(0))
@@ -44,17 +44,17 @@ class Files:
     live: Floats = field(default_factory=lambda: np.empty(0))
 
     def add(self, first: Floats, last: Floats, rows: Floats) -> None:
-        """New files."""
+        """Add new files."""
         self.first, self.last = np.append(self.first, first), np.append(self.last, last)
         self.rows, self.live = np.append(self.rows, rows), np.append(self.live, rows)
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Let the others go."""
+        """Remove all other files."""
         for name in ("first", "last", "rows", "live"):
             setattr(self, name, getattr(self, name)[chosen])
 
     def mark(self, first: float, last: float, rows: float) -> int:
-        """Take rows out that lie evenly between two ids; returns how many files hold some."""
+        """Mark rows as removed, evenly between two ids, and return how many files contain such rows."""
         shared = np.clip(np.minimum(self.last, last) - np.maximum(self.first, first), 0, None)
         inside = self.live * shared / np.maximum(self.last - self.first, 1e-15)
         total = inside.sum()
@@ -67,7 +67,7 @@ class Files:
 
 @dataclass
 class Night:
-    """What one run cost: bytes of new files, of vectors, of joined files, of the log; files a unit's rows were marked in."""
+    """The cost of one run: bytes of new files, vectors, joined files and the log; files in which a unit marked rows."""
 
     added: float = 0.0
     vectors: float = 0.0
@@ -99,7 +99,7 @@ class Table:
         return len(first)
 
     def exchange(self, night: Night, first: float, last: float, rows: float, *, new: bool) -> None:
-        """A unit's commit."""
+        """Apply the commit of a unit."""
         touched = 0
         for part, share in zip(self.parts, SHARES[self.name], strict=True):
             hit = 0 if new else part.mark(first, last, rows * share)
@@ -117,7 +117,7 @@ class Table:
         return sum(float(part.rows.sum()) for part in self.parts) * self.bytes
 
     def compact(self, night: Night) -> None:
-        """As maintenance.compact_small_files, and Delta's OPTIMIZE."""
+        """Join small files, as maintenance.compact_small_files and Delta's OPTIMIZE do."""
         small = min(TARGET / maintenance.SMALL_SHARE, self.size() / len(self.parts) / maintenance.SMALL_PART)
         if self.files() <= maintenance.MOST_FILES or self.size() > self.files() * small:
             return
@@ -137,7 +137,7 @@ class Table:
 
 
 def ranges(kind: str, end: float, changed: float, units: int) -> list[tuple[float, float, float, bool]]:
-    """The units of a night: smallest and greatest id, documents, whether they are new."""
+    """Return the units of a night: smallest and greatest id, documents, whether they are new."""
     if kind == "growing":
         edges = np.linspace(end, end + changed, units + 1)
         return [(a, b, b - a, True) for a, b in itertools.pairwise(edges)]
@@ -180,7 +180,7 @@ def simulate(kind: str, documents: int, nights: int, share: float, unit_rows: in
 
 
 def size(tables: Sequence[Table]) -> float:
-    """GB of all files."""
+    """Return the size of all files in GB."""
     return sum(table.size() for table in tables) / 1e9
 
 

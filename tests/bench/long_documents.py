@@ -1,4 +1,4 @@
-"""Documents of a megabyte, and one of a hundred, beside many small ones: `python tests/bench/long_documents.py [--stub]`.
+"""Measure a run with documents of 1 MB, one of 100 MB, and many small ones: `python tests/bench/long_documents.py [--stub]`.
 
 Wall and CPU seconds of a first run, the most memory that the driver, its workers and their children held at once, and how
 long the longest task took. With `--stub` no model is in the loop, and the sizes can be those of the settings' limits.
@@ -31,7 +31,7 @@ MEGABYTE = 1_000_000
 
 
 def source(spark: SparkSession, small: int, middle: int, longest: int) -> DataFrame:
-    """So many documents of a sentence, and of a megabyte, and one of so many megabytes."""
+    """Write a source with documents of one sentence and of 1 MB, and one document of many megabytes."""
     speech = " ".join(pq.read_table(texts.SPEECHES)["text"].to_pylist())
     megabyte = F.lit((speech * (MEGABYTE // len(speech) + 1))[:MEGABYTE])
     short = F.format_string("Person%d met Anna Smith in City%d.", "id", F.pmod("id", F.lit(1000)))
@@ -46,7 +46,7 @@ def source(spark: SparkSession, small: int, middle: int, longest: int) -> DataFr
 
 
 def tasks(spark: SparkSession) -> tuple[int, float]:
-    """How many failed so far, and the seconds of the longest."""
+    """Return the number of failed tasks so far, and the seconds of the longest task."""
     context: Any = spark.sparkContext
     store, none = context._jsc.sc().statusStore(), context._gateway.new_array(context._jvm.double, 0)
     stages = store.stageList(None, False, False, none, None)
@@ -59,7 +59,7 @@ def tasks(spark: SparkSession) -> tuple[int, float]:
 
 
 def one(directory: Path, *, stub: bool) -> None:
-    """In a process of its own: the run; prints what it found."""
+    """Run the job in a process of its own, and print its results."""
     spark = sessions.open_bench("4g")
     chosen = [f"source.path={directory}/source", f"output.path={directory}/out", "source.max_chars=100000000"]
     with mock.patch.object(extraction, "open_engine", open_stub if stub else open_engine):
@@ -71,7 +71,7 @@ def one(directory: Path, *, stub: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line, and what the run said."""
+    """Print one line, and the output of the run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", type=int, default=100_000)
     parser.add_argument("--middle", type=int, default=20, help="documents of a megabyte")

@@ -1,4 +1,4 @@
-"""What a bench measures with: wall and CPU seconds of a process and all it started, and the memory these hold."""
+"""Measure wall and CPU seconds and memory of a process and its descendants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds one run took."""
+    """Wall and CPU seconds of one run."""
 
     wall: float
     cpu: float
@@ -33,7 +33,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Watched(Spent):
-    """A program of its own and all that it started.
+    """Measurements of a program and its descendants.
 
     resident: MB, the most that all had at once, pages that several share counted in each.
     proportional: MB, the same with such pages counted once.
@@ -44,7 +44,7 @@ class Watched(Spent):
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process and its descendants, those that ended included."""
+    """Return CPU seconds of this process and its descendants, including those that have ended."""
     own = psutil.Process()
     total = 0.0
     for process in [own, *own.children(recursive=True)]:
@@ -55,14 +55,14 @@ def cpu_seconds() -> float:
 
 
 def spend(work: Callable[[], object]) -> Spent:
-    """Run once."""
+    """Call a function once and return the time it took."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     work()
     return Spent(time.perf_counter() - wall, max(TICK, cpu_seconds() - cpu))
 
 
 class _Tree:
-    """A program and all that it started, as far as they were seen."""
+    """A program and its descendants, as far as they were observed."""
 
     def __init__(self, root: psutil.Process) -> None:
         self._root = root
@@ -72,11 +72,11 @@ class _Tree:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds of all, each as it was last seen."""
+        """Return the CPU seconds of all processes, as last observed."""
         return sum(self._cpu.values())
 
     def look(self, *, shares: bool) -> None:
-        """Note what each has taken so far, and what all hold now."""
+        """Record the CPU time of each process so far, and the memory of all now."""
         with suppress(psutil.NoSuchProcess):
             self.alive |= {self._root, *self._root.children(recursive=True)}
         resident = proportional = 0.0
@@ -118,7 +118,7 @@ def watch(command: Sequence[object], directory: Path, log: Path) -> Watched:
 
 
 def line(name: str, runs: Sequence[Spent], units: float, unit: str) -> str:
-    """Minimum and median of several runs, and the rate at the median."""
+    """Return minimum and median of several runs, and the rate at the median."""
     walls, cpus = sorted(run.wall for run in runs), sorted(run.cpu for run in runs)
     wall, cpu = statistics.median(walls), statistics.median(cpus)
     return (
@@ -128,22 +128,22 @@ def line(name: str, runs: Sequence[Spent], units: float, unit: str) -> str:
 
 
 def median(runs: Sequence[Spent]) -> Spent:
-    """Of wall and CPU each."""
+    """Return the medians of wall and CPU seconds."""
     return Spent(statistics.median(run.wall for run in runs), statistics.median(run.cpu for run in runs))
 
 
 def has(instructions: str) -> bool:
-    """Whether the processor has some instructions, by their name in /proc/cpuinfo."""
+    """Return whether the processor has an instruction set, by its name in /proc/cpuinfo."""
     return f" {instructions}" in Path("/proc/cpuinfo").read_text(encoding="utf8")
 
 
 def has_bf16() -> bool:
-    """Whether it computes in bfloat16; where not, OpenVINO runs what is set to bf16 in f32."""
+    """Return whether the processor computes in bfloat16; otherwise OpenVINO runs bf16 models in f32."""
     return has("avx512_bf16") or has("amx_bf16")
 
 
 def describe() -> str:
-    """The processor, its cores, and the precisions it has instructions for."""
+    """Describe the processor, its cores, and the precisions that it has instructions for."""
     rows = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
     name = next((row.split(":")[1].strip() for row in rows if row.startswith("model name")), "?")
     found = f"{name}, {os.cpu_count()} cores, {' '.join(filter(has, INSTRUCTIONS))}"

@@ -1,4 +1,4 @@
-"""Whether recognition/ cuts texts as Spark NLP does in the JVM: the same sentences, the same tokens, of every text.
+"""Check that recognition/ finds the same sentences and tokens in every text as Spark NLP does in the JVM.
 
 `python tests/bench/parity.py --texts FILE… --fuzz 50000`: a line of counts per detector; exit code 1 where any text differs.
 FILE is JSON lines or Parquet with a column `text`. Spark NLP takes time that grows with the square of a text's length:
@@ -36,7 +36,7 @@ DETECTORS: tuple[sentences.Kind, ...] = ("dl", "rules")
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Compare; 1 where any text differs."""
+    """Compare all texts and return 1 if any differs."""
     asked = arguments(given)
     chosen = sections.SparkSettings(master="local[1]", jars=asked.jars, conf={**SMALL_QUERIES, "spark.driver.memory": "2g"})
     spark = open_session(chosen, "parity", sparknlp=True)
@@ -52,7 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", nargs="*", default=[], type=Path, metavar="FILE")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="texts made at random")
@@ -70,7 +70,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def gathered(asked: argparse.Namespace) -> Iterator[str]:
-    """All texts."""
+    """Yield all texts."""
     for file in asked.texts:
         texts = list(capped(read(file), asked.cap))
         texts = list(joined(texts, asked.join)) if asked.join else texts
@@ -79,7 +79,7 @@ def gathered(asked: argparse.Namespace) -> Iterator[str]:
 
 
 def read(file: Path) -> list[str]:
-    """The texts of a file."""
+    """Yield the texts of a file."""
     if file.suffix == ".parquet":
         return pq.read_table(file, columns=["text"])["text"].to_pylist()
     with file.open(encoding="utf8") as lines:
@@ -87,7 +87,7 @@ def read(file: Path) -> list[str]:
 
 
 def capped(texts: Iterable[str], most: int) -> Iterator[str]:
-    """Texts, longer ones in parts that end at blank lines, or where they must."""
+    """Yield texts; longer ones in parts, which end at blank lines if possible."""
     for text in texts:
         parts = [text] if len(text) <= most else re.split(r"(?<=\n)\s*\n", text)
         for part in parts:
@@ -95,7 +95,7 @@ def capped(texts: Iterable[str], most: int) -> Iterator[str]:
 
 
 def joined(texts: Iterable[str], least: int) -> Iterator[str]:
-    """Texts that follow each other, joined."""
+    """Yield consecutive texts, joined."""
     held: list[str] = []
     for text in texts:
         held.append(text)
@@ -105,7 +105,7 @@ def joined(texts: Iterable[str], least: int) -> Iterator[str]:
 
 
 def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) -> tuple[str, int]:
-    """Compare all texts, so many at once: a line of counts, and how many differ.
+    """Compare all texts in batches: a line of counts, and how many differ.
 
     Those that Spark NLP's rules lose count of are counted apart. Those that differ are cut by Spark NLP once more, since its
     network does not always give the same answer: some that differ once do not when asked again.
@@ -137,13 +137,13 @@ def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) ->
 
 
 def cut(spark: SparkSession, kind: sentences.Kind, texts: list[str]) -> list[Segments]:
-    """By Spark NLP."""
+    """Return the segments that Spark NLP finds."""
     with tempfile.TemporaryDirectory() as scratch:
         return by_spark_nlp(spark, kind, texts, Path(scratch))
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """AT_ONCE texts at a time."""
+    """Yield batches of AT_ONCE texts."""
     held: list[str] = []
     for text in texts:
         held.append(text)

@@ -1,4 +1,4 @@
-"""The machine's peak: what its matrix products give at most, measured on an encoder's own."""
+"""Measure the machine's peak speed with matrix products like those of an encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["f32", "bf16", "int8"]
 
 
 def chain(kind: Kind) -> ov.CompiledModel:
-    """Four of DistilBERT-base's matrix products, one after the other, in one precision."""
+    """Build a network of four of DistilBERT-base's matrix products, one after the other, in one precision."""
     rng = np.random.default_rng(0)
     data = ops.parameter([ROWS, WIDTH], np.float32)
     node = data
@@ -33,7 +33,7 @@ def chain(kind: Kind) -> ov.CompiledModel:
 
 
 def measurement(kind: Kind, rounds: int) -> Callable[[], float]:
-    """What measures floating (or integer) operations a CPU second."""
+    """Return a function that measures floating-point (or integer) operations per CPU second."""
     request = chain(kind).create_infer_request()
     data = np.random.default_rng(1).normal(size=(ROWS, WIDTH)).astype(np.float32)
     operations = 4 * 2 * ROWS * WIDTH * HIDDEN

@@ -1,4 +1,4 @@
-"""The session of the benches that run Spark: the settings of a plain local run."""
+"""Open the session of benchmarks with Spark, with the settings of a plain local run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ JARS = tuple(texts.ROOT / "build" / name for name in ("jars", "jars-sparknlp"))
 
 
 def loaded(*overrides: str) -> settings.Settings:
-    """The defaults of a run, and something else."""
+    """Load default settings with some overrides."""
     always = (f"segmentation.model={texts.ROOT}/models/sentence_detector", "source.path=unused", "output.path=unused")
     return settings.load(DEFAULTS, [*always, *overrides], {})
 
 
 def open_bench(memory: str | None = None, *, sparknlp: bool = False, brief: bool = False) -> SparkSession:
-    """The session that is there, or one on all cores.
+    """Return the active session, or open one on all cores.
 
     Args:
-        memory: of the JVM, where it is not the default.
-        sparknlp: whether Spark NLP's jars are wanted, where they are there.
-        brief: as `entitymill extract` has it of a small source.
+        memory: of the JVM, unless it is the default.
+        sparknlp: whether to load Spark NLP's jars, if they are installed.
+        brief: as `entitymill extract` passes it for a small source.
     """
     jars = [str(directory) for directory in JARS[: 1 + sparknlp] if directory.is_dir()]
     # Spark forgets old executions, and with them how many there were.
@@ -40,6 +40,6 @@ def open_bench(memory: str | None = None, *, sparknlp: bool = False, brief: bool
 
 
 def has_sparknlp(spark: SparkSession) -> bool:
-    """Whether engine sparknlp can run here."""
+    """Return whether engine sparknlp can run here."""
     there = has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler")
     return there and importlib.util.find_spec("sparknlp") is not None

@@ -1,4 +1,4 @@
-"""The bare tagger, packed, against batches by length, a Hugging Face pipeline and the machine's peak: one thread each.
+"""Compare the packed tagger with batches by length, a Hugging Face pipeline and the machine's peak, on one thread each.
 
 `python tests/bench/tagger.py [--model BUNDLE]`: the same sentences, in turn within one run. Without --model it is
 DistilBERT-base's shape with random weights, in floats, with 8-bit weights, and calibrated. The pipeline runs random weights
@@ -41,7 +41,7 @@ class Way:
     """One way of tagging.
 
     how: a key of first_sentence.WAYS.
-    peak: the precision whose peak it is held against.
+    peak: the precision with whose peak it is compared.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Way:
 
 
 def ways(model: Path | None, shape: random_models.Shape, scratch: Path) -> list[Way]:
-    """Every way of running a model, slowest first."""
+    """Return every way of running a model, slowest first."""
     saved = scratch / "saved"
     random_models.write_random_model(saved, shape)
     if model is None:
@@ -81,7 +81,7 @@ def _has_torch() -> bool:
 
 
 def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
-    """[sentences] pieces of each, special ones included."""
+    """Return [sentences] the number of pieces of each, with special pieces."""
     manifest, files = bundle.read_directory(directory)
     maker = build_row_maker(read_tokenizer(files, manifest), manifest, "complete")
     starts = np.cumsum([0, *map(len, sentences)])
@@ -92,7 +92,7 @@ def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
 def run(
     found: list[Way], sentences: list[list[str]], repeats: int, rounds: int
 ) -> tuple[dict[str, list[machine.Spent]], dict[peak.Kind, float]]:
-    """What each way spent, and the highest peaks."""
+    """Measure the time of each way, and the highest peaks."""
     work = {way.name: first_sentence.WAYS[way.how](way.directory, way.precision) for way in found}
     peaks = {kind: peak.measurement(kind, rounds) for kind in sorted({way.peak for way in found})}
     spent: dict[str, list[machine.Spent]] = {name: [] for name in work}
@@ -108,7 +108,7 @@ def run(
 
 
 def fresh(way: Way, sentences: Path, repeats: int) -> dict[str, float]:
-    """Medians of what processes that only load the model say."""
+    """Return medians of the measurements of processes that only load the model."""
     script = Path(__file__).with_name("first_sentence.py")
     command = [sys.executable, script, way.how, way.directory, way.precision, sentences]
     path = os.pathsep.join([str(texts.ROOT / "jobs"), os.environ.get("PYTHONPATH", "")])
@@ -126,7 +126,7 @@ def fresh(way: Way, sentences: Path, repeats: int) -> dict[str, float]:
 def report(
     found: list[Way], spent: dict[str, list[machine.Spent]], highest: dict[peak.Kind, float], operations: float
 ) -> None:
-    """Ratios against the pipeline and batches by length, and shares of the peak measured in the same run."""
+    """Print ratios to the pipeline and batches by length, and shares of the peak measured in the same run."""
     print("peak of matrix products, operations a CPU second: " + json.dumps({k: f"{v:.3g}" for k, v in highest.items()}))
     cpu = {name: machine.median(runs).cpu for name, runs in spent.items()}
     for way in found:
