@@ -78,16 +78,16 @@ class _Builder:
         ids, mask = (ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS)
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})
-        hidden = self._embedded(ids)
+        hidden = self._embed(ids)
         # True where a piece is visible, [batch, 1, 1, length]: the same for every head and every attending piece.
-        seen = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
+        visible = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
         for layer in range(self._shape.layers):
-            hidden = self._layer(hidden, seen, layer)
+            hidden = self._layer(hidden, visible, layer)
         result = ops.result(self._linear(hidden, self._names.classifier))
         result.output(0).get_tensor().set_names({"logits"})
         return ov.Model([result], [ids, mask], "token_classifier")
 
-    def _embedded(self, ids: ov.Node) -> ov.Node:
+    def _embed(self, ids: ov.Node) -> ov.Node:
         axis = ops.constant(np.int64(0))
         places = self._constant(f"{self._names.positions}.weight", self._segment())
         words = ops.gather(self._constant(f"{self._names.words}.weight"), ids, axis)
@@ -109,12 +109,12 @@ class _Builder:
         counted = ops.convert(ops.not_equal(ids, padding), "i64")
         return ops.add(ops.multiply(ops.cum_sum(counted, one), counted), padding)
 
-    def _layer(self, hidden: ov.Node, seen: ov.Node, number: int) -> ov.Node:
+    def _layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
         query, key, value = (
             self._split_heads(self._linear(hidden, name.format(number)))
             for name in (self._names.query, self._names.key, self._names.value)
         )
-        attended = ops.scaled_dot_product_attention(query, key, value, seen)
+        attended = ops.scaled_dot_product_attention(query, key, value, visible)
         joined = ops.reshape(ops.transpose(attended, _ints(0, 2, 1, 3)), _ints(0, 0, self._width), special_zero=True)
         attention = self._linear(joined, self._names.attended.format(number))
         hidden = self._norm(ops.add(attention, hidden), self._names.after_attention.format(number))

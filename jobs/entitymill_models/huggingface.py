@@ -76,7 +76,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     config = read_json(directory / tokenizer_files.CONFIG)
     kind = _check(config, where)
     labels = tokenizer_files.read_config_labels(config, f"{where}/{tokenizer_files.CONFIG}")
-    words = tokenizer_files.read_tokenizer(directory, where, casing, whole=kind in OFFSET_POSITIONS)
+    words = tokenizer_files.read_tokenizer(directory, where, casing, require_json=kind in OFFSET_POSITIONS)
     found = _weights(directory, where)
     shape = _shape(config, kind, where)
     names = NAMES[kind]

@@ -133,7 +133,7 @@ class _Reader:
     def _text(self, length: str = "H") -> str:
         return self._skip(self._number(length)).decode("utf8", "surrogatepass")
 
-    def _referred(self) -> _Description | str | None:
+    def _read_reference(self) -> _Description | str | None:
         number = self._number("i") - _FIRST_HANDLE
         if not 0 <= number < len(self._handles):
             raise _DamagedError
@@ -144,7 +144,7 @@ class _Reader:
         if kind == _NULL:
             return None
         if kind == _REFERENCE:
-            found = self._referred()
+            found = self._read_reference()
             if not isinstance(found, _Description):
                 raise _DamagedError
             return found
@@ -175,7 +175,7 @@ class _Reader:
         kind = self._number("B")
         if kind == _STRING:
             self._handles.append(self._text())
-        elif kind != _REFERENCE or not isinstance(self._referred(), str):
+        elif kind != _REFERENCE or not isinstance(self._read_reference(), str):
             raise _DamagedError
 
     def _descend(self) -> None:
@@ -187,7 +187,7 @@ class _Reader:
         self._descend()
         kind = self._number("B")
         if kind == _REFERENCE:
-            self._referred()
+            self._read_reference()
         elif kind in (_STRING, _LONG_STRING):
             self._handles.append(self._text("H" if kind == _STRING else "q"))
         elif kind == _ARRAY:

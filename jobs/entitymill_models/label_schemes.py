@@ -65,18 +65,18 @@ def _convert(labels: Sequence[str], where: str, given: GivenScheme | None) -> tu
             f"The labels of {where} are of two schemes, {_shorten_list(labels)}: "
             f"{bundle.shorten_label(strange[0])} has no letter before it."
         )
-    brought, begun = [], set()
+    converted, begun = [], set()
     for label in labels:
         found = parts.get(label)
         if found is None:
-            brought.append(OUTSIDE)
+            converted.append(OUTSIDE)
         else:
             letter = "B" if found[1] in _BEGINS else "I"
             begun |= {found[2]} if letter == "B" else set()
-            brought.append(f"{letter}-{found[2]}")
+            converted.append(f"{letter}-{found[2]}")
     # In IOB1, B- occurs only between adjacent mentions of one kind, so that some kinds have no B- at all.
-    each = begun == {label[2:] for label in brought if label != OUTSIDE}
-    return brought, given or ("iob2" if each else "iob1")
+    each = begun == {label[2:] for label in converted if label != OUTSIDE}
+    return converted, given or ("iob2" if each else "iob1")
 
 
 def _shorten_list(labels: Sequence[str]) -> str:

@@ -66,14 +66,14 @@ def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manif
         raise SettingsError(f"--casing says {casing}, but the bundle {where} is {manifest.casing}: leave the option out.")
     bundle.check_files(files, manifest, where)
     read_tokenizer(files, manifest, where)
-    whole = bundle.TOKENIZER in manifest.files
+    has_json = bundle.TOKENIZER in manifest.files
     model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
     positions = network.count_positions(model)
     parts = Parts(
         network=model,
         labels=bundle.read_labels(files[bundle.LABELS]),
-        tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if whole else None,
-        vocabulary=None if whole else read_vocabulary(files[bundle.VOCABULARY]),
+        tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if has_json else None,
+        vocabulary=None if has_json else read_vocabulary(files[bundle.VOCABULARY]),
         casing=manifest.casing,
         max_length=manifest.max_length,
         source=manifest.source,

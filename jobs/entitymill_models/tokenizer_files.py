@@ -29,14 +29,14 @@ class Words:
     casing: Casing
 
 
-def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *, whole: bool = False) -> Words:
+def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *, require_json: bool = False) -> Words:
     """Read the tokenizer in a directory.
 
     Args:
         directory: contains tokenizer.json, or vocab.txt and optionally tokenizer_config.json.
         where: its address, for messages.
         casing: that the user specified; needed if no file says it.
-        whole: whether a tokenizer.json is required, because a vocab.txt would be read as WordPiece.
+        require_json: whether a tokenizer.json is required, because a vocab.txt would be read as WordPiece.
 
     Raises:
         ModelError: there is no tokenizer, or it cannot be read.
@@ -49,9 +49,9 @@ def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *,
             raise SettingsError(f"--casing says {casing}, but {file} is {found}: leave the option out.")
         return Words(text, None, found)
     file = _find(directory, bundle.VOCABULARY)
-    if file is None or whole:
-        wanted = bundle.TOKENIZER if whole else f"{bundle.TOKENIZER} or {bundle.VOCABULARY}"
-        raise ModelError(f"{where} has no {wanted}: add it (save_pretrained of a fast tokenizer writes tokenizer.json).")
+    if file is None or require_json:
+        missing = bundle.TOKENIZER if require_json else f"{bundle.TOKENIZER} or {bundle.VOCABULARY}"
+        raise ModelError(f"{where} has no {missing}: add it (save_pretrained of a fast tokenizer writes tokenizer.json).")
     return Words(None, read_vocabulary(file), casing or _read_casing(directory, where))
 
 
@@ -121,7 +121,7 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     """
     file = _find(directory, bundle.LABELS)
     if file is not None:
-        return _listed(file)
+        return _read_label_list(file)
     file = _find(directory, CONFIG)
     if file is not None and "id2label" in (config := read_json(file)):
         return read_config_labels(config, str(file))
@@ -131,7 +131,7 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     raise ModelError(f"{where} does not say what its outputs mean: add labels.json, a list of tags (O, B-PER, I-PER, …).")
 
 
-def _listed(file: Path) -> tuple[str, ...]:
+def _read_label_list(file: Path) -> tuple[str, ...]:
     try:
         labels = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:

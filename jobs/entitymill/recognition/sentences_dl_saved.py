@@ -103,11 +103,11 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
         ) from error
     if kind != _CLASS:
         raise ModelError(f"segmentation.model: {where} is a {str(kind).rpartition('.')[2]}, not a SentenceDetectorDLModel.")
-    for name, wanted in _FIXED.items():
-        if chosen.get(name, wanted) != wanted:
+    for name, supported in _FIXED.items():
+        if chosen.get(name, supported) != supported:
             raise ModelError(
                 f"segmentation.model: {where} was saved with {name} {chosen[name]!r}; this program's detector supports "
-                f"only {wanted!r}: save it with that value, or use recognition.engine sparknlp."
+                f"only {supported!r}: save it with that value, or use recognition.engine sparknlp."
             )
     try:
         ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}

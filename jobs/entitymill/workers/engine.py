@@ -74,12 +74,12 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
 
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
-    wanted = settings.recognition
+    recognition = settings.recognition
     manifest = openvino.read_manifest(spark, settings.model.path)
     openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
-    check_precision(wanted.precision, manifest.precision)
+    check_precision(recognition.precision, manifest.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
-    execution = Execution(wanted.precision, wanted.encoding, threads, settings.decoding)
+    execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent
     options = RecognitionOptions(
         execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent
@@ -88,10 +88,10 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
         "detector": openvino.identify_detector(spark, settings.segmentation),
         "model": manifest.digest(),
         "casing": manifest.casing,
-        "max_length": manifest.max_length if wanted.encoding == "complete" else manifest.sparknlp_max_length,
-        "engine": wanted.engine,
-        "encoding": wanted.encoding,
-        "precision": wanted.precision,
+        "max_length": manifest.max_length if recognition.encoding == "complete" else manifest.sparknlp_max_length,
+        "engine": recognition.engine,
+        "encoding": recognition.encoding,
+        "precision": recognition.precision,
         **_result_settings(settings),
     }
 
@@ -116,12 +116,12 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 def _result_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that decide which results of a document are stored, for the fingerprint."""
-    carried = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
+    passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.
     chosen = settings.entities.model_dump(mode="json", exclude_defaults=True)
     tags = {"decoding": settings.decoding, "consistent_labels": settings.makes_labels_consistent}
-    return {"trim": settings.trims, **tags, **carried, **annotations, **({"entities": chosen} if chosen else {})}
+    return {"trim": settings.trims, **tags, **passthrough, **annotations, **({"entities": chosen} if chosen else {})}
 
 
 def _fingerprint(parts: dict[str, Any]) -> str:

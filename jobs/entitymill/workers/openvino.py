@@ -112,14 +112,14 @@ def _identify_without_files(detector: str) -> str:
 
 
 def _locate_detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
-    """The files that a saved detector is read from, and their addresses: what lies beside them decides nothing.
+    """Return the addresses of the files from which a saved detector is read; other files in its directory are ignored.
 
     Raises:
-        ModelError: nothing is there, or it is none.
+        ModelError: it is missing, or is not a saved detector.
     """
     if PRETRAINED.fullmatch(settings.model):
         raise ModelError(
-            f"segmentation.model: {settings.model} is on Spark NLP's models hub, which recognition.engine sparknlp alone "
+            f"segmentation.model: {settings.model} is on Spark NLP's models hub, which only recognition.engine sparknlp "
             "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
         )
     try:
