@@ -95,7 +95,7 @@ def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
 
     assert (summary.mode, summary.documents) == ("full", len(without_persons) - len(finished))
     truth.check(job.output, without_persons)
-    assert before - {label for *_, label in job.mentions()} == {"PER"}
+    assert "PER" in before - {label for *_, label in job.mentions()}
     assert sorted(row.status for row in job.read("runs").collect()) == ["done", "done", "failed"]
     assert sorted(path.name for path in job.output.glob("_*")) == []
 

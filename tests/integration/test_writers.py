@@ -86,5 +86,5 @@ def test_two_runs_at_once_end_with_correct_plain_parquet(
         found = [run.result(300) for run in runs]
     truth.check(job.output, SOURCE)
     assert sorted(run.documents for run in found) == [0, 9]
-    [waited] = [run for run in found if run.waiting]
-    assert waited.documents == 0
+    # Where each saw the other's heartbeat first, both waited.
+    assert all(run.waiting for run in found if run.documents == 0)
