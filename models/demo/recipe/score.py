@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--no-trim", action="store_true", help="score the tagger's spans as they are")
+    parser.add_argument("--decoding", choices=("viterbi", "argmax"), default="viterbi", help="how tags are chosen")
+    parser.add_argument("--no-consistent-labels", action="store_true", help="let mentions spelled alike differ in label")
     parser.add_argument("--record", action="store_true", help="also write the scores into the bundles' manifests")
     options = parser.parse_args()
     for directory in options.bundles:
@@ -79,7 +81,13 @@ def main() -> None:
         recorded: dict[str, dict[str, float]] = {}
         for precision in precisions:
             tagger = entitymill.load(
-                directory, detector_model=DETECTOR, precision=precision, trim=not options.no_trim, threads=1
+                directory,
+                detector_model=DETECTOR,
+                precision=precision,
+                trim=not options.no_trim,
+                decoding=options.decoding,
+                consistent_labels=not options.no_consistent_labels,
+                threads=1,
             )
             measured = score(tagger, options.data)
             print(json.dumps({"weights": manifest.precision, "run in": precision, "scores": measured}), flush=True)
