@@ -101,15 +101,21 @@ def _check(config: dict[str, object], where: str) -> str:
     """Return the architecture of a model, or raise a ModelError if `encoders` cannot build exactly this architecture."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
-        raise ModelError(f"{where} is a {kind} model; readable are {', '.join(NAMES)}: export it to ONNX and prepare that.")
+        raise ModelError(
+            f"{where} is a {kind} model; supported are {', '.join(NAMES)}: export it to ONNX, and prepare the result."
+        )
     made_for = config.get("architectures")
     if isinstance(made_for, list) and made_for and not any("TokenClassification" in str(name) for name in made_for):
         raise ModelError(f"{where} is a {made_for[0]}, not a token classifier: train or choose one that tags tokens.")
     activation = config.get("activation" if kind == "distilbert" else "hidden_act", "gelu")
     if activation != "gelu":
-        raise ModelError(f"{where} has activation {activation}, only gelu is supported: export it to ONNX and prepare that.")
+        raise ModelError(
+            f"{where} has activation {activation}, only gelu is supported: export it to ONNX, and prepare the result."
+        )
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise ModelError(f"{where} has relative positions, which are not supported: export it to ONNX and prepare that.")
+        raise ModelError(
+            f"{where} has relative position embeddings, which are not supported: export it to ONNX, and prepare the result."
+        )
     return kind
 
 

@@ -225,10 +225,14 @@ def _check_accuracy(
     """Print the scores, refuse a model that loses too much, and write F1 to the manifest."""
     accuracy.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
-        raise SettingsError("--sample: the model finds no entity in it, so it cannot show a loss: name another table.")
+        raise SettingsError(
+            "--sample: the model finds no entity in this table, so the loss of accuracy cannot be measured: name "
+            "another table."
+        )
     if scores.original.get("f32") == 0:
         raise SettingsError(
-            "--sample: the model finds none of its mentions, so it cannot show a loss: its labels have other names than "
+            "--sample: the model finds none of the mentions in this table, so the loss of accuracy cannot be measured: its "
+            "labels have other names than "
             "the model's, or it contains another kind of text; name another table, or one without tags."
         )
     loss = scores.compute_loss()

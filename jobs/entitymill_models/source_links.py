@@ -27,7 +27,7 @@ def check_links(source: Path) -> None:
             if path.is_symlink() and not any(_target(path, source).is_relative_to(place) for place in allowed):
                 raise ModelError(
                     f"{source / path.relative_to(root)} is a symbolic link to {path.readlink()}, outside of {source}: if "
-                    f"you trust where it leads, make a copy without links (cp -RL {source} COPY) and prepare that."
+                    f"you trust where it leads, make a copy without links (cp -RL {source} COPY), and prepare the copy."
                 )
 
 

@@ -128,11 +128,13 @@ def describe(directory: Path, where: str) -> SavedDescription:
     metadata, parameters = _metadata(directory, where)
     kind = str(metadata.get("class"))
     if kind not in NETWORKS:
-        raise ModelError(f"{where} is a saved {kind.rsplit('.', maxsplit=1)[-1]}; readable are {_list_supported_classes()}.")
+        raise ModelError(
+            f"{where} is a saved {kind.rsplit('.', maxsplit=1)[-1]}; supported classes are {_list_supported_classes()}."
+        )
     engine = parameters.get("engine", "tensorflow")
     if engine not in ("openvino", "onnx"):
         raise ModelError(
-            f"{where} was saved with engine {engine}; readable are openvino and onnx: "
+            f"{where} was saved with engine {engine}; supported engines are openvino and onnx: "
             "import its original into Spark NLP as ONNX or OpenVINO, or prepare the Hugging Face original."
         )
     length, sensitive = parameters.get("maxSentenceLength"), parameters.get("caseSensitive")

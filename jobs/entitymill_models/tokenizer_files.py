@@ -107,7 +107,7 @@ def _read_casing(directory: Path, where: str) -> Casing:
         raise SettingsError(f"{where} does not say whether its vocab.txt is cased: pass --casing cased or --casing uncased.")
     if said.get("strip_accents") not in (None, lower) or said.get("tokenize_chinese_chars", True) is not True:
         raise ModelError(
-            f"{where} normalizes words in a way that vocab.txt cannot carry (strip_accents, tokenize_chinese_chars): "
+            f"{where} normalizes words with settings that vocab.txt cannot express (strip_accents, tokenize_chinese_chars): "
             "add its tokenizer.json (save_pretrained of a fast tokenizer writes one)."
         )
     return "uncased" if lower else "cased"

@@ -76,7 +76,7 @@ def test_a_tokenizer_that_grows_over_a_rare_letter_only_is_stopped(tmp_path: Pat
     model = hostile.growing_tokenizer(tmp_path / "model", "\u00df")
     assert run(tmp_path / "scratch", "tag", "--model", model, TEXT)[0] == 0
     code, said = run(tmp_path / "scratch", "tag", "--model", model, "They met in Gie\u00dfen.")
-    assert_refused(said, code, "/model crashes on these texts, or needs far more memory than they explain")
+    assert_refused(said, code, "/model crashes on these texts, or needs far more memory than texts of this size should need")
 
 
 def test_a_worker_refuses_a_bundle_that_crashes_its_child(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_gold_with_labels_of_other_names_shows_no_loss(prepare: Prepare, tmp_pat
     pq.write_table(pa.table({"tokens": [["Anna"]], "tags": [["B-someone"]]}), tmp_path / "gold.parquet")
     options = ["--precision", "bf16", "--sample", tmp_path / "gold.parquet"]
     code, said = prepare(tiny.TINY / "distilbert", tmp_path / "out", *options)
-    assert code == 2 and "the model finds none of its mentions" in said
+    assert code == 2 and "the model finds none of the mentions in this table" in said
 
 
 @pytest.mark.parametrize(

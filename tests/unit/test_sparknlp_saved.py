@@ -30,7 +30,7 @@ def test_a_saved_onnx_model_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class": "org.apache.spark.ml.PipelineModel"}, "is a saved PipelineModel; readable are DistilBert"),
+        ({"class": "org.apache.spark.ml.PipelineModel"}, "is a saved PipelineModel; supported classes are DistilBert"),
         ({"paramMap": {}}, "saved with engine tensorflow"),
         ({"paramMap": {"engine": "onnx", "maxSentenceLength": "48"}}, "lacks maxSentenceLength"),
         ({"paramMap": {"engine": "onnx", "maxSentenceLength": True}}, "lacks maxSentenceLength"),

@@ -91,8 +91,8 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
         column = child(pa.RecordBatch.from_arrays([sent], ["text"]), LONGEST_SECONDS).column("mentions")
     except isolation.LostError as lost:
         raise ModelError(
-            f"The model {options.model} crashes on these texts, or needs far more memory than they explain "
-            f"({lost.detail}): copy the model again from a source that you trust."
+            f"The model {options.model} crashes on these texts, or needs far more memory than texts of this size "
+            f"should need ({lost.detail}): copy the model again from a source that you trust."
         ) from lost
     child.close()
     return [
