@@ -1,8 +1,8 @@
-"""Text tables in, entity tables out: sentence, token and entity recognition as a Spark job.
+"""Find the named entities of a text table, and write them to entity tables, in a Spark job.
 
-Packages in the order in which a document passes through them: `source`, `recognition` (called by `workers`), `tables` and
-`terminal`. `run` controls one run, `commands` is the command line, `settings` contains all settings, `spark` the session.
-From Python: `load` a model and call it on texts, or `extract` a table.
+A document passes through these packages in this order: `source`, `recognition` (called by `workers`), `tables`, `terminal`.
+`run` controls one run of the job, `commands` contains the commands of the command line, `settings` defines all settings,
+and `spark` opens the session. Python programs call `load` to find entities in texts, or `extract` to run the job on a table.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use, because workers and `entitymill --help` need none of the packages that these load.
+    # The API is imported on first use, because workers and `entitymill --help` do not need the packages that it loads.
     if name in __all__:
         from entitymill import python_api  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`entitymill`: the command line, which runs one of COMMANDS."""
+"""Command line of `entitymill`, which runs one of COMMANDS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS = {
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: progress, how they ended, and why"),
     "report": (f"{extensions.REPORTS}.report", "write an HTML page about the entity tables and the latest run"),
 }
-"""Command -> the module whose `main` runs it, and its line in the help."""
+"""Command -> (module whose `main` runs the command, line of the command in the help)."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -38,7 +38,7 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of COMMANDS and return the exit code. Options without a command are those of `extract`, as in 0.1.0."""
+    """Run one of COMMANDS and return the exit code. If the first argument is an option, run `extract`, as in 0.1.0."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
@@ -70,5 +70,5 @@ def _help() -> str:
 
 
 def entry() -> None:
-    """Run the console script `entitymill`."""
+    """Run the command line, and exit with its exit code; the console script `entitymill` calls this function."""
     exit_with(main())

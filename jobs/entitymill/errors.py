@@ -1,7 +1,7 @@
 """Exceptions that this program raises on purpose, each with its exit code.
 
-A message is one sentence that names the setting, path, column or row id at fault and says what to do. It never contains
-document text, entity text or a secret.
+A message is one sentence that names the setting, path, column or row id that causes the error, and says what to do. It never
+contains document text, entity text or a secret.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import re
 import secrets
 
 SIGNATURE = secrets.token_hex(8)
-"""Marks errors of this driver's own workers: Spark passes errors on as text, and other text in them may quote a document."""
+"""Random text that marks errors raised by this driver's own workers. Spark passes errors on as text, and the text of an
+error without this mark may quote a document."""
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
 )
-"""Matches Spark errors about values, by exception class or error condition: their messages quote the value."""
+"""Matches the exception class or error condition of Spark errors about values, whose messages quote the value."""
 
 
 class EntityMillError(Exception):
@@ -71,18 +72,18 @@ class WorkerError(EntityMillError):
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
-    """Return a copy of a worker's error whose message has a signature, by which the driver recognizes its own workers."""
+    """Return a copy of a worker's error whose message begins with a signature, which proves that a worker raised it."""
     return type(error)(f"[{signature}] {error}")
 
 
 def strip_quoted_values(text: str) -> str:
-    """Return Spark's description of an error up to where it may quote a document's text."""
+    """Return the beginning of Spark's description of an error, up to the first place that may quote a document's text."""
     return _QUOTES_VALUES.split(text, maxsplit=1)[0]
 
 
 def is_rust_panic(error: BaseException) -> bool:
-    """Return whether an error is a panic of a package in Rust.
+    """Return whether an error is a panic of a package that is written in Rust.
 
-    pyo3's class for it has no public name and is not a subclass of Exception.
+    The exception class that pyo3 raises for a panic has no public name and is not a subclass of Exception.
     """
     return type(error).__name__ == "PanicException"

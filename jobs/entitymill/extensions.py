@@ -18,8 +18,8 @@ def load(module: str, asked_by: str) -> ModuleType:
     """Import a module of an extension.
 
     Args:
-        module: full name, such as entitymill_reports.observer.
-        asked_by: setting or command that needs it, for the message.
+        module: full name of the module, such as entitymill_reports.observer.
+        asked_by: the setting or command that needs the module, for the message.
 
     Raises:
         SettingsError: the extension is not installed.

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 DETECTOR = "sentence_detector"
-"""Name of the directory next to a model from which the sentence detector is loaded, unless another is given."""
+"""Name of the directory next to a model's directory, from which the sentence detector is loaded by default."""
 
 
 @dataclass(frozen=True)
 class Mention:
-    """One mention of an entity in a text; offsets are code points, ends exclusive: text[begin:end] == entity.
+    """One mention of an entity in a text. Offsets count code points, and ends are exclusive: text[begin:end] == entity.
 
     Attributes:
-        begin: offset of its first code point in the text.
-        end: offset after its last one.
-        entity: its text.
+        begin: offset of the mention's first code point in the text.
+        end: offset after the mention's last code point.
+        entity: text of the mention.
         label: PER, ORG, LOC, MISC, or another label of the model.
-        confidence: mean probability of the mention's tokens for their own tags.
-        token_count: number of its tokens.
-        sentence_id: number of its sentence in the text, from 0.
-        sentence_begin: offset of that sentence's first code point.
-        sentence_end: offset after its last one.
+        confidence: mean, over the mention's tokens, of the probability of the assigned tag.
+        token_count: number of the mention's tokens.
+        sentence_id: number of the mention's sentence in the text, from 0.
+        sentence_begin: offset of the sentence's first code point in the text.
+        sentence_end: offset after the sentence's last code point.
     """
 
     begin: int
@@ -60,7 +60,7 @@ _FIELDS = [field.name for field in fields(Mention)]
 
 
 class TextTagger:
-    """Finds the mentions of texts, exactly as the job does with the same settings. Threads must not share an instance."""
+    """Finds the mentions in texts, exactly as the job does with the same settings. Threads must not share an instance."""
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._recogniser = recogniser
@@ -74,17 +74,18 @@ class TextTagger:
     ) -> Any: ...  # pyarrow has no type hints, and its arrays are iterable, too
 
     def __call__(self, texts: str | Iterable[str | None]) -> Any:
-        """Return the mentions of one or several texts.
+        """Return the mentions in one or several texts.
 
         Args:
-            texts: one text; several (a list, a pandas or Polars column); or an Arrow array of strings.
+            texts: one text, several texts (a list, or a pandas or Polars column), or an Arrow array of strings.
 
         Returns:
-            For one text its mentions; for several a list of these for each, in order, empty where a text is None; for an
-            Arrow array a list array of structs with the fields of `Mention`, null where a text is null.
+            For one text, a list of its mentions. For several texts, one such list per text, in order; the list is empty if
+            the text is None. For an Arrow array, a list array of structs with the fields of `Mention`; a list is null if the
+            text is null.
 
         Raises:
-            TypeError: something is not a string.
+            TypeError: a text is not a string.
         """
         if isinstance(texts, str):
             return self._tag_list([texts])[0]
@@ -103,7 +104,7 @@ class TextTagger:
 
     def _tag_arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        if isinstance(column, pa.ChunkedArray):  # some versions return one if there is no chunk at all
+        if isinstance(column, pa.ChunkedArray):  # some pyarrow versions return one if there is no chunk
             column = pa.array([], texts.type)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -141,19 +142,19 @@ def load(
     """Load a model and return a tagger that works without Spark.
 
     Args:
-        model: a bundle's directory, such as models/demo; each file is checked against the manifest.
-        detector: the sentence detector.
-        detector_model: for dl: a saved SentenceDetectorDLModel; none: the directory `sentence_detector` next to the model
-            or, in a checkout of the repository, the bundled one.
-        precision: the number format in which the model runs.
-        trim: remove possessive endings and stray punctuation from mentions.
+        model: directory of a bundle, such as models/demo; each file is checked against the manifest.
+        detector: kind of sentence detector.
+        detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None for the directory
+            `sentence_detector` next to the model's directory or, in a clone of the repository, for the bundled detector.
+        precision: number format in which the model runs.
+        trim: whether to remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
-        consistent_labels: give the same label to mentions of one text that are spelled alike.
-        threads: number of threads for inference; none: one per core.
+        consistent_labels: whether to give the same label to all mentions of one text that are spelled alike.
+        threads: number of threads for inference; None for one thread per core.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in that precision.
-        SettingsError: there is no such detector, precision or decoding.
+        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+        SettingsError: the detector, precision or decoding is not a known one.
     """
     for name, value, known in (
         ("detector", detector, sentences.Kind),
@@ -186,18 +187,19 @@ def extract(
 ) -> Summary:
     """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does, and return its summary.
 
-    Environment variables override the file here, too.
+    As on the command line, environment variables override the settings file.
 
     Args:
-        config: a YAML file of settings; `base.yaml` next to it is read first.
-        overrides: settings, each `key.path=value`.
-        spark: the session to run in; none: the active one, or one that `settings.spark` describes.
-        full: reprocess every document, and replace the tables when all are done.
-        dry_run: check and count, write nothing.
-        allow_removals: remove every document that the source no longer has, whatever limits.max_removed_ratio says.
+        config: YAML file with settings; `base.yaml` in the same directory is read first.
+        overrides: settings of the form `key.path=value`.
+        spark: session to run in. None for the active session or, if there is none, a new one with the settings `spark.*`.
+        full: whether to reprocess every document and, when all are processed, replace the tables.
+        dry_run: whether to only check the settings and count documents, and write nothing.
+        allow_removals: whether to remove every document that the source no longer has, even if these are more than
+            limits.max_removed_ratio allows.
 
     Raises:
-        EntityMillError: the run failed; the subclass tells why.
+        EntityMillError: the run failed; the subclass says why.
     """
     from entitymill import settings  # noqa: PLC0415  # Spark takes seconds to import, and `load` does not need it
     from entitymill.run import extraction  # noqa: PLC0415

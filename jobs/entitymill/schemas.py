@@ -173,15 +173,16 @@ ANNOTATIONS = [
     T.StructField("ner", T.ArrayType(_ANNOTATION), True, {"annotatorType": "named_entity"}),
     T.StructField("ner_chunk", T.ArrayType(_ANNOTATION), True, {"annotatorType": "chunk"}),
 ]
-"""Spark NLP's own columns as read back from a table, where all nested fields are nullable. Engines add them on request."""
+"""Columns in Spark NLP's format, as read back from a table, where all nested fields are nullable. Engines add these columns
+if `output.annotations` is set."""
 
 ANNOTATION_TABLE = T.StructType(
     [_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")],
 )
-"""One row per document; written if `output.annotations` is set."""
+"""Schema of the table `annotations`, which has one row per document and is written if `output.annotations` is set."""
 
 FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", _STRING)])
-"""Why a document has no result: the reject code, and a sentence with numbers, never text."""
+"""Why a document has no result: the reject code, and a sentence that may contain numbers but never document text."""
 
 RECOGNISED = [
     T.StructField("doc_id", _STRING, False),
@@ -191,7 +192,8 @@ RECOGNISED = [
     T.StructField("tokens", _INT, False),
     T.StructField("split_sentences", _INT, False),
     T.StructField("mentions", MENTIONS, False),
-    # Seconds for all documents of a window are on its first row, 0 on the others, so that a sum over rows is correct.
+    # A window is a batch of documents recognized at once. Its first row has the seconds for all its documents and the other
+    # rows have 0, so that a sum over rows is correct.
     T.StructField("encoding_seconds", T.DoubleType(), False),
     T.StructField("inference_seconds", T.DoubleType(), False),
     T.StructField("failure", FAILURE, True),

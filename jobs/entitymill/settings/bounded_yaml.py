@@ -1,4 +1,4 @@
-"""Refuse YAML that would take hours or exhaust the stack: a few nested aliases can expand to billions of values."""
+"""Reject YAML texts that would take hours to load or exhaust the stack: nested aliases can expand to billions of values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
 
 
 class UnboundedError(Exception):
-    """A YAML text exceeds a limit; the message says which."""
+    """A YAML text exceeds a limit; the message names the limit."""
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, up to one character more than `check_size` allows.
+    """Return the text of a file. A text longer than `check_size` allows is cut after the first character too many.
 
     Raises:
         OSError: the file cannot be read.
@@ -27,7 +27,7 @@ def read_text(path: Path) -> str:
 
 
 def check_size(text: str) -> None:
-    """Check the size and depth of a YAML text by its events, before any value is built.
+    """Check the size and depth of a YAML text from its parser events, before any value is built.
 
     Raises:
         UnboundedError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
@@ -43,7 +43,11 @@ def check_size(text: str) -> None:
 
 @dataclass
 class _Collection:
-    """A list or mapping whose end has not been reached."""
+    """A list or mapping whose end the parser has not reached yet.
+
+    values_before: number of values counted before the collection began.
+    levels: nesting depth found in the collection so far.
+    """
 
     anchor: str | None
     values_before: int
@@ -51,16 +55,20 @@ class _Collection:
 
 
 class _SizeCounter:
-    """Counts values and levels so far; each alias counts as much as the value that it stands for."""
+    """Counts the values and nesting levels of a YAML text; an alias counts as much as the value that it refers to."""
 
     def __init__(self) -> None:
         self._values = 0
         self._open: list[_Collection] = []
         self._anchored: dict[str | None, tuple[int, int]] = {}
-        """Anchor -> number of values and levels of its value."""
+        """Anchor -> (number of values, number of levels) of the anchored value."""
 
     def add(self, event: yaml.Event) -> None:
-        """Count the values and levels that an event adds."""
+        """Count the values and levels that an event adds.
+
+        Raises:
+            UnboundedError: the text has too many values or levels, or a value that contains itself.
+        """
         levels = 0
         if isinstance(event, yaml.CollectionStartEvent):
             self._open.append(_Collection(event.anchor, self._values))

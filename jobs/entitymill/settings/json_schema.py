@@ -1,6 +1,7 @@
-"""Write the settings as a JSON Schema, with which editors complete and check YAML files, and as tables of docs/settings.md.
+"""Generate the JSON Schema with which editors complete and check settings files, and the tables of docs/settings.md.
 
-`python -m entitymill.settings.json_schema` prints the schema; with the path of docs/settings.md, that page with new tables.
+`python -m entitymill.settings.json_schema` prints the schema. `python -m entitymill.settings.json_schema docs/settings.md`
+prints the text of that page with regenerated tables.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from entitymill.settings import Settings
 
 SCHEMA_FILE = "schema.json"
 SCHEMA_COMMENT = f"# yaml-language-server: $schema={SCHEMA_FILE}"
-"""First line of a YAML file next to the schema; editors that do not know it treat it as a comment."""
+"""First line of a YAML file in the schema's directory: it tells editors which schema to use."""
 
 
 def build_schema() -> str:
-    """Return the text of conf/schema.json. It describes one layer of settings, so no key is required."""
+    """Return the text of conf/schema.json. The schema requires no key, since a file may contain only some of the settings."""
     document = {"title": "Settings of Entity Mill", **_simplify(Settings.model_json_schema(by_alias=True))}
     return json.dumps(document, indent=1) + "\n"
 
@@ -40,10 +41,10 @@ def _simplify(part: Any) -> Any:
 
 
 def update_page(text: str) -> str:
-    """Return the settings page with new tables, one under the heading of each section.
+    """Return the text of docs/settings.md with regenerated tables, one under the heading of each section.
 
     Args:
-        text: text of docs/settings.md.
+        text: current text of docs/settings.md.
 
     Raises:
         ValueError: the page has no heading for a section, or no table under it.
@@ -77,7 +78,7 @@ def _format_default(value: Any) -> str:
 
 
 def _format_values(field: dict[str, Any]) -> str:
-    """Return the allowed values of a setting: words, a range, or a type."""
+    """Return the text that describes the allowed values of a setting: a list of words, a range, or a type."""
     if "enum" in field:
         return ", ".join(f"`{word}`" for word in field["enum"])
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]

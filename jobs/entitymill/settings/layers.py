@@ -17,7 +17,8 @@ from entitymill.settings import bounded_yaml, secret_masking
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
 _SIMILAR_PREFIX, _SIMILAR_VARIABLE, _SIMILAR_KEY = 0.85, 0.92, 0.72
-"""How similar a name must be to be suggested, from 0 to 1. Limits for variables are high: most belong to other programs."""
+"""How similar a name must be to be suggested, from 0 to 1. The limits for environment variables are high, since most
+variables belong to other programs."""
 _MOST_SUGGESTED = 3
 
 
@@ -25,8 +26,9 @@ _MOST_SUGGESTED = 3
 class Layers:
     """Merged layers of settings; later layers override earlier ones.
 
-    merged: plain data for validation by `Settings`.
-    places: key path -> where the key was set last, for messages; empty for options, which the user has just typed.
+    merged: the settings as plain data, which `Settings` validates.
+    places: key path -> the file and line, or the environment variable, that set the key last; used in messages. The place is
+        empty if an option set the key, since the user has just typed the option.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class Layers:
             known: all key paths.
 
         Raises:
-            SettingsError: the name of another variable looks like a misspelled setting.
+            SettingsError: a variable without this prefix looks like a misspelled setting, or a value is not valid YAML.
         """
         for name, text in sorted(environment.items()):
             if name.startswith(ENVIRONMENT_PREFIX):
@@ -61,10 +63,10 @@ class Layers:
                 raise SettingsError(f"Environment variable {name} is not a setting; did you mean {meant}?")
 
     def add_option(self, override: str) -> None:
-        """Add one `key.path=value` as the next layer.
+        """Add one option `key.path=value` as the next layer.
 
         Raises:
-            SettingsError: the option has another form.
+            SettingsError: the option does not have this form, or its value is not valid YAML.
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -74,13 +76,16 @@ class Layers:
         self._assign(key.strip().split("."), text, "")
 
     def describe_place(self, key: str) -> str:
-        """Return where a key was set, in parentheses after a space; empty for options."""
+        """Return ` (PLACE)`, which says where a key was set; return an empty string if an option or nothing set the key."""
         while key and key not in self.places:
             key = key.rpartition(".")[0]
         return f" ({self.places[key]})" if self.places.get(key) else ""
 
     def _assign(self, path: list[str], text: str, place: str) -> None:
-        """Set one key. Lists, mappings and null are parsed as YAML; other values stay text, which `Settings` parses."""
+        """Set one key to a value that is given as text.
+
+        A list, a mapping or null is parsed as YAML. Any other value remains text, which `Settings` parses later.
+        """
         if path[:2] == ["spark", "conf"] and len(path) > 2:
             path = ["spark", "conf", ".".join(path[2:])]
         key_path = ".".join(path)
@@ -107,14 +112,14 @@ def suggest_keys(wrong: str, known: Iterable[str]) -> str:
     """Return the part of a message that suggests keys: similar ones, or all keys of the same section.
 
     Args:
-        wrong: unknown key path.
-        known: all key paths, including sections.
+        wrong: the unknown key path that the user wrote.
+        known: all key paths, including those of sections.
     """
     everything = list(known)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]
     alike = get_close_matches(wrong, [key for key in everything if key.count(".") == wrong.count(".")], 1, _SIMILAR_KEY)
-    # The right name in the wrong section.
+    # The user may have written the right name in the wrong section.
     alike = alike or [key for key in everything if key.rpartition(".")[2] == name]
     names = {key.rpartition(".")[2] for key in everything}
     alike = alike or [
@@ -132,16 +137,17 @@ def _join_names(names: list[str]) -> str:
 
 
 def _find_intended_variable(name: str, known: Collection[str]) -> str:
-    """Return the variable that a misspelled one was meant for; empty if it belongs to another program.
+    """Return the environment variable that the user probably meant; empty if `name` belongs to another program.
 
-    Otherwise ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored silently.
+    Without this check, misspelled variables such as ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored
+    silently.
     """
     head, separator, rest = name.partition("__")
     if separator and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):
         path = rest.lower().split("__")
         if path[0] in known:
             return ENVIRONMENT_PREFIX + rest.upper()
-    # Sections are not compared: a short name such as ENTITYMILL_PORT may well belong to another program.
+    # Names of complete sections are not suggested: a short name such as ENTITYMILL_PORT may well belong to another program.
     variables = {_PROGRAM + _normalize_name(key.replace(".", "")): key for key in known if "." in key}
     found = get_close_matches(_normalize_name(name), variables, 1, _SIMILAR_VARIABLE)
     return ENVIRONMENT_PREFIX + variables[found[0]].replace(".", "__").upper() if found else ""
@@ -160,7 +166,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the content of a YAML file, and the line number of each key path."""
+    """Return the content of a YAML file, and a mapping of each key path to its line number."""
     try:
         text = bounded_yaml.read_text(path)
         bounded_yaml.check_size(text)
@@ -184,7 +190,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
-    """Yield (key path, line number) of all keys; keys of a mapping precede keys inside their values.
+    """Yield (key path, line number) for each key of a YAML node; a key comes before the keys inside its value.
 
     Raises:
         SettingsError: a mapping has a key twice; the YAML parser would silently use the last one.

@@ -1,7 +1,7 @@
-"""Load all settings and validate them; unknown keys are refused.
+"""Load all settings and validate them; an unknown key is an error.
 
-Later layers override earlier ones: `base.yaml` next to the given file, the given file, environment variables
-`ENTITYMILL__KEY__PATH`, options `--set key.path=value`.
+Settings are read in layers, and later layers override earlier ones: first `base.yaml` in the directory of the given file,
+then the given file, then environment variables `ENTITYMILL__KEY__PATH`, then options `--set key.path=value`.
 """
 
 from __future__ import annotations
@@ -73,18 +73,18 @@ class Settings(sections.Section):
 
     @property
     def trims(self) -> bool:
-        """Whether to trim mentions."""
+        """Whether to remove possessive endings and stray punctuation from mentions."""
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
     @property
     def makes_labels_consistent(self) -> bool:
-        """Whether to give mentions spelled alike within a document the same label."""
+        """Whether to give the same label to all mentions of a document that are spelled alike."""
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
 
     @property
     def decoding(self) -> Decoding:
-        """How tags are chosen from their probabilities."""
+        """How tags are chosen from the model's probabilities: viterbi or argmax."""
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
     def dump_masked(self) -> dict[str, Any]:
@@ -99,12 +99,13 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     """Read the layers of settings and validate them.
 
     Args:
-        config: YAML file; None to use only environment and overrides.
-        overrides: `key.path=value` items.
-        environment: environment variables; by default those of this process.
+        config: YAML file; None to use only environment variables and overrides.
+        overrides: items of the form `key.path=value`.
+        environment: environment variables; None for the environment of this process.
 
     Raises:
-        SettingsError: a file cannot be read, or a setting is unknown, missing or invalid; the message names it.
+        SettingsError: a file cannot be read, or a setting is unknown, missing or invalid; the message names the file or the
+            setting.
     """
     known, layers = list(list_keys()), Layers()
     if config is not None:
@@ -140,7 +141,7 @@ def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str
 
 
 def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Yield all key paths, including sections."""
+    """Yield the key paths of all settings and of the sections themselves, such as `source` and `source.path`."""
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
         yield key

@@ -1,4 +1,4 @@
-"""Settings of a run's reports: page, metrics and lineage."""
+"""Settings of what a run reports: an HTML report page, metrics and lineage events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _web_address_check(example: str) -> Callable[[str | None], str | None]:
 
 
 class ReportSettings(Section):
-    """The run's page, and when a run differs too much from earlier runs."""
+    """The HTML report page of a run, and the limits beyond which a run differs too much from earlier runs."""
 
     path: str | None = Field(None, min_length=1, description="HTML file that a run writes at its end, on the driver's disk")
     date_column: str | None = Field(None, min_length=1, description="passthrough column; mentions are counted by its days")

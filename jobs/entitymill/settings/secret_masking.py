@@ -1,4 +1,4 @@
-"""Mask credentials wherever settings are shown, and refuse them in files.
+"""Mask credentials wherever settings are shown, and reject settings files that contain credentials.
 
 The lists here are allow-lists: a setting or Spark property that is in none of them is masked, whatever its name.
 """
@@ -24,7 +24,7 @@ SHOWN = frozenset({
     "limits.lease_seconds", "limits.wait_seconds", "spark.partitions", "report.show_text", "report.fail_on_drift",
     "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
 })  # fmt: skip
-"""Settings that are shown unchanged: numbers, flags and fixed words; and the condition that selects a run's rows."""
+"""Settings that are shown unchanged: numbers, flags, fixed words, and the condition `source.where`."""
 NAMES = frozenset({
     "source.id_column", "source.text_column", "source.passthrough", "output.schema", "entities.labels",
     "entities.min_confidence", "report.date_column",
@@ -34,7 +34,7 @@ ADDRESSES = frozenset({
     "source.path", "output.path", "segmentation.model", "model.path", "recognition.sparknlp_model", "report.path",
     "metrics.textfile", "metrics.pushgateway", "lineage.url", "lineage.namespace", "spark.master", "spark.jars", "log",
 })  # fmt: skip
-"""Settings that are paths or addresses, shown after `mask_address`."""
+"""Settings that are paths or URIs; they are shown as `mask_address` returns them."""
 _SHOWN_PROPERTIES = (
     "spark.app.name", "spark.cores.max", "spark.default.parallelism", "spark.driver.bindAddress", "spark.driver.cores",
     "spark.driver.host", "spark.driver.maxResultSize", "spark.driver.memory", "spark.driver.memoryOverhead",
@@ -53,9 +53,9 @@ _SHOWN_PROPERTIES = (
     "spark.databricks.delta.retentionDurationCheck.enabled", "spark.databricks.delta.snapshotPartitions",
     "spark.yarn.queue",
 )  # fmt: skip
-"""Spark properties whose values are shown; a name that ends with a dot is a prefix."""
+"""Spark properties whose values are shown if they match _PLAIN_VALUE; a name that ends with a dot is a prefix."""
 _PLAIN_VALUE = re.compile(r"[\w.,:*/+()\[\]$%-]*")
-"""Characters allowed in such a value: without `@`, `=`, `?`, `#`, `;` and spaces it cannot contain a credential."""
+"""Matches a property's value that cannot contain a credential, because it has no `@`, `=`, `?`, `#`, `;` or space."""
 _UNLIKE_A_NAME = re.compile(r"://|[=@;&]")
 _ADDRESS = re.compile(
     r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
@@ -66,7 +66,7 @@ _TAIL = re.compile(r"[?#;]|&[\w.-]+=|\s[\w.-]+=")
 _HOSTS = re.compile(r"(?:[^:@,]*|\[[0-9a-fA-F:]+\])(?::\d+)?(?:,[^:@,]+(?::\d+)?)*")
 _CONTAINER = re.compile(r"[\w$.-]+@[^:@]*(?::\d+)?")
 _STORAGES_OF_CONTAINERS = {"abfs", "abfss", "wasb", "wasbs"}
-"""Schemes whose addresses contain CONTAINER@ACCOUNT."""
+"""Schemes whose URIs contain CONTAINER@ACCOUNT."""
 _STORAGES_WITH_PORTS = {"hdfs", "viewfs", "webhdfs", "swebhdfs", "o3fs", "ofs", "alluxio"}
 _STORAGES = (
     _STORAGES_OF_CONTAINERS | _STORAGES_WITH_PORTS | {"file", "dbfs", "s3", "s3a", "s3n", "gs", "adl", "oss", "obs", "cosn"}
@@ -86,12 +86,12 @@ _SECRET_REFERENCE = re.compile(
 _SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
 _SECRET_VALUES = (
     re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
-    re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # elsewhere it may be a container: abfss://texts@lake
+    re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # only http: abfss://texts@lake has a container
     re.compile(rf"[?&;][\w.-]*{_SECRET_WORDS}=[^&;\s]", re.IGNORECASE),
     re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
     re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
 )
-"""Matches a password or token in an address, in its query, or in Java options."""
+"""Matches a password or token in a URI, in its query string, or in Java options."""
 _FREE_TEXT = {"source.where"}
 
 
@@ -99,8 +99,8 @@ def mask_settings(settings: Any, key: str = "") -> Any:
     """Return settings as plain data, with everything masked that may be a credential.
 
     Args:
-        settings: plain data, as pydantic dumps it.
-        key: key path of that data; empty for all settings.
+        settings: all settings, or the value of one key, as plain data from pydantic's `model_dump`.
+        key: key path of `settings`; empty for all settings.
     """
     if key == "spark.conf" and isinstance(settings, dict):
         return {name: _mask_property(str(name), value) for name, value in settings.items()}
@@ -116,7 +116,10 @@ def mask_settings(settings: Any, key: str = "") -> Any:
 
 
 def _mask_list(addresses: str) -> str:
-    """Mask comma-separated addresses; a comma before an `@` may be part of a password, so it separates nothing."""
+    """Mask each of several comma-separated paths or URIs.
+
+    A comma before an `@` may be part of a password, so it does not separate URIs.
+    """
     begin_with_scheme = re.split(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)", addresses)
     several = (part.split(",") if "@" not in part.partition(",")[2] else [part] for part in begin_with_scheme)
     return ",".join(mask_address(one) for parts in several for one in parts)
@@ -136,10 +139,11 @@ def _mask_names(value: Any) -> Any:
 
 
 def mask_address(address: str) -> str:
-    """Return a path or an address without user names, passwords, query string, fragment and options.
+    """Return a path or URI without user names, passwords, query string, fragment and options.
 
-    Masked addresses of different tables must differ, since they decide whether an output belongs to a job. Hadoop reads
-    `?`, `#` and `;` as parts of a path, so in its addresses a slow digest replaces what follows these characters.
+    Masked URIs of different tables must differ, since a run compares them to decide whether an output belongs to its job.
+    Hadoop treats `?`, `#` and `;` as parts of a path. So in local paths and in URIs of Hadoop storages, the text from the
+    first of these characters on is replaced by a digest.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None or address.startswith(_PRETRAINED):
@@ -155,7 +159,8 @@ def mask_address(address: str) -> str:
         return _mask_tail(before, rest, with_digest=True)
     at = rest.rfind("@")
     if at >= 0:
-        # A password may contain `?`, and a token `@`. If both occur, it is unclear which this is, so everything is masked.
+        # A password may contain `?`, and a token in a query string may contain `@`. If the URI contains both characters, it
+        # is unclear where the credential ends, so everything is masked.
         return f"{before}{MASK}" if _TAIL.search(rest[:at]) else _mask_tail(f"{before}{MASK}@", rest[at + 1 :])
     if not authority or not _HOSTS.fullmatch(_TAIL.split(authority)[0]):
         return before + MASK
@@ -163,7 +168,7 @@ def mask_address(address: str) -> str:
 
 
 def _has_no_user(scheme: str, authority: str) -> bool:
-    """Return whether the part before the path names only hosts, buckets and containers, in an address of a storage."""
+    """Return whether the authority of a storage URI (the part before the path) names only hosts, buckets and containers."""
     if scheme in _STORAGES_OF_CONTAINERS and _CONTAINER.fullmatch(authority):
         return True
     if scheme in _STORAGES_WITH_PORTS:
@@ -181,17 +186,17 @@ def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
 
 @cache
 def _digest(hidden: str) -> str:
-    """Return eight characters that differ if the texts do. Takes a tenth of a second, too slow for guessing passwords."""
+    """Return `-` and a digest of eight characters. Computing it takes 0.1 s, too long for guessing passwords."""
     return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
 
 
 def mask_text(text: str) -> str:
-    """Mask the addresses in another program's output."""
+    """Mask the URIs in another program's output."""
     return _ADDRESS_IN_TEXT.sub(lambda found: mask_address(found[0]), text)
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
-    """Refuse a settings file that contains a secret: such files are committed and copied.
+    """Check that a settings file contains no secret, since such files are committed to repositories and copied.
 
     Args:
         layer: content of the file, or the value of one of its keys.
@@ -199,7 +204,7 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
         key: key path of the layer; empty for the file's content.
 
     Raises:
-        SettingsError: the file contains a secret; the message has its key, not its value.
+        SettingsError: the file contains a secret; the message contains the key of the secret, not its value.
     """
     if isinstance(layer, dict):
         for name, value in layer.items():

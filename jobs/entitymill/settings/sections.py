@@ -15,17 +15,17 @@ from entitymill.spark import sql_text
 DAY = 86_400
 """Seconds in a day."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
-"""How a setting names a model of Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
+"""Matches the value of a setting that names a model on Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
 
 
 class Section(BaseModel):
-    """Base class of the sections: refuses unknown keys, and is immutable after validation."""
+    """Base class of all sections. An unknown key is an error, and a section is immutable after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 def _wrap_in_list(names: Any) -> Any:
-    """Turn a single name, as in passthrough=year, into a list."""
+    """Turn a single name, as in `passthrough=year`, into a tuple of one name."""
     if isinstance(names, str) and "," in names:
         raise ValueError(f"several names must be a list: [{names}]")
     return (names,) if isinstance(names, str) else names
@@ -204,7 +204,7 @@ class EntitySettings(Section):
 
     @property
     def by_label(self) -> dict[str, float]:
-        """Label -> minimum confidence; empty if one number applies to all."""
+        """Label -> minimum confidence; empty if one number applies to all labels."""
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
@@ -214,7 +214,7 @@ class EntitySettings(Section):
 
 
 class IncrementalSettings(Section):
-    """What happens to documents that did not change."""
+    """What happens to unchanged documents after a change of the model or of settings."""
 
     on_fingerprint_change: Literal["reprocess", "refuse", "ignore"] = Field(
         "reprocess", description="what to do if the model, the precision or another setting that affects results has changed"

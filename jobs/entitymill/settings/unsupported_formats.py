@@ -1,4 +1,4 @@
-"""Recognize CSV and JSON, which the source cannot be, and say how to convert them to Parquet."""
+"""Detect sources in CSV or JSON, which are not supported, and say how to convert them to Parquet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return CSV or JSON for the name of such a file or format, and None for other names."""
+    """Return `CSV` or `JSON` if a file's name or a format's name stands for one of these formats, else None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
@@ -20,9 +20,9 @@ def describe_conversion(found: str, path: str) -> str:
 
     Args:
         found: CSV or JSON.
-        path: path of the file, or an example.
+        path: path of the file, or an example of such a path.
     """
-    # Without these options, pandas would change columns of digits, and texts such as NA.
+    # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"
     if found == "JSON":
         read, exactly = "read_json", f"lines={not path.lower().endswith('.json')}, dtype=False"
