@@ -1,8 +1,9 @@
-"""Number each commit, so that Delta skips or refuses what a run of an older epoch writes, and applies no commit twice.
+"""Number each commit, so that Delta applies it only once and rejects the commits of runs with an older epoch.
 
-Every commit carries Delta's (txnAppId, txnVersion). The version grows with the run's epoch and with each commit. Delta
-skips a commit whose version is not above the table's last one, and refuses one whose table got another version
-meanwhile. https://docs.delta.io/latest/delta-batch.html#idempotent-writes
+Every commit contains Delta's txnAppId and txnVersion. The txnVersion grows with the run's epoch and with each commit.
+Delta silently skips a commit whose txnVersion is not greater than the last one in the table. Delta rejects a commit if
+another writer has changed the table's txnVersion since the commit began.
+https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
 APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
-"""Application ids for Delta. `runs` has its own, because a second thread may write it while a statement runs."""
+"""Values of txnAppId. `runs` has its own value, because the heartbeat thread may write `runs` during another commit."""
 COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 PAUSE_SECONDS = 0.5
-"""Pause before the second attempt; doubled before each further one."""
+"""Pause before the second attempt; each further pause is twice as long."""
 RECENT_COMMITS = 10
-"""A run looks for its own commit among this many: OPTIMIZE and runs with nothing to do may have committed after it."""
+"""Number of recent commits among which a run looks for its own: OPTIMIZE or an idle run may have committed later."""
 _SESSION = "spark.databricks.delta."
 _STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
 
 
 class Commits:
-    """The numbered commits of one run."""
+    """Makes the numbered commits of one run."""
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
-        """Start numbering; `tables` must use the run's private session."""
+        """Start with the first number of the epoch; `tables` must use the run's private session."""
         self.epoch = epoch
         self._tables = tables
         self._run_id = run_id
@@ -52,19 +53,20 @@ class Commits:
         self._open_changes = 0
         self._unit: int | None = None
         self.earlier_runs_settled = False
-        """Whether nothing that earlier runs wrote is left to check."""
+        """Whether everything that earlier runs wrote is known to be complete."""
 
     @property
     def settled(self) -> bool:
-        """Whether all changes of this run and of earlier ones are complete, so that the next run has nothing to check."""
+        """Whether all changes of this run and of earlier runs are complete, so that the next run has nothing to check."""
         return self.earlier_runs_settled and self._open_changes == 0
 
     @contextmanager
     def track_change(self, unit: int | None = None) -> Iterator[None]:
-        """Treat the commits inside the context as one change; if it raises, the run does not end settled.
+        """Treat the commits inside the context as one change; if the context raises, `settled` stays False.
 
         Args:
-            unit: number of the unit, which Delta's history records for each of these commits.
+            unit: number of the unit of work (documents that are committed together); Delta's history records it for each
+                commit. None keeps the number of an outer context.
         """
         self._open_changes += 1
         outer_unit = self._unit
@@ -79,16 +81,16 @@ class Commits:
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
-        """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it."""
+        """Replace the rows that meet an SQL condition (None: all rows) in one commit; new rows may violate the condition."""
         options = self._options(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options))
 
     def execute(self, name: str, statement: Callable[[], object]) -> None:
-        """Run an SQL statement that changes a table; meanwhile the private session's properties contain its number.
+        """Run an SQL statement that changes a table; Delta takes the commit's number from the session's properties.
 
         Args:
-            name: of the table.
-            statement: makes at most one commit; may run again if it made none.
+            name: name of the table.
+            statement: function that makes at most one commit; it is called again after an error that may be temporary.
         """
         options = self._options(name)
         confs = {
@@ -104,7 +106,7 @@ class Commits:
         self._commit(name, execute_numbered)
 
     def fence(self, name: str) -> None:
-        """Make an empty commit to a table, so that Delta accepts no more commits of older epochs.
+        """Block older writers: make an empty commit to a table, after which Delta accepts no commit of an older epoch.
 
         Raises:
             OutputError: a run with a greater epoch has written the table.
@@ -113,7 +115,7 @@ class Commits:
         self.check_committed(name)
 
     def check_committed(self, name: str) -> None:
-        """Check that Delta accepted this run's latest commit to a table: it skips those of older epochs silently.
+        """Check that Delta accepted this run's latest commit to a table; Delta silently skips commits of older epochs.
 
         Raises:
             OutputError: a run with a greater epoch has written the table.
@@ -125,12 +127,12 @@ class Commits:
 
     def has_committed(self, name: str) -> bool:
         """Return whether this run's latest commit to a table is in the table's recent history."""
-        # Two runs that read the same state of `runs` have the same numbers: only the run's id distinguishes them.
+        # Two runs that read the same state of `runs` use the same commit numbers, so the run id is compared, too.
         own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def stop_retrying(self) -> None:
-        """Try further commits only once: for a run that fails because its storage is down."""
+        """Do not retry further commits; called when a run fails because its storage is down."""
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object]) -> None:
@@ -147,7 +149,11 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return what this program noted in a table's recent commits: entitymill (the run id), epoch, number, perhaps unit."""
+    """Return the JSON objects that this program wrote into userMetadata of a table's recent commits.
+
+    The keys are entitymill (the run id), epoch, number (of the commit) and, for documents, unit (number of the unit of
+    work). Idle runs write only entitymill.
+    """
     notes = []
     for row in tables.history(name, RECENT_COMMITS).collect():
         with suppress(ValueError, TypeError):
@@ -157,12 +163,12 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 
 
 def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
-    """Run a change, and retry it after errors that may be temporary.
+    """Call a function that changes a table, and retry after errors that may be temporary.
 
     Args:
-        what: name of the change in the log.
-        change: may run again if it failed.
-        tries: greatest number of attempts.
+        what: name of the change for log messages.
+        change: function to call; it must be safe to call again after it failed.
+        tries: maximum number of attempts.
     """
     for attempt in range(tries):
         try:
@@ -182,7 +188,7 @@ def is_concurrent_write(error: Exception) -> bool:
 
 
 def is_retryable(error: Exception) -> bool:
-    """Return whether the same change may succeed on a retry: another writer committed first, or the storage failed."""
+    """Return whether a retry may succeed, because another writer committed first or the storage failed."""
     classes = _join_java_classes(error)
     if any(name in classes for name in _FINAL):
         return False
@@ -190,7 +196,7 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _join_java_classes(error: Exception) -> str:
-    """Return the Java classes and messages of an error and its causes, in one string."""
+    """Return the Java classes and messages of an error and of its causes, joined into one string."""
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception
         while cause is not None:

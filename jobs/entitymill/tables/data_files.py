@@ -1,4 +1,4 @@
-"""Read a table's data files directly from the storage, including those of older versions and of failed commits."""
+"""Read a table's data files directly from the storage, including files of older versions and of failed commits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from entitymill.tables.layout import Tables
 
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Read all directories; skip files that are deleted meanwhile, or that a dead writer left incomplete."""
+"""Read all subdirectories; skip files that are deleted during the read, or that a dead writer left incomplete."""
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
-    """Read columns of all files in a table's directory, including deleted rows; column FILE is the name of the row's file.
+    """Read all data files in a table's directory, so the result includes deleted rows; column FILE contains the file name.
 
-    Columns that a file lacks are null. With `output.format: parquet`, the export of `entities` is read, too.
+    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is read, too.
 
     Args:
-        tables: of the output.
-        name: of the table.
-        schema: the columns to read, as DDL.
+        tables: the output's tables.
+        name: name of the table.
+        schema: columns to read, as a DDL string.
     """
     detail = tables.detail(name)
     places = [tables.address(name) if detail is None else str(detail["location"])]
@@ -41,7 +41,7 @@ def list_current_files(tables: Tables, name: str) -> set[str]:
 
 
 def delete(tables: Tables, name: str, files: set[str]) -> None:
-    """Delete data files of a table by their names; versions that refer to them become unreadable.
+    """Delete data files of a table by file name; table versions that refer to these files become unreadable.
 
     Raises:
         OSError: a file cannot be deleted.
@@ -56,4 +56,4 @@ def delete(tables: Tables, name: str, files: set[str]) -> None:
 
 
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""What `read_all_files`, or collecting its rows, may raise: some catalogs give credentials for tables, but not for files."""
+"""Errors that `read_all_files` or reading its result may raise: some catalogs give access to tables, but not to files."""

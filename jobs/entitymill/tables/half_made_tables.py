@@ -1,4 +1,4 @@
-"""Find and remove what a run left that died while it created a table: a directory without a first commit."""
+"""Find and remove half-made tables: directories without a first commit, left by a run that died while creating a table."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ def is_half_made(spark: SparkSession, directory: str) -> bool:
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{0:020}.json") or not storage.exists(spark, log):
         return False
-    # Look at the log first: in an old table the first commits are gone, and listing its data files takes long.
+    # Look at the log first: an old table no longer has its first commits, and listing its data files would take long.
     if storage.list_names(spark, f"{log}/*.json"):
         return False
     return not any(file.endswith((".parquet", ".json")) for file, *_ in storage.list_files(spark, directory))
 
 
 def clear_log(spark: SparkSession, directory: str) -> None:
-    """Delete the empty log of a half-made table, which Delta would take for a table.
+    """Delete the empty Delta log of a half-made table, because Delta would treat the directory as a table.
 
-    Another run may be creating this very table. So only temporary files and empty directories are deleted, and a table
-    that was created meanwhile stays.
+    Only temporary files and empty directories are deleted. So the table survives if another run is creating it right now.
     """
     log = f"{directory}/_delta_log"
     for name in storage.list_names(spark, f"{log}/.*"):
@@ -45,11 +44,11 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
 
     Args:
         spark: the session.
-        name: catalog, schema and table, as the settings name them.
-        quiet_seconds: if a file is younger than this, another run may be creating the table; 0 if none can.
+        name: full name of the table (catalog, schema, table), as in the settings.
+        quiet_seconds: a file younger than this means that another run may be creating the table; 0 turns this check off.
 
     Raises:
-        OutputError: another run may be creating the table, or the directory has files that may be worth something.
+        OutputError: another run may be creating the table, or the directory contains data or commits.
     """
     place = _find_default_directory(spark, name)
     if place is None or not storage.exists(spark, place):
@@ -66,7 +65,10 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
 
 
 def _find_default_directory(spark: SparkSession, name: str) -> str | None:
-    """Return the session catalog's directory for a managed table; None for other catalogs, which choose a new one each."""
+    """Return the session catalog's default directory for a managed table.
+
+    Return None for other catalogs, which choose a new directory for each table, and on Spark Connect.
+    """
     if spark_connect.is_remote(spark):
         return None
     levels = split_name(name)

@@ -1,9 +1,12 @@
-"""Heartbeats of the runs of one output: a small file per run next to the tables, which the run rewrites while it works.
+"""Write and read heartbeats: each run rewrites a small file next to the tables while the run is alive.
 
-Writing one needs no Spark job, so a busy cluster delays none. The storage's own clock measures their age. The tables are
-correct without them, they only save work. The exception is storage on which two of Delta's commits may replace each
-other (S3 without a commit service). There each run first writes its own file and then lists all, so at most one of
-several runs that start at once continues, since S3 lists what was written before. https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
+Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The age of a heartbeat is measured by the
+storage's own clock.
+
+On most storage, heartbeats only save work; the tables are correct without them. On storage where one Delta commit may
+overwrite another (S3 without a commit service), they are necessary. Each run first writes its own file and then lists all
+files. S3 lists every file that was written before, so of several runs that start at the same time at most one continues.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
 from __future__ import annotations
@@ -24,15 +27,15 @@ _SCHEMES, _ARBITERS = ("s3:", "s3a:", "s3n:"), ("S3DynamoDBLogStore",)
 
 
 class Heartbeat:
-    """The heartbeat of one run."""
+    """Writes the heartbeat of one run, and reads those of other runs."""
 
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
-        """Prepare; nothing is written yet.
+        """Choose the path of the heartbeat file; nothing is written yet.
 
         Args:
-            tables: of an output with a path.
-            run_id: of the run; the name of its file.
-            lease_seconds: a run whose heartbeat is older than this is dead.
+            tables: tables of an output with a path, not in a catalog.
+            run_id: id of the run, which is also the file's name.
+            lease_seconds: age above which the heartbeat of another run means that this run is dead.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -43,12 +46,12 @@ class Heartbeat:
         """Write the heartbeat.
 
         Args:
-            row: the run's current row of `runs`, which `entitymill runs` reads.
+            row: the run's current row of the table `runs`; `entitymill runs` shows it.
         """
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
     def read_other_runs(self) -> list[dict[str, Any]]:
-        """Return the rows of all other runs that are alive, and delete the files of dead ones; call `beat` first."""
+        """Return the rows of all other live runs, and delete the files of dead runs; call `beat` first."""
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []
@@ -60,7 +63,7 @@ class Heartbeat:
         return alive
 
     def stop(self) -> None:
-        """Delete the heartbeat."""
+        """Delete the heartbeat file."""
         try:
             storage.remove(self._spark, self._own)
             storage.remove_empty(self._spark, self._directory)
@@ -69,7 +72,7 @@ class Heartbeat:
 
 
 def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
-    """Return the row of each run that has a heartbeat, dead or alive, by run id."""
+    """Return run id -> row for each run that has a heartbeat file, even if the run is dead."""
     if tables.root is None:
         return {}
     try:
@@ -82,7 +85,7 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
 def commits_may_collide(tables: Tables) -> bool:
     """Return whether two writers may both succeed in committing the same version of a Delta table.
 
-    Delta's log store for S3 (3.3, on Hadoop 3.3) writes commits without a condition, unless it uses DynamoDB.
+    Delta 3.3 on Hadoop 3.3 writes commits to S3 without checking whether the file exists, unless it uses DynamoDB.
     https://docs.delta.io/latest/delta-storage.html#amazon-s3
     """
     if tables.root is None or session.on_databricks():  # the locations of a catalog's tables are unknown here
@@ -98,5 +101,5 @@ def _read_file(spark: Any, address: str) -> dict[str, Any]:
         try:
             storage.fetch(spark, address, copy)
             return dict(json.loads(copy.read_text(encoding="utf8")))
-        except (OSError, ValueError):  # deleted, or being written, meanwhile
+        except (OSError, ValueError):  # the run has just deleted the file, or is writing it
             return {}

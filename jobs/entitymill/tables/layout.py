@@ -21,21 +21,21 @@ from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 PUBLISHED_TABLES = ("annotations", "entities", "documents")
-"""Tables with the results of documents, in the order in which a unit changes them."""
+"""Tables with the results of documents, in the order in which a unit of work (documents published together) changes them."""
 HIDDEN = "entitymill_"
-"""Prefix, in a catalog schema, of tables that only this program uses."""
+"""Prefix of the names of hidden tables, which only this program uses, in a catalog schema."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of the Delta table `entities` if the Parquet export has the directory `entities`."""
+"""Directory of the Delta table `entities` with `output.format: parquet`; the export then uses the directory `entities`."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
-"""Rows are about this many times larger in a shuffle than in Parquet."""
+"""Approximate size of rows in a shuffle, divided by their size in Parquet files."""
 WRITE_CONFS = {
-    # Otherwise Delta's writer for paths requires that all new rows meet the condition.
+    # Otherwise replaceWhere, which `replace` uses for paths, rejects new rows that do not meet the condition.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
-    # By default, statistics have 32 characters: too few to distinguish ids with a common prefix, such as URLs.
+    # The default is 32 characters of each string: too few to distinguish ids with a common prefix, such as URLs.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
-    # OPTIMIZE rewrites a file only if half of its rows are deleted: otherwise a few changes a night rewrite the table.
+    # OPTIMIZE rewrites a file only if half of its rows are deleted. Otherwise a few changes each night rewrite the table.
     "spark.databricks.delta.optimize.maxDeletedRowsRatio": "0.5",
 }
 """Spark properties of the session that writes the tables."""
@@ -45,14 +45,14 @@ class Tables:
     """The Delta tables of one output; with `output.format: parquet`, `entities` also has a Parquet export."""
 
     def __init__(self, spark: SparkSession, settings: OutputSettings) -> None:
-        """Prepare; nothing is read yet."""
+        """Store the session and the settings; nothing is read yet."""
         self.spark = spark
         self.settings = settings
         self._details: dict[str, Row] = {}
 
     @cached_property
     def root(self) -> str | None:
-        """The absolute address of the output's directory; None in a catalog."""
+        """The absolute URI of the output's directory; None if the tables are in a catalog."""
         return None if self.settings.path is None else storage.qualify(self.spark, self.settings.path)
 
     @property
@@ -66,12 +66,12 @@ class Tables:
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return a table's path, or its unquoted name in a catalog."""
+        """Return a table's URI, or its unquoted name in a catalog."""
         hidden = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
                 name = DELTA_ENTITIES
-            # Readers of a directory skip names that begin with an underscore.
+            # Spark ignores files and directories whose names begin with an underscore.
             return f"{self.root}/{'_' * hidden}{name}"
         return f"{self.settings.schema_}.{HIDDEN * hidden}{name}"
 
@@ -80,30 +80,30 @@ class Tables:
         return quote_name(self.spark, self.address(name))
 
     def sql_name(self, name: str) -> str:
-        """Return a table's quoted name for SQL statements: by path or by catalog name."""
+        """Return how SQL statements name a table: delta.`URI`, or the quoted name in a catalog."""
         if self.root is not None:
             return "delta." + quote_part(self.address(name))
         return self.catalog_name(name)
 
     def read(self, name: str) -> DataFrame:
-        """Read one of the tables."""
+        """Return a frame that reads a table."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str) -> DataFrame:
-        """Read a table such that every use of the frame reads its current version: Spark Connect plans each use again."""
+        """Return a frame of a table's current version, pinned on Spark Connect, where each use resolves the table again."""
         return self.read_pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
 
     def read_pinned(self, name: str) -> DataFrame:
-        """Read a table's current version; later commits do not change the frame."""
+        """Return a frame of a table's current version; later commits do not change the frame."""
         reader = self.spark.read.option("versionAsOf", self.history(name, 1).collect()[0]["version"])
         return (
             reader.table(self.catalog_name(name)) if self.root is None else reader.format("delta").load(self.address(name))
         )
 
     def version(self, name: str) -> int:
-        """Return a table's current version; this needs a Spark job only if the log cannot be listed."""
+        """Return the number of a table's current version; a Spark job runs only if the Delta log cannot be listed."""
         if not spark_connect.is_remote(self.spark):
             found = None if self.root is not None else self.detail(name)
             place = self.address(name) if found is None else str(found["location"])
@@ -114,10 +114,10 @@ class Tables:
         return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
-        """Return the cached result of DESCRIBE DETAIL; None if there is no Delta table.
+        """Return the cached row of DESCRIBE DETAIL; None if there is no such Delta table.
 
         Raises:
-            StorageError: the storage does not answer.
+            StorageError: the storage cannot be reached.
         """
         if name not in self._details:
             try:
@@ -131,7 +131,7 @@ class Tables:
         return self._details[name]
 
     def exists(self, name: str) -> bool:
-        """Return whether a table exists; a half-made one does not count, but any other directory in its place does."""
+        """Return whether a table exists; any directory at its path counts, unless it is a half-made table."""
         if name in self._details:
             return True
         if self.root is not None:
@@ -145,12 +145,12 @@ class Tables:
         return self.cached_properties(name).get(PROPERTY) == schemas.VERSION
 
     def is_empty(self, name: str) -> bool:
-        """Return whether a Delta table is missing, or had no data file when `detail` was cached."""
+        """Return whether a Delta table does not exist, or had no data file when `detail` was cached."""
         found = self.detail(name)
         return found is None or found["numFiles"] == 0
 
     def forget(self, name: str | None = None) -> None:
-        """Clear the cached details of one table (None: of all), because they may have changed."""
+        """Clear the cached results of `detail` for one table (None: for all tables), because the table may have changed."""
         if name is None:
             self._details.clear()
         else:
@@ -165,7 +165,7 @@ class Tables:
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
-        """Return the properties of a Delta table from the cached details."""
+        """Return the properties of a Delta table from the cached result of `detail`; empty if there is no such table."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 
@@ -175,7 +175,7 @@ class Tables:
         return self.cached_properties(name)
 
     def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
-        """Append rows to a table in one commit; new columns are added to the table, `options` are of Delta's writer."""
+        """Append rows in one commit; columns that the table lacks are added to it; `options` are for Delta's writer."""
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
             frame.write.format("delta").mode("append").options(**chosen).save(self.address(name))
@@ -187,8 +187,8 @@ class Tables:
     ) -> None:
         """Replace the rows that meet an SQL condition (None: all rows) in one commit.
 
-        The new rows need not meet the condition. New columns are added to the table; columns that the new rows lack remain,
-        and are null. Constraints and properties remain. The session must have the properties WRITE_CONFS.
+        The new rows may violate the condition. Columns that the table lacks are added to it; columns that the new rows lack
+        are null in them. Constraints and table properties do not change. The session must have the properties WRITE_CONFS.
         """
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
@@ -203,10 +203,10 @@ class Tables:
         """Delete all rows of some documents and insert new rows, in one commit.
 
         Args:
-            name: of the table.
-            out: doc_id of the documents whose rows are deleted, each once; null means rows without an id.
-            rows: to insert.
-            between: smallest and greatest of these ids, so that Delta skips files that contain none.
+            name: name of the table.
+            out: frame with a column doc_id: each document whose rows are deleted, once; null deletes rows without an id.
+            rows: rows to insert.
+            between: smallest and greatest doc_id in `out`, so that Delta skips files with other ids.
         """
         source = rows.withColumn("_put", F.lit(True)).unionByName(
             out.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
@@ -227,9 +227,9 @@ class Tables:
         """Update rows by doc_id, and insert rows with new ids, in one commit.
 
         Args:
-            name: of the table.
-            rows: doc_id, each once, and other columns of the table.
-            update: names of the columns to update.
+            name: name of the table.
+            rows: frame with a column doc_id, in which each id occurs once, and other columns of the table.
+            update: names of the columns to update in existing rows.
         """
         names = ", ".join(map(quote_part, rows.columns))
         values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
@@ -242,7 +242,7 @@ class Tables:
         )
 
     def execute_with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
-        """Run an SQL statement in which {view} stands for the frame; values are passed as parameters, never as text."""
+        """Run an SQL statement in which {view} stands for the frame; `values` become parameters of the statement."""
         view = f"entitymill_{uuid.uuid4().hex}"
         frame.createOrReplaceTempView(view)
         try:
@@ -255,7 +255,7 @@ class Tables:
         self.spark.sql(f"DELETE FROM {self.sql_name(name)} WHERE {condition}")
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
-        """Return Delta's record of a table's `latest` commits (None: of all): version, operation, userMetadata and more."""
+        """Return the rows of DESCRIBE HISTORY for the `latest` commits of a table (None: for all commits)."""
         limit = "" if latest is None else f" LIMIT {latest}"
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
@@ -268,7 +268,7 @@ class Tables:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
     def hidden_tables(self, prefix: str) -> list[str]:
-        """Return the names of the hidden tables whose names begin with `prefix`."""
+        """Return the names of hidden tables that begin with `prefix`, without the mark that makes them hidden."""
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
         schema = quote_name(self.spark, self.settings.schema_ or "")
@@ -277,13 +277,13 @@ class Tables:
         return sorted(name for name in names if name.startswith(prefix))
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
-        """Repartition rows so that the files have about the target size, and sort them by doc_id so that statistics help.
+        """Repartition rows for files of about the target size, and sort them by doc_id so that Delta can skip files.
 
         Args:
-            frame: the rows.
-            by: column whose values share no file, if there are many rows.
+            frame: rows to write.
+            by: column to repartition by, so that a file contains few of its values; None for any partitioning.
         """
-        # Adaptive execution merges small partitions and splits large ones, but costs a job per shuffle.
+        # Adaptive execution merges small partitions and splits large ones, but each shuffle becomes a Spark job.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
             return frame.coalesce(1).sortWithinPartitions("doc_id")
         hint = f"REBALANCE({by})" if by else "REBALANCE"
@@ -292,6 +292,6 @@ class Tables:
 
 
 def build_write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return WRITE_CONFS and the file size for `fit_file_size`."""
+    """Return WRITE_CONFS and the property with the file size that `fit_file_size` aims at."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
     return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

@@ -1,6 +1,7 @@
-"""Let one run at a time work on an output: other runs wait until its heartbeat ends. This only saves work.
+"""Let one run at a time work on an output; other runs wait until the lease of that run ends.
 
-The epoch, which a run takes with its first commit to `runs`, keeps the tables correct; see docs/decisions.md.
+The lease only saves work. What keeps the tables correct is the epoch, which a run takes with its first commit to `runs`;
+see docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ BEATS_PER_LEASE = 3
 
 
 class Lease:
-    """The right to work on an output, held inside the context."""
+    """Context manager that holds a run's right to work on an output."""
 
     def __init__(
         self,
@@ -47,15 +48,16 @@ class Lease:
         record: Record | None = None,
         on_wait: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Prepare; nothing is written yet.
+        """Prepare the lease; it is taken when the context is entered.
 
         Args:
-            tables: in the run's private session.
-            limits: how long to wait, and how long a lease lasts without a heartbeat.
-            run_id: of this run.
-            build_row: returns the run's current row of `runs`; None for maintenance.
-            record: what `runs` contained a moment ago. If another run has begun since, Delta skips this run's row.
-            on_wait: is called with a description of the run that this one waits for.
+            tables: tables of the output, in the run's private session.
+            limits: settings with the longest wait, and with the length of a lease without a heartbeat.
+            run_id: id of this run.
+            build_row: function that returns the run's current row of `runs`; None for maintenance.
+            record: content of `runs` if it was read just before; None reads `runs` again. If another run has begun since
+                then, Delta skips this run's first commit, and the lease is tried again.
+            on_wait: function that is called with a description of the run for which this run waits.
         """
         self._tables = tables
         self._limits = limits
@@ -72,16 +74,16 @@ class Lease:
         self._checked_at = 0.0
         self._skipped = False
         self.started = datetime.now(timezone.utc)
-        """Start of the run; always later than the start of the last one, even if clocks differ."""
+        """Start of this run; always later than the start of the previous run, even if the clocks of machines differ."""
         self.epoch = 0
         self.earlier_runs = Record()
-        """What `runs` contained before the lease was taken."""
+        """Content of `runs` before this run took the lease."""
 
     def __enter__(self) -> Self:
-        """Take the lease; wait for other runs.
+        """Take the lease; wait while another run holds it.
 
         Raises:
-            OutputError: another run holds it for longer than `limits.wait_seconds`.
+            OutputError: another run still holds the lease after `limits.wait_seconds`.
         """
         deadline = time.monotonic() + self._limits.wait_seconds
         holder = "another run that just began"
@@ -89,7 +91,7 @@ class Lease:
             other = self._take()
             if other is None:
                 break
-            if not other and attempt < TRIES:  # another run began and ended since `runs` was read
+            if not other and attempt < TRIES:  # another run has committed to `runs` since this run read it
                 continue
             holder = other or holder
             if time.monotonic() >= deadline:
@@ -99,13 +101,13 @@ class Lease:
                 )
             log.info("waiting for %s", holder)
             self._on_wait(holder)
-            # Random pauses, so that runs that wait for the same one do not collide at each attempt.
+            # The pauses are random, so that several waiting runs do not collide at each attempt.
             time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lease, unless `end` did."""
+        """Release the lease, unless `end` has released it."""
         if not self._stopped.is_set():
             status = "failed"
             if error is None:
@@ -121,10 +123,10 @@ class Lease:
             self._heartbeat.stop()
 
     def end(self, status: str) -> None:
-        """Record how the run ended, and release the lease.
+        """Write the run's final status to `runs`, and release the lease.
 
         Raises:
-            OutputError: another run took over, so Delta skipped the record.
+            OutputError: another run took over, so Delta skipped the commit to `runs`.
         """
         self._stopped.set()
         self._thread.join()
@@ -133,7 +135,9 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Check that no other run took over, at most twice per lease: this saves work whose commits Delta would refuse.
+        """Check that no other run took over, if the last check was at least half a lease ago.
+
+        The check saves work: Delta would refuse the commits of a run that lost its lease.
 
         Raises:
             OutputError: another run took over.
@@ -159,7 +163,7 @@ class Lease:
         )
 
     def _take(self) -> str | None:
-        """Try to take the lease; return None on success, otherwise a description of the holder ("" if unknown)."""
+        """Try to take the lease; return None on success, else a description of the run that holds it ("" if unknown)."""
         taken = False
         try:
             if self._heartbeat is not None:
@@ -177,7 +181,7 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Read `runs` and choose the next epoch; retry, because another first run may be creating the table."""
+        """Read `runs` and choose the next epoch; retry, because another run may be creating the table `runs`."""
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.is_current("runs"):
@@ -189,7 +193,7 @@ class Lease:
                     raise
                 time.sleep(POLL_SECONDS)
             else:
-                # One more than the last: if another run begins meanwhile, Delta skips this run's first commit.
+                # The next epoch is the last one plus 1: if another run takes it first, Delta skips this run's first commit.
                 last = self._runs.read_base_epoch() if found.latest is None else found.epoch
                 return found, max(last, self._runs.read_greatest_noted_epoch() if self._skipped else 0) + 1
         raise AssertionError
@@ -227,7 +231,7 @@ class Lease:
         }
 
     def _beat_while_held(self) -> None:
-        # In a session of its own: the run's session may contain the number of a statement that is running.
+        # Use a separate session: the run's session may contain the commit number of a statement that is running.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
@@ -244,7 +248,7 @@ def _describe_process() -> str:
 
 
 def _describe_run(row: dict[str, Any]) -> str:
-    """Describe a run in a message; empty if nothing is known about it."""
+    """Return a description of a run for messages; empty if the row has no run id."""
     if not row.get("run_id"):
         return ""
     until = f", its lease lasts until {row['until']:%Y-%m-%d %H:%M:%S}" if isinstance(row.get("until"), datetime) else ""

@@ -22,28 +22,29 @@ from entitymill.tables.runs import IDLE, MAINTENANCE
 log = logging.getLogger(__name__)
 WEEK_HOURS, DAY_HOURS = 168, 24
 IDLE_DAYS = 30
-"""`optimize` deletes rows of `runs` that are older than this, if the run had nothing to do; it keeps all others."""
+"""`optimize` deletes the rows of idle runs (runs that had nothing to do) from `runs` after this many days."""
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
-"""VACUUM lists directories in this many tasks per core; Spark's default is 10,000 tasks in all."""
+"""Number of tasks per core in which VACUUM lists directories; Spark's default is 10,000 tasks in total."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
 ENTITIES_PARTITIONS = 4
 """Assumed number of partitions of `entities`, one per label."""
 MOST_FILES = 200
-"""If a table has more files than this, and they are small on average, a run compacts them at its end."""
+"""If a table has more files than this, and the files are small on average, a run compacts them before it ends."""
 SMALL_SHARE, SMALL_PART = 16, 8
-"""A file is small if it is less than a 16th of the target size and an 8th of its partition. So a row is rewritten only a few
-times, and files that a full run wrote in order of doc_id stay, because compaction would lose the order."""
+"""A file is small if it is smaller than 1/16 of the target size and smaller than 1/8 of its partition. So each row is
+rewritten only a few times. Files that a full run wrote in order of doc_id are kept; compaction would lose this order."""
 DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 
 
 @dataclass(frozen=True)
 class TableChange:
-    """How maintenance changed one table.
+    """How maintenance changed the files of one table.
 
-    before, after: files of the current version, their megabytes, and files on the disk (None if they cannot be listed).
+    before, after: number of files in the current version, total size of these files in MB, and number of files in storage
+        (None if they cannot be listed).
     """
 
     name: str
@@ -52,13 +53,14 @@ class TableChange:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
-    """Compact small files to about `output.target_file_mb`, and delete rows of old runs that had nothing to do.
+    """Compact small files to about `output.target_file_mb`, and delete rows of old idle runs from `runs`.
 
     A job may run at the same time.
 
     Args:
-        tables: of the output.
-        sort: whether to rewrite all files in order of doc_id (ZORDER), so that changing a few documents rewrites few files.
+        tables: tables of the output.
+        sort: whether to rewrite all files in order of doc_id (ZORDER), so that later changes of a few documents rewrite only
+            a few files.
     """
 
     def optimize_table(name: str) -> None:
@@ -72,7 +74,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Compact the small files of tables that have too many of them, according to the cached details."""
+    """Compact the small files of each table that has too many of them, according to the cached result of `detail`."""
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
         found = tables.detail(name)
@@ -93,10 +95,10 @@ def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
 
 
 def vacuum(tables: Tables, hours: float) -> list[TableChange]:
-    """Delete files that no version of the last `hours` refers to; a job may run at the same time.
+    """Delete files that no table version of the last `hours` hours refers to; a job may run at the same time.
 
     Raises:
-        SettingsError: `hours` is less than a day, so files of a running job might be deleted.
+        SettingsError: `hours` is less than 24, so files of a running job might be deleted.
     """
     if hours < DAY_HOURS:
         raise SettingsError(
@@ -107,15 +109,15 @@ def vacuum(tables: Tables, hours: float) -> list[TableChange]:
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
-    """Delete removed rows physically: from data files, old versions and leftovers of runs; waits for a running job.
+    """Wait until no job is running, then delete removed rows from all files, including old versions and leftovers of runs.
 
     Args:
-        tables: in a private session.
-        settings: of the job.
-        hours: versions younger than this stay readable, and so do the rows that were removed since.
+        tables: tables of the output, in a private session.
+        settings: settings of the job.
+        hours: table versions younger than this stay readable, including rows that were removed after these versions.
 
     Raises:
-        OutputError: a job runs for longer than `limits.wait_seconds`.
+        OutputError: a job is still running after `limits.wait_seconds`.
     """
     with exclusive_access(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
         return purge_tables(tables, hours)
@@ -123,15 +125,15 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 @contextmanager
 def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
-    """Hold the lease, after settling what dead runs left; renew the Parquet export at the end.
+    """Hold the lease inside the context; first repair what dead runs left, at the end update the Parquet export.
 
     Args:
-        tables: in a private session.
-        settings: of the job.
-        name: run id of the maintenance.
+        tables: tables of the output, in a private session.
+        settings: settings of the job.
+        name: run id for the row that maintenance writes to `runs`.
 
     Raises:
-        OutputError: a job runs for longer than `limits.wait_seconds`.
+        OutputError: a job is still running after `limits.wait_seconds`.
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, name, lambda: row) as lease:
@@ -143,25 +145,28 @@ def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[
             if tables.exported and not parquet_export.is_current(tables):
                 parquet_export.export(tables, lease.epoch, lease.check_now)
         finally:
-            with suppress(Exception):  # without versions, the next run checks the tables
+            with suppress(Exception):  # if the row has no versions, the next run checks the tables
                 row["output_versions"] = read_versions(tables, known)
 
 
 def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
-    """Let a job work at the same time, except on storage where commits of two writers may collide: wait for it there."""
+    """Return a context for maintenance next to a running job.
+
+    On storage where commits of two writers may collide, the context instead waits until no job is running.
+    """
     if heartbeats.commits_may_collide(tables):
         return exclusive_access(tables, settings, f"maintenance-{uuid.uuid4().hex[:6]}")
     return nullcontext()
 
 
 def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
-    """Purge the tables that contain documents; needs `exclusive_access`."""
+    """Purge the tables that contain documents; call this inside `exclusive_access`."""
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
         _vacuum(tables, name, hours)
 
-    # Not `runs`: it contains no document, and runs with nothing to do may write it meanwhile.
+    # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
     return _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
 
 
@@ -190,7 +195,7 @@ def _count_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
     try:
         on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))
     except (OSError, StorageError):
-        # Unity Catalog gives credentials for tables, but not for listing their directories.
+        # Unity Catalog gives credentials for tables, but not for listing the tables' directories.
         log.info("the files of %s cannot be counted", name)
         on_disk = None
     return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk

@@ -1,4 +1,4 @@
-"""Mask mentions in texts, one Arrow batch at a time; executors run this, so it imports only Arrow."""
+"""Mask mentions in texts, one Arrow batch at a time; executors import this module, so it imports only pyarrow."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 LABEL = "{label}"
-"""Placeholder in a mask for the mention's label."""
+"""Placeholder in a mask; it is replaced by the mention's label."""
 
 
 def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
     """Return a text with some of its mentions masked.
 
     Args:
-        text: of the document.
+        text: text of the document.
         spans: begin, end (exclusive, in code points) and label of each mention, in any order. Overlapping spans are masked
-            as one, with the label of the one that begins first.
-        mask: replaces each mention, with its label in the place of `{label}`. A mask of one character is repeated, so that
-            offsets do not change.
+            as one span, with the label of the span that begins first.
+        mask: replacement for each mention; `{label}` in it becomes the mention's label. A mask of one character is repeated
+            to the mention's length, so that offsets do not change.
     """
     pieces, at = [], 0
     for begin, end, label in _merge_overlapping(spans):
@@ -29,9 +29,9 @@ def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> st
 
 
 def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Return the spans in order, with overlapping ones merged.
+    """Return the spans sorted by begin, with overlapping spans merged.
 
-    A merged span has the label of its first span; if several begin together, of the longest.
+    A merged span has the label of the span that begins first; if several spans begin there, of the longest one.
     """
     merged: list[tuple[int, int, str]] = []
     for begin, end, label in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):
@@ -50,7 +50,7 @@ class Masker:
     mask: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield each batch with masked texts, and without the column `spans`."""
+        """Yield each batch with the texts masked, and without the column `spans`."""
         for batch in batches:
             spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
             texts = map(mask_text, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))

@@ -1,7 +1,7 @@
-"""Export `entities` as plain Parquet: copy the Delta table at the end of a run, and swap the copy in.
+"""Export `entities` as plain Parquet: at the end of a run, copy the Delta table and replace the previous export.
 
-A marker file in the copy contains the Delta table's version and the run's epoch. From it a run sees whether the copy is
-outdated, and then exports again.
+A marker file in each export contains the version of the Delta table and the epoch of the run. A run reads the marker to
+see whether the export is outdated; if so, the run exports again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from entitymill.tables.layout import Tables
 
 log = logging.getLogger(__name__)
 _MARKER = "_entitymill_export.json"
-"""Readers of Parquet skip files whose names begin with an underscore."""
+"""Name of the marker file. Readers of Parquet skip files whose names begin with an underscore."""
 _WRITTEN, _REPLACED = "export_", "replaced_"
 
 
@@ -27,8 +27,8 @@ _WRITTEN, _REPLACED = "export_", "replaced_"
 class Marker:
     """Content of an export's marker file.
 
-    epoch: of the run that wrote the export.
-    version: of the Delta table that was copied.
+    epoch: epoch of the run that wrote the export.
+    version: version of the Delta table `entities` that the export contains.
     """
 
     epoch: int
@@ -36,16 +36,16 @@ class Marker:
 
 
 def is_current(tables: Tables) -> bool:
-    """Return whether the export has the Delta table's current version."""
+    """Return whether the export contains the current version of the Delta table `entities`."""
     marker = _read_marker(tables, _address(tables))
     return marker is not None and marker.version == tables.version("entities")
 
 
 def check_export(tables: Tables) -> None:
-    """Refuse to replace a directory that this program did not write.
+    """Check that the export would not replace a directory that this program did not write.
 
     Raises:
-        OutputError: the export's path exists, and is not an export.
+        OutputError: the export's path exists, but has no marker file.
     """
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
@@ -56,7 +56,7 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Restore the previous export if a run died between the two renames of a swap."""
+    """Rename the previous export back if a run died after moving it away and before moving the new export in."""
     if storage.exists(tables.spark, _address(tables)):
         return
     found = {name: _read_marker(tables, tables.address(name)) for name in tables.hidden_tables(_REPLACED)}
@@ -67,15 +67,15 @@ def restore_previous(tables: Tables) -> None:
 
 
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
-    """Write `entities` as Parquet, and swap the copy in; between two renames, readers find no directory.
+    """Write `entities` as Parquet, and replace the previous export; between two renames, the export does not exist.
 
-    Delta does not fence renames. A run that was frozen between its check and the renames may replace a newer export. It
-    sees this from the marker of the export that it replaced, and swaps that one back.
+    Delta's commit numbers do not protect renames. So a run that was frozen after `check_now` may replace the export of a
+    later run. The marker of the replaced export shows this; the run then moves the later run's export back.
 
     Args:
-        tables: of the output.
-        epoch: of the run.
-        check_now: raises OutputError if another run took over.
+        tables: tables of the output.
+        epoch: epoch of this run.
+        check_now: function that raises OutputError if another run took over.
 
     Raises:
         OutputError: another run took over, or a rename failed.

@@ -1,7 +1,7 @@
-"""Redact the source's texts: mask the mentions of some labels.
+"""Write a copy of the source in which the mentions of chosen labels are masked.
 
-A document is written only if the tables have results of its current text. Documents that no run has processed yet, and
-rejected rows, are left out; they are never written unmasked.
+A document is written only if the tables contain results for its current text. Documents that no run has processed yet,
+and rejected rows, are left out; they are never written unmasked.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _SPANS = "array<struct<begin: int, end: int, label: string>>"
 class RedactionResult:
     """Counts of a redaction.
 
-    documents: that were written.
-    mentions: that were masked in them.
-    left_out: rows of the source that were not written.
+    documents: number of documents that were written.
+    mentions: number of mentions that were masked.
+    left_out: number of source rows that were not written.
     """
 
     documents: int
@@ -51,20 +51,20 @@ class RedactionResult:
 def redact(
     spark: SparkSession, settings: Settings, to: str, labels: Sequence[str] = (), mask: str = MASK, *, partly: bool = False
 ) -> RedactionResult:
-    """Write the redacted texts; an earlier redaction is replaced in one commit.
+    """Write the redacted texts; replace an earlier redaction in one commit.
 
     Args:
         spark: the session.
-        settings: of the job that wrote the tables.
-        to: path of a Delta table, or table:NAME.
-        labels: to mask; empty: all labels.
-        mask: as for `mask_text`.
-        partly: whether to leave out documents without current results, instead of raising SourceError.
+        settings: settings of the job that wrote the tables.
+        to: target: the path of a Delta table, or table:NAME for a table in a catalog.
+        labels: labels of the mentions to mask; empty masks all labels.
+        mask: replacement for each mention, as in `mask_text`.
+        partly: whether to leave out documents without current results; otherwise they raise SourceError.
 
     Raises:
-        OutputError: there are no entity tables, or something else is at `to`.
-        SettingsError: the tables have no such label, or `to` is inside another table.
-        SourceError: documents would be left out.
+        OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
+        SettingsError: no mention has one of the labels, or `to` overlaps the source or is inside another table.
+        SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
         return _redact(own, settings, to, labels, mask, partly=partly)
@@ -99,10 +99,10 @@ def _redact(
 
 
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
-    """Return doc_id, text, spans, and perhaps `passthrough`, of the documents whose mentions belong to their current text.
+    """Return doc_id, text, spans and, if configured, `passthrough` of the documents with results for their current text.
 
-    A job may be between its commits to the two tables. So all mentions of a document must be of the run that `documents`
-    names, and as many as it says.
+    A job may be between its commits to `entities` and `documents`. So a document is left out unless all its mentions have
+    the run id that `documents` contains, and their number is the one in `documents`.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
@@ -116,7 +116,7 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
 
 
 def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
-    """Return the masked texts, with the source's column names."""
+    """Return rows with masked texts, under the source's column names."""
     done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
@@ -134,7 +134,7 @@ def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
 
 
 def _sql_name(spark: SparkSession, to: str) -> str:
-    """Return the quoted name of the target table."""
+    """Return the quoted name of the target table for SQL statements."""
     if to.startswith(TABLE):
         return quote_name(spark, to.removeprefix(TABLE))
     return "delta." + quote_part(storage.qualify(spark, to))

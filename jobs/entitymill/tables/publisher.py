@@ -1,7 +1,7 @@
-"""Publish and remove documents, one unit at a time, with one commit per table.
+"""Publish and remove documents, one unit of work (documents that are published together) at a time.
 
-The order is `annotations`, `entities`, `documents`, because `documents` says what `entities` contains.
-docs/decisions.md says what a run leaves that dies between these commits, and how the next run finds it.
+Each unit makes one commit per table, in the order `annotations`, `entities`, `documents`. `documents` is last, because it
+records what `entities` contains. docs/decisions.md explains what happens if a run dies between these commits.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from entitymill.tables.layout import Tables
 from entitymill.tables.table_rows import Stamp
 
 MAX_LISTED_IDS = 1000
-"""Up to this many documents are replaced by a condition that lists their ids, at half the cost of a MERGE."""
+"""Up to this many documents are replaced with a condition that lists their ids, which costs half as much as a MERGE."""
 
 
 @dataclass(frozen=True)
 class UnitIds:
     """Ids of a unit's documents.
 
-    first, last: smallest and greatest doc_id; None if there are no documents.
-    ids: all ids; None if they were not collected.
+    first, last: smallest and greatest doc_id; None if the unit has no documents.
+    ids: all ids of the unit; None if the ids were not collected.
     some_failed: whether recognition failed for some documents.
     """
 
@@ -42,12 +42,13 @@ class UnitIds:
 
 @dataclass(frozen=True)
 class Unit:
-    """Recognized documents that are published together, and documents that are removed with them.
+    """Recognized documents that are published together, and documents that are removed in the same commits.
 
-    recognised: schemas.RECOGNISED and perhaps `passthrough` and schemas.ANNOTATIONS; read several times, so cache it.
+    recognised: frame with the columns schemas.RECOGNISED and, if configured, `passthrough` and schemas.ANNOTATIONS. It is
+        read several times, so cache it.
     known: whether some documents may already have rows in the tables.
-    doc_ids: ids of these documents, and perhaps of some that failed.
-    removed: doc_id of documents to remove, each once; None if there are none.
+    doc_ids: ids of the recognized documents; may include ids of documents for which recognition failed.
+    removed: frame with a column doc_id: each document to remove, once; None if there are none.
     """
 
     recognised: DataFrame
@@ -62,14 +63,14 @@ class Publisher:
     def __init__(
         self, tables: Tables, commits: Commits, stamp: Stamp, passthrough: list[T.StructField], *, annotations: bool
     ) -> None:
-        """Prepare; the tables must exist.
+        """Prepare to write `entities`, `documents` and perhaps `annotations`; these tables must exist.
 
         Args:
-            tables: in the run's private session.
-            commits: of the run.
-            stamp: of the run.
-            passthrough: fields of the passthrough columns.
-            annotations: whether `annotations` is written too.
+            tables: tables of the output, in the run's private session.
+            commits: numbered commits of the run.
+            stamp: values for the rows that the run writes.
+            passthrough: schema fields of the passthrough columns.
+            annotations: whether the table `annotations` is written, too.
         """
         self.tables = tables
         self._commits = commits
@@ -77,11 +78,11 @@ class Publisher:
         self._schema = schemas.entities_schema(passthrough)
         self._annotations = annotations
         self._unit = 0
-        # If earlier runs wrote annotations and this one does not, they are deleted with their documents.
+        # If this run writes no annotations, it deletes those that earlier runs wrote for the documents it replaces.
         self._old_annotations = not annotations and tables.exists("annotations")
 
     def publish(self, unit: Unit) -> None:
-        """Publish a unit: replace the results of its documents, and remove its removed documents."""
+        """Write the results of a unit's documents in place of older results, and delete the documents in `unit.removed`."""
         if unit.doc_ids.first is None and unit.removed is None:
             return
         replaces = unit.known or unit.removed is not None
@@ -97,17 +98,17 @@ class Publisher:
             change("documents", table_rows.build_documents(unit.recognised, self._stamp).to(schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
-        """Remove documents from the tables, if there is no unit to remove them with."""
+        """Remove documents from the tables without publishing others; `ids` is a frame with a column doc_id."""
         nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNISED))
         self.publish(Unit(nothing, known=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """Assign documents, whose other columns are up to date, to this run's slice."""
+        """Assign documents to this run's slice (the rows that source.where selects); other columns do not change."""
         rows = ids.select("doc_id", F.lit(self._stamp.slice).alias("slice"))
         self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"]))
 
     def clear_slices(self) -> None:
-        """Remove all documents from their slices: they now belong to runs over the complete source."""
+        """Assign no slice to any document, because this run reads the complete source."""
         if self.tables.read("documents").where("slice IS NOT NULL").take(1):
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
             self._commits.execute("documents", lambda: self.tables.spark.sql(update))
@@ -116,7 +117,7 @@ class Publisher:
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
-        """Return the function that replaces a table's rows of a unit's documents, published and removed."""
+        """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents."""
         out = unit.recognised.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
         if unit.removed is not None:
@@ -146,31 +147,31 @@ class RejectsWriter:
     """Writes a run's rejected rows to `rejects`."""
 
     def __init__(self, tables: Tables, commits: Commits, stamp: Stamp) -> None:
-        """Prepare; the table must exist."""
+        """Prepare to write the table `rejects`; it must exist."""
         self._tables = tables
         self._commits = commits
         self._stamp = stamp
         self._empty = tables.is_empty("rejects")
 
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
-        """Replace all rejects of this run's source, or of its slice.
+        """Replace all rows of `rejects`; if the run replaces a slice, only the rows of this slice.
 
         Args:
-            rejected: doc_id, stage, code, detail.
-            any_rejected: whether there are any.
+            rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
+            any_rejected: whether `rejected` has any rows.
         """
         condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
         if any_rejected or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
     def replace_touched(self, touched: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
-        """Replace the rejects of some ids.
+        """Replace the rows of `rejects` for the ids that this run checked.
 
         Args:
-            touched: doc_id of all rows that were checked; null stands for rows without an id.
-            rejected: doc_id, stage, code, detail.
-            any_rejected: whether there are any.
-            any_stale: whether the table has rows of touched ids.
+            touched: frame with a column doc_id: the ids of all checked rows; null stands for rows without an id.
+            rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
+            any_rejected: whether `rejected` has any rows.
+            any_stale: whether `rejects` already has rows for some of these ids.
         """
         if not any_stale:
             if any_rejected:
@@ -180,7 +181,7 @@ class RejectsWriter:
         self._commits.execute("rejects", lambda: self._tables.replace_documents("rejects", ids, rows))
 
     def add(self, rejected: DataFrame) -> None:
-        """Append rejected rows: doc_id, stage, code, detail."""
+        """Append rows to `rejects`, from a frame with the columns doc_id, stage, code and detail."""
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:

@@ -1,4 +1,8 @@
-"""Repair the tables after a run that did not end settled; docs/decisions.md says why this is enough."""
+"""Repair the tables after a run that did not end settled, that is, may have left changes incomplete.
+
+A document is unsound if its mentions in `entities` are not the ones that `documents` records. Unsound documents get the
+status pending, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +21,26 @@ log = logging.getLogger(__name__)
 
 
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
-"""Tables in the order in which they are fenced. `documents` comes first: an older run whose commit to `entities` is refused
-must not record in `documents` that its mentions are there."""
+"""Tables in the order in which older writers are blocked. `documents` comes first: an older run whose commit to `entities`
+is refused must not record in `documents` that its mentions are in `entities`."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
-    """Create the missing tables; return whether any were missing.
+    """Create the missing tables; return whether any table was missing.
 
     Args:
-        tables: of the output.
-        schemas_: name -> schema of the tables that the run writes.
+        tables: tables of the output.
+        schemas_: table name -> schema, for each table that the run writes.
     """
     created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
 
 
 def settle(tables: Tables, commits: Commits) -> int:
-    """Fence every table, and mark unsound documents as pending, so that the run recomputes them.
+    """Block older writers of every table, then mark unsound documents as pending, so that the run recomputes them.
 
     Returns:
-        How many documents were marked.
+        The number of documents that were marked.
     """
     unit_tables.remove_leftovers(tables, commits.epoch)
     for name in FENCED:
@@ -50,7 +54,7 @@ def settle(tables: Tables, commits: Commits) -> int:
             log.warning("%d documents were published only in part; they are recomputed", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
             commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
-            # If the commit was skipped, this run might append mentions that are already there.
+            # If Delta skipped this commit, the run might append mentions that `entities` already contains.
             commits.check_committed("documents")
         commits.earlier_runs_settled = True
         return number
@@ -59,17 +63,18 @@ def settle(tables: Tables, commits: Commits) -> int:
 
 
 def read_settled_documents(tables: Tables) -> DataFrame:
-    """Return the rows of `documents` as they would be after `settle`, without writing anything."""
+    """Return the rows that `documents` would have after `settle`, without writing anything."""
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read("documents").join(unsound, "doc_id", "full")
     return joined.withColumn("status", F.coalesce("found", "status")).drop("found")
 
 
 def find_unsound_documents(tables: Tables) -> DataFrame:
-    """Return doc_id, run_id and slice of the documents whose mentions differ from what `documents` says.
+    """Return doc_id, run_id and slice of unsound documents, without documents that are already pending.
 
-    A document is sound if its rows in `entities` are all of the run that `documents` names, and as many as it says. The
-    same applies to its row in `annotations`, if that run wrote any. Documents that are already pending are left out.
+    A document is sound if all its rows in `entities` have the run_id that `documents` contains, and their number is the
+    number of mentions in `documents`. In addition, it must have exactly one row in `annotations` with this run_id if that
+    run wrote annotations, and no row there if it did not.
     """
     known = tables.read("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
     checks = _count_rows(tables, "entities", "mention")
@@ -85,7 +90,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     else:
         writer = F.coalesce("named", "mention_last")
     unsound = joined.where(~F.coalesce(sound, F.lit(False)) & ~F.col("status").eqNullSafe(PENDING))
-    # A document that is only in `entities` belongs to the slice of the run that wrote it.
+    # A document without a row in `documents` belongs to the slice of the run that wrote its mentions.
     slices = tables.read("runs").select(F.col("run_id").alias("run"), F.col("slice").alias("slice_of_run"))
     unsound = unsound.withColumn("writer", writer).join(slices, F.col("writer") == F.col("run"), "left")
     slice_ = F.when(F.col("named").isNull(), F.col("slice_of_run")).otherwise(F.col("slice"))
@@ -94,7 +99,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return for each document how many rows a table has, and the smallest and greatest run id in them."""
+    """Return, for each doc_id in a table, the number of its rows and the smallest and greatest run_id in them."""
     return (
         tables.read(name)
         .groupBy("doc_id")
@@ -107,6 +112,6 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition: all rows of the document, if there are any, are of the run that `documents` names."""
+    """Return a condition that is true if all counted rows of a document have the run_id from `documents`, or it has none."""
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

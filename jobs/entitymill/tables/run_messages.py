@@ -1,4 +1,4 @@
-"""Find and erase ids of documents in `runs`: in the error that ended a run, and in the `source.where` of its settings."""
+"""Find and erase document ids in the table `runs`: in the column `error`, and in `source.where` of the column `settings`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = "run_id string, error string, settings string"
 
 
 class IdFinder:
-    """Finds ids in texts: verbatim, or escaped as in messages and JSON, but not as a part of a longer word."""
+    """Finds ids in texts: verbatim, or escaped as in Python messages and JSON, but not as part of a longer word."""
 
     def __init__(self, ids: Iterable[str]) -> None:
         """Prepare the verbatim and escaped forms of the ids."""
@@ -47,20 +47,20 @@ def _compile_word(form: str) -> re.Pattern[str]:
 
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
-    """Return for each doc_id the number of rows of `runs` that contain it; other ids are left out."""
+    """Return doc_id -> number of rows of `runs` that contain the id; ids that no row contains are not in the result."""
     return dict(Counter(one for _, found in _find_rows(tables.read("runs"), ids) for one in found))
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
-    """Return the names of data files of older versions of `runs` that contain one of the ids."""
+    """Return the names of data files that contain one of the ids and do not belong to the current version of `runs`."""
     rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
     return {row[data_files.FILE] for row, _ in rows} - data_files.list_current_files(tables, "runs")
 
 
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
-    """Replace errors and conditions that contain one of the ids by fixed sentences, and delete the files with the old rows.
+    """Replace errors and conditions that contain one of the ids with fixed sentences, then delete files with the old rows.
 
-    VACUUM would be unsafe: runs with nothing to do may write `runs` meanwhile, and it would delete their uncommitted files.
+    VACUUM would be unsafe: idle runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     """
     changed = {}
     for row, found in _find_rows(tables.read("runs"), ids):
@@ -78,7 +78,7 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Return the rows whose error or condition contains ids, and these ids."""
+    """Return (row, ids) for each row whose error or condition contains some of the ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", data_files.FILE) if name in rows.columns]

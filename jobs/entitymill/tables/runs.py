@@ -1,4 +1,4 @@
-"""Read and write the table `runs`: one row per run. The row with the greatest epoch is that of the current run."""
+"""Read and write the table `runs`, which has one row per run; the row with the greatest epoch belongs to the current run."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from entitymill.tables.layout import Tables
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 RUNNING = "status = 'running'"
 IDLE, MAINTENANCE = "none", "maintenance"
-"""Modes of runs that recognized no documents."""
+"""Modes of runs that did not compare the source with the tables: because nothing had changed, or for maintenance."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Content of `runs` at one moment.
+    """Summary of the table `runs` at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: source of the latest such run with status done; if there is none, source of `last`.
+    owner: source of the latest such run with status done; if no such run is done, source of `last`.
     latest: row of the run with the greatest epoch, including maintenance.
-    sliced: whether a run has ever replaced a slice.
-    running: whether a row has the status running.
+    sliced: whether any run has replaced a slice (the rows that source.where selects).
+    running: whether any row has the status running.
     """
 
     last: Row | None = None
@@ -43,12 +43,12 @@ class Record:
 
     @property
     def epoch(self) -> int:
-        """The greatest epoch; 0 if there was no run."""
+        """The greatest epoch; 0 if there has been no run."""
         return 0 if self.latest is None else int(self.latest["epoch"])
 
     @property
     def settled(self) -> bool:
-        """Whether the latest run ended settled; False if there was none."""
+        """Whether all changes of the latest run are known to be complete; False if there has been no run."""
         return self.latest is not None and bool(self.latest["settled"])
 
     @property
@@ -63,15 +63,15 @@ class Runs:
     """The table `runs` of an output."""
 
     def __init__(self, tables: Tables) -> None:
-        """Prepare; nothing is read yet."""
+        """Store the tables; nothing is read yet."""
         self._tables = tables
 
     def create(self) -> None:
-        """Create the table, if it does not exist."""
+        """Create the table `runs` if it does not exist."""
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
     def read_record(self) -> Record:
-        """Return what the table contains now."""
+        """Return a summary of the current rows."""
         if not self._tables.exists("runs"):
             return Record()
         rows = self._tables.read("runs")
@@ -79,7 +79,7 @@ class Runs:
         job = F.col("mode").isNull() | ~F.col("mode").isin(IDLE, MAINTENANCE)
         ended = job & (F.col("status") == "done")
         row = F.struct(*rows.columns)
-        # In one task: the table is small, and a shuffle would take longer.
+        # Use one task: the table is small, and a shuffle would take longer.
         found = (
             rows.coalesce(1)
             .agg(
@@ -96,9 +96,9 @@ class Runs:
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
     def read_base_epoch(self) -> int:
-        """Return the number below the first epoch: the time at which the table was created, in seconds since 1970.
+        """Return the time at which the table `runs` was created, in seconds since 1970; the first epoch is one more.
 
-        It is the same for all waiting runs, and epochs keep growing even if somebody removes the table.
+        All waiting runs get the same number, and epochs keep growing even if somebody removes and recreates the table.
 
         Raises:
             OutputError: the table does not exist.
@@ -109,23 +109,26 @@ class Runs:
         return int(detail["createdAt"].timestamp())
 
     def read_greatest_noted_epoch(self) -> int:
-        """Return the greatest epoch in recent commits, which remains if somebody restores an older version; 0 if none."""
+        """Return the greatest epoch in the history of recent commits; 0 if none contains an epoch.
+
+        The history keeps this epoch even if somebody restores an older version of the table.
+        """
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
-        """Return the ids of runs with --full and this fingerprint that did not end as done, since the last run that did."""
+        """Return the ids of runs with --full and this fingerprint that began after the last run with status done."""
         rows = self._tables.read("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
     def write_row(self, row: dict[str, Any], commits: Commits, *, mark_dead: bool = False) -> None:
-        """Replace the running row by a run's row, in one commit, which Delta skips if a later run has begun.
+        """Replace all rows with status running by a run's row, in one commit, which Delta skips if a later run has begun.
 
         Args:
-            row: of the run.
-            commits: of the run.
-            mark_dead: whether to set the status of all other running rows to died.
+            row: column name -> value of the run's row.
+            commits: numbered commits of the run.
+            mark_dead: whether to keep the running rows of other runs, with the status died.
         """
         frame = self._build_frame(row)
         if mark_dead:
@@ -134,26 +137,26 @@ class Runs:
         commits.replace(frame.coalesce(1), "runs", RUNNING)
 
     def append_idle(self, row: dict[str, Any]) -> None:
-        """Append the row of a run that had nothing to do."""
+        """Append the row of an idle run (a run that had nothing to do)."""
         self.create()
         about = {"userMetadata": json.dumps({"entitymill": row["run_id"]})}
         tries = itertools.count()
 
         def append() -> None:
             written = next(tries) and any(note["entitymill"] == row["run_id"] for note in read_notes(self._tables, "runs"))
-            if not written:  # a failed attempt may have been committed all the same
+            if not written:  # an attempt that raised an error may still have been committed
                 self._tables.append(self._build_frame(row), "runs", about)
 
         retry("runs", append)
 
     def _build_frame(self, row: dict[str, Any]) -> DataFrame:
-        # Built from literals: createDataFrame would start a Python worker, which takes five times as long.
+        # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(row.get(field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return the rows of `runs`, without maintenance."""
+    """Return the rows of `runs` without those that maintenance wrote."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 
@@ -161,18 +164,18 @@ def _literal(value: Any, kind: T.DataType) -> Column:
     if isinstance(value, dict):
         return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
     if isinstance(value, datetime):
-        # From microseconds, so that the session's settings for old dates do not matter.
+        # Convert from microseconds, so that the session's settings for old dates do not matter.
         return F.timestamp_micros(F.lit((value - _UNIX_EPOCH) // timedelta(microseconds=1)))
     return F.lit(value).cast(kind)
 
 
 def _as_utc(local: datetime) -> datetime:
-    """Convert a time from Spark, which is naive and in this machine's time zone, to UTC."""
+    """Convert a time from Spark to UTC; Spark returns times without a time zone, in this machine's local time."""
     return local.astimezone(timezone.utc)
 
 
 def choose_start(last: Row | None) -> datetime:
-    """Return the start of a run that begins now; always later than the last run's, even if clocks differ."""
+    """Return the start time of a run that begins now; always later than the start in row `last`, even if clocks differ."""
     now = datetime.now(timezone.utc)
     if last is None:
         return now

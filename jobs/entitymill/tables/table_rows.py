@@ -1,4 +1,4 @@
-"""Build rows of the tables from recognized documents; additional columns are left for `to(schema)` to drop."""
+"""Build rows of the tables from recognized documents; the rows may have extra columns, which `to(schema)` then drops."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from entitymill.spark.sql_text import quote_literal
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
 _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
-"""(?U) makes \\s match Unicode white space, including no-break spaces."""
+"""SQL expression for the normalized entity; (?U) makes \\s match Unicode white space, including no-break spaces."""
 
 
 @dataclass(frozen=True)
 class Stamp:
     """Values that are the same in all rows that a run writes.
 
-    slice: digest of source.where; None unless the run replaces a slice.
-    source_committed: commit time of a Delta source's version, in milliseconds since 1970.
+    slice: digest of source.where; None unless the run replaces a slice (the rows that source.where selects).
+    source_committed: commit time of the source's Delta version, in milliseconds since 1970; None for other sources.
     """
 
     run_id: str
@@ -35,12 +35,12 @@ class Stamp:
     source_committed: int | None = None
 
     def columns(self) -> dict[str, Column]:
-        """Return the columns with which every table of results ends."""
+        """Return name -> column for run_id and processed_at, the last columns of `entities` and `documents`."""
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
 
 
 def add_normalized(mentions: DataFrame) -> DataFrame:
-    """Add the column schemas.NORMALIZED, which groups spellings, to rows with `entity`."""
+    """Add the column schemas.NORMALIZED, which groups spellings of a name, to rows with a column `entity`."""
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
@@ -68,7 +68,7 @@ def build_documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
 
 
 def build_rejects(rejected: DataFrame, stamp: Stamp) -> DataFrame:
-    """Return rows of `rejects` from rows with doc_id, stage, code and detail."""
+    """Return rows of `rejects` from rows with the columns doc_id, stage, code and detail."""
     return rejected.withColumns(
         {
             "slice": F.lit(stamp.slice).cast("string"),

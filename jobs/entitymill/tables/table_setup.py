@@ -20,14 +20,14 @@ _VECTORS = "delta.enableDeletionVectors"
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
-"""Longest time that another run needs between creating a table's directory and its first commit; and in a catalog."""
+"""Longest time that another run needs from creating a table's directory to the first commit: by path, and in a catalog."""
 
 
 def check_writable(tables: Tables, *, make: bool = True) -> None:
     """Check that tables can be written to the output; with `make`, create a missing catalog schema.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: the output cannot be written.
     """
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
@@ -43,7 +43,7 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
     name = quote_name(tables.spark, tables.settings.schema_ or "")
     try:
         with storage.raise_storage_errors():
-            # Users who may only create tables are refused CREATE IF NOT EXISTS, even if the schema exists.
+            # CREATE SCHEMA IF NOT EXISTS fails for users who may only create tables, even if the schema exists.
             if not tables.spark.catalog.databaseExists(name) and make:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
     except (PySparkException, Py4JJavaError) as error:
@@ -52,10 +52,10 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
 
 
 def check_tables(tables: Tables) -> None:
-    """Check that this program wrote the existing tables, with the present schema version.
+    """Check that this program wrote the existing tables, with the current schema version.
 
     Raises:
-        OutputError: a table has another version, or belongs to another program.
+        OutputError: a table has another schema version, or another program wrote it.
     """
     for name in NAMES:
         if not tables.exists(name):
@@ -69,7 +69,7 @@ def check_tables(tables: Tables) -> None:
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
-    """Check that the passthrough columns have the same types as in `entities`.
+    """Check that passthrough columns have the same types in the source as in the existing table `entities`.
 
     Raises:
         OutputError: a type differs.
@@ -88,12 +88,14 @@ def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None
 
 
 def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
-    """Create a Delta table with NOT NULL keys, a CHECK constraint and column comments, or add what an existing one lacks.
+    """Create a Delta table, or add missing columns and properties to an existing one.
+
+    A new table gets NOT NULL keys, column comments and, for some tables, a CHECK constraint.
 
     Returns:
         Whether the table was created.
     """
-    # Deletion vectors cost one more job per read: only large tables get them.
+    # Deletion vectors cost one more Spark job per read, so only large tables get them.
     vectors = str(tables.settings.deletion_vectors and name in PUBLISHED_TABLES).lower()
     properties = {PROPERTY: schemas.VERSION, _VECTORS: vectors}
     if tables.exists(name):
@@ -103,13 +105,13 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
         quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
         half_made_tables.clear_in_catalog(tables.spark, tables.address(name), quiet_seconds=quiet)
     elif storage.exists(tables.spark, tables.address(name)):
-        if name == "runs" and _wait_for_creation(tables, name):  # runs create it before they take the lease
+        if name == "runs" and _wait_for_creation(tables, name):  # another run may create it, since this needs no lease
             return False
         half_made_tables.clear_log(tables.spark, tables.address(name))
     if name in schemas.CONSTRAINTS:
         properties[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
     if name == "entities":
-        # No statistics on entities' texts: they would remain in the log long after the rows are removed.
+        # Collect no statistics on texts: the Delta log would keep parts of texts long after the rows are removed.
         properties["delta.dataSkippingStatsColumns"] = _STATISTICS
     if name == "annotations":
         _create_with_builder(tables, name, schema, properties)
@@ -137,7 +139,7 @@ def _create_with_builder(tables: Tables, name: str, schema: T.StructType, proper
 
 
 def _wait_for_creation(tables: Tables, name: str) -> bool:
-    """Wait for another run to create a table whose directory exists without a commit; return whether it did."""
+    """Wait for another run to commit to a table whose directory already exists; return whether the table now exists."""
     deadline = time.monotonic() + CREATION_SECONDS
     while not tables.exists(name):
         if time.monotonic() >= deadline:
@@ -147,12 +149,12 @@ def _wait_for_creation(tables: Tables, name: str) -> bool:
 
 
 def _update_table(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """Add missing columns and change properties; every run makes the same changes, so they need no commit number."""
+    """Add missing columns and set properties; all runs make the same changes, so these commits need no number."""
     held = {column.lower() for column in tables.read(name).columns}
     if any(column.lower() not in held for column in schema.names):
         tables.append(tables.spark.createDataFrame([], schema), name)
     before = tables.cached_properties(name)
-    # Delta's default.
+    # If the property is missing, Delta uses false.
     before.setdefault(_VECTORS, "false")
     differing = {key: value for key, value in properties.items() if before.get(key) != value}
     if differing:

@@ -1,7 +1,8 @@
-"""Store the texts of a run with several units, partitioned by unit, so that each unit reads only its own.
+"""Store the texts of a run that has several units of work, partitioned by unit, so that each unit reads only its own texts.
 
-The table is next to the output's tables, under a hidden name that contains the run's epoch, so no two runs share one. It
-contains texts of the source. The run removes it at its end; the next run that settles removes what a dead run left.
+A unit of work is a set of documents that are published together. The texts are in a hidden table next to the output's
+tables. Its name contains the run's epoch, so no two runs share a table. The run removes the table at its end. If a run
+dies, the next run that repairs the tables removes it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ log = logging.getLogger(__name__)
 UNIT = "unit"
 _PREFIX = "units_"
 _NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
-"""Statistics would copy texts into the Delta log."""
+"""Table property that turns statistics off, because they would copy texts into the Delta log."""
 
 
 class UnitTable:
-    """The hidden table with the texts of one run."""
+    """Writes and removes the hidden table with the texts of one run."""
 
     def __init__(self, tables: Tables, epoch: int) -> None:
         """Choose the table's name; nothing is written yet."""
@@ -43,7 +44,7 @@ class UnitTable:
         return self._tables.read(self._name)
 
     def close(self) -> None:
-        """Remove the table; an error is only logged, so that it does not hide why the run failed."""
+        """Remove the table if it was written; errors are only logged, so that they do not hide why the run failed."""
         if not self._written:
             return
         self._written = False
@@ -54,7 +55,7 @@ class UnitTable:
 
 
 def remove_leftovers(tables: Tables, epoch: int) -> None:
-    """Remove the hidden tables of runs with an epoch older than `epoch`."""
+    """Remove the hidden tables of runs whose epoch is less than `epoch`."""
     for name in tables.hidden_tables(_PREFIX):
         number = re.fullmatch(rf"{_PREFIX}(\d+)", name)
         if number and int(number[1]) < epoch:
