@@ -1,1 +1,4 @@
-"""The commands of `entitymill`, one module each: options in, an exit code out. `common` is shared by all of them."""
+"""The commands of `entitymill`: each module parses the options of one command and returns its exit code.
+
+All commands use the module `common`.
+"""

@@ -1,4 +1,4 @@
-"""Shared by all commands: the options for settings, the log, error messages and exit codes."""
+"""Functions that all commands use: options that select settings, the log, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STDERR = "stderr"
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Keeps the line breaks of an epilog; lines that begin with a space, such as examples, are not wrapped."""
+    """Keeps the line breaks of an epilog, and does not wrap lines that begin with a space, such as examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = text.split("\n")
@@ -35,10 +35,11 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
-    """Return a parser without options, whose usage line names the program as the user started it.
+    """Return a parser without options; its usage line names the program as the user started it.
 
     Args:
-        script: the file in jobs/ that also starts this command; anything else that starts it is `entitymill COMMAND`.
+        script: the name of a file in jobs/ that also starts this command. The usage line names this file if the user
+            started it, and otherwise `entitymill COMMAND`.
     """
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
@@ -54,7 +55,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_number(kind: type[int | float]) -> Callable[[str], float]:
-    """Return a `type` for argparse that accepts only numbers from above 0 to LARGEST_NUMBER."""
+    """Return a function for argparse's `type` that accepts only numbers above 0 and up to LARGEST_NUMBER."""
 
     def number(text: str) -> float:
         value = kind(text)
@@ -62,14 +63,14 @@ def positive_number(kind: type[int | float]) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {LARGEST_NUMBER:,}")
         return value
 
-    number.__name__ = kind.__name__  # argparse names it in its own error messages
+    number.__name__ = kind.__name__  # argparse shows this name in its own error messages
     return number
 
 
 def run_with_settings(
     options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str
 ) -> int:
-    """Load the settings that the options select, start the log, and call `work` as `run_and_report` does."""
+    """Load the settings that the options select, start the log, and call `work`; report errors as `run_and_report` does."""
 
     def load_and_work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
@@ -82,14 +83,15 @@ def run_with_settings(
 def run_and_report(
     work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
 ) -> int:
-    """Call `work`, print an error as one sentence on stderr, and return the exit code. The stack trace goes to the log.
+    """Call `work` and return the exit code; print an error as one sentence on stderr, and write its stack trace to the log.
 
     A log in the temporary directory is deleted if there was no error.
 
     Args:
-        work: its argument is a function that starts the log, at a path or in a temporary file, and returns its path.
+        work: a function that is called with another function, `start(path)`. Calling `start` starts the log at the path,
+            or in a temporary file if the path is None, and returns the log's path.
         interrupted: the message after Ctrl-C or SIGTERM; empty for the message about an interrupted run.
-        ended: the error is stored in it, under `error`.
+        ended: a dictionary in which the error is stored under the key `error`, or None.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
@@ -121,7 +123,7 @@ def run_and_report(
             if Path(path).parent.name.startswith(_TEMPORARY):
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
-    finally:  # the calling program may have its own log: leave the logger as it was
+    finally:  # restore the logger, because the calling program may use it for its own log
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
@@ -130,7 +132,10 @@ def run_and_report(
 
 
 def _log_to(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file or to stderr, and return the handler and the path.
+    """Send this program's log to a file or to stderr; return the log's handler and path.
+
+    Args:
+        path: the file; STDERR for stderr; None for a new temporary file.
 
     Raises:
         SettingsError: the file cannot be written.
@@ -153,6 +158,6 @@ def _log_to(path: str | None) -> tuple[logging.Handler, str]:
 
 
 def exit_with(code: int) -> None:
-    """End the program with an exit code; 0 just returns, because Databricks' wheel tasks fail on any SystemExit."""
+    """End the program with an exit code; for 0, only return, because Databricks' wheel tasks fail on any SystemExit."""
     if code:
         sys.exit(code)

@@ -1,4 +1,4 @@
-"""`entitymill erase`: erase documents from the tables and from their old files and versions, and record it."""
+"""`entitymill erase`: erase documents from the tables and from their old files and versions, and record the erasure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`entitymill evaluate`: compare an entity table with gold; precision, recall and F1 of exact spans, per label."""
+"""`entitymill evaluate`: compare an entity table with gold; print precision, recall and F1 of exact spans per label."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Score:
-    """The counts of one label, and the measures that follow from them.
+    """The counts of one label, and the measures that are computed from them.
 
-    found: mentions in the entity table; gold: mentions in the gold table; correct: mentions in both, with the same doc_id,
-    begin, end and label.
+    found: number of mentions in the entity table.
+    gold: number of mentions in the gold table.
+    correct: number of mentions that are in both tables, with the same doc_id, begin, end and label.
     """
 
     found: int
@@ -51,12 +52,12 @@ class Score:
 
 
 def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
-    """Return the score of each label, in order of label, and under ALL the micro average.
+    """Return the score of each label, sorted by label; the last key, ALL, has the micro average.
 
     Args:
-        entities: doc_id, begin, end, label; a mention that occurs twice counts once.
-        gold: the same columns.
-        labels: score only these; none: all labels of either table.
+        entities: a table with the columns doc_id, begin, end and label; a mention that occurs twice counts once.
+        gold: a table with the same columns.
+        labels: the labels to score; None or empty for all labels that occur in either table.
     """
     sides = []
     for name, frame in (("found", entities), ("gold", gold)):

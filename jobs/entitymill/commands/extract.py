@@ -99,10 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
-    """Open the observer that writes the page, metrics and lineage of a run; the value is None if no setting asks for one.
+    """Open the observer that writes the report page, metrics and lineage of a run.
+
+    The value of the `with` statement is the observer, or None if no setting asks for any of these.
 
     Raises:
-        SettingsError: a package that a report needs is not installed.
+        SettingsError: a package that the observer needs is not installed.
     """
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
@@ -128,7 +130,7 @@ def _run(
     observer: Any,
     ended: dict[str, Any],
 ) -> None:
-    # Spark and Spark NLP take a second to import; --help and a bad setting need neither.
+    # Imported only here: Spark and Spark NLP take a second to import, and --help or a bad setting needs neither.
     from entitymill.run.extraction import SMALL_BYTES, extract
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables

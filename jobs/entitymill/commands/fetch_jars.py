@@ -28,19 +28,23 @@ DEFAULT = Path("build/jars")
 """The default of the setting `spark.jars`."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 CLIENT_TIMEOUT = 900
-"""Seconds after which a client that has not finished is stopped."""
+"""Seconds after which a client (the program that fetches the jars) is stopped if it has not finished."""
 
 
 @dataclass(frozen=True)
 class Jar:
-    """A file of a Maven repository; coordinates: group:artifact:version."""
+    """A jar in a Maven repository.
+
+    coordinates: group:artifact:version.
+    sha256: the expected digest of the file, in hexadecimal.
+    """
 
     coordinates: str
     sha256: str
 
     @property
     def name(self) -> str:
-        """File name."""
+        """The file name of the jar."""
         return "-".join(self.coordinates.split(":")[1:]) + ".jar"
 
 
@@ -54,7 +58,7 @@ JARS = {
         Jar("io.delta:delta-storage:4.0.1", "ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4"),
     ),
 }
-"""Release of Spark -> the jars that a run needs in addition to it."""
+"""Release of Spark -> the jars that a run needs in addition to Spark."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,11 +104,11 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
     """Fetch jars into a scratch directory, check them there, then copy them to `to`, which is created if it is missing.
 
     Args:
-        client: a key of _CLIENTS; none: the first that is installed.
-        repository: address of a repository, in addition to those of the client's settings.
+        client: a key of _CLIENTS, or None for the first client that is installed.
+        repository: URL of a Maven repository to use in addition to those in the client's settings.
 
     Raises:
-        SettingsError: the client is not installed, or none is.
+        SettingsError: the requested client is not installed, or no client is installed.
         SessionError: the client could not fetch a jar, or a jar has a different SHA-256.
         OutputError: the directory cannot be written.
     """
@@ -151,7 +155,7 @@ def _installed_release() -> str:
 
 
 def _refuse_other_delta(to: Path, jars: Sequence[Jar]) -> None:
-    """Raise SettingsError if the directory has jars of another version of Delta: both on one class path do not work."""
+    """Raise SettingsError if the directory has jars of another Delta version: two versions on one class path conflict."""
     names = {jar.name for jar in jars}
     others = [path.name for path in sorted(to.glob("delta-*.jar")) if path.name not in names]
     if others:
@@ -168,7 +172,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch exactly these jars, by a pom without their dependencies: Spark contains those."""
+    """Fetch the jars with Maven, without their dependencies, which Spark contains."""
     dependencies = ""
     for jar in jars:
         group, artifact, version = jar.coordinates.split(":")
@@ -188,7 +192,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars by spark-submit of an empty program, which first resolves `--packages` with Ivy into `jars`."""
+    """Fetch the jars with spark-submit: before it runs an empty program, Ivy downloads `--packages` to SCRATCH/jars."""
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in jars)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]
@@ -215,14 +219,14 @@ _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path
     "mvn": (_mvn, _fetch_with_maven),
     "spark": (_spark_submit, _fetch_with_spark),
 }
-"""Name -> a function that returns its command line, empty if it is not installed, and one that fetches jars with it."""
+"""Client -> two functions: one returns its command line, empty if it is not installed; the other fetches jars with it."""
 
 
 def _run(command_line: list[str], client: str) -> None:
     """Run a client, and write its output to the log.
 
     Raises:
-        SessionError: it fails, or takes longer than CLIENT_TIMEOUT.
+        SessionError: the client fails, or takes longer than CLIENT_TIMEOUT.
     """
     home = {"SPARK_HOME": str(Path(command_line[0]).parent.parent)} if client == "spark" else {}
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **home}

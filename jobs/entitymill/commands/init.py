@@ -1,4 +1,4 @@
-"""`entitymill init`: write a commented YAML file of settings for a user's table."""
+"""`entitymill init`: write a YAML settings file, with comments, for a user's table."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
 from entitymill.terminal.console_text import visible
 
-if TYPE_CHECKING:  # --help needs no Spark
+if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.source.column_proposal import Proposal
 
 _MOST_NAMED = 8
-"""Other columns that a comment names, at most."""
+"""Maximum number of alternative columns that a comment in the settings file names."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
-        from entitymill.source import column_proposal  # Spark
-        from entitymill.spark import session  # Spark
+        from entitymill.source import column_proposal  # imports Spark
+        from entitymill.spark import session  # imports Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
         source, found = column_proposal.propose_columns(spark, options.table, options.id, options.text)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _file_stem(table: str) -> str:
-    """Return a file name without suffix for a table's path or name."""
+    """Return a file name, without suffix, that is made from a table's path or name."""
     last = table.rstrip("/").rpartition("/")[2].removesuffix(".parquet")
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
 
@@ -86,10 +86,10 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str | No
     """Return the text of the settings file.
 
     Args:
-        file: path of the settings file, for the command in its first lines.
-        source: the table.
+        file: path of the settings file; the first lines of the file show a command with this path.
+        source: the settings of the table that `entitymill extract` will read.
         found: the proposed columns.
-        output: directory of the entity tables; none: next to the table.
+        output: directory of the entity tables, or None for a default: next to the source, if the source has a path.
     """
     neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
     place = output or (f"entities/{_file_stem(source.path)}" if source.format == "table" else neighbour)
@@ -122,10 +122,10 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str | No
 
 
 def write(file: Path, text: str) -> None:
-    """Write a new settings file, and next to it the JSON Schema that its first line names.
+    """Write a new settings file, and next to it the JSON Schema that the first line of the settings file names.
 
     Raises:
-        SettingsError: the file exists already, or its settings are not valid; then it is deleted.
+        SettingsError: the file exists already, or its settings are not valid; an invalid new file is deleted.
         OutputError: the file cannot be written.
     """
     schema = file.with_name(json_schema.SCHEMA_FILE)
@@ -133,7 +133,7 @@ def write(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf8") as opened:
             opened.write(text)
-        # A schema that exists stays as it is, even if it is a broken link.
+        # An existing schema is never overwritten, even if it is a broken link.
         with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf8") as opened:
             opened.write(json_schema.build_schema())
     except FileExistsError as error:
@@ -154,6 +154,6 @@ def _name_alternatives(others: Iterable[str]) -> str:
 
 
 def _to_yaml(value: Any) -> str:
-    """Return a value as one line of YAML, whatever characters are in it."""
+    """Return a value as one line of YAML, even if it contains line breaks."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
     return json.dumps(value) if "\n" in text else text

@@ -16,7 +16,7 @@ from entitymill.errors import OutputError
 from entitymill.terminal.console_text import open_console, visible
 from entitymill.terminal.progress import format_duration
 
-if TYPE_CHECKING:  # --help needs no Spark
+if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.settings import Settings
     from entitymill.tables import Tables
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        from entitymill.spark.session import open_session  # Spark
+        from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables import Tables
 
         spark = open_session(settings.spark, "entitymill runs", brief=lambda: True)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
-    """Return the latest runs, newest first, each with the keys _COLUMNS; values that the table does not have are None.
+    """Return the latest runs, newest first, each with the keys _COLUMNS; a value is None if the table lacks the column.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -98,7 +98,7 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
 
 
 def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
-    """Overwrite the progress in the row of an active run, which was written at its start, with that of its heartbeat."""
+    """Update the row of an active run from the run's heartbeat, because the row was written when the run started."""
     if row["status"] == "running":
         row |= {name: heartbeat[name] for name in _PROGRESS if heartbeat.get(name) is not None}
         if heartbeat.get("until"):
@@ -106,7 +106,7 @@ def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
 
 
 def build_table(runs: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of the runs for people."""
+    """Return the table of runs that is printed on the terminal."""
     shown = Table(title="Runs, newest first", title_justify="left")
     for heading in ("run", "started", "status", "mode", "documents", "rejects", "took"):
         shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
@@ -126,17 +126,17 @@ def build_table(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def _cell(value: str) -> Text:
-    """Return a value as plain text. Whoever can write the table `runs` chose it, so it must not control the terminal."""
+    """Return a value as plain text that cannot control the terminal: anyone who can write to `runs` may have chosen it."""
     return Text(visible(value, lines=False))
 
 
 def _now() -> datetime:
-    """Return the present as Spark returns times: in this machine's time zone, without naming it."""
+    """Return the current local time without a time zone, as Spark returns times."""
     return datetime.now(timezone.utc).astimezone().replace(tzinfo=None)
 
 
 def _describe_run(run: dict[str, Any]) -> str:
-    """Return a sentence about an active run's progress or a failed run's error; empty for all others."""
+    """Return one line about the progress of an active run or the error of a failed run; empty for other runs."""
     run = {name: visible(value) if isinstance(value, str) else value for name, value in run.items()}
     text = f"{run['run_id']}: "
     if run["status"] == "running":

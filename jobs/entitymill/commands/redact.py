@@ -1,4 +1,4 @@
-"""`entitymill redact`: write a table of the source's texts with the mentions of some labels masked."""
+"""`entitymill redact`: write a copy of the source's texts in which the mentions of some or all labels are masked."""
 
 from __future__ import annotations
 

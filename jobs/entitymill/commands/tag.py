@@ -1,4 +1,4 @@
-"""`entitymill tag`: print the mentions of texts or files, marked or as JSON. No Spark."""
+"""`entitymill tag`: find mentions in texts or files without Spark, and print them marked in the text or as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entitymill.terminal.marked_text import mark_mentions, shows_colours
 
 _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
-"""The bundled model: in a checkout the repository's own, elsewhere a copy in the working directory."""
+"""Path of the bundled model: in the repository if this is a checkout, otherwise models/demo in the working directory."""
 STDIN = "-"
 FACTORY = "entitymill.commands.tag_child:open_tagger"
 """The function that the child process calls to open its tagger."""
@@ -71,21 +71,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
-    """Return the mentions of each text, as rows with the fields of `python_api.Mention`.
+    """Return the mentions of each text; each mention is a dictionary with the fields of `python_api.Mention`.
 
-    A child process loads the model and tags, so that a damaged model ends that process and not this one.
+    A child process loads the model and tags the texts, so that a damaged model crashes only the child.
 
     Raises:
-        ModelError: the model cannot be loaded, or the child ends before it has tagged the texts.
+        ModelError: the model cannot be loaded, or the child dies before it has tagged the texts.
     """
     from entitymill.workers import isolation
 
     characters = sum(map(len, texts))
     arguments = (options.model, options.precision, options.detector, options.detector_model, characters)
     child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
-    import pyarrow as pa  # takes a while, during which the child is loading the model
+    import pyarrow as pa  # takes a while, and --help does not need it
 
-    # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
+    # A lone surrogate cannot be encoded as UTF-8. Its replacement is also one code point, so offsets stay correct.
     sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
         column = child(pa.RecordBatch.from_arrays([sent], ["text"]), LONGEST_SECONDS).column("mentions")
@@ -102,7 +102,7 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
 
 
 def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield a name and the text for each argument."""
+    """Yield (name, text) for each command-line argument: a file's content, standard input, or the argument itself."""
     for number, argument in enumerate(arguments):
         path = Path(argument)
         if argument == STDIN or _is_file(path):

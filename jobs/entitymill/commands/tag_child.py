@@ -1,4 +1,4 @@
-"""The code of the child process of `entitymill tag`; a module of its own, because it needs none of the imports of `tag`."""
+"""The code of the child process of `entitymill tag`, in a separate module because it does not need the imports of `tag`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from entitymill.recognition.tagger import Precision
 def open_tagger(
     model: Path, precision: Precision, detector: sentences.Kind, detector_model: Path | None, characters: int
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model, and return a function from a batch with the column `text` to a batch with the column `mentions`.
+    """Load a model, and return a function that maps a batch with the column `text` to a batch with the column `mentions`.
 
-    The memory of this process is limited to what the model's files and this many characters of text need.
+    The memory of this process is limited to what the model's files and the texts need.
+
+    Args:
+        characters: the total number of characters in the texts, for the memory limit.
     """
     files = [file for directory in (model, detector_model) if directory for file in model_limits.list_model_files(directory)]
     limit_memory(model_limits.loading_memory_limit(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)

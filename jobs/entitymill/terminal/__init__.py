@@ -1,1 +1,1 @@
-"""Output for people: console, progress and the summary of a run."""
+"""Output that people read on a terminal: the console, the progress and the summary of a run."""

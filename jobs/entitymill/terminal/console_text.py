@@ -1,4 +1,4 @@
-"""Safe output: control characters, which could control a reader's terminal, are printed as escapes."""
+"""Print text safely: control characters, which could control the reader's terminal, are replaced by escapes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from entitymill.errors import EntityMillError
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _FRAME = re.compile(
-    r"^\s*at [\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\)$"  # of Java
-    r'|^\s*File "/[\w./-]+\.py", line \d+, in [\w<>]+$'  # of Python
+    r"^\s*at [\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\)$"  # a Java stack frame
+    r'|^\s*File "/[\w./-]+\.py", line \d+, in [\w<>]+$'  # a Python stack frame
     r"|(?<=^Caused by: )[\w.$]+(?=:|$)",
     re.MULTILINE,
 )
@@ -27,11 +27,11 @@ _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 def visible(text: str, *, lines: bool = True) -> str:
     r"""Return a text with control characters and lone surrogates replaced by escapes such as `\x1b`.
 
-    Texts, ids, paths and a model's labels come from strangers. A terminal would execute an escape sequence in them, which
-    could for example overwrite the clipboard.
+    Texts, ids, paths and a model's labels come from untrusted sources. A terminal would execute escape sequences in them,
+    which could for example overwrite the clipboard.
 
     Args:
-        lines: whether line breaks and tabs are left as they are; false for a table's cell or a part of a sentence.
+        lines: whether to keep line breaks and tabs; false for text that must stay on one line, such as a table cell.
     """
     if lines:
         return _CONTROLS.sub(_escape, text.replace("\r\n", "\n"))
@@ -44,7 +44,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Visible:
-    """A renderable of rich without control characters, except those that rich itself adds."""
+    """Wraps a renderable of rich, and replaces its control characters by escapes, except those that rich itself adds."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner
@@ -65,21 +65,21 @@ class _SafeConsole(Console):
         self.push_render_hook(_ShowControls())
 
     def print(self, *objects: Any, **options: Any) -> None:
-        # Rich would drop some control characters from a string before the render hook could show them.
+        # Rich would drop some control characters from a string before the render hook could replace them by escapes.
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
 
 
 def open_console(**options: Any) -> Console:
-    """Return a console that prints no control characters, even if a caller forgot `visible`.
+    """Return a console that prints control characters as escapes, even if a caller did not call `visible`.
 
     Args:
-        options: arguments of rich.console.Console.
+        options: keyword arguments of rich.console.Console.
     """
     return _SafeConsole(**options)
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats a log's records without control characters, and exceptions without messages that may quote a document."""
+    """Formats log records without control characters, and without exception messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a log record as text."""
@@ -91,9 +91,10 @@ class SafeFormatter(logging.Formatter):
 
 
 def describe_exception(error: BaseException | None) -> str:
-    """Return types, frames, error classes and SQL states of an exception and its causes, and messages of this program only.
+    """Return the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    Spark's messages quote values, and so texts of documents: `cast('…' as int)`, `raise_error`. This program's never do.
+    Messages of this program are included, because they never quote a document. Spark's messages are not included, because
+    they quote values and so texts of documents, for example in `cast('…' as int)` or `raise_error`.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MOST_CAUSES:
@@ -108,7 +109,7 @@ def describe_exception(error: BaseException | None) -> str:
 
 
 def _detail(error: BaseException) -> str:
-    """Return the part of an exception's message that cannot quote a document, after a colon; empty if there is none."""
+    """Return ": " and the part of an exception's message that cannot quote a document; empty if there is no such part."""
     if isinstance(error, EntityMillError):
         return f": {error}"
     if isinstance(error, ImportError):
@@ -116,12 +117,12 @@ def _detail(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f": {error.strerror}: {error.filename}"
     found = []
-    for name in ("getErrorClass", "getCondition", "getSqlState"):  # of PySpark's exceptions
+    for name in ("getErrorClass", "getCondition", "getSqlState"):  # methods of PySpark's exceptions
         with contextlib.suppress(Exception):
             found.append(str(getattr(error, name)()))
     return f": {', '.join(dict.fromkeys(one for one in found if one != 'None'))}" if found else ""
 
 
 def _inner_frames(error: BaseException) -> list[str]:
-    """Return the classes and frames of Java and Python processes that are named in a message of Spark."""
+    """Return the stack frames and exception classes, of Java and Python, that are in the message of a Spark error."""
     return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MOST_FRAMES]

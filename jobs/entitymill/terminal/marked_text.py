@@ -1,4 +1,4 @@
-"""Mark mentions in their text: with colours on a terminal, with brackets elsewhere."""
+"""Mark the mentions in a text: with colours on a terminal, with brackets elsewhere."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from entitymill.terminal.console_text import visible
 COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 OTHER_COLOUR = "bold black on plum2"
 LONGEST_SHOWN = 120
-"""Longest mention in characters that is shown completely; of longer ones, only both ends."""
+"""Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
 
 
 def shows_colours(console: Console) -> bool:
-    """Return whether a console shows colours: it is no file, and neither NO_COLOR nor TERM=dumb is set."""
+    """Return whether a console shows colours: it is a terminal, and neither NO_COLOR nor TERM=dumb is set."""
     return console.is_terminal and console.color_system is not None and not console.no_color
 
 
 def shorten(entity: str) -> str:
-    """Return a mention for display, without its middle if it is long: a mention may have many megabytes."""
+    """Return a mention for display, without the middle of a long mention, because a mention may have many megabytes."""
     if len(entity) <= LONGEST_SHOWN:
         return entity
     end = LONGEST_SHOWN // 3
@@ -29,7 +29,7 @@ def shorten(entity: str) -> str:
 
 
 def select_style(label: str) -> str:
-    """Return the style in rich of a label."""
+    """Return the rich style in which mentions with a label are shown."""
     return COLOURS.get(label, OTHER_COLOUR)
 
 
@@ -39,9 +39,12 @@ def mark_mentions(
     """Return text[first:last] with its mentions marked and long mentions shortened.
 
     Args:
-        spans: (begin, end, label) in code points of the complete text, in order. If a span overlaps the one before it, only
-            the rest of it is marked, so that each character is shown once.
+        text: the complete text.
+        spans: (begin, end, label) of each mention, in code points of the complete text, sorted by begin. If two mentions
+            overlap, only the rest of the later mention is marked, so that each character is shown once.
         colours: whether to mark with colours; otherwise a mention is written as [Paris LOC].
+        first: where the returned part begins, in code points.
+        last: where the returned part ends, or None for the end of the text.
     """
     line, at = Text(), first
     for start, end, label in spans:

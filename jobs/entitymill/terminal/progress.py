@@ -25,14 +25,14 @@ _RECOGNITION = "recognition"
 
 
 class Progress:
-    """Shows the growing summary of a run on stderr, from a thread of its own."""
+    """Shows the progress of a run on stderr, in a separate thread, while the run updates its summary."""
 
     def __init__(self, kind: str = "auto", seconds: float | None = None) -> None:
-        """Select how to show progress; `watch` starts it.
+        """Select how to show progress; call `watch` to start showing it.
 
         Args:
             kind: one of KINDS; `auto` is a bar on a terminal and lines elsewhere.
-            seconds: time between two lines, or between two updates of the bar; none: the default of the kind.
+            seconds: seconds between two lines, or between two updates of the bar; None for the default of the kind.
         """
         self._console = open_console(stderr=True, highlight=False, soft_wrap=True)
         self._kind = ("bar" if self._console.is_terminal else "lines") if kind == "auto" else kind
@@ -56,7 +56,11 @@ class Progress:
             self._thread.join(timeout=5)
 
     def measure(self, summary: Summary) -> dict[str, Any]:
-        """Return counts, speed and seconds left; documents of the current unit are estimated from its finished tasks."""
+        """Return the counts, the speed and the seconds left of a run.
+
+        The number of finished documents in the current unit of work (documents that are committed together) is estimated
+        from finished Spark tasks.
+        """
         done = summary.documents
         if summary.stage == _RECOGNITION:
             unit = (summary.planned - done) / max(1, summary.units - summary.units_done)
@@ -78,7 +82,7 @@ class Progress:
         }
 
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
-        """Return sentences per second of recognition, and seconds left; None while they are unknown."""
+        """Return (sentences per second of recognition, seconds left); each is None while it is unknown."""
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
             return None, None
@@ -91,7 +95,7 @@ class Progress:
         stage = ""
         while not self._stopped.wait(self._seconds if stage else 0):
             state = self.measure(summary)
-            # Waiting for another run is reported at once; otherwise the first line comes after one interval.
+            # A run that waits for another run is reported at once; otherwise the first line comes after one interval.
             if self._kind == "json":
                 self._console.print(json.dumps(state), markup=False)
             elif stage or state["waiting"]:
@@ -108,7 +112,7 @@ class Progress:
 
 
 def describe_progress(state: dict[str, Any]) -> str:
-    """Return the result of `Progress.measure` as a sentence."""
+    """Return one line of text about the result of `Progress.measure`."""
     text = f"run {visible(state['run_id'])}: {state['stage']}"
     if state["waiting"]:
         return f"{text} for {visible(state['waiting'], lines=False)}"
@@ -123,7 +127,7 @@ def describe_progress(state: dict[str, Any]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as text, in a unit that suits their size."""
+    """Return a duration as text, in seconds, minutes, hours or days, depending on its length."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -131,8 +135,8 @@ def format_duration(seconds: float) -> str:
 
 
 def _finished_share() -> float:
-    """Return the finished share of the tasks of Spark's largest active stage; 0 without a session or a status tracker."""
-    from pyspark import SparkContext  # noqa: PLC0415  # commands that need no Spark do not load it
+    """Return the share of finished tasks in Spark's largest active stage; 0 if no session or status tracker exists."""
+    from pyspark import SparkContext  # noqa: PLC0415  # not all commands need Spark
 
     context = SparkContext._active_spark_context
     if context is None:

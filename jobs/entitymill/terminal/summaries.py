@@ -1,4 +1,4 @@
-"""Print what a person reads at the end of a run."""
+"""Print the summary of a run, the result of a dry run, or the entities that were found, at the end of the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SHOWN_CHARS = 400
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
-    """Print counts, seconds and the addresses of the tables; no text of documents."""
+    """Print counts, seconds, and the paths or names of the tables, but no text of documents."""
     if summary.mode == "none":
         message = f"run {summary.run_id}: nothing to do, the source has not changed since the last run"
         console.print(f"{message} ({summary.seconds['total']:.1f} s)", highlight=False)
@@ -73,7 +73,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """Print what a run would do."""
+    """Print the result of a dry run: what a run would do."""
     shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
     shown.add_column(style="bold")
     shown.add_column(justify="right")
@@ -92,7 +92,10 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print frequent entities of each label, and a few sentences with their mentions. This shows text of documents."""
+    """Print the most frequent entities of each label, and a few sentences with their mentions marked.
+
+    The output contains text of documents.
+    """
     entities = tables.read("entities")
     counted = entities.groupBy("label", "entity").count()
     top = Table(title="Most frequent entities", title_justify="left", show_lines=True)
@@ -108,7 +111,7 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print sentences with many different labels, one per document."""
+    """Print a few short sentences with many different labels, at most one per document."""
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
     rich = entities.groupBy(*key).agg(
