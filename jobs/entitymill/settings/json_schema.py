@@ -21,7 +21,7 @@ SCHEMA_COMMENT = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 
 
 def build_schema() -> str:
-    """Return the text of conf/schema.json. The schema requires no key, since a file may contain only some of the settings."""
+    """Return the text of conf/schema.json. The schema requires no key, since a file may contain only some settings."""
     document = {"title": "Settings of Entity Mill", **_simplify(Settings.model_json_schema(by_alias=True))}
     return json.dumps(document, indent=1) + "\n"
 

@@ -1,4 +1,4 @@
-"""Start Spark's JVM with its properties in a private file, since every user of a machine can read command lines."""
+"""Start Spark's JVM with its properties in a private file, since all users of a machine can read its command lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
 _ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
-"""PySpark's variable with the arguments for spark-submit."""
+"""Environment variable from which PySpark reads the arguments for spark-submit."""
 _FILE = "--properties-file"
 _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
 
@@ -21,9 +21,11 @@ _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptio
 def launch_jvm(properties: Mapping[str, str]) -> None:
     """Start the JVM for this process's SparkContext, unless it is already running.
 
-    PySpark would put each property on the command line as `--conf`. Here they are in a file that only this user can read
-    and that is removed as soon as the JVM has read it. `properties` override those of spark-defaults.conf, or of the file
-    that PYSPARK_SUBMIT_ARGS names.
+    PySpark would pass each property as `--conf` on the command line. This function writes the properties to a file that only
+    this user can read, and deletes the file as soon as the JVM has read it.
+
+    Args:
+        properties: override the properties in spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
@@ -47,20 +49,20 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
 
 
 def read_file_properties() -> dict[str, str]:
-    """Return the properties in the file that spark-submit would read: Spark's own, or the one in PYSPARK_SUBMIT_ARGS."""
+    """Return the properties in the file that spark-submit would read: spark-defaults.conf, or as PYSPARK_SUBMIT_ARGS says."""
     _, file = _split_properties_file(shlex.split(os.environ.get(_ARGUMENTS) or "pyspark-shell"))
     return parse_properties(file.read_text(encoding="utf8")) if file.is_file() else {}
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """Parse a file such as spark-defaults.conf: on each line a key, white space or `=`, and a value."""
+    """Parse the text of a file such as spark-defaults.conf. Each line has a key, white space or `=` or `:`, and a value."""
     lines = (line.strip() for line in text.splitlines())
     pairs = (re.split(r"\s*[=:]\s*|\s+", line, maxsplit=1) for line in lines if line and not line.startswith(("#", "!")))
     return {key: value.strip() for key, value in (pair for pair in pairs if len(pair) > 1)}
 
 
 def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
-    """Split spark-submit's arguments into those without the properties file, and that file; by default Spark's own."""
+    """Return spark-submit's arguments without `--properties-file`, and that file's path (default: spark-defaults.conf)."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
     others, file = [], Path(conf) / "spark-defaults.conf"
     given = iter(arguments)
@@ -74,9 +76,9 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
 
 
 def _hide_system_properties(options: str, file: Path) -> str:
-    """Move a JVM's `-D` options into an argument file for its launcher, and return the options that replace them.
+    """Write the `-D` options of a JVM to an argument file, and return the options with `@FILE` in their place.
 
-    Options that begin with `-Dspark` are not moved, so that Spark reports that they are not allowed.
+    Options that begin with `-Dspark` are not moved to the file, so that Spark reports that they are not allowed.
     """
     everything = shlex.split(options)
     hidden = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]

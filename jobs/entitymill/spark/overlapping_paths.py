@@ -1,7 +1,7 @@
-"""Refuse outputs that overlap with the source or with another table.
+"""Reject an output path that overlaps with the source or with another table.
 
 Spark reads every file in a directory of Parquet files, and Delta's VACUUM removes files in a table's directory that do not
-belong to the table. Neither may happen to the files of an output or a source.
+belong to the table. So if paths overlapped, one table's files could be read as part of another table, or deleted.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from entitymill.errors import SettingsError, StorageError
 
 LOG = "_delta_log"
 _TABLE_FILES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
-"""Files by which a directory is recognized as a Parquet table. A single Parquet file is a table by itself."""
+"""Name patterns of files by which a directory is recognized as a Parquet table. A single Parquet file is also a table."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
 _SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
-"""Scheme -> the scheme that leads to the same files."""
+"""Scheme -> another scheme for the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
 Names = Callable[[str], list[str]]
@@ -27,21 +27,26 @@ Names = Callable[[str], list[str]]
 
 @dataclass(frozen=True)
 class Place:
-    """A location that does not depend on the spelling of its address: a storage, and path components from its root."""
+    """A normalized path, which is the same for all spellings of a path or URI.
+
+    storage: scheme and host, such as `s3://bucket`; `file` for a local path.
+    parts: components of the path, from the root of the storage.
+    """
 
     storage: str
     parts: tuple[str, ...]
 
     def contains(self, other: Place) -> bool:
-        """Return whether another place is this one or below it."""
+        """Return whether another place is this place or below it."""
         return self.storage == other.storage and self.parts == other.parts[: len(self.parts)]
 
 
 def resolve_places(address: str) -> list[Place]:
-    """Return the places to which an address leads; for a local path also those behind its symbolic links.
+    """Return the places to which a path or URI refers; for a local path, also the places to which its symbolic links lead.
 
     Args:
-        address: address in any spelling; without a scheme it is a local path, so pass the result of `storage.qualify`.
+        address: path or URI in any spelling. Without a scheme it is taken for a local path, so pass the result of
+            `storage.qualify`.
     """
     found = _SCHEME.fullmatch(address)
     scheme, host, path = (found[1].lower(), (found[2] or "").lower(), found[3]) if found else (_LOCAL, "", address)
@@ -54,16 +59,16 @@ def resolve_places(address: str) -> list[Place]:
 
 
 def check_output_path(source: str, output: str, exists: Exists, names: Names) -> None:
-    """Check that an output is not inside its source, around it, or inside another table.
+    """Check that an output directory is not inside the source, does not contain the source, and is not inside a table.
 
     Args:
-        source: address of the source's files: `source.path`, or the location of a catalog table; empty for a view.
-        output: `output.path`.
-        exists: `storage.exists`: returns whether there is anything at an address.
-        names: `storage.list_names`: returns the names of files that match a pattern.
+        source: path or URI of the source's files: `source.path`, or the location of a catalog table; empty for a view.
+        output: value of `output.path`.
+        exists: function that returns whether a path exists: `storage.exists`.
+        names: function that returns the names of the files that match a pattern: `storage.list_names`.
 
     Raises:
-        SettingsError: it is.
+        SettingsError: the output overlaps with the source or with another table.
     """
     pairs = [(here, there) for here in resolve_places(output) for there in (resolve_places(source) if source else ())]
     if any(there.contains(here) for here, there in pairs):
@@ -86,12 +91,12 @@ def check_output_path(source: str, output: str, exists: Exists, names: Names) ->
 
 
 def find_enclosing_table(address: str, exists: Exists, names: Names | None = None) -> str | None:
-    """Return the table whose directory contains or equals an address; None if there is none, or none can be seen.
+    """Return the directory of the table that is at a path or above it; None if there is no table, or none is accessible.
 
     Args:
-        address: directory or file, which need not exist.
-        exists: as for `check_output_path`.
-        names: as for `check_output_path`; None to find only Delta tables.
+        address: path or URI of a directory or file, which need not exist.
+        exists: the same function as for `check_output_path`.
+        names: the same function as for `check_output_path`; None to find only Delta tables.
     """
     for directory in _walk_up(address):
         inside = directory.rstrip("/")
@@ -105,17 +110,20 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
 
 def _walk_up(address: str) -> Iterator[str]:
-    """Yield an address and all directories above it, also for the places behind symbolic links."""
+    """Yield a path and all directories above it, also for the targets of symbolic links in the path."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
-    # The storage as the address names it, except for the case of the scheme.
+    # The scheme and host as written in the URI, but with the scheme in lower case.
     root = f"{scheme}://{found[2] or ''}" if found and scheme != _LOCAL else f"{_LOCAL}:"
     ways = [place.parts for place in resolve_places(address)]
     yield from dict.fromkeys(f"{root}/{'/'.join(way[:length])}" for way in ways for length in range(len(way), -1, -1))
 
 
 def _can_see(ask: Callable[[str], object], address: str) -> bool:
-    """Return whether `ask` finds anything. An error counts as no: users may lack access to directories above their own."""
+    """Return whether `ask` finds anything at a path or pattern.
+
+    An error counts as no, since users may not be allowed to read the directories above their own.
+    """
     try:
         return bool(ask(address))
     except (OSError, StorageError):

@@ -1,8 +1,8 @@
 """Create temporary directories that only this user can read, and delete them after their process has ended.
 
 Spark's own `blockmgr-*` directories, which contain document text, are readable by everyone and remain after a SIGKILL.
-Here each process has one directory with mode 0700 for everything. A normal exit deletes it; after a kill, the next
-process that starts on the machine does.
+Here each process has one private directory with mode 0700 for all its temporary files. A normal exit deletes the directory.
+If the process is killed, the next process of this program on the machine deletes the directory.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from typing import IO
 
 LOCAL = "spark.local.dir"
 _VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
-"""Spark prefers these to the property."""
+"""Environment variables that override the property LOCAL."""
 _PREFIX = "entitymill-process-"
 _LOCK = "in-use"
 _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
-"""(process, parent) -> the directory and its lock, which the kernel releases when the process ends, however it ends."""
+"""(process id, parent directory) -> the private directory, and its lock, which the kernel releases when the process ends."""
 
 
 def open_private_directory(parent: Path | None = None) -> Path:
-    """Return this process's directory in `parent`. The first call creates it, and deletes those of ended processes.
+    """Return this process's private directory in `parent`.
+
+    The first call creates the directory, and deletes the private directories of processes that have ended.
 
     Args:
         parent: parent directory; None for Python's directory for temporary files.
 
     Raises:
-        OSError: the parent cannot be written.
+        OSError: the parent directory cannot be written.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     key = (os.getpid(), parent)
@@ -47,14 +49,18 @@ def open_private_directory(parent: Path | None = None) -> Path:
 
 
 def create_scratch_directory(prefix: str) -> Path:
-    """Create a new directory that exists as long as this process, since Spark's file server reads from it."""
+    """Create a directory that exists until this process ends, since Spark's file server may read from it until then."""
     return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))
 
 
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return the property that makes Spark store blocks and shuffle files in this process's private directory.
 
-    That directory is in the one that `properties` name. Several directories, or one from the environment, are not changed.
+    The private directory is created in the directory that spark.local.dir names. If that property names several directories,
+    or an environment variable is set, the result is empty, so that the user's choice applies.
+
+    Args:
+        properties: the session's properties.
     """
     chosen = properties.get(LOCAL)
     if (chosen is not None and "," in chosen) or any(name in os.environ for name in _VARIABLES):
@@ -65,7 +71,7 @@ def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
 
 
 def delete_unused(parent: Path) -> None:
-    """Delete this user's directories in a parent directory whose process has ended."""
+    """Delete the private directories in `parent` that belong to this user and whose processes have ended."""
     for directory in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             is_ours = not directory.is_symlink() and directory.stat().st_uid == os.getuid()
@@ -75,10 +81,10 @@ def delete_unused(parent: Path) -> None:
 
 
 def _lock(directory: Path) -> IO[str]:
-    """Lock a directory.
+    """Lock a private directory for this process.
 
     Raises:
-        OSError: the process that owns it is still running.
+        OSError: another process has locked the directory, so that process is still running.
     """
     file = os.fdopen(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     try:

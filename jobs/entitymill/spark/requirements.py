@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 from entitymill.errors import SessionError, SettingsError
 
 DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4")}
-"""Spark version -> Delta version, and the make target (also the name of the directory) that fetches its jars."""
+"""Spark version -> (Delta version, make target TARGET that fetches Delta's jars into build/TARGET)."""
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {
     "spark": "install",
@@ -27,16 +27,18 @@ COMMANDS = {
     "sparknlp": "extras",
     "prepare": "prepare",
 }
-"""Extra of this package, or `prepare` for preparing models -> the make target that installs it in a repository."""
+"""Extra of this package -> make target that installs the extra in a clone of the repository. `prepare` is not an extra: it
+stands for the packages that prepare models."""
 _ROOT = Path(__file__).parents[3]
 _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
-"""The clone that this package runs from; None if it was installed from a wheel."""
+"""Directory of the clone from which this package runs; None if the package was installed from a wheel."""
 
 
 def install_command(extra: str = "") -> str:
-    """Return the command that adds an extra to this installation.
+    """Return the shell command that adds an extra to this installation.
 
-    The command never asks a package index for this package: it is in no index, and anyone could register its name there.
+    The command never makes pip look for this package in a package index. The package is not in any index, so anyone could
+    register its name there.
 
     Args:
         extra: key of COMMANDS; empty for the packages that every run needs.
@@ -44,7 +46,7 @@ def install_command(extra: str = "") -> str:
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
         return f"make {target}" if Path.cwd() == _REPOSITORY else f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
-    if extra == "prepare":  # not an extra of the wheel; these names belong to their projects
+    if extra == "prepare":  # not an extra of the wheel; pip finds these packages on PyPI
         return "pip install nncf safetensors deltalake"
     wheel = _find_wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"
     # Quoted, since a shell would treat the brackets as a pattern.
@@ -52,7 +54,7 @@ def install_command(extra: str = "") -> str:
 
 
 def _find_wheel_file() -> str | None:
-    """Return the wheel from which this package was installed, if pip recorded it and it still exists."""
+    """Return the path of the wheel from which this package was installed; None if pip did not record it or it is gone."""
     try:
         recorded = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
         address = urlparse(json.loads(recorded or "{}").get("url", ""))
@@ -72,29 +74,31 @@ def _spark_advice() -> str:
 
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
-"""Module -> its name in messages."""
+"""Module -> name of the module's package in messages."""
 EXTRAS = {"report": ("jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
 """Extra of this package -> the modules that it installs."""
 MODELS = "models"
-"""Directory of the bundled models, as settings name it."""
+"""Directory of the bundled models, as in the setting model.path=models/demo."""
 
 
 def check_spark(version: str) -> None:
-    """Check that this program supports the version of Spark.
+    """Check that this program supports a version of Spark.
 
     Raises:
-        SessionError: it does not.
+        SessionError: this program does not support the version.
     """
     if _major_minor(version) not in DELTA:
         raise SessionError(f"Spark {version} is not supported: this program runs on Spark {' and '.join(DELTA)}.")
 
 
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
-    """Check that Delta is available and fits Spark and Scala. With another Scala, NoSuchMethodError could occur anywhere.
+    """Check that Delta is available and fits the versions of Spark and Scala.
+
+    If Delta's jar were for another Scala version, any call could raise NoSuchMethodError.
 
     Args:
-        jar: jar with Delta's classes, or the platform's name for it; None if there is none.
-        spark: version of Spark that `check_spark` accepts.
+        jar: location of Delta's classes, usually in a jar; None if Delta is not on Spark's class path.
+        spark: version of Spark, which `check_spark` has accepted.
         scala: Scala version for which Spark was built.
 
     Raises:
@@ -121,7 +125,7 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
         package: whether Spark NLP's Python package is installed.
 
     Raises:
-        SessionError: one is missing, or Scala has another version.
+        SessionError: the jars or the Python package are missing, or Scala has another version.
     """
     if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(
@@ -143,10 +147,10 @@ def _major_minor(version: str) -> str:
 
 
 def require_extra(asked_by: str, extra: str) -> None:
-    """Check, before any work, that the packages for a setting or a command are installed.
+    """Check that the packages for a setting or a command are installed; call this before any work starts.
 
     Args:
-        asked_by: setting or command, for the message.
+        asked_by: the setting or command that needs the packages, for the message.
         extra: key of EXTRAS.
 
     Raises:
@@ -161,7 +165,7 @@ def require_extra(asked_by: str, extra: str) -> None:
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str | None:
-    """Return how to install the package of a module that could not be imported; None for this program's own modules."""
+    """Return a message on how to install the package of a module that could not be imported; None for this program's own."""
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
         return None
@@ -174,7 +178,7 @@ def explain_missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def explain_missing_java() -> str | None:
-    """Return what to do if Spark cannot find Java; None if Java is installed."""
+    """Return a message that says what to do if Spark cannot find Java; None if Java is installed."""
     home = os.environ.get("JAVA_HOME")
     if home:
         if (Path(home) / "bin" / "java").is_file():
@@ -186,7 +190,7 @@ def explain_missing_java() -> str | None:
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return what to do if a bundled model is missing; None for other paths."""
+    """Return what to do if the missing model is a bundled one; None if the path is not that of a bundled model."""
     if Path(path).parts[:1] != (MODELS,):
         return None
     return f"copy the directory {MODELS} of the repository, or of build/package, to where you start, or name another model"

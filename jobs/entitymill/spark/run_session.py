@@ -12,7 +12,7 @@ from entitymill.spark import spark_connect
 from entitymill.spark.session import override_conf
 
 PINNED = {
-    # How SQL is read.
+    # How SQL is parsed and evaluated.
     "spark.sql.parser.escapedStringLiterals": "false",
     "spark.sql.parser.quotedRegexColumnNames": "false",
     "spark.sql.variable.substitute": "false",
@@ -43,28 +43,29 @@ PINNED = {
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
 }
-"""Session settings that could change a run's results, with their values during a run."""
+"""Spark property that could change a run's results -> its value during a run."""
 UNSET = (
     "spark.databricks.delta.write.txnAppId",
     "spark.databricks.delta.write.txnVersion",
     "spark.databricks.delta.commitInfo.userMetadata",
     "spark.databricks.delta.properties.defaults.appendOnly",
 )
-"""Session settings that a run must not inherit."""
+"""Spark properties that a run must not inherit from the caller's session."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
 
 
 @contextmanager
 def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
-    """Yield a copy of a session with PINNED and other settings; the caller's session does not change.
+    """Yield a session for one run: a copy of the caller's session, with the properties PINNED and `confs`.
 
     The copy shares tables, temporary views, functions and cached data with the caller's session. Delta transaction numbers
-    are set only in the copy, so that statements of other threads cannot use them. Spark Connect cannot copy a session: its
-    settings are changed and restored afterwards, and runs in the same session wait for each other.
+    are set only in the copy, so that statements of other threads cannot use them. Spark Connect cannot copy a session, so
+    there the caller's session itself is changed and later restored, and runs in the same session wait for each other.
 
     Args:
+        spark: the caller's session.
         time_zone: time zone in which times are compared and cast to strings.
-        confs: other settings.
+        confs: more Spark properties for the run.
     """
     chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
     if spark_connect.is_remote(spark):
@@ -72,7 +73,8 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
             yield spark
         return
     copy = clone_session(spark)
-    # Strings, such as the argument of `F.expr`, are parsed with the active session's settings. This makes `copy` active.
+    # SQL strings, such as the argument of `F.expr`, are parsed with the properties of the active session. Creating a
+    # DataFrame makes `copy` the active session.
     copy.createDataFrame([], "none int")
     for key, value in chosen.items():
         copy.conf.set(key, value)
@@ -86,7 +88,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
 
 def clone_session(spark: SparkSession) -> SparkSession:
-    """Return a copy of a session with independent settings; for Spark Connect, which cannot copy it, the session itself."""
+    """Return a copy of a session, whose properties are independent. Spark Connect has no copies: return the session itself."""
     if spark_connect.is_remote(spark):
         return spark
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())

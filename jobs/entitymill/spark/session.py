@@ -1,4 +1,4 @@
-"""Open the SparkSession (the existing one, or a new one under plain `python`), and send files to executors."""
+"""Open the SparkSession (an existing one, or a new one if plain `python` runs this program), and send files to executors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
 QUICK_START = "-XX:TieredStopAtLevel=1"
-"""Java option: use only the fast compiler. Full optimization costs more than a small run, but halves a large run's time."""
+"""Java option that makes the JVM compile only with its fast compiler. Full optimization takes longer than a small run, but
+halves the time of a large run."""
 _REMOTE = "SPARK_REMOTE"
-"""Spark's variable with the address of a Spark Connect server."""
+"""Environment variable from which Spark reads the URL of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
-"""(session id, file name) -> file that the session's executors fetch."""
+"""(session id, file name) -> local path of a file that was sent to the session's executors."""
 
 
 def open_session(
@@ -43,14 +44,14 @@ def open_session(
     spark: SparkSession | None = None,
     brief: Callable[[], bool] = lambda: False,
 ) -> SparkSession:
-    """Return a session that this program can use: the given or active one, one that spark-submit configures, or a new one.
+    """Return a session that this program can use: the given one, the active one, one from spark-submit, or a new one.
 
     Args:
-        settings: used only if this program starts Spark itself.
-        name: name of the application.
+        settings: settings of a new session; used only if this program starts Spark itself.
+        name: name of the application; used only if this program starts Spark itself.
         sparknlp: whether Spark NLP is required, for engine `sparknlp`.
         spark: the caller's session, if there is one.
-        brief: returns whether there is little work; called only if this program starts Spark itself.
+        brief: function that returns whether there is little work; called only if this program starts Spark itself.
 
     Raises:
         SessionError: Spark cannot start, or Delta or a required Spark NLP is missing.
@@ -69,7 +70,7 @@ def open_session(
 
 @contextmanager
 def _preserve_sigint() -> Iterator[None]:
-    """Restore the handler of Ctrl-C, which PySpark replaces by one that raises during calls of Java."""
+    """Restore the handler of Ctrl-C (SIGINT) after the block. PySpark's own handler would raise errors during Java calls."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -95,7 +96,7 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
 
 
 def on_databricks() -> bool:
-    """Return whether this is a Databricks cluster, which provides Delta and a session."""
+    """Return whether this process runs on a Databricks cluster, which provides Delta and a session."""
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
@@ -106,7 +107,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     jars = _find_jars(settings)
     # The workers must use this interpreter, not the first python3 on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    # Otherwise TensorFlow, in Spark NLP's sentence detector, logs its instruction sets.
+    # By default, TensorFlow, which Spark NLP's sentence detector uses, would log the processor's instruction sets.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
     local = _local_options(settings.master, brief=brief)
@@ -142,7 +143,7 @@ def _read_defaults() -> dict[str, str]:
 
 
 def _local_options(master: str, *, brief: bool) -> dict[str, str]:
-    """Return options for a new Spark: a quiet log and, if the master is local, the loopback address and few tasks."""
+    """Return properties for a new session: a quiet log and, if the master is local, the loopback address and few tasks."""
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
     java += [QUICK_START] if master.startswith("local") and brief else []
@@ -150,14 +151,14 @@ def _local_options(master: str, *, brief: bool) -> dict[str, str]:
     if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options["spark.driver.host"] = "127.0.0.1"
-        # The defaults are for clusters. Here, starting so many small tasks would take longer than their work.
+        # The defaults of these properties are for clusters. On one machine, so many small tasks would only take longer.
         options["spark.sql.shuffle.partitions"] = "16"
         options["spark.databricks.delta.snapshotPartitions"] = "2"
     return options
 
 
 def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
-    """Check a session before the work, so that a clear error replaces a failure during the run.
+    """Check that a session has everything that a run needs, so that the run does not fail later with an unclear error.
 
     Raises:
         SessionError: Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
@@ -185,12 +186,12 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Return whether the driver's class path has a class, without loading it, which could start native libraries."""
+    """Return whether a class is on the driver's class path. The class is not loaded, which could start native libraries."""
     return _find_class(spark, name) is not None
 
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
-    """Return the location of a class on the driver's class path; None if it is not there."""
+    """Return the location of a class on the driver's class path; None if the class is not on the path."""
     virtual_machine: Any = spark.sparkContext._jvm
     loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
@@ -213,10 +214,12 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Send a file to the executors. Its name must depend on its content: Spark refuses a second file with the same name.
+    """Send a file to the executors. If the session already has it, only delete the new copy.
+
+    The name of a file must depend on its content, since Spark rejects a second file with the same name.
 
     Args:
-        file: file in a `scratch_directory`.
+        file: file in a directory that `create_scratch_directory` created.
         code: whether the file is a zip of Python modules, which is added to the workers' path.
     """
     key = (spark_connect.get_session_id(spark), file.name)

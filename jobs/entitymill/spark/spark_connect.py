@@ -1,7 +1,8 @@
 """Support Spark Connect, which lacks Spark's JVM classes: detect its sessions, and list and read files through DataFrames.
 
-Files on this program's own disk, such as a model, are read directly. All others are read with Spark's format `binaryFile`,
-which can list a directory without reading the files. https://spark.apache.org/docs/latest/sql-data-sources-binaryFile.html
+Files on this program's own disk, such as a model, are read directly. All other files are read with Spark's format
+`binaryFile`, which can also list a directory without reading the files.
+https://spark.apache.org/docs/latest/sql-data-sources-binaryFile.html
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def is_remote(spark: SparkSession) -> bool:
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
-    """Refuse outputs that Spark Connect cannot write.
+    """Check that a session can write an output, since Spark Connect can write only tables of a catalog, and no annotations.
 
     Raises:
-        SettingsError: the settings ask for such an output.
+        SettingsError: the session uses Spark Connect, which cannot write this output.
     """
     if not is_remote(spark):
         return
@@ -44,19 +45,19 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks run at once. Spark Connect does not report that, but splits a range into as many parts."""
+    """Return how many tasks Spark runs at once: Spark Connect does not report it, but splits a range into so many partitions."""
     if not is_remote(spark):
         return spark.sparkContext.defaultParallelism
     return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
 
 
 def get_session_id(spark: SparkSession) -> str:
-    """Return the id of the session or application for which sent files are available."""
+    """Return the id of the Spark Connect session or, in classic Spark, of the application: files are sent once for each."""
     return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Return whether there is anything at a path. Empty directories are found only on this program's own disk.
+    """Return whether a path exists. An empty directory is found only if it is on this program's own disk.
 
     Raises:
         OSError: Spark cannot access the path.
@@ -72,7 +73,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
-    """Yield what `storage.list_files` yields.
+    """Yield (path, size in bytes, modification time in ms) of every file below a directory, sorted by path.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -89,7 +90,10 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 
 
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
-    """Return what `storage.list_names` returns, but on other disks the names of all files below the directory.
+    """Return the names of files that match a path with wildcards in its last part, as `storage.list_names` does.
+
+    On this program's own disk, the names of directories are returned, too. On other disks, they are not returned, but the
+    names of files in subdirectories are.
 
     Raises:
         OSError: Spark cannot access the path.
@@ -101,9 +105,10 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 
 
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield what `storage.list_files` yields, on this program's own disk, in any order.
+    """Yield (path, size in bytes, modification time in ms) of every file below a directory on this program's own disk.
 
-    Hadoop's client would start a process, `ls`, for each file, and fail if another run removed a file at the same time.
+    The order is arbitrary. Hadoop's client is not used: it would start a process, `ls`, for each file, and would fail if
+    another run removed a file at the same time.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -113,7 +118,7 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
         return
     for directory, _, found in os.walk(top, onerror=_raise_unless_missing, followlinks=True):
         for name in found:
-            if not name.endswith(".crc"):  # Hadoop's checksums, which its own listing hides, too
+            if not name.endswith(".crc"):  # Hadoop's checksums, which Hadoop does not list either
                 with contextlib.suppress(FileNotFoundError):
                     yield _describe_local_file(Path(directory, name))
 
@@ -129,7 +134,7 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """Copy a file as `storage.fetch` does.
+    """Copy one file to a local path, as `storage.fetch` does.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -145,7 +150,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the full address of a path on this program's own disk; others are unchanged, since the server resolves them."""
+    """Return the `file:` URI of a path on this program's own disk. The server resolves any other path: return it unchanged."""
     return f"{_FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # `settings` must not load PySpark
     from pyspark.sql import types as T
 
 MOST_LEVELS = 3
-"""Catalog, schema and table."""
+"""Largest number of levels in a table's name: catalog, schema and table."""
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`(?=\.|$)")
 _PLAIN = re.compile(r"[^.`][^.]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -49,7 +49,7 @@ def check_name(name: str, most: int) -> None:
     """Check that a name is valid and has at most `most` levels.
 
     Raises:
-        ValueError: it is not, or has more.
+        ValueError: the name is not valid, or has more levels.
     """
     levels = len(split_name(name))
     if levels > most:
@@ -57,9 +57,9 @@ def check_name(name: str, most: int) -> None:
 
 
 def quote_name(spark: SparkSession, name: str) -> str:
-    """Return a name with each level quoted, without the catalog if that is the current one.
+    """Return a table or schema name with each level in backquotes. The catalog is omitted if it is the current catalog.
 
-    Open-source Delta supports only names with two levels; Delta on Databricks also supports three.
+    Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels.
 
     Raises:
         ValueError: the name is not valid.
@@ -76,14 +76,14 @@ def quote_part(part: str) -> str:
 
 
 def quote_literal(text: str) -> str:
-    """Return a text as a SQL literal."""
+    """Return a text as a SQL string literal."""
     # Spark substitutes ${property} everywhere in SQL, even in literals, before it parses the SQL.
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\u0024{")
     return f"'{escaped}'"
 
 
 def type_to_sql(kind: T.DataType) -> str:
-    """Return a type in SQL with quoted field names, unlike simpleString()."""
+    """Return a Spark type in SQL, with field names in backquotes; simpleString() does not quote them."""
     from pyspark.sql import types as T  # noqa: PLC0415  # `settings` must not load PySpark
 
     if isinstance(kind, T.StructType):
@@ -96,10 +96,10 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Refuse a condition on files or tasks, which would select other rows in every run.
+    """Check that a condition does not depend on files or tasks, since it would select different rows in each run.
 
     Raises:
-        ValueError: the condition calls such a function. Names inside literals do not count.
+        ValueError: the condition calls a function of _READ_FUNCTIONS. Function names inside string literals are allowed.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:

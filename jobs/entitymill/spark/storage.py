@@ -1,6 +1,6 @@
 """Read and write files on any file system of Spark's Hadoop client: local, s3a, abfss, dbfs, Volumes, hdfs.
 
-All functions also raise StorageError if the storage does not answer or rejects the credentials.
+All functions that access a storage also raise StorageError if the storage does not answer or rejects the credentials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import spark_connect
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
-"""Session -> Hadoop configuration, cached since it copies a thousand properties and is needed a hundred times per run."""
+"""Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
 _CREDENTIALS = re.compile(
     r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
     r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
@@ -37,14 +37,14 @@ _FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
 _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
-"""Matches names of storage clients. A network error without one is Spark's own, for example a lost executor."""
+"""Matches names of storage clients in an error. A network error without such a name is Spark's own, as of a lost executor."""
 _GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
 """Special characters in patterns, and their escaped form for Hadoop."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of all addresses used so far. Messages may quote these from an error, whatever else it contains."""
+"""Scheme and bucket of every URI that this program has used. Messages may quote these parts from any error."""
 
 
 def forget_configuration(spark: SparkSession) -> None:
@@ -53,7 +53,7 @@ def forget_configuration(spark: SparkSession) -> None:
 
 
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    """Return the FileSystem and the Path of an address, as py4j proxies of Hadoop's classes.
+    """Return Hadoop's FileSystem and Path objects for a path or URI, as py4j proxies.
 
     Raises:
         OSError: the scheme is unknown or its client is not configured; the message is Hadoop's.
@@ -70,7 +70,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 
 
 def qualify(spark: SparkSession, path: str) -> str:
-    """Return the full address of a path: with scheme and, for a relative path, its directory.
+    """Return a path as a complete URI: with the scheme and, if the path is relative, with the working directory.
 
     Raises:
         OSError: the scheme is unknown or its client is not configured.
@@ -79,17 +79,17 @@ def qualify(spark: SparkSession, path: str) -> str:
 
 
 def prefer_local_file(path: str) -> str:
-    """Return the `file:` address of a path on the driver's own disk; a path that does not exist there is unchanged.
+    """Return the `file:` URI of a path that exists on the driver's own disk; return any other path unchanged.
 
-    Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks that is not the
-    local one, where for example the volume /Volumes/... is mounted.
+    Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks, that is not the
+    local disk, on which for example the volume /Volumes/... is mounted.
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
     return f"file://{Path(path).resolve()}" if Path(path).exists() else path
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Return whether there is anything at a path.
+    """Return whether a path exists.
 
     Raises:
         OSError: the file system cannot be accessed.
@@ -102,7 +102,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (address, size in bytes, modification time in ms) of every file below a directory, sorted by address.
+    """Yield (path, size in bytes, modification time in ms) of every file below a directory, sorted by path.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -198,7 +198,7 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
 
 
 def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
-    """Return a SHA-256 of the content of files, without their names. Each file is fetched once.
+    """Return one SHA-256 for the contents of several files; it does not depend on their names and order.
 
     Raises:
         OSError: a file cannot be read.
@@ -219,10 +219,10 @@ def combine_digests(digests: Iterable[str]) -> str:
 
 
 def check_writable(spark: SparkSession, directory: str) -> None:
-    """Create a directory, and create and delete an empty file in it.
+    """Check that a directory can be written: create the directory, then create and delete an empty file in it.
 
     Raises:
-        OSError: one of these fails; the message is the file system's.
+        OSError: the directory or the file cannot be created or deleted; the message is the file system's.
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
@@ -237,7 +237,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Raise Java errors as OSError, or as StorageError if the storage fails, so that no caller assumes a missing file."""
+    """Raise Java errors as OSError, or as StorageError if the storage failed, which does not mean that a file is missing."""
     try:
         yield
     except Py4JJavaError as error:
@@ -256,12 +256,13 @@ def java_message(error: Py4JJavaError) -> str:
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
     """Return a StorageError if the text of an error and its causes shows that the storage failed; else None.
 
-    Errors of tasks may quote a document. From their text, the message contains only addresses that this program uses and a
-    few known reasons.
+    Errors of Spark tasks may quote a document. The message of the StorageError quotes from such an error only URIs that this
+    program uses, and known reasons such as `Connection refused`.
 
     Args:
         text: text of the error.
-        address: address that this program accessed directly, if any; then the error quotes no document, and is quoted.
+        address: path or URI that the driver itself accessed; the error then contains no document text, and is quoted. None
+            for errors of Spark tasks.
     """
     text = strip_quoted_values(text)
     if not _CLIENTS.search(text):
@@ -286,18 +287,14 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return the first bucket in a text that this program uses; a general phrase if there is none."""
+    """Return the first URI's scheme and bucket in a text that this program has used; a general phrase if there is none."""
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
 
 @contextmanager
 def raise_storage_errors() -> Iterator[None]:
-    """Raise Spark's errors as StorageError if the storage fails, so that callers do not mistake them for missing tables.
-
-    Raises:
-        StorageError: the storage does not answer, or rejects the credentials.
-    """
+    """Raise Spark's errors as StorageError if the storage failed, so that callers do not take them for missing tables."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
