@@ -49,7 +49,7 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
 
 
 def read_file_properties() -> dict[str, str]:
-    """Return the properties in the file that spark-submit would read: spark-defaults.conf, or as PYSPARK_SUBMIT_ARGS says."""
+    """Return the properties in the file that PYSPARK_SUBMIT_ARGS names or, if it names none, in spark-defaults.conf."""
     _, file = _split_properties_file(shlex.split(os.environ.get(_ARGUMENTS) or "pyspark-shell"))
     return parse_properties(file.read_text(encoding="utf8")) if file.is_file() else {}
 

@@ -88,7 +88,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
 
 def clone_session(spark: SparkSession) -> SparkSession:
-    """Return a copy of a session, whose properties are independent. Spark Connect has no copies: return the session itself."""
+    """Return a copy of a session with independent properties; return the session itself if it uses Spark Connect."""
     if spark_connect.is_remote(spark):
         return spark
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())

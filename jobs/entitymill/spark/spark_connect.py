@@ -45,7 +45,7 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks Spark runs at once: Spark Connect does not report it, but splits a range into so many partitions."""
+    """Return how many tasks Spark runs at once. Spark Connect only shows this number as the partitions of a range."""
     if not is_remote(spark):
         return spark.sparkContext.defaultParallelism
     return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
@@ -150,7 +150,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the `file:` URI of a path on this program's own disk. The server resolves any other path: return it unchanged."""
+    """Return the `file:` URI of a path on this program's own disk; the server resolves other paths, so return them as is."""
     return f"{_FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 

@@ -37,7 +37,7 @@ _FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
 _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
-"""Matches names of storage clients in an error. A network error without such a name is Spark's own, as of a lost executor."""
+"""Matches names of storage clients in an error. A network error without such a name may come from a lost executor."""
 _GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
 """Special characters in patterns, and their escaped form for Hadoop."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")

@@ -1,5 +1,7 @@
-"""3  recognition on executors. Each engine takes complete documents (doc_id, text, …) and returns `schemas.RECOGNISED`.
+"""Recognize documents on Spark executors (step 3).
 
-`engine` selects an engine. That of `openvino` is part of the core: each of its workers (`worker`) sends documents to a child
-process (`isolation`, `child`). Spark NLP's engine is the extension `entitymill_sparknlp`.
+An engine takes a DataFrame of documents (doc_id, text, …) and returns a DataFrame with the columns `schemas.RECOGNISED`.
+The module `engine` selects one of two engines. The engine in `openvino` is part of the core: its workers (`worker`) run in
+Spark's Python workers and send documents to a child process (`isolation`, `child`). The other engine is Spark NLP's, in the
+extension `entitymill_sparknlp`.
 """

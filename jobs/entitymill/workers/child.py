@@ -24,19 +24,21 @@ def open_recognition(
     detector: tuple[dict[str, Path], dict[str, str], str],
     options: RecognitionOptions,
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load detector and model, and try them on a test sentence.
+    """Load and test the sentence detector and the model, and return a function that recognizes documents.
 
     Args:
-        model: the bundle's files (name -> local path), its manifest, and its address.
-        detector: the sentence detector's files (name -> local path), their SHA-256, and its address.
-        options: of recognition.
+        model: the bundle's files (name -> local path), its manifest, and its path or URI for messages.
+        detector: the sentence detector's files (name -> local path), their digests (name -> SHA-256), and the detector's
+            path or URI for messages.
+        options: the options of recognition.
 
     Returns:
-        A function that takes a window of documents, and returns schemas.RECOGNISED, passthrough if there is any, and
-        annotations if the options ask for them.
+        A function that takes a window (a batch of documents given to the child process at once). It returns one row per
+        document with schemas.RECOGNISED, the column passthrough if the window has one, and annotations if the options ask
+        for them.
 
     Raises:
-        ModelError: the files on this machine are not those that the driver checked.
+        ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.
     """
     files, digests, where = detector
     with memory_limit(model_limits.loading_memory_limit([*model[0].values(), *files.values()])):
@@ -46,7 +48,7 @@ def open_recognition(
         tagger = Tagger.load(model[0], model[1], options.execution, model[2])
         recogniser = Recogniser(opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels)
         recogniser(pa.array(_TEST_TEXTS))
-    gc.freeze()  # nothing loaded so far will ever be freed, so the garbage collector need not scan it
+    gc.freeze()  # what is loaded now is never freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
         encoding, inference = recogniser.seconds.encoding, recogniser.seconds.inference

@@ -20,18 +20,19 @@ from entitymill.workers import openvino
 from entitymill.workers.worker import RecognitionOptions
 
 RESULTS_VERSION = 3
-"""Increased with every change of this code that changes what a given model finds in a given text."""
+"""Part of the fingerprint; increased whenever a change of the code changes what a given model finds in a given text."""
 
 
 @dataclass(frozen=True)
 class Engine:
     """A model and a sentence detector that are ready to be loaded.
 
-    name: of the model.
+    name: name of the model.
     fingerprint: digest of everything but the text that decides a document's result.
-    load: checks and loads both, and sends them to the executors. It returns a function that takes documents (doc_id, text,
-        text_hash, chars, passthrough) to schemas.RECOGNISED, and to schemas.ANNOTATIONS if `output.annotations` is set. It
-        raises ModelError if either is missing, altered, or does not fit the settings.
+    load: function that checks and loads the model and the detector, and sends them to the executors. It returns a second
+        function, which takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally passthrough) and
+        returns a DataFrame with schemas.RECOGNISED, and with schemas.ANNOTATIONS if `output.annotations` is set. `load`
+        raises ModelError if the model or the detector is missing, altered, or does not fit the settings.
     """
 
     name: str
@@ -40,10 +41,12 @@ class Engine:
 
 
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
-    """Check model and detector without reading weights, as the run may have nothing to recognize.
+    """Return the engine that the settings select, after checking its model and its sentence detector.
+
+    The weights are not read yet, since the run may have no documents to recognize.
 
     Raises:
-        ModelError: either is missing, or does not fit the settings.
+        ModelError: the model or the detector is missing, or does not fit the settings.
     """
     open_selected = _open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp
     engine = open_selected(spark, settings)
@@ -59,14 +62,14 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
-    """Return a filter of mentions by label and confidence."""
+    """Return a function for Spark's `filter` that keeps the mentions with the chosen labels and sufficient confidence."""
 
     def keep(mention: Column) -> Column:
         label = mention["label"]
         least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
             least = F.when(label == name, F.lit(confidence)).otherwise(least)
-        # Compared as floats, the column's type: the double 0.8 is greater than the float 0.8.
+        # The column has type float. Compare as floats, because as doubles 0.9 and the float 0.9 differ.
         kept = mention["confidence"] >= least.cast("float")
         return kept & label.isin(*chosen.labels) if chosen.labels else kept
 
@@ -98,7 +101,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     def load() -> Callable[[DataFrame], DataFrame]:
         detector = openvino.ship_detector(spark, settings.segmentation)
         model = openvino.ship_model(spark, settings.model.path)
-        # The run may have waited for another run since the model was checked. A retry helps, so this is no ModelError.
+        # The run may have waited for another run after the model was checked. A retry helps, so this is not a ModelError.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
                 f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
@@ -115,7 +118,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _result_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that decide which results of a document are stored, for the fingerprint."""
+    """Return the part of the fingerprint that comes from the settings that decide which results of a document are stored."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.

@@ -1,7 +1,7 @@
 """Run code that may crash or hang in a child process, so that the Python worker survives and can name the document.
 
 The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions
-as Arrow IPC messages. The child dies with its worker: the kernel kills it, and its connection is closed.
+as Arrow IPC messages. If the worker ends, the kernel kills the child, and the connection between the two is closed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 START_SECONDS = 600.0
-"""Time limit for a child to load its model and to try it."""
+"""Time limit for a child to load its model and to test it."""
 _DEATH_SECONDS = 30.0
 _OUT_OF_MEMORY = 137
 _PANICKED = 101
-"""Exit code of a program in Rust that panics."""
+"""Exit code of a Rust program that panics."""
 _DEATHS = {_OUT_OF_MEMORY: "out of memory", _PANICKED: "a package in Rust panicked"}
 _NOT_THE_FILES_FAULT = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
-"""Causes of death that are not the fault of the file being loaded: the system, a person, or an unsupported processor."""
+"""Causes of death that do not show a fault of the file being loaded: the system, a person, or an unsupported processor."""
 _SPARED_SCORE = 800
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _BOOT = """
@@ -59,11 +59,11 @@ Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 class Work:
     """The work of a child process.
 
-    factory: `module:function`; called once in the child with `arguments`, it returns a function from batch to batch. It
-        should try that function on harmless input: if the child dies in the factory, the machine is blamed, not a document.
-    arguments: must support pickling and comparison.
-    quiet: whether to discard the child's stderr, which C++ and Rust write to before they abort.
-    prints: whether the child writes to this process's stdout; otherwise its stdout goes to stderr.
+    factory: `module:function`. The child calls this function once with `arguments`. It returns the function that turns each
+        batch into a result, and should test it on harmless input: a crash in the factory is not blamed on a document.
+    arguments: arguments of the factory, which must support pickling and comparison.
+    quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
+    prints: whether the child writes to this process's stdout; otherwise the child's stdout goes to stderr.
     """
 
     factory: str
@@ -74,13 +74,13 @@ class Work:
 
 @dataclass(frozen=True)
 class _Loading:
-    """A message from a child that it is about to load a file of a model, or, with "", that it has loaded it."""
+    """A message from a child: it is about to load a file of a model or, if `file` is empty, it has finished loading."""
 
     file: str
 
 
 class LostError(Exception):
-    """A child died or was killed: `code` is CRASHED or TIMED_OUT; `detail` says how, without text of documents."""
+    """A child died or was killed. `code` is CRASHED or TIMED_OUT, and `detail` says how, without text of documents."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -97,7 +97,7 @@ class Child:
         Raises:
             ModelError: a file of the model crashes the child.
             WorkerError: the child dies for another reason, or is not ready in time.
-            Exception: whatever the factory raised.
+            Exception: any error that the factory raised.
         """
         self.work = work
         self.closed = False
@@ -125,12 +125,12 @@ class Child:
         """Send one batch to the child, and return the result. After an exception, the child is closed.
 
         Args:
-            batch: to work on.
-            seconds: time limit.
+            batch: the batch to process.
+            seconds: time limit for the result.
 
         Raises:
             LostError: the child died, or exceeded the time limit.
-            Exception: whatever the work raised in the child.
+            Exception: any error that the child raised while it processed the batch.
         """
         return deserialize_batch(self._request(lambda: self._connection.send_bytes(serialize_batch(batch)), seconds))
 
@@ -142,7 +142,7 @@ class Child:
         self._process.wait()
 
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
-        """Send one message and return its answer, or close the child: a later answer would be taken for the next one's."""
+        """Send one message and return the child's answer. After an error, close the child, so no late answer is read."""
         try:
             send()
             answer = self._receive(seconds)
@@ -159,7 +159,7 @@ class Child:
         return answer
 
     def _receive(self, seconds: float) -> Any:
-        """Return the next answer, and remember the names of files being loaded that arrive before it.
+        """Return the next answer, and remember the file that the child is loading, which it reports before the answer.
 
         Raises:
             LostError: there was no answer in time.
@@ -202,11 +202,11 @@ _children: list[Child] = []
 
 
 def get_child(work: Work) -> Child:
-    """Return this process's child for some work, which is started if necessary and reused by later batches and tasks.
+    """Return this process's child for the given work. It is started if necessary, and reused by later batches and tasks.
 
     Raises:
-        ModelError, WorkerError: it cannot be started.
-        Exception: whatever the factory raised.
+        ModelError, WorkerError: the child cannot be started.
+        Exception: any error that the factory raised.
     """
     if not _children or _children[0].closed or _children[0].work != work:
         while _children:
@@ -216,7 +216,7 @@ def get_child(work: Work) -> Child:
 
 
 def serialize_batch(batch: pa.RecordBatch) -> bytes:
-    """Serialize a batch as an Arrow IPC stream; of a slice, only the slice."""
+    """Serialize a batch as an Arrow IPC stream. If the batch is a slice of a larger one, only the slice is serialized."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     sink = pa.BufferOutputStream()
@@ -234,11 +234,11 @@ def deserialize_batch(content: bytes) -> pa.RecordBatch:
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Process the worker's batches until it closes the connection; runs in the child.
+    """Run the child: process the worker's batches until the worker closes the connection.
 
     Args:
-        descriptor: of the connection.
-        parent: the worker's process id.
+        descriptor: file descriptor of the connection to the worker.
+        parent: process id of the worker.
     """
     _prepare_process(parent)
     with Connection(descriptor) as connection:
@@ -263,17 +263,17 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any]) -> Any:
-    """Return the result of `make`; send an error to the worker, with its stack trace as a note, and end this process."""
+    """Return the result of `make`. If it fails, send the error to the worker with the stack trace, and end this process."""
     try:
         return make()
     except MemoryError:
         os._exit(_OUT_OF_MEMORY)
-    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises it
+    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
         trace = "".join(traceback.format_exception(error))
         error.add_note(f"In the tagger's process:\n{trace}")
         try:
             connection.send(error)
-        except (TypeError, AttributeError, ValueError, pickle.PicklingError):  # it cannot be pickled
+        except (TypeError, AttributeError, ValueError, pickle.PicklingError):  # the error cannot be pickled
             connection.send(RuntimeError(f"{type(error).__name__} in the tagger's process:\n{trace}"))
         os._exit(0)
     except BaseException as error:
@@ -289,8 +289,8 @@ def _prepare_process(parent: int) -> None:
         os._exit(0)
     # A core file would contain text of documents.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # If memory runs out, the kernel should kill this process rather than others of the executor: it can be restarted.
-    # Lowering a score needs a privilege, so it is only ever raised.
+    # If memory runs out, the kernel should kill this process, which can be restarted, rather than others of the executor.
+    # Lowering the score would need a privilege, so the score is never lowered.
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError):
         score.write_text(str(max(_SPARED_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")

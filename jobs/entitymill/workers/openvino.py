@@ -1,7 +1,8 @@
-"""Recognize documents with OpenVINO in the executors' Python workers, in one `mapInArrow`: the driver's part.
+"""Recognize documents with OpenVINO: check the models on the driver, send them to executors, and plan the recognition.
 
-`worker` and `child` are the executor's parts. A worker's child compiles the model once, and uses it for as long as the
-worker lives (spark.python.worker.reuse). Texts are sent to workers once, and results are returned once.
+Recognition is one `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules `worker`
+and `child` run on executors. A worker's child process compiles the model once, and uses it for as long as the worker lives
+(spark.python.worker.reuse).
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from entitymill.spark.private_directories import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.child:open_recognition"
-"""The factory of the function that a worker's child runs (see `isolation.Work`)."""
+"""The factory of a child's work (see `isolation.Work`)."""
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
-    """Read and check a bundle on the driver, and have Spark fetch it once per executor.
+    """Read and check a bundle on the driver, and send it to the executors; each of them fetches it once.
 
     Args:
-        path: the bundle's directory, on any file system Spark reads.
+        spark: the session whose executors get the bundle.
+        path: the bundle's directory, on any file system that Spark can read.
 
     Raises:
-        ModelError: it is missing, incomplete, differs from its manifest, or has a label that cannot be a partition's name.
+        ModelError: the bundle is missing, is incomplete, differs from its manifest, or has a label that cannot be the name
+            of a partition.
     """
     scratch = create_scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
@@ -53,8 +56,8 @@ def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
     """Check that a bundle's model knows all given labels.
 
     Raises:
-        SettingsError: it does not know one of them.
-        ModelError: its labels cannot be read.
+        SettingsError: the model does not know one of the labels.
+        ModelError: the model's labels cannot be read.
     """
     if not labels:
         return
@@ -73,7 +76,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     """Read the manifest of a bundle on any file system.
 
     Raises:
-        ModelError: there is no bundle, or its manifest is invalid.
+        ModelError: the path is not a bundle, or its manifest cannot be read or is invalid.
     """
     copy = create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST
     place = storage.prefer_local_file(path).rstrip("/")
@@ -94,10 +97,12 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 
 
 def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> str:
-    """Return what identifies a detector in the fingerprint: its name, with a digest of its files or its package's version.
+    """Return the text that identifies a sentence detector in the fingerprint.
+
+    The text is the detector's kind, followed by a digest of its files or by the version of its package, if it has one.
 
     Raises:
-        ModelError: the model is missing or is not a sentence detector.
+        ModelError: the detector's model is missing, or is not a saved sentence detector.
     """
     if settings.detector != "dl":
         return _identify_without_files(settings.detector)
@@ -112,10 +117,10 @@ def _identify_without_files(detector: str) -> str:
 
 
 def _locate_detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
-    """Return the addresses of the files from which a saved detector is read; other files in its directory are ignored.
+    """Return name -> path of each file from which a saved detector is read; other files in its directory are ignored.
 
     Raises:
-        ModelError: it is missing, or is not a saved detector.
+        ModelError: the detector is missing, or is not a saved detector.
     """
     if PRETRAINED.fullmatch(settings.model):
         raise ModelError(
@@ -143,10 +148,10 @@ def _detector_error(settings: SegmentationSettings, why: object) -> ModelError:
 
 
 def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:
-    """Read a sentence detector on the driver, and have Spark fetch its files once per executor.
+    """Read and check a sentence detector on the driver, and send its files to the executors.
 
     Raises:
-        ModelError: its model is missing, damaged, or of another architecture.
+        ModelError: the detector's model is missing, damaged, or of another architecture.
     """
     if settings.detector != "dl":
         return ShippedDetector({}, settings.detector, {}, _identify_without_files(settings.detector))
@@ -170,17 +175,18 @@ def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> Shippe
 def recognise(
     documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
 ) -> DataFrame:
-    """Recognize documents.
+    """Recognize documents on the executors, and return one row per document.
 
     Args:
-        documents: doc_id, text, text_hash, chars, and optionally passthrough.
-        model: the shipped bundle.
-        detector: the shipped sentence detector.
-        options: of recognition.
-        seconds: time limit for a window of documents.
+        documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.
+        model: the bundle that `ship_model` returned.
+        detector: the sentence detector that `ship_detector` returned.
+        options: the options of recognition.
+        seconds: time limit for a window (a batch of documents given to the child process at once).
 
     Returns:
-        schemas.RECOGNISED, passthrough if the documents have it, and schemas.ANNOTATIONS if the options ask for them.
+        DataFrame with schemas.RECOGNISED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if the
+        options ask for them.
     """
     passthrough = [field for field in documents.schema.fields if field.name == "passthrough"]
     columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in passthrough)]

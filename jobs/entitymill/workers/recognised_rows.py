@@ -1,4 +1,4 @@
-"""Build the rows that every engine returns: schemas.RECOGNISED, passthrough columns, annotations."""
+"""Build the rows that every engine returns: schemas.RECOGNISED, then passthrough columns and annotations, if requested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from entitymill import schemas
 
-if TYPE_CHECKING:  # it imports OpenVINO, which a worker must not load
+if TYPE_CHECKING:  # this module imports OpenVINO, which a worker must not load
     from entitymill.recognition.recogniser import Recognition
 
 
@@ -32,12 +32,12 @@ _ANNOTATIONS = {field.name: _to_arrow_type(field.dataType) for field in schemas.
 def build_rows(
     documents: pa.RecordBatch, recognised: Recognition, seconds: tuple[float, float], *, annotations: bool
 ) -> pa.RecordBatch:
-    """Build one row per document.
+    """Build the row of each document that was recognized.
 
     Args:
-        documents: doc_id, text_hash, chars, and optionally passthrough.
-        recognised: the results of their texts.
-        seconds: spent on encoding and on inference; the first row gets all of it.
+        documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
+        recognised: the results of recognition for the documents' texts, in the same order.
+        seconds: total seconds spent on encoding, and on inference. The first row gets the totals, and the other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
     timing = np.zeros((2, documents.num_rows))
@@ -62,10 +62,10 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
     """Build the row of a document that could not be recognized.
 
     Args:
-        document: one row, as for `build_rows`.
-        code: the reason, one word.
-        detail: of the reason; never text of documents.
-        annotations: as in `build_rows`.
+        document: batch of one row, with the same columns as in `build_rows`.
+        code: the reason as a reject code, such as `tagger_crashed`.
+        detail: more about the reason; never contains document text.
+        annotations: whether to add empty schemas.ANNOTATIONS, unless the document already has these columns.
     """
     zero = pa.array([0], pa.int32())
     none = pa.array([0.0], pa.float64())
@@ -83,7 +83,7 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
 
 
 def read_failed_ids(results: pa.RecordBatch) -> list[str]:
-    """Return the doc_id of each document that could not be recognized."""
+    """Return the doc_ids of the documents that could not be recognized."""
     if results.column("failure").null_count == results.num_rows:
         return []
     return list(results.column("doc_id").filter(results.column("failure").is_valid()).to_pylist())
@@ -99,7 +99,7 @@ def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, ann
 
 
 def _add_mention_ids(doc_ids: pa.StringArray, mentions: pa.ListArray) -> pa.ListArray:
-    """Add an id to each mention: doc_id:begin-end."""
+    """Add the field mention_id to each mention: doc_id:begin-end."""
     flat = mentions.flatten()
     counts = np.diff(mentions.offsets.to_numpy())
     begins, ends = (flat.field(name).cast(pa.string()) for name in ("begin", "end"))

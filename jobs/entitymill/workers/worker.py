@@ -1,7 +1,8 @@
-"""Recognize a task's documents in a Spark Python worker, for engine openvino: split them into windows for the child process.
+"""Recognize the documents of a Spark task with engine openvino; this module runs in Spark's Python workers.
 
-If the child dies in a window or exceeds its time limit, the documents of the window are retried one by one, each in a child
-that has been tested. A document that fails again is returned with a `failure`. This process does not load OpenVINO.
+A worker splits the documents into windows: batches of documents given to a child process at once. If the child dies or
+exceeds the time limit of a window, the worker retries the documents of the window one by one. Every new child is tested
+first. A document that fails again is returned with a `failure`. The worker itself does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
-"""Size of a window in code points: some 1,024 sentences, enough to fill the tagger's rows."""
+"""Size of a window in code points: some 1,024 sentences, enough to fill the rows in which the tagger packs sentences."""
 WINDOW_BYTES = 64 * 2**20
 LONGEST_WAIT = 14 * 86_400.0
-"""Upper bound, in seconds, for time limits: the operating system counts milliseconds in 32 bits, which end after 24 days."""
+"""Upper bound for time limits, in seconds: the operating system's counter of milliseconds overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
-"""If more documents of one task fail, the machine is to blame, not the documents."""
+"""If more documents than this fail in one task, the cause is assumed to be the machine, not the documents."""
 
 
 @dataclass(frozen=True)
 class Shipped:
     """The names of a model's files that Spark distributes to the workers; pickled with the task.
 
-    names: file -> name under which Spark distributes it.
-    where: the model's address, for messages.
+    names: file name -> name under which Spark distributes the file.
+    where: path or URI of the model, for messages.
     """
 
     names: dict[str, str]
@@ -60,8 +61,8 @@ class ShippedModel(Shipped):
 class ShippedDetector(Shipped):
     """A sentence detector whose files, if it has any, Spark distributes.
 
-    digests: file -> SHA-256.
-    identity: what identifies the detector in the fingerprint.
+    digests: file name -> SHA-256 of the file.
+    identity: text that identifies the detector in the fingerprint.
     """
 
     digests: dict[str, str]
@@ -72,8 +73,11 @@ class ShippedDetector(Shipped):
 class RecognitionOptions:
     """The options of recognition.
 
-    annotations: whether to also return every tag as Spark NLP's annotations.
-    consistent_labels: whether to give all mentions with the same spelling in a document one label.
+    execution: how the model runs.
+    detector: kind of sentence detector.
+    trim: whether to remove possessive endings and stray punctuation from mentions.
+    annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
+    consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
     """
 
     execution: Execution
@@ -85,11 +89,11 @@ class RecognitionOptions:
 
 @dataclass(frozen=True)
 class Worker:
-    """The function that recognizes the documents of a task, in a stream of Arrow batches.
+    """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
-    seconds: time limit for a window of up to WINDOW_CHARS; that of a longer window is proportionally longer.
-    factory: of the child's work, as in `isolation.Work`: `child.open_recognition`, or in tests a stub with the same
-        arguments that fails on some texts.
+    seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
+    factory: factory of the child's work (see `isolation.Work`). It is `child.open_recognition` or, in tests, a function with
+        the same arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
     """
 
@@ -104,8 +108,8 @@ class Worker:
         """Recognize the documents of a task.
 
         Raises:
-            ModelError: the model on this machine is not the one that the driver checked.
-            WorkerError: recognition failed, and no single document is to blame.
+            ModelError: a model file on this machine differs from the file that the driver checked, or cannot be loaded.
+            WorkerError: the child cannot be started, or more than MAX_FAILED_DOCUMENTS documents fail.
         """
         try:
             yield from self._recognise_all(batches)
@@ -147,7 +151,10 @@ class Worker:
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Regroup batches into windows, which end with the document that reaches WINDOW_CHARS code points or WINDOW_BYTES."""
+    """Regroup batches into windows.
+
+    A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES.
+    """
     parts: list[pa.RecordBatch] = []
     chars = 0
     for batch in batches:
