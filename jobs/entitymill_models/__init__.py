@@ -1,5 +1,6 @@
-"""Extension: read models in other tools' formats, and write them as bundles. Only `entitymill prepare` needs it.
+"""Extension: read models in other tools' formats, and write them as bundles.
 
-`model_kinds` detects the format of a source; `sparknlp_saved`, `huggingface` and `network_files` each read one format into
-`token_classifier.Parts`. `lower_precision` quantizes a model, `accuracy` measures the loss. `prepare` is the command.
+Only `entitymill prepare` and the extension `entitymill_sparknlp` need this package. `prepare` is the command. `model_kinds`
+detects the format of a model; `sparknlp_saved`, `huggingface` and `network_files` each read one format into
+`token_classifier.Parts`. `lower_precision` quantizes a model, and `accuracy` measures the loss of accuracy.
 """

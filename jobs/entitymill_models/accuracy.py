@@ -1,4 +1,4 @@
-"""Compare a model of lower precision with its original: both tag the same sentences, and their mentions are compared.
+"""Compare the mentions that a model of lower precision and its original find in the same sentences.
 
 The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark.
 """
@@ -26,11 +26,11 @@ from entitymill.recognition.tagger.inference import Tagger
 from entitymill.spark import requirements
 
 Mentions = set[tuple[int, int, int, str]]
-"""(sentence, first token, token after the last, label) of each mention."""
+"""(index of the sentence, first token, token after the last, label) of each mention; tokens count from 0 in a sentence."""
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 _WORD = re.compile(r"\w+|[^\w\s]")
-"""Letters, digits and underscores, or one other sign: close enough to a tokenizer's tokens to compare two models."""
+"""Letters, digits and underscores, or one other character: close enough to a tokenizer's tokens to compare two models."""
 MAX_SENTENCES = 200_000
 """Maximum number of sentences to read; the sample is selected from these."""
 LONGEST_SENTENCE = 1000
@@ -38,11 +38,12 @@ LONGEST_SENTENCE = 1000
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of a comparison; scores are by precision of execution.
+    """The result of comparing a reduced model with its original. All dictionaries map the precision of execution to F1.
 
-    sentences, mentions: number of tagged sentences, and of mentions that the original finds in f32.
-    original, reduced: span F1 against gold tags; empty if there are none.
-    agreement: span F1 of the reduced model's mentions against the original's in f32.
+    sentences: number of tagged sentences.
+    mentions: number of mentions that the original model finds in f32.
+    original, reduced: span F1 of each model against gold tags; empty if the sample has no gold tags.
+    agreement: span F1 of the reduced model's mentions against the original model's mentions in f32.
     """
 
     sentences: int
@@ -52,19 +53,22 @@ class Scores:
     agreement: dict[str, float]
 
     def compute_loss(self) -> float:
-        """Return the loss in the worst precision: of F1 against gold, or without gold, of agreement with the original."""
+        """Return the loss of the reduced model in the precision that loses most.
+
+        The loss is the decrease of F1 against gold tags; without gold tags, it is 1 minus the agreement with the original.
+        """
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
         return max(1 - score for score in self.agreement.values())
 
 
 def list_precisions(manifest: bundle.Manifest) -> tuple[Precision, ...]:
-    """Return the precisions in which a bundle can be run, f32 first."""
+    """Return the precisions in which a bundle can run, f32 first."""
     return ("f32", "bf16", "int8") if manifest.precision == "int8" else ("f32", "bf16")
 
 
 def print_scores(console: Console, scores: Scores) -> None:
-    """Print one line for each precision of execution, without any text of the sample."""
+    """Print one line for each precision in which the models ran; no line contains text of the sample."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions in f32", highlight=False)
     if scores.original:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
@@ -77,12 +81,12 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     """Tag a sample with two bundles, and compare their mentions.
 
     Args:
-        original: the bundle to compare with, run in f32; None to compare `reduced` with itself in f32.
-        reduced: the bundle to evaluate, run in every possible precision.
-        sample: sentences, with or without gold tags.
+        original: the bundle to compare with, which runs in f32; None to compare `reduced` with itself in f32.
+        reduced: the bundle to evaluate, which runs in every possible precision.
+        sample: the sentences to tag, with or without gold tags.
 
     Raises:
-        ModelError: a bundle does not run.
+        ModelError: a bundle cannot be run.
     """
     manifest, _ = bundle.read_directory(reduced)
     found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in list_precisions(manifest)}
@@ -98,10 +102,10 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
 
 
 def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
-    """Return the mentions that a bundle finds.
+    """Return the mentions that a bundle finds in sentences, which are given as lists of tokens.
 
     Raises:
-        ModelError: it does not run.
+        ModelError: the bundle cannot be run.
     """
     manifest, files = bundle.read_directory(directory)
     execution = Execution(precision, threads=len(os.sched_getaffinity(0)))
@@ -112,7 +116,7 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
 
 
 def span_f1(found: Mentions, expected: Mentions) -> float:
-    """Return the F1 of exact spans with their labels; 1 if both sets are empty."""
+    """Return the F1 of mentions that agree in span and label; 1 if both sets are empty."""
     if not found and not expected:
         return 1.0
     return 2 * len(found & expected) / (len(found) + len(expected))
@@ -142,21 +146,21 @@ def _mentions(
 class Sample:
     """A sample of sentences.
 
-    sentences: tokens of each sentence, at least one.
-    gold: their tags, or None if the table has none.
+    sentences: the tokens of each sentence; each sentence has at least one token.
+    gold: the correct tags of each sentence, or None if any sentence has no tags.
     """
 
     sentences: list[list[str]]
     gold: list[list[str]] | None
 
     def select_evenly(self, count: int) -> Sample:
-        """Return at most `count` sentences, evenly spaced."""
+        """Return a sample of at most `count` of these sentences, evenly spaced."""
         size = len(self.sentences)
         chosen = [place * size // count for place in range(count)] if size > count else range(size)
         return Sample([self.sentences[i] for i in chosen], None if self.gold is None else [self.gold[i] for i in chosen])
 
     def exclude(self, other: Sample) -> Sample:
-        """Return the sentences that are not in the other sample."""
+        """Return a sample of the sentences that are not in the other sample."""
         theirs = {tuple(sentence) for sentence in other.sentences}
         kept = [i for i, sentence in enumerate(self.sentences) if tuple(sentence) not in theirs]
         return Sample([self.sentences[i] for i in kept], None if self.gold is None else [self.gold[i] for i in kept])
@@ -166,14 +170,15 @@ def read_sample(path: Path, option: str) -> Sample:
     """Read the sentences of a table.
 
     A table with a column `tokens` (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
-    Otherwise its column `text`, or its only column of strings, is split after . ! ? and at blank lines, then into words.
+    Any other table needs a column `text`, or exactly one column of strings. Its texts are split into sentences after . ! ?
+    and at blank lines, and the sentences are split into words.
 
     Args:
         path: a Parquet file or directory, a Delta table's directory, or a file of JSON lines (*.jsonl, *.json).
-        option: the option that names it, for messages.
+        option: the command-line option that names the table, for messages.
 
     Raises:
-        SettingsError: it is missing, cannot be read, or has no such column or no sentence.
+        SettingsError: the table does not exist, cannot be read, or has no such column or no sentence.
     """
     if not path.exists():
         raise SettingsError(f"{option}: {path} does not exist.")
@@ -208,7 +213,7 @@ def _collect(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
 
 
 def split_text(text: str) -> list[list[str]]:
-    """Split a text into sentences and words by rules; sentences are truncated to LONGEST_SENTENCE words."""
+    """Split a text into sentences, and each sentence into words; drop the words of a sentence after LONGEST_SENTENCE."""
     found = (_WORD.findall(part)[:LONGEST_SENTENCE] for part in _SENTENCE_END.split(text))
     return [words for words in found if words]
 
@@ -249,7 +254,7 @@ def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _delta(path: Path) -> Any:
     try:
-        import deltalake  # noqa: PLC0415  - only samples that are Delta tables need it
+        import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:
         raise SettingsError(f"A sample that is a Delta table needs {requirements.PREPARE}.") from error
     try:

@@ -16,7 +16,7 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
     """Refuse a destination that exists, unless it is a model that may be overwritten.
 
     Raises:
-        SettingsError: it exists, and either is not a model or `overwrite` is not set.
+        SettingsError: the destination exists, and is not a model or `overwrite` is not set.
     """
     if not dest.exists() and not dest.is_symlink():
         return
@@ -27,7 +27,7 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
 
 
 def _is_saved(directory: Path) -> bool:
-    # The name of the directory alone proves nothing: other formats use it, too.
+    # A directory named metadata is not sufficient: other formats have one, too.
     return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
 
 
@@ -38,10 +38,10 @@ def _is_bundle(directory: Path) -> bool:
 
 @contextmanager
 def open_scratch_directory(dest: Path) -> Iterator[Path]:
-    """Create a temporary directory next to a destination, on the same file system.
+    """Create a temporary directory next to a destination, so on the same file system; remove it after the `with` block.
 
     Raises:
-        OutputError: it cannot be created.
+        OutputError: the directory cannot be created.
     """
     parent = dest.absolute().parent
     try:
@@ -54,7 +54,7 @@ def open_scratch_directory(dest: Path) -> Iterator[Path]:
 
 
 def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
-    """Rename a directory to its destination, replacing what is there; if that fails, restore it.
+    """Rename a directory to its destination, and replace an existing directory; if renaming fails, restore the existing one.
 
     Raises:
         OutputError: the directory cannot be renamed.

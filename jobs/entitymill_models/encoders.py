@@ -21,7 +21,13 @@ Weights = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Names:
-    """The names of an architecture's parameters, each with .weight and .bias; "{}" is the number of a layer."""
+    """The names of an architecture's parameters, without .weight and .bias; "{}" stands for the number of a layer.
+
+    words, positions, segments: the embedding tables; segments is None if the architecture has no token types.
+    normalized, after_attention, after_network: normalizations; `normalized` is the one of the summed embeddings.
+    query, key, value, attended: the projections of attention; `attended` is the one of its result.
+    inner, outer: the two layers of the network in each encoder layer.
+    """
 
     words: str
     positions: str
@@ -42,8 +48,9 @@ class Names:
 class Shape:
     """The shape of an encoder.
 
-    epsilon: of the normalizations.
-    padding: the id of padding, if positions are counted from it as in RoBERTa.
+    layers, heads: number of layers, and number of attention heads in each layer.
+    epsilon: the constant that a normalization adds to the variance.
+    padding: the id of the padding piece if positions are counted from this number, as in RoBERTa; otherwise None.
     """
 
     layers: int
@@ -53,10 +60,16 @@ class Shape:
 
 
 def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
-    """Build a token classifier: input_ids, attention_mask int64 [batch, length] to logits float32 [batch, length, labels].
+    """Build the network of a token classifier from its parameters.
+
+    The inputs are input_ids and attention_mask, int64, shape [batch, length]. The output is logits, float32, shape
+    [batch, length, labels].
+
+    Args:
+        where: path of the model, for messages.
 
     Raises:
-        ModelError: a parameter is missing, or does not fit the others.
+        ModelError: a parameter is missing, or its shape does not fit the other parameters.
     """
     try:
         return _Builder(weights, names, shape, where).network()
@@ -79,7 +92,7 @@ class _Builder:
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})
         hidden = self._embed(ids)
-        # True where a piece is visible, [batch, 1, 1, length]: the same for every head and every attending piece.
+        # True where a piece is not padding, shape [batch, 1, 1, length]: the same for every head and every attending piece.
         visible = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
         for layer in range(self._shape.layers):
             hidden = self._layer(hidden, visible, layer)
@@ -95,12 +108,12 @@ class _Builder:
         return self._norm(summed, self._names.normalized)
 
     def _segment(self) -> NDArray[np.float32] | None:
-        """Return the embedding of segment 0, to which every piece belongs; it is added to the position embeddings."""
+        """Return the embedding of segment 0, to which every piece belongs, or None; `_embed` adds it to each position."""
         name = self._names.segments
         return None if name is None else self._parameter(f"{name}.weight")[0]
 
     def _positions(self, ids: ov.Node) -> ov.Node:
-        """Return positions, [1, length], or [batch, length] if padding is not counted."""
+        """Return the position of each piece, shape [1, length], or [batch, length] if padding is not counted."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
@@ -123,7 +136,7 @@ class _Builder:
         return self._norm(ops.add(network, hidden), self._names.after_network.format(number))
 
     def _split_heads(self, hidden: ov.Node) -> ov.Node:
-        """Convert [batch, length, width] to [batch, heads, length, width / heads]."""
+        """Convert shape [batch, length, width] to shape [batch, heads, length, width / heads]."""
         heads = self._shape.heads
         return ops.transpose(
             ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True), _ints(0, 2, 1, 3)

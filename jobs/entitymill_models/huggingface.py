@@ -1,4 +1,4 @@
-"""Read a Hugging Face directory (config.json, safetensors, tokenizer) without PyTorch and transformers."""
+"""Read a model from a Hugging Face directory (config.json, safetensors, tokenizer), without PyTorch and transformers."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ NAMES = {
     "roberta": _bert("roberta"),
     "xlm-roberta": _bert("roberta"),
 }
-"""model_type of config.json -> names of parameters (transformers, models/*/modeling_*.py)."""
+"""model_type of config.json -> names of the parameters (source: transformers, models/*/modeling_*.py)."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
 DISTILBERT_EPSILON = 1e-12
-"""A constant in the code of transformers, which is not in config.json."""
+"""The epsilon of DistilBERT's normalizations, a constant in the code of transformers that is not in config.json."""
 
 
 def is_model_directory(directory: Path) -> bool:
@@ -71,7 +71,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
     Raises:
         ModelError: a file is missing or damaged, or the model is of another kind.
-        SettingsError: `casing` is needed, or contradicts the tokenizer.
+        SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer.
     """
     config = read_json(directory / tokenizer_files.CONFIG)
     kind = _check(config, where)
@@ -98,7 +98,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check(config: dict[str, object], where: str) -> str:
-    """Return the architecture of a model, or raise a ModelError if `encoders` cannot build exactly this architecture."""
+    """Return the architecture of a model; raise ModelError if `encoders` cannot build exactly this architecture."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(
@@ -120,7 +120,7 @@ def _check(config: dict[str, object], where: str) -> str:
 
 
 def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
-    """Read the encoder's shape; its names in config.json depend on the architecture."""
+    """Read the encoder's shape from config.json, whose keys depend on the architecture."""
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)
     epsilon = DISTILBERT_EPSILON if kind == "distilbert" else config.get("layer_norm_eps", 1e-12)
@@ -137,11 +137,11 @@ def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
 
 
 def _weights(directory: Path, where: str) -> encoders.Weights:
-    """Read every floating-point tensor of a Hugging Face directory, from all shards, as float32.
+    """Read every floating-point tensor of a Hugging Face directory, from all its safetensors files, as float32.
 
     Raises:
-        ModelError: there are none, or a file is missing or damaged.
-        SettingsError: the library that reads them is not installed.
+        ModelError: the directory has no safetensors file, or a file is missing or damaged.
+        SettingsError: the library safetensors is not installed.
     """
     found: encoders.Weights = {}
     for file in _files(directory, where):
@@ -171,7 +171,7 @@ def _files(directory: Path, where: str) -> list[Path]:
 
 def _read_one(file: Path, where: str) -> encoders.Weights:
     try:
-        import safetensors  # noqa: PLC0415  - only models from Hugging Face need it
+        import safetensors  # noqa: PLC0415  - needed only for models from Hugging Face
     except ImportError as error:
         raise SettingsError(f"Reading safetensors needs {requirements.PREPARE}.") from error
     try:
@@ -184,6 +184,6 @@ def _read_one(file: Path, where: str) -> encoders.Weights:
 
 def _floats(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
     if kind == "BF16":
-        # A bfloat16 has the upper 16 bits of a float32.
+        # A bfloat16 is the upper 16 bits of a float32.
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(data, {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[kind]).astype(np.float32)

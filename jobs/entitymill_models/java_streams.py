@@ -1,10 +1,10 @@
-"""Check which Java objects a serialized stream contains before a JVM reads it, without instantiating any of them.
+"""Check which Java objects a serialized stream contains before a JVM reads the stream, without instantiating any object.
 
 A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
-So each class must be in a list of the few that Spark NLP's models need. The grammar is that of the Java Object Serialization
-Specification, chapter 6. Parts of it that models do not need (proxies, enums, exceptions, resets, class annotations) are
-refused, so that this reader and the JVM cannot disagree. A class must also have the flags with which it writes itself: with
-or without its own data after its fields.
+So each class must be in ALLOWED, the list of the few classes that Spark NLP's models need. The grammar of a stream is in the
+Java Object Serialization Specification, chapter 6. Parts of the grammar that models do not need (proxies, enums, exceptions,
+resets, class annotations) are refused, so that this reader and the JVM cannot interpret a stream differently. The flags of a
+class in a stream must also be those in ALLOWED: they say whether an object has more data after its fields.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK,
 _LONG_BLOCK, _LONG_STRING = 0x7A, 0x7C
 _FIRST_HANDLE = 0x7E0000
 _PLAIN, _WITH_OWN_DATA = 2, 3
-"""Flags of a class: SC_SERIALIZABLE, without and with SC_WRITE_METHOD."""
+"""Flags of a class: SC_SERIALIZABLE, without and with SC_WRITE_METHOD (its objects have more data after their fields)."""
 _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
-"""Type code -> bytes."""
+"""Code of a primitive type -> its size in bytes."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
-"""The only class whose lambdas may be deserialized, and so the only one that a stream may contain as a java.lang.Class. It
-turns a SerializedLambda only into its own functions."""
+"""The only class whose lambdas may be deserialized. It turns a SerializedLambda only into its own functions. It is also the
+only class that a stream may contain as a java.lang.Class object."""
 ALLOWED = {
     **dict.fromkeys(
         (
@@ -57,12 +57,12 @@ ALLOWED = {
         ("scala.collection.immutable.List$SerializationProxy", "scala.collection.mutable.HashMap"), _WITH_OWN_DATA
     ),
 }
-"""Class -> its flags."""
+"""Class that a stream may contain -> the flags of the class."""
 
 
 @dataclass
 class _Description:
-    """A class description in a stream: the type codes of its fields, and the class it extends."""
+    """The description of a class in a stream: its name, its flags, the type codes of its fields, and its superclass."""
 
     name: str
     flags: int = 0
@@ -70,7 +70,7 @@ class _Description:
     parent: _Description | None = None
 
     def lineage(self) -> list[_Description]:
-        """Return the class and its superclasses, the topmost first, in the order of their fields in a stream."""
+        """Return the class and its superclasses, the topmost first: an object's fields are in this order in a stream."""
         return [*(self.parent.lineage() if self.parent else []), self]
 
 
@@ -87,10 +87,10 @@ def check_stream(content: bytes, where: str) -> None:
 
     Args:
         content: the complete stream.
-        where: its file's address, for messages.
+        where: path of the stream's file, for messages.
 
     Raises:
-        ModelError: it is damaged, or contains another class.
+        ModelError: the stream is damaged, or contains another class.
     """
     try:
         _Reader(content).read_all()
@@ -104,7 +104,7 @@ def check_stream(content: bytes, where: str) -> None:
 
 
 class _Reader:
-    """A reader that passes over a stream once. `_handles` are the elements to which later elements may refer by number."""
+    """Reads a stream once. `_handles` lists the elements of the stream to which later elements may refer by number."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -151,7 +151,7 @@ class _Reader:
         if kind != _CLASS_DESCRIPTION:
             raise _ForbiddenError("a class made at run time")
         description = _Description(self._text())
-        self._skip(8)  # its version
+        self._skip(8)  # serialVersionUID
         self._handles.append(description)
         description.flags = self._number("B")
         if ALLOWED.get(description.name) != description.flags:

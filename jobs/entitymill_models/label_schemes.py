@@ -1,7 +1,7 @@
 """Convert labels of other tagging schemes to those of a bundle: O, and B-X and I-X for each kind X of entity.
 
-Other schemes have more letters, for the last or only token of a mention. Each is a special case of B- or I-, so the
-probabilities of labels that become the same label are added.
+Other schemes also have letters for the last or the only token of a mention. Each of these letters is a special case of B- or
+I-. If several labels are converted to the same label, their probabilities are added.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ GivenScheme = Literal["iob1", "iob2", "plain"]
 GIVEN_SCHEMES = get_args(GivenScheme)
 OUTSIDE = "O"
 _BEGINS, _GOES_ON = "BSUW", "IMLE"
-"""First letters of BILOU, IOBES, BMES and BMEWO: begin, single, unit, whole; inside, middle, last, end."""
+"""First letters of labels in BILOU, IOBES, BMES and BMEWO.
+
+Begin, single, unit and whole become B-; inside, middle, last and end become I-.
+"""
 _PREFIXED = re.compile(rf"([{_BEGINS}{_GOES_ON}])[-_](.+)")
 _NEVER = np.float32(-1e9)
 
 
 def convert_labels(found: Parts, where: str, given: GivenScheme | None = None) -> tuple[Parts, Scheme]:
-    """Convert a model to the labels of a bundle; return it and its scheme.
+    """Convert the labels of a model to those of a bundle; return the converted model and its tagging scheme.
 
     Args:
         found: the model; its network is changed and must not be used again.
-        where: its address, for messages.
-        given: the scheme that the user names; labels alone do not always distinguish IOB1 from IOB2.
+        where: path of the model, for messages.
+        given: the scheme that the user specified, or None. The labels do not always show whether they are IOB1 or IOB2.
 
     Raises:
-        ModelError: the labels are of no known scheme, or one cannot name a directory of the table `entities`.
+        ModelError: the labels are of no known scheme, or a label cannot name a directory of the table `entities`.
     """
     labels, scheme = _convert(found.labels, where, given)
     bundle.check_labels(labels, where)
@@ -49,7 +52,7 @@ def convert_labels(found: Parts, where: str, given: GivenScheme | None = None) -
 
 
 def _convert(labels: Sequence[str], where: str, given: GivenScheme | None) -> tuple[list[str], Scheme]:
-    """Return the bundle's label for each label of a model, and the scheme."""
+    """Return the bundle's label for each label of a model, and the tagging scheme of these labels."""
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(
@@ -74,7 +77,7 @@ def _convert(labels: Sequence[str], where: str, given: GivenScheme | None) -> tu
             letter = "B" if found[1] in _BEGINS else "I"
             begun |= {found[2]} if letter == "B" else set()
             converted.append(f"{letter}-{found[2]}")
-    # In IOB1, B- occurs only between adjacent mentions of one kind, so that some kinds have no B- at all.
+    # In IOB1, B- occurs only between adjacent mentions of one kind, so some kinds may have no B- label.
     each = begun == {label[2:] for label in converted if label != OUTSIDE}
     return converted, given or ("iob2" if each else "iob1")
 
@@ -84,11 +87,13 @@ def _shorten_list(labels: Sequence[str]) -> str:
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
-    """Make a network score groups of its outputs: the log-sum-exp of their logits, so that their probabilities are added.
+    """Change a network so that it returns one logit for each group of labels.
+
+    The logit of a group is the log-sum-exp of the logits of its labels, so that the probabilities of these labels are added.
 
     Args:
-        network: returns float32 logits [batch, length, labels].
-        groups: the indices of the outputs in each group.
+        network: a network that returns logits, float32, shape [batch, length, labels].
+        groups: the indices of the labels in each group.
     """
     result = network.get_results()[0]
     logits = result.input_value(0)

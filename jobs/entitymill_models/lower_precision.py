@@ -1,8 +1,9 @@
-"""Reduce the precision of a network's weights: bfloat16, or 8-bit integers with or without calibration.
+"""Reduce the precision of a network's weights to bfloat16, or to 8-bit integers with or without calibration.
 
-`f32` does not change weights. `bf16` rounds them, which halves the file. `int8` stores matrices as 8-bit integers with one
-scale per row; the result runs in any precision. Calibration (NNCF post-training quantization) also fixes the ranges of
-activations; this is fastest in int8, and other precisions ignore these ranges.
+`f32` does not change the weights. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
+8-bit integers with one scale per row; the resulting network runs in any precision. Calibration (NNCF post-training
+quantization) also stores the ranges of activations; a calibrated network is the fastest in int8. Execution in other
+precisions ignores these ranges.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from entitymill.spark import requirements
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 LARGE = 1024
-"""A constant of at least this size is a weight; smaller ones are never reduced, as that would save nothing."""
+"""A constant of at least this many elements is a weight; smaller constants are not reduced, as that would save nothing."""
 _FLOATS = (ov.Type.f16, ov.Type.bf16)
 _BYTES = (ov.Type.i8, ov.Type.u8)
 
@@ -52,9 +53,9 @@ def reduce_precision(
     """Convert the weights of a network to a lower precision.
 
     Args:
-        network: with float weights; is changed and must not be used again.
-        precision: of the weights.
-        calibration: for int8, inputs on which activations are measured; if empty, activations are not quantized.
+        network: a network with float weights, which is changed and must not be used again.
+        precision: the new precision of the weights.
+        calibration: for int8, network inputs on which activations are measured; if empty, activations are not quantized.
 
     Raises:
         SettingsError: NNCF is not installed.
@@ -69,7 +70,7 @@ def reduce_precision(
 
 
 def widen_weights(network: ov.Model) -> None:
-    """Convert half-precision weights to float32, which is exact."""
+    """Convert the half-precision weights of a network to float32; this conversion is exact."""
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() not in _FLOATS:
             continue
@@ -89,7 +90,7 @@ def _float32(constant: ov.Node) -> NDArray[np.float32]:
 
 
 def _round(network: ov.Model) -> None:
-    """Store float32 weights as bfloat16, rounded to nearest, ties to even; they are converted back where they are used."""
+    """Store float32 weights as bfloat16, rounded to nearest, ties to even; the network converts them back to float32."""
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() != ov.Type.f32:
             continue
@@ -113,12 +114,12 @@ def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int6
 def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
     """Quantize weights to 8 bits with one scale per row, and activations to 8 bits with one scale per tensor.
 
-    Smooth quantization and bias correction are off: in measurements they improved nothing. Without them, removing the
-    activations' FakeQuantize yields exactly the network with only 8-bit weights.
+    Smooth quantization and bias correction are off, because they improved nothing in measurements. Without them, removing
+    the FakeQuantize operations of the activations yields exactly the network in which only the weights are quantized.
 
     Args:
-        network: with float weights; is changed and must not be used again.
-        feeds: inputs on which activations are measured.
+        network: a network with float weights, which is changed and must not be used again.
+        feeds: network inputs on which activations are measured.
 
     Raises:
         SettingsError: NNCF is not installed.
@@ -131,7 +132,7 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(feeds),
-        # OpenVINO's fused attention runs on floats, so quantizing queries and keys would only cost accuracy.
+        # OpenVINO's fused attention runs on floats, so quantizing queries and keys would only reduce accuracy.
         ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"], validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True, smooth_quant_alphas=smooth),
     )
@@ -140,7 +141,7 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
 
 def _merge_equal_quantizers(network: ov.Model) -> None:
-    """Quantize the common input of queries, keys and values once, not three times."""
+    """Quantize the common input of queries, keys and values once instead of three times."""
     quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
@@ -154,7 +155,7 @@ def _merge_equal_quantizers(network: ov.Model) -> None:
 
 def _import_nncf() -> Any:
     try:
-        import nncf  # noqa: PLC0415  - slow to import, and only int8 needs it
+        import nncf  # noqa: PLC0415  - slow to import, and needed only for int8
     except ImportError as error:
         raise SettingsError(f"--precision int8 needs {requirements.PREPARE}.") from error
     nncf.set_log_level(logging.ERROR)

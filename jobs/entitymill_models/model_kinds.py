@@ -1,4 +1,4 @@
-"""Detect the format of a model by its files, and read it."""
+"""Detect the format of a model by its files, and read the model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face di
 
 
 def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
-    """Read a model of any supported format; if it is a bundle, also return its manifest.
+    """Read a model of any supported format; return its parts and, if it is a bundle, its manifest.
 
     Args:
-        source: a directory, or the zip archive of a saved Spark NLP model.
-        scratch: an empty directory, which must outlive the result.
-        casing: that the user specified.
+        source: the model's directory, or the zip archive of a saved Spark NLP model.
+        scratch: an empty directory for unpacked files, which must exist as long as the result is used.
+        casing: the casing that the user specified, or None.
 
     Raises:
-        ModelError: it is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
-        SettingsError: it does not exist, or `casing` is needed or wrong.
+        ModelError: the model is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
+        SettingsError: the model does not exist, or `casing` contradicts the model, or is None and no file states it.
     """
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist.")
@@ -59,7 +59,7 @@ def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tup
 
 
 def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
-    """Read a bundle."""
+    """Read a bundle; return its parts and its manifest."""
     where = str(directory)
     manifest, files = bundle.read_directory(directory)
     if casing not in (None, manifest.casing):
@@ -77,7 +77,7 @@ def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manif
         casing=manifest.casing,
         max_length=manifest.max_length,
         source=manifest.source,
-        # RoBERTa's table has rows that are never used; the manifest's own length is always possible.
+        # Upper bound: RoBERTa's position table has rows that are never used. The manifest's max_length is always possible.
         limit=None if positions is None else max(positions, manifest.max_length),
         sparknlp_max_length=manifest.sparknlp_max_length,
     )

@@ -1,4 +1,4 @@
-"""Read networks in ONNX or OpenVINO files, and convert them to the interface that this program runs."""
+"""Read networks from ONNX or OpenVINO files, and convert them to the inputs and the output that this program uses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ SEGMENTS = "token_type_ids"
 
 
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
-    """Read a directory with one *.onnx, or one *.xml with its .bin, and vocabulary and labels next to it or in assets/.
+    """Read a model from a directory that contains one network, a vocabulary and labels.
+
+    The network is one *.onnx file, or one *.xml file with its *.bin file. The vocabulary and the labels are in the same
+    directory or in its folder assets/.
 
     Raises:
         ModelError: a file is missing or damaged, there are several networks, or the network is not a token classifier.
-        SettingsError: `casing` is needed, or contradicts the tokenizer.
+        SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer.
     """
     onnx, xml = sorted(directory.glob("*.onnx")), sorted(directory.glob("*.xml"))
     found = onnx or [path for path in xml if "tokenizer" not in path.name]
@@ -48,8 +51,13 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
     """Read a network with OpenVINO.
 
+    Args:
+        file: the *.onnx or *.xml file.
+        weights: the *.bin file that belongs to an *.xml file, otherwise None.
+        where: path of the model, for messages.
+
     Raises:
-        ModelError: it is missing or cannot be read.
+        ModelError: a file is missing or cannot be read.
     """
     for path in (file, weights):
         if path is not None and not path.is_file():
@@ -65,18 +73,18 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
 
 
 def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
-    """Convert a network to this program's interface.
+    """Convert a network to the inputs and the output that this program uses.
 
-    Inputs become input_ids and attention_mask, int64 [batch, length] of any size; token_type_ids becomes zeros; of several
-    outputs, only the logits remain.
+    The inputs become input_ids and attention_mask, int64, shape [batch, length] of any size. An input token_type_ids is
+    replaced by zeros. If there are several outputs, only the logits remain.
 
     Args:
-        network: is changed and must not be used again.
-        labels: the number of tags that it must score.
-        where: its address, for messages.
+        network: the network, which is changed and must not be used again.
+        labels: the number of tags that the network must score.
+        where: path of the model, for messages.
 
     Raises:
-        ModelError: it takes other inputs, has no logits, or takes only one size.
+        ModelError: the network takes other inputs, has no logits, or takes only inputs of one size.
     """
     known = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
     if len(known) != len(network.inputs) or not set(INPUTS) <= set(known):
@@ -113,7 +121,7 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
 
 
 def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:
-    """Return the output that scores tags: the one named logits, or the only one of the right shape."""
+    """Return the output that scores tags: the output named logits, or the only output of the right shape."""
     shaped = []
     for port in network.outputs:
         shape = port.get_partial_shape()

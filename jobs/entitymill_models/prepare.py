@@ -31,14 +31,14 @@ from entitymill_models.token_classifier import Parts
 CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
 FACTORY = "entitymill_models.prepare:make_model"
-"""The factory of the child process (see `isolation.Work`)."""
+"""The function that the child process calls, as `module:function` (see `isolation.Work`)."""
 LONGEST_SECONDS = 7 * 86_400.0
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
-"""--to -> the directory in the scratch directory in which the result is created."""
+"""Value of --to -> name of the directory, inside the scratch directory, in which the result is created."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the parser of `entitymill prepare`'s options."""
+    """Return the parser of `entitymill prepare`."""
     built = common.build_parser(
         "prepare",
         script="prepare_model.py",
@@ -91,14 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(options: argparse.Namespace, console: Console) -> None:
-    """Prepare a model in a child process; DEST appears complete at the end, or not at all.
+    """Convert and check a model in a child process, and write the result to DEST completely or not at all.
 
     Args:
-        options: as parsed by `parser`.
-        console: where to print progress.
+        options: the options that `parser` parsed.
+        console: the console on which the path of the result is printed.
 
     Raises:
-        ModelError: the source cannot be read, does not run, or loses more accuracy than allowed.
+        ModelError: the source cannot be read or run, or loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
         OutputError: DEST cannot be written.
     """
@@ -120,15 +120,15 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 
 
 def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
-    """Read, reduce and check a model; runs in a child process, which a damaged model may crash.
+    """Read, convert and check a model. This runs in a child process, because a damaged model may crash the process.
 
     Args:
-        options: as parsed by `parser`.
-        scratch: where to create the directory `bundle` or `saved`.
-        unpacked: an empty directory for the files in the source's archives.
+        options: the options that `parser` parsed.
+        scratch: the directory in which `bundle` and, with --to sparknlp, `saved` are created.
+        unpacked: an empty directory for temporary files, such as the files in the source's archives.
 
     Raises:
-        ModelError: the source cannot be read, does not run, or loses more accuracy than allowed.
+        ModelError: the source cannot be read or run, or loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
     limit = model_limits.loading_memory_limit(model_limits.list_model_files(options.source))
@@ -155,7 +155,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
 def _reduce_and_check(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
-    """Write the bundle, with reduced weights if requested, and check its accuracy."""
+    """Write the bundle, with weights of lower precision if requested, and check its accuracy."""
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
     target = options.precision or current
@@ -191,7 +191,10 @@ def _reduce_and_check(
 def _read_samples(
     options: argparse.Namespace, original: Path
 ) -> tuple[accuracy.Sample | None, list[dict[str, NDArray[np.int64]]]]:
-    """Return sentences to check accuracy on, and network inputs to calibrate on, disjoint if there are enough sentences."""
+    """Return the sentences to check accuracy on (None to skip the check), and the network inputs to calibrate on.
+
+    The inputs are made from other sentences than those to check, if there are enough sentences.
+    """
     table = options.sample or options.calibrate or (CARRIED_SAMPLE if CARRIED_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
         raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
@@ -208,7 +211,7 @@ def _read_samples(
 
 
 def _encode_sentences(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs for each sentence, truncated to the length of a window."""
+    """Return the network's inputs for each sentence, truncated to the model's maximum number of pieces."""
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
     encoder = Encoder(read_tokenizer(files, manifest), capacity)
@@ -222,7 +225,7 @@ def _encode_sentences(directory: Path, calibration: accuracy.Sample) -> list[dic
 def _check_accuracy(
     scores: accuracy.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print the scores, refuse a model that loses too much, and write F1 to the manifest."""
+    """Print the scores, refuse a model that loses too much accuracy, and write F1 to the manifest."""
     accuracy.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
         raise SettingsError(
@@ -247,7 +250,7 @@ def _check_accuracy(
 
 
 def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """Return the manifest's fields, except for precision and files."""
+    """Return the fields of the manifest, except for the tagging scheme, the precision, calibration and the files."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} has positions for {found.limit} pieces.")
@@ -266,10 +269,10 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
 
 
 def _try_longest(directory: Path, source: Path) -> None:
-    """Load the bundle as a run would, and tag a sentence that fills the longest window.
+    """Load the bundle as a run would, and tag a sentence of the maximum number of pieces.
 
     Raises:
-        ModelError: it does not run.
+        ModelError: the bundle cannot be run.
     """
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
@@ -277,7 +280,7 @@ def _try_longest(directory: Path, source: Path) -> None:
     with loading(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
-        except (RuntimeError, IndexError, ValueError) as error:  # the last two: its logits have another shape
+        except (RuntimeError, IndexError, ValueError) as error:  # Index-, ValueError: wrong shape of logits
             raise ModelError(
                 f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
             ) from error

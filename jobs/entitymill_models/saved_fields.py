@@ -1,13 +1,14 @@
 """Read and write a field saved by Spark NLP: a SequenceFile of records, each a Java-serialized `Array[(String, Int)]`.
 
-The file is Hadoop's, version 6, uncompressed, of NullWritable keys and BytesWritable values: what Spark's
-`RDD.saveAsObjectFile` writes. The layout, integers big-endian: a header (magic, two class names, two compression flags, a
-metadata count, a 16-byte sync marker), then records (record length, key length, key, value); -1 in place of a record length
-announces the marker again. A BytesWritable is a length and its bytes. (Hadoop's org.apache.hadoop.io.SequenceFile.)
+The file is a Hadoop SequenceFile, version 6, uncompressed, with NullWritable keys and BytesWritable values, as Spark's
+`RDD.saveAsObjectFile` writes it. It consists of a header (magic, two class names, two compression flags, a metadata count, a
+16-byte sync marker) and records (record length, key length, key, value). If -1 is in place of a record length, the sync
+marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes. (Source:
+org.apache.hadoop.io.SequenceFile.)
 
-Only the bytes of the stream are read, and no class is instantiated. Its grammar is that of the Java Object Serialization
-Specification, chapter 6. In such an array, everything except strings and integers is constant: a class is described where it
-occurs first, and later referred to by number.
+This module reads and writes bytes, and instantiates no Java class. The grammar of a serialized array is in the Java Object
+Serialization Specification, chapter 6. In an `Array[(String, Int)]`, all bytes except the strings and integers are constant:
+the first element of a class contains the description of the class, and later elements refer to the description by number.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ _CLASSES = b"SEQ\x06" + bytes([len(_KEY)]) + _KEY + bytes([len(_VALUE)]) + _VALU
 _SYNC_BYTES = 16
 _ESCAPE = -1
 _SYNC_INTERVAL = 100 * 1024
-"""Bytes between two markers, about as in Hadoop 3; a reader that starts inside the file searches for the next marker."""
+"""Bytes between two sync markers, about as in Hadoop 3. A reader that starts inside a file searches for the next marker."""
 _UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
          b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
-"""The version uids of Scala 2.12 and Java, for writing; reading ignores them, because it instantiates no class."""
+"""The serialVersionUID of each class in Scala 2.12 and Java, for writing. Reading ignores them and instantiates no class."""
 _ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
 _PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
 _INTEGER_CLASS = (
     b"sr\0\x11java.lang.Integer" + _UIDS[2] + b"\x02\0\x01I\0\x05valuexr\0\x10java.lang.Number" + _UIDS[3] + b"\x02\0\0xp"
 )
 _STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
-"""The bytes before a string and before an integer, each in the first pair and in later pairs."""
+"""The bytes before a string, and those before an integer: (in the first pair, in later pairs)."""
 _LONGEST = 0xFFFF
 
 
@@ -44,10 +45,10 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
 
     Args:
         content: the complete file.
-        where: its address, for messages.
+        where: path of the file, for messages.
 
     Raises:
-        ModelError: it is damaged, compressed, or of other classes.
+        ModelError: the file is damaged or compressed, or its keys or values have other classes.
     """
     at = len(_CLASSES)
     if content[:at] != _CLASSES:
@@ -76,7 +77,7 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
             raise _damage_error(where)
         spans.append((begin, end))
         at = end
-    # If Hadoop splits a file, it reads the second part from the next marker, even if those bytes are inside a record.
+    # If Hadoop splits a file, it reads the second part from the next marker, even if the marker is inside a record.
     if list(_find_all(content, sync)) != markers:
         raise _damage_error(where)
     yield from (content[begin:end] for begin, end in spans)
@@ -90,7 +91,7 @@ def _find_all(content: bytes, found: bytes) -> Iterator[int]:
 
 
 def write_records(values: Iterable[bytes]) -> bytes:
-    """Return a SequenceFile of values. Its sync marker is computed from them, so equal models have equal files."""
+    """Return a SequenceFile of values. The sync marker is computed from the values, so equal models have equal files."""
     chosen = list(values)
     sync = hashlib.md5(b"".join(chosen), usedforsecurity=False).digest()
     parts = [_CLASSES, bytes(6), sync]
@@ -131,10 +132,10 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 
     Args:
         content: the complete stream.
-        where: its address, for messages.
+        where: path of the stream's file, for messages.
 
     Raises:
-        ModelError: it is damaged, or contains anything but distinct pairs of strings and integers.
+        ModelError: the stream is damaged, or contains anything but distinct pairs of strings and integers.
     """
 
     def after(template: bytes, at: int) -> int:
@@ -163,27 +164,27 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 
 
 def check_field(content: bytes, where: str) -> None:
-    """Check that a field contains only classes that Spark NLP saves, before a JVM reads it.
+    """Check that a field contains only classes that Spark NLP saves, before a JVM reads the field.
 
     Args:
-        content: the complete file.
-        where: its address, for messages.
+        content: the field's complete file.
+        where: path of the file, for messages.
 
     Raises:
-        ModelError: it is damaged, or contains Java objects of other classes.
+        ModelError: the field is damaged, or contains Java objects of other classes.
     """
     for record in read_records(content, where):
         try:
-            read_pairs(record, where)  # succeeds for most fields, and is ten times as fast
+            read_pairs(record, where)  # succeeds for most fields, and is ten times as fast as check_stream
         except ModelError:
             java_streams.check_stream(record, where)
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
-    """Serialize an `Array[(String, Int)]`, byte for byte as Java does if the integers are distinct objects.
+    """Serialize an `Array[(String, Int)]` to the same bytes as Java does if all integers are distinct objects.
 
     Raises:
-        ModelError: a string is too long for Java's short form.
+        ModelError: a string has more than 65,535 bytes, the limit of Java's short form.
     """
     parts = [_ARRAY, struct.pack(">i", len(pairs))]
     for number, (text, value) in enumerate(pairs):
@@ -192,7 +193,7 @@ def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
 
 
 def _decode_text(raw: bytes) -> str:
-    """Decode modified UTF-8, which has NUL in two bytes, and two surrogates of three bytes beyond the basic plane."""
+    """Decode Java's modified UTF-8: NUL has two bytes, and a character above U+FFFF, two surrogates of three bytes."""
     plain = raw.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
     return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 

@@ -1,4 +1,4 @@
-"""Check that the symbolic links in the directory of a model, which may be hostile, do not lead out of it."""
+"""Check that no symbolic link in a model's directory leads out of it, because a model may be malicious."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
 
 
 def check_links(source: Path) -> None:
-    """Refuse a directory with a symbolic link that leads out of it; in a Hugging Face cache, links to its blobs are fine.
+    """Refuse a model's directory if a symbolic link in it leads out of it.
+
+    In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed.
 
     Args:
-        source: may itself be a link; a file needs no check.
+        source: the model's directory, or a link to it. A file is not checked.
 
     Raises:
-        ModelError: a link leads to another place, whether anything is there or not.
+        ModelError: a link leads out of the directory, even if the target of the link does not exist.
     """
     root = source.resolve()
     allowed = [root, *_blobs(root)]
@@ -32,14 +34,14 @@ def check_links(source: Path) -> None:
 
 
 def _blobs(root: Path) -> list[Path]:
-    """Return the directory of blobs that belongs to a snapshot in a Hugging Face cache, or to a folder in one."""
+    """Return the directory of blobs if `root` is in a snapshot of a Hugging Face cache, or is one; otherwise nothing."""
     snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
-    # `blobs` is not resolved: if it is itself a link, its files are elsewhere and must not be allowed.
+    # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.
     return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]
 
 
 def _target(link: Path, source: Path) -> Path:
-    """Return the final target of a link."""
+    """Return the final target of a symbolic link; raise ModelError if the link leads to itself."""
     try:
         return link.resolve()
     except (OSError, RuntimeError) as error:

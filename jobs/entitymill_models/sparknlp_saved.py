@@ -1,8 +1,8 @@
-"""Read a token classifier saved by Spark NLP: a directory, or a zip of one from its models hub.
+"""Read a token classifier saved by Spark NLP: a directory, or a zip archive of one from the models hub.
 
-metadata/part-* has one line of JSON; fields/vocabulary and fields/labels are SequenceFiles of serialized pairs (string,
-number); the network is a zip archive named after class and engine. (Spark NLP 5.5, ParamsAndFeaturesWritable, MapFeature,
-OpenvinoWrapper.)
+metadata/part-* has one line of JSON. fields/vocabulary and fields/labels are SequenceFiles of serialized pairs (string,
+number). The network is a zip archive named after the model's class and engine. (Sources: ParamsAndFeaturesWritable,
+MapFeature and OpenvinoWrapper of Spark NLP 5.5.)
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ NETWORKS = {
     f"{PACKAGE}.DistilBertForTokenClassification": "distilbert_classification",
     f"{PACKAGE}.BertForTokenClassification": "bert_classification",
 }
-"""Class -> prefix of the name of its network's archive; the engine follows."""
+"""Class of a model -> prefix of the name of the network's archive; "_" and the name of the engine follow."""
 METADATA, FIELDS = "metadata", "fields"
 _BLOCK = 2**20
 
 
 @dataclass
 class Budget:
-    """The number of bytes and files that may still be unpacked from one source, nested archives included."""
+    """The number of bytes and files that may still be unpacked from one model, including its nested archives."""
 
     bytes: int
     files: int
@@ -46,13 +46,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class SavedDescription:
-    """The description of a saved model in its metadata and fields.
+    """What the metadata and the fields of a saved model say about it.
 
     name: prefix of the name of the network's archive.
-    engine: openvino or onnx.
-    labels, vocabulary: in the order of their numbers.
-    casing: whether Spark NLP distinguishes case.
-    max_length: pieces in one sentence, special ones included.
+    engine: the engine that runs the network, openvino or onnx.
+    labels, vocabulary: the labels and the pieces, each in the order of their numbers.
+    casing: whether Spark NLP distinguishes upper and lower case.
+    max_length: maximum number of pieces in one sentence, including special pieces.
     """
 
     name: str
@@ -69,10 +69,10 @@ def is_saved(directory: Path) -> bool:
 
 
 def find_model(unpacked: Path, where: str) -> Path:
-    """Return the directory of the model in an unpacked archive: its root, or its only folder.
+    """Return the directory of the model in an unpacked archive: the archive's root, or its only folder.
 
     Raises:
-        ModelError: neither is a saved model.
+        ModelError: neither the root nor an only folder is a saved model.
     """
     folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
     for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
@@ -88,13 +88,13 @@ def read_saved_model(
 
     Args:
         directory: the saved model.
-        scratch: an empty directory for the unpacked network, which must outlive the result.
-        where: the model's address, for messages.
-        casing: overrides that of the model.
-        budget: what is left of the budget of the archive that contained the directory; None if there was no archive.
+        scratch: an empty directory for the unpacked network, which must exist as long as the result is used.
+        where: path of the model, for messages.
+        casing: the casing to use instead of the model's casing, or None.
+        budget: the remaining budget of the archive that contained the directory; None if there was no archive.
 
     Raises:
-        ModelError: it is damaged, incomplete, of another class, or of an engine that cannot be read.
+        ModelError: the model is damaged, incomplete, of another class, or of an engine that cannot be read.
     """
     said = describe(directory, where)
     packed = directory / f"{said.name}_{said.engine}"
@@ -123,7 +123,7 @@ def describe(directory: Path, where: str) -> SavedDescription:
     """Read a saved model's metadata and fields, but not its network.
 
     Raises:
-        ModelError: they are damaged, incomplete, or of a class or engine that cannot be read.
+        ModelError: metadata or fields are damaged or incomplete, or the model has a class or engine that cannot be read.
     """
     metadata, parameters = _metadata(directory, where)
     kind = str(metadata.get("class"))
@@ -151,7 +151,7 @@ def describe(directory: Path, where: str) -> SavedDescription:
 
 
 def _metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Read the metadata; return it and its parameters, in which set values override defaults."""
+    """Return a model's metadata, and the model's parameters, in which values that were set override default values."""
     lines = [line for part in _parts(directory / METADATA, where) for line in read_text(part).splitlines() if line.strip()]
     if len(lines) != 1:
         raise ModelError(f"The metadata of {where} is not one line of JSON: copy the model again.")
@@ -163,7 +163,7 @@ def _metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str,
 
 
 def _field(directory: Path, name: str, where: str) -> dict[str, int]:
-    """Read a saved Map[String, Int]."""
+    """Read a field of a saved model that is a Map[String, Int]."""
     found: dict[str, int] = {}
     for part in _parts(directory / FIELDS / name, where):
         for record in saved_fields.read_records(read_bytes(part), str(part)):
@@ -182,7 +182,7 @@ def _parts(directory: Path, where: str) -> list[Path]:
 
 
 def _find_file(directory: Path, suffix: str, where: str) -> Path:
-    """Return the only file with a suffix; the rest of its name varies between Spark NLP's versions."""
+    """Return the only file with a suffix; the rest of the file's name differs between versions of Spark NLP."""
     found = [path for path in directory.rglob("*") if path.suffix == suffix]
     if len(found) != 1:
         raise ModelError(f"The network of {where} has {len(found)} files ending in {suffix}, expected one.")
@@ -194,16 +194,16 @@ def _list_supported_classes() -> str:
 
 
 def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None:
-    """Unpack every file of an archive.
+    """Unpack every file of a zip archive.
 
     Args:
         archive: the zip file.
-        into: an empty directory; None to only check that the files can be unpacked.
-        where: the archive's address, for messages.
-        budget: of the archive's source; it is reduced by the bytes and files of this archive.
+        into: an empty directory, or None to only check that the files can be unpacked.
+        where: path of the archive, for messages.
+        budget: the budget of the model, which is reduced by the bytes and files of this archive.
 
     Raises:
-        ModelError: it is damaged or encrypted, names files outside itself, or unpacks to too much.
+        ModelError: the archive is damaged or encrypted, contains a link or a path outside `into`, or exceeds the budget.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -234,7 +234,7 @@ def _target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
 
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
-    """Unpack one file. The size in its header is not trusted: the actual bytes count."""
+    """Unpack one file of an archive. The actual bytes are counted, because the size in the file's header may be wrong."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened.open(member) as source, target.open("wb") as copy:
         while block := source.read(_BLOCK):

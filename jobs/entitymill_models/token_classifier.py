@@ -19,17 +19,18 @@ LONGEST_TEXT = 256 * 2**20
 
 @dataclass(frozen=True)
 class Parts:
-    """A token classifier.
+    """The parts of a token classifier.
 
-    network: takes input_ids and attention_mask, both int64 [batch, length], returns logits, float32 [batch, length, labels].
+    network: a network that takes input_ids and attention_mask, int64, shape [batch, length], and returns logits, float32,
+        shape [batch, length, labels].
     labels: the tag of each logit.
     tokenizer: the text of a tokenizer.json, or None.
-    vocabulary: the pieces in the order of their ids, if there is no tokenizer.json.
-    casing: whether the tokenizer distinguishes case.
-    max_length: number of pieces that the network takes at once, special ones included.
-    source: a phrase for the manifest about the model's origin.
-    limit: the upper bound of max_length, if known.
-    sparknlp_max_length: maxSentenceLength in Spark NLP, whose default is 128.
+    vocabulary: the pieces in the order of their ids; None if there is a tokenizer.json.
+    casing: whether the tokenizer distinguishes upper and lower case.
+    max_length: maximum number of pieces that the network is given at once, including special pieces.
+    source: a phrase about the model's origin, for the manifest.
+    limit: the upper bound of max_length, or None if it is not known.
+    sparknlp_max_length: the parameter maxSentenceLength in Spark NLP, whose default is 128.
     """
 
     network: ov.Model
@@ -47,7 +48,7 @@ def read_bytes(path: Path) -> bytes:
     """Read a file of limited size.
 
     Raises:
-        ModelError: it is missing, or larger than LONGEST_TEXT.
+        ModelError: the file cannot be read, or is larger than LONGEST_TEXT.
     """
     try:
         if path.stat().st_size > LONGEST_TEXT:
@@ -61,7 +62,7 @@ def read_text(path: Path) -> str:
     """Read a text file of limited size.
 
     Raises:
-        ModelError: it is missing, not UTF-8, or larger than LONGEST_TEXT.
+        ModelError: the file cannot be read, is not UTF-8, or is larger than LONGEST_TEXT.
     """
     try:
         return read_bytes(path).decode("utf8")
@@ -70,10 +71,10 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Read a file with a JSON object.
+    """Read a file that contains a JSON object.
 
     Raises:
-        ModelError: it is missing, or not a JSON object.
+        ModelError: the file cannot be read, or is not a JSON object.
     """
     return parse_json(read_text(path), str(path))
 
@@ -94,10 +95,15 @@ def parse_json(text: str, where: str) -> dict[str, object]:
 
 
 def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
-    """Sort names by their numbers.
+    """Return names sorted by their numbers.
+
+    Args:
+        numbered: name -> number.
+        what: what the names are, for messages.
+        where: path of the model, for messages.
 
     Raises:
-        ModelError: the numbers are not 0, 1, 2, … without a gap.
+        ModelError: there are no names, or the numbers are not 0, 1, 2, … without a gap.
     """
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
@@ -106,10 +112,10 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """Read the pieces of a vocab.txt, one per line, in the order of their ids.
+    """Read the pieces in a vocab.txt, one per line, in the order of their ids.
 
     Raises:
-        ModelError: it cannot be read, or contains a piece twice.
+        ModelError: the file cannot be read, or contains a piece twice.
     """
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
@@ -118,7 +124,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def write_parts(parts: Parts, directory: Path) -> None:
-    """Write all files of a bundle except its manifest.
+    """Write all files of a bundle, except the manifest, to a directory.
 
     Raises:
         ModelError: a piece of the vocabulary contains a line break, or the labels are not IOB2 tags.

@@ -17,12 +17,17 @@ from entitymill_models.token_classifier import Casing, parse_json, read_json, re
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 LONGEST, DEFAULT_LENGTH = 512, 128
 _FOLDERS = ("", "assets")
-"""Where the files may be: next to the network, or in the folder where Spark NLP's import expects them."""
+"""Folders in which the files may be: next to the network, or in the folder where Spark NLP's import expects them."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """A model's tokenizer (the text of a tokenizer.json, or the pieces of a vocab.txt) and its casing."""
+    """A model's tokenizer and casing.
+
+    tokenizer: the text of a tokenizer.json, or None.
+    vocabulary: the pieces of a vocab.txt in the order of their ids; None if there is a tokenizer.json.
+    casing: whether the tokenizer distinguishes upper and lower case.
+    """
 
     tokenizer: str | None
     vocabulary: tuple[str, ...] | None
@@ -33,14 +38,14 @@ def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *,
     """Read the tokenizer in a directory.
 
     Args:
-        directory: contains tokenizer.json, or vocab.txt and optionally tokenizer_config.json.
-        where: its address, for messages.
-        casing: that the user specified; needed if no file says it.
-        require_json: whether a tokenizer.json is required, because a vocab.txt would be read as WordPiece.
+        directory: a directory with tokenizer.json, or with vocab.txt and optionally tokenizer_config.json.
+        where: path of the model, for messages.
+        casing: the casing that the user specified, or None; required if no file states the casing.
+        require_json: whether a vocab.txt is refused, because it would be read as WordPiece.
 
     Raises:
-        ModelError: there is no tokenizer, or it cannot be read.
-        SettingsError: `casing` is needed, or contradicts tokenizer.json.
+        ModelError: there is no tokenizer, or the tokenizer cannot be read.
+        SettingsError: `casing` is None although no file states the casing, or it contradicts tokenizer.json.
     """
     file = _find(directory, bundle.TOKENIZER)
     if file is not None:
@@ -56,19 +61,19 @@ def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *,
 
 
 def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
-    """Change a tokenizer.json so that it can encode single words; return it and its casing.
+    """Change the text of a tokenizer.json so that the tokenizer can encode single words; return the text and the casing.
 
     In byte-level BPE, the first piece of a word contains the blank before the word. For a single word, the tokenizer must
-    add that blank; otherwise the word becomes pieces that occur only inside words.
+    add this blank; otherwise it uses pieces that occur only inside words.
 
     Raises:
-        ModelError: it is not a tokenizer.
+        ModelError: the text is not a tokenizer.
     """
     found = parse_json(text, where)
     for part in _components(found.get("pre_tokenizer")):
         if part.get("type") == "ByteLevel":
             part["add_prefix_space"] = True
-    # The tagger truncates and pads.
+    # The tagger, not the tokenizer, truncates and pads.
     found["truncation"] = found["padding"] = None
     changed = json.dumps(found, ensure_ascii=False)
     with loading(where):
@@ -86,7 +91,7 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
 
 
 def _components(component: object) -> Iterator[dict[str, object]]:
-    """Yield a normalizer or pre-tokenizer, or the elements if it is a sequence."""
+    """Yield a normalizer or pre-tokenizer, or, if it is a sequence, each of its elements."""
     if not isinstance(component, dict):
         return
     if component.get("type") != "Sequence":
@@ -99,7 +104,7 @@ def _components(component: object) -> Iterator[dict[str, object]]:
 
 
 def _read_casing(directory: Path, where: str) -> Casing:
-    """Read the casing of a vocab.txt from tokenizer_config.json."""
+    """Read the casing that belongs to a vocab.txt from tokenizer_config.json."""
     file = _find(directory, TOKENIZER_CONFIG)
     said = read_json(file) if file is not None else {}
     lower = said.get("do_lower_case")
@@ -117,7 +122,7 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     """Read the tag of each logit from labels.json, id2label of config.json, or labels.txt.
 
     Raises:
-        ModelError: no file contains the labels, or a number has none.
+        ModelError: no file contains the labels, or the file with the labels is not valid.
     """
     file = _find(directory, bundle.LABELS)
     if file is not None:
@@ -145,7 +150,7 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
     """Return the labels in a Hugging Face config.json.
 
     Raises:
-        ModelError: id2label is missing, or has gaps.
+        ModelError: id2label is missing, or its numbers are not 0, 1, 2, … without a gap.
     """
     named = config.get("id2label")
     if not isinstance(named, dict) or set(named) != {str(number) for number in range(len(named))} or not named:
@@ -154,7 +159,9 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 
 
 def read_max_length(directory: Path) -> int:
-    """Return how many pieces a window may have, by the configurations of tokenizer and network, or else DEFAULT_LENGTH.
+    """Return the maximum number of pieces that a model may be given at once, at most LONGEST.
+
+    The number is the smaller of those in the configurations of tokenizer and network, or DEFAULT_LENGTH if there is none.
 
     Raises:
         ModelError: a configuration is not JSON.
@@ -163,7 +170,7 @@ def read_max_length(directory: Path) -> int:
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):
         file = _find(directory, name)
         value = read_json(file).get(key) if file is not None else None
-        # transformers writes 1e30 if the length is unknown.
+        # transformers writes 1e30 if the maximum length is unknown.
         if isinstance(value, int) and 0 < value < 2**20:
             allowed.append(value)
     return min([*allowed, LONGEST]) if allowed else DEFAULT_LENGTH
