@@ -1,6 +1,7 @@
-"""One run: source -> changes -> units -> recognition -> tables.
+"""Run the job once: source -> changes -> units of work -> recognition -> tables.
 
-`extraction` runs the job, in the `steps` that need the lease, unit by unit (`units`); `dry_runs` only plans it. `guards`
-refuses runs that would destroy data. `failed_documents` rejects documents that crash or hang the tagger. `summary` counts,
-and `outcome` reports how a run ended. `erasure` erases documents between runs.
+`extraction` runs the job, and `dry_runs` only plans a run. `steps` contains the steps for which a run must hold the lease.
+`units` splits the work into units (documents that are published together). `guards` refuses runs that would destroy data.
+`failed_documents` rejects documents that crash or hang the tagger. `summary` counts what a run did, and `outcome` reports
+how a run ended. `erasure` erases documents between runs.
 """

@@ -1,4 +1,4 @@
-"""Plan a run without running it: count documents and units, estimate hours, and make all checks of a real run."""
+"""Plan a run without running it: count documents and units of work, estimate hours, and make all checks of a real run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from entitymill.workers.engine import Engine
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """Numbers that describe what a run would do.
 
-    new, changed, removed, unchanged: documents.
-    refused: code -> number of rejected rows.
-    units: the work would be cut into.
-    hours, core_hours: at the speed of the last run that recognised documents; none: there was none.
+    new, changed, removed, unchanged: number of documents.
+    refused: reject code -> number of rejected rows.
+    units: number of units of work (documents that are published together).
+    hours, core_hours: estimated time, at the speed of the last run that recognized documents; None if there is no such run.
     """
 
     new: int
@@ -49,7 +49,7 @@ def plan_run(
     full: bool,
     allow_removals: bool,
 ) -> None:
-    """Set `summary.plan` to what a run would do; this reads all rows, and leaves nothing written.
+    """Set `summary.plan` to what a run would do; this reads all rows of the source, and changes nothing.
 
     Raises:
         EntityMillError: the error with which the run would end before it publishes anything.
@@ -99,7 +99,7 @@ def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: 
 
 
 def _read_speed(tables: Tables) -> float | None:
-    """Return the speed of the latest run that recognized documents, over the seconds of recognition and writing."""
+    """Return documents per second (recognition and writing) of the latest run that recognized documents; None if none did."""
     if not tables.exists("runs"):
         return None
     spent = F.col("seconds")["recognition"] + F.coalesce(F.col("seconds")["writing"], F.lit(0.0))
@@ -109,7 +109,7 @@ def _read_speed(tables: Tables) -> float | None:
 
 
 def _check_output(tables: Tables) -> None:
-    """Check that the output can be written, and remove the directories that this check creates."""
+    """Check that the output can be written, then remove the directories that this check created."""
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, make=False)

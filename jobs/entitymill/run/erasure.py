@@ -1,4 +1,4 @@
-"""Erase documents from the tables, their old files and versions, and messages; and record the erasure."""
+"""Erase documents from the tables, from old files and versions of the tables, and from messages; record the erasure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from entitymill.tables.runs import Runs
 log = logging.getLogger(__name__)
 RECORD = "erasures"
 MOST_IDS = 100_000
-"""Most ids per erasure: the driver and every task hold them in memory."""
+"""Maximum number of ids per erasure; the driver and every task hold all ids in memory."""
 _SHOWN_IDS = 1000
 
 
@@ -35,8 +35,8 @@ _SHOWN_IDS = 1000
 class Findings:
     """Where the documents to erase were found.
 
-    rows: table -> doc_id -> number of rows in the table's current version; for `runs`, rows that contain the id.
-    in_old_files: whether files of older versions contain one of the ids; None if the files cannot be read.
+    rows: table -> doc_id -> number of rows in the table's current version; for `runs`, number of rows that contain the id.
+    in_old_files: whether data files, including those of older versions, contain any of the ids; None if they cannot be read.
     """
 
     rows: dict[str, dict[str, int]]
@@ -44,26 +44,26 @@ class Findings:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to erase; files that cannot be read do not count."""
+        """Whether there is nothing to erase; True even if old files cannot be read and might contain the ids."""
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return table -> number of rows."""
+        """Return table -> number of rows that were found."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
 def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
-    """Find documents in the tables and their old files, without changing anything.
+    """Find documents in the tables and in the tables' old files, without changing anything.
 
     Args:
         spark: the session.
-        settings: of the job that wrote the tables.
-        ids: doc_id of the documents.
+        settings: settings of the job that wrote the tables.
+        ids: ids of the documents to find.
 
     Raises:
-        OutputError: there are no tables.
+        OutputError: the tables do not exist.
         SettingsError: the tables belong to another source.
-        SourceError: the source still has some of the documents, even if `source.where` hides them.
+        SourceError: the source still contains some of the documents, perhaps in rows that `source.where` excludes.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         return _find_documents(own, settings, ids)
@@ -72,20 +72,20 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
-    This waits for a running job. Repeating it is safe, and completes an erasure that died. If there is nothing to erase,
-    nothing is changed.
+    The function first waits until no job is running. It can safely be called again, for example to complete an erasure
+    that was interrupted. If there is nothing to erase, nothing changes.
 
     Args:
         spark: the session.
-        settings: of the job that wrote the tables.
-        ids: doc_id of the documents.
-        findings: result of `find_documents` for these ids; None: call it first.
+        settings: settings of the job that wrote the tables.
+        ids: ids of the documents to erase.
+        findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
-        Table -> number of erased rows; for `runs`, rows in which a message was replaced.
+        Table -> number of erased rows; for `runs`, number of rows in which a message was replaced.
 
     Raises:
-        EntityMillError: as `find_documents`.
+        EntityMillError: the errors of `find_documents`, or a job is still running after `limits.wait_seconds`.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
@@ -141,7 +141,7 @@ def _check_owner(settings: Settings, tables: Tables) -> None:
 
 
 def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
-    """Refuse to erase documents that the source has, even in rows that `source.where` hides: another run may read them."""
+    """Refuse to erase documents that the source contains, even in rows that `source.where` excludes: a run may read them."""
     found = _find_ids_in_source(spark, settings.source.model_copy(update={"where": None}), id_frame)
     if not found:
         return
@@ -167,13 +167,16 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
 
 
 def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, int]:
-    """Return doc_id -> number of rows in a table."""
+    """Return doc_id -> number of rows in a table, for those ids of `id_frame` that have any."""
     found = tables.read(name).join(F.broadcast(id_frame), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
 
 
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
-    """Return whether any file contains one of the ids: files remain after a run removes documents. None: unreadable."""
+    """Return whether any data file contains one of the ids; None if the files cannot be read.
+
+    Files with old rows remain after a run has removed documents from a table.
+    """
     try:
         for name in maintenance.DOCUMENT_TABLES:
             if tables.exists(name):

@@ -1,4 +1,7 @@
-"""Run the job: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables, unit by unit."""
+"""Run the job: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables.
+
+The work is done in units of work: documents that are published together.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ from entitymill.workers.engine import Engine, open_engine
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000
-"""A run on a source of at most this size uses SMALL_QUERIES."""
+"""Maximum size of a source, in bytes, for which a run sets the properties SMALL_QUERIES."""
 SMALL_QUERIES = {
-    # With few rows, adaptive planning (a job per shuffle) and compiling queries would take half of a run's time.
+    # With few rows, adaptive execution (one Spark job per shuffle) and compiling queries would take half of a run's time.
     ADAPTIVE: "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -47,19 +50,19 @@ def extract(
     watch: Callable[[Summary], object] = lambda _: None,
     log_path: str | None = None,
 ) -> Summary:
-    """Run the job: update the output to the source's current content, and change no more than needed.
+    """Run the job: update the output to the source's current content, and process only what has changed.
 
     Args:
-        spark: a session that `session.check_session` accepted; its properties do not change.
-        settings: of the job.
-        full: recompute every document, even unchanged ones.
-        dry_run: only plan the run, and write nothing; see `Summary.plan`.
-        allow_removals: remove all documents that the source lacks, even more than limits.max_removed_ratio.
-        watch: is called with the summary before the work begins, to show progress.
-        log_path: path of this program's log, for the run's row in `runs`.
+        spark: a session that `session.check_session` accepted; this function does not change its properties.
+        settings: settings of the job.
+        full: whether to recompute every document, even if nothing changed.
+        dry_run: whether to only plan the run and write nothing; the result is in `Summary.plan`.
+        allow_removals: whether the run may remove a larger share of documents than limits.max_removed_ratio.
+        watch: function that is called once with the summary before the work begins, so that progress can be shown.
+        log_path: path of this program's log file; it is written to the run's row in `runs`.
 
     Raises:
-        EntityMillError: a subclass says what failed; units that were already published stay published.
+        EntityMillError: the run failed; the subclass tells why. Units that were already published stay published.
     """
     if full and settings.output.replace_slice:
         raise SettingsError(
@@ -95,8 +98,8 @@ def _run_or_record_idle(
     for_large: Mapping[str, str],
     options: Options,
 ) -> None:
-    # Read `runs` before the source: if another run begins in between, this is noticed under the lease, and the source is
-    # opened again.
+    # Read `runs` before the source. If another run begins in between, this run notices it when it holds the lease, and
+    # opens the source again.
     runs = Runs(tables)
     record = guards.read_record(tables, runs)
     source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
@@ -116,7 +119,7 @@ def _run_or_record_idle(
         run = None
         try:
             if lease.earlier_runs.latest != record.latest:
-                # Another run began meanwhile, perhaps with a newer version of the source: an older one must not follow.
+                # Another run began since then, perhaps on a newer source version; this run must not use an older version.
                 tables.forget()
                 source, stamp = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
             stamp = replace(stamp, started_at=summary.started_at)
@@ -139,7 +142,7 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return why a run failed: if it lost its lease, other errors may only be consequences of that."""
+    """Return the error that explains why a run failed: if the run lost its lease, that error, otherwise `error`."""
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
     known = outcome.convert_error(error)
@@ -155,7 +158,7 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
 
 
 def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
-    """Record a run that has nothing to do, unless another run is working."""
+    """Append the row of a run that has nothing to do to `runs`, unless another run is working on the output."""
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
     row = summary.build_row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"}

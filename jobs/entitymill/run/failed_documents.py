@@ -1,4 +1,4 @@
-"""Reject documents that crash or hang the tagger: count them, write them to `rejects`, and do not publish them."""
+"""Reject documents that crash or hang the tagger: count these documents and write their ids to `rejects`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from entitymill.tables.publisher import RejectsWriter
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"
-"""End of the detail of a document that also failed in an earlier run."""
+"""Suffix of the column `detail` in `rejects` if the document also failed in an earlier run."""
 _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the ids of documents that failed in runs that ended as done, and have not been processed since."""
+    """Return the ids of documents in `rejects` that failed in a run that ended with status done."""
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -33,24 +33,24 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
-    """Return doc_id of the documents that failed for the first time in the last run; None if there are none.
+    """Return a frame with the doc_id of each document that failed for the first time in run `last`; None if there are none.
 
-    They are retried once, because the machine may have been the cause.
+    A run retries these documents once, because the machine may have caused the failure.
     """
     if last is None or not last["rejects"] or not tables.exists("rejects"):
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
-    # Pinned, because the run changes `rejects` before it reads the texts of these documents.
+    # Pin the version, because the run changes `rejects` before it reads the texts of these documents.
     found = tables.read_pinned("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
 
 @dataclass(frozen=True)
 class FailureRecorder:
-    """Records the failed documents of one run.
+    """Records documents for which recognition failed in one run.
 
-    summary: counts them.
-    rejects: writes them to the table.
+    summary: summary of the run, in which the failed documents are counted.
+    rejects: writer that adds the failed documents to the table `rejects`.
     before: result of `read_known_failures` when the run began.
     """
 
@@ -64,17 +64,18 @@ class FailureRecorder:
         """Count a unit's failed documents and write them to `rejects`.
 
         Args:
-            recognised: schemas.RECOGNISED of the unit; failed documents have a `failure`.
-            unit: of these documents.
+            recognised: frame of the unit's documents, with the columns schemas.RECOGNISED; `failure` is null unless
+                recognition of the document failed.
+            unit: unit of work to which the documents belong.
 
         Returns:
-            The other documents, and the doc_id of the failed ones.
+            The documents that did not fail, and a frame with the doc_id of the failed documents.
 
         Raises:
             RejectedError: more documents failed than limits.max_reject_ratio allows.
         """
         rows = recognised.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
-        # Collected on the driver: if Spark recomputed them, other documents might fail.
+        # Collect the failures on the driver: if Spark recomputed them later, other documents might fail.
         again = dict.fromkeys(self.before, AGAIN)
         failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
         rejected = self.spark.createDataFrame(failed, _REJECTED)
@@ -86,17 +87,17 @@ class FailureRecorder:
         return exclude_failed(recognised, ids), rejected.select("doc_id")
 
     def check_ratio(self, failed: list[str], unit: PlannedUnit) -> None:
-        """Check that not too many documents of a unit failed; documents that failed before do not count.
+        """Check that not too many documents of a unit failed; documents that also failed in earlier runs do not count.
 
         Args:
-            failed: doc_id of the unit's failed documents.
-            unit: of these documents.
+            failed: ids of the unit's failed documents.
+            unit: unit of work to which the documents belong.
 
         Raises:
-            RejectedError: more failed than limits.max_reject_ratio allows.
+            RejectedError: more documents failed than limits.max_reject_ratio allows.
         """
         ratio = self.settings.limits.max_reject_ratio
-        # Documents that fail in every run do not count: a unit may contain nothing else.
+        # Documents that fail in every run do not count, because a unit may contain only such documents.
         new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * unit.rows:  # one document never fails a unit
             raise RejectedError(
@@ -110,13 +111,14 @@ def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
     """Return the documents of a unit that did not fail.
 
     Args:
-        recognised: of the unit. If Spark recomputes a lost part of it and another document fails, the query fails.
-        failed: doc_id of the documents that failed.
+        recognised: frame of the unit's documents. If Spark recomputes a lost partition, and a document fails that is not in
+            `failed`, the query raises an error.
+        failed: ids of the documents that failed.
     """
     theirs = F.col("doc_id").isin(failed)
     late = F.raise_error(
         F.lit("a document failed that did not fail before, when Spark recomputed a lost partition: run again")
     )
-    # The condition is repeated, because Spark may evaluate the mentions of a row before it filters the row.
+    # `theirs` is part of this condition, too, because Spark may evaluate a row's mentions before it filters the row.
     mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
     return recognised.where(~theirs).withColumn("mentions", mentions)

@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def check_owner(settings: Settings, owner: str | None) -> None:
-    """Refuse to take over the output of another source: all its documents would be removed.
+    """Refuse to write to the output of another source, because the run would remove all documents of that source.
 
     Args:
-        settings: of the run.
-        owner: source of the output; None if there was no run.
+        settings: settings of the run.
+        owner: path of the source from which the output was written; None if there has been no run.
 
     Raises:
-        SettingsError: the settings name another source.
+        SettingsError: the settings name a different source.
     """
     if not is_another_source(settings, owner):
         return
@@ -52,22 +52,22 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
     """Return whether an output belongs to a different source than the settings name; False with output.adopt_source.
 
     Args:
-        settings: of the run.
-        owner: source of the output; None if there was no run.
+        settings: settings of the run.
+        owner: path of the source from which the output was written; None if there has been no run.
     """
     here = settings.dump_masked()["source"]["path"]
     return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to replace one slice if a table is missing: the documents of the other slices would stay lost.
+    """Refuse to replace one slice if a table is missing, because rows of other slices would not be restored.
 
     Args:
-        tables: of the output.
-        slice_: digest of the run's slice; None: the complete source.
+        tables: tables of the output.
+        slice_: digest of the run's slice (the rows that source.where selects); None if the run reads the complete source.
 
     Raises:
-        OutputError: `entities` or `documents` is missing, and the other has rows.
+        OutputError: one of `entities` and `documents` does not exist, and the other table has rows.
     """
     if slice_ is None or tables.is_complete():
         return
@@ -82,10 +82,10 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     """Refuse to remove a larger share of the documents than limits.max_removed_ratio.
 
     Args:
-        settings: of the run.
-        tables: of the output.
-        found: what the run would do.
-        slice_: digest of the run's slice; None: the complete source.
+        settings: settings of the run.
+        tables: tables of the output.
+        found: changes that the run would make.
+        slice_: digest of the run's slice, whose documents are counted; None counts all documents.
 
     Raises:
         RejectedError: the run would remove too many documents.
@@ -114,9 +114,9 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
     """Refuse a source if a larger share of its rows is rejected than limits.max_reject_ratio allows.
 
     Args:
-        settings: of the run.
-        found: what the run would do.
-        verb: of the message: "were", or "would be" in a dry run.
+        settings: settings of the run.
+        found: changes that the run would make, with the numbers of rejected rows.
+        verb: verb in the message: "were", or "would be" in a dry run.
 
     Raises:
         RejectedError: too many rows are rejected.
@@ -138,10 +138,13 @@ def open_checked_source(
 
     Args:
         spark: the session.
-        settings: of the run.
-        summary: its scope is set.
-        engine: of the run.
-        owner: source of the output; None if there was no run.
+        settings: settings of the run.
+        summary: summary of the run; this function sets `summary.scope`.
+        engine: engine that recognizes the documents.
+        owner: path of the source from which the output was written; None if there has been no run.
+
+    Raises:
+        EntityMillError: the source cannot be read, the output overlaps it, or the output belongs to another source.
     """
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
@@ -164,7 +167,7 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Read `runs`; if that fails because another program wrote the table, raise the error of `check_tables`."""
+    """Return a summary of `runs`; if another program wrote the table, raise the OutputError of `check_tables`."""
     try:
         return runs.read_record()
     except (PySparkException, Py4JJavaError):
@@ -173,7 +176,7 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 
 
 def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
-    """Return whether the tables have the same rows as after the latest run: OPTIMIZE and VACUUM change none."""
+    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows."""
     recorded = None if latest is None else latest["output_versions"]
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
         return False
@@ -196,9 +199,9 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
 
 
 def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
-    """Return whether the last run had the same source, slice and settings, and ended as done and settled.
+    """Return whether the last run had the same source, slice and settings, and completed all its changes with status done.
 
-    If the source's condition may select different rows each time, the answer is no.
+    If source.where may select different rows at each evaluation, return False.
     """
     last = record.last
     if source.nondeterministic or last is None or not record.settled:
@@ -207,7 +210,7 @@ def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) 
 
 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
-    """Return whether the last run was the same job on the same version of the source, and the tables are unchanged."""
+    """Return whether the last run was the same job on the same source version, and the tables have not changed since."""
     last = record.last
     if last is None or stamp.source_version == "unversioned" or not is_same_job(record, summary, stamp, source):
         return False

@@ -1,4 +1,4 @@
-"""Map the outcome of a run to an exit code, a message and JSON; stop the run on Ctrl-C or SIGTERM."""
+"""Convert the outcome of a run to an exit code, a message and JSON; stop the run on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 log = logging.getLogger("entitymill")
 _FROM_WORKER = re.compile(rf"entitymill\.errors\.(\w+): \[{errors.SIGNATURE}\] (.+)")
 _FIRST_CAUSE = re.compile(r"\(TID \d+\) \([^()\n]*\): (?P<cause>[^\n]*)")
-"""The line in which Spark says why a task failed; later lines may quote a document's text."""
+"""Matches the line in which Spark says why a task failed; later lines may quote a document's text."""
 _READING = re.compile(
     r"org\.apache\.spark\.SparkException: "
     r"(?:\[FAILED_READ_FILE|Encountered error while reading file|Could not read footer|Exception thrown in awaitResult)"
 )
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
-"""Path that stands for standard output."""
+"""Path that means standard output."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIGNALLED = 128
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal stopped the run: Ctrl-C, or SIGTERM, which Kubernetes, YARN and Airflow send."""
+    """Raised when a signal stops the run: SIGINT (Ctrl-C), or SIGTERM, which Kubernetes, YARN and Airflow send."""
 
     def __init__(self, exit_code: int, signal_name: str) -> None:
-        """Store the signal's name, and the exit code: 128 plus the signal's number."""
+        """Store the signal's name and the exit code, which is 128 plus the signal's number."""
         super().__init__(signal_name)
         self.exit_code = exit_code
         self.signal_name = signal_name
 
 
 def convert_error(error: BaseException) -> EntityMillError:
-    """Convert any error to an EntityMillError, whose message is one sentence without texts of documents."""
+    """Convert any error to an EntityMillError, whose message is one sentence and contains no document text."""
     if isinstance(error, EntityMillError):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -73,8 +73,8 @@ def convert_error(error: BaseException) -> EntityMillError:
 
 def _find_storage_fault(text: str) -> EntityMillError | None:
     try:
-        from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # brings PySpark
-    except ModuleNotFoundError:  # the command runs without PySpark
+        from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # imports PySpark
+    except ModuleNotFoundError:  # PySpark is not installed
         return None
     return find_storage_fault(text)
 
@@ -90,20 +90,20 @@ def describe_error(error: BaseException) -> tuple[str, int]:
 
 
 def write_result(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
-    """Write how a run ended, as one JSON object.
+    """Write the outcome of a run as one JSON object.
 
     Args:
-        path: of the file, or STDOUT.
-        summary: of the run; None if the run ended before it had one.
-        error: that ended the run; None if it succeeded.
-        log: path of the run's log.
+        path: path of the file to write, or STDOUT.
+        summary: summary of the run; None if the run ended before it had a summary.
+        error: error that ended the run; None if the run succeeded.
+        log: path of the run's log file; None if there is none.
     """
     found: dict[str, Any] = {"status": "done" if error is None else "failed", "exit_code": 0, "error": None, "log": log}
     if error is not None:
         found["error"], found["exit_code"] = describe_error(error)
         if isinstance(error, KeyboardInterrupt):
             found["status"] = "stopped"
-        elif isinstance(error, DriftError):  # everything was published
+        elif isinstance(error, DriftError):  # the run has published all documents
             found["status"] = "done"
     if summary is not None:
         found |= {name: value for name, value in asdict(summary).items() if name not in found}
@@ -118,7 +118,7 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stopped inside the context when one of SIGNALS arrives; a second one ends the process at once."""
+    """Raise Stopped inside the context when one of SIGNALS arrives; a second signal ends the process immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -153,8 +153,8 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def _cancel_jobs() -> None:
-    """Cancel Spark's jobs, in a new thread, because the main thread may be inside a call to Spark."""
-    from pyspark import SparkContext  # noqa: PLC0415  # a command without Spark does without
+    """Cancel Spark's jobs in a new thread, because the main thread may be inside a call to Spark."""
+    from pyspark import SparkContext  # noqa: PLC0415  # not all commands need PySpark
 
     context = SparkContext._active_spark_context
     if context is None:
@@ -165,7 +165,7 @@ def _cancel_jobs() -> None:
             context.setLogLevel("OFF")  # otherwise each task logs that it was killed
             context.cancelAllJobs()
         except Exception:
-            # Spark's own process got the signal too, and its jobs end with it.
+            # Spark's JVM has received the signal, too; when the JVM ends, its jobs end.
             log.exception("Spark's jobs could not be cancelled")
 
     threading.Thread(target=cancel, daemon=True).start()

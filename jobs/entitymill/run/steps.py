@@ -1,4 +1,4 @@
-"""Run the steps that need the lease; docs/decisions.md, "The table protocol", explains their order."""
+"""Run the steps for which a run must hold the lease; "The table protocol" in docs/decisions.md explains their order."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 class Options:
     """Options of one run that are not settings.
 
-    full: recompute every document, even unchanged ones.
-    allow_removals: remove all documents that the source lacks, even more than limits.max_removed_ratio.
+    full: whether to recompute every document, even if nothing changed.
+    allow_removals: whether the run may remove a larger share of documents than limits.max_removed_ratio.
     """
 
     full: bool = False
@@ -60,14 +60,14 @@ class Run:
     options: Options
 
     def __post_init__(self) -> None:
-        """Take commits and earlier runs from the lease."""
+        """Copy `commits` and `earlier_runs` from the lease, and prepare the table for the texts of units."""
         self.commits = self.lease.commits
         self.earlier_runs = self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
         self.known_tables: list[str] = []
 
     def execute(self) -> None:
-        """Run steps 3 to 6 of docs/decisions.md, "The table protocol"; the lease commits the last one."""
+        """Run steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps."""
         self.summary.stage = "source"
         trusted = self._prepare_tables()
         found = self._find_changes(trusted=trusted)
@@ -77,7 +77,7 @@ class Run:
         self.summary.planned = found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
-                # Rejected documents are removed too: if too many rows are rejected, only that is reported.
+                # Rejected documents are removed, too. So if too many rows are rejected, report only the rejected rows.
                 guards.check_removals(self.settings, self.tables, found, self.stamp.slice)
             failures = self._write_rejects(found)
             guards.check_rejects(self.settings, found)
@@ -86,7 +86,7 @@ class Run:
         self._finish()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and settle what an earlier run left; return whether there was nothing to settle."""
+        """Create missing tables, and repair what earlier runs may have left incomplete; return False if this was needed."""
         tables, earlier = self.tables, self.earlier_runs
         guards.check_slice_tables(tables, self.stamp.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
@@ -95,7 +95,7 @@ class Run:
         tables_existed = any(tables.exists(name) for name in layout.PUBLISHED_TABLES)
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._build_schemas())
-        # Tables that an older run creates from now on are not fenced, so their versions must not be recorded at the end.
+        # This run does not block older writers of tables that are created later, so it must not record their versions.
         self.known_tables = [name for name in maintenance.DOCUMENT_TABLES if tables.exists(name)]
         settled = earlier.settled and not created and not self.options.full
         settled = settled and guards.tables_unchanged_since(tables, earlier.latest)
@@ -129,7 +129,7 @@ class Run:
         return changes.compare_all(self.source, known, policy)
 
     def _find_feed_changes(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
-        """Return the changes from the source's change feed since the last run; None if it is unavailable."""
+        """Return the changes since the last run, from the source's change feed; None if the feed is unavailable."""
         last = self.earlier_runs.last
         if last is None:
             return None
@@ -168,7 +168,7 @@ class Run:
             publisher.move_to_slice(found.adopted)
         if self.stamp.slice is None and self.earlier_runs.sliced:
             publisher.clear_slices()
-        self.summary.units = self.summary.units_done  # with few large documents, some planned units are empty
+        self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
         seconds = self.summary.seconds
         spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
         seconds["segmentation"] = max(0.0, spark_connect.count_cores(self.spark) * seconds.get("recognition", 0.0) - spent)
@@ -182,8 +182,8 @@ class Run:
     ) -> None:
         self.summary.stage = "recognition"
         documents = units.repartition_unit(self.spark, unit, self.settings.spark.partitions, once=not self.source.is_pinned)
-        # Cached, because the counts and all tables read it, and the model must run only once. Spark reuses the cache of an
-        # equal plan, perhaps of another run in this process on older files of the same path: so the plan has the run id.
+        # Cache the result, because the counts and all tables read it, and the model must run only once. The run id makes the
+        # plan unique. Otherwise Spark might reuse the cache of another run in this process on older files of the same path.
         recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
         recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -205,7 +205,7 @@ class Run:
             recognised.unpersist()
 
     def _finish(self) -> None:
-        """Compact small files, export to Parquet, and record the tables' versions."""
+        """Compact small files, update the Parquet export, and record the tables' versions."""
         retry("files", lambda: maintenance.compact_small_files(self.tables))
         if self.tables.exported and not parquet_export.is_current(self.tables):
             parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)
@@ -213,6 +213,6 @@ class Run:
         self.clock.lap("writing")
 
     def record_versions(self) -> None:
-        """Record the tables' versions in the summary; if that fails, the next run checks all documents."""
+        """Record the tables' versions in the summary; if this fails, the next run checks all documents."""
         with contextlib.suppress(Exception):
             self.summary.output_versions = maintenance.read_versions(self.tables, self.known_tables)

@@ -1,4 +1,4 @@
-"""Count what a run did, for its summary and its row of `runs`."""
+"""Count what a run did, for the run's summary and for its row in the table `runs`."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Summary:
-    """What a run did, in numbers.
+    """Counts, times and outcome of a run.
 
-    scope: digest of the settings that select the run's rows and their output.
-    mode: how its documents were found: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was nothing to do.
-    output_versions: table -> its Delta version when the run ended.
-    documents, sentences, tokens, split_sentences: that were processed.
-    removed: documents that were removed, because the source no longer has them.
-    units: number of units.
-    planned: documents to process, counted before the first unit.
-    units_done: units published so far.
-    stage: what the run is doing: `preparation`, `waiting`, `source`, `recognition`, `writing`, `done`.
-    waiting: description of the run that this one waits for, in the stage `waiting`.
+    scope: digest of the settings that select the run's rows and determine its output.
+    mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
+        nothing to do.
+    output_versions: table -> Delta version of the table when the run ended.
+    documents, sentences, tokens, split_sentences: numbers that the run processed.
+    removed: number of documents that were removed because the source no longer contains them.
+    units: number of units of work (documents that are published together).
+    planned: number of documents to process, counted before the first unit.
+    units_done: number of units published so far.
+    stage: current stage of the run: `preparation`, `waiting`, `source`, `recognition`, `writing` or `done`.
+    waiting: description of the run that this run waited for; empty if it never waited.
     by_label: label -> number of mentions.
-    rejects: code -> number of rows.
-    seconds: stage -> wall seconds. But `encoding` and `inference` are parts of recognition, summed over all workers, and
-        `segmentation` is the rest of all cores' time in it: segmentation, transfer to and from the workers, idling.
-    error, exit_code: how it ended; `error` is one sentence, and None if the run succeeded.
-    application_id: of Spark.
-    log: path of this program's log.
-    plan: of a dry run.
+    rejects: reject code -> number of rows.
+    seconds: stage -> wall-clock seconds. Three entries break down the stage `recognition`: `encoding` and `inference` are
+        summed over all workers; `segmentation` is the remaining time of all cores during this stage, which contains
+        segmentation, transfer to and from the workers, and idle time.
+    error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded.
+    application_id: id of the Spark application or, on Spark Connect, of the session.
+    log: path of this program's log file.
+    plan: plan of a dry run; None for other runs.
     """
 
     run_id: str
@@ -74,22 +76,22 @@ class Summary:
 
     @property
     def sentences_per_second(self) -> float:
-        """Sentences per wall second of the complete run, including its preparation."""
+        """Sentences per wall-clock second of the complete run, including its preparation."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
 
     def start_waiting(self, holder: str) -> None:
-        """Set the stage to waiting for another run, the holder of the lease."""
+        """Set the stage to `waiting`; `holder` describes the run that holds the lease."""
         self.stage, self.waiting = "waiting", holder
 
     def count_unit(self, recognised: DataFrame, *, collect_ids: bool = False) -> UnitIds:
-        """Add a unit's counts, without failed documents, and return the unit's ids.
+        """Add a unit's counts to the summary, without failed documents, and return the unit's ids.
 
         Args:
-            recognised: schemas.RECOGNISED.
-            collect_ids: whether to collect all ids on the driver, for small units.
+            recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
+            collect_ids: whether to collect all ids on the driver; only for small units.
         """
         columns = ("sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds")
-        # In one pass: each document is exploded to a row without a label, and one row per mention with its label.
+        # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
         labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
         each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
         sums = each.groupBy("label").agg(
@@ -117,7 +119,7 @@ class Summary:
         )
 
     def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
-        """Return the run's row of `runs`, without the columns that the lease sets."""
+        """Return column -> value for the run's row in `runs`, without the columns that the lease sets."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {
@@ -135,39 +137,44 @@ class Summary:
 
 
 class Clock:
-    """A stopwatch that adds the wall seconds of each stage to a summary."""
+    """A stopwatch that adds the wall-clock seconds of each stage to a summary."""
 
     def __init__(self, summary: Summary) -> None:
-        """Start now."""
+        """Start the stopwatch."""
         self._summary = summary
         self._began = self._last = perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Add the time since the last lap to a stage."""
+        """Add the time since the previous call (or since the start) to a stage."""
         now = perf_counter()
         self._summary.seconds[stage] = self._summary.seconds.get(stage, 0.0) + now - self._last
         log.info("%s took %.1f s", stage, now - self._last)
         self._last = now
 
     def record_total(self) -> None:
-        """Set the stage `total` to the time since the start."""
+        """Set `seconds["total"]` of the summary to the time since the start."""
         self._summary.seconds["total"] = perf_counter() - self._began
 
 
 def compute_scope(settings: Settings, identity: str) -> str:
-    """Return a digest of the settings that select a run's rows and their output; `identity` is the source's."""
+    """Return a digest of the settings that select a run's rows and determine its output.
+
+    Args:
+        settings: settings of the run.
+        identity: identity of the source table, as in `Source.identity`.
+    """
     about = {
         "source": settings.source.model_dump(mode="json"),
         "table": identity,
         "slice": settings.output.replace_slice,
-        # Documents that one run ignored, a run with another setting must process.
+        # If one run ignored documents of another fingerprint, a run with another setting must process them.
         "ignoring": settings.incremental.on_fingerprint_change == "ignore",
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def compute_slice_digest(settings: Settings) -> str | None:
-    """Return the digest of the slice that a run replaces; None if it covers the complete source."""
+    """Return the digest of the slice that a run replaces; None if the run replaces no slice."""
     if not settings.output.replace_slice:
         return None
     return hashlib.sha256((settings.source.where or "").strip().encode()).hexdigest()[:16]

@@ -1,4 +1,7 @@
-"""Split a run's work into units: ranges of doc_id, so that the commits of a unit change few files."""
+"""Split a run's work into units of work: documents that are recognized and published together.
+
+Each unit is a range of doc_id, so that the commits of the unit change few files.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,21 @@ from entitymill.tables.unit_tables import UNIT
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000
 CHARS_PER_TASK = 250_000
-"""About 2,000 sentences, or two of the tagger's windows; so short that no core waits long for the last task."""
+"""Code points of text per Spark task: about 2,000 sentences, or two windows (batches that a worker sends to its child
+process). Tasks are this short so that no core waits long for the last one."""
 _GONE = "_gone"
 FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass(frozen=True)
 class PlannedUnit:
-    """Documents to recognize in one unit, and documents to remove with it.
+    """Documents to recognize in one unit, and documents to remove in the same commits.
 
-    documents: as in Changes, without `known`.
-    removed: doc_id of documents to remove; None if there are none.
-    known: whether the output may already have rows of some documents.
+    documents: frame of the documents to recognize, with the columns of `Changes.documents` except `known`.
+    removed: frame with the doc_id of each document to remove; None if there are none.
+    known: whether the output may already have rows of some of `documents`.
     rows: number of documents to recognize.
-    chars: code points of their texts.
+    chars: total number of code points in the texts of `documents`.
     """
 
     documents: DataFrame
@@ -40,21 +44,21 @@ class PlannedUnit:
 
 
 def count_units(changes: Changes, limits: LimitSettings) -> int:
-    """Return the number of units; documents that are only removed count, too."""
+    """Return the number of units for a run's work; documents to remove count like documents to recognize."""
     by_rows = -(-(changes.to_recognise + changes.to_remove) // limits.unit_rows)
     by_chars = -(-changes.chars // (limits.unit_mb * CHARS_PER_MB))
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
 def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], DataFrame]) -> Iterator[PlannedUnit]:
-    """Yield the units in order of doc_id; their sizes are approximate, because Spark samples the ranges.
+    """Yield the units in order of doc_id; sizes of units are approximate, because Spark samples ids to choose the ranges.
 
-    If there are several, the source is read only once, and the driver holds only a few numbers per unit.
+    If there are several units, the source is read only once, and the driver holds only a few numbers per unit.
 
     Args:
-        changes: of the run.
-        limits: how large a unit may be.
-        write: writes documents, partitioned by their column UNIT, and returns the written rows.
+        changes: documents to recognize and to remove in this run.
+        limits: settings with the maximum size of a unit.
+        write: function that writes a frame, partitioned by its column UNIT, and returns the written rows.
     """
     number = count_units(changes, limits)
     if number <= 1:
@@ -81,13 +85,13 @@ def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFra
 
 
 def repartition_unit(spark: SparkSession, unit: PlannedUnit, partitions: int | None, *, once: bool) -> DataFrame:
-    """Repartition a unit's documents by a hash of their ids, which is the same in every attempt.
+    """Repartition a unit's documents by a hash of doc_id, so that retried tasks get the same documents.
 
     Args:
         spark: the session.
-        unit: of these documents.
-        partitions: number of partitions; None: as many as suit the length of the texts.
-        once: whether to keep only one row per id, if duplicates may have appeared since the rows were counted.
+        unit: unit whose documents are repartitioned.
+        partitions: number of partitions; None computes a number from the length of the texts.
+        once: whether to keep only one row per id; needed if duplicate ids may have appeared since the rows were counted.
     """
     cores = spark_connect.count_cores(spark)
     tasks = min(unit.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
