@@ -99,7 +99,7 @@ def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: 
 
 
 def _read_speed(tables: Tables) -> float | None:
-    """Return documents per second (recognition and writing) of the latest run that recognized documents; None if none did."""
+    """Return documents per second (recognition and writing) of the latest run that recognized any; None if none did."""
     if not tables.exists("runs"):
         return None
     spent = F.col("seconds")["recognition"] + F.coalesce(F.col("seconds")["writing"], F.lit(0.0))

@@ -1,4 +1,4 @@
-"""Read the rows that were appended to a Delta table without a change feed: only the data files that its commits added.
+"""Read rows that were appended to a Delta table without a change feed, from the data files that its commits added.
 
 A commit file has one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
 """
@@ -20,23 +20,23 @@ _ACTIONS = (
     "remove struct<dataChange: boolean>, metaData struct<id: string>"
 )
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
-"""A missing file must be an error, whatever the session's settings."""
+"""Options that make a missing or corrupt file an error, whatever the session's settings are."""
 MOST_FILES = 100_000
-"""With more files, a scan of the table is faster than a list of them on the driver."""
+"""Maximum number of added files; above it, a scan of the table is faster than a list of files on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
-"""Types whose values are the same in directory names and in Delta's log; times depend on the writer's time zone."""
+"""Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
 
 
 class FeedUnavailableError(Exception):
-    """The changes cannot be read, so all rows must be compared; the message is the reason."""
+    """Raised if changes of the source cannot be read, so that all rows must be compared; the message is the reason."""
 
 
 def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
-    """Return the rows that the versions `first` to `last` appended, with all columns of the table.
+    """Return the rows that the table versions `first` to `last` (inclusive) appended, with all columns of the table.
 
     Raises:
-        FeedUnavailableError: a version did more than append rows, or Spark would read its files differently from Delta.
+        FeedUnavailableError: a version did more than append rows, or Spark would read the files differently from Delta.
         PySparkException, Py4JJavaError: a commit or a data file is missing.
     """
     detail = source.detail
@@ -63,7 +63,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
-    """Return the commits' actions that add or remove rows or change columns, one per row."""
+    """Return the actions of the commits `first` to `last` that add or remove rows or change columns."""
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
     data_change = F.coalesce("add.dataChange", "remove.dataChange", F.lit(True))
@@ -80,10 +80,10 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
 
 
 def _select_added_paths(actions: list[Row]) -> list[str]:
-    """Return the paths of the added data files, relative to the table.
+    """Return the paths of the added data files, relative to the table's directory.
 
     Raises:
-        FeedUnavailableError: some actions are not added files.
+        FeedUnavailableError: some actions do not add files, or there are more than MOST_FILES.
     """
     if len(actions) > MOST_FILES:
         raise FeedUnavailableError(f"the source has no change feed, and more than {MOST_FILES:,} files were added")
@@ -93,15 +93,16 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
         raise FeedUnavailableError("the source has no change feed, and rows were deleted or rewritten")
     if not all(action["path"] for action in actions):
         raise FeedUnavailableError("a commit of the source adds a file without a path")
-    # A set: a path that occurs twice is the same file.
+    # Remove duplicates, because a path that occurs twice is the same file.
     return sorted({unquote(action["path"]) for action in actions})
 
 
 def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
-    """Check that Spark reads exactly these files, with the same partition columns as Delta.
+    """Check that Spark would read exactly these files, with the same partition columns as Delta.
 
     Args:
-        paths: path of the table, then paths of files relative to it.
+        paths: path of the table, followed by paths of files relative to the table.
+        partitions: names of the table's partition columns.
 
     Raises:
         FeedUnavailableError: Spark might treat a path as a wildcard or a hidden file, or find other partition columns.

@@ -20,11 +20,11 @@ from entitymill.spark.sql_text import quote_part
 
 _FORBIDDEN_CHARACTERS = " ,;{}()\n\t="
 _HELPER_COLUMNS = frozenset({"_put"})
-"""Columns that `entities` has temporarily while it is changed."""
+"""Names of columns that this program adds temporarily to rows of `entities` while it writes them."""
 _COMMENT = "comment"
 _IN_BACKQUOTES = re.compile(r"`([^`]+)`")
 _MIN_SIMILARITY, _MOST_LISTED = 0.72, 30
-"""How similar a suggested name must be, from 0 to 1; and how many columns a message lists."""
+"""Minimum similarity (0 to 1) of a suggested column name; and maximum number of columns that a message lists."""
 _STORABLE_TYPES = (
     T.StringType,
     T.CharType,
@@ -37,11 +37,11 @@ _STORABLE_TYPES = (
     T.TimestampNTZType,
     T.UserDefinedType,
 )
-"""Types that Delta, Parquet and Arrow can all store, by themselves or inside arrays, maps and structs."""
+"""Types that Delta, Parquet and Arrow can all store, alone or inside arrays, maps and structs."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
-    """Check the columns that the settings name, and return the passthrough fields as `entities` will have them.
+    """Check the columns that the settings name, and return the schema fields of the passthrough columns in `entities`.
 
     Raises:
         SourceError: a column is missing or has an unsuitable type.
@@ -59,11 +59,12 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
 
 
 def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
-    """Return the fields of some columns. Other columns may have types that PySpark does not know.
+    """Return the schema fields of the named columns; the table may have other columns of types that PySpark does not know.
 
     Args:
-        names: column names.
-        setting: setting that names the columns, for messages.
+        table: table with the columns.
+        names: names of the columns.
+        setting: setting under `source` that names the columns, for messages.
         path: path of the table, for messages.
 
     Raises:
@@ -84,7 +85,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
 
 
 def list_columns(table: DataFrame) -> list[str]:
-    """Return the names of all columns. PySpark's own list would fail on types that it does not know."""
+    """Return the names of all columns, even if PySpark does not know the types of some."""
     if spark_connect.is_remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
@@ -92,7 +93,7 @@ def list_columns(table: DataFrame) -> list[str]:
 
 
 def describe_type(table: DataFrame, name: str) -> str:
-    """Return the type of a column as Spark writes it, even if PySpark does not know it."""
+    """Return Spark's name for the type of a column, even if PySpark does not know the type."""
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"
     java: Any = table._jdf
@@ -103,11 +104,12 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
     """Check that no setting needs a column that Spark cannot read.
 
     Args:
-        table: the source without these columns.
-        left_out: name -> type of the columns that Spark cannot read.
+        table: the source without the columns that Spark cannot read.
+        settings: settings of the source.
+        left_out: name -> type of each column that Spark cannot read.
 
     Raises:
-        SourceError: a setting needs one; the message contains the column's type.
+        SourceError: a setting needs such a column; the message contains the column's type.
     """
     asked = dict.fromkeys(settings.passthrough, "passthrough")
     asked |= {settings.text_column: "text_column", settings.id_column: "id_column"}
@@ -115,7 +117,7 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
         if settings.where is not None:
             table.where(settings.where)
     except PySparkException as error:
-        # Spark ignores case in names. Other mistakes in the condition are reported when it is applied.
+        # Spark ignores case in names. Other mistakes in the condition are reported later, when it is applied.
         named = {name.lower() for name in _IN_BACKQUOTES.findall(str(error).partition("\n")[0])}
         asked |= {name: "where" for name in left_out if name.lower() in named}
     for name, setting in asked.items():
@@ -127,7 +129,7 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
 
 
 def _suggest_columns(name: str, existing: list[str]) -> str:
-    """Return the part of a message that lists the existing columns and suggests a similar name."""
+    """Return the end of an error message: a list of the existing columns and, if there is one, a similar name."""
     near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
     more = f" and {len(existing) - _MOST_LISTED} more" if len(existing) > _MOST_LISTED else ""
     has = f"it has {', '.join(existing[:_MOST_LISTED])}{more}"
@@ -135,10 +137,10 @@ def _suggest_columns(name: str, existing: list[str]) -> str:
 
 
 def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructField]:
-    """Check passthrough fields, and return them as `entities` will have them: of their metadata, only comments remain.
+    """Check passthrough fields, and return them for the schema of `entities`, without metadata except comments.
 
     Args:
-        found: fields of the source.
+        found: schema fields of the passthrough columns in the source.
         path: path of the source, for messages.
 
     Raises:
@@ -164,7 +166,7 @@ def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructFie
 
 
 def strip_metadata(field: T.StructField) -> T.StructField:
-    """Return a field without metadata, except for its comment; fields inside it likewise."""
+    """Return a field without metadata except its comment; metadata of nested fields is removed in the same way."""
     metadata = {_COMMENT: field.metadata[_COMMENT]} if _COMMENT in field.metadata else {}
     return T.StructField(field.name, _strip_type_metadata(field.dataType), field.nullable, metadata)
 
@@ -198,7 +200,7 @@ def _describe_unsupported(name: str, path: str, kind: str) -> str:
 
 
 def _field_names(kind: T.DataType) -> str:
-    """Return all field names inside a type, concatenated."""
+    """Return the names of all fields inside a type, concatenated to one string."""
     if isinstance(kind, T.StructType):
         return "".join(field.name + _field_names(field.dataType) for field in kind)
     if isinstance(kind, T.ArrayType):

@@ -1,4 +1,4 @@
-"""Read what changed in a Delta source since a version, from its change feed or from appended files."""
+"""Read what changed in a Delta source since a given version, from its change feed or from appended files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from entitymill.source.reader import Source
 
 log = logging.getLogger(__name__)
 MOST_COMMITS = 50_000
-"""One commit every two seconds for a day. The driver holds a record of some 2 kB for each commit."""
+"""Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
-"""Commits that may be added while the history is read a second time."""
+"""Number of commits that are read in addition, because commits may be added while the history is read again."""
 NON_DATA_OPERATIONS = frozenset(
     {
         "OPTIMIZE",
@@ -33,24 +33,25 @@ NON_DATA_OPERATIONS = frozenset(
         "DROP CONSTRAINT",
     }
 )
-"""Operations that change no row."""
+"""Delta operations that change no rows."""
 ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
-"""Operations that write an event for every row they change. Replacing a column, for example, writes none."""
+"""Delta operations for which the change feed has an event for every changed row. Other operations, such as replacing a
+column, write no events."""
 PUT_EVENTS = ("insert", "update_postimage")
 CHANGE, COMMIT = "_change_type", "_commit_version"
 
 
 class SourceReplacedError(FeedUnavailableError):
-    """The source is not the table that the last run read, although its path and its id are the same."""
+    """Raised if the source is not the table that the last run read, although path and id are the same."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Changes since the last run; `events` is empty if nothing changed.
+    """Changes of the source since the last run.
 
-    mode: FEED or ARRIVALS.
-    events: doc_id, text, `passthrough` if there are passthrough columns, CHANGE and COMMIT of the rows that pass
-        `source.where`.
+    mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
+    events: one row for each inserted, updated or deleted row that meets `source.where`; empty if nothing changed. The
+        columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE and COMMIT.
     """
 
     mode: Mode
@@ -61,11 +62,14 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
     """Return what changed in a Delta source after the version that an earlier run read.
 
     Args:
-        version: version of the source that the earlier run recorded.
-        committed_ms: commit time of that version, recorded by the same run; None if it was not recorded.
+        spark: the session.
+        source: source as this run reads it.
+        version: version of the source that the earlier run read.
+        committed_ms: commit time of that version in milliseconds since 1970 UTC, as the earlier run recorded it; None if
+            it recorded no time.
 
     Returns:
-        None if all rows must be compared; the log says why.
+        The changes; None if all rows must be compared instead, for a reason that the log contains.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
         return None
@@ -81,7 +85,7 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log that Delta cannot read the changes: an old file was vacuumed, or the feed was off for a while."""
+    """Log that Delta cannot read the changes, because an old file was vacuumed or the change feed was off for a while."""
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
@@ -105,11 +109,11 @@ def _has_change_feed(source: Source) -> bool:
 
 
 def _read_commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
-    """Return the commits after a version, up to the one that is read.
+    """Return the commits after version `after`, up to the version that this run reads.
 
     Raises:
-        SourceReplacedError: the source's version `after` is not the one that the last run read.
-        FeedUnavailableError: commits are missing, have an unknown operation, or are too many.
+        SourceReplacedError: version `after` of the source was committed at another time than `recorded_ms`, or is missing.
+        FeedUnavailableError: there are too many commits, or one is missing or has an unknown operation.
     """
     until = int(source.version)
     if until - after > MOST_COMMITS:
@@ -136,14 +140,14 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 
 
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
-    """Return the commits since a version, newest first; if possible, that version is the last one in the list.
+    """Return the commits from version `oldest` on, newest first; if possible, `oldest` is the last commit in the list.
 
-    If Delta lists two commits with the same time, it changes the newer one's time, which often happens on S3, where times
-    are in seconds. Only the last commit in a list always has the time that `reader.open_table` recorded.
+    If two commits in a list have the same time, Delta changes the time of the newer one. This is frequent on S3, where file
+    times are in whole seconds. So only the last commit in a list is sure to have the time that `reader.open_table` returned.
     """
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
-    if commits and commits[-1]["version"] > oldest:  # there are new commits since the source was opened
+    if commits and commits[-1]["version"] > oldest:  # commits were added after the source was opened
         newer = commits[0]["version"] - int(source.version)
         commits = reader.read_history(spark, source.settings, number + newer)
     if commits and commits[-1]["version"] > oldest:
@@ -153,16 +157,17 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 
 
 def aggregate_events(feed: Feed) -> DataFrame:
-    """Return one row per id in the events, with the state that the id's latest commit left.
+    """Return one row per id in the events, which describes the state after the latest commit that changed the id.
 
     Returns:
-        doc_id; row: struct of text and perhaps `passthrough`, null if the latest commit put no row;
-        rows_put: number of rows that the latest commit put; net_rows: rows put minus rows removed, over all commits.
+        Frame with the columns doc_id; row: struct of text and, if present, `passthrough`, null if the latest commit neither
+        inserted nor updated a row; rows_put: number of rows that the latest commit inserted or updated; net_rows: number of
+        new row versions minus number of removed row versions, over all commits.
     """
     put = F.col(CHANGE).isin(*PUT_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
     row = F.when(put, F.struct(*columns))
-    # Partitioned by id only, so that both groupings below need no further shuffle.
+    # Partition by id only, so that the two groupings below need no further shuffle.
     events = feed.events.repartition("doc_id").withColumns({"put": put.cast("int"), "row": row})
     commits = events.groupBy("doc_id", COMMIT).agg(
         F.sum("put").alias("rows_put"),

@@ -1,4 +1,4 @@
-"""Find the work of a run: compare the source with the output, either all rows by hash or only what changed since."""
+"""Find which documents a run must process: compare with the output either all rows, by hash, or only changed rows."""
 
 from __future__ import annotations
 
@@ -29,28 +29,33 @@ __all__ = [
     "select_all_documents",
 ]
 BROADCAST_SLICE = 500_000
-"""Largest number of a slice's ids to broadcast (some 50 MB), so that documents of other slices are not shuffled."""
+"""Maximum number of ids of a slice (the rows that source.where selects) that are broadcast, about 50 MB.
+
+The broadcast avoids shuffling documents of other slices.
+"""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The work of one run.
+    """Documents that one run must recognize, remove or reject.
 
-    mode: how the work was found.
-    documents: documents to recognize: doc_id, text, text_hash, chars, known (whether the output has a row of the document),
-        and `passthrough` if there are passthrough columns.
-    removed: doc_id of documents to remove.
-    rejected: rejected rows: doc_id, stage, code, detail.
-    touched: doc_id of the ids whose rows in `rejects` are replaced by `rejected`, null for rows without an id; None if all
-        rows of the source were compared, so that all rejects of the run's scope are replaced.
-    adopted: doc_id of unchanged documents that belong to no slice or another slice, and now get the run's slice.
-    rows: number of rows of which `reject_counts` were rejected: all rows that were compared; in a run by feed, the output's
-        documents plus the rejected rows, or 0 if no row was rejected.
-    reject_counts: reject code -> rows in `rejected`.
+    mode: how the run found these documents.
+    documents: frame of documents to recognize, with the columns doc_id, text, text_hash, chars, known (whether the output
+        has a row of the document), and `passthrough` if there are passthrough columns.
+    removed: frame with the doc_id of each document to remove.
+    rejected: frame of rejected rows, with the columns doc_id, stage, code and detail.
+    touched: frame with each doc_id whose rows in the table `rejects` are replaced, null for rows without an id. None if all
+        rows of the source were compared; then all rejects of the run's source or slice are replaced.
+    adopted: frame with the doc_id of each unchanged document that belongs to no slice or another slice, and now gets the
+        run's slice.
+    rows: number of rows from which the share of rejected rows is computed: all rows that were compared. If only changes
+        were compared, the number of documents in the output plus rejected rows, or 0 if no row was rejected.
+    reject_counts: reject code -> number of rows in `rejected`.
     to_recognise, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
-    chars, known: code points of the texts in `documents`, and how many of `documents` are in the output.
-    close: releases cached data.
-    stale_rejects: how many of the touched ids may have rows in `rejects`; 0 if `touched` is None.
+    chars: total number of code points of the texts in `documents`.
+    known: number of `documents` that are already in the output.
+    close: function that releases cached data.
+    stale_rejects: number of ids in `touched` that may have rows in the table `rejects`; 0 if `touched` is None.
     """
 
     mode: Mode
@@ -71,12 +76,12 @@ class Changes:
 
     @property
     def covers_all_rows(self) -> bool:
-        """Whether the comparison covered every row of the source, not only those that changed."""
+        """Whether the comparison covered every row of the source, not only changed rows."""
         return self.touched is None
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return all documents as new, for an output without documents."""
+    """Return changes in which all documents of the source are new; for an output without documents."""
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)
@@ -98,13 +103,15 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
 
 
 def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
-    """Compare all rows with the output, by hash; a second pass reads the texts to recognize.
+    """Compare all rows of the source with the output, by hash; a second pass later reads the texts to recognize.
 
     Args:
-        known: KNOWN_COLUMNS of all documents in the output, also if the run replaces a slice.
+        source: source of the run.
+        known: frame with KNOWN_COLUMNS of all documents in the output, even if the run replaces only a slice.
+        policy: rules that decide which documents are recomputed.
 
     Raises:
-        OutputError: the run would change a document of another fingerprint, and the policy refuses that.
+        OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
     """
     check_fingerprints(known, policy)
     validated = source.validate_rows()
@@ -122,10 +129,11 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
 
 
 def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the slice's rows, and drop known documents that are unrelated to the slice.
+    """Count the slice's rows, and drop known documents that have nothing to do with the slice.
 
     Returns:
-        Number of rows in the source; and the rows of `known` that belong to the slice or have an id in the source.
+        Number of rows that source.where selects, and the rows of `known` that belong to the slice or whose id is in these
+        rows.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -133,7 +141,7 @@ def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached:
     if bounds["rows"] <= BROADCAST_SLICE:
         ids = F.broadcast(ids)
     own = outcomes.is_own(policy)
-    # The range of ids lets Delta skip files.
+    # The condition on the range of ids lets Delta skip files.
     others = known.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
     return bounds["rows"], known.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
 
@@ -146,21 +154,23 @@ def compare_feed(
     policy: Policy,
     retry: DataFrame | None = None,
 ) -> Changes | None:
-    """Compare what changed since the last run with the output.
+    """Compare only the rows that changed since the last run with the output.
 
-    If the events leave open which rows an id has now, the id is looked up in the source.
+    If the change events do not tell which rows an id has now, the id is looked up in the source.
 
     Args:
+        source: source of the run.
         feed: changes since the version of the source that the last run read.
-        known: KNOWN_COLUMNS of all documents in the output, also if the run replaces a slice.
-        rejected: doc_id of `rejects`; None if it is empty.
-        retry: doc_id of documents to look up even without an event; None if there are none.
+        known: frame with KNOWN_COLUMNS of all documents in the output, even if the run replaces only a slice.
+        rejected: rows of the table `rejects`, of which only doc_id is used; None if the table is empty.
+        policy: rules that decide which documents are recomputed.
+        retry: frame with the doc_id of each document to look up even without an event; None if there are none.
 
     Returns:
-        None if Delta cannot read the changes, so that all rows must be compared.
+        The changes; None if Delta cannot read them, so that all rows must be compared.
 
     Raises:
-        OutputError: the run would change a document of another fingerprint, and the policy refuses that.
+        OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
     """
     check_fingerprints(known, policy)
     try:
@@ -183,15 +193,18 @@ def compare_feed(
 def _build_changes(
     mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
-    """Build `Changes` from a comparison; the caller sets `rows`, `touched` and `close`.
+    """Build `Changes` from a comparison; the caller sets `rows`, `touched`, `stale_rejects` and `close`.
 
     Args:
-        differing: rows of `outcomes.compare_rows` without those of kind SAME.
+        mode: mode of the run.
+        source: source of the run.
+        policy: rules of the comparison.
+        differing: result of `outcomes.compare_rows` without rows of kind SAME.
         totals: totals of `differing`.
-        documents: rows of `row_checks.select_documents`, at least the new and changed ones.
+        documents: result of `row_checks.select_documents`, with at least all new and changed documents.
 
     Raises:
-        OutputError: the run would change a document of another fingerprint, and the policy refuses that.
+        OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
@@ -200,7 +213,7 @@ def _build_changes(
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
     removed = differing.where("is_removed").select("doc_id").distinct()
     counts = totals.count_by_code()
-    # Several rejected rows may have the same id; then only `removed` has the correct number.
+    # Several rejected rows may have the same id. Then the totals are too large, and `removed` must be counted.
     to_remove = removed.count() if totals.count_removed() and counts else totals.count_removed()
     return Changes(
         mode=mode,

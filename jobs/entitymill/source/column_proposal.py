@@ -1,4 +1,4 @@
-"""Propose settings for a table: its id, text and passthrough columns. Only lengths of texts reach the driver."""
+"""Propose the id, text and passthrough columns for a table; only counts and lengths reach the driver, no values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000
-"""Number of rows that are inspected, from the beginning of the table."""
+"""Maximum number of rows that are inspected, from the beginning of the table."""
 LONGEST_PASSTHROUGH = 200
-"""Largest mean length, in characters, of a string column that is proposed as a passthrough column."""
+"""Maximum mean length, in characters, of a string column that is proposed as a passthrough column."""
 _ID_NAMES = ("id", "key", "uuid", "guid")
 
 
@@ -26,12 +26,12 @@ _ID_NAMES = ("id", "key", "uuid", "guid")
 class Column:
     """Properties of a column, measured on the inspected rows.
 
-    kind: type as Spark writes it.
-    atomic: whether its values are single values.
-    text: whether its values are strings.
+    kind: Spark's name for the column's type.
+    atomic: whether the type is atomic, that is, not an array, map or struct.
+    text: whether the type is string.
     unique: whether every row has a value, and all values differ.
     length: mean length of strings in characters; 0 for other types.
-    exclusion: why it cannot be a passthrough column; empty if it can.
+    exclusion: reason why the column is not proposed as a passthrough column; empty if it is.
     """
 
     name: str
@@ -45,7 +45,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Proposed columns for each use, other candidates, and (name, reason) of the columns left out."""
+    """Proposed settings for the columns of a table.
+
+    rows: number of inspected rows.
+    key, text: proposed id column and text column.
+    passthrough: proposed passthrough columns.
+    other_keys, other_texts: other columns that could be the id column or the text column.
+    left_out: (column name, reason) for each column that is not proposed.
+    """
 
     rows: int
     key: Column
@@ -62,12 +69,13 @@ def propose_columns(
     """Inspect the first rows of a table, and propose columns for the settings.
 
     Args:
-        table: path, or name in the catalog.
-        key: id column, if the caller has chosen one.
-        text: text column, if the caller has chosen one.
+        spark: the session.
+        table: path of the table, or its name in the catalog.
+        key: name of the id column, if the user chose one.
+        text: name of the text column, if the user chose one.
 
     Raises:
-        SourceError: the table does not exist, has no rows, or has no suitable column.
+        SourceError: the table does not exist, has no rows, or has no suitable id or text column.
     """
     place = SourceSettings.model_validate({"path": table, "format": _detect_format(spark, table)})
     opened = reader.open_table(spark, place)
@@ -114,12 +122,12 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
-    """Return the number of inspected rows and all columns. One pass over a few rows; no values reach the driver."""
+    """Return the number of inspected rows and all columns; this reads at most SAMPLE rows, in one pass."""
     kinds: dict[str, T.StructField | None] = {}
     for name in carried_columns.list_columns(table):
         try:
             [kinds[name]] = carried_columns.find_fields(table, [name], "passthrough", path)
-        except SourceError:  # PySpark does not know its type
+        except SourceError:  # PySpark does not know the column's type
             kinds[name] = None
     measured = [F.count(F.lit(1)).alias("rows")]
     for number, (name, field) in enumerate(kinds.items()):
@@ -160,7 +168,7 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
 
 
 def _rank_as_id(column: Column) -> tuple[int, int]:
-    """Return a sort key that is smallest for columns with the name and the type of an id."""
+    """Return a sort key that is smallest for columns whose name and type are typical of an id."""
     name = column.name.lower()
     name_rank = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
     type_rank = 0 if column.text or column.kind in ("bigint", "int", "binary") else 1

@@ -1,4 +1,7 @@
-"""Compare events of a change feed with the output; ids whose rows remain unclear are looked up in the source."""
+"""Compare events of a change feed with the output; look up ids in the source if the events do not suffice.
+
+An id is called unsettled if its events do not tell which rows the id has in the source now.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ _REJECTED, _NULL = "in rejects", "null"
 class FeedComparison:
     """Result of a comparison of events with the output.
 
-    differing: rows of `outcomes.compare_rows` without those of kind SAME.
+    differing: result of `outcomes.compare_rows` without rows of kind SAME.
     totals: totals of `differing`.
-    documents: rows of `row_checks.select_documents`, at least the new and changed ones.
-    touched: doc_id of all ids that were compared.
-    stale_rejects: how many of these ids are in `rejects`, or null.
+    documents: result of `row_checks.select_documents`, with at least all new and changed documents.
+    touched: frame with each doc_id that was compared.
+    stale_rejects: number of ids in `touched` that are in the table `rejects` or are null.
     """
 
     differing: DataFrame
@@ -47,9 +50,15 @@ def compare_events(
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare the latest state of each changed id with the output; for the arguments see `changes.compare_feed`.
+    """Compare the latest state of each changed id with the output.
 
     Args:
+        source: source of the run.
+        feed: changes since the version of the source that the last run read.
+        known: frame with KNOWN_COLUMNS of all documents in the output.
+        rejected: rows of the table `rejects`, of which only doc_id is used; None if the table is empty.
+        policy: rules that decide which documents are recomputed.
+        retry: frame with the doc_id of each document to look up even without an event; None if there are none.
         cached: stack that releases cached data when it is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
@@ -78,17 +87,17 @@ def compare_events(
 
 
 def _add_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Add ids that must be looked up even without an event."""
+    """Add ids that must be looked up even without an event; the column `retried` is true for them."""
     retried = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("retried", F.lit(True))
     return latest.join(retried, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
 
 
 def _validate_latest(named: DataFrame, max_chars: int) -> DataFrame:
-    """Validate the row that the latest commit left for each id, if there is one.
+    """Validate the row that the latest commit inserted or updated for each id, if there is one.
 
     Returns:
-        Columns of `row_checks.validate_rows`, and: present (whether the latest commit put exactly one row), rows_put,
-        net_rows and retried.
+        The columns of `row_checks.validate_rows`; present: whether the latest commit inserted or updated exactly one row;
+        rows_put and net_rows as in `change_feed.aggregate_events`; retried: whether the id is to be looked up in any case.
     """
     rows = named.select(
         "doc_id",
@@ -102,26 +111,29 @@ def _validate_latest(named: DataFrame, max_chars: int) -> DataFrame:
 
 
 def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:
-    """Add the column `rejected`: whether the id is in `rejects`. Rows without an id need none: they are looked up anyway."""
+    """Add the column `rejected`: true if the id is in the table `rejects`; a null id is looked up anyway."""
     if rejected is None:
         return validated.withColumn("rejected", F.lit(False))
-    # This join is not null-safe, which would shuffle the events once more.
+    # This join does not match null ids; a null-safe join would shuffle the events once more.
     listed = rejected.select("doc_id").distinct().withColumn("rejected", F.lit(True))
     return validated.join(listed, "doc_id", "left")
 
 
 def _restrict_known(known: DataFrame, named: DataFrame, policy: Policy) -> DataFrame:
-    """Return the known documents that `named` contains, and pending documents that this run may remove."""
+    """Return the known documents whose ids are in `named`, and pending documents that this run may remove.
+
+    A pending document is one whose mentions a dead run may have left incomplete.
+    """
     joined = known.join(named.select("doc_id", F.lit(True).alias("named")), "doc_id", "left")
     is_pending = F.col("status").eqNullSafe(PENDING) & outcomes.is_own(policy)
     return joined.where(F.col("named") | is_pending).select(*KNOWN_COLUMNS)
 
 
 def _explain_unsettled() -> Column:
-    """Return the reason why the events leave open which rows an id has in the source; null if they do not.
+    """Return the reason why the events do not tell which rows an id has in the source now; null if they do.
 
-    They are sufficient if the source had one row for each known document and none for any other id, and if all rows that an
-    id has now, one or none, are from its latest commit.
+    The events suffice under two conditions. Before them, the source had one row for the id if the document is known, and no
+    row otherwise. Now, the id has at most one row, and its latest commit inserted or updated this row.
     """
     known_rows = F.col("k.doc_id").isNotNull().cast("int")
     return (

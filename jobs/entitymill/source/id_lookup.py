@@ -1,4 +1,4 @@
-"""Look up a few ids in the source whose rows the change feed leaves open; texts are read only if necessary."""
+"""Look up a few ids in the source if change events do not tell which rows the ids have; read texts only if necessary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from entitymill.source.outcomes import cache_on_disk
 from entitymill.source.reader import Source
 
 BROADCAST_IDS = 100_000
-"""Largest number of ids to broadcast, so that the source's rows are not shuffled."""
+"""Maximum number of ids that are broadcast; the broadcast avoids shuffling the source's rows."""
 
 
 def look_up_rows(
@@ -21,14 +21,18 @@ def look_up_rows(
     """Return the rows that the source has for some ids.
 
     Args:
-        ids: doc_id, distinct, possibly null; present: whether the latest commit put exactly one row of the id.
+        source: source of the run.
+        ids: frame with the columns doc_id: distinct ids, possibly null; and present: whether the latest commit inserted or
+            updated exactly one row of the id.
         number: number of ids.
-        events: doc_id, text and perhaps `passthrough` of the rows that the latest commits put.
+        events: frame with the columns doc_id, text and, if present, `passthrough`, of the rows that the latest commits
+            inserted or updated.
         cached: stack that releases cached data when it is closed.
 
     Returns:
-        The rows with the columns of `row_checks.validate_rows`, without a text if the id makes them rejected rows; and those
-        rows whose texts were read from the source, since no event contains them.
+        Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids; the text is null in
+        rows that are rejected because of their id. The second has only the rows whose texts were read from the source,
+        because the events do not contain them.
     """
     few = F.broadcast(ids) if number <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))

@@ -1,4 +1,4 @@
-"""Compare rows of the source with the output, and decide what happens to each document."""
+"""Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
 
 
 class Kind(StrEnum):
-    """What happens to a document or a rejected row."""
+    """What a run does with a document or a row of the source.
+
+    NEW and CHANGED documents are recognized, ADOPTED documents only get the run's slice (the rows that source.where
+    selects), REMOVED documents are deleted from the output, and REJECTED rows are written to `rejects`. SAME needs no work.
+    UNSETTLED means that the id must be looked up in the source first.
+    """
 
     NEW = "new"
     CHANGED = "changed"
@@ -38,15 +43,17 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
     """Return one row for each row of the source, and for each known document that is not in the source.
 
     Args:
-        validated: rows of `row_checks.validate_rows`, with `present`: whether the row is in the source.
-        known: KNOWN_COLUMNS of documents in the output.
-        unsettled: reason why the id must be looked up in the source, null if there is none; an expression over the aliases
-            s (`validated`) and k (`known`).
+        validated: result of `row_checks.validate_rows`, with the column `present`: whether the row is in the source.
+        known: frame with KNOWN_COLUMNS of documents in the output.
+        policy: rules that decide which documents are recomputed.
+        unsettled: expression over the aliases s (`validated`) and k (`known`): the reason why the id must be looked up in
+            the source, or null; None if no id needs to be looked up.
 
     Returns:
-        doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the document is removed
-        from the output), other_fingerprint (set if the policy refuses the known document). With `unsettled` also: reason
-        (its value), present, and known_row (a struct of KNOWN_COLUMNS).
+        Frame with the columns doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the
+        document is removed from the output), and other_fingerprint (the known document's fingerprint if the run must fail
+        when it changes this document, otherwise null). With `unsettled`, the frame also has reason (the value of
+        `unsettled`), present, and known_row (a struct of KNOWN_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
@@ -93,11 +100,11 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return whether a document in the source and in the output must be recomputed."""
+    """Return whether a document that is in the source and in the output must be recomputed."""
     is_pending = F.col("k.status").eqNullSafe(PENDING)
     has_other_model = ~F.col("k.fingerprint").eqNullSafe(policy.fingerprint)
     has_other_text = ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
-    # Documents of another model are reprocessed for that reason only, or not at all: passthrough columns do not matter.
+    # Passthrough columns are compared only for documents of the same model: for others, the policy decides.
     has_other_columns = ~has_other_model & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
     changed = is_pending | has_other_text | has_other_columns
     # A document of another slice is adopted only if it equals what this run would write.
@@ -109,27 +116,29 @@ def _is_changed(policy: Policy) -> Column:
 
 
 def is_own(policy: Policy) -> Column:
-    """Return whether this run may remove a known document."""
+    """Return whether this run may remove a known document: if the run replaces a slice, only a document of this slice."""
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
 
 def has_other_fingerprint(policy: Policy) -> Column:
-    """Return whether the run must fail if it changes a known document, because of the document's fingerprint."""
+    """Return whether the policy refuses to change a known document, because another fingerprint produced its results."""
     if not policy.refuses:
         return F.lit(False)
     return ~F.col("status").eqNullSafe(PENDING) & (F.col("fingerprint") != policy.fingerprint)
 
 
 def check_fingerprints(known: DataFrame, policy: Policy) -> None:
-    """Raise an error if the output has documents of another fingerprint and the policy refuses them.
+    """Check that the output has no documents of another fingerprint, if the policy refuses them.
 
-    `compare_all` and `compare_feed` call this. For a slice, they also check the documents of other slices that it adopts.
+    If the run replaces a slice, this checks only documents of the slice. `compare_all` and `compare_feed` later check the
+    documents of other slices that the run would change.
 
     Args:
-        known: KNOWN_COLUMNS of the output's documents; if the run replaces a slice, only the slice's documents are checked.
+        known: frame with KNOWN_COLUMNS of all documents in the output.
+        policy: rules of the run.
 
     Raises:
-        OutputError: there is such a document.
+        OutputError: the output has such a document.
     """
     if not policy.refuses:
         return
@@ -140,7 +149,7 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
 
 
 def build_fingerprint_error(found: str, policy: Policy) -> OutputError:
-    """Return the error for an output with a document of the fingerprint `found`."""
+    """Return the error for an output that has a document with the fingerprint `found` instead of the run's fingerprint."""
     return OutputError(
         f"incremental.on_fingerprint_change: the output has documents of fingerprint {found}, but this run has "
         f"{policy.fingerprint}: a model, a precision or another setting that affects results has changed; "
@@ -150,24 +159,24 @@ def build_fingerprint_error(found: str, policy: Policy) -> OutputError:
 
 @dataclass(frozen=True)
 class Totals:
-    """Totals over outcomes, from the rows of `sum_outcomes`."""
+    """Totals over the result of `compare_rows`, from the rows that `sum_outcomes` returns."""
 
     sums: list[Row]
 
     def count_rows(self, *kinds: Kind) -> int:
-        """Return the number of outcomes of these kinds."""
+        """Return the number of rows of the given kinds."""
         return self._sum("rows", kinds)
 
     def count_chars(self, *kinds: Kind) -> int:
-        """Return the number of code points in the texts of these kinds."""
+        """Return the number of code points in the texts of rows of the given kinds."""
         return self._sum("chars", kinds)
 
     def count_known(self, *kinds: Kind) -> int:
-        """Return how many outcomes of these kinds are about documents in the output."""
+        """Return the number of rows of the given kinds whose documents are in the output."""
         return self._sum("known", kinds)
 
     def count_removed(self) -> int:
-        """Return how many outcomes remove a document from the output."""
+        """Return the number of rows because of which a document is removed from the output."""
         return self._sum("is_removed", tuple(Kind))
 
     def count_by_code(self) -> dict[str, int]:
@@ -179,7 +188,7 @@ class Totals:
         return self._by("reason", Kind.UNSETTLED)
 
     def find_refused_fingerprint(self) -> str | None:
-        """Return a refused fingerprint of a document that the run would change; None if there is none."""
+        """Return the fingerprint of a document that the run would change although the policy refuses this, or None."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
@@ -195,7 +204,7 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Count outcomes by kind, reject code and, if the column exists, reason. Runs a Spark job."""
+    """Count the rows of `compare_rows` by kind, reject code and, if the column exists, reason; this runs a Spark job."""
     by = ["kind", CODE, *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
-"""Columns of `documents` that a comparison needs."""
+"""Columns of the table `documents` that are needed to compare it with the source."""
 PENDING = "pending"
-"""Status of a document whose mentions may be incomplete."""
+"""Status of a document whose mentions a dead run may have left incomplete; the next run recomputes the document."""
 
 
 class Mode(StrEnum):
-    """How a run found the documents that it must recognize."""
+    """How a run found the documents that it must recognize.
+
+    FIRST: all documents, because the output had none. FULL: all documents, because the user asked for it (--full).
+    COMPARE: all rows were compared with the output. FEED: rows from the change feed were compared. ARRIVALS: rows from
+    appended data files were compared. NONE: the run had nothing to do.
+    """
 
     FIRST = "first"
     FULL = "full"
@@ -26,12 +31,12 @@ class Mode(StrEnum):
 class Policy:
     """Rules that decide which documents a run recomputes.
 
-    fingerprint: fingerprint of this run.
-    on_fingerprint_change: value of `incremental.on_fingerprint_change`; a full run ignores it and reprocesses.
-    slice: digest of the slice that is replaced; None if the run covers the entire source.
-    full: recompute every document, changed or not, except those of `interrupted_runs`.
-    interrupted_runs: run_id of earlier full runs with this fingerprint that did not end; the documents that they wrote are
-        up to date.
+    fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`; a full run reprocesses whatever the value is.
+    slice: digest of the slice (the rows that source.where selects) that the run replaces; None if it replaces no slice.
+    full: whether every document is recomputed, even if nothing changed, except documents that `interrupted_runs` wrote.
+    interrupted_runs: ids of earlier full runs with this fingerprint that did not complete; documents that these runs wrote
+        are up to date.
     """
 
     fingerprint: str
@@ -42,7 +47,7 @@ class Policy:
 
     @property
     def refuses(self) -> bool:
-        """Whether documents of another fingerprint make the run fail."""
+        """Whether the run fails if the output has documents of another fingerprint."""
         return self.on_fingerprint_change == "refuse" and not self.full
 
     @property

@@ -1,4 +1,4 @@
-"""Open and read the source. No other module reads it."""
+"""Open and read the source; no other module reads it."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ _NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
     re.IGNORECASE,
 )
-"""Matches functions, special dates such as DATE 'yesterday', subqueries, and metadata of the files that contain the rows."""
+"""Matches what makes a condition nondeterministic: functions of time or chance, special dates such as DATE 'yesterday',
+subqueries, and the column _metadata of the files that contain the rows."""
 
 
 @dataclass(frozen=True)
 class Source:
     """One version of the source, as one run reads it.
 
-    rows: rows that pass `source.where`: doc_id, text, and a struct `passthrough` if there are passthrough columns.
-    passthrough: passthrough fields as `entities` will have them.
-    version: version of the table that is read.
-    identity: id of a Delta table, which differs if another table is created later at the same path; empty for others.
-    location: address of its files; empty for a view.
-    nondeterministic: whether `source.where` may select other rows later, although no row changed.
-    size: bytes of its files; None if unknown.
+    rows: frame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough columns,
+        a struct `passthrough`.
+    passthrough: schema fields of the passthrough columns in `entities`.
+    version: version of the table that is read; see `SourceTable.version`.
+    identity: id of a Delta table, which differs if another table is created later at the same path; empty for other tables.
+    location: URI of the table's directory; empty for a view.
+    nondeterministic: whether `source.where` may select different rows later, even if no row has changed.
+    size: total size of the data files in bytes; None if unknown.
     detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
     committed_ms: commit time of the version in milliseconds since 1970 UTC; None for tables that are not Delta.
     """
@@ -60,17 +62,17 @@ class Source:
         return bool(self.identity)
 
     def validate_rows(self) -> DataFrame:
-        """Return all rows with their `copies`, `chars` and row_checks.CODE. Runs a Spark job to find duplicate ids."""
+        """Return all rows with the columns `copies`, `chars` and row_checks.CODE; a Spark job finds duplicate ids."""
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
-        """Check that an output path is not inside this source, around it, or inside another table.
+        """Check that an output path does not overlap this source, and is not inside another table.
 
         Args:
             output: path of the output.
 
         Raises:
-            SettingsError: it is.
+            SettingsError: the path is inside the source, contains the source, or is inside another table.
             OSError: the path's scheme is unknown, or its client is not configured.
         """
         spark = self.rows.sparkSession
@@ -82,14 +84,14 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A source as Spark reads it, before its columns are checked.
+    """A source before its columns are checked.
 
-    rows: all rows, with all columns that Spark can read.
-    unreadable: name -> Parquet type of the columns that Spark cannot read.
-    version: Delta's version, a digest of plain files, or `unversioned`.
-    size: bytes of its files; None if unknown.
+    rows: frame of all rows, with all columns that Spark can read.
+    unreadable: name -> Parquet type of each column that Spark cannot read.
+    version: version number of a Delta table, a digest of the list of Parquet files, or `unversioned` for other tables.
+    size: total size of the data files in bytes; None if unknown.
     detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
-    committed_ms: commit time of Delta's version in milliseconds since 1970 UTC; None for other tables.
+    committed_ms: commit time of the Delta version in milliseconds since 1970 UTC; None for other tables.
     """
 
     rows: DataFrame
@@ -126,7 +128,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 
 
 def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
-    """Return doc_id, text, perhaps `passthrough`, and the columns `others` of the rows that pass `source.where`.
+    """Return doc_id, text, `passthrough` if configured, and the columns `others`, of the rows that meet `source.where`.
 
     Raises:
         SourceError: `source.where` is not a valid condition for this table.
@@ -139,7 +141,7 @@ def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> Dat
 
 
 def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
-    """Return the quoted name of the source in SQL."""
+    """Return how SQL statements name the source."""
     if settings.format == "delta":
         return "delta." + quote_part(storage.qualify(spark, settings.path))
     return quote_name(spark, settings.path)
@@ -155,7 +157,7 @@ def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
 
 
 def _find_location(spark: SparkSession, settings: SourceSettings) -> str:
-    """Return the address of the files of a source that is not a Delta table; empty for a view."""
+    """Return the URI of a source that is not a Delta table; empty for a view."""
     if settings.format != "table":
         return storage.qualify(spark, settings.path)
     described = spark.sql(f"DESCRIBE TABLE EXTENDED {quote_name(spark, settings.path)}").where("col_name = 'Location'")
@@ -163,26 +165,26 @@ def _find_location(spark: SparkSession, settings: SourceSettings) -> str:
 
 
 def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> list[Row]:
-    """Return Delta's history of the source's latest commits, newest first: version, timestamp, operation and more."""
+    """Return the rows of DESCRIBE HISTORY for the source's latest `limit` commits, newest first."""
     return spark.sql(f"DESCRIBE HISTORY {_sql_name(spark, settings)} LIMIT {limit}").collect()
 
 
 def commit_time_ms(commit: Row) -> int:
     """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC.
 
-    Computed in Python, since SQL would need a Spark job. PySpark returns timestamps in this process's time zone, not the
-    session's.
+    This is computed in Python, because SQL would need a Spark job. PySpark returns timestamps in the time zone of this
+    process, not of the session.
     """
     return round(commit["timestamp"].timestamp() * 1000)
 
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
-    """Return a Delta table as it was at a version."""
+    """Return a frame of the source at a version; the source must be a Delta table."""
     return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
 def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
-    """Load the source by its path or its name."""
+    """Return a frame of the source, by path or catalog name, with a DataFrameReader."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quote_name(spark, settings.path))
@@ -196,7 +198,7 @@ def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, 
 
 
 def is_nondeterministic(where: str | None) -> bool:
-    """Return whether a condition may depend on time, random numbers, other tables, or the files that contain the rows."""
+    """Return whether a condition may depend on time, random numbers, other tables, or metadata of the data files."""
     return where is not None and _NONDETERMINISTIC.search(where) is not None
 
 
@@ -211,7 +213,7 @@ def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
-    """Return the texts of a few documents, for display."""
+    """Return doc_id -> text for a few documents, for display."""
     rows = (
         select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     )
@@ -222,9 +224,10 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     """Read a table of mentions: an `entities` table, or gold annotations.
 
     Args:
-        address: path of a Delta table, of Parquet or of JSON Lines (.jsonl), or table:NAME.
+        spark: the session.
+        address: path of a Delta table, Parquet files or a JSON Lines file (.jsonl); or table:NAME for a catalog table.
         setting: option that names the table, for messages.
-        columns: columns that the table must have.
+        columns: names of columns that the table must have.
 
     Raises:
         SourceError: the table cannot be read, or lacks a column.
@@ -247,9 +250,9 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 
 
 def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Open the table without reading rows.
+    """Open the source without reading rows.
 
-    A Delta table is pinned to its current version, so that every pass of a run reads the same rows.
+    A Delta table is pinned to its current version, so that a run that reads the source several times gets the same rows.
 
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
@@ -273,7 +276,8 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    # List the files before Spark does: if a file is added in between, the digest makes the next run read it.
+    # List the files before Spark lists them. If a file is added in between, the digest does not contain it, and the next run
+    # sees a new version.
     listing = list(storage.list_files(spark, settings.path))
     around = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
     if around is not None:
@@ -290,5 +294,5 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _digest_listing(listing: list[tuple[str, int, int]]) -> str:
-    """Return a digest of the names, sizes and times of files, which serves as their version."""
+    """Return a digest of the names, sizes and modification times of files, which serves as the version of the source."""
     return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]

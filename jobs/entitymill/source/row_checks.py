@@ -1,4 +1,4 @@
-"""Validate rows of the source: which are documents, which are rejected, and why."""
+"""Validate rows of the source: find which rows are documents, and which are rejected for which reason."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ CODES = {
 }
 """Reject code -> (condition, detail), both in SQL; the first condition that is true applies.
 
-Java replaces bytes that are not valid UTF-8, so a conversion to text and back returns other bytes.
+When Java decodes bytes to a string, it replaces bytes that are not valid UTF-8. So encoding the string again gives
+different bytes, which the two `malformed` conditions detect.
 """
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
-    """Add the column `copies`: how often each id occurs. Only ids are shuffled, unless there are too many duplicates."""
+    """Add the column `copies`: the number of rows with the same id, null or 1 if there is only one.
+
+    Only ids are shuffled, unless more than BROADCAST_DUPLICATES ids occur in several rows.
+    """
     repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
     repeated = repeated.where("copies > 1")
     repeated_count = repeated.limit(BROADCAST_DUPLICATES + 1).count()
@@ -41,7 +45,7 @@ def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
     """Add the columns `chars` and CODE: the reject code, null for a document.
 
     Args:
-        rows: doc_id, text, copies.
+        rows: frame with at least the columns doc_id, text and copies.
         max_chars: maximum number of code points in a text.
     """
     cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
@@ -57,7 +61,7 @@ def select_documents(validated: DataFrame) -> DataFrame:
 
 
 def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
-    """Return doc_id, stage, code and detail of the rejected rows."""
+    """Return doc_id, stage, code and detail of the rows that are rejected."""
     cases = " ".join(f"WHEN '{code}' THEN {detail}" for code, (_, detail) in CODES.items()).format(most=max_chars)
     return validated.where(F.col(CODE).isNotNull()).select(
         "doc_id",
@@ -71,6 +75,6 @@ def hash_passthrough(columns: list[str]) -> Column:
     """Return the SHA-256 of the struct `passthrough` as JSON; null if there is no such column."""
     if "passthrough" not in columns:
         return F.lit(None).cast("string")
-    # The time zone is fixed: with the session's, every timestamp would look changed on another machine.
+    # The time zone is fixed: with the session's time zone, timestamps would look changed on a machine in another zone.
     options = {"timeZone": "UTC", "ignoreNullFields": "false", "timestampFormat": f"{_MICROSECONDS}XXX"}
     return F.sha2(F.to_json("passthrough", {**options, "timestampNTZFormat": _MICROSECONDS}), 256)

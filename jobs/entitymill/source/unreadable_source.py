@@ -1,4 +1,4 @@
-"""Explain why Spark cannot read a source or some of its Parquet columns, and what to do, in one sentence."""
+"""Explain in one sentence why Spark cannot read a source, and what to do; find Parquet columns that Spark cannot read."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _WILDCARD = re.compile(r"[*?\[\]{}]")
 _ERROR_CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
 _ERROR_PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
 LONGEST_SUMMARY = 300
-"""Maximum number of characters of a Spark or Delta message that are quoted."""
+"""Maximum number of characters quoted from a message of Spark or Delta."""
 _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
 
 def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    """Return why Spark, Delta or the storage cannot read a source, and what to do."""
+    """Return a sentence that says why Spark, Delta or the storage cannot read a source, and what to do."""
     path = settings.path
     features = _FEATURES.search(str(error))
     if features:
@@ -52,7 +52,7 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
 
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
-    """Return why existing files that are not a Delta table cannot be read, and what to do."""
+    """Return a sentence that says why existing files, which are not a Delta table, cannot be read, and what to do."""
     path, kind = settings.path, parse_unreadable_type(error)
     if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
         return f"{path} contains no {settings.format} file."
@@ -66,9 +66,9 @@ def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
 
 
 def summarize_error(error: Exception) -> str:
-    """Return the first line of Spark's or Delta's error message, without codes and full stop.
+    """Return the first line of an error message of Spark or Delta, without error codes and final period.
 
-    Only for errors of planning: errors of tasks may quote the content of rows.
+    Use this only for errors that occur while Spark plans a query: errors from tasks may quote the content of rows.
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -86,7 +86,7 @@ def _wildcard_advice(path: str) -> str:
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return the format and the path of the first data file if it is CSV or JSON."""
+    """Return the format and the path of the first data file if it is CSV or JSON; otherwise None."""
     first = find_first_data_file(storage.list_files(spark, path))
     found = unsupported_formats.detect_text_format(first) if first else None
     if first is None or found is None:
@@ -95,13 +95,17 @@ def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
 
 
 def parse_unreadable_type(error: Exception) -> str | None:
-    """Return the Parquet type that a Spark error is about; None if it is about something else."""
+    """Return the Parquet type that a Spark error message names as unreadable; None if the error is about something else."""
     found = _TYPE.search(str(error))
     return found[1] if found else None
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the file from which Spark infers all columns, from `storage.list_files`; None if there is no data file."""
+    """Return the data file from which Spark infers all columns: the first one in a listing; None if there is no data file.
+
+    Args:
+        listing: result of `storage.list_files`.
+    """
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
             return address
@@ -111,10 +115,11 @@ def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
 def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
     """Return the readable columns of a Parquet file, and name -> Parquet type of the columns that Spark cannot read.
 
-    Returns None if Spark can read all columns, or if Spark itself will report the error. Runs on the driver.
+    Return None if Spark can read all columns, or if this check is not possible. The check runs on the driver.
 
     Args:
-        address: Parquet file on any file system that Spark's Hadoop client can read.
+        spark: the session.
+        address: URI of a Parquet file, on any file system that Spark's Hadoop client can read.
     """
     if spark_connect.is_remote(spark):
         return None
@@ -127,13 +132,13 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
         readable = [column for column in columns if str(column.getName()) not in left_out]
         schema = converter.convert(_parquet_schema(spark, readable)).json()
     except (Py4JError, PySparkException, OSError, TypeError):
-        # The file is not Parquet or cannot be reached, or this platform's Spark lacks these classes.
+        # The file is not Parquet or cannot be reached (Spark will report this), or this platform's Spark lacks the classes.
         return None
     return T.StructType.fromJson(json.loads(schema)), left_out
 
 
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
-    """Return a file's Parquet columns, and Spark's converter of Parquet schemas; all are py4j proxies."""
+    """Return the columns of a Parquet file, and Spark's converter for Parquet schemas; all are py4j proxies."""
     java: Any = spark.sparkContext._jvm
     session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
@@ -156,7 +161,7 @@ def _parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
-    """Return the first Parquet type that Spark cannot convert; None if it can convert all columns."""
+    """Return the first Parquet type that Spark cannot convert; None if Spark can convert all columns."""
     try:
         converter.convert(_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:
