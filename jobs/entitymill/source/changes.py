@@ -81,7 +81,7 @@ class Changes:
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return changes in which all documents of the source are new; for an output without documents."""
+    """Return `Changes` in which every document of the source is new; for an output without documents."""
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)
@@ -129,7 +129,7 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
 
 
 def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the slice's rows, and drop known documents that have nothing to do with the slice.
+    """Count the rows of the slice, and select the known documents to compare with these rows.
 
     Returns:
         Number of rows that source.where selects, and the rows of `known` that belong to the slice or whose id is in these

@@ -176,7 +176,7 @@ class Totals:
         return self._sum("known", kinds)
 
     def count_removed(self) -> int:
-        """Return the number of rows because of which a document is removed from the output."""
+        """Return the number of rows for which a document is removed from the output."""
         return self._sum("is_removed", tuple(Kind))
 
     def count_by_code(self) -> dict[str, int]:

@@ -141,7 +141,7 @@ def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> Dat
 
 
 def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
-    """Return how SQL statements name the source."""
+    """Return the source's identifier for SQL statements: delta.`URI`, or the quoted name in a catalog."""
     if settings.format == "delta":
         return "delta." + quote_part(storage.qualify(spark, settings.path))
     return quote_name(spark, settings.path)
@@ -184,7 +184,7 @@ def read_version(spark: SparkSession, settings: SourceSettings, version: str) ->
 
 
 def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
-    """Return a frame of the source, by path or catalog name, with a DataFrameReader."""
+    """Return a frame of the source, loaded by path or catalog name with `reader`, a DataFrameReader."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quote_name(spark, settings.path))

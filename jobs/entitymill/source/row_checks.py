@@ -1,4 +1,4 @@
-"""Validate rows of the source: find which rows are documents, and which are rejected for which reason."""
+"""Validate rows of the source: find which rows are documents, and why the other rows are rejected."""
 
 from __future__ import annotations
 

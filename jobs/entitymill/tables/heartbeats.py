@@ -27,7 +27,7 @@ _SCHEMES, _ARBITERS = ("s3:", "s3a:", "s3n:"), ("S3DynamoDBLogStore",)
 
 
 class Heartbeat:
-    """Writes the heartbeat of one run, and reads those of other runs."""
+    """Writes the heartbeat of one run, and reads the heartbeats of other runs."""
 
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
         """Choose the path of the heartbeat file; nothing is written yet.
@@ -43,7 +43,7 @@ class Heartbeat:
         self._milliseconds = 1000 * lease_seconds
 
     def beat(self, row: Mapping[str, Any]) -> None:
-        """Write the heartbeat.
+        """Write the heartbeat file.
 
         Args:
             row: the run's current row of the table `runs`; `entitymill runs` shows it.

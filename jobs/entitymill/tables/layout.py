@@ -80,7 +80,7 @@ class Tables:
         return quote_name(self.spark, self.address(name))
 
     def sql_name(self, name: str) -> str:
-        """Return how SQL statements name a table: delta.`URI`, or the quoted name in a catalog."""
+        """Return a table's identifier for SQL statements: delta.`URI`, or the quoted name in a catalog."""
         if self.root is not None:
             return "delta." + quote_part(self.address(name))
         return self.catalog_name(name)
@@ -268,7 +268,7 @@ class Tables:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
     def hidden_tables(self, prefix: str) -> list[str]:
-        """Return the names of hidden tables that begin with `prefix`, without the mark that makes them hidden."""
+        """Return the names of hidden tables that begin with `prefix`, without the leading underscore or HIDDEN."""
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
         schema = quote_name(self.spark, self.settings.schema_ or "")

@@ -53,7 +53,7 @@ class TableChange:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
-    """Compact small files to about `output.target_file_mb`, and delete rows of old idle runs from `runs`.
+    """Compact small files to about `output.target_file_mb`, and delete old rows of runs that had nothing to do from `runs`.
 
     A job may run at the same time.
 
@@ -160,7 +160,7 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
 
 
 def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
-    """Purge the tables that contain documents; call this inside `exclusive_access`."""
+    """Delete removed rows from all files of the tables with documents; call this inside `exclusive_access`."""
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")

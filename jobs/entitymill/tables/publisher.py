@@ -108,7 +108,7 @@ class Publisher:
         self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"]))
 
     def clear_slices(self) -> None:
-        """Assign no slice to any document, because this run reads the complete source."""
+        """Remove all documents from their slices, because this run reads the complete source."""
         if self.tables.read("documents").where("slice IS NOT NULL").take(1):
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
             self._commits.execute("documents", lambda: self.tables.spark.sql(update))

@@ -112,6 +112,6 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition that is true if all counted rows of a document have the run_id from `documents`, or it has none."""
+    """Return a condition: a document has no counted rows, or all its counted rows have the run_id from `documents`."""
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
