@@ -1,1 +1,1 @@
-"""Extension: engine `sparknlp`, Spark NLP's encoding of tokens, and the export to its format."""
+"""Extension: the engine `sparknlp`, the encoding `sparknlp`, and the export of bundles as saved Spark NLP models."""

@@ -1,6 +1,6 @@
 """Recognize documents with Spark NLP in the executors' JVM, with the four stages of the model card.
 
-Its annotations are joined to mentions by the same code as the other engine's tags.
+The same code as for the engine `openvino` joins the tags to mentions.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's pack
 
 
 def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, Any], Callable[[DataFrame], DataFrame]]:
-    """Load the model and the stages before it.
+    """Load the Spark NLP model that the settings name, and the pipeline stages that run before it.
 
     Returns:
-        The model's name; the parts of the fingerprint, without the settings of mentions; and a function that recognizes
-        documents.
+        The model's name; the parts of the fingerprint (the digest of everything but the text that decides a document's
+        result), without the settings of mentions; and a function that recognizes documents.
 
     Raises:
         ModelError: a model is missing, damaged or of another kind.
@@ -46,7 +46,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 
     recognition = settings.recognition
     saved = saved_model.inspect_model(spark, recognition.sparknlp_model or "")
-    # Whether OpenVINO's classes are there, and whether they are this product's own binding.
+    # Whether OpenVINO's Java classes are on the class path, and whether they are this product's own binding.
     classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
     saved_model.check_runnable(saved, recognition.precision, classes=classes, binding=binding)
     saved_model.configure_openvino(spark, recognition.precision)
@@ -77,14 +77,15 @@ def recognise(
     """Recognize documents.
 
     Args:
-        rows: doc_id, text, text_hash, chars, and optionally passthrough.
-        pipeline: the stages that tag them.
-        trim: whether to trim mentions.
+        rows: documents with the columns doc_id, text, text_hash, chars, and optionally passthrough.
+        pipeline: the stages that tag the documents.
+        trim: whether to trim mentions, as the setting mentions.trim says.
         annotations: whether to also return the columns `ner` and `ner_chunk`.
-        consistent_labels: whether to give all mentions with the same spelling in a document one label.
+        consistent_labels: whether to give all mentions with the same spelling in a document the same label.
 
     Returns:
-        schemas.RECOGNISED, passthrough if the rows have it, and schemas.ANNOTATIONS if requested.
+        A table with the columns of schemas.RECOGNISED, passthrough if the rows have this column, and the columns of
+        schemas.ANNOTATIONS if requested.
     """
     passthrough = [field for field in rows.schema.fields if field.name == "passthrough"]
     packed = rows.select(F.col("text").alias(pipeline.text), F.struct(*rows.columns).alias("_row"))
@@ -108,7 +109,7 @@ def recognise(
 
 @dataclass(frozen=True)
 class _Join:
-    """The function that joins Spark NLP's annotations to mentions, batch by batch."""
+    """A function for executors that joins the tags of Spark NLP to mentions, one batch at a time."""
 
     trim: bool
     annotations: bool
@@ -129,10 +130,13 @@ class _Join:
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
-    """Read a batch's sentences and tokens. Spark NLP's offsets are UTF-16 units of the document, ends inclusive."""
+    """Return the sentences and tokens that Spark NLP found in a batch.
+
+    Spark NLP's offsets count UTF-16 units in the document, and its ends are inclusive.
+    """
     begin = _to_places(batch, "token_begin", texts)
     end = _to_places(batch, "token_end", texts, 1)
-    # The rule-based detector returns wrong offsets for some texts (docs/migration.md); they must not affect other texts.
+    # The rule-based detector returns wrong offsets for some texts (docs/migration.md), which must not affect other texts.
     sentences = np.sort(_to_places(batch, "sentence_begin", texts))
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
@@ -141,7 +145,10 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
 
 
 def _to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
-    """Convert offsets in documents to places in the concatenated texts, limited to the document's own part."""
+    """Convert a column of offsets in documents to places in the concatenated texts of the batch.
+
+    A place is limited to the part of the concatenated texts that belongs to its document. `add` is added to each offset.
+    """
     values = batch.column(column)
     counts = np.diff(values.offsets.to_numpy())
     places = values.flatten().to_numpy().astype(np.int64) + add + np.repeat(texts.edges[:-1], counts)
@@ -149,12 +156,12 @@ def _to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -
 
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
-    """Read the tags of a batch, and the labels that they are indices into.
+    """Return the tags of a batch, and the list of labels into which the tags are indices.
 
     Args:
-        batch: with ner_begin, ner_result and ner_confidence of each document.
-        texts: of the batch.
-        segments: of the texts.
+        batch: a batch with the columns ner_begin, ner_result and ner_confidence, one row per document.
+        texts: the texts of the batch.
+        segments: the sentences and tokens of the texts.
 
     Raises:
         ModelError: a tag is neither O nor an IOB2 tag, or its label cannot be the name of a partition.

@@ -1,7 +1,7 @@
-"""Write a bundle as a saved Spark NLP model, which DistilBertForTokenClassification.load reads.
+"""Write a bundle as a saved Spark NLP model that DistilBertForTokenClassification.load can read.
 
-Each of Spark NLP's classes has its own way to split words and to feed the network. Its DistilBERT class fits any network
-with a WordPiece vocabulary and no token types, so every such bundle is saved as that class.
+Each class of Spark NLP splits words and feeds the network in its own way. The DistilBERT class fits any network with a
+WordPiece vocabulary and without token types, so this module saves every such bundle as that class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from entitymill_models.token_classifier import parse_json
 CLASS = "DistilBertForTokenClassification"
 NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
 LONGEST = 512
-"""The maximum of Spark NLP's maxSentenceLength for this class."""
+"""The largest maxSentenceLength that Spark NLP accepts for this class."""
 _PAIRS_IN_RECORD = 10
 """The number of elements that Spark's saveAsObjectFile writes into one record."""
 
@@ -33,8 +33,8 @@ def write_saved_model(directory: Path, into: Path) -> None:
     """Write a bundle as a saved Spark NLP model.
 
     Args:
-        directory: a bundle that was checked.
-        into: an empty directory.
+        directory: the directory of a checked bundle.
+        into: an empty directory for the saved model.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
@@ -67,7 +67,7 @@ def write_saved_model(directory: Path, into: Path) -> None:
 
 
 def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:
-    """Return the pieces and their ids."""
+    """Return piece -> id for a bundle's vocabulary; raise ModelError if Spark NLP cannot use the vocabulary."""
     if bundle.TOKENIZER in manifest.files:
         described = parse_json(files[bundle.TOKENIZER].read_text(encoding="utf8"), bundle.TOKENIZER)
         model = described.get("model")
@@ -91,7 +91,7 @@ def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
 
 
 def _write_part(directory: Path, content: bytes) -> None:
-    """Write a directory with one part, as a Spark job does."""
+    """Write a directory with one part file and the file _SUCCESS, as a Spark job does."""
     directory.mkdir(parents=True)
     (directory / "part-00000").write_bytes(content)
     (directory / "_SUCCESS").touch()

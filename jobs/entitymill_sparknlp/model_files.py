@@ -1,9 +1,10 @@
 """Check every file of a saved Spark NLP model before Spark NLP reads it, because these files can run code in the JVM.
 
-Spark instantiates the class that `metadata` names, even one in Python, and deserializes the Java objects in `fields`. A
-deserialization filter (jdk.serialFilter) would apply to the complete JVM, in which Spark sends tasks and results as Java
-objects of thousands of classes: only a list of allowed classes would help, and Spark has none. So the files are read here
-first, by readers that instantiate nothing. This does not protect from somebody who changes a file after this check.
+Spark instantiates the class that `metadata` names, even a Python class, and deserializes the Java objects in `fields`. A
+deserialization filter (jdk.serialFilter) does not help: it would apply to the whole JVM, in which Spark sends tasks and
+results as Java objects of thousands of classes, and there is no list of these classes that the filter could allow. So this
+module first reads the files without instantiating anything. It does not protect against someone who changes a file after
+the check.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ STAGES = (
     "com.johnsnowlabs.nlp.annotators.sbd.pragmatic.SentenceDetector",
     DETECTOR,
 )
-"""The stages that a pipeline may have in addition to token classifiers. Others, like SQLTransformer, can run SQL or code."""
+"""The stages that a pipeline may have in addition to token classifiers; others (SQLTransformer) can run SQL or code."""
 _METADATA_FILE = re.compile(r"part-\d+")
-"""Does not match part-00000.gz, which Spark would unpack."""
+"""Matches the name of a metadata file, but not part-00000.gz, which Spark would unpack."""
 _STAGE_ID = re.compile(r"\w[\w.-]*")
 _FROM_ELSEWHERE = "copy the model again, from where it can be trusted"
 
@@ -49,8 +50,8 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 
     Args:
         spark: the session.
-        address: the model's directory.
-        setting: the setting that names it, for messages.
+        address: URI or path of the model's directory.
+        setting: the setting that names the model, for messages.
 
     Returns:
         The model's metadata.
@@ -84,7 +85,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 
 
 def _visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield the path inside the model, and the address, of each file that Spark reads."""
+    """Yield (path inside the model, URI) of each file in the model that Spark reads."""
     top = storage.qualify(spark, address).rstrip("/")
     for place, *_ in storage.list_files(spark, address):
         if not place.startswith(f"{top}/"):
@@ -92,7 +93,7 @@ def _visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[
         file = PurePosixPath(place.removeprefix(f"{top}/"))
         if file.name[0] not in "._":
             yield file, place
-    # The list above leaves out all *.crc files, but Spark hides only those whose name begins with a dot.
+    # storage.list_files leaves out all *.crc files, but Spark ignores only files whose names begin with a dot.
     for directory, _, names in os.walk(top.removeprefix("file:"), followlinks=True) if top.startswith("file:") else ():
         for name in names:
             if name.endswith(".crc") and name[0] not in "._":
@@ -108,7 +109,7 @@ def _fetch(spark: SparkSession, place: str, copy: Path) -> Path:
 
 
 def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
-    """Parse a file of metadata, which has one line of JSON, as Spark does."""
+    """Parse a metadata file as Spark does; raise ModelError if it is not one line with a JSON object."""
     line = read_text(file).rstrip("\r\n")
     try:
         found = None if re.search(r"[\r\n]", line) else json.loads(line, object_pairs_hook=_reject_duplicate_keys)
@@ -120,7 +121,7 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object without duplicate keys, as readers differ in which of two values they use."""
+    """Return a JSON object; raise ValueError if a key occurs twice, because readers differ in which value they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate key")
@@ -128,7 +129,7 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
-    """Check the class that Spark would instantiate for a directory of the model; "." is the model itself."""
+    """Refuse a class that Spark must not instantiate for a directory of the model; "." is the model's own directory."""
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
         if names_python(metadata):
@@ -147,6 +148,9 @@ def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
 
 
 def names_python(metadata: dict[str, Any]) -> bool:
-    """Return whether PySpark would load a pipeline's classes from Python (pyspark.ml.pipeline, PipelineModelReader)."""
+    """Return whether PySpark would load a pipeline's classes from Python modules.
+
+    (Source: PipelineModelReader in pyspark.ml.pipeline.)
+    """
     chosen = metadata.get("paramMap")
     return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"

@@ -1,4 +1,4 @@
-"""Load a model saved by Spark NLP, with Spark NLP's sentence detector and tokenizer before it: the model card's stages."""
+"""Load a model saved by Spark NLP, and the other stages of the model card, such as sentence detector and tokenizer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _DYNAMIC_GROUP = 128
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A saved Spark NLP model that is checked but not loaded.
+    """A saved Spark NLP model that was checked but not loaded.
 
-    address: its directory, or pretrained:NAME/LANGUAGE.
-    kind: name of its class.
-    engine: that runs its network: openvino, onnx, tensorflow; unknown before a download.
+    address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
+    kind: the name of the model's class, without its package.
+    engine: the engine that runs the network: openvino, onnx or tensorflow; unknown before the model is downloaded.
     """
 
     address: str
@@ -43,20 +43,23 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """Return the last part of its address."""
+        """The last part of the address."""
         return self.address.rstrip("/").rpartition("/")[2]
 
     @property
     def pretrained(self) -> bool:
-        """Return whether it must be downloaded from the models hub."""
+        """Whether the model must be downloaded from the models hub."""
         return PRETRAINED.fullmatch(self.address) is not None
 
 
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
-    """Return what a saved model is, and check that none of its files could run foreign code.
+    """Return the class and engine of a saved model, and check that no file of the model could run foreign code.
+
+    Args:
+        address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
 
     Raises:
-        ModelError: it is missing, neither a token classifier nor a pipeline, damaged, or could run code.
+        ModelError: the model is missing or damaged, could run foreign code, or is neither a token classifier nor a pipeline.
     """
     setting = f"recognition.sparknlp_model: {address}"
     if address.startswith("pretrained:"):
@@ -85,12 +88,12 @@ def check_runnable(model: SavedModel, precision: Precision, *, classes: bool, bi
 
     Args:
         model: the model.
-        precision: of execution.
-        classes: whether org.intel.openvino is on the class path.
-        binding: whether it is this product's own binding, which can set the precision.
+        precision: the precision in which the model is to run.
+        classes: whether the classes org.intel.openvino are on the class path.
+        binding: whether these classes are this product's own binding, which can set the precision.
 
     Raises:
-        ModelError: classes are missing, or the engine cannot run in the precision.
+        ModelError: the classes are missing, or the engine cannot run the model in this precision.
     """
     if model.engine in ("openvino", "unknown") and not classes:
         raise ModelError(
@@ -109,9 +112,10 @@ def check_runnable(model: SavedModel, precision: Precision, *, classes: bool, bi
 
 
 def configure_openvino(spark: SparkSession, precision: Precision) -> None:
-    """Set where the binding finds OpenVINO and how it runs models, on the driver and in every task.
+    """Set where the Java binding of OpenVINO finds its library and how it runs models, on the driver and in every task.
 
-    It reads these settings from a job's local properties, and on the driver from system properties (`jars/sparknlp/src`).
+    The binding reads these settings from the local properties of a Spark job, and on the driver from system properties
+    (`jars/sparknlp/src`).
     """
     context = spark.sparkContext
     system: Any = context._jvm
@@ -121,7 +125,7 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
     properties = {
         **precision_properties(precision, _DYNAMIC_GROUP),
         "ENABLE_CPU_PINNING": "NO",
-        # An executor's tasks share one compiled model, so it needs a stream and a thread for each task.
+        # The tasks of an executor share one compiled model, which therefore needs a stream and a thread for each task.
         "NUM_STREAMS": cores or "AUTO",
         **({"INFERENCE_NUM_THREADS": cores} if cores else {}),
     }
@@ -132,14 +136,15 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
 
 
 def load_pipeline(model: SavedModel, before: Sequence[Any]) -> Pipeline:
-    """Load a model.
+    """Load a model as a pipeline.
 
     Args:
         model: a checked model.
-        before: document assembler, sentence detector and tokenizer, for a classifier that was saved without them.
+        before: the stages document assembler, sentence detector and tokenizer for a classifier that was saved without
+            them; not used if the model is a saved pipeline.
 
     Raises:
-        ModelError: it is damaged, or cannot be downloaded.
+        ModelError: the model is damaged, or cannot be downloaded.
     """
     try:
         if model.kind == "PipelineModel":
@@ -167,7 +172,11 @@ def _describe_loading_error(model: SavedModel, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages that tag a document, and the columns they read and write."""
+    """The stages that tag a document, and the columns that the stages read and write.
+
+    text: the column with the texts.
+    sentence, token, ner: the columns with the sentences, the tokens and the tags that the stages find.
+    """
 
     stages: ml.PipelineModel
     text: str
@@ -177,10 +186,10 @@ class Pipeline:
 
     @classmethod
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Create a pipeline from stages, and find its columns by the stages' classes.
+        """Create a pipeline from stages, and determine its columns from the stages; drop stages after the token classifier.
 
         Raises:
-            ModelError: the first stage is not a DocumentAssembler, or none is a token classifier.
+            ModelError: the first stage is not a DocumentAssembler, or no stage is a token classifier.
         """
         classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
@@ -196,7 +205,7 @@ class Pipeline:
 
 
 def build_stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:
-    """Build the transformers from `text` to `_document`, `_sentence` and `_token`.
+    """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the column `text`.
 
     Raises:
         ModelError: the detector's model is missing or is not a sentence detector.
@@ -206,7 +215,7 @@ def build_stages(spark: SparkSession, settings: SegmentationSettings) -> list[An
         load_detector(spark, settings).setInputCols(["_document"]).setOutputCol("_sentence"),
         Tokenizer().setInputCols(["_sentence"]).setOutputCol("_token"),
     ]
-    # Tokenizer's fit() needs no data: it only turns rules into a model.
+    # The fit() of Tokenizer needs no data: it only converts rules to a model.
     return ml.Pipeline(stages=pipeline).fit(spark.createDataFrame([], "text string")).stages
 
 
@@ -214,7 +223,7 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
     """Load the sentence detector that the settings name.
 
     Raises:
-        ModelError: its model is missing or is not a sentence detector.
+        ModelError: the detector's model is missing or is not a sentence detector.
     """
     if settings.detector == "rules":
         return SentenceDetector()
@@ -241,10 +250,10 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
 
 
 def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> str:
-    """Return what identifies the detector in the fingerprint: its name, or a digest of its model's files.
+    """Return what identifies the sentence detector in the fingerprint: its name, or a digest of its model's files.
 
     Raises:
-        ModelError: the model is missing.
+        ModelError: the detector's model is missing.
     """
     if settings.detector == "dl" and PRETRAINED.fullmatch(settings.model):
         return settings.model

@@ -1,8 +1,8 @@
 """Encode tokens as Spark NLP 5.5.3's DistilBertForTokenClassification does, for comparison and for migration.
 
-It uses only the pieces of a token's first word ("well-known" is tagged as "well"), strips accents even if the model is
-cased, and tags nothing after piece 127 of a sentence. It reproduces the behavior of DistilBertClassification, BasicTokenizer
-and WordpieceEncoder tag for tag (tests/integration/test_parity.py).
+Spark NLP uses only the pieces of a token's first word ("well-known" is tagged as "well"), strips accents even if the model
+is cased, and by default tags nothing after piece 127 of a sentence. This module leads to exactly the same tags as
+DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/integration/test_parity.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, find_
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, find_truncated_sentences
 
 MAX_WORD = 200
-"""UTF-16 units; a longer word is [UNK]."""
+"""Maximum length of a word in UTF-16 units; a longer word becomes [UNK]."""
 _TRIMMED = "".join(map(chr, range(0x21)))  # what java.lang.String.trim removes
 _WHITE = frozenset(" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f")
 _NOT_WHITE = frozenset("\u00a0\u2007\u202f")  # not white space for java.lang.Character.isWhitespace
@@ -33,12 +33,12 @@ class SparkNlpRows(WordCache):
     """The encoding `sparknlp`, which turns sentences into rows as Spark NLP does."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
-        """Take the vocabulary of a tokenizer.
+        """Create the encoding with the vocabulary of a tokenizer.
 
         Args:
-            tokenizer: of the bundle.
-            max_length: the saved model's maxSentenceLength.
-            lowercase: the opposite of its caseSensitive.
+            tokenizer: the tokenizer of the bundle.
+            max_length: the parameter maxSentenceLength of the saved model.
+            lowercase: the opposite of the parameter caseSensitive of the saved model.
         """
         super().__init__(2)
         self.cls_id, self.sep_id, self.pad_id, self._unknown = (find_special_id(tokenizer, piece) for piece in BERT_PIECES)
@@ -47,12 +47,12 @@ class SparkNlpRows(WordCache):
         self._lowercase = lowercase
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Arrange sentences in rows, as `model_rows.RowMaker` says; a sentence without pieces has no row."""
+        """Arrange sentences in rows, as `model_rows.RowMaker` describes; a sentence without pieces has no row."""
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
         first, end = piece_starts[starts[:-1]], piece_starts[starts[1:]]
         capacity = self.max_length - SPECIAL_PIECES
-        # One more piece than the row contains gets a tag: Spark NLP gives it the scores at [SEP].
+        # The first piece that does not fit into the row also gets a tag: Spark NLP gives it the scores of [SEP].
         rank = np.arange(len(ids)) - np.repeat(first, end - first)
         read = rank < capacity + 1
         sentence = np.repeat(np.arange(len(first)), end - first)
@@ -72,7 +72,7 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return (id, begin in its token in UTF-16 units) of each piece."""
+        """Return (id, begin in the token in UTF-16 units) of each piece of each word."""
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
@@ -80,14 +80,20 @@ class SparkNlpRows(WordCache):
 def _match_tokens(
     sentence: NDArray[np.int64], begin: NDArray[np.int64], of: NDArray[np.int64], begins: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return for each piece the token of its sentence that starts where the piece does, and whether there is one.
+    """Return, for each piece, the token of its sentence that begins at the same offset, and whether there is such a token.
 
     Spark NLP matches pieces to tokens only by offset. Normalization can make a word longer than its token, so an inner
-    piece may start where another token starts, and tag that token.
+    piece of one token may begin where another token begins, and determine the tag of that other token.
+
+    Args:
+        sentence: index of each piece's sentence, shape [pieces].
+        begin: where each piece begins in the document, in UTF-16 units, shape [pieces].
+        of: index of each token's sentence, shape [tokens].
+        begins: where each token begins in the document, in UTF-16 units, shape [tokens].
     """
     if not len(begins):
         return np.zeros(len(begin), np.int64), np.zeros(len(begin), np.bool_)
-    # A key orders by sentence first, then by offset.
+    # The keys are ordered by sentence first, and then by offset.
     size = 1 + int(max(begin.max(initial=0), begins.max(initial=0)))
     token_keys, piece_keys = of * size + begins, sentence * size + begin
     match = np.minimum(np.searchsorted(token_keys, piece_keys), len(token_keys) - 1)
@@ -114,7 +120,10 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 
 
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
-    """Return (id, begin in UTF-16 units) of a word's pieces, longest match first; [UNK] if any part matches none."""
+    """Split a word into pieces, longest match first; return (id, begin in UTF-16 units) of each piece.
+
+    If no piece matches a part of the word, the whole word is one piece [UNK], whose id is `unknown`.
+    """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]
     pieces = []
@@ -150,11 +159,11 @@ def _is_dropped(character: str) -> bool:
 
 
 def _is_own_word(character: str) -> bool:
-    """Return whether a character is always a word of its own."""
+    """Return whether a character is always a separate word."""
     return _is_punctuation(character) or any(low <= ord(character) <= high for low, high in _CJK)
 
 
 def _is_punctuation(character: str) -> bool:
-    # Spark NLP examines UTF-16 units: beyond the first plane these are surrogates, which are not punctuation.
+    # Spark NLP examines UTF-16 units: those of a character above U+FFFF are surrogates, which are not punctuation.
     named = ord(character) <= 0xFFFF and "PUNCTUATION" in unicodedata.name(character, "")
     return character in _ASCII_PUNCTUATION or named
