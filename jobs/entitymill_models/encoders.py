@@ -24,9 +24,10 @@ class Names:
     """The names of an architecture's parameters, without .weight and .bias; "{}" stands for the number of a layer.
 
     words, positions, segments: the embedding tables; segments is None if the architecture has no token types.
-    normalized, after_attention, after_network: normalizations; `normalized` is the one of the summed embeddings.
-    query, key, value, attended: the projections of attention; `attended` is the one of its result.
-    inner, outer: the two layers of the network in each encoder layer.
+    normalized, after_attention, after_network: the normalizations after the embeddings, after attention, and after the
+        feed-forward network.
+    query, key, value, attended: the linear layers of attention; `attended` is the output layer.
+    inner, outer: the two linear layers of the feed-forward network.
     """
 
     words: str
@@ -108,7 +109,7 @@ class _Builder:
         return self._norm(summed, self._names.normalized)
 
     def _segment(self) -> NDArray[np.float32] | None:
-        """Return the embedding of segment 0, to which every piece belongs, or None; `_embed` adds it to each position."""
+        """Return the embedding of segment 0, to which every piece belongs; None if the architecture has no segments."""
         name = self._names.segments
         return None if name is None else self._parameter(f"{name}.weight")[0]
 

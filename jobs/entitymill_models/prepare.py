@@ -280,7 +280,7 @@ def _try_longest(directory: Path, source: Path) -> None:
     with loading(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
-        except (RuntimeError, IndexError, ValueError) as error:  # Index-, ValueError: wrong shape of logits
+        except (RuntimeError, IndexError, ValueError) as error:  # IndexError, ValueError: logits of wrong shape
             raise ModelError(
                 f"The network does not take {manifest.max_length} pieces at once: pass a smaller --max-length."
             ) from error

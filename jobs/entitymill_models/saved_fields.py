@@ -36,7 +36,7 @@ _INTEGER_CLASS = (
     b"sr\0\x11java.lang.Integer" + _UIDS[2] + b"\x02\0\x01I\0\x05valuexr\0\x10java.lang.Number" + _UIDS[3] + b"\x02\0\0xp"
 )
 _STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
-"""The bytes before a string, and those before an integer: (in the first pair, in later pairs)."""
+"""_STRINGS[0] precedes the string in the first pair, _STRINGS[1] in each later pair; _NUMBERS are the same for integers."""
 _LONGEST = 0xFFFF
 
 
@@ -193,7 +193,7 @@ def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
 
 
 def _decode_text(raw: bytes) -> str:
-    """Decode Java's modified UTF-8: NUL has two bytes, and a character above U+FFFF, two surrogates of three bytes."""
+    """Decode Java's modified UTF-8: NUL has two bytes; a character above U+FFFF is two surrogates of three bytes each."""
     plain = raw.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
     return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 

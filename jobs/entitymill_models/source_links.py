@@ -1,4 +1,4 @@
-"""Check that no symbolic link in a model's directory leads out of it, because a model may be malicious."""
+"""Check that no symbolic link in a model's directory leads out of the directory, because a model may be malicious."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_links(source: Path) -> None:
 
 
 def _blobs(root: Path) -> list[Path]:
-    """Return the directory of blobs if `root` is in a snapshot of a Hugging Face cache, or is one; otherwise nothing."""
+    """Return the blobs directory that belongs to `root`; empty if `root` is not in a snapshot of a Hugging Face cache."""
     snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
     # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.
     return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]

@@ -1,4 +1,4 @@
-"""The parts of a token classifier, independent of the format from which it was read, and helpers to read its files."""
+"""The parts of a token classifier that was read from any format, and functions to read the files of a model."""
 
 from __future__ import annotations
 

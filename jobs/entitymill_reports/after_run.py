@@ -1,4 +1,4 @@
-"""The end of a run: write its page and look for drift. Errors here never roll back what the run has published."""
+"""Write the report page of a run that ends, and look for drift. Errors here never roll back what the run has published."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ log = logging.getLogger(__name__)
 
 
 def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
-    """Write the page of an output, atomically replacing an older file, and return the drift that it shows.
+    """Write the report page of an output, atomically replacing an older page, and return the drift that the page shows.
 
     Args:
-        to: path of the file.
-        run_id: the run to show; none: the latest run that processed or removed documents.
+        to: path of the page's file.
+        run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 
     Raises:
-        OutputError: there are no tables.
-        SettingsError: a setting of the page does not match the tables, or the file cannot be written.
+        OutputError: the output has no tables.
+        SettingsError: a setting in `report` does not match the tables, or the file cannot be written.
     """
-    from entitymill_reports import page, page_queries  # noqa: PLC0415  # libraries of the extra
+    from entitymill_reports import page, page_queries  # noqa: PLC0415  # import libraries of the extra `report`
 
     figures = page_queries.read_figures(spark, settings, tables, run_id)
     drift = drift_module.compare_runs(figures.run, figures.before, settings.report)
     try:
-        # A character that UTF-8 cannot encode must not make the page fail.
+        # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
         whole_files.write(Path(to), page.render(figures, drift).encode("utf8", "replace"))
     except OSError as error:
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
@@ -45,13 +45,14 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
 
 
 def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
-    """Write the page and look for drift, as the settings ask; return the drift, or None if it was not computed.
+    """Write the report page and look for drift, if the settings ask for these; return the drift if it was computed.
 
-    A page that cannot be written is reported in the log and on the console, but is not an error: the run has published.
+    A page that cannot be written is reported in the log and on the console, but it is not an error, because the run has
+    already published its results.
     """
     report = settings.report
     drift: Drift | None = None
-    # After a run with nothing to do, the page shows the run before it, whose drift was checked when it ended.
+    # After a run with nothing to do, the page shows an earlier run, whose drift was checked when that run ended.
     run_id = summary.run_id if summary.mode != IDLE else None
     if report.path is not None:
         try:

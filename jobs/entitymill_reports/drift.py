@@ -1,4 +1,4 @@
-"""Compare a run with earlier ones: shares of labels, mentions per 1,000 sentences, mean confidence. No Spark."""
+"""Compare a run with earlier runs: shares of labels, mentions per 1,000 sentences, mean confidence. Does not use Spark."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports.page_figures import Run
 
 MOST_EARLIER_RUNS = 20
-"""Earlier runs with which a run is compared, at most."""
+"""Maximum number of earlier runs with which a run is compared."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of a run, compared with the same figure of earlier runs taken together.
+    """A figure of a run, compared with the same figure of all the earlier runs together.
 
-    measure: `share` of a label's mentions (0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean, 0 to 1).
-    label: the label of a share; none for other measures.
-    change: now minus before; for the rate, divided by before.
-    bound: largest change that is not flagged.
+    measure: `share` (of one label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean,
+        0 to 1).
+    label: the label for the measure `share`; None for the other measures.
+    before, now: the figure of the earlier runs, and the figure of the run.
+    change: `now` minus `before`; for `rate`, this difference divided by `before`.
+    bound: the largest absolute change that is not flagged.
     """
 
     measure: str
@@ -33,30 +35,31 @@ class Change:
 
     @property
     def flagged(self) -> bool:
-        """Whether the change is larger than its bound, by more than a rounding error."""
+        """Whether the change exceeds its bound by more than a rounding error."""
         return abs(self.change) > self.bound + 1e-9
 
     @property
     def name(self) -> str:
-        """The name of the figure for people; it contains no text of documents."""
+        """The name of the figure in messages and on the report page; contains no text of documents."""
         return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(
             self.measure, "mean confidence"
         )
 
     def __str__(self) -> str:
-        """Return the figure with both values, for messages."""
+        """Return the name of the figure with the values now and before, for messages."""
         places = 1 if self.measure == "rate" else 3
         return f"{self.name} {self.now:.{places}f} instead of {self.before:.{places}f}"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """The result of comparing a run with earlier ones.
+    """The result of comparing a run with earlier runs.
 
-    runs, sentences: how many earlier runs it was compared with, and the sentences of these.
-    changes: one for each figure; empty if nothing could be compared.
-    why_not_compared: the reason, if nothing could be compared.
-    other_model: whether an earlier run had another model, precision or setting that decides results.
+    run: the run that was compared, or None if there is no run.
+    runs, sentences: the number of earlier runs, and the number of sentences in these runs.
+    changes: one change for each figure; empty if nothing could be compared.
+    why_not_compared: the reason why nothing could be compared; otherwise empty.
+    other_model: whether an earlier run used another model or precision, or other settings that affect results.
     """
 
     run: Run | None
@@ -68,7 +71,7 @@ class Drift:
 
     @property
     def earlier_runs(self) -> str:
-        """The earlier runs, in words."""
+        """A phrase for the earlier runs, such as "the 3 previous runs"."""
         return "the previous run" if self.runs == 1 else f"the {self.runs} previous runs"
 
     @property
@@ -81,7 +84,9 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
     """Compare a run with the latest completed runs before it.
 
     Args:
-        before: earlier runs, newest first.
+        run: the run to compare, or None if there is no run.
+        before: the earlier runs, newest first.
+        bounds: the settings with the largest changes that are not flagged.
     """
     done = [other for other in before if other.status == "done" and other.sentences][:MOST_EARLIER_RUNS]
     sentences = sum(other.sentences for other in done)
@@ -101,7 +106,7 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
 
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
-    """Raise an error if a run differs too much from earlier ones and report.fail_on_drift is set.
+    """Raise an error if a run differs too much from earlier runs and report.fail_on_drift is set.
 
     Raises:
         DriftError: the run was published, but at least one change is flagged.

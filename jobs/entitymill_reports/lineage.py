@@ -1,6 +1,7 @@
-"""OpenLineage events of a run: which table it read, which tables it wrote, and how it ended.
+"""Send OpenLineage events about a run: which table it read, which tables it wrote, and how it ended.
 
-https://openlineage.io/docs/spec/object-model; names of datasets: https://openlineage.io/docs/spec/naming
+Source of the event format: https://openlineage.io/docs/spec/object-model; of the names of datasets:
+https://openlineage.io/docs/spec/naming
 """
 
 from __future__ import annotations
@@ -28,30 +29,35 @@ log = logging.getLogger(__name__)
 PRODUCER = "entitymill"
 JOB = "entitymill.extract"
 SECONDS = 5
-"""Time limit for a receiver's answer; a run sends two events."""
+"""Seconds to wait for the receiver's answer to an event; a run sends two events."""
 
 
 class Lineage:
     """Sends the events of one run: START, and then COMPLETE, FAIL or ABORT."""
 
     def __init__(self, settings: Settings) -> None:
-        """Store the settings; the constructor sends nothing."""
+        """Store the settings; send nothing."""
         self._settings = settings
         self._summary: Summary | None = None
 
     def begin(self, summary: Summary) -> None:
-        """Send START."""
+        """Send the event START for a run."""
         self._summary = summary
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Send COMPLETE, FAIL or ABORT, with the error as one sentence, if START was sent."""
+        """Send the event COMPLETE, FAIL or ABORT, if `begin` was called before.
+
+        Args:
+            state: the type of the event.
+            error: one sentence about the error that ended the run, or None.
+        """
         if self._summary is not None:
             self._send(self._summary, state, error)
 
     def _send(self, summary: Summary, state: str, error: str | None = None) -> None:
-        """Send an event. A failure is reported in the log and on stderr, and does not fail the run."""
-        from openlineage.client import OpenLineageClient  # noqa: PLC0415  # of the extra
+        """Send an event; if this fails, report the failure in the log and on stderr, but do not fail the run."""
+        from openlineage.client import OpenLineageClient  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.transport.http import HttpConfig, HttpTransport  # noqa: PLC0415
 
         address = str(self._settings.lineage.url)
@@ -65,7 +71,7 @@ class Lineage:
             open_console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
 
     def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
-        from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
+        from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
 
         facets: dict[str, Any] = {
@@ -88,10 +94,10 @@ class Lineage:
         )
 
     def _build_outputs(self, summary: Summary) -> list[Any]:
-        from openlineage.client import event_v2 as events  # noqa: PLC0415  # of the extra
+        from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset  # noqa: PLC0415
 
-        from entitymill import schemas  # noqa: PLC0415  # Spark
+        from entitymill import schemas  # noqa: PLC0415  # imports Spark
 
         def fields(schema: T.StructType) -> list[Any]:
             kinds = [(field.name, field.dataType.simpleString(), field.metadata.get("comment")) for field in schema]
@@ -116,7 +122,12 @@ class Lineage:
         return outputs
 
     def _name_dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
-        """Return namespace and name of a dataset; for a path these are its storage and the path within it."""
+        """Return (namespace, name) of a dataset; for a path, these are the storage and the path within the storage.
+
+        Args:
+            address: URI, path or table name of the dataset.
+            by_name: whether the address is a table name.
+        """
         if by_name:
             return self._settings.lineage.namespace, address
         place = overlapping_paths.resolve_places(secret_masking.mask_address(address))[0]
@@ -125,13 +136,15 @@ class Lineage:
 
 @contextmanager
 def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
-    """Send lineage events for the run inside the `with` block; the value is None if lineage.url is not set.
+    """Send lineage events for the run inside the `with` block.
+
+    The value of the `with` statement is the object that sends the events, or None if no events are sent.
 
     Args:
-        enabled: false for dry runs, which send nothing.
+        enabled: false for dry runs, which send no events.
 
     Raises:
-        SettingsError: lineage.url is set, but the library is missing; the run has not begun.
+        SettingsError: lineage.url is set, but OpenLineage's library is not installed; raised before the run begins.
     """
     if settings.lineage.url is None or not enabled:
         yield None

@@ -1,4 +1,4 @@
-"""Metrics of a run for Prometheus: a file for node_exporter's textfile collector, or a push to a Pushgateway."""
+"""Write the metrics of a run for Prometheus: to a file for node_exporter's textfile collector, or to a Pushgateway."""
 
 from __future__ import annotations
 
@@ -28,16 +28,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 JOB = "entitymill"
 PUSH_SECONDS = 5
-"""Time limit for a push, which is the last step of a run."""
+"""Time limit, in seconds, for a push, which is the last step of a run."""
 MOST_LABELS = 100
 _WORKERS = ("encoding", "inference", "segmentation")
-"""Parts of recognition, whose seconds are summed over all cores."""
+"""Parts of recognition. Their seconds are summed over all cores."""
 _OVER_ALL = "over all runs of the output"
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all runs of an output. runs: by status; mentions: by label; last_success: seconds since 1970."""
+    """Sums over all runs of an output.
+
+    runs: status -> number of runs that ended with this status.
+    documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
+    mentions: label -> number of mentions that the runs found.
+    last_success: end of the latest run with the status done, in seconds since 1970; None if there is no such run.
+    """
 
     runs: Mapping[str, int]
     documents: int
@@ -49,13 +55,14 @@ class Totals:
 
 @dataclass
 class RunOutcome:
-    """What is known about a run when it ends; after a failure, most of it may be missing.
+    """What is known about a run when it ends; after a failure, most of this may be missing.
 
-    output: path or schema of its tables, without secrets.
-    exit_code: 0, or that of its error.
-    summary: only if the run published.
-    drift: only if the run was compared with earlier ones.
-    tables: the tables from which the totals are read.
+    output: path or schema of the run's tables, without secrets.
+    exit_code: 0, or the exit code of the run's error.
+    summary: the run's summary if the run published its results; otherwise None.
+    drift: the run's drift if the run was compared with earlier runs; otherwise None.
+    tables: the tables from which the totals are read, or None if the run did not open the tables.
+    totals: the sums over all runs, or None if they were not read.
     """
 
     output: str
@@ -70,15 +77,15 @@ class RunOutcome:
 
 @contextmanager
 def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunOutcome]:
-    """Write the metrics of the run inside the `with` block, even if it fails; without such a setting, write nothing.
+    """Write the metrics of the run inside the `with` block, even if the run fails, if a setting asks for metrics.
 
-    Metrics that cannot be written are reported in the log and on stderr, and are not an error.
+    Metrics that cannot be written are reported in the log and on stderr, but they are not an error.
 
     Args:
         enabled: false for dry runs, which write no metrics.
 
     Raises:
-        SettingsError: a setting asks for metrics, but the library is missing; the run has not begun.
+        SettingsError: a setting asks for metrics, but Prometheus' library is not installed; raised before the run begins.
     """
     place = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
     known = RunOutcome(place, datetime.now(timezone.utc))
@@ -90,7 +97,7 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
     except BaseException as error:
         known.exit_code = outcome.describe_error(error)[1]
         if enabled:
-            # An interrupted run has no time to ask Spark.
+            # An interrupted run must end quickly, so it does not read the totals with Spark.
             _write_metrics(settings, known, totals=isinstance(error, Exception))
         raise
     if enabled:
@@ -118,8 +125,8 @@ def _write_metrics(settings: Settings, known: RunOutcome, *, totals: bool) -> No
 
 
 def read_totals(tables: Tables) -> Totals | None:
-    """Return sums over the table `runs`, by two queries; None if there is no such table."""
-    from pyspark.sql import functions as F  # noqa: PLC0415  # Spark, which --help does not need
+    """Return the sums over the table `runs`, or None if the table does not exist; this takes two Spark queries."""
+    from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
     from entitymill.tables.runs import exclude_maintenance  # noqa: PLC0415
 
@@ -147,7 +154,7 @@ def read_totals(tables: Tables) -> Totals | None:
 
 
 def build_metrics(known: RunOutcome) -> _Metrics:
-    """Return the metrics of a run, as far as they are known; counters are sums over all runs of the output."""
+    """Return those metrics of a run that are known; metrics of the type counter are sums over all runs of the output."""
     metrics = _Metrics(known.output)
     published = known.summary is not None
     metrics.gauge("run_success", "1 if the last run published everything, else 0", float(published))
@@ -194,10 +201,13 @@ def _add_totals(metrics: _Metrics, totals: Totals) -> None:
 
 
 class _Metrics:
-    """Metrics of one output, each with the label `output` and at most one more; a collector of prometheus_client's."""
+    """The metrics of one output, as a collector for prometheus_client.
+
+    Each metric has the label `output`, and at most one other label.
+    """
 
     def __init__(self, output: str) -> None:
-        """Begin without metrics."""
+        """Create a collector that has no metrics yet."""
         self._output = output
         self._families: list[Metric] = []
 
@@ -209,8 +219,16 @@ class _Metrics:
         self.add("Gauge", name, help_, {"": value})
 
     def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
-        """Add a metric: a value for each value of `label`, or one value without. Counters get the suffix `_total`."""
-        from prometheus_client import core  # noqa: PLC0415  # of the extra
+        """Add a metric; prometheus_client adds the suffix `_total` to the name of a counter.
+
+        Args:
+            kind: Gauge or Counter.
+            name: the metric's name without the prefix `entitymill_`.
+            help_: description of the metric, without a period.
+            values: value of the label -> value of the metric; without a label, one value with any key.
+            label: name of the other label, or empty.
+        """
+        from prometheus_client import core  # noqa: PLC0415  # installed only with the extra
 
         labels = ["output", label] if label else ["output"]
         family = getattr(core, f"{kind}MetricFamily")(f"{JOB}_{name}", f"{help_}.", labels=labels)
@@ -220,15 +238,18 @@ class _Metrics:
 
 
 def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
-    """Write the file under another name, and rename it, so that a collector never reads half of it."""
-    from prometheus_client import generate_latest  # noqa: PLC0415  # of the extra
+    """Write the metrics to a temporary file and rename it, so that a collector never reads an incomplete file."""
+    from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
     whole_files.write(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, known: RunOutcome) -> None:
-    """Send the metrics, grouped by output. After a failed run, metrics that it does not have keep their old values."""
-    from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # of the extra
+    """Send the metrics to the Pushgateway at a URL, grouped by output.
+
+    After a failed run, metrics that are not known for this run keep their old values in the Pushgateway.
+    """
+    from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # installed only with the extra
 
     parts = urlsplit(address)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,4 +1,4 @@
-"""Follow a run: write its page, metrics and lineage, and check it for drift."""
+"""Follow a run: write the report page, metrics and lineage of the run, and check it for drift."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from entitymill_reports import after_run, drift, lineage, metrics
 
 
 class Observer:
-    """The observer of one run; `observe` creates it."""
+    """The observer of one run, created by `observe`."""
 
     def __init__(self, settings: Settings, outcome: metrics.RunOutcome, events: lineage.Lineage | None) -> None:
-        """Store where the run's outcome is collected, and what sends its lineage events; None sends nothing."""
+        """Store the objects that the observer uses.
+
+        Args:
+            settings: the settings of the run.
+            outcome: the object in which the outcome of the run is collected.
+            events: the object that sends lineage events, or None to send none.
+        """
         self._settings = settings
         self._outcome = outcome
         self._events = events
@@ -34,10 +40,10 @@ class Observer:
             self._events.begin(summary)
 
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
-        """Write the page of a run that has published, and compare the run with earlier ones.
+        """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
         Raises:
-            DriftError: the run differs too much from them.
+            DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
         """
         self._outcome.summary = summary
         self._outcome.drift = after_run.finish(spark, self._settings, tables, summary, console)
@@ -46,10 +52,10 @@ class Observer:
 
 @contextmanager
 def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
-    """Follow the run inside the `with` block; write metrics and lineage when it ends, even if it fails.
+    """Follow the run inside the `with` block; write metrics and lineage when the run ends, even if it fails.
 
     Raises:
-        SettingsError: a library is missing; the run has not begun.
+        SettingsError: a library that the settings require is not installed; raised before the run begins.
     """
     if settings.report.path is not None:
         requirements.require_extra("report.path", "report")

@@ -1,4 +1,4 @@
-"""Render the page: one HTML file that loads nothing else and needs no network. No Spark."""
+"""Render the report page as one HTML file that loads no other file and needs no network. Does not use Spark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from entitymill_reports.page_figures import SENTENCE_BIN, SENTENCE_BINS, STAGES,
 
 SHOWN_RUNS = 20
 MOST_BARS = 200
-"""If there are more steps between the first day and the last, those without a mention are left out."""
+"""Maximum number of bars in the plot of mentions by time; if there are more, bars without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 MODES = {
     "first": "all documents, in the first run",
@@ -31,7 +31,12 @@ MODES = {
 
 
 def render(figures: Figures, drift: Drift) -> str:
-    """Return the HTML of the page; `drift` is that of the run that the figures are about."""
+    """Return the HTML of the report page.
+
+    Args:
+        figures: the content of the page.
+        drift: the drift of the run that the page shows.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_number, seconds=_seconds, time=_time)
     script, style = _resource("page.js"), _resource("page.css")
@@ -46,18 +51,18 @@ def render(figures: Figures, drift: Drift) -> str:
         modes=MODES,
         samples=SAMPLES,
         stages=STAGES,
-        plots={name: Markup(drawn) for name, drawn in _draw_plots(figures).items()},  # noqa: S704  # matplotlib escapes
+        plots={name: Markup(drawn) for name, drawn in _draw_plots(figures).items()},  # noqa: S704  # escaped by matplotlib
         colours=colours,
-        script=Markup(script),  # noqa: S704  # our own
+        script=Markup(script),  # noqa: S704  # file of this package
         script_hash=digest,
-        style=Markup(style),  # noqa: S704  # our own
+        style=Markup(style),  # noqa: S704  # file of this package
         made=datetime.now(timezone.utc),
         version=__version__,
     )
 
 
 def _draw_plots(figures: Figures) -> dict[str, str]:
-    """Return name -> SVG for each plot that has data."""
+    """Return name of the plot -> SVG for each plot that has data."""
     names = [label.name for label in figures.labels]
     found = {}
     if figures.labels:
@@ -91,12 +96,15 @@ def _draw_plots(figures: Figures) -> dict[str, str]:
 
 
 def _list_steps(days: Days) -> list[date]:
-    """Return the first day of each step from the first to the last, also of steps without a mention."""
+    """Return the first day of each step (day, week, month or year) from the first to the last step that has a mention.
+
+    Steps without a mention are included, unless there would be more than MOST_BARS steps.
+    """
     at, last, found = min(days.counts), max(days.counts), []
     months = {"month": 1, "year": 12}.get(days.step)
-    while at < last:  # never a step beyond the last, which may be the calendar's last day
+    while at < last:  # never go beyond the last step, as a date after 9999-12-31 is an error
         found.append(at)
-        if len(found) > MOST_BARS:  # some date means "never", such as 9999-12-31
+        if len(found) > MOST_BARS:  # probably a date means "never", such as 9999-12-31
             return sorted(days.counts)
         if months is None:
             at += timedelta(days=7 if days.step == "week" else 1)
@@ -138,7 +146,7 @@ def _recognition_speed(run: Run) -> float | None:
 
 
 def _failed_since(figures: Figures) -> Run | None:
-    """Return the newest run if it failed after the one that the page shows."""
+    """Return the newest run if it is not the run that the page shows, and it failed or died; otherwise None."""
     newest = figures.runs[0] if figures.runs else None
     return newest if newest is not None and newest != figures.run and newest.status in ("failed", "died") else None
 

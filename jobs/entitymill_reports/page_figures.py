@@ -1,4 +1,4 @@
-"""The content of a page, as plain values whose size does not grow with the tables. No Spark."""
+"""Define the content of a report page as plain values whose size does not grow with the tables. Does not use Spark."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from datetime import date, datetime
 from typing import Any
 
 STAGES = ("preparation", "source", "recognition", "writing")
-"""Stages of a run in order, measured in wall-clock time."""
+"""The stages of a run, in order. Their durations are wall-clock times."""
 CONFIDENCE_BINS = 20
-"""Bins of equal width, from 0 to 1."""
+"""Number of bins for confidences; the bins have equal widths and cover 0 to 1."""
 SENTENCE_BIN = 20
-"""Width of a bin in characters."""
+"""Width of a bin for lengths of sentences, in characters."""
 SENTENCE_BINS = 21
-"""Number of bins; the last one also counts all longer sentences."""
+"""Number of bins for lengths of sentences; the last bin also counts all longer sentences."""
 _NAMES = ("mode", "model", "fingerprint", "source", "source_version")
 _NUMBERS = ("documents", "removed", "units", "sentences", "rejects")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row of `runs`.
+    """A row of the table `runs`.
 
-    started: in UTC.
-    by_label: label -> mentions that the run found.
-    seconds: stage -> seconds; wall-clock time for STAGES and `total`, summed over cores for others.
-    current_mentions: its mentions that are still in `entities`.
-    confidence: mean confidence of these; none if there are none.
+    started: when the run started, in UTC.
+    by_label: label -> number of mentions that the run found.
+    seconds: stage -> seconds; wall-clock time for STAGES and `total`, summed over all cores for other stages.
+    current_mentions: number of the run's mentions that are still in the table `entities`.
+    confidence: mean confidence of the current mentions; None if there are no current mentions.
     """
 
     run_id: str
@@ -50,22 +50,28 @@ class Run:
 
     @property
     def mentions(self) -> int:
-        """Number of mentions that the run found."""
+        """The number of mentions that the run found."""
         return sum(self.by_label.values())
 
     @property
     def total(self) -> float:
-        """Wall-clock seconds."""
+        """The wall-clock seconds of the complete run."""
         return self.seconds.get("total", 0.0)
 
     @property
     def speed(self) -> float:
-        """Sentences per second of the complete run."""
+        """The sentences per second of the complete run."""
         return self.sentences / self.total if self.total else 0.0
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], current_mentions: int = 0, confidence: float | None = None) -> Run:
-        """Build a run from a row of `runs` that any version wrote; its times must be in UTC."""
+        """Build a run from a row of the table `runs`.
+
+        Args:
+            row: a row that any version of this program wrote, with times in UTC.
+            current_mentions: number of the run's mentions that are still in the table `entities`.
+            confidence: mean confidence of the current mentions; None if there are no current mentions.
+        """
         names: dict[str, Any] = {name: row.get(name) or "" for name in _NAMES}
         numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
         return cls(
@@ -85,7 +91,8 @@ class Run:
 class Documents:
     """Sums over the table `documents`.
 
-    by_tokens: n -> documents of 2^n to 2^(n+1) - 1 tokens; -1 -> documents without a token.
+    documents, blank: number of documents, and of those with the status blank.
+    by_tokens: n -> number of documents with 2^n to 2^(n+1) - 1 tokens; -1 -> number of documents without a token.
     """
 
     documents: int = 0
@@ -98,7 +105,12 @@ class Documents:
 
 @dataclass(frozen=True)
 class Label:
-    """Mentions of a label; confidence: their mean; bins: how many are in each of CONFIDENCE_BINS."""
+    """The mentions of one label.
+
+    mentions: number of mentions.
+    confidence: mean confidence of the mentions.
+    bins: number of mentions in each of the CONFIDENCE_BINS bins.
+    """
 
     name: str
     mentions: int
@@ -108,7 +120,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Days:
-    """Mentions by time. step: day, week, month or year; counts: first day -> label -> mentions; without: undated."""
+    """Mentions by time.
+
+    column: the column with the date of a mention.
+    step: the length of a step: day, week, month or year.
+    counts: first day of a step -> label -> number of mentions.
+    without: number of mentions without a date.
+    """
 
     column: str
     step: str
@@ -118,7 +136,11 @@ class Days:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of sentences with a mention, counted in SENTENCE_BINS; one_in: one document in this many was counted."""
+    """The lengths of sentences with a mention.
+
+    bins: number of sentences in each of the SENTENCE_BINS bins.
+    one_in: if this is n, only about one in n documents was counted.
+    """
 
     bins: tuple[int, ...]
     one_in: int = 1
@@ -126,7 +148,12 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Reject:
-    """Rows rejected for one reason; examples: some of their ids; detail: one of their details, never text of documents."""
+    """The rows that were rejected for one reason.
+
+    rows: number of rows.
+    examples: the ids of some of the rows.
+    detail: more about the reason, from one of the rows; never contains text of documents.
+    """
 
     stage: str
     code: str
@@ -137,7 +164,12 @@ class Reject:
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """A unit of a run; number: from 1; seconds: from the previous unit's commit to its own."""
+    """The speed of a unit of work (documents that are committed together) in a run.
+
+    number: the number of the unit in the run, from 1.
+    seconds: the seconds between the commit of the previous unit and the commit of this unit.
+    documents: the number of documents that the commit added or changed.
+    """
 
     number: int
     seconds: float
@@ -145,13 +177,16 @@ class UnitSpeed:
 
     @property
     def speed(self) -> float:
-        """Documents per second."""
+        """The documents per second."""
         return self.documents / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a sentence: a mention if it has a label, else plain text; sampled: whether it is in a sample."""
+    """A part of a sentence: a mention if `label` is set, otherwise the text between mentions.
+
+    sampled: whether the part is a mention that is in a sample.
+    """
 
     text: str
     label: str = ""
@@ -161,7 +196,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence in parts; samples: those that it is in, of `least`, `rarest` and `random`."""
+    """A sentence, as a sequence of parts.
+
+    samples: the names of the samples that contain a mention of the sentence: `least`, `rarest` or `random`.
+    """
 
     doc_id: str
     parts: tuple[Part, ...]
@@ -170,11 +208,12 @@ class Sentence:
 
 @dataclass(frozen=True)
 class TextSamples:
-    """The content of a page that is text of documents.
+    """The content of a report page that is text of documents.
 
-    top: label -> the most frequent entities, and the number of mentions of each.
-    changed: number of sentences left out because the source now has another text.
-    problem: why there are no sentences; else empty.
+    top: label -> (entity, number of mentions) of the most frequent entities.
+    sentences: the sentences that contain a sampled mention.
+    changed: number of sentences that were left out because the document has changed in the source.
+    problem: the reason why the sentences could not be read; otherwise empty.
     """
 
     top: Mapping[str, tuple[tuple[str, int], ...]]
@@ -185,11 +224,14 @@ class TextSamples:
 
 @dataclass(frozen=True)
 class Figures:
-    """The complete content of a page.
+    """The complete content of a report page.
 
-    run: the run that the page shows.
-    runs: all runs, newest first.
-    shown: only if report.show_text allows text.
+    output: path or schema of the tables.
+    run: the run that the page shows, or None if no run has completed.
+    runs: the latest runs, newest first.
+    days: the mentions by time; None if report.date_column is not set.
+    settings: the settings of the run as YAML, without secrets.
+    shown: the texts of documents, or None if report.show_text does not allow texts.
     """
 
     output: str
@@ -206,10 +248,10 @@ class Figures:
 
     @property
     def mentions(self) -> int:
-        """Number of mentions in the table."""
+        """The number of mentions in the table `entities`."""
         return sum(label.mentions for label in self.labels)
 
     @property
     def before(self) -> tuple[Run, ...]:
-        """The runs before the one that the page shows, newest first."""
+        """The runs before the run that the page shows, newest first."""
         return () if self.run is None else tuple(run for run in self.runs if run.started < self.run.started)

@@ -1,4 +1,4 @@
-"""Read the content of a page from the output's tables, by a few queries whose results do not grow with the tables."""
+"""Read the content of a report page from the output's tables, with a few queries whose results have a limited size."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from entitymill_reports import page_figures, page_sentences
 from entitymill_reports.page_figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 
 MOST_RUNS = 40
-"""Runs that are read, at most."""
+"""Maximum number of runs to read."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
+"""Step of the plot of mentions by time -> about how many days a step has."""
 MOST_STEPS = 70
-"""About as many bars as a plot has room for; with the longest step, only the latest are shown."""
+"""About the number of bars for which a plot has room. If there are more, even by year, only the latest are shown."""
 SAMPLED_MENTIONS = 1_000_000
-"""If there are more mentions, sentences are measured in only a part of the documents."""
+"""If there are more mentions than this, only the sentences of some documents are measured."""
 MOST_LABELS, MOST_CODES = 30, 50
-"""Labels and reject codes that are read, at most; usually there are only a few."""
+"""Maximum number of labels and of reject codes to read; usually there are only a few."""
 MOST_COMMITS = 300
-"""Commits that are read, at most; of a run with more units, the latest."""
+"""Maximum number of commits to read; older commits are ignored."""
 _DATES = (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType)
 
 
 def read_figures(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | None = None) -> Figures:
-    """Return the content of a page.
+    """Return the content of a report page.
 
     Args:
-        run_id: the run to show; none: the latest completed run that processed or removed documents.
+        run_id: the id of the run to show, or None for the latest completed run that processed or removed documents.
 
     Raises:
-        OutputError: there are no tables.
-        SettingsError: report.date_column is not a column of dates, or there is no such run.
+        OutputError: the output has no tables.
+        SettingsError: report.date_column is not a column of dates, or no recent run has this id.
     """
     check_tables_exist(tables)
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -73,10 +74,13 @@ def read_figures(spark: SparkSession, settings: Settings, tables: Tables, run_id
 
 
 def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
-    """Return only what drift needs: the run, and the runs before it, newest first.
+    """Return only what the drift is computed from: a run, and the runs before this run, newest first.
+
+    Args:
+        run_id: the id of the run, or None for the latest completed run that processed or removed documents.
 
     Raises:
-        OutputError: there are no tables.
+        OutputError: the output has no tables.
     """
     check_tables_exist(tables)
     with open_private_session(spark, "UTC", {}) as own:
@@ -88,10 +92,10 @@ def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) ->
 
 
 def check_tables_exist(tables: Tables) -> None:
-    """Raise an error unless the output has tables of this program.
+    """Check that the output has tables, and that this program wrote them.
 
     Raises:
-        OutputError: there are none, or another program wrote them.
+        OutputError: the output has no tables, or another program wrote the tables.
     """
     if not (tables.is_complete() and tables.exists("runs")):
         raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
@@ -99,7 +103,12 @@ def check_tables_exist(tables: Tables) -> None:
 
 
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
-    """Return the run to show: the one with this id; without an id, the newest completed run that had something to do."""
+    """Return the run with an id or, if the id is None, the newest completed run that had something to do.
+
+    Args:
+        runs: the runs, newest first.
+        run_id: the id, or None.
+    """
     candidates = (run for run in runs if run.run_id == run_id or (not run_id and run.status == "done" and run.mode != IDLE))
     return next(candidates, None)
 
@@ -141,7 +150,11 @@ def _select_date(entities: DataFrame, settings: Settings) -> Column | None:
 
 
 def _count_mentions(entities: DataFrame, date: Column | None, runs: list[str]) -> list[Row]:
-    """Count mentions by label, bin of confidence and recent run, with summed confidence and first and last day; one pass."""
+    """Count the mentions by label, bin of confidence and run, in one pass over the table.
+
+    Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. The
+    column run_id is null for the mentions of all other runs than `runs`.
+    """
     bin_ = F.least(F.floor(F.col("confidence") * CONFIDENCE_BINS), F.lit(CONFIDENCE_BINS - 1)).cast("int").alias("bin")
     run = F.when(F.col("run_id").isin(runs), F.col("run_id")).alias("run_id")
     day = F.lit(None).cast("date") if date is None else date
@@ -206,7 +219,7 @@ def _read_rejects(tables: Tables) -> tuple[page_figures.Reject, ...]:
     if not tables.exists("rejects") or tables.is_empty("rejects"):
         return ()
     key, random_order = F.col("doc_id"), F.xxhash64("doc_id")
-    # Four example ids, by aggregates whose memory does not grow with the rows.
+    # Get up to four example ids with aggregates whose memory does not grow with the number of rows.
     ids = F.array_distinct(F.array(F.min(key), F.max(key), F.min_by(key, random_order), F.max_by(key, random_order)))
     rows = (
         tables.read("rejects")
@@ -224,13 +237,16 @@ def _read_rejects(tables: Tables) -> tuple[page_figures.Reject, ...]:
 
 
 def _format_settings(rows: list[Row], run: Run | None) -> str:
-    """Return the settings of a run as YAML; their secrets are masked in `runs` already."""
+    """Return the settings of a run as YAML; secrets are already masked in the table `runs`."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
 
 
 def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
-    """Return the speed of each unit, from the history of `documents`; empty for a run that replaces the table at its end."""
+    """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
+
+    The result is empty for a run that replaces the complete table when it ends, as that run does not commit units.
+    """
     if run is None:
         return ()
     history = tables.history("documents", MOST_COMMITS).where(F.col("userMetadata").contains(run.run_id))
@@ -243,7 +259,7 @@ def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
         if "unit" not in commit:
             continue
         last = run.started if commit["unit"] == 1 else last
-        if last is not None:  # without it, the start of the unit is unknown
+        if last is not None:  # otherwise the start of the unit is unknown
             seconds = max(0.0, (time - last).total_seconds())
             found.append(UnitSpeed(commit["unit"], seconds, _count_documents(row["operationMetrics"] or {})))
         last = time
@@ -251,7 +267,11 @@ def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
 
 
 def _count_documents(metrics: Mapping[str, str]) -> int:
-    """Return the rows that a commit added or changed, without rows that it only copied. MERGE has metrics of its own."""
+    """Return the number of rows that a commit added or changed; rows that the commit only copied do not count.
+
+    Args:
+        metrics: Delta's operationMetrics of the commit; their names for MERGE differ from those for other operations.
+    """
     counted = {name: int(value) for name, value in metrics.items() if name.endswith(("Rows", "Inserted", "Updated"))}
     if "numTargetRowsInserted" in counted:
         return counted["numTargetRowsInserted"] + counted.get("numTargetRowsUpdated", 0)

@@ -1,4 +1,4 @@
-"""Read the text of a page: frequent entities and marked sentences. Used only if `report.show_text` allows it."""
+"""Read the texts for a report page: frequent entities and sentences. Used only if `report.show_text` allows texts."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from entitymill.tables import Tables
 from entitymill_reports.page_figures import Part, Sentence, TextSamples
 
 TOP = 12
-"""Most frequent entities per label."""
+"""Number of entities to show per label."""
 SAMPLE_SIZE = 20
-"""Mentions per sample."""
+"""Number of mentions in each sample."""
 MAX_CHARS = 600
-"""Longer sentences are in no sample."""
+"""Maximum length, in characters, of a sentence in a sample."""
 LABELS = 30
 SAMPLES = ("least", "rarest", "random")
 _SENTENCE = ("doc_id", "sentence_id", "sentence_begin", "sentence_end")
 
 
 def read_samples(spark: SparkSession, settings: Settings, tables: Tables) -> TextSamples:
-    """Return frequent entities and samples of sentences with their mentions; the same for every read of the same table."""
+    """Return frequent entities, and samples of sentences with their mentions; equal tables give equal results."""
     entities = tables.read("entities")
-    # One mention of each entity, chosen by hash, so that every read chooses the same one.
+    # One mention of each entity, chosen by hash, so that every read chooses the same mention.
     example = F.min_by(F.struct(*_SENTENCE, "mention_id"), F.xxhash64("mention_id")).alias("example")
     counted = entities.groupBy("label", "entity").agg(F.count("*").alias("mentions"), example)
     top = _top_entities(counted)
@@ -60,7 +60,7 @@ def _top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], ...]]:
 
 
 def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
-    """Return the sampled mentions, each with the name of its sample and its sentence."""
+    """Return the sampled mentions, each with the name of the sample and the mention's sentence."""
     short = F.col("sentence_end") - F.col("sentence_begin") <= MAX_CHARS
     random_order = F.xxhash64("mention_id")
     mention = [*_SENTENCE, "mention_id"]
@@ -71,20 +71,20 @@ def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
 
     least = sample(entities.where(short), "least", "confidence", "mention_id")
     rarest = sample(rare, "rarest", "mentions", random_order)
-    # A hash that is independent of the one by which the examples were chosen.
+    # This hash is independent of the hash by which the examples were chosen.
     at_random = sample(entities.where(short), "random", F.xxhash64(F.lit("random"), F.col("mention_id")))
     return least.unionAll(rarest).unionAll(at_random).collect()
 
 
 def _sentence_keys(chosen: Iterable[Row]) -> list[tuple[str, int, int, int]]:
-    """Return document, number, begin and end of each sentence once."""
+    """Return (doc_id, sentence_id, begin, end) of each sentence that contains a sampled mention; no sentence twice."""
     return list(
         dict.fromkeys((row["doc_id"], row["sentence_id"], row["sentence_begin"], row["sentence_end"]) for row in chosen)
     )
 
 
 def _read_mentions(spark: SparkSession, entities: DataFrame, chosen: list[Row]) -> list[Row]:
-    """Return all mentions of the sampled sentences, in order of document and begin."""
+    """Return all mentions in the sentences of the sampled mentions, sorted by document and begin."""
     keys = spark.createDataFrame([key[:2] for key in _sentence_keys(chosen)], "doc_id string, sentence_id int")
     columns = ("doc_id", "sentence_id", "mention_id", "begin", "end", "label", "confidence")
     return entities.select(*columns).join(F.broadcast(keys), ["doc_id", "sentence_id"]).orderBy("doc_id", "begin").collect()
@@ -96,7 +96,7 @@ def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequenc
     sampled = {row["mention_id"] for row in own}
     parts = []
     for row in mentions:
-        begin = max(row["begin"], at)  # if mentions overlap, each character is still shown once
+        begin = max(row["begin"], at)  # if mentions overlap, each character is shown only once
         if (row["doc_id"], row["sentence_id"]) == (doc_id, number) and begin < row["end"]:
             parts.append(Part(text[at:begin]))
             mention = text[begin : row["end"]]

@@ -1,4 +1,4 @@
-"""Draw plots as SVG. Colours are the page's CSS variables, so that one drawing serves light and dark mode. No Spark."""
+"""Draw plots as SVG. Colours are CSS variables of the report page, so that a plot fits both light and dark mode."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH, HEIGHT = 352, 190
-"""CSS pixels. A card is this wide on small and on large screens, so letters have the same size on both."""
+"""Size of a plot in CSS pixels. A card of the page has this width on all screens, so letters have the same size, too."""
 SERIES = 8
-"""Number of colours; all further labels share the last one."""
+"""Number of colours. If a plot has more series, all further series share the last colour."""
 _PER_INCH = 72
-# Colours that occur nowhere else; the page's variables replace them.
+# Placeholders: colours that occur nowhere else, and are replaced by the page's CSS variables.
 _INK, _MUTED, _LINE, _BAD = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -29,7 +29,7 @@ _VARIABLES = {
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a label may hold dollars
+    "text.parse_math": False,  # a label may contain dollar signs
     "font.family": ["sans-serif"],
     "font.size": 11,
     "text.color": _INK,
@@ -57,12 +57,17 @@ _IDS = re.compile(
 
 
 def colour(number: int) -> str:
-    """Return the placeholder colour of a series, by its number from 0."""
+    """Return the placeholder colour of the series with a number, counted from 0."""
     return f"#0102{min(number, SERIES - 1):02x}"
 
 
 def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
-    """Return horizontal bars as SVG; a row is a name, a value and the number of a colour."""
+    """Return a plot of horizontal bars as SVG.
+
+    Args:
+        rows: (name, value, number of the colour) of each bar.
+        title: description for screen readers.
+    """
 
     def draw(axes: Axes) -> None:
         places = range(len(rows))[::-1]
@@ -83,19 +88,19 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
 def draw_stacked_bars(
     names: Sequence[str], series: Mapping[str, Sequence[float]], title: str, *, about: str = "", seconds: bool = False
 ) -> str:
-    """Return stacked vertical bars as SVG.
+    """Return a plot of stacked vertical bars as SVG.
 
     Args:
         names: labels below the bars; labels for which there is no room are left out.
-        series: name -> a value for each bar, in order of the colours.
+        series: name of the series -> its value for each bar; the first series has the first colour.
         title: description for screen readers.
         about: label of the horizontal axis.
-        seconds: whether values are seconds.
+        seconds: whether the values are seconds.
     """
 
     def draw(axes: Axes) -> None:
         below = [0.0] * len(names)
-        # A few bars are kept as narrow as many bars would be.
+        # If there are only a few bars, keep them narrow.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
         for number, (name, values) in enumerate(series.items()):
             axes.bar(range(len(names)), values, width, below, color=colour(number), label=_shorten(name), linewidth=0)
@@ -107,13 +112,16 @@ def draw_stacked_bars(
 
 
 def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str, *, about: str = "") -> str:
-    """Return lines as SVG, on an axis from zero. The arguments are those of `draw_stacked_bars`; None leaves a gap."""
+    """Return a plot of lines as SVG; the vertical axis begins at zero.
+
+    The arguments are the same as for `draw_stacked_bars`. A value of None leaves a gap in the line.
+    """
 
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
             line = axes.plot(range(len(names)), found, "o-", color=colour(number), label=_shorten(name))[0]
-            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # a line along zero is not cut in half
+            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # do not cut off half of a line along zero
         axes.set_ylim(bottom=0)
         axes.margins(x=0.04)
         _set_up_axes(axes, names, series, about)
@@ -130,7 +138,7 @@ def _add_legend(axes: Axes, series: int) -> None:
 
 
 def _label_places(axes: Axes, names: Sequence[str]) -> None:
-    """Write as many names as fit, evenly spaced."""
+    """Write as many of the names below the horizontal axis as fit, evenly spaced."""
     room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
     step = -(-len(names) // room)
     places = list(range(0, len(names), max(1, step)))
@@ -159,8 +167,11 @@ def _set_up_axes(
 
 
 def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
-    """Return an <svg> element for a page; all text in it is escaped by matplotlib, or is a number."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt, so that the same drawing has the same bytes
+    """Return a plot as an <svg> element for the report page.
+
+    Matplotlib escapes all text in the element except the title, which must be a text of this program.
+    """
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt: the same plot has the same bytes
         figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")
         FigureCanvasSVG(figure)
         axes: Any = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""`entitymill report`: write an HTML page about the tables of an output."""
+"""`entitymill report`: write the report page, an HTML page about the tables of an output and its latest run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page and return the exit code."""
+    """Write the report page and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
-    # Spark takes a second to import; --help and a bad setting do not need it.
+    # Imported only here: --help and errors in the settings must not wait a second for Spark.
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables
     from entitymill_reports import after_run, drift

@@ -79,7 +79,7 @@ def recognise(
     Args:
         rows: documents with the columns doc_id, text, text_hash, chars, and optionally passthrough.
         pipeline: the stages that tag the documents.
-        trim: whether to trim mentions, as the setting mentions.trim says.
+        trim: whether to remove possessive endings and stray punctuation from mentions.
         annotations: whether to also return the columns `ner` and `ner_chunk`.
         consistent_labels: whether to give all mentions with the same spelling in a document the same label.
 
@@ -145,9 +145,12 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
 
 
 def _to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
-    """Convert a column of offsets in documents to places in the concatenated texts of the batch.
+    """Convert a column of offsets in documents to offsets in the concatenated texts of the batch.
 
-    A place is limited to the part of the concatenated texts that belongs to its document. `add` is added to each offset.
+    A result is limited to the part of the concatenated texts that belongs to the document.
+
+    Args:
+        add: the number to add to each offset.
     """
     values = batch.column(column)
     counts = np.diff(values.offsets.to_numpy())

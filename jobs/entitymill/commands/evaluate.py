@@ -1,4 +1,4 @@
-"""`entitymill evaluate`: compare an entity table with gold; print precision, recall and F1 of exact spans per label."""
+"""`entitymill evaluate`: compare an entity table with a gold table; print precision, recall and F1 per label."""
 
 from __future__ import annotations
 

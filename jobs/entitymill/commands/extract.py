@@ -130,7 +130,7 @@ def _run(
     observer: Any,
     ended: dict[str, Any],
 ) -> None:
-    # Imported only here: Spark and Spark NLP take a second to import, and --help or a bad setting needs neither.
+    # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables
