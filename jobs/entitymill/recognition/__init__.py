@@ -1,4 +1,5 @@
-"""2  text -> sentences -> tokens -> tags -> mentions. Uses neither Spark nor a JVM: Arrow in, Arrow out.
+"""Find the mentions in texts, from Arrow arrays to Arrow arrays, without Spark and without a JVM (step 2).
 
-A text passes through `offsets`, `sentences`, `tokens`, `tagger` and `mentions`, in this order; `recogniser` calls them all.
+A text passes through the modules `offsets`, `sentences`, `tokens`, `tagger` and `mentions`, in this order. The module
+`recogniser` calls all of them.
 """

@@ -14,15 +14,17 @@ _SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
 class ViterbiDecoder:
     """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
 
-    Apart from that rule, tags are treated as independent. So if the best tag of each token gives a valid sequence, that
-    sequence is the best. Only the other sentences, a few in a hundred, need the algorithm of Viterbi (1967).
+    Apart from that rule, tags are treated as independent. So if the most probable tag of each token gives a valid sequence,
+    that sequence is also the most probable one. Only the other sentences, a few in a hundred, need the algorithm of
+    Viterbi (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
         """Derive the allowed transitions from a model's labels.
 
         Args:
-            labels: in the model's order: O, B-PER, I-PER, … An I-X without a B-X among the labels may follow anything.
+            labels: the model's labels, in the model's order: O, B-PER, I-PER, … If there is no label B-X, I-X may follow
+                any label.
         """
         bound = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
         self._starts = ~np.array(bound, np.bool_)
@@ -30,11 +32,11 @@ class ViterbiDecoder:
         self._allowed = self._starts[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the tag of each token, [tokens] indices into the labels.
+        """Return the tag of each token as an index into the labels, shape [tokens].
 
         Args:
-            probabilities: [tokens, labels].
-            sentence_of: [tokens] ascending; tokens with the same number are in one sentence.
+            probabilities: probability of each label for each token, shape [tokens, labels].
+            sentence_of: number of each token's sentence, ascending, shape [tokens].
         """
         tags = probabilities.argmax(axis=1)
         if not len(tags):
@@ -46,7 +48,7 @@ class ViterbiDecoder:
         invalid = np.unique(np.searchsorted(starts, np.flatnonzero(~valid), side="right") - 1)
         if len(invalid):
             lengths = np.diff(np.append(starts, len(tags)))[invalid]
-            # Longest first, so the sentences that still have a token at a position are a prefix of the list.
+            # The longest sentence comes first, so the sentences that have a token at a position are a prefix of the list.
             order = np.argsort(-lengths, kind="stable")
             self._decode_invalid(probabilities, starts[invalid][order], lengths[order], tags)
         return tags
@@ -58,10 +60,10 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Write the best valid sequences of some sentences, sorted from longest to shortest, into `tags`."""
+        """Write the most probable valid tags of some sentences, which are sorted from longest to shortest, into `tags`."""
         steps = np.where(self._allowed, 0.0, -np.inf)
         best = np.where(self._starts, _logarithms(probabilities[starts]), -np.inf)
-        active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")  # sentences with a token at 1, 2, …
+        active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")  # how many have a token at 1, 2, …
         before = []
         for place, count in enumerate(active.tolist(), 1):
             paths = best[:count, :, None] + steps
@@ -82,18 +84,18 @@ def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 def choose_labels(
     keys: Sequence[tuple[int, str]], kinds: NDArray[np.int64], confidences: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give all mentions with the same spelling in a document the label with the greatest sum of confidences.
+    """Give all mentions of a document with the same spelling the label whose confidences have the greatest sum.
 
-    A mention whose label changes gets the mean confidence of the mentions that already had the new label. If sums are
-    equal, the first label wins.
+    A mention whose label changes gets the mean confidence of the mentions that already had the new label. If two labels
+    have the same sum, the label with the lower index is chosen.
 
     Args:
-        keys: [mentions] document and spelling.
-        kinds: [mentions] index of each mention's label.
-        confidences: [mentions].
+        keys: (document, spelling) of each mention.
+        kinds: index of each mention's label, shape [mentions].
+        confidences: confidence of each mention, shape [mentions].
 
     Returns:
-        [mentions] kinds and confidences.
+        New kinds and new confidences, both of shape [mentions].
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for number, key in enumerate(keys):

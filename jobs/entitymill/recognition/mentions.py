@@ -1,6 +1,7 @@
 """Join tags to spans of tokens as Spark NLP's NerConverter does, and trim spans to names.
 
-A token may contain more than a name: "America's" is one token, and so is the full stop of "Inc." with a quote after it.
+Trimming is needed because a token may contain more than a name: "America's" is one token, and in `"Acme Inc."` the full stop
+and the closing quote are one token.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from entitymill.recognition.tokens import Segments
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans over a list of tagged tokens, in order; all arrays are [spans].
+    """Spans of a list of tagged tokens, in order; all arrays have the shape [spans].
 
-    first, last: int64; the span's tokens are first..last - 1 of that list.
-    kinds: int64, index into the entity labels.
-    confidences: float64, mean of the probabilities that the span's tokens have for their assigned tags.
+    first, last: int64; a span consists of the tokens first..last - 1 of the list.
+    kinds: int64, index of the span's label in `TagScheme.kinds`.
+    confidences: float64, mean, over the span's tokens, of the probability of the assigned tag.
     """
 
     first: NDArray[np.int64]
@@ -35,14 +36,17 @@ class Spans:
 
 
 class TagScheme:
-    """The meaning of a model's labels: how they join to spans, and of which kinds."""
+    """The meaning of a model's tags: which tags join to one span, and which label the span gets.
+
+    kinds: the labels without the prefixes B- and I-, sorted.
+    """
 
     def __init__(self, labels: Sequence[str], *, splits_kinds: bool = False) -> None:
-        """Derive the kinds of entities from the labels.
+        """Derive the kinds of entities from a model's labels.
 
         Args:
-            labels: in the model's order: O, B-PER, I-PER, …
-            splits_kinds: whether an I- of another kind begins a span, as in IOB1; otherwise it continues the current span.
+            labels: the model's labels, in the model's order: O, B-PER, I-PER, …
+            splits_kinds: whether an I- of another kind begins a new span, as in IOB1, or continues the current span.
         """
         self._parts_kinds = splits_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
@@ -58,13 +62,13 @@ class TagScheme:
         """Join tags into spans.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
-        or O. So an I- of another kind continues the span, unless `splits_kinds`. A span never crosses the end of a
-        sentence. (Spark NLP 5.5.3, NerTagsEncoding.)
+        or O. So an I- of another kind continues the span, unless `splits_kinds` is set. A span never crosses the end of a
+        sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
-            tags: [tagged] indices into the labels.
-            confidences: [tagged] each token's probability for its assigned tag.
-            sentence_of: [tagged] any number that differs between adjacent sentences.
+            tags: tag of each token, as an index into the labels, shape [tagged].
+            confidences: probability of each token's assigned tag, shape [tagged].
+            sentence_of: for each token, a number that differs between adjacent sentences, shape [tagged].
         """
         kind = self._kind[tags]
         inside = kind >= 0
@@ -94,13 +98,13 @@ BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 STRAY = frozenset(f" \t\n\r\v\f\u00a0,;:!?\u00a1\u00bf*_|~<>=\u2026\u00b7\u2022{DASHES}{INVISIBLE}")
 """Characters that never begin or end a name."""
 LEADING = STRAY | frozenset("#@.&")
-"""Characters that never begin a name. Of a hashtag, the name is the part after #."""
+"""Characters that never begin a name. In a hashtag, the name is the part after the character #."""
 OWN_LEADING = re.compile(rf"\.NET|[{APOSTROPHES}][st](?:[- ]|$)", re.IGNORECASE)
-"""Exceptions, where such a character belongs to the name: .NET, 's-Hertogenbosch, 't Hooft."""
+"""Matches exceptions in which such a character belongs to the name: .NET, 's-Hertogenbosch, 't Hooft."""
 POSSESSIVE = re.compile(rf"(?<=\S)[{APOSTROPHES}]s$", re.IGNORECASE)
 LAST_WORD = re.compile(r"[^\s-]*$")
 OWN_POSSESSIVE = _words("arby dillard hardee harrod kellogg macy mcdonald moody poor sainsbury sotheby")
-"""Last words of names whose 's belongs to the name: Moody's, Standard & Poor's."""
+"""Last words of names in which the ending 's belongs to the name: Moody's, Standard & Poor's."""
 ABBREVIATIONS = _words(
     # companies, people, places and streets, American states and Canadian provinces
     "assn bros cie co corp cos dept inc intl ltd plc pte pty univ",
@@ -109,16 +113,17 @@ ABBREVIATIONS = _words(
     "ala ariz ark calif colo conn del fla ga ill kan ky md mich minn mont neb nev okla ont pa que tenn tex va vt wis wyo",
 )
 INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
-"""Initials that keep their last full stop, which is removed before matching: U.S, J.P, Ph.D (see `_trim_full_stop`)."""
+"""Matches initials that keep their last full stop. The full stop is removed before matching: U.S, J.P, Ph.D."""
 LONGEST_TRIMMED = 500
 
 
 def measure_trim(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from the front and the end of a mention.
+    """Return how many characters to trim from the front and from the end of a mention.
 
-    Trimmed are a possessive ending, quotes and brackets that enclose the mention or lack their partner, other punctuation
-    with which no name begins or ends, and a full stop that ends a sentence rather than an abbreviation. Nothing is trimmed
-    if no letter or digit would remain, or if the mention is longer than LONGEST_TRIMMED. Trimming twice changes nothing.
+    These are trimmed: a possessive ending; quotes and brackets that enclose the mention or lack their partner; other
+    punctuation with which no name begins or ends; and a full stop that ends a sentence rather than an abbreviation. Nothing
+    is trimmed if no letter or digit would remain, or if the mention is longer than LONGEST_TRIMMED characters. Trimming a
+    trimmed mention changes nothing.
     """
     return _measure_trim(entity) if len(entity) <= LONGEST_TRIMMED else (0, 0)
 
@@ -143,7 +148,7 @@ def _trim_stray(entity: str) -> tuple[int, int]:
 
 
 def _trim_pair(entity: str) -> tuple[int, int]:
-    """Trim one pair around the complete mention: "(NATO)", but not "(I) and (II)"."""
+    """Trim a pair of brackets or quotes around the complete mention: "(NATO)", but not "(I) and (II)"."""
     closing = PAIRS.get(entity[0])
     if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
         return 0, 0
@@ -151,7 +156,7 @@ def _trim_pair(entity: str) -> tuple[int, int]:
 
 
 def _trim_unpaired(entity: str) -> tuple[int, int]:
-    """Trim a bracket or quote without its partner, and an apostrophe, which is not counted as a quote."""
+    """Trim one bracket or quote that lacks its partner, or one apostrophe, which does not count as a quote."""
     first, last = entity[0], entity[-1]
     if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):
         return (1, 0) if first in QUOTES else (0, 1)
@@ -201,11 +206,11 @@ _RULES: tuple[Callable[[str], tuple[int, int]], ...] = (
 class TaggedTexts:
     """Texts with their sentences, tokens, tags and spans.
 
-    tags: as the tagger returned them.
-    tokens: [tagged] int64, the tokens that have a tag, in order and without duplicates.
-    spans: of `tokens`.
-    labels: the labels that `tags` are indices into.
-    kinds: the kinds of entities that `spans.kinds` are indices into.
+    tags: the tags that the tagger returned.
+    tokens: int64, shape [tagged]; indices of the tokens that have a tag, in order and without duplicates.
+    spans: spans of `tokens`.
+    labels: the labels to which the indices in `tags` refer.
+    kinds: the kinds of entities to which the indices in `spans.kinds` refer.
     """
 
     texts: Texts
@@ -217,11 +222,11 @@ class TaggedTexts:
     kinds: tuple[str, ...]
 
     def group_by_text(self, document: NDArray[np.int64], fields: dict[str, pa.Array]) -> pa.ListArray:
-        """Return one list of structs a text.
+        """Return one list of structs per text.
 
         Args:
-            document: [structs] int64 ascending, the text of each struct.
-            fields: [structs] each; the structs' values.
+            document: index of the text of each struct, int64, ascending, shape [structs].
+            fields: field name -> the values of the field in all structs, shape [structs].
         """
         structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
         starts = np.searchsorted(document, np.arange(len(self.texts) + 1))

@@ -1,4 +1,7 @@
-"""Limits on the resources that a model, which may be hostile, can use on this machine. Each name contains its unit."""
+"""Limits on the resources that a model, which may be malicious, can use on this machine.
+
+The name of each limit says what it counts, for example BYTES.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,38 @@ from pathlib import Path
 UNPACKED_FILES = 10_000
 UNPACKED_BYTES = 16 * 2**30
 UNPACKED_TIMES_SIZE = 200
-"""A source may unpack to this many times its own size, nested archives included; real models stay far below."""
+"""The files of a model may unpack to this many times their own size, nested archives included. Real models need far less."""
 UNPACKED_FREE_BYTES = 2**20
-"""A source of any size may unpack to this many bytes in addition."""
+"""The files of a model may unpack to this many bytes in addition, whatever their size."""
 DETECTOR_FILE_BYTES = 64 * 2**20
-"""Limit for each file in a sentence detector's archive; the largest file of the bundled detector has 0.2 MB."""
+"""Limit for each file in the archive of a sentence detector; the largest file of the bundled detector has 0.2 MB."""
 DETECTOR_TABLE_BYTES = 256 * 2**20
-"""Limit for the tables precomputed from a sentence detector's layers; those of the bundled detector have 0.15 MB."""
+"""Limit for the tables computed from the layers of a sentence detector; the tables of the bundled detector have 0.15 MB."""
 DETECTOR_CHARACTERS = 2**16
-"""Limit for the ids of a detector's characters: a window stores them in 16 bits."""
+"""Limit for the ids of a sentence detector's characters, since 16 bits are used for an id."""
 JAVA_DEPTH = 100
-"""Limit for nested Java objects in a saved field; Spark NLP's tokenizer rules have a depth of 12."""
+"""Limit for the depth of nested Java objects in a saved field; Spark NLP's tokenizer rules have a depth of 12."""
 LABEL_CHARACTERS = 100
 LABEL_BYTES = 240
-"""Limit for a label, which becomes the name of a directory, `label=NAME`: file systems allow 255 bytes."""
+"""Limit for a label: it becomes part of the name of a directory, `label=NAME`, which may have 255 bytes on file systems."""
 _LOADING_BYTES = 2 * 2**30
 _LOADING_BYTES_PER_CORE = 32 * 2**20
-"""OpenVINO, Arrow and NumPy each start a thread per core, with a stack of 8 MB each."""
+"""Allowance for threads: OpenVINO, Arrow and NumPy each start a thread per core, and a thread has a stack of 8 MB."""
 _LOADING_TIMES_SIZE = 24
-"""Loading a model may take this many times the size of its files: 8-bit weights become floats, and are then repacked. The
-bundled model takes 10 times its own size."""
+"""Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
+repacked. The bundled model takes 10 times the size of its files."""
 
 TAGGING_BYTES_PER_CHARACTER = 512
-"""Memory that `entitymill tag` may use in addition; ten million characters of news use a tenth of it."""
+"""Memory per character of text that `entitymill tag` may use in addition. Ten million characters of news need a tenth of the
+memory that this limit allows."""
 
 
 def loading_memory_limit(files: Iterable[Path]) -> int:
-    """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored."""
+    """Return how many bytes of memory a process may use to load a model that has these files; missing files are ignored."""
     size = sum(file.stat().st_size for file in files if file.is_file())
     return _LOADING_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_TIMES_SIZE * size
 
 
 def list_model_files(source: Path) -> list[Path]:
-    """Return the entries of a local model directory, without subdirectories' contents; or the file, if `source` is one."""
+    """Return the direct entries of a local model directory; if `source` is a file, return only that file."""
     return list(source.iterdir()) if source.is_dir() else [source]

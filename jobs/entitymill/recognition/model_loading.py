@@ -1,8 +1,8 @@
 """Load a model's files, and turn every failure into an error that names the file.
 
-The libraries that read such files are mostly C++ and Rust, and a damaged file may crash them. So the loading process
-reports which file it is reading (`report_files_to`), and its parent can name the file if the process dies
-(`workers.isolation`).
+The libraries that read such files are mostly written in C++ and Rust, and a damaged file may crash them. So the process that
+loads a model reports which file it is reading (`report_files_to`). If that process dies, its parent process can name the
+file (`workers.isolation`).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from entitymill.errors import ModelError, is_rust_panic
 _FAILURES = (
     EOFError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
 )  # fmt: skip
-"""What OpenVINO, NumPy and this program's own readers raise if a file does not contain what they expect."""
+"""Errors that OpenVINO, NumPy and this program's own readers raise if a file does not contain what they expect."""
 _listeners: list[Callable[[str], None]] = []
 _files: list[str] = [""]
-"""A stack of the files being loaded: each is part of the one before."""
+"""A stack of the files being loaded: each file is part of the previous entry, which may be a complete model."""
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Call `listener` with the file being loaded whenever it changes; with "" when no file is being loaded."""
+    """Register `listener`, which is called with the name of each file when loading begins, and with "" when it has ended."""
     _listeners[:] = [listener]
 
 
 @contextmanager
 def blame_file(file: str) -> Iterator[None]:
-    """Attribute a crash in the `with` block to a file of a model, or to a complete model; errors are not changed."""
+    """Report a file of a model, or a complete model, as being loaded in the `with` block, so that a crash can name it."""
     _files.append(file)
     _report_file()
     try:
@@ -41,10 +41,10 @@ def blame_file(file: str) -> Iterator[None]:
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """Turn every failure in the `with` block to load a model's file into a ModelError that names the file.
+    """Turn every error in the `with` block that loads a model's file into a ModelError that names the file.
 
     Args:
-        file: its address, for messages.
+        file: path or URI of the file, for messages.
 
     Raises:
         ModelError: loading failed; a ModelError from the block is not changed.
@@ -72,7 +72,7 @@ def _report_file() -> None:
 
 
 def limit_memory(limit: int) -> None:
-    """Limit this process to `limit` bytes of memory; exceeding it raises a MemoryError or ends the process.
+    """Limit this process to `limit` bytes of memory; exceeding the limit raises a MemoryError or ends the process.
 
     The limit applies to private writable memory (RLIMIT_DATA). A limit on address space would also count OpenVINO's mapped
     weights and memory that allocators reserve but never touch.
@@ -84,7 +84,7 @@ def limit_memory(limit: int) -> None:
 
 @contextmanager
 def memory_limit(limit: int) -> Iterator[None]:
-    """Limit this process's memory as `limit_memory` does, only in the `with` block."""
+    """Limit this process to `limit` bytes of memory in the `with` block, as `limit_memory` does."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit_memory(limit)
     try:

@@ -1,7 +1,8 @@
-"""Concatenated texts and their offsets: in UTF-16 units as Spark NLP counts, in code points as this product does.
+"""Concatenate texts, and convert offsets between UTF-16 code units, which Spark NLP counts, and code points.
 
-One pass over an Arrow column replaces a pass over each text. Sentences and tokens are found by array operations on the kinds
-of units. Places refer to the concatenation; only at the end are they converted to offsets in their own texts.
+In this package, a unit is a UTF-16 code unit, and a place is an index into the concatenation of all texts. Array operations
+on the concatenation find the sentences and tokens of all texts at once, which is faster than a loop over texts. Places are
+converted to offsets in the individual texts only at the end.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
-"""Kinds of units, as bits: white space for Spark NLP's Tokenizer; characters that its sentence detector skips; those that
-may end a sentence; those that are split off a word's ends; those that java.lang.String.trim keeps."""
+"""Kinds of units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: skipped by Spark NLP's sentence detector.
+MARK: may end a sentence. AFFIX: split off the ends of words. GRAPHIC: kept by java.lang.String.trim."""
 PARTING = "\u2187"
-"""Spark NLP splits words at this character, although it is a number."""
+"""A character at which Spark NLP splits words, although the character is a number."""
 _KINDS = {SPACE: f" \t\n\v\f\r{PARTING}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
 _UNITS = 1 << 16
 
@@ -35,11 +36,11 @@ _KIND_OF_UNIT = _build_kinds()
 
 @dataclass(frozen=True)
 class Texts:
-    """Several texts, concatenated. A place is an index into the concatenation.
+    """Several texts and their concatenation. A place is an index into the concatenation.
 
     text: the concatenation.
-    units: [units] its UTF-16 units; as bytes if it is all ASCII.
-    edges: [texts + 1] int64; text t has units[edges[t]:edges[t + 1]].
+    units: UTF-16 code units of the concatenation, shape [units]; bytes if the concatenation is ASCII.
+    edges: int64, shape [texts + 1]; text t has units[edges[t]:edges[t + 1]].
     """
 
     text: str
@@ -52,15 +53,15 @@ class Texts:
 
     @cached_property
     def kinds(self) -> NDArray[np.uint8]:
-        """Return the kinds of each unit, [units] bits."""
+        """Return the kinds of each unit as bits, shape [units]."""
         return _KIND_OF_UNIT[self.units]
 
     @cached_property
     def _excess(self) -> NDArray[np.int64] | None:
-        """Return how many more units than code points precede each unit, [units + 1]; None if there are none at all."""
+        """Return how many more units than code points precede each unit, shape [units + 1]; None if all are 0."""
         if len(self.units) == len(self.text):
             return None
-        # Only surrogate pairs have more units than code points: one more each, at their second unit.
+        # Each surrogate pair has one more unit than code points. It is counted at the second unit of the pair.
         second = (self.units & 0xFC00) == 0xDC00
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(second, dtype=np.int64)])
 
@@ -74,16 +75,16 @@ class Texts:
 
     @cached_property
     def _units_of_code_points(self) -> NDArray[np.int64]:
-        """Return the place of the first unit of each code point, [code points + 1]."""
+        """Return the place of the first unit of each code point, shape [code points + 1]."""
         return np.append(np.flatnonzero((self.units & 0xFC00) != 0xDC00), len(self.units))
 
     def slices(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-        """Return the text of each slice, `begins` and `ends` being places in units."""
+        """Return the substrings from `begins` to `ends`, which are places in units."""
         edges = zip(self.code_points(begins).tolist(), self.code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 
     def text_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of the text that contains each place, in units."""
+        """Return the index of the text that contains each place; places are in units."""
         return np.searchsorted(self.edges, places, side="right") - 1
 
 
@@ -100,7 +101,7 @@ def read_texts(column: pa.Array) -> Texts:
     octets = np.frombuffer(raw, np.uint8)
     if len(text) == len(octets):
         return Texts(text, octets, edges)
-    # Every byte except continuation bytes begins a code point; code points of four bytes have two units.
+    # Every byte except a continuation byte begins a code point. A code point of four bytes has two units.
     sizes = ((octets & 0xC0) != 0x80).astype(np.int8)
     sizes += octets >= 0xF0
     edges = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])[edges]
@@ -108,5 +109,5 @@ def read_texts(column: pa.Array) -> Texts:
 
 
 def utf16_length(text: str) -> int:
-    """Return the number of UTF-16 units of a text; a lone surrogate is one unit."""
+    """Return the number of UTF-16 code units of a text; a lone surrogate is one unit."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2

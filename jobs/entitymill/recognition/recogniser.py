@@ -21,18 +21,19 @@ from entitymill.recognition.tokens import Segments
 
 _METADATA = pa.map_(pa.string(), pa.string())
 _SMALLEST_WITHOUT_EXPONENT = 1e-3
-"""java.lang.Float.toString writes smaller numbers with an exponent."""
+"""The smallest number that java.lang.Float.toString writes without an exponent."""
 
 
 @dataclass(frozen=True)
 class Recognition:
     """The results of recognition; each array has one value per text, in the order of the texts.
 
-    sentences, tokens: int32, their numbers; a sentence has at least one token.
-    split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates these.
-    mentions: list of structs of sentence_id, sentence_begin, sentence_end, begin, end (int32, code points of the text, ends
-        exclusive), entity, label (strings), confidence (float32), token_count (int32), in order.
-    annotations: Spark NLP's `ner` and `ner_chunk`, if requested.
+    sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
+    split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates such sentences.
+    mentions: list of the text's mentions in order. Each is a struct of sentence_id (int32), sentence_begin, sentence_end,
+        begin, end (int32, in code points of the text, ends exclusive), entity, label (strings), confidence (float32), and
+        token_count (int32).
+    annotations: if requested, the columns `ner` and `ner_chunk` in Spark NLP's format.
     """
 
     sentences: pa.Int32Array
@@ -49,10 +50,10 @@ class Recogniser:
         """Combine a detector and a tagger.
 
         Args:
-            detector: finds sentences.
-            tagger: tags tokens.
-            trim: whether to trim possessive endings and stray punctuation from mentions.
-            consistent_labels: whether to give all mentions with the same spelling in a document one label.
+            detector: the detector that finds the sentences.
+            tagger: the tagger that tags the tokens.
+            trim: whether to remove possessive endings and stray punctuation from mentions.
+            consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
         """
         self._detector = detector
         self._tagger = tagger
@@ -64,11 +65,11 @@ class Recogniser:
         return self._tagger.seconds
 
     def __call__(self, texts: pa.Array, *, annotations: bool = False) -> Recognition:
-        """Find the mentions of texts.
+        """Find the mentions in texts.
 
         Args:
-            texts: strings or large strings, none null.
-            annotations: whether to also return every tag and chunk as Spark NLP's annotations.
+            texts: Arrow array of strings or large strings without nulls.
+            annotations: whether to also return annotations: every tag and mention in Spark NLP's format.
         """
         whole = offsets.read_texts(texts)
         segments = tokens.tokenize(whole, self._detector.find_breaks(whole))
@@ -80,18 +81,18 @@ class Recogniser:
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
-    """Join the tags of tokens to spans. A token without a tag ends a span, as it does in NerConverter.
+    """Join the tags of tokens to spans. A token without a tag ends a span, as it does in Spark NLP's NerConverter.
 
     Args:
         texts: the tagged texts.
-        segments: their sentences and tokens.
-        tags: of the tokens; encoding sparknlp may tag a token more than once, or out of order: its first tag counts.
-        labels: the labels that the tags are indices into.
-        scheme: of the tags.
+        segments: the sentences and tokens of the texts.
+        tags: the tags of the tokens. Encoding sparknlp may tag tokens out of order or repeatedly; then the first tag counts.
+        labels: the labels to which the indices in `tags` refer.
+        scheme: how tags join to mentions.
     """
     tag_scheme = TagScheme(labels, splits_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)
-    # A number that grows at a new sentence, and at a token without a tag.
+    # A number that increases at the beginning of a sentence and after a token without a tag.
     stretch = segments.sentence_of[tagged] + tagged - np.arange(len(tagged))
     spans = tag_scheme.join_spans(tags.tags[first], tags.confidences[first], stretch)
     return TaggedTexts(texts, segments, tags, tagged, spans, tuple(labels), tuple(tag_scheme.kinds))
@@ -100,7 +101,7 @@ def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str
 def build_recognition(
     tagged: TaggedTexts, *, trim: bool, consistent_labels: bool = False, annotations: bool = False
 ) -> Recognition:
-    """Build the results of tagged texts; the options are those of `Recogniser`."""
+    """Build the results of recognition from tagged texts; `Recogniser` explains the options."""
     segments = tagged.segments
     starts = segments.sentence_starts
     return Recognition(
@@ -145,7 +146,7 @@ def _build_mentions(tagged: TaggedTexts, *, trim: bool, consistent_labels: bool)
 
 
 def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
-    """Return the spans that contain a letter or a digit; the others name nothing."""
+    """Return the spans that contain a letter or a digit; the other spans are not names."""
     segments, spans = tagged.segments, tagged.spans
     edges = segments.token_begin[tagged.tokens[spans.first]], segments.token_end[tagged.tokens[spans.last - 1]]
     # PARTING counts as alphanumeric in Python, but belongs to no token.
@@ -157,16 +158,16 @@ def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
 
 
 def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the sum of each values[starts[i]:starts[i + 1]], [texts]."""
+    """Return the sum of values[starts[t]:starts[t + 1]] for each text t, shape [texts]."""
     sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
     return sums[starts[1:]] - sums[starts[:-1]]
 
 
 def build_annotations(tagged: TaggedTexts) -> dict[str, pa.ListArray]:
-    """Build Spark NLP's annotations: `ner_chunk`, and `ner` if the tags have scores; one list per text.
+    """Build the columns `ner_chunk` and, if the tags have scores, `ner` in Spark NLP's format, with one list per text.
 
-    Fields and metadata are those of Spark NLP 5.5.3's DistilBertForTokenClassification and NerConverter. So are the offsets:
-    UTF-16 units of the document, both ends inclusive. As in NerConverter, chunks are never trimmed.
+    Fields, metadata and offsets are the same as in the results of DistilBertForTokenClassification and NerConverter in
+    Spark NLP 5.5.3. Offsets count UTF-16 code units of the document, and both ends are inclusive. Chunks are never trimmed.
     """
     columns = {"ner_chunk": _chunk_annotations(tagged)}
     if tagged.tags.scores is not None:
@@ -215,7 +216,7 @@ def _annotation_column(
     results: list[str],
     metadata: list[list[tuple[str, str]]],
 ) -> pa.ListArray:
-    """Build a column of annotations, one list per text; `edges` are the first and last token of each annotation."""
+    """Build a column of annotations with one list per text; `edges` are the first and the last token of each annotation."""
     segments = tagged.segments
     begin, end = segments.token_begin[edges[0]], segments.token_end[edges[1]] - 1
     document = tagged.texts.text_of(begin)
@@ -234,7 +235,7 @@ def _annotation_column(
 
 
 def format_java_float(value: np.float32) -> str:
-    """Format a probability as Java does: the fewest digits that identify the float, with an exponent below 0.001."""
+    """Format a probability as Java does: with the fewest digits that identify the float, and an exponent if below 0.001."""
     if value >= _SMALLEST_WITHOUT_EXPONENT or value == 0:
         return np.format_float_positional(value, unique=True, trim="0")
     return np.format_float_scientific(value, unique=True, trim="0", exp_digits=1).replace("e", "E")

@@ -21,7 +21,8 @@ from entitymill.recognition.sentences_rules import RuleDetector
 Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
 _PAGE_CHARACTERS = 2000
-"""Size of the pages passed to sentencex: its time grows with the square of the number of quotation marks in a page."""
+"""Size of a page, which is a part of a text that is passed to sentencex at once. The time of sentencex grows with the square
+of the number of quotation marks in a page."""
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
@@ -29,22 +30,22 @@ class Detector(Protocol):
     """A sentence detector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places, in units, where a sentence begins or the previous one has ended: [breaks] int64, sorted.
+        """Return the places in units where sentences begin or end: int64, sorted, shape [breaks].
 
-        The beginnings of the texts themselves may be left out.
+        A detector may return only the beginnings or only the ends, and may omit the beginnings of texts.
         """
 
 
 class SentencexDetector:
-    """A detector that uses the package sentencex: rules by language, in Rust.
+    """A detector that uses the package sentencex, which has rules for each language and is written in Rust.
 
-    sentencex gets a page of 2,000 characters of a text at a time. It panics on some white space of more than one byte, such
-    as a no-break space before an initial, so each is replaced with a blank. If it panics on a text anyway, Spark NLP's rules
-    find that text's sentences.
+    sentencex gets one page of 2,000 characters at a time. It panics on some white-space characters of more than one byte,
+    such as a no-break space before an initial, so all such characters are replaced with blanks. If sentencex panics on a
+    text anyway, the sentences of that text are found with Spark NLP's rules.
     """
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the beginnings of sentences, as `Detector.find_breaks` does."""
+        """Return the places where sentences begin (see `Detector.find_breaks`)."""
         edges = texts.code_points(texts.edges).tolist()
         text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
         begins = [first + begin for first, last in itertools.pairwise(edges) for begin in _find_begins(text[first:last])]
@@ -63,8 +64,8 @@ def _find_begins(text: str) -> list[int]:
 def _find_begins_by_page(text: str) -> Iterator[int]:
     """Yield the beginnings of sentences, page by page; a page begins with the last sentence of the previous page.
 
-    If that sentence is longer than half a page, the next page begins where the previous one ends, so that at least half of
-    every page is new.
+    If that sentence is longer than half a page, the next page begins at the end of the previous page, so that at least half
+    of every page is new text.
     """
     at, begins_here = 0, True
     while at < len(text):
@@ -93,9 +94,10 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
     """Open a sentence detector.
 
     Args:
-        kind: of detector.
-        files: for dl: part of the saved model (sentences_dl_saved.METADATA, .NETWORK) -> its local path.
-        where: the model's address, for messages.
+        kind: kind of detector.
+        files: local paths of the files of a saved detector, for kind dl; keys are METADATA and NETWORK of
+            sentences_dl_saved.
+        where: path or URI of the saved detector, for messages.
 
     Raises:
         ModelError: the model is missing, damaged, or of another architecture.
@@ -110,7 +112,7 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
 
 
 def find_detector_files(directory: Path) -> dict[str, Path]:
-    """Return the files of a saved detector in a local directory, as `open_detector` takes them.
+    """Return the files of a saved detector in a local directory, for the parameter `files` of `open_detector`.
 
     Raises:
         ModelError: the directory is not a saved detector.

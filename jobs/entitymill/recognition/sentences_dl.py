@@ -1,9 +1,10 @@
 """Find the sentences that Spark NLP 5.5.3's SentenceDetectorDLModel finds, in all texts at once.
 
-A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from five units on either
-side; runs of blanks and line feeds count as one blank. Embedding and convolution are precomputed as one table per position
-of the window, so a mark costs eleven look-ups and two small products. Spark NLP's rules around the network are reproduced
-unit for unit (tests/unit/test_golden_segments.py, tests/integration/test_parity.py).
+A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from a window of 11 UTF-16
+code units (called units here): the mark and five units on either side, where a run of blanks and line feeds counts as one
+blank. Embedding and convolution are precomputed as one table per position of the window, so a mark costs eleven look-ups and
+two small matrix products. Spark NLP's rules around the network are reproduced exactly
+(tests/unit/test_golden_segments.py, tests/integration/test_parity.py).
 """
 
 from __future__ import annotations
@@ -18,22 +19,25 @@ from entitymill.recognition.offsets import GRAPHIC, MARK, SKIP, Texts
 from entitymill.recognition.sentences_dl_saved import SavedDetector
 
 _SIDE, _REACH = saved.WINDOW // 2, 15
-"""Units that the network sees on either side, and how far Spark NLP looks for them, counting every blank of a run."""
+"""Number of units that the network sees on either side of a mark, and number of units, including every blank of a run,
+within which Spark NLP looks for them."""
 _WIDTH = saved.WINDOW
 _BATCH_MARKS = 512
-"""Number of marks whose sums fit in the core's cache."""
+"""Number of marks that are computed at once, so that their sums fit in the cache of a processor core."""
 _UNITS = 1 << 16
 _MIXED = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
-"""Odd multipliers that hash a window's ids to 64 bits."""
+"""Odd multipliers with which the ids of a window are hashed to 64 bits."""
 
 
 @dataclass(frozen=True)
 class _CollapsedTexts:
-    """Texts in which every run of blanks is one blank; all arrays are [units + 2 * pad], padded on both sides.
+    """Texts in which every run of blanks is replaced by one blank.
+
+    All arrays have the shape [units + 2 * pad], with padding on both sides.
 
     values: the units.
-    blank: whether the unit is such a blank.
-    first, last: the places of the first and last unit that it replaces.
+    blank: whether a unit replaces a run of blanks.
+    first, last: the places, in the original texts, of the first and the last unit that a unit stands for.
     """
 
     values: NDArray[np.uint16]
@@ -55,17 +59,17 @@ class Network:
         for at in range(_WIDTH):
             for place in range(max(0, at - width + 1), min(places, at + 1)):
                 tables[at, :, place] = taps[at - place]
-        tables[0] += weights[saved.FILTER_BIAS]  # each window looks up the first table exactly once
+        tables[0] += weights[saved.FILTER_BIAS]  # every window looks up the first table exactly once
         self._tables = tables.reshape(_WIDTH, len(embedding), places * filters)
         self._shape = (places, filters)
         self._hidden = np.concatenate([weights[saved.HIDDEN], weights[saved.HIDDEN_BIAS][None]])
         self._output = weights[saved.OUTPUT][:, 0], float(weights[saved.OUTPUT_BIAS][0])
 
     def compute_logits(self, windows: NDArray[np.uint16]) -> NDArray[np.float64]:
-        """Return a score for each mark, [marks], positive where a sentence ends.
+        """Return a score for each mark, shape [marks]; it is positive if a sentence ends at the mark.
 
         Args:
-            windows: [marks, 11] ids of the characters around each mark, 0 where there is none.
+            windows: ids of the characters around each mark, shape [marks, 11]; 0 where there is no character.
         """
         scores = np.zeros(len(windows))
         columns = np.ascontiguousarray(windows.T)
@@ -101,15 +105,15 @@ class DeepDetector:
         self._ends_never_last[[word[-1] for word in self._never_last]] = True
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the ends of sentences, as `sentences.Detector.find_breaks` does."""
+        """Return the places where sentences end (see `sentences.Detector.find_breaks`)."""
         marks = np.flatnonzero(texts.kinds & MARK)
         if not len(marks):
             return marks
         size = len(texts.kinds)
         solid = np.flatnonzero((texts.kinds & SKIP) == 0)
-        begins = np.append(solid, size)[np.searchsorted(solid, texts.edges[:-1])]  # of each text, without leading blanks
+        begins = np.append(solid, size)[np.searchsorted(solid, texts.edges[:-1])]  # begin of each text after leading blanks
         row = texts.text_of(marks)
-        # A text that consists only of control characters is one sentence, whatever marks it contains.
+        # A text that consists only of control characters is one sentence, even if it contains marks.
         graphic = np.flatnonzero(texts.kinds & GRAPHIC)
         has_graphic = np.diff(np.searchsorted(graphic, texts.edges)) > 0
         inside = (marks >= begins[row]) & has_graphic[row]
@@ -130,15 +134,17 @@ class DeepDetector:
         low: NDArray[np.int64],
         high: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
-        """Return the ids around each mark, [marks, 11], the five units on its left, and how many of these five exist.
+        """Return for each mark the ids in its window, the five units to its left, and how many of these five exist.
+
+        The shapes are [marks, 11], [marks, 5] and [marks].
 
         Args:
             texts: the texts.
             collapsed: the same texts with runs of blanks collapsed.
-            marks: their places, in units.
-            place: [marks] their places in `collapsed`.
-            low: [marks] where each mark's text begins.
-            high: [marks] where it ends.
+            marks: places of the marks in `texts`, in units.
+            place: places of the marks in `collapsed`, shape [marks].
+            low: place where the text of each mark begins, shape [marks].
+            high: place where the text of each mark ends, shape [marks].
         """
         left, right = place - 1, place + 1
         left = left - collapsed.blank[left]
@@ -174,7 +180,10 @@ class DeepDetector:
         lefts: NDArray[np.uint16],
         count: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        """Return whether a mark follows a word that never ends a sentence, in the window or in the trimmed text, [marks]."""
+        """Return for each mark whether a word that never ends a sentence precedes it, shape [marks].
+
+        Like Spark NLP, look for the word both in the window and in the text before the mark, trimmed of blanks.
+        """
         solid = np.flatnonzero(texts.kinds & GRAPHIC)
         padded = np.concatenate([[-1], solid, [len(texts.kinds)]])
         last = padded[np.searchsorted(solid, marks)]
@@ -196,20 +205,23 @@ class DeepDetector:
 
 
 def _find_distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of distinct windows, and for each window its index among these.
+    """Return the indices of the distinct windows, and for each window its index among the distinct windows.
 
-    So that a long row of dots costs no more than one dot.
+    With this, a long row of dots costs no more than one dot.
     """
     hashed = windows.astype(np.uint64) @ _MIXED
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
-    index = index.reshape(-1)  # numpy 2.0 returns it in another shape
+    index = index.reshape(-1)  # numpy 2.0 returns another shape
     if not (windows[distinct[index]] == windows).all():  # two different windows have the same hash
         return np.arange(len(windows)), np.arange(len(windows))
     return distinct, index
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Collapse runs of blanks, and return the marks' places in the result. A run never spans two texts."""
+    """Replace every run of blanks by one blank, and return the result and the places of the marks in it.
+
+    A run never spans two texts.
+    """
     skip, size = (texts.kinds & SKIP) != 0, len(texts.kinds)
     kept = ~skip
     kept[1:] |= ~skip[:-1]
@@ -221,7 +233,7 @@ def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_Collapsed
     values[blank] = ord(" ")
     pad = _SIDE + 1
     nothing = np.zeros(pad, np.uint16)
-    last = np.append(first[1:], size) - 1  # the end of a run; other units end where they begin
+    last = np.append(first[1:], size) - 1  # the last blank of a run, or the unit itself
     collapsed = _CollapsedTexts(
         np.concatenate([nothing, values, nothing]),
         np.concatenate([nothing != 0, blank, nothing != 0]),

@@ -1,8 +1,9 @@
 """Read a SentenceDetectorDLModel saved by Spark NLP, without TensorFlow and without a JVM.
 
-metadata/part-* is one line of JSON with the parameters. `generic_classifier_tensorflow` is a zip with a TensorFlow
-checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt) of BundleEntryProto messages
-(tensorflow/core/protobuf/tensor_bundle.proto), and the tensors' bytes. Nothing is unpickled and no class is instantiated.
+The file metadata/part-* is one line of JSON with the parameters. The file `generic_classifier_tensorflow` is a zip with a
+TensorFlow checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt), which contains
+BundleEntryProto messages (tensorflow/core/protobuf/tensor_bundle.proto), and a file with the bytes of all tensors. Reading
+unpickles nothing and instantiates no class from the files.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from entitymill.recognition import model_limits
 from entitymill.recognition.model_loading import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
-"""The parts of a saved detector: a directory with one file part-*, and a file."""
+"""The two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
 EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1d/bias"
 HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
 _WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, OUTPUT: 2, OUTPUT_BIAS: 1}
-"""Name -> number of dimensions."""
+"""Name of a weight array -> its number of dimensions."""
 _CLASS = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
 _UNLIMITED = 2**31 - 1
 _FIXED: dict[str, Any] = {
@@ -42,25 +43,25 @@ _FIXED: dict[str, Any] = {
     "maxLength": _UNLIMITED,
     "splitLength": _UNLIMITED,
 }
-"""Parameters of which only the default value is implemented."""
+"""Parameter -> its default value, which is the only value that this program supports."""
 WINDOW = 11
-"""Number of characters around a mark, including the mark itself, that the network sees."""
+"""Number of characters that the network sees: a mark (a character that may end a sentence) and five on either side."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
 DAMAGE = (
     OSError, EOFError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What reading arbitrary bytes as a network may raise, including in zipfile's decompression."""
+"""Errors that may occur when arbitrary bytes are read as a network, including errors of decompression."""
 
 
 @dataclass(frozen=True)
 class SavedDetector:
-    """A saved detector.
+    """A sentence detector that was saved by Spark NLP.
 
-    ids: character -> its id.
+    ids: character -> id of the character in the network's input.
     never_last: words after which no sentence ends.
-    weights: name -> array.
+    weights: name of a weight array -> the array.
     """
 
     ids: dict[str, int]
@@ -72,9 +73,9 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
     """Read a saved detector.
 
     Args:
-        metadata: the part-* file of its metadata.
-        network: its file `generic_classifier_tensorflow`.
-        where: its address, for messages.
+        metadata: path of the detector's file metadata/part-*.
+        network: path of the detector's file `generic_classifier_tensorflow`.
+        where: path or URI of the detector, for messages.
 
     Raises:
         ModelError: the model is damaged, of another class, or has parameters that are not implemented here.
@@ -155,7 +156,7 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a protocol buffer's variable-length integer at a position; return it and the position after it."""
+    """Read a protocol buffer's variable-length integer at a position; return the integer and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -186,7 +187,10 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) of one block of a table; of a key, only what differs from the previous key is stored."""
+    """Yield (key, value) for each entry of a block of a table.
+
+    A key is stored as the length of the prefix that it shares with the previous key, and the rest.
+    """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
         raise ValueError("a compressed index")
@@ -202,7 +206,7 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Read a checkpoint's index: name -> BundleEntryProto."""
+    """Read the index of a checkpoint: name of a tensor -> serialized BundleEntryProto."""
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
         raise ValueError("no index")

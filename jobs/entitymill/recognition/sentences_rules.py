@@ -1,12 +1,13 @@
 """Find the sentences that Spark NLP 5.5.3's rule-based SentenceDetector finds with its default settings.
 
-The regular expressions of its PragmaticContentFormatter, in its order, each put marks into a copy of the text. In the end,
-every full stop and semicolon that no mark protects is a break. Each mark replaces a known number of characters, so offsets
-can be computed. Spark NLP searches for them, and returns begin -1 if a text contains one of the marks or if a rule removes a
-backslash; here such texts have sentences like any other (docs/migration.md).
+The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order, and each of them puts marks
+(special characters) into a copy of the text. In the end, a sentence ends at every full stop and semicolon that no mark
+protects. Each mark replaces a known number of characters, so offsets are computed from the marks. Spark NLP instead searches
+the text for each sentence, and returns begin -1 if the text contains one of the marks or if a rule removes a backslash. This
+module treats such texts like any other text (docs/migration.md).
 
-Some of Spark NLP's expressions scan to the end of a run from each of its characters. Here they are written to scan a run
-once, with the same results in linear time.
+Some of Spark NLP's expressions scan a run of characters again from each of its characters. Here these expressions are
+rewritten to scan a run once, so that they take linear time and have the same results.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _DOT, _SEMICOLON = "\uf051", "\uf053"
 _SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
 _ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
 _LENGTHS = {_BREAK: 0, _OPEN: 0, _CLOSE: 0, _ELLIPSIS: 3}
-"""Number of characters that a mark replaces, if not one."""
+"""Mark -> number of characters that the mark replaces; marks that are not listed replace one character."""
 _REPLACEMENTS = str.maketrans(
     dict.fromkeys((_BREAK, _OPEN, _CLOSE, _DOT, _SEMICOLON, "\uf054", "\uf055", *_SIGNS), "\uf8ff")
 )
-"""Replaces characters of the text that look like marks with one that no rule matches."""
+"""Translation table that replaces characters of the text that are used as marks by a character that no rule matches."""
 _BLANK = "".join(map(chr, range(ord(" ") + 1)))  # what java.lang.String.trim removes
 _ANY = r"[^\n\r\x85\u2028\u2029]"  # what a dot matches in Java
 _PREPOSITIVE = ("dr", "mr", "ms", "prof", "mt", "st")
@@ -46,7 +47,7 @@ _Rule = Callable[[str], str]
 
 
 def _build_rule(pattern: str, by: str | Callable[[re.Match[str]], str], needs: str = "", flags: int = re.ASCII) -> _Rule:
-    """Return a rule that substitutes `by` for a pattern, and skips texts that do not contain `needs`."""
+    """Return a rule that replaces the matches of a pattern by `by`, and that skips texts that do not contain `needs`."""
     compiled = re.compile(pattern, flags)
     return lambda text: compiled.sub(by, text) if needs in text else text
 
@@ -60,7 +61,10 @@ def _protect_list_item(match: re.Match[str]) -> str:
 
 
 def _look_behind(words: Iterable[str], edge: str) -> str:
-    """Return a look-behind for words after an edge, one per length: Python's look-behinds have a fixed width."""
+    """Return a pattern that looks behind for one of several words after an edge.
+
+    The pattern has one look-behind for each length of words, because a look-behind in Python has a fixed width.
+    """
     by_size: dict[int, list[str]] = {}
     for word in words:
         by_size.setdefault(len(word), []).append(word.replace(".", _ANY))
@@ -79,7 +83,10 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 
 
 def _protect_single_quotes(text: str) -> str:
-    r"""Protect (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W): in a run of such characters, from the first quote to the last."""
+    r"""Protect the matches of (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W).
+
+    A match extends from the first to the last quote in a run of the characters in the brackets.
+    """
     if "'" not in text:
         return text
     parts, at = [], 0
@@ -104,13 +111,16 @@ def _character_class(contains: Callable[[str], bool]) -> str:
 
 
 _ODD_NUMBER = re.compile(_character_class(lambda c: c.isalnum() and unicodedata.category(c) in ("Nl", "No")))
-"""Letters and digits in Python that are neither in Java 17."""
+"""Matches characters that are letters or digits in Python, but not in Java 17."""
 _JOINED = re.compile(_character_class(lambda c: unicodedata.category(c) == "Mn") + "+")
 _DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z]))*")
 
 
 def _protect_dotted_letters(text: str) -> str:
-    r"""Protect \b[a-zA-Z](?:\.[a-zA-Z])+…, where \b is that of Java 17: a combining mark belongs to the letter before it."""
+    r"""Protect the matches of \b[a-zA-Z](?:\.[a-zA-Z])+….
+
+    \b is the word boundary of Java 17, for which a combining mark belongs to the letter before it.
+    """
     if "." not in text:
         return text
     simplified = _JOINED.sub(_continue_letter, _ODD_NUMBER.sub("\uf8ff", text))
@@ -151,7 +161,7 @@ _RULES: tuple[_Rule, ...] = (
     _abbreviation_rule(_NUMBERED, r"\s+\("),
     _abbreviation_rule(_COMMON, rf"[.:\-?]|{_TAIL}", ahead_at_start=rf"[.:?]|{_TAIL}"),
     _abbreviation_rule(_COMMON, ",", ".,"),
-    # Only from the first mark of a run that follows something: a match from a later mark would have the same end.
+    # A match begins at the first sign of a run that follows something, since a match from a later sign has the same end.
     _build_rule(r"(?:(?<=[^\s!?])|(?<=\s[!?])|(?<=^[!?]))[!?]++(?=\s|\Z|\$)", lambda match: match[0] + _BREAK),
     _build_rule(r"(?<=\w)\.(?=\w)", _PERIOD, "."),
     _build_rule(r"(?<=[a-zA-z]°)\.(?=\s*\d+)", _PERIOD, "°."),
@@ -171,7 +181,10 @@ _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 
 
 def find_sentences(text: str) -> list[tuple[int, int]]:
-    """Return begin and end (exclusive) of each sentence in code points, trimmed of white space and control characters."""
+    """Return (begin, end) of each sentence, without white space and control characters at its ends.
+
+    Offsets are in code points, and ends are exclusive.
+    """
     marked = text.translate(_REPLACEMENTS)
     for rule in _RULES:
         marked = rule(marked)
@@ -188,7 +201,7 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _find_unprotected_breaks(marked: str) -> list[int]:
-    """Return the places of breaks in a marked text, without those inside a protected part."""
+    """Return the places of the breaks in a marked text, except for breaks inside a protected part."""
     unprotected: list[int] = []
     pending: list[int] = []
     for mark in _MARKED.finditer(marked):
@@ -214,12 +227,12 @@ class RuleDetector:
     """A detector that finds the sentences of Spark NLP's rule-based SentenceDetector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the beginnings and ends of sentences, as `sentences.Detector.find_breaks` does."""
+        """Return the places where sentences begin and end (see `sentences.Detector.find_breaks`)."""
         breaks = []
         for first, last in itertools.pairwise(texts.code_points(texts.edges).tolist()):
             spans = find_sentences(texts.text[first:last])
-            # A text of only white space and control characters has no sentence. A break inside it keeps `tokens.tokenize`
-            # from taking the complete text for one.
+            # A text of only white space and control characters has no sentence. A break inside the text keeps
+            # `tokens.tokenize` from treating the complete text as a sentence.
             if not spans and last - first > 1:
                 spans = [(1, 1)]
             breaks += [first + edge for span in spans for edge in span]

@@ -1,6 +1,7 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at white space. The punctuation at each of its ends is one token; a word of only punctuation is one token.
+A word ends at white space. All punctuation at the beginning of a word is one token, and so is all punctuation at its end. A
+word that consists only of punctuation is one token.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from entitymill.recognition.offsets import AFFIX, GRAPHIC, SPACE, Texts
 
 @dataclass(frozen=True)
 class Segments:
-    """The sentences and tokens of several texts, in order; places are in units (see `offsets.Texts`).
+    """The sentences and tokens of several texts, in order. Places are in units (UTF-16 code units, see `offsets.Texts`).
 
-    token_begin, token_end: [tokens] int64; end exclusive.
-    sentence_of: [tokens] int64, index of the token's sentence.
-    sentence_begin, sentence_end: [sentences] int64, begin of the first token and end of the last.
-    sentence_starts: [texts + 1] int64; text t has sentences sentence_starts[t]..sentence_starts[t + 1] - 1.
+    token_begin, token_end: int64, shape [tokens]; places where each token begins and ends; ends are exclusive.
+    sentence_of: int64, shape [tokens]; index of each token's sentence.
+    sentence_begin, sentence_end: int64, shape [sentences]; begin of the first token and end of the last token.
+    sentence_starts: int64, shape [texts + 1]; text t has sentences sentence_starts[t]..sentence_starts[t + 1] - 1.
     """
 
     token_begin: NDArray[np.int64]
@@ -32,16 +33,16 @@ class Segments:
 
     @property
     def sentence_tokens(self) -> NDArray[np.int64]:
-        """Return the number of tokens of each sentence, [sentences]; at least 1."""
+        """Return the number of tokens of each sentence, shape [sentences]; each number is at least 1."""
         return np.bincount(self.sentence_of, minlength=len(self.sentence_begin))
 
 
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
-    """Split texts into sentences and tokens; sentences without a token are left out.
+    """Split texts into sentences and tokens; a sentence without a token is omitted.
 
     Args:
         texts: the texts.
-        begins: [breaks] sorted places, in units, where a sentence begins, in addition to the beginnings of the texts.
+        begins: sorted places in units, where sentences begin, shape [breaks]. Sentences also begin where texts begin.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
@@ -56,7 +57,7 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
 def group_by_sentence(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> Segments:
-    """Group tokens by sentence; `sentence` is [tokens] any number that differs between adjacent sentences."""
+    """Group tokens by sentence; `sentence` has, for each token, a number that differs between adjacent sentences."""
     new = np.ones(len(sentence), np.bool_)
     new[1:] = sentence[1:] != sentence[:-1]
     first = np.flatnonzero(new)
@@ -66,7 +67,7 @@ def group_by_sentence(
 
 
 def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return begin and end of each run of units that are not white space; a run ends where a sentence begins."""
+    """Return begin and end of each word: a run of units that are not white space. A word ends where a sentence begins."""
     solid = (texts.kinds & SPACE) == 0
     size = len(solid)
     before, after = np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_)
@@ -112,8 +113,8 @@ def _drop_invisible_sentences(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
 
-    Spark NLP drops a sentence if String.trim leaves nothing of it. But if its deep detector finds no sentence in a text
-    longer than one unit, it treats the text as one sentence.
+    Spark NLP drops a sentence of which String.trim leaves nothing. But if its SentenceDetectorDLModel finds no sentence in a
+    text that is longer than one unit, it treats the text as one sentence.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.kinds & GRAPHIC) != 0)])

@@ -1,7 +1,8 @@
-"""Tokens in, tags out: a token classifier on OpenVINO, independent of Spark. This module defines its options and its result.
+"""Predict the tags of tokens with a token classifier on OpenVINO, without Spark.
 
-`bundle` reads and checks the model's files; `encoding` splits tokens into pieces; `model_rows` arranges the pieces of
-sentences in rows; `packing` puts several sentences into one row, and adapts the `network` to such rows; `inference` runs it.
+This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `encoding` splits
+tokens into pieces. `model_rows` arranges the pieces of sentences in rows. `packing` puts several sentences into one row and
+changes the network to accept such rows. `network` reads, checks and compiles the network, and `inference` runs it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ Decoding = Literal["viterbi", "argmax"]
 class Execution:
     """The options with which a model is run.
 
-    precision: of execution; always set, because OpenVINO's default depends on the processor.
-    encoding: of tokens: complete, or as Spark NLP does it.
-    threads: of inference; no more than the task has cores.
-    decoding: the best valid sequence of tags (viterbi), or each token's best tag (argmax), as Spark NLP does it.
+    precision: number format of the computation; always set, because OpenVINO's default depends on the processor.
+    encoding: how tokens become pieces: `complete`, or `sparknlp` for the method of Spark NLP.
+    threads: number of threads for inference; no more than the cores of the task.
+    decoding: `viterbi` for the most probable valid sequence of tags; `argmax`, like Spark NLP, for each token's most
+        probable tag.
     """
 
     precision: Precision = "f32"
@@ -40,7 +42,7 @@ def check_precision(precision: Precision, weights: str) -> None:
     """Check that weights can be run in a precision.
 
     Raises:
-        ModelError: the precision is int8, but the weights are not.
+        ModelError: the precision is int8, but the weights are not in int8.
     """
     if precision == "int8" and weights != "int8":
         raise ModelError("recognition.precision is int8, but the model's weights are not: prepare it with int8 weights.")
@@ -50,11 +52,12 @@ def check_precision(precision: Precision, weights: str) -> None:
 class Tags:
     """The tags that a model predicts for a list of sentences.
 
-    tokens: [tagged] int64, the tokens that have a tag: each exactly once, except in encoding sparknlp.
-    tags: [tagged] int16, indices into the labels.
-    confidences: [tagged] float32, the probability of the assigned tag.
-    scores: [tagged, labels] float32, the probability of every label, if requested.
-    split: [sentences] bool, whether a sentence was longer than the model's limit; encoding sparknlp truncates these.
+    tokens: int64, shape [tagged]; indices of the tagged tokens: every token once, except with encoding sparknlp.
+    tags: int16, shape [tagged]; the assigned tags, as indices into the labels.
+    confidences: float32, shape [tagged]; the probability of the assigned tag.
+    scores: float32, shape [tagged, labels]; the probability of every label, or None if not requested.
+    split: bool, shape [sentences]; whether a sentence was longer than the model's limit. Encoding sparknlp truncates such
+        sentences.
     """
 
     tokens: NDArray[np.int64]

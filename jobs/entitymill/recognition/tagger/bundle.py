@@ -20,14 +20,15 @@ FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.jso
 NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
 Scheme = Literal["iob2", "iob1"]
-"""How to read an I- that follows another kind: IOB2 continues the mention, as NerConverter does; IOB1 begins another."""
+"""How to read an I- tag after a tag of another kind: in IOB2, as in Spark NLP's NerConverter, it continues the mention; in
+IOB1 it begins a new mention."""
 LONGEST_WINDOW = 2**20
-"""More pieces than any network takes at once; a manifest with a larger number is damaged."""
+"""Upper bound for the number of pieces that a network takes at once; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 PAGE = "docs/models.md"
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-"""Spark's name for the directory of rows without a label: a label with this name would be read back as null."""
+"""Spark's name for the partition directory of rows without a label. A label with this name would be read back as null."""
 _SHOWN_CHARACTERS = 40
 _ON_A_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
@@ -54,19 +55,20 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
-        """Return a SHA-256 that is equal for two bundles if their files are equal and their tags join in the same way."""
+        """Return one SHA-256 for the bundle's files and its scheme."""
         decisive = self.files if self.scheme == "iob2" else {**self.files, "scheme": self.scheme}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Return file name -> a name for a copy that is unique among all models, because it contains the file's digest."""
+        """Return file name -> name for a copy of the file; the copy's name contains the file's digest, so it is unique."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
 def is_plain_name(name: str) -> bool:
     """Return whether a name from an untrusted file is a plain file name, not a path to another directory.
 
-    It may contain only letters, digits and ._- so that Python, Hadoop and Spark see no separator, scheme or pattern in it.
+    A plain name contains only letters, digits and ._- so that Python, Hadoop and Spark find no separator, scheme or pattern
+    in it.
     """
     return _PLAIN_NAME.fullmatch(name) is not None
 
@@ -78,11 +80,15 @@ def sha256(path: Path) -> str:
 
 
 def read_manifest(text: str, where: str) -> Manifest:
-    """Parse a manifest.
+    """Parse and check a manifest.
+
+    Args:
+        text: content of the file `manifest.json`.
+        where: path or URI of the bundle, for messages.
 
     Raises:
-        ModelError: it is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; a file
-            name is not plain; or a digest is malformed.
+        ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; a
+            file name is not plain; or a digest is malformed.
     """
     try:
         manifest = Manifest.model_validate_json(text)
@@ -113,7 +119,7 @@ def read_manifest(text: str, where: str) -> Manifest:
 
 
 def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
-    """Return the manifest of a bundle in a local directory, and the paths of its files, which are not checked.
+    """Return the manifest of a bundle in a local directory, and the paths of the bundle's files, which are not checked.
 
     Raises:
         ModelError: the manifest is invalid or cannot be read.
@@ -134,7 +140,7 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     Args:
         files: file name -> local path.
         manifest: the bundle's manifest.
-        where: the bundle's address, for messages.
+        where: path or URI of the bundle, for messages.
 
     Raises:
         ModelError: a file is missing or altered.
@@ -149,6 +155,12 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
 def check_file(path: Path, expected: str, name: str, where: str) -> None:
     """Compare one file of a model with its SHA-256.
 
+    Args:
+        path: local path of the file.
+        expected: SHA-256 in the manifest.
+        name: name of the file in the bundle, for messages.
+        where: path or URI of the model, for messages.
+
     Raises:
         ModelError: the file is altered.
     """
@@ -161,7 +173,7 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the tags in the order of the network's outputs: O and IOB2 tags such as B-PER.
+    """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
     Raises:
         ModelError: the file is not a JSON list of such tags, or a label cannot be the name of a partition.
@@ -180,11 +192,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def check_labels(tags: Sequence[str], where: str) -> None:
-    """Refuse labels that cannot name a directory: the table `entities` is partitioned by them.
+    """Check that every label can be the name of a directory, because the table `entities` is partitioned by label.
 
     Args:
-        tags: in the order of the network's outputs; the part after B- or I- is the label.
-        where: the file that lists them, for messages.
+        tags: tags in the order of the network's outputs; the part after B- or I- is the label.
+        where: the file that lists the tags, for messages.
 
     Raises:
         ModelError: a label is empty, too long, contains an invalid character, or is Spark's name for "no label".
@@ -200,8 +212,8 @@ def check_labels(tags: Sequence[str], where: str) -> None:
 
 
 def find_label_fault(label: str) -> str | None:
-    """Return why a label cannot name a directory of the table `entities`, or None if it can."""
-    # Spark writes many ASCII signs in directory names as %XX, so each may take three bytes.
+    """Return why a label cannot be the name of a directory of the table `entities`; None if it can."""
+    # Spark writes many ASCII signs in directory names as %XX, so a sign may take three bytes.
     signs = sum(char.isascii() and not char.isalnum() for char in label)
     faults = (
         (not label.strip(), "is empty"),
@@ -218,7 +230,7 @@ def find_label_fault(label: str) -> str | None:
 
 
 def shorten_label(label: str) -> str:
-    """Return a label for use in messages: its first characters, with unprintable ones escaped."""
+    """Return the first characters of a label for messages, with unprintable characters escaped."""
     return repr(label[:_SHOWN_CHARACTERS])[1:-1] + ("…" if len(label) > _SHOWN_CHARACTERS else "")
 
 
@@ -226,7 +238,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
     """Hash every file of a bundle directory and write its manifest.
 
     Args:
-        directory: contains the bundle's files.
+        directory: directory with the bundle's files.
         manifest: every field of `Manifest` except `files`.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
@@ -236,7 +248,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def describe_missing(path: str) -> str:
-    """Return a message for a path that does not exist."""
+    """Return a message that says that no bundle exists at a path, and what to do."""
     advice = requirements.explain_missing_model(path)
     if advice:
         return f"nothing is at {path}; {advice} ({PAGE})."
@@ -252,11 +264,11 @@ def describe_missing(path: str) -> str:
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
-    """Return a message for a directory without a manifest.
+    """Return a message that says that a directory is not a bundle, and what to do.
 
     Args:
-        path: its address.
-        names: of the files and directories in it.
+        path: path or URI of the directory, for the message.
+        names: names of the files and directories in the directory.
     """
     kind = _detect_format(names)
     if kind is None:

@@ -1,7 +1,7 @@
-"""Split tokens into pieces, encoding each distinct word only once.
+"""Split tokens into pieces, and encode each distinct word only once.
 
 WordPiece encodes each word independently. So encoding the distinct words and looking up their pieces gives the same result
-as encoding the sentences, and costs time in proportion to distinct words, not to the length of the text.
+as encoding complete sentences, and takes time in proportion to the number of distinct words, not to the length of the text.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from entitymill.errors import ModelError
 
 CACHED_WORDS = 200_000
-"""Number of distinct words in a worker's cache, some 50 MB; a full cache is cleared."""
+"""Largest number of distinct words in a cache, some 50 MB; a full cache is cleared."""
 CACHED_CHARACTERS = 20_000_000
-"""Number of characters in the cache, as a word may be as long as its text."""
+"""Largest number of characters in a cache; this limit is needed because a word may be as long as its text."""
 BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 """The pieces for begin, end, padding and unknown words in BERT and DistilBERT."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
-"""The same in RoBERTa and XLM-RoBERTa."""
+"""The pieces for begin, end, padding and unknown words in RoBERTa and XLM-RoBERTa."""
 
 
 @dataclass(frozen=True)
 class Pieces:
     """The pieces of a list of tokens.
 
-    ids: [pieces] int32, the piece ids of all tokens, concatenated.
-    starts: [tokens + 1] int64; token i has ids[starts[i]:starts[i + 1]], at least one.
+    ids: int32, shape [pieces]; the piece ids of all tokens, concatenated.
+    starts: int64, shape [tokens + 1]; token i has ids[starts[i]:starts[i + 1]], at least one id.
     """
 
     ids: NDArray[np.int32]
@@ -43,7 +43,7 @@ class WordCache(ABC):
     """A cache of encoded words."""
 
     def __init__(self, *shape: int) -> None:
-        """Create an empty cache; `shape` is that of the value of one piece: () for a number."""
+        """Create an empty cache; `shape` is the shape of the value that is cached for one piece, () for a single number."""
         self._shape = shape
         self._clear()
 
@@ -58,7 +58,10 @@ class WordCache(ABC):
         self._starts = np.zeros(1, np.int64)
 
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the values of all tokens' pieces, [pieces, *shape], and where each token's start, [tokens + 1]."""
+        """Return the values of all tokens' pieces, and where the values of each token start.
+
+        The shapes are [pieces, *shape] and [tokens + 1].
+        """
         new = [word for word in dict.fromkeys(tokens) if word not in self._known]
         longer = sum(map(len, new))
         if len(self._known) + len(new) > CACHED_WORDS or self._characters + longer > CACHED_CHARACTERS:
@@ -85,7 +88,7 @@ class Encoder(WordCache):
     """An encoder of tokens that uses a bundle's tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """Wrap a tokenizer. A token is truncated to `max_pieces` pieces; its tag is that of its first piece anyway."""
+        """Wrap a tokenizer. A token is truncated to `max_pieces` pieces, since only its first piece decides its tag."""
         super().__init__()
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -109,7 +112,7 @@ class Encoder(WordCache):
 def gather_rows(
     values: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Select rows of a ragged array, in which row i is values[starts[i]:starts[i + 1]]; return values and starts."""
+    """Select rows of a ragged array, in which row i is values[starts[i]:starts[i + 1]]; return new values and starts."""
     counts = starts[rows + 1] - starts[rows]
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     shift = np.repeat(starts[rows] - ends[:-1], counts)
@@ -120,7 +123,7 @@ def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
     """Return the id of a special piece.
 
     Raises:
-        ModelError: the vocabulary does not contain it.
+        ModelError: the vocabulary does not contain the piece.
     """
     number = tokenizer.token_to_id(piece)
     if number is None:
@@ -129,7 +132,7 @@ def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
 
 
 def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer:
-    """Build the tokenizer for a vocab.txt without tokenizer.json: BERT's normalization and WordPiece."""
+    """Build a tokenizer from a vocab.txt, for a bundle without tokenizer.json: BERT's normalization and WordPiece."""
     pieces = vocabulary.read_text(encoding="utf8").rstrip("\n").split("\n")
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)

@@ -1,4 +1,4 @@
-"""The tagger: it takes the tokens of complete sentences, and returns a tag and its probability for every token."""
+"""Run a compiled model: `Tagger` takes the tokens of complete sentences, and returns a tag and its probability for each."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from entitymill.recognition.tagger.packing import Batch
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 PLANNED_SENTENCES = 1024
-"""Number of sentences packed together: enough to fill rows, few enough to stay in the cache."""
+"""Number of sentences that are packed at a time: enough to fill the rows, and few enough for the processor's cache."""
 
 
 @dataclass
 class Seconds:
-    """The wall-clock seconds that a tagger has spent so far."""
+    """The wall-clock seconds that a tagger has spent so far on encoding and on inference."""
 
     encoding: float = 0.0
     inference: float = 0.0
@@ -47,14 +47,24 @@ class Tagger:
         scheme: bundle.Scheme = "iob2",
         decoding: Decoding = "argmax",
     ) -> None:
-        """Use a compiled model; `positions` as `packing.convert_to_packed` returns them, None for one sentence a row."""
+        """Wrap a compiled model.
+
+        Args:
+            model: the compiled model.
+            maker: the row maker for the model's encoding.
+            labels: the model's labels, in the order of its outputs.
+            positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
+            scheme: how tags join to mentions.
+            decoding: how tags are chosen from their probabilities.
+        """
         self.labels = labels
         self.scheme = scheme
         self.seconds = Seconds()
         self._request = model.create_infer_request()
         self._maker = maker
         self._positions = positions
-        # In IOB1 every sequence is valid. Spark NLP's encoding may leave tokens out or tag one twice.
+        # In IOB1 every sequence of tags is valid, so Viterbi's algorithm is not needed. The settings do not allow viterbi
+        # with encoding sparknlp, which may omit tokens or tag a token twice.
         self._decoder = ViterbiDecoder(labels) if decoding == "viterbi" and scheme == "iob2" else None
 
     @classmethod
@@ -65,7 +75,7 @@ class Tagger:
             files: file name -> local path, for every file that the manifest lists.
             manifest: the bundle's manifest.
             execution: how to run the model.
-            where: the bundle's address, for messages.
+            where: path or URI of the bundle, for messages.
 
         Raises:
             ModelError: a file is missing or altered, or the parts do not fit each other or the precision.
@@ -77,10 +87,10 @@ class Tagger:
         tokenizer = read_tokenizer(files, manifest, where)
         with loading(f"{where}/{_tokenizer_file_name(manifest)}"):
             maker = build_row_maker(tokenizer, manifest, execution.encoding)
-            # Tried separately, so that a failure is attributed to the tokenizer and not to the network.
+            # The tokenizer is tested separately, so that its failure is not attributed to the network.
             maker.make_rows(_TEST_SENTENCE, np.array([0, len(_TEST_SENTENCE)]), _compute_begins(_TEST_SENTENCE))
         model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
-        # Spark NLP's NerConverter joins all tags as IOB2, whatever scheme the model was trained on.
+        # Spark NLP's NerConverter joins all tags as IOB2, even if the model was trained with another scheme.
         scheme = manifest.scheme if execution.encoding == "complete" else "iob2"
         with loading(f"{where}/{bundle.NETWORK}"):
             network.check_signature(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
@@ -109,10 +119,10 @@ class Tagger:
         """Tag sentences.
 
         Args:
-            tokens: of all sentences, concatenated.
-            lengths: [sentences] number of tokens; 0 is allowed.
-            begins: [tokens] offset in the document, in UTF-16 units, which only encoding sparknlp uses; by default, tokens
-                are assumed to be separated by one blank.
+            tokens: the tokens of all sentences, concatenated.
+            lengths: number of tokens of each sentence, shape [sentences]; 0 is allowed.
+            begins: offset of each token in its document, in UTF-16 code units, shape [tokens]; used only by encoding
+                sparknlp. None if the tokens are separated by one blank.
             scores: whether to return the probability of every label.
         """
         if begins is None:
@@ -139,7 +149,10 @@ class Tagger:
     def _tag(
         self, tokens: Sequence[str], lengths: NDArray[np.int64], begins: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        """Return [tagged] tokens, [tagged, labels] probabilities, and the indices of sentences over the limit."""
+        """Return the tagged tokens, their probabilities, and the indices of the sentences longer than the model's limit.
+
+        The tokens have the shape [tagged], and the probabilities [tagged, labels].
+        """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows = self._maker.make_rows(tokens, starts, begins)
@@ -167,9 +180,9 @@ class Tagger:
         Args:
             batch: the layout of the batch.
             rows: all rows.
-            chosen: [items] the rows in the batch.
-            offsets: [items] where the logits of each row start in `logits`.
-            logits: of all pieces of distinct rows.
+            chosen: indices of the rows in the batch, shape [items].
+            offsets: where the logits of each row in the batch start in `logits`, shape [items].
+            logits: the logits of all pieces of all distinct rows, shape [pieces, labels].
         """
         counts = (rows.last - rows.first)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts
@@ -180,7 +193,7 @@ class Tagger:
         places = np.repeat(batch.row * batch.length + batch.column, counts) + within
         ids = np.full(batch.rows * batch.length, self._maker.pad_id, np.int64)
         ids[places] = values
-        # Segments are numbered through the batch. Padding is segment -1, and so attends only to padding.
+        # Segments are numbered across the batch. Padding has segment -1, so it attends only to padding.
         segments = np.full_like(ids, -1)
         segments[places] = np.repeat(np.arange(len(chosen)), counts)
         feed = {packing.IDS: ids}
@@ -196,7 +209,7 @@ class Tagger:
 
 
 def _compute_begins(tokens: Sequence[str]) -> NDArray[np.int64]:
-    """Return the offset of each token, in UTF-16 units, in the text that joins them with blanks."""
+    """Return the offset of each token, in UTF-16 code units, in a text in which one blank separates the tokens."""
     units = np.fromiter(map(utf16_length, tokens), np.int64)
     return np.asarray(np.cumsum(units + 1) - units - 1)
 
@@ -206,10 +219,10 @@ def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], ND
 
 
 def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
-    """Build the row maker for an encoding of a model.
+    """Build the row maker for a model and an encoding.
 
     Raises:
-        ModelError: the vocabulary lacks a special piece.
+        ModelError: the vocabulary lacks a special piece, such as [CLS].
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
@@ -219,7 +232,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
 
 
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:
-    """Read a bundle's tokenizer.json, or build the tokenizer from its vocab.txt and casing.
+    """Read a bundle's tokenizer.json; if the bundle has none, build the tokenizer from its vocab.txt and casing.
 
     Raises:
         ModelError: the file is not a tokenizer.
@@ -231,7 +244,7 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
         try:
             return Tokenizer.from_file(str(files[name]))
         except BaseException as error:
-            if not (isinstance(error, Exception) or is_rust_panic(error)):  # tokenizers raises bare Exception
+            if not (isinstance(error, Exception) or is_rust_panic(error)):  # the package tokenizers raises Exception
                 raise
             raise ModelError(f"{where}/{name} is not a tokenizer that can be read: prepare the model again.") from error
 

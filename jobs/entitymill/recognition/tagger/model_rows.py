@@ -1,6 +1,7 @@
-"""Arrange sentences in rows for the model, and say which piece decides the tag of which token.
+"""Arrange sentences in rows for the model, and determine which piece decides the tag of each token.
 
-Sentences longer than the model's limit become overlapping windows; exactly one window decides the tag of each token.
+A sentence longer than the model's limit becomes several overlapping windows, each of which is one row. Exactly one window
+decides the tag of each token.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from numpy.typing import NDArray
 from entitymill.recognition.tagger.encoding import Encoder
 
 SPECIAL_PIECES = 2
-"""[CLS] before a row's pieces, [SEP] after them."""
+"""Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
-"""Tokens whose tags a window decides have at least 1/CONTEXT_SHARE of the window's pieces as context on either side."""
+"""A token whose tag a window decides has at least 1/CONTEXT_SHARE of the window's pieces as context on either side."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows for the model.
 
-    ids: [pieces] int32, piece ids of all sentences, concatenated.
-    first, last: [rows] int64; a row contains pieces first..last - 1.
-    tokens: [tagged] int64, the tokens that get a tag, row by row.
-    positions: [tagged] int64, the position in the row (0 is [CLS]) of the piece that decides the token's tag.
-    starts: [rows + 1] int64; row r tags tokens[starts[r]:starts[r + 1]].
-    split: indices of the sentences longer than the model's limit; encoding sparknlp truncates these.
+    ids: int32, shape [pieces]; the piece ids of all sentences, concatenated.
+    first, last: int64, shape [rows]; a row contains the pieces first..last - 1.
+    tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
+    positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
+    starts: int64, shape [rows + 1]; row r decides the tags of tokens[starts[r]:starts[r + 1]].
+    split: indices of the sentences longer than the model's limit; encoding sparknlp truncates such sentences.
     """
 
     ids: NDArray[np.int32]
@@ -43,10 +44,10 @@ class Rows:
 
 
 class RowMaker(Protocol):
-    """An encoding, which turns sentences into rows.
+    """The interface of an encoding, which turns sentences into rows.
 
-    cls_id, sep_id, pad_id: piece ids of [CLS], [SEP], [PAD].
-    max_length: pieces in a row, [CLS] and [SEP] included.
+    cls_id, sep_id, pad_id: piece ids of [CLS], [SEP] and [PAD].
+    max_length: largest number of pieces in a row, including [CLS] and [SEP].
     """
 
     cls_id: int
@@ -58,14 +59,14 @@ class RowMaker(Protocol):
         """Arrange sentences in rows.
 
         Args:
-            tokens: of all sentences, concatenated.
-            starts: [sentences + 1] where each sentence's tokens start; no sentence is empty.
-            begins: [tokens] offset in the document, in UTF-16 units.
+            tokens: the tokens of all sentences, concatenated.
+            starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+            begins: offset of each token in its document, in UTF-16 code units, shape [tokens].
         """
 
 
 class CompleteRows:
-    """The default encoding, which uses every piece of every token, and splits a long sentence into overlapping windows."""
+    """The default encoding, which uses every piece of every token and splits a long sentence into overlapping windows."""
 
     def __init__(self, encoder: Encoder, max_length: int) -> None:
         self._encoder = encoder
@@ -73,7 +74,7 @@ class CompleteRows:
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Arrange sentences in rows, as `RowMaker.make_rows` does; a token's first piece decides its tag."""
+        """Arrange sentences in rows (see `RowMaker.make_rows`); the first piece of a token decides the token's tag."""
         del begins
         pieces = self._encoder.encode(tokens)
         windows = plan_windows(pieces.starts, starts, self.max_length - SPECIAL_PIECES)
@@ -88,8 +89,8 @@ def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64
     """Return the indices of the sentences whose last token has no tag.
 
     Args:
-        tagged: tokens that have one.
-        starts: [sentences + 1] where each sentence's tokens start; no sentence is empty.
+        tagged: indices of the tokens that have a tag.
+        starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
     """
     has_tag = np.zeros(int(starts[-1]), np.bool_)
     has_tag[tagged] = True
@@ -98,10 +99,10 @@ def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows for the model, each with consecutive tokens of one sentence; all arrays are [rows] int64.
+    """Rows for the model, each of which has consecutive tokens of one sentence; arrays are int64 of shape [rows].
 
-    first, last: the row contains tokens first..last - 1, numbered through all sentences.
-    own_first, own_last: the row decides the tags of own_first..own_last - 1; these ranges partition all tokens.
+    first, last: a row contains the tokens first..last - 1; tokens are numbered across all sentences.
+    own_first, own_last: a row decides the tags of the tokens own_first..own_last - 1. Every token is in one such range.
     split_sentences: indices of the sentences that have more than one row.
     """
 
@@ -116,9 +117,9 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
     """Split sentences into rows of at most `capacity` pieces.
 
     Args:
-        piece_starts: [tokens + 1] where each token's pieces start; no token has more than `capacity`.
-        sentence_starts: [sentences + 1] where each sentence's tokens start; no sentence is empty.
-        capacity: number of pieces in a row, without special pieces.
+        piece_starts: where the pieces of each token start, shape [tokens + 1]; no token has more than `capacity` pieces.
+        sentence_starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+        capacity: largest number of pieces in a row, without special pieces.
     """
     first, last = sentence_starts[:-1], sentence_starts[1:]
     long = np.flatnonzero(piece_starts[last] - piece_starts[first] > capacity)
@@ -133,21 +134,25 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
 
 
 def _plan_sentence_windows(piece_starts: NDArray[np.int64], first: int, last: int, capacity: int) -> NDArray[np.int64]:
-    """Split one long sentence into full windows, [windows, 4], each overlapping the previous one by a quarter."""
+    """Split one long sentence into full windows, each of which overlaps the previous window by a quarter.
+
+    Returns:
+        One row per window, with the columns first, last, own_first and own_last of `Windows`; shape [windows, 4].
+    """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []
     start = first
     while True:
         end = int(np.searchsorted(piece_starts, piece_starts[start] + capacity, side="right")) - 1
         if end >= last:
-            # The last window starts as early as possible, so that it is full, too.
+            # The last window starts as early as possible, so that it is also full.
             start = int(np.searchsorted(piece_starts, piece_starts[last] - capacity, side="left"))
             spans.append((max(start, first), last))
             break
         spans.append((start, end))
         overlap = int(np.searchsorted(piece_starts, piece_starts[end] - 2 * context, side="left"))
         start = min(max(overlap, start + 1), end)
-    # Two windows divide their overlap in the middle, so that both have the same amount of context.
+    # An overlap of two windows is divided in the middle, so that tokens in both halves have the same amount of context.
     middles = [(second_start + first_end) // 2 for (_, first_end), (second_start, _) in pairwise(spans)]
     edges = [first, *middles, last]
     return np.array([(a, b, edges[i], edges[i + 1]) for i, (a, b) in enumerate(spans)], np.int64)

@@ -1,4 +1,4 @@
-"""Read an OpenVINO network, check it against vocabulary and labels, analyze its dependencies, and compile it."""
+"""Read an OpenVINO network, check that it fits the vocabulary and labels, analyze its dependencies, and compile it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
 FEWEST_POSITIONS = 8
-"""A table with fewer rows is not a position embedding."""
+"""Smallest number of rows of a position embedding; a table with fewer rows is another embedding."""
 CACHED_SHAPES = 64
-"""Number of primitives that OpenVINO caches per compiled model; enough for the shapes of `packing`."""
+"""Number of primitives that OpenVINO caches per compiled model; enough for all shapes of batches from `packing`."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
-    """Read an OpenVINO network; its weights are memory-mapped, so processes share them.
+    """Read an OpenVINO network. The weights are memory-mapped, so processes on one machine share them.
 
     Raises:
         ModelError: the files are not an OpenVINO network.
@@ -40,10 +40,17 @@ def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
 def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
     """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
 
-    OpenVINO accepts piece ids beyond the embedding table, and returns wrong results without an error.
+    This check is needed because OpenVINO accepts piece ids beyond the embedding table, and then returns wrong results
+    without an error.
+
+    Args:
+        model: the network.
+        vocabulary: piece -> id.
+        labels: number of labels.
+        where: path or URI of the bundle, for messages.
 
     Raises:
-        ModelError: inputs, outputs or vocabulary do not fit.
+        ModelError: the inputs, the outputs or the vocabulary do not fit the network.
     """
     names = {name for port in model.inputs for name in port.get_names()}
     if names != set(INPUTS):
@@ -61,10 +68,10 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
 
 
 def embedding_shape(model: ov.Model) -> tuple[int, int]:
-    """Return rows and width of the word embedding: the table whose rows `input_ids` selects.
+    """Return the number of rows and of columns of the word embedding, which is the table whose rows `input_ids` selects.
 
     Raises:
-        ModelError: there is no such table.
+        ModelError: the network has no such table.
     """
     waiting = list(model.input("input_ids").get_target_inputs())
     while waiting:
@@ -82,7 +89,7 @@ def check_window(model: ov.Model, max_length: int, where: str) -> None:
     """Check that a network has a position for each piece of the longest window.
 
     Raises:
-        ModelError: it has fewer.
+        ModelError: the network has fewer positions.
     """
     available = count_positions(model)
     if available is not None and max_length > available:
@@ -95,11 +102,12 @@ def check_window(model: ov.Model, max_length: int, where: str) -> None:
 def count_positions(model: ov.Model) -> int | None:
     """Return the number of rows of the position embedding, or None if there is no such table.
 
-    OpenVINO accepts positions beyond it without an error. The position embedding is the smallest table as wide as the word
-    embedding, except for that of token types, which is folded or has only a few rows.
+    The number is needed because OpenVINO accepts positions beyond the table without an error. The position embedding is
+    the smallest table that is as wide as the word embedding and has at least FEWEST_POSITIONS rows. The embedding of token
+    types is not mistaken for it: that table has fewer rows, or was folded into a constant.
 
     Raises:
-        ModelError: there is no word embedding.
+        ModelError: the network has no word embedding.
     """
     width = embedding_shape(model)[1]
     rows = []
@@ -112,18 +120,18 @@ def count_positions(model: ov.Model) -> int | None:
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
-    """Compile a network for one task: one stream, no more threads than the task has cores.
+    """Compile a network for one Spark task, with one stream.
 
     Args:
-        model: a checked network with weights that run in the precision (`check_precision`).
-        precision: of execution. int8 without calibration quantizes activations per piece, so that the other sentences of a
-            batch do not change results.
-        threads: of inference.
+        model: a checked network, whose weights `check_precision` allows in the precision. It may be changed in place.
+        precision: number format of the computation. In int8 without calibration, activations are quantized per piece, so
+            that the results of a sentence do not depend on the other sentences of its batch.
+        threads: number of threads for inference; no more than the cores of the task.
     """
     options = {
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        # With pinning, all workers of a host would run on the same first core.
+        # With pinning, all workers of a machine would run on the same first core.
         "ENABLE_CPU_PINNING": False,
         **precision_properties(precision, embedding_shape(model)[1]),
         "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
@@ -135,7 +143,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
 
 def remove_activation_quantization(model: ov.Model) -> None:
-    """Remove the quantization of a calibrated network's activations; its weights stay 8-bit."""
+    """Remove the quantization of activations from a calibrated network; its weights remain 8-bit."""
     needs = find_dependencies(model)
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize" and needs[source_name(node.input(0))]:
@@ -143,9 +151,9 @@ def remove_activation_quantization(model: ov.Model) -> None:
 
 
 def decompress_weights(model: ov.Model) -> None:
-    """Convert the 8-bit weights of matrix products to floats once, at load: otherwise every call would convert them.
+    """Convert the 8-bit weights of matrix products to floats once, so that not every inference converts them again.
 
-    The embeddings stay compressed, because a call converts only the rows that it selects.
+    The embeddings remain compressed, because an inference converts only the rows that it selects.
     """
     needs = find_dependencies(model)
     ports = [
@@ -166,18 +174,19 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
     """Return the properties with which OpenVINO runs a network in a precision.
 
     Args:
-        precision: of execution.
+        precision: number format of the computation.
         group: number of activations that share a scale in int8, if the network is not calibrated.
     """
     return {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
-        # For 8-bit weights it is on by default, whatever the precision hint; it does not affect a calibrated network.
+        # By default, OpenVINO uses dynamic quantization for 8-bit weights, even if the hint is f32. It does not affect a
+        # calibrated network.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group if precision == "int8" else 0,
     }
 
 
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Return friendly name of each node -> the inputs on whose values, not only shapes, it depends."""
+    """Return name of each node -> the network inputs on whose values (and not only shapes) the node depends."""
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -199,12 +208,12 @@ def source_name(port: ov.Input) -> str:
 def evaluate(
     model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
 ) -> list[NDArray[np.generic]]:
-    """Compute the values of outputs inside a network, in f32.
+    """Compute the values of inner outputs of a network, in f32.
 
     Args:
         model: the network; it is not changed.
-        outputs: of its nodes.
-        inputs: name -> value, of all inputs.
+        outputs: the outputs of the network's nodes to compute.
+        inputs: name -> value of every input of the network.
     """
     part = ov.Model(list(outputs), model.get_parameters(), "part")
     values = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)

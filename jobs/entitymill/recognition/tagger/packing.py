@@ -1,12 +1,12 @@
-"""Pack sentences into rows of few lengths, so that there is hardly any padding and few shapes to compile.
+"""Pack sentences into rows of few lengths, so that there is hardly any padding, and few shapes must be compiled.
 
-A row contains several sentences, and attention is restricted so that none sees another. Two inputs replace attention_mask:
-`positions`, which start again in each sentence, and `segments`, which say to which sentence of its row a piece belongs. The
-attention mask becomes "is in the same segment". This works without knowing the architecture: masks and positions are
-identified by the inputs they depend on, and by their values for a test input. (The idea is from Krell et al. 2021,
-"Efficient Sequence Packing without Cross-contamination".)
-Assigning the longest sentences first, each to the row with the least sufficient room, fills rows to some 99 %. Equal
-sentences are run once.
+A row contains several sentences, and the attention mask is changed so that no sentence sees another. Two inputs replace
+attention_mask: `positions`, which start again in each sentence, and `segments`, the number of each piece's sentence. A piece
+attends to the pieces in its segment. This works for different architectures, because masks and positions are identified by
+the inputs on which they depend, and by their values for a test input. (Source of the idea: Krell et al. 2021, "Efficient
+Sequence Packing without Cross-contamination".)
+The longest sentences are assigned to rows first, each to the row with the least sufficient room, which fills rows to some
+99 %. Sentences that occur several times are run only once.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from openvino import opset13 as ops
 from entitymill.recognition.tagger import network
 
 ROW_PIECES = 64
-"""Length of a row in pieces. A longer sentence gets a row of twice that length, or four times, and so on. AMX needs
-multiples of 16; with it, 64 and 128 are equally fast; without it, 64 is faster."""
+"""Length of a row in pieces. A longer sentence gets a row of 2, 4, 8, … times this length. AMX, the matrix unit of some
+processors, needs multiples of 16. With AMX, lengths of 64 and 128 are equally fast; without AMX, 64 is faster."""
 BATCH_PIECES = 768
-"""Size of a batch in pieces: beyond some 1,000, its activations no longer fit in the core's cache."""
+"""Size of a batch in pieces. The activations of more than some 1,000 pieces do not fit in the cache of a processor core."""
 IDS, MASK = "input_ids", "attention_mask"
 POSITIONS, SEGMENTS = "positions", "segments"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch: the rows that run together.
+    """A batch: the rows that the network processes together.
 
-    items: [items] int64, the sentences in the batch.
-    row, column: [items] int64, the sentence's row, and the position of its first piece in that row.
-    rows, length: the shape of the batch.
+    items: int64, shape [items]; indices of the sentences in the batch.
+    row, column: int64, shape [items]; the row of each sentence, and the position of its first piece in that row.
+    rows, length: number of rows in the batch, and number of pieces in a row.
     """
 
     items: NDArray[np.int64]
@@ -50,9 +50,9 @@ def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Ite
     """Partition sentences into batches.
 
     Args:
-        lengths: [items] number of pieces, special pieces included; at most `limit`.
-        limit: the model's longest input; only a row shared by several sentences may be longer.
-        packed: whether sentences may share a row. Otherwise each has its own, in a batch of similar lengths.
+        lengths: number of pieces of each sentence, including special pieces, shape [items]; at most `limit`.
+        limit: number of pieces of the model's longest input. Only a row of several sentences may be longer.
+        packed: whether sentences may share a row. Otherwise each sentence has its own row, in a batch of similar lengths.
     """
     return _plan_packed(lengths) if packed else _plan_single(lengths, limit)
 
@@ -70,7 +70,7 @@ def _plan_packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 
 
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """Assign sentences to rows; return the items of each row, and its length."""
+    """Assign sentences to rows; return the sentences of each row, and the length of each row in pieces."""
     rows: list[list[int]] = []
     sizes: list[int] = []
     with_room: dict[int, list[int]] = {}
@@ -96,13 +96,16 @@ def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]
 
 
 def _compute_columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the position of each item in its row."""
+    """Return the position of each sentence's first piece in its row."""
     before = np.cumsum(lengths) - lengths
     return before - before[np.searchsorted(row, row)]
 
 
 def _plan_single(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
-    """Yield batches with one sentence a row, of similar lengths, padded to the longest, rounded up to a multiple of 8."""
+    """Yield batches of sentences of similar lengths, with one sentence per row.
+
+    The length of the rows is the length of the longest sentence, rounded up to a multiple of 8.
+    """
     order = np.argsort(lengths, kind="stable")
     padded = np.minimum(-(-lengths[order] // 8) * 8, limit)
     end = len(order)
@@ -117,12 +120,12 @@ def _plan_single(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
 def find_distinct(
     ids: NDArray[np.int32], first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> tuple[list[int], NDArray[np.int64]]:
-    """Return the indices of distinct sentences, and for each sentence its index among these.
+    """Return the indices of the distinct sentences, and for each sentence its index among the distinct sentences.
 
     Args:
-        ids: [pieces] of all sentences.
-        first: [sentences] where each sentence's pieces start.
-        last: [sentences] where they end.
+        ids: piece ids of all sentences, shape [pieces].
+        first: where the pieces of each sentence start, shape [sentences].
+        last: where the pieces of each sentence end (exclusive), shape [sentences].
     """
     known: dict[bytes, int] = {}
     distinct: list[int] = []
@@ -143,13 +146,14 @@ def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[n
     """Change a network in place to take packed rows.
 
     Args:
-        model: takes input_ids and attention_mask; afterwards input_ids, positions and segments, all int64 [rows, length].
-        max_length: number of pieces of the longest sentence.
+        model: network with the inputs input_ids and attention_mask. Afterwards, its inputs are input_ids, positions and
+            segments, all int64 of shape [rows, length].
+        max_length: largest number of pieces of a sentence.
         piece: id of any piece that is not padding.
 
     Returns:
-        [max_length] the numbers by which the network knows the first, second, … position of a sentence. None if masks and
-        positions cannot be identified; then the network is not changed.
+        The values of the input `positions` for the first, second, … piece of a sentence, shape [max_length]. None if the
+        network's masks and positions cannot be identified; then the network is not changed.
     """
     needs = network.find_dependencies(model)
     masks, tables = _find_mask_ports(model, needs), _find_table_ports(model, needs)
@@ -179,7 +183,7 @@ def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[n
         port.replace_source_output(joined.output(0))
     table.replace_source_output(ops.convert(places, table.get_element_type().to_string()).output(0))
     parameter = model.input(MASK).get_node()
-    for target in parameter.output(0).get_target_inputs():  # these use only its shape
+    for target in parameter.output(0).get_target_inputs():  # they use only the shape
         target.replace_source_output(model.input(IDS).get_node().output(0))
     model.remove_parameter(parameter)
     model.add_parameters([places, segments])
@@ -188,7 +192,7 @@ def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[n
 
 
 def _find_mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports where a value that depends only on the mask is combined with one that depends on the ids."""
+    """Return the ports where a value that depends only on the mask is combined with one that depends on the piece ids."""
     return [
         port
         for node in model.get_ordered_ops()
@@ -199,7 +203,12 @@ def _find_mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return the mask's values for a visible and for a hidden piece; in `value`, only the first piece is visible."""
+    """Return the mask's value for a visible piece, and its value for a hidden piece.
+
+    Args:
+        value: the mask for a test input in which only the first piece is visible.
+        length: number of pieces in the test input.
+    """
     if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
     seen, hidden = value[..., 0], value[..., 1:]
@@ -209,7 +218,7 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
 
 
 def _find_table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports that select rows of embedding tables: words, positions, token types."""
+    """Return the ports that select the rows of embedding tables, such as words, positions and token types."""
     ports = []
     for node in model.get_ordered_ops():
         if (
@@ -227,11 +236,11 @@ def _find_table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list
 def _find_positions(
     ports: list[ov.Input], values: list[NDArray[np.generic]], length: int
 ) -> tuple[ov.Input, NDArray[np.int64]]:
-    """Return the port that selects positions, and the positions of one sentence's pieces."""
+    """Return the port that selects rows of the position embedding, and the positions of the pieces of the test input."""
     candidates = []
     for port, value in zip(ports, values, strict=True):
         numbers = value.reshape(-1).astype(np.int64)
-        # Positions increase by 1. Ids of words and token types are constant here, as all pieces of the input are equal.
+        # Positions increase by 1. Piece ids and token types are constant, as all pieces of the test input are equal.
         if len(numbers) == length and (np.diff(numbers) == 1).all():
             candidates.append((port, numbers))
     if len(candidates) != 1:
