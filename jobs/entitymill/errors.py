@@ -68,7 +68,7 @@ class SessionError(EntityMillError):
 
 
 class WorkerError(EntityMillError):
-    """A worker's machine cannot tag at all, or fails on so many documents that the machine must be the problem."""
+    """The tagger cannot start on a worker's machine, or fails on so many documents that the machine must be the problem."""
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:

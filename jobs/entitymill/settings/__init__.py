@@ -1,4 +1,7 @@
-"""Load and validate all settings, from layers of files, environment variables and options; without Spark and OpenVINO."""
+"""Load and validate all settings from layers of files, environment variables and options.
+
+This package imports neither Spark nor OpenVINO.
+"""
 
 from entitymill.settings.loading import Settings, list_keys, load
 

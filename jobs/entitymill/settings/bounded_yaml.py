@@ -16,7 +16,7 @@ class UnboundedError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file. A text longer than `check_size` allows is cut after the first character too many.
+    """Return the text of a file; a longer text is cut after MOST_CHARACTERS + 1 characters, and `check_size` rejects it.
 
     Raises:
         OSError: the file cannot be read.

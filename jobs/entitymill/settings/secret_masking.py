@@ -86,7 +86,7 @@ _SECRET_REFERENCE = re.compile(
 _SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
 _SECRET_VALUES = (
     re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
-    re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # only http: abfss://texts@lake has a container
+    re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # in abfss://texts@lake, `texts` is a container, not a user
     re.compile(rf"[?&;][\w.-]*{_SECRET_WORDS}=[^&;\s]", re.IGNORECASE),
     re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
     re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),

@@ -32,7 +32,7 @@ def _wrap_in_list(names: Any) -> Any:
 
 
 class SourceSettings(Section):
-    """The text table."""
+    """The text table that the job reads."""
 
     format: Literal["delta", "parquet", "table"] = Field("delta", description="format of the source; table: a catalog table")
     path: str = Field(min_length=1, description="path of the source, or the table's name with format table")
@@ -116,7 +116,7 @@ class SegmentationSettings(Section):
 
 
 class ModelSettings(Section):
-    """The token classifier."""
+    """The token classifier that predicts the tags of tokens."""
 
     path: str = Field("models/demo", min_length=1, description="model bundle")
 

@@ -165,7 +165,7 @@ def require_extra(asked_by: str, extra: str) -> None:
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str | None:
-    """Return a message on how to install the package of a module that could not be imported; None for this program's own."""
+    """Return a message that says how to install the package of a missing module; None for this program's own modules."""
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
         return None

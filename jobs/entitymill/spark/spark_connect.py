@@ -1,4 +1,4 @@
-"""Support Spark Connect, which lacks Spark's JVM classes: detect its sessions, and list and read files through DataFrames.
+"""Support sessions of Spark Connect, which have no access to the JVM: detect them, and read files through DataFrames.
 
 Files on this program's own disk, such as a model, are read directly. All other files are read with Spark's format
 `binaryFile`, which can also list a directory without reading the files.
@@ -45,14 +45,14 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks Spark runs at once. Spark Connect only shows this number as the partitions of a range."""
+    """Return how many tasks Spark runs at once. With Spark Connect, this is the number of partitions of a large range."""
     if not is_remote(spark):
         return spark.sparkContext.defaultParallelism
     return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
 
 
 def get_session_id(spark: SparkSession) -> str:
-    """Return the id of the Spark Connect session or, in classic Spark, of the application: files are sent once for each."""
+    """Return the id of the Spark Connect session or, in classic Spark, of the application, to which files are sent."""
     return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 
@@ -92,8 +92,8 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the names of files that match a path with wildcards in its last part, as `storage.list_names` does.
 
-    On this program's own disk, the names of directories are returned, too. On other disks, they are not returned, but the
-    names of files in subdirectories are.
+    On this program's own disk, the names of directories are also returned. On other disks, the names of directories are not
+    returned, but the names of files in subdirectories are.
 
     Raises:
         OSError: Spark cannot access the path.

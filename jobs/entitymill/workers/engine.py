@@ -69,7 +69,7 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
         least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
             least = F.when(label == name, F.lit(confidence)).otherwise(least)
-        # The column has type float. Compare as floats, because as doubles 0.9 and the float 0.9 differ.
+        # Compare as floats, since the column has this type: the double 0.9 is greater than the float 0.9.
         kept = mention["confidence"] >= least.cast("float")
         return kept & label.isin(*chosen.labels) if chosen.labels else kept
 

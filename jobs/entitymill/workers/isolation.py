@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 START_SECONDS = 600.0
-"""Time limit for a child to load its model and to test it."""
+"""Time limit, in seconds, for a child to load its model and to test it."""
 _DEATH_SECONDS = 30.0
 _OUT_OF_MEMORY = 137
 _PANICKED = 101
@@ -263,7 +263,7 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any]) -> Any:
-    """Return the result of `make`. If it fails, send the error to the worker with the stack trace, and end this process."""
+    """Return the result of `make`. If `make` fails, send the error and its stack trace to the worker, and end the process."""
     try:
         return make()
     except MemoryError:
