@@ -263,7 +263,7 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any]) -> Any:
-    """Return the result of `make`. If `make` fails, send the error and its stack trace to the worker, and end the process."""
+    """Return the result of `make`. If `make` fails, send the error and its stack trace to the worker, and exit."""
     try:
         return make()
     except MemoryError:
