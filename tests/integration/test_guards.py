@@ -87,7 +87,7 @@ def dies_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job, str, str], No
             of(publisher, name, *rest, **named)
 
         with monkeypatch.context() as patched:
-            for method in ("_append", "_replace", "_exchange"):
+            for method in ("_append", "_replace", "_merge"):
                 of = getattr(Publisher, method)
                 patched.setattr(Publisher, method, lambda *rest, of=of, **named: instead(*rest, of=of, **named))
             with pytest.raises(Died):

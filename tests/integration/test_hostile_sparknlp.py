@@ -16,7 +16,7 @@ from unit import hostile
 
 def load(spark: SparkSession, directory: Path) -> None:
     """What the engine does with a model, in its order."""
-    sparknlp_model.load(sparknlp_model.inspect(spark, str(directory)), [])
+    sparknlp_model.load_pipeline(sparknlp_model.inspect_model(spark, str(directory)), [])
 
 
 def test_a_java_object_in_the_vocabulary_is_not_built(spark: SparkSession, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     options = [item for option in small_files.options("limits.wait_seconds=0") for item in ("--set", option)]
     for task in ("optimize", "vacuum"):
         assert maintain_tables([*options, task]) == 1
-        assert "run job (on an unknown host) writes" in " ".join(capfd.readouterr().err.split())
+        assert "run job (on an unknown host) is writing" in " ".join(capfd.readouterr().err.split())
     job.stop()
     assert maintain_tables([*options, "optimize"]) == 0
     assert not (small_files.output / "_heartbeats").exists()

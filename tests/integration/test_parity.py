@@ -138,9 +138,9 @@ def test_chunks_are_those_of_spark_nlps_ner_converter(spark: SparkSession, both:
     job = both["openvino"]
     speech = texts()["id"][-1].as_py()
     rows = spark.read.parquet(str(job.directory / "texts.parquet")).where(f"id LIKE 'nasty%' OR id = '{speech}'")
-    saved = sparknlp_model.inspect(spark, str(saved_demo))
-    around = sparknlp_model.stages(spark, settings.load(None, job.options(), {}).segmentation)
-    tagged = sparknlp_model.load(saved, around).stages.transform(rows)
+    saved = sparknlp_model.inspect_model(spark, str(saved_demo))
+    around = sparknlp_model.build_stages(spark, settings.load(None, job.options(), {}).segmentation)
+    tagged = sparknlp_model.load_pipeline(saved, around).stages.transform(rows)
     chunks = NerConverter().setInputCols(["_sentence", "_token", "_ner"]).setOutputCol("chunk").transform(tagged)
     expected = chunks.select(F.col("id").alias("doc_id"), F.col("chunk").alias("expected"))
     pairs = job.read("annotations").join(expected, "doc_id")

@@ -41,8 +41,8 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
     chosen = sections.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
-    around = sparknlp_model.stages(spark, chosen)
-    loaded = sparknlp_model.load(sparknlp_model.inspect(spark, str(saved_demo)), around)
+    around = sparknlp_model.build_stages(spark, chosen)
+    loaded = sparknlp_model.load_pipeline(sparknlp_model.inspect_model(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
     loaded.stages.write().save(str(path))
     return path
@@ -96,12 +96,12 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
     zipped = shutil.make_archive(str(tmp_path / "distilbert_ner_en_5.5.1_3.0_1748182871053"), "zip", saved_demo)
     assert prepare.main([zipped, str(tmp_path / "bundle")]) == 0
     with pytest.raises(ModelError, match="unpack the zip first"):
-        sparknlp_model.inspect(spark, zipped)
+        sparknlp_model.inspect_model(spark, zipped)
     shutil.unpack_archive(zipped, tmp_path / "unpacked")
-    unpacked = sparknlp_model.inspect(spark, str(tmp_path / "unpacked"))
+    unpacked = sparknlp_model.inspect_model(spark, str(tmp_path / "unpacked"))
 
     # So it is the model that `alone` ran.
-    assert replace(unpacked, address=str(saved_demo)) == sparknlp_model.inspect(spark, str(saved_demo))
+    assert replace(unpacked, address=str(saved_demo)) == sparknlp_model.inspect_model(spark, str(saved_demo))
     ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
     assert mentions(alone) == mentions(ours) != []
 
@@ -153,7 +153,7 @@ def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job
 )
 def test_what_is_no_classifier_is_named(spark: SparkSession, path: Path | str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        sparknlp_model.inspect(spark, str(path))
+        sparknlp_model.inspect_model(spark, str(path))
 
 
 def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_pipeline: Path, tmp_path: Path) -> None:
@@ -161,20 +161,20 @@ def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_p
 
     PipelineModel(PipelineModel.load(str(saved_pipeline)).stages[:3]).write().save(str(tmp_path / "half"))
     with pytest.raises(ModelError, match=r"has the stages DocumentAssembler, .*; expected"):
-        sparknlp_model.load(sparknlp_model.inspect(spark, str(tmp_path / "half")), [])
+        sparknlp_model.load_pipeline(sparknlp_model.inspect_model(spark, str(tmp_path / "half")), [])
 
 
 def test_an_onnx_model_has_one_precision(spark: SparkSession, saved_onnx: Path) -> None:
-    saved = sparknlp_model.inspect(spark, str(saved_onnx))
+    saved = sparknlp_model.inspect_model(spark, str(saved_onnx))
     with pytest.raises(ModelError, match="runs on onnx, which runs it in f32 only"):
-        sparknlp_model.check(saved, "bf16", classes=True, binding=True)
+        sparknlp_model.check_runnable(saved, "bf16", classes=True, binding=True)
 
 
 def test_the_vendors_jar_cannot_set_a_precision(spark: SparkSession, saved_demo: Path) -> None:
-    saved = sparknlp_model.inspect(spark, str(saved_demo))
-    sparknlp_model.check(saved, "f32", classes=True, binding=False)
+    saved = sparknlp_model.inspect_model(spark, str(saved_demo))
+    sparknlp_model.check_runnable(saved, "f32", classes=True, binding=False)
     with pytest.raises(ModelError, match="which jsl-openvino-cpu has no way to set"):
-        sparknlp_model.check(saved, "bf16", classes=True, binding=False)
+        sparknlp_model.check_runnable(saved, "bf16", classes=True, binding=False)
 
 
 def test_a_class_is_looked_for_without_loading_it(spark: SparkSession) -> None:

@@ -161,7 +161,7 @@ def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
             if found["units_done"] == 2:
                 break
         assert (found["status"], found["documents"], found["units_done"]) == ("running", 6, 2)
-        assert len(tables.history("runs").collect()) == commits, "a sign of life is no commit"
+        assert len(tables.history("runs").collect()) == commits, "a heartbeat is no commit"
 
 
 def test_a_lease_without_heartbeats_is_renewed_by_commits(tables: Tables) -> None:
