@@ -2,7 +2,7 @@
 
 import sys
 
-from entitymill_models.prepare import main
+from entitymill_models.prepare_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from entitymill.workers import child
+from entitymill.workers import recognition_child
 
 FACTORY = "poison_stub:open_recognition"
 SEGFAULT, KILL, LOOP, MEMORY, BUG = (f"poison{name}" for name in ("segfault", "kill", "loop", "memory", "bug"))
@@ -22,7 +22,7 @@ DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
 
 
 def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    recognise = child.open_recognition(*arguments)
+    recognise = recognition_child.open_recognition(*arguments)
 
     def poisoned(window: pa.RecordBatch) -> pa.RecordBatch:
         text = " ".join(window.column("text").to_pylist())

@@ -15,14 +15,14 @@ COMMANDS = {
     "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
     "tag": ("entitymill.commands.tag", "mark the entities of texts and files, or print them as JSON; no Spark"),
     "evaluate": ("entitymill.commands.evaluate", "compare an entity table with gold: precision, recall, F1"),
-    "prepare": (f"{extensions.MODELS}.prepare", "make a model bundle from a trained model"),
+    "prepare": (f"{extensions.MODELS}.prepare_command", "make a model bundle from a trained model"),
     "init": ("entitymill.commands.init", "look at your table and write a settings file for it"),
     "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
     "maintain": ("entitymill.commands.maintain", "compact and clean up entity tables"),
     "redact": ("entitymill.commands.redact", "write a table of the source's texts with their mentions masked"),
     "erase": ("entitymill.commands.erase", "erase documents from the tables and their old files, and record it"),
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: progress, how they ended, and why"),
-    "report": (f"{extensions.REPORTS}.report", "write an HTML page about the entity tables and the latest run"),
+    "report": (f"{extensions.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }
 """Command -> (module whose `main` runs the command, line of the command in the help)."""
 EXAMPLES = (

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import requirements
 
 Mentions = set[tuple[int, int, int, str]]

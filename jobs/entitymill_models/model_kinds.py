@@ -8,8 +8,8 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import huggingface, network_files, source_links, sparknlp_saved
-from entitymill_models.token_classifier import Casing, Parts, read_vocabulary
+from entitymill_models import huggingface, network_files, sparknlp_saved, symlink_check
+from entitymill_models.classifier_parts import Casing, Parts, read_vocabulary
 
 KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
 
@@ -28,7 +28,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     """
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist.")
-    source_links.check_links(source)
+    symlink_check.check_links(source)
     with loading(str(source)):
         return _read(source, str(source), scratch, casing)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
-from entitymill.recognition import model_limits
+from entitymill.recognition import resource_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 from entitymill.recognition.tagger.network import count_positions
-from entitymill_models import network_files, saved_fields
-from entitymill_models.token_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
+from entitymill_models import network_files, sparknlp_fields
+from entitymill_models.classifier_parts import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {
@@ -40,8 +40,8 @@ class Budget:
     @classmethod
     def for_archive(cls, archive: Path) -> Budget:
         """Return the budget for an archive, which depends on its size."""
-        allowed = model_limits.UNPACKED_FREE_BYTES + model_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
-        return cls(min(model_limits.UNPACKED_BYTES, allowed), model_limits.UNPACKED_FILES)
+        allowed = resource_limits.UNPACKED_FREE_BYTES + resource_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
+        return cls(min(resource_limits.UNPACKED_BYTES, allowed), resource_limits.UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def _field(directory: Path, name: str, where: str) -> dict[str, int]:
     """Read a field of a saved model that is a Map[String, Int]."""
     found: dict[str, int] = {}
     for part in _parts(directory / FIELDS / name, where):
-        for record in saved_fields.read_records(read_bytes(part), str(part)):
-            for key, value in saved_fields.read_pairs(record, str(part)):
+        for record in sparknlp_fields.read_records(read_bytes(part), str(part)):
+            for key, value in sparknlp_fields.read_pairs(record, str(part)):
                 if key in found:
                     raise ModelError(f"{part} does not map distinct strings to numbers: copy the model again.")
                 found[key] = value
@@ -211,8 +211,8 @@ def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None
             budget.files -= len(members)
             if budget.files < 0:
                 raise ModelError(
-                    f"{where} unpacks to more than {model_limits.UNPACKED_FILES:,} files, more than any model has: copy the "
-                    "model again, from where it can be trusted."
+                    f"{where} unpacks to more than {resource_limits.UNPACKED_FILES:,} files, more than any model has: copy "
+                    "the model again from a source that you trust."
                 )
             for member in members:
                 target = _target(member, into or Path(), where)

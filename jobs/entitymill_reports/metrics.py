@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from entitymill import __version__
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import requirements, whole_files
+from entitymill.spark import atomic_files, requirements
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
     """Write the metrics to a temporary file and rename it, so that a collector never reads an incomplete file."""
     from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
-    whole_files.write(Path(path), generate_latest(registry))
+    atomic_files.write(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, known: RunOutcome) -> None:

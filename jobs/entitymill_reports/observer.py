@@ -12,7 +12,7 @@ from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.spark import requirements
 from entitymill.tables import Tables
-from entitymill_reports import after_run, drift, lineage, metrics
+from entitymill_reports import drift, lineage, metrics, page_and_drift
 
 
 class Observer:
@@ -46,7 +46,7 @@ class Observer:
             DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
         """
         self._outcome.summary = summary
-        self._outcome.drift = after_run.finish(spark, self._settings, tables, summary, console)
+        self._outcome.drift = page_and_drift.finish(spark, self._settings, tables, summary, console)
         drift.check_drift(self._outcome.drift, self._settings.report)
 
 

@@ -17,9 +17,9 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.encoding import BERT_PIECES
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import saved_fields
+from entitymill_models import sparknlp_fields
+from entitymill_models.classifier_parts import parse_json
 from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
-from entitymill_models.token_classifier import parse_json
 
 CLASS = "DistilBertForTokenClassification"
 NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
@@ -85,9 +85,10 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
     records = (
-        saved_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD]) for first in range(0, len(pairs), _PAIRS_IN_RECORD)
+        sparknlp_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
+        for first in range(0, len(pairs), _PAIRS_IN_RECORD)
     )
-    _write_part(into / FIELDS / name, saved_fields.write_records(records))
+    _write_part(into / FIELDS / name, sparknlp_fields.write_records(records))
 
 
 def _write_part(directory: Path, content: bytes) -> None:

@@ -21,8 +21,8 @@ from entitymill.recognition.tagger import Precision
 from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 from entitymill.spark import storage
-from entitymill.workers import openvino
-from entitymill_sparknlp import model_files as sparknlp_files
+from entitymill.workers import engine_openvino
+from entitymill_sparknlp import saved_model_check as sparknlp_files
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
 _DYNAMIC_GROUP = 128
@@ -257,4 +257,4 @@ def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> st
     """
     if settings.detector == "dl" and PRETRAINED.fullmatch(settings.model):
         return settings.model
-    return openvino.identify_detector(spark, settings)
+    return engine_openvino.identify_detector(spark, settings)

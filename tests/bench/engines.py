@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 
 from entitymill.recognition.tagger import Precision
 from entitymill.run.units import FEWEST_TASKS_PER_CORE
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 
 LONGEST_DOCUMENT = 40
 ENGINES = ("openvino", "sparknlp")

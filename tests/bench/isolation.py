@@ -16,8 +16,8 @@ import texts
 
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Execution, bundle
-from entitymill.workers import child, isolation
-from entitymill.workers.openvino import FACTORY
+from entitymill.workers import isolation, recognition_child
+from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions, cut_windows
 
 TO_MEET = 1.02
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         detector,
         RecognitionOptions(Execution(options.precision), "dl", trim=True),
     )
-    work, here = isolation.Work(FACTORY, given), child.open_recognition(*given)
+    work, here = isolation.Work(FACTORY, given), recognition_child.open_recognition(*given)
     many = batches(count)
     ways = {
         "in this process": lambda: [here(batch) for batch in many],

@@ -34,7 +34,7 @@ from entitymill.recognition.tagger import Precision
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.run.units import FEWEST_TASKS_PER_CORE
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 
 TO_MEET = {"demo": 0.80, "base": 0.90}
 MOST_RESIDENT = 3_000

@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 from stub_engine import open_stub
 
 from entitymill.run import extraction
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 
 MEGABYTE = 1_000_000
 """Characters: the speeches are nearly ASCII."""

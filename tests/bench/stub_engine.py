@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas, settings
-from entitymill.workers.engine import Engine
+from entitymill.workers.engine_choice import Engine
 
 
 def stub_tagger(documents: DataFrame) -> DataFrame:

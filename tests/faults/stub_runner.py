@@ -21,7 +21,7 @@ from entitymill.run import extraction  # noqa: E402
 from entitymill.settings import sections  # noqa: E402
 from entitymill.spark.session import open_session  # noqa: E402
 from entitymill.tables import lease  # noqa: E402
-from entitymill.workers.engine import Engine  # noqa: E402
+from entitymill.workers.engine_choice import Engine  # noqa: E402
 from small_queries import SMALL_QUERIES  # noqa: E402
 
 

@@ -30,7 +30,7 @@ from entitymill.settings import sections
 from entitymill.spark.session import open_session
 from entitymill.tables import lease, table_setup
 from entitymill.tables.heartbeats import Heartbeat
-from entitymill.workers.engine import Engine
+from entitymill.workers.engine_choice import Engine
 from small_queries import SMALL_QUERIES
 
 from .changing_source import DAYS, Source, expected, held

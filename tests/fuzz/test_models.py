@@ -16,16 +16,16 @@ import pyarrow as pa
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import model_limits
+from entitymill.recognition import resource_limits
 from entitymill.recognition.tagger import bundle
 from entitymill.workers import isolation
-from entitymill_models import huggingface, java_streams, model_kinds, saved_fields, token_classifier
+from entitymill_models import classifier_parts, huggingface, java_stream_check, model_kinds, sparknlp_fields
 from fuzzing import attempt, report, tries
 from unit import hostile, tiny
 from unit.damage import damaged
-from unit.test_sparknlp_files import TOKENIZER
+from unit.test_saved_model_check import TOKENIZER
 
-FACTORY = "entitymill.commands.tag_child:open_tagger"
+FACTORY = "entitymill.commands.tagging_child:open_tagger"
 TEXTS = pa.RecordBatch.from_arrays([pa.array(["Angela Merkel met Emmanuel Macron in Paris."], pa.large_string())], ["text"])
 NUMBERS = ("0", "-1", "1", "2", "7", "64", "65", "100000", "4294967296", "9223372036854775807", "1e9", "x", "")
 ODD_VALUES: tuple[Any, ...] = (
@@ -63,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny DistilBERT as a bundle."""
     directory = tmp_path_factory.mktemp("bundle")
     found = huggingface.read_directory(tiny.TINY / "distilbert", "here")
-    token_classifier.write_parts(found, directory)
+    classifier_parts.write_parts(found, directory)
     write_manifest(directory, found.casing, found.max_length)
     return directory
 
@@ -168,12 +168,12 @@ class Objects:
     def _harmful(self) -> bytes:
         self._harm = False
         draw, name = self._draw, self._draw.choice(FORBIDDEN)
-        wrong = draw.choice([*java_streams.ALLOWED, "scala.Tuple2"])
+        wrong = draw.choice([*java_stream_check.ALLOWED, "scala.Tuple2"])
         return draw.choice(
             [
                 b"sr" + self._named(name, draw.choice([2, 3])) + b"\0\0xp",
                 b"ur" + self._named(name, 2) + b"\0\0xp\0\0\0\0",
-                b"sr" + self._named(wrong, java_streams.ALLOWED[wrong] ^ draw.choice([1, 4, 8, 16])) + b"\0\0xp",
+                b"sr" + self._named(wrong, java_stream_check.ALLOWED[wrong] ^ draw.choice([1, 4, 8, 16])) + b"\0\0xp",
                 b"vr" + self._named("java.lang.Long", 2) + b"\0\0xp",  # java.lang.Class
                 b"s}" + struct.pack(">iH", 1, 4) + b"java" + b"xp",  # a proxy
                 b"~r" + self._named("scala.Tuple2", 2) + b"\0\0xpt\0\1a",  # an enum
@@ -198,12 +198,12 @@ class Objects:
             return plain[kind]
         if kind == "l":
             return self._array([self._value(depth + 1) for _ in range(draw.randrange(4))])
-        name = draw.choice([one for one in java_streams.ALLOWED if one[0] != "["])
+        name = draw.choice([one for one in java_stream_check.ALLOWED if one[0] != "["])
         codes = draw.choices("BCDFIJSZL", k=draw.randrange(4))
         fields = b"".join(one.encode() + b"\0\1f" + (b"t\0\1x" if one == "L" else b"") for one in codes)
-        head = b"sr" + self._named(name, java_streams.ALLOWED[name]) + struct.pack(">H", len(codes)) + fields + b"xp"
-        inner = [self._value(depth + 1) if one == "L" else bytes(java_streams._PRIMITIVES[one]) for one in codes]
-        own = java_streams.ALLOWED[name] == java_streams._WITH_OWN_DATA
+        head = b"sr" + self._named(name, java_stream_check.ALLOWED[name]) + struct.pack(">H", len(codes)) + fields + b"xp"
+        inner = [self._value(depth + 1) if one == "L" else bytes(java_stream_check._PRIMITIVES[one]) for one in codes]
+        own = java_stream_check.ALLOWED[name] == java_stream_check._WITH_OWN_DATA
         return head + b"".join(inner) + (b"w\2ab" + self._value(depth + 1) + b"x" if own else b"")
 
 
@@ -214,7 +214,7 @@ def test_no_other_java_object_passes_wherever_it_stands() -> None:
             harm = number % 2 == 1
             content = Objects(draw, harm=harm).content
             try:
-                java_streams.check_stream(content, "here")
+                java_stream_check.check_stream(content, "here")
                 passed = True
             except ModelError:
                 passed = False
@@ -224,7 +224,7 @@ def test_no_other_java_object_passes_wherever_it_stands() -> None:
 
 def test_java_itself_finds_no_other_class_in_damaged_objects_that_pass(tmp_path: Path) -> None:
     count, passed = tries(1500, 30_000), []
-    records = list(saved_fields.read_records(TOKENIZER.read_bytes(), "here"))
+    records = list(sparknlp_fields.read_records(TOKENIZER.read_bytes(), "here"))
     names = sorted({name for record in records for name in re.findall(rb"[a-z]+\.[\w.$]+", record)})
     for number in range(count):
         with attempt("damaged objects", number) as draw:
@@ -235,7 +235,7 @@ def test_java_itself_finds_no_other_class_in_damaged_objects_that_pass(tmp_path:
                     struct.pack(">H", len(old)) + old, struct.pack(">H", len(new)) + new, draw.choice([1, -1])
                 )
             try:
-                java_streams.check_stream(content, "here")
+                java_stream_check.check_stream(content, "here")
             except ModelError:
                 continue
             (tmp_path / f"{number}").write_bytes(content)
@@ -248,7 +248,7 @@ def test_java_itself_finds_no_other_class_in_damaged_objects_that_pass(tmp_path:
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == len(passed)
     found = {name for _, *classes in lines for name in classes}
-    assert found <= set(java_streams.ALLOWED), found - set(java_streams.ALLOWED)
+    assert found <= set(java_stream_check.ALLOWED), found - set(java_stream_check.ALLOWED)
     whole = sum(end == "read" for end, *_ in lines)
     assert whole > 0.2 * len(passed) > 10
     report("damaged objects", streams=count, passed=len(passed), read=whole)
@@ -266,7 +266,7 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             except ModelError:
                 refused += 1
             written = sum(path.stat().st_size for path in (directory / "scratch").rglob("*") if path.is_file())
-            allowed = model_limits.UNPACKED_TIMES_SIZE * source.stat().st_size + model_limits.UNPACKED_FREE_BYTES
+            allowed = resource_limits.UNPACKED_TIMES_SIZE * source.stat().st_size + resource_limits.UNPACKED_FREE_BYTES
             assert written <= allowed
             shutil.rmtree(directory)
     assert refused == count  # zeros are no network

@@ -19,7 +19,7 @@ from entitymill.recognition.tagger import bundle, network
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 from entitymill_sparknlp import saved_model as sparknlp_model
 from expected_tables import TEXT_POOL, ExpectedTables
 

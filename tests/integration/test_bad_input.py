@@ -21,7 +21,7 @@ from entitymill import cli, settings
 from entitymill.commands import extract as command
 from entitymill.errors import ModelError, SourceError
 from entitymill.source import changes, reader
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 from expected_tables import read_tables
 from unit import hostile
 

@@ -24,7 +24,7 @@ from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
 from entitymill.tables.layout import build_write_confs
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.unit_tables import UnitTable
+from entitymill.tables.unit_texts import UnitTable
 
 from .stub_world import HOUR, UNITS_OF_3, FrozenRun, World, hook, make_texts, run_until_death, world
 

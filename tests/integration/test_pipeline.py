@@ -18,7 +18,7 @@ from entitymill import schemas, settings
 from entitymill.commands import evaluate
 from entitymill.errors import SessionError, SettingsError
 from entitymill.run.summary import Summary
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 
 from .class_path import class_path_without
 from .conftest import MODELS, Job, recognised

@@ -12,7 +12,7 @@ from entitymill.errors import RejectedError
 from entitymill.run.failed_documents import AGAIN, STAGE
 from entitymill.run.summary import Summary
 from entitymill.tables.publisher import UnitIds
-from entitymill.workers.openvino import FACTORY
+from entitymill.workers.engine_openvino import FACTORY
 
 from .conftest import Job
 from .delta_source import BASE, FEED, Source
@@ -27,7 +27,7 @@ SEGFAULT, KILL = "killed by SIGSEGV", "killed by SIGKILL"
 @pytest.fixture(autouse=True)
 def poison(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     job.spark.sparkContext.addPyFile(poison_stub.__file__)
-    monkeypatch.setattr("entitymill.workers.openvino.FACTORY", poison_stub.FACTORY)
+    monkeypatch.setattr("entitymill.workers.engine_openvino.FACTORY", poison_stub.FACTORY)
 
 
 def entities(job: Job, *overrides: str) -> list[tuple]:
@@ -67,7 +67,7 @@ def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_witho
 
     # The source is as it was; it was the machine.
     with monkeypatch.context() as healthy:
-        healthy.setattr("entitymill.workers.openvino.FACTORY", FACTORY)
+        healthy.setattr("entitymill.workers.engine_openvino.FACTORY", FACTORY)
         healed = job.run(*source.options(), *LIMITS)
     assert (healed.mode, healed.documents, rejects(job)) == ("feed", 2, [])
     assert [row for row in entities(job) if not row[0].startswith(("d0:", "loop:"))] == left

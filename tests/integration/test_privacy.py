@@ -17,11 +17,11 @@ from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run.erasure import erase, find_documents
 from entitymill.tables import Tables, table_rows
-from entitymill.tables.masked_texts import mask_text
-from entitymill.tables.privacy import redact
+from entitymill.tables.redaction import redact
 from entitymill.tables.run_messages import ERASED_CONDITION
 from entitymill.tables.runs import Runs
-from entitymill.workers.engine import open_engine
+from entitymill.tables.text_masking import mask_text
+from entitymill.workers.engine_choice import open_engine
 
 from .conftest import Job, recognised
 

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import accuracy, prepare, sparknlp_saved
+from entitymill_models import accuracy, prepare_command, sparknlp_saved
 from entitymill_sparknlp import saved_model as sparknlp_model
 
 from .conftest import ROOT
@@ -23,7 +23,7 @@ DEMO = ROOT / "models" / "demo"
 
 
 def run(*arguments: object) -> None:
-    assert prepare.main([str(argument) for argument in arguments]) == 0
+    assert prepare_command.main([str(argument) for argument in arguments]) == 0
 
 
 def constants(network: Path) -> list[str]:

@@ -17,8 +17,8 @@ from entitymill import settings
 from entitymill.errors import ModelError
 from entitymill.settings import sections
 from entitymill.spark.session import has_class
-from entitymill.workers.engine import open_engine
-from entitymill_models import prepare
+from entitymill.workers.engine_choice import open_engine
+from entitymill_models import prepare_command
 from entitymill_sparknlp import saved_model as sparknlp_model
 
 from .class_path import class_path_without
@@ -94,7 +94,7 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
     spark: SparkSession, saved_demo: Path, alone: dict[str, Row], tmp_path: Path
 ) -> None:
     zipped = shutil.make_archive(str(tmp_path / "distilbert_ner_en_5.5.1_3.0_1748182871053"), "zip", saved_demo)
-    assert prepare.main([zipped, str(tmp_path / "bundle")]) == 0
+    assert prepare_command.main([zipped, str(tmp_path / "bundle")]) == 0
     with pytest.raises(ModelError, match="unpack the zip first"):
         sparknlp_model.inspect_model(spark, zipped)
     shutil.unpack_archive(zipped, tmp_path / "unpacked")
@@ -107,7 +107,7 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
 
 
 def test_an_onnx_model_runs_in_either_engine(spark: SparkSession, saved_onnx: Path, tmp_path: Path) -> None:
-    assert prepare.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
+    assert prepare_command.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
 
     ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
     assert mentions(recognised(spark, TEXTS, *engine(saved_onnx))) == mentions(ours) != []

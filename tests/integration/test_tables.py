@@ -15,7 +15,7 @@ from entitymill.run.extraction import extract
 from entitymill.settings.sections import SegmentationSettings
 from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, layout
-from entitymill.workers import openvino
+from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model as sparknlp_model
 
 from .conftest import ROOT, Job
@@ -64,14 +64,14 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
     for copy in (demo, detector):
         shutil.copytree(ROOT / "models" / copy.name, copy)
     with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
-        model = openvino.ship_model(spark, str(demo))
+        model = engine_openvino.ship_model(spark, str(demo))
         chosen = SegmentationSettings(model=str(detector))
-        assert openvino.identify_detector(spark, chosen).startswith("dl ")
-        assert openvino.ship_detector(spark, chosen).digests
+        assert engine_openvino.identify_detector(spark, chosen).startswith("dl ")
+        assert engine_openvino.ship_detector(spark, chosen).digests
         sparknlp_model.load_detector(spark, chosen)
     assert model.manifest.name
     shutil.copytree(detector, tmp_path / "ä b" / "detector")
     blank = SegmentationSettings(model=str(tmp_path / "ä b" / "detector"))
-    assert openvino.ship_detector(spark, blank).digests
+    assert engine_openvino.ship_detector(spark, blank).digests
     with pytest.raises(ModelError, match="a directory with a blank in its name"):
         sparknlp_model.load_detector(spark, blank)

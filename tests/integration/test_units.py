@@ -20,8 +20,8 @@ from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
-from entitymill.tables.unit_tables import UnitTable
-from entitymill.workers.engine import open_engine
+from entitymill.tables.unit_texts import UnitTable
+from entitymill.workers.engine_choice import open_engine
 from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import EntityMillError
 from entitymill.recognition.tagger import bundle
-from entitymill.workers.engine import open_engine
+from entitymill.workers.engine_choice import open_engine
 
 from .conftest import chosen
 

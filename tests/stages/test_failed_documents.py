@@ -14,7 +14,7 @@ from bench.stub_engine import open_stub, stub_tagger
 from entitymill.errors import RejectedError
 from entitymill.run import extraction
 from entitymill.tables import Tables
-from entitymill.workers.engine import Engine
+from entitymill.workers.engine_choice import Engine
 
 from .conftest import chosen
 

@@ -19,9 +19,9 @@ from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import storage
 from entitymill.tables import Tables, heartbeats, lease, table_setup
-from entitymill.tables.commits import Commits
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
+from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, tables_at

@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables, publisher, recovery
-from entitymill.tables.commits import Commits
+from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import Tables, recovery
-from entitymill.tables.commits import Commits
+from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 

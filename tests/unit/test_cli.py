@@ -9,13 +9,13 @@ import pytest
 
 from entitymill import __version__, cli
 from entitymill.commands import extract, init, list_runs, maintain, redact, tag
-from entitymill_models import prepare
+from entitymill_models import prepare_command
 
 PARSERS = {
     "tag": tag.parser,
     "init": init.parser,
     "extract": extract.parser,
-    "prepare": prepare.parser,
+    "prepare": prepare_command.parser,
     "maintain": maintain.parser,
     "runs": list_runs.parser,
     "redact": redact.parser,

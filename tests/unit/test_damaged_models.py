@@ -15,9 +15,9 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
-from entitymill_models import huggingface, model_kinds, saved_fields, sparknlp_saved
+from entitymill_models import huggingface, model_kinds, sparknlp_fields, sparknlp_saved
 from entitymill_models.sparknlp_saved import Budget
-from entitymill_sparknlp import model_files as sparknlp_files
+from entitymill_sparknlp import saved_model_check as sparknlp_files
 from fuzzing import attempt, report, tries
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -87,9 +87,11 @@ def a_zip(directory: Path, draw: random.Random) -> None:
 def a_stream(directory: Path, draw: random.Random) -> None:
     content = damaged(FIELD, draw)
     if draw.random() < 0.5:  # whole around it, so that what is in it is read
-        content = saved_fields.write_records([damaged(record, draw) for record in saved_fields.read_records(FIELD, "here")])
-    for record in saved_fields.read_records(content, "here"):
-        for pair in saved_fields.read_pairs(record, "here"):
+        content = sparknlp_fields.write_records(
+            [damaged(record, draw) for record in sparknlp_fields.read_records(FIELD, "here")]
+        )
+    for record in sparknlp_fields.read_records(content, "here"):
+        for pair in sparknlp_fields.read_pairs(record, "here"):
             assert all(type(value) in (str, int) for value in pair)
 
 

@@ -14,7 +14,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.workers import isolation
-from entitymill.workers.openvino import FACTORY
+from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions
 from unit import hostile
 

@@ -40,7 +40,7 @@ WITHOUT = {
 """Package or module -> what it never imports, at its top."""
 PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
-    "entitymill.source.carried_columns",
+    "entitymill.source.passthrough_columns",
     "entitymill_sparknlp.saved_model",
     "entitymill.source.unreadable_source",
     "entitymill.spark.run_session",

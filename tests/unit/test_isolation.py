@@ -21,7 +21,7 @@ from entitymill.errors import ModelError, WorkerError
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.settings.sections import DAY
 from entitymill.workers import isolation, worker
-from entitymill.workers.openvino import FACTORY
+from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -193,7 +193,7 @@ def test_a_slice_is_packed_alone() -> None:
     [
         ("entitymill.workers.worker", "openvino delta sparknlp"),
         ("entitymill_sparknlp.engine_sparknlp", "delta sparknlp"),
-        ("entitymill.tables.masked_texts", "openvino delta sparknlp"),
+        ("entitymill.tables.text_masking", "openvino delta sparknlp"),
     ],
 )
 def test_what_executors_import_needs_no_more_than_this_package(module: str, without: str) -> None:

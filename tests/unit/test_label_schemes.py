@@ -10,10 +10,10 @@ import openvino as ov
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition.mentions import TagScheme
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill_models import accuracy, huggingface, label_schemes, prepare
+from entitymill.recognition.tags_to_mentions import TagScheme
+from entitymill_models import accuracy, huggingface, label_schemes, prepare_command
 from unit import tiny
 
 KIND = "distilbert"
@@ -31,7 +31,7 @@ SCHEMES = {
 def made(labels: list[str], into: Path, *options: str) -> tuple[int, Path]:
     source = tiny.copied(KIND, into)
     tiny.change_config(source, id2label={str(i): label for i, label in enumerate(labels)})
-    return prepare.main([str(source), str(into / "out"), *options]), into / "out"
+    return prepare_command.main([str(source), str(into / "out"), *options]), into / "out"
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -126,7 +126,7 @@ def test_a_label_that_cannot_name_a_partition_is_refused(
 
 def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, place = made(SCHEMES["io"][0], tmp_path)
-    assert prepare.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
+    assert prepare_command.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
     assert "already names its scheme: leave the option out" in " ".join(capsys.readouterr().err.split())
-    assert prepare.main([str(place), str(tmp_path / "again")]) == 0
+    assert prepare_command.main([str(place), str(tmp_path / "again")]) == 0
     assert bundle.read_directory(tmp_path / "again")[0].scheme == "iob1"

@@ -14,7 +14,7 @@ from entitymill.errors import OutputError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.network import INPUTS
 from entitymill_models import accuracy, atomic_directories
-from entitymill_models import prepare as preparation
+from entitymill_models import prepare_command as preparation
 from unit import tiny
 
 Prepare = Callable[..., tuple[int, str]]

@@ -24,7 +24,7 @@ SAFE = {
     ("layout", "schema"): "from quote_name",
     ("maintenance", "order"): "constant text",
     ("maintenance", "hours"): "a float",
-    ("privacy", "named"): "from _sql_name",
+    ("redaction", "named"): "from _sql_name",
     ("table_setup", "name"): "from quote_name",
     ("table_setup", "columns"): "joined from _column_ddl, which quotes",
     ("table_setup", "partitions"): "constant text",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from entitymill.commands import common
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
-from entitymill.tables.privacy import MASK, redact
+from entitymill.tables.redaction import MASK, redact
 from entitymill.terminal.console_text import open_console
 
 

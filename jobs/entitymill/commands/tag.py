@@ -21,7 +21,7 @@ _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
 """Path of the bundled model: in the repository if this is a checkout, otherwise models/demo in the working directory."""
 STDIN = "-"
-FACTORY = "entitymill.commands.tag_child:open_tagger"
+FACTORY = "entitymill.commands.tagging_child:open_tagger"
 """The function that the child process calls to open its tagger."""
 LONGEST_SECONDS = 86_400.0
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -10,13 +10,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
-from entitymill.recognition.decoding import choose_labels
-from entitymill.recognition.mentions import Spans, TaggedTexts, TagScheme, measure_trim
 from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
+from entitymill.recognition.tag_sequences import choose_labels
 from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
+from entitymill.recognition.tags_to_mentions import Spans, TaggedTexts, TagScheme, measure_trim
 from entitymill.recognition.tokens import Segments
 
 _METADATA = pa.map_(pa.string(), pa.string())

@@ -16,7 +16,7 @@ from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs
-from entitymill.workers.engine import Engine
+from entitymill.workers.engine_choice import Engine
 
 
 @dataclass(frozen=True)

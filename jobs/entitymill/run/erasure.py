@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.run_session import open_private_session
-from entitymill.tables import Tables, data_files, maintenance, run_messages, table_setup
+from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup
 from entitymill.tables.layout import build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -180,10 +180,10 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     try:
         for name in maintenance.DOCUMENT_TABLES:
             if tables.exists(name):
-                files = data_files.read_all_files(tables, name, "doc_id string")
+                files = data_file_reader.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
         return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
-    except data_files.READ_ERRORS as error:
+    except data_file_reader.READ_ERRORS as error:
         log.warning("the files of %s cannot be read (%s)", tables.place, type(error).__name__)
         return None

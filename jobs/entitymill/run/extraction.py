@@ -27,7 +27,7 @@ from entitymill.tables import Stamp, Tables, layout, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
-from entitymill.workers.engine import Engine, open_engine
+from entitymill.workers.engine_choice import Engine, open_engine
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000

@@ -23,7 +23,7 @@ from entitymill.source.reader import Source, open_source
 from entitymill.tables import Stamp, Tables, parquet_export, table_setup
 from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.runs import Record, Runs
-from entitymill.workers.engine import Engine
+from entitymill.workers.engine_choice import Engine
 
 log = logging.getLogger(__name__)
 

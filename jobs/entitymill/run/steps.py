@@ -22,12 +22,12 @@ from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
 from entitymill.tables import Stamp, Tables, layout, maintenance, parquet_export, recovery, table_setup
-from entitymill.tables.commits import retry
 from entitymill.tables.lease import Lease
+from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import MAX_LISTED_IDS, Publisher, RejectsWriter, Unit
 from entitymill.tables.runs import Runs
-from entitymill.tables.unit_tables import UnitTable
-from entitymill.workers.engine import Engine
+from entitymill.tables.unit_texts import UnitTable
+from entitymill.workers.engine_choice import Engine
 
 log = logging.getLogger(__name__)
 

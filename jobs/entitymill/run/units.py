@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
-from entitymill.tables.unit_tables import UNIT
+from entitymill.tables.unit_texts import UNIT
 
 CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000

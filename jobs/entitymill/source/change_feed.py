@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from entitymill.source import appended_files, reader
 from entitymill.source.appended_files import FeedUnavailableError
-from entitymill.source.policy import Mode
+from entitymill.source.change_policy import Mode
 from entitymill.source.reader import Source
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import carried_columns, reader
+from entitymill.source import passthrough_columns, reader
 from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
@@ -124,9 +124,9 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     """Return the number of inspected rows and all columns; this reads at most SAMPLE rows, in one pass."""
     kinds: dict[str, T.StructField | None] = {}
-    for name in carried_columns.list_columns(table):
+    for name in passthrough_columns.list_columns(table):
         try:
-            [kinds[name]] = carried_columns.find_fields(table, [name], "passthrough", path)
+            [kinds[name]] = passthrough_columns.find_fields(table, [name], "passthrough", path)
         except SourceError:  # PySpark does not know the column's type
             kinds[name] = None
     measured = [F.count(F.lit(1)).alias("rows")]
@@ -146,7 +146,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         raise SourceError(f"{path} has no rows to inspect.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
-        kind = " ".join(carried_columns.describe_type(table, name).split())
+        kind = " ".join(passthrough_columns.describe_type(table, name).split())
         unique = found.get(f"nonnull{number}") == rows == found.get(f"distinct{number}")
         length = float(found.get(f"length{number}") or 0)
         refusal = _explain_exclusion(field, path, kind, length)
@@ -161,7 +161,7 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
     if length > LONGEST_PASSTHROUGH:
         return f"{kind} of {length:,.0f} characters on average, too long to copy to every row of entities"
     try:
-        carried_columns.check_passthrough([field], path)
+        passthrough_columns.check_passthrough([field], path)
     except SourceError:
         return f"{kind}, whose name or type cannot be a column of the entities table"
     return ""

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.source import row_checks
-from entitymill.source.outcomes import cache_on_disk
+from entitymill.source.document_outcomes import cache_on_disk
 from entitymill.source.reader import Source
 
 BROADCAST_IDS = 100_000

@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import carried_columns, row_checks, unreadable_source
+from entitymill.source import passthrough_columns, row_checks, unreadable_source
 from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
@@ -110,8 +110,8 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SourceError: the source is missing or unreadable, or lacks a column that the settings name.
     """
     table = open_table(spark, settings)
-    carried_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
-    passthrough = carried_columns.check_columns(table.rows, settings)
+    passthrough_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
+    passthrough = passthrough_columns.check_columns(table.rows, settings)
     detail = table.detail
     return Source(
         rows=select_rows(table.rows, settings),

@@ -12,10 +12,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill.source.policy import PENDING
-from entitymill.tables import table_setup, unit_tables
-from entitymill.tables.commits import Commits
+from entitymill.source.change_policy import PENDING
+from entitymill.tables import table_setup, unit_texts
 from entitymill.tables.layout import Tables
+from entitymill.tables.numbered_commits import Commits
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def settle(tables: Tables, commits: Commits) -> int:
     Returns:
         The number of documents that were marked.
     """
-    unit_tables.remove_leftovers(tables, commits.epoch)
+    unit_texts.remove_leftovers(tables, commits.epoch)
     for name in FENCED:
         if tables.exists(name):
             commits.fence(name)

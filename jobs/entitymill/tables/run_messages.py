@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.tables import data_files
-from entitymill.tables.commits import retry
+from entitymill.tables import data_file_reader
 from entitymill.tables.layout import Tables
+from entitymill.tables.numbered_commits import retry
 
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."
@@ -53,8 +53,8 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
     """Return the names of data files that contain one of the ids and do not belong to the current version of `runs`."""
-    rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
-    return {row[data_files.FILE] for row, _ in rows} - data_files.list_current_files(tables, "runs")
+    rows = _find_rows(data_file_reader.read_all_files(tables, "runs", _COLUMNS), ids)
+    return {row[data_file_reader.FILE] for row, _ in rows} - data_file_reader.list_current_files(tables, "runs")
 
 
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
@@ -74,14 +74,14 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
             "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
         )
         retry("runs", lambda: tables.execute_with_view(frame, statement, {}))
-    data_files.delete(tables, "runs", find_stale_files(tables, ids))
+    data_file_reader.delete(tables, "runs", find_stale_files(tables, ids))
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
     """Return (row, ids) for each row whose error or condition contains some of the ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
-    chosen = [name for name in ("run_id", "error", "settings", "where", data_files.FILE) if name in rows.columns]
+    chosen = [name for name in ("run_id", "error", "settings", "where", data_file_reader.FILE) if name in rows.columns]
     held = [row.asDict() for row in rows.select(*chosen).distinct().collect()]
     finder = IdFinder(ids).narrow_to(text for row in held for text in (row["error"], row["where"]))
     named = [(row, finder.find(row["error"]) | finder.find(row["where"])) for row in held]

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
-from entitymill.recognition.model_limits import LABEL_BYTES, LABEL_CHARACTERS
+from entitymill.recognition.resource_limits import LABEL_BYTES, LABEL_CHARACTERS
 from entitymill.spark import requirements
 
 MANIFEST = "manifest.json"

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from entitymill import extensions
 from entitymill.errors import ModelError, is_rust_panic
-from entitymill.recognition.decoding import ViterbiDecoder
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
+from entitymill.recognition.tag_sequences import ViterbiDecoder
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
@@ -226,7 +226,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
-    extension = extensions.load(f"{extensions.SPARKNLP}.sparknlp_rows", "recognition.encoding: sparknlp")
+    extension = extensions.load(f"{extensions.SPARKNLP}.sparknlp_encoding", "recognition.encoding: sparknlp")
     maker: RowMaker = extension.SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
     return maker
 

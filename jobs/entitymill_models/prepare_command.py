@@ -15,7 +15,7 @@ from rich.console import Console
 from entitymill import extensions
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
-from entitymill.recognition import model_limits
+from entitymill.recognition import resource_limits
 from entitymill.recognition.model_loading import blame_file, loading, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
@@ -25,12 +25,12 @@ from entitymill.recognition.tagger.network import INPUTS
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import isolation
 from entitymill_models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
-from entitymill_models import token_classifier as parts_module
-from entitymill_models.token_classifier import Parts
+from entitymill_models import classifier_parts as parts_module
+from entitymill_models.classifier_parts import Parts
 
 CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
-FACTORY = "entitymill_models.prepare:make_model"
+FACTORY = "entitymill_models.prepare_command:make_model"
 """The function that the child process calls, as `module:function` (see `isolation.Work`)."""
 LONGEST_SECONDS = 7 * 86_400.0
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
@@ -131,7 +131,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         ModelError: the source cannot be read or run, or loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
-    limit = model_limits.loading_memory_limit(model_limits.list_model_files(options.source))
+    limit = resource_limits.loading_memory_limit(resource_limits.list_model_files(options.source))
     with memory_limit(limit), blame_file(str(options.source)):
         found, origin = model_kinds.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:

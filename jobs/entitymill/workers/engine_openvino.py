@@ -22,7 +22,7 @@ from entitymill.spark import requirements, session, storage
 from entitymill.spark.private_directories import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
-FACTORY = "entitymill.workers.child:open_recognition"
+FACTORY = "entitymill.workers.recognition_child:open_recognition"
 """The factory of a child's work (see `isolation.Work`)."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from entitymill.recognition import model_limits, sentences
+from entitymill.recognition import resource_limits, sentences
 from entitymill.recognition.model_loading import memory_limit
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger import bundle
@@ -41,7 +41,7 @@ def open_recognition(
         ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.
     """
     files, digests, where = detector
-    with memory_limit(model_limits.loading_memory_limit([*model[0].values(), *files.values()])):
+    with memory_limit(resource_limits.loading_memory_limit([*model[0].values(), *files.values()])):
         for name, digest in digests.items():
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(options.detector, files, where)

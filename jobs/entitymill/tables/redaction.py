@@ -22,7 +22,7 @@ from entitymill.spark.run_session import open_private_session
 from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
 from entitymill.tables.layout import Tables
-from entitymill.tables.masked_texts import LABEL, Masker
+from entitymill.tables.text_masking import LABEL, Masker
 
 if TYPE_CHECKING:
     from entitymill.settings import Settings

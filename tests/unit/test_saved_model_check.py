@@ -12,8 +12,8 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.spark import spark_connect, storage
-from entitymill_models import java_streams, saved_fields
-from entitymill_sparknlp import model_files as sparknlp_files
+from entitymill_models import java_stream_check, sparknlp_fields
+from entitymill_sparknlp import saved_model_check as sparknlp_files
 from unit import hostile, tiny
 from unit.damage import repacked
 
@@ -115,34 +115,34 @@ def test_an_archive_that_would_be_unpacked_elsewhere_is_refused(tmp_path: Path) 
         check(directory)
 
 
-RULES = next(saved_fields.read_records(TOKENIZER.read_bytes(), "here"))
+RULES = next(sparknlp_fields.read_records(TOKENIZER.read_bytes(), "here"))
 
 
-@pytest.mark.parametrize("name", sorted(java_streams.ALLOWED))
+@pytest.mark.parametrize("name", sorted(java_stream_check.ALLOWED))
 def test_an_allowed_class_has_to_be_written_as_it_writes_itself(name: str) -> None:
     """With other flags its reader may take what follows for something else than this program does."""
-    for flags in {0, 1, 2, 3, 4, 12} - {java_streams.ALLOWED[name]}:
+    for flags in {0, 1, 2, 3, 4, 12} - {java_stream_check.ALLOWED[name]}:
         with pytest.raises(ModelError, match="holds a Java object"):
-            java_streams.check_stream(hostile.java_object(name, flags), "here")
+            java_stream_check.check_stream(hostile.java_object(name, flags), "here")
 
 
 def test_the_function_of_another_class_is_refused() -> None:
-    java_streams.check_stream(RULES, "here")
+    java_stream_check.check_stream(RULES, "here")
     reference, other = b"vq\0~\0\2", b"com.johnsnowlabs.nlp.util.regex.RegexRule"
     assert reference in RULES
     described = b"vr" + struct.pack(">H", len(other)) + other + bytes(8) + b"\2\0\0xp"
     with pytest.raises(ModelError, match=r"holds a Java object \(java\.lang\.Class\)"):
-        java_streams.check_stream(RULES.replace(reference, described, 1), "here")
+        java_stream_check.check_stream(RULES.replace(reference, described, 1), "here")
 
 
 @pytest.mark.parametrize("at", [*range(0, len(RULES), 97), len(RULES) - 1])
 def test_no_byte_of_a_stream_can_be_missing(at: int) -> None:
     with pytest.raises(ModelError):
-        java_streams.check_stream(RULES[:at], "here")
+        java_stream_check.check_stream(RULES[:at], "here")
 
 
 def test_a_stream_may_not_nest_without_end() -> None:
     description = b"ur\0\x13[Ljava.lang.Object;" + bytes(8) + b"\2\0\0xp"
     deep = b"\xac\xed\0\5" + description + b"\0\0\0\1" + b"uq\0~\0\0\0\0\0\1" * 5000 + b"p"
     with pytest.raises(ModelError, match="not a stream of Java objects that can be read"):
-        java_streams.check_stream(deep, "here")
+        java_stream_check.check_stream(deep, "here")

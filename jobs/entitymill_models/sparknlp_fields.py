@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from entitymill.errors import ModelError
-from entitymill_models import java_streams
+from entitymill_models import java_stream_check
 
 _KEY, _VALUE = b"org.apache.hadoop.io.NullWritable", b"org.apache.hadoop.io.BytesWritable"
 _CLASSES = b"SEQ\x06" + bytes([len(_KEY)]) + _KEY + bytes([len(_VALUE)]) + _VALUE
@@ -177,7 +177,7 @@ def check_field(content: bytes, where: str) -> None:
         try:
             read_pairs(record, where)  # succeeds for most fields, and is ten times as fast as check_stream
         except ModelError:
-            java_streams.check_stream(record, where)
+            java_stream_check.check_stream(record, where)
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:

@@ -16,7 +16,7 @@ from entitymill.errors import EntityMillError
 from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
-from entitymill.workers import openvino
+from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions
 
 RESULTS_VERSION = 3
@@ -78,8 +78,8 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     recognition = settings.recognition
-    manifest = openvino.read_manifest(spark, settings.model.path)
-    openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
+    manifest = engine_openvino.read_manifest(spark, settings.model.path)
+    engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(recognition.precision, manifest.precision)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
@@ -88,7 +88,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
         execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent
     )
     parts = {
-        "detector": openvino.identify_detector(spark, settings.segmentation),
+        "detector": engine_openvino.identify_detector(spark, settings.segmentation),
         "model": manifest.digest(),
         "casing": manifest.casing,
         "max_length": manifest.max_length if recognition.encoding == "complete" else manifest.sparknlp_max_length,
@@ -99,14 +99,14 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        detector = openvino.ship_detector(spark, settings.segmentation)
-        model = openvino.ship_model(spark, settings.model.path)
+        detector = engine_openvino.ship_detector(spark, settings.segmentation)
+        model = engine_openvino.ship_model(spark, settings.model.path)
         # The run may have waited for another run after the model was checked. A retry helps, so this is not a ModelError.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
                 f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
             )
-        return lambda rows: openvino.recognise(rows, model, detector, options, settings.limits.batch_seconds)
+        return lambda rows: engine_openvino.recognise(rows, model, detector, options, settings.limits.batch_seconds)
 
     return Engine(manifest.name, _fingerprint(parts), load)
 

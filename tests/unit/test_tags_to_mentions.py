@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.mentions import LONGEST_TRIMMED, TagScheme, measure_trim
+from entitymill.recognition.tags_to_mentions import LONGEST_TRIMMED, TagScheme, measure_trim
 
 LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from entitymill.commands import init
 from entitymill.settings import load
-from entitymill.spark import whole_files
-from entitymill_reports import after_run, drift, metrics, page, page_queries
+from entitymill.spark import atomic_files
+from entitymill_reports import drift, metrics, page, page_and_drift, page_queries
 
 MINE = "not to be touched"
 
@@ -36,7 +36,7 @@ def test_a_page_does_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pyte
     (tmp_path / f".page.html.{os.getpid()}").symlink_to(victim)
     there.symlink_to(victim)
     settings = load(None, ["source.path=x", "output.path=y"], {})
-    after_run.write_page(cast("Any", None), settings, cast("Any", None), str(there))
+    page_and_drift.write_page(cast("Any", None), settings, cast("Any", None), str(there))
     assert (victim.read_text(), there.read_text(), there.is_symlink()) == (MINE, "<html>", False)
 
 
@@ -53,18 +53,18 @@ def test_a_link_of_the_very_name_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
     (tmp_path / ".file.guessed").symlink_to(victim)
     with pytest.raises(FileExistsError):
-        whole_files.write(tmp_path / "file", b"x")
+        atomic_files.write(tmp_path / "file", b"x")
     assert victim.read_text() == MINE
 
 
 def test_permissions_are_those_of_any_new_file_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
-    whole_files.write(tmp_path / "file", b"x")
+    atomic_files.write(tmp_path / "file", b"x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "file")}
     assert (len(modes), sorted(path.name for path in tmp_path.iterdir())) == (1, ["file", "other"])
     (tmp_path / "directory").mkdir()
     with pytest.raises(OSError, match="directory"):
-        whole_files.write(tmp_path / "directory", b"x")
+        atomic_files.write(tmp_path / "directory", b"x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "other"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from entitymill import python_api
-from entitymill.recognition import model_limits, sentences
+from entitymill.recognition import resource_limits, sentences
 from entitymill.recognition.model_loading import limit_memory
 from entitymill.recognition.tagger import Precision
 
@@ -23,7 +23,9 @@ def open_tagger(
     Args:
         characters: the total number of characters in the texts, for the memory limit.
     """
-    files = [file for directory in (model, detector_model) if directory for file in model_limits.list_model_files(directory)]
-    limit_memory(model_limits.loading_memory_limit(files) + model_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    files = [
+        file for directory in (model, detector_model) if directory for file in resource_limits.list_model_files(directory)
+    ]
+    limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
     tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill_models import model_kinds, prepare, source_links
+from entitymill_models import model_kinds, prepare_command, symlink_check
 from unit import tiny
 
 KIND = "distilbert"
@@ -38,7 +38,7 @@ def test_a_link_out_of_the_directory_is_refused_and_named(
     for other in ("assets", "notes.txt"):
         (source / other).touch()
     moved(source / name, tmp_path / "secret", tmp_path / "secret")
-    assert prepare.main([str(source), str(tmp_path / "out")]) == 5
+    assert prepare_command.main([str(source), str(tmp_path / "out")]) == 5
     said = " ".join(capsys.readouterr().err.split())
     assert f"{source}/{name} is a symbolic link to {tmp_path}/secret, outside of {source}" in said
     assert not (tmp_path / "out").exists()
@@ -49,7 +49,7 @@ def test_relative_and_dangling_links_are_judged_by_where_they_lead(tmp_path: Pat
     (tmp_path / "made" / "inner").mkdir(parents=True)
     (tmp_path / "made" / "config.json").symlink_to(link)
     with pytest.raises(ModelError, match=r"config\.json is a symbolic link to"):
-        source_links.check_links(tmp_path / "made")
+        symlink_check.check_links(tmp_path / "made")
 
 
 def test_a_link_to_a_link_is_judged_by_its_end(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_link_to_a_link_is_judged_by_its_end(tmp_path: Path) -> None:
     (tmp_path / "made" / "a").symlink_to("b")
     (tmp_path / "made" / "b").symlink_to("../elsewhere")
     with pytest.raises(ModelError, match="outside of"):
-        source_links.check_links(tmp_path / "made")
+        symlink_check.check_links(tmp_path / "made")
 
 
 def test_links_inside_the_directory_and_a_link_to_it_are_followed(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_links_inside_the_directory_and_a_link_to_it_are_followed(tmp_path: Path
 
 
 def test_a_snapshot_of_the_hugging_face_cache_is_prepared(tmp_path: Path) -> None:
-    assert prepare.main([str(cached(tmp_path)), str(tmp_path / "out")]) == 0
+    assert prepare_command.main([str(cached(tmp_path)), str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
@@ -81,7 +81,7 @@ def test_a_snapshot_reaches_its_own_blobs_only(tmp_path: Path) -> None:
     (snapshot / "vocab.txt").unlink(missing_ok=True)
     (snapshot / "vocab.txt").symlink_to("../../../models--you--ner/blobs/digest")
     with pytest.raises(ModelError, match=r"vocab\.txt is a symbolic link"):
-        source_links.check_links(snapshot)
+        symlink_check.check_links(snapshot)
 
 
 def test_blobs_that_are_themselves_elsewhere_are_refused(tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ def test_blobs_that_are_themselves_elsewhere_are_refused(tmp_path: Path) -> None
     blobs = snapshot.parents[1] / "blobs"
     moved(blobs, tmp_path / "secrets", tmp_path / "secrets")
     with pytest.raises(ModelError, match="outside of"):
-        source_links.check_links(snapshot)
+        symlink_check.check_links(snapshot)
 
 
 def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ModelError, match="loop"):
-        source_links.check_links(tmp_path)
+        symlink_check.check_links(tmp_path)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.source import row_checks
-from entitymill.source.policy import KNOWN_COLUMNS, PENDING, Policy
+from entitymill.source.change_policy import KNOWN_COLUMNS, PENDING, Policy
 from entitymill.source.row_checks import CODE
 
 

@@ -7,8 +7,8 @@ from unittest.mock import MagicMock, call
 
 import pytest
 
-from entitymill.tables import unit_tables
-from entitymill.tables.unit_tables import UnitTable
+from entitymill.tables import unit_texts
+from entitymill.tables.unit_texts import UnitTable
 
 
 def test_a_table_that_cannot_be_removed_does_not_hide_why_the_run_failed() -> None:
@@ -39,6 +39,6 @@ def test_a_table_is_removed_once_and_only_if_it_was_written() -> None:
 def test_only_leftovers_of_older_epochs_are_removed() -> None:
     tables = MagicMock()
     tables.hidden_tables.return_value = ["units_10", "units_7", "units_9", "units_", "units_7_copy"]
-    unit_tables.remove_leftovers(tables, 9)
+    unit_texts.remove_leftovers(tables, 9)
     tables.hidden_tables.assert_called_once_with("units_")
     assert tables.drop.call_args_list == [call("units_7")]
