@@ -139,11 +139,11 @@ def _mask_names(value: Any) -> Any:
 
 
 def mask_address(address: str) -> str:
-    """Return a path or URI without user names, passwords, query string, fragment and options.
+    """Return a path or URI without user names, passwords, query string, fragment and `;` options (as in JDBC URLs).
 
     Masked URIs of different tables must differ, since a run compares them to decide whether an output belongs to its job.
-    Hadoop treats `?`, `#` and `;` as parts of a path. So in local paths and in URIs of Hadoop storages, the text from the
-    first of these characters on is replaced by a digest.
+    Hadoop treats `?`, `#` and `;` as parts of a path, so without them two tables could look the same. Therefore, in local
+    paths and in URIs of Hadoop storages, a digest replaces the text from the first of these characters on.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None or address.startswith(_PRETRAINED):

@@ -122,7 +122,7 @@ def _walk_up(address: str) -> Iterator[str]:
 def _can_see(ask: Callable[[str], object], address: str) -> bool:
     """Return whether `ask` finds anything at a path or pattern.
 
-    An error counts as no, since users may not be allowed to read the directories above their own.
+    An error counts as no, since some users are not allowed to read the directories above their own.
     """
     try:
         return bool(ask(address))

@@ -52,7 +52,7 @@ def count_cores(spark: SparkSession) -> int:
 
 
 def get_session_id(spark: SparkSession) -> str:
-    """Return the id of the Spark Connect session or, in classic Spark, of the application, to which files are sent."""
+    """Return the id of what receives files sent to Spark: of the session on Spark Connect, else of the application."""
     return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 

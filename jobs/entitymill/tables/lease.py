@@ -135,7 +135,7 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Check that no other run took over, if the last check was at least half a lease ago.
+        """Check that no other run took over, if the last check is older than half of `limits.lease_seconds`.
 
         The check saves work: Delta would refuse the commits of a run that lost its lease.
 

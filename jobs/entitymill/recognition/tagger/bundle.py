@@ -60,7 +60,7 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Return file name -> name for a copy of the file; the copy's name contains the file's digest, so it is unique."""
+        """Map each file's name to a unique name for its copy, which contains the file's digest."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 

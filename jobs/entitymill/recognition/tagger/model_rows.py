@@ -1,4 +1,4 @@
-"""Arrange sentences in rows for the model, and determine which piece decides the tag of each token.
+"""Lay out sentences as rows of the model's input batches, and determine which piece decides the tag of each token.
 
 A sentence longer than the model's limit becomes several overlapping windows, each of which is one row. Exactly one window
 decides the tag of each token.
@@ -56,7 +56,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Arrange sentences in rows.
+        """Lay out sentences as rows of the model's input batches.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -74,7 +74,7 @@ class CompleteRows:
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Arrange sentences in rows (see `RowMaker.make_rows`); the first piece of a token decides the token's tag."""
+        """Lay out sentences as rows of input batches (see `RowMaker.make_rows`); the first piece of a token decides the token's tag."""
         del begins
         pieces = self._encoder.encode(tokens)
         windows = plan_windows(pieces.starts, starts, self.max_length - SPECIAL_PIECES)

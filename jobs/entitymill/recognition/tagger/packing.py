@@ -50,8 +50,9 @@ def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Ite
     """Partition sentences into batches.
 
     Args:
-        lengths: number of pieces of each sentence, including special pieces, shape [items]; at most `limit`.
-        limit: number of pieces of the model's longest input. Only a row of several sentences may be longer.
+        lengths: number of pieces of each sentence, including special pieces, shape [sentences]; at most `limit`.
+        limit: largest number of pieces that the model accepts in a sentence. A row of several sentences may exceed it,
+            because the limit applies to each sentence separately.
         packed: whether sentences may share a row. Otherwise each sentence has its own row, in a batch of similar lengths.
     """
     return _plan_packed(lengths) if packed else _plan_single(lengths, limit)
