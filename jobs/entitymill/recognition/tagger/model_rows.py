@@ -74,7 +74,7 @@ class CompleteRows:
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Lay out sentences as rows of input batches (see `RowMaker.make_rows`); the first piece of a token decides the token's tag."""
+        """Lay out sentences as rows of input batches; the first piece of a token decides the token's tag."""
         del begins
         pieces = self._encoder.encode(tokens)
         windows = plan_windows(pieces.starts, starts, self.max_length - SPECIAL_PIECES)
