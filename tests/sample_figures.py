@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 
-from entitymill_reports.page_figures import (
+from entitymill_reports.page_content import (
     CONFIDENCE_BINS,
     SENTENCE_BINS,
     Days,

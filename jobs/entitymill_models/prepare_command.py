@@ -24,7 +24,7 @@ from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.recognition.tagger.network import INPUTS
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import isolation
-from entitymill_models import accuracy, atomic_directories, label_schemes, lower_precision, model_kinds
+from entitymill_models import atomic_directories, label_conversion, lower_precision, model_formats, precision_loss
 from entitymill_models import classifier_parts as parts_module
 from entitymill_models.classifier_parts import Parts
 
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         description="Convert a trained token classifier to a model bundle, or a bundle to a saved Spark NLP model.",
         epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
     )
-    built.add_argument("source", metavar="SOURCE", type=Path, help=model_kinds.KINDS)
+    built.add_argument("source", metavar="SOURCE", type=Path, help=model_formats.KINDS)
     built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; it must not exist")
     built.add_argument("--to", choices=("bundle", "sparknlp"), default="bundle", help="what to write (default: bundle)")
     built.add_argument(
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--casing", choices=("cased", "uncased"), help="where SOURCE does not say")
     built.add_argument(
         "--labels",
-        choices=label_schemes.GIVEN_SCHEMES,
+        choices=label_conversion.GIVEN_SCHEMES,
         help="scheme of the labels, if they do not show it: IOB1 (CoNLL-2003), IOB2, or plain names",
     )
     built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
@@ -133,11 +133,11 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
     """
     limit = resource_limits.loading_memory_limit(resource_limits.list_model_files(options.source))
     with memory_limit(limit), blame_file(str(options.source)):
-        found, origin = model_kinds.read_model(options.source, unpacked, options.casing)
+        found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} already names its scheme: leave the option out.")
         found, scheme = (
-            (found, origin.scheme) if origin else label_schemes.convert_labels(found, str(options.source), options.labels)
+            (found, origin.scheme) if origin else label_conversion.convert_labels(found, str(options.source), options.labels)
         )
         manifest = {**_build_manifest(options, found, origin), "scheme": scheme}
         made = scratch / _DIRECTORIES["bundle"]
@@ -145,7 +145,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         _reduce_and_check(options, found, manifest, made, unpacked, open_console())
         _try_longest(made, options.source)
         if options.to == "sparknlp":
-            export = extensions.load(f"{extensions.SPARKNLP}.export", "--to sparknlp")
+            export = extensions.load(f"{extensions.SPARKNLP}.saved_model_writer", "--to sparknlp")
 
             written = scratch / _DIRECTORIES["sparknlp"]
             written.mkdir()
@@ -167,8 +167,8 @@ def _reduce_and_check(
         manifest |= {"precision": current, "calibrated": stored == "calibrated"}
         bundle.write_manifest(made, manifest)
         if options.sample is not None:
-            sentences = accuracy.read_sample(options.sample, "--sample").select_evenly(CHECKED_SENTENCES)
-            _check_accuracy(accuracy.compare_bundles(None, made, sentences), options, manifest, made, console)
+            sentences = precision_loss.read_sample(options.sample, "--sample").select_evenly(CHECKED_SENTENCES)
+            _check_accuracy(precision_loss.compare_bundles(None, made, sentences), options, manifest, made, console)
         return
     if current == "int8":
         raise ModelError(
@@ -185,12 +185,12 @@ def _reduce_and_check(
     manifest |= {"precision": target, "calibrated": bool(feeds)}
     bundle.write_manifest(made, manifest)
     if checked is not None:
-        _check_accuracy(accuracy.compare_bundles(original, made, checked), options, manifest, made, console)
+        _check_accuracy(precision_loss.compare_bundles(original, made, checked), options, manifest, made, console)
 
 
 def _read_samples(
     options: argparse.Namespace, original: Path
-) -> tuple[accuracy.Sample | None, list[dict[str, NDArray[np.int64]]]]:
+) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences to check accuracy on (None to skip the check), and the network inputs to calibrate on.
 
     The inputs are made from other sentences than those to check, if there are enough sentences.
@@ -200,17 +200,17 @@ def _read_samples(
         raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
     if table is None:
         return None, []
-    everything = accuracy.read_sample(table, "--sample" if options.sample else "--calibrate")
+    everything = precision_loss.read_sample(table, "--sample" if options.sample else "--calibrate")
     if options.calibrate is None:
         return everything.select_evenly(CHECKED_SENTENCES), []
-    measured = everything if table == options.calibrate else accuracy.read_sample(options.calibrate, "--calibrate")
+    measured = everything if table == options.calibrate else precision_loss.read_sample(options.calibrate, "--calibrate")
     calibration = measured.select_evenly(CALIBRATION_SENTENCES)
     feeds = _encode_sentences(original, calibration)
     rest = everything.exclude(calibration)
     return (rest if rest.sentences else everything).select_evenly(CHECKED_SENTENCES), feeds
 
 
-def _encode_sentences(directory: Path, calibration: accuracy.Sample) -> list[dict[str, NDArray[np.int64]]]:
+def _encode_sentences(directory: Path, calibration: precision_loss.Sample) -> list[dict[str, NDArray[np.int64]]]:
     """Return the network's inputs for each sentence, truncated to the model's maximum number of pieces."""
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
@@ -223,10 +223,10 @@ def _encode_sentences(directory: Path, calibration: accuracy.Sample) -> list[dic
 
 
 def _check_accuracy(
-    scores: accuracy.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
+    scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
     """Print the scores, refuse a model that loses too much accuracy, and write F1 to the manifest."""
-    accuracy.print_scores(console, scores)
+    precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
         raise SettingsError(
             "--sample: the model finds no entity in this table, so the loss of accuracy cannot be measured: name "
@@ -276,7 +276,7 @@ def _try_longest(directory: Path, source: Path) -> None:
     """
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
-    tagger = Tagger.load(files, manifest, Execution(accuracy.list_precisions(manifest)[0]), where)
+    tagger = Tagger.load(files, manifest, Execution(precision_loss.list_precisions(manifest)[0]), where)
     with loading(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))

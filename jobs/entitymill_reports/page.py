@@ -13,7 +13,7 @@ from markupsafe import Markup
 from entitymill import __version__
 from entitymill_reports import plots
 from entitymill_reports.drift import Drift
-from entitymill_reports.page_figures import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
+from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
 
 SHOWN_RUNS = 20
 MOST_BARS = 200

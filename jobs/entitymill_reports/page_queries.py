@@ -18,8 +18,8 @@ from entitymill.spark.run_session import open_private_session
 from entitymill.spark.sql_text import quote_part
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, exclude_maintenance
-from entitymill_reports import page_figures, page_texts
-from entitymill_reports.page_figures import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
+from entitymill_reports import page_content, page_texts
+from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 
 MOST_RUNS = 40
 """Maximum number of runs to read."""
@@ -168,31 +168,31 @@ def _count_mentions(entities: DataFrame, date: Column | None, runs: list[str]) -
     )
 
 
-def _build_labels(counts: list[Row]) -> tuple[page_figures.Label, ...]:
+def _build_labels(counts: list[Row]) -> tuple[page_content.Label, ...]:
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
         mentions = sum(row["mentions"] for row in own)
         bins = tuple(sum(row["mentions"] for row in own if row["bin"] == at) for at in range(CONFIDENCE_BINS))
-        found.append(page_figures.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
+        found.append(page_content.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
     return tuple(sorted(found, key=lambda label: (-label.mentions, label.name)))
 
 
-def _read_documents(tables: Tables) -> page_figures.Documents:
+def _read_documents(tables: Tables) -> page_content.Documents:
     size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
     names = ("sentences", "tokens", "split_sentences")
     sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
     blank = F.sum((F.col("status") == "blank").cast("long")).alias("blank")
     rows = tables.read("documents").groupBy(size).agg(F.count("*").alias("documents"), blank, *sums).collect()
     totals = {name: sum(row[name] or 0 for row in rows) for name in ("documents", "blank", *names)}
-    return page_figures.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
+    return page_content.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
 
 
-def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_figures.Days:
+def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_content.Days:
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
     if not dated:
-        return page_figures.Days(name, "day", {}, without)
+        return page_content.Days(name, "day", {}, without)
     first = min(row["first"] for row in counts if row["first"])
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
@@ -202,20 +202,20 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
     found: dict[Any, dict[str, int]] = {}
     for row in rows.orderBy(F.desc("at")).limit(MOST_STEPS * MOST_LABELS).collect():
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
-    return page_figures.Days(name, step, dict(sorted(found.items())), without)
+    return page_content.Days(name, step, dict(sorted(found.items())), without)
 
 
-def _read_lengths(entities: DataFrame, mentions: int) -> page_figures.Lengths:
+def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
     length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")
     each = some.select("doc_id", "sentence_id", length).distinct()
     bin_ = F.least(F.floor(F.col("length") / SENTENCE_BIN), F.lit(SENTENCE_BINS - 1)).cast("int").alias("bin")
     rows = {row["bin"]: row["count"] for row in each.groupBy(bin_).count().collect()}
-    return page_figures.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
+    return page_content.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
 
 
-def _read_rejects(tables: Tables) -> tuple[page_figures.Reject, ...]:
+def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
     if not tables.exists("rejects") or tables.is_empty("rejects"):
         return ()
     key, random_order = F.col("doc_id"), F.xxhash64("doc_id")
@@ -229,7 +229,7 @@ def _read_rejects(tables: Tables) -> tuple[page_figures.Reject, ...]:
         .limit(MOST_CODES)
     )
     return tuple(
-        page_figures.Reject(
+        page_content.Reject(
             row["stage"], row["code"], row["rows"], tuple(i for i in row["ids"] if i is not None), row["detail"] or ""
         )
         for row in rows.collect()
@@ -261,12 +261,12 @@ def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
         last = run.started if commit["unit"] == 1 else last
         if last is not None:  # otherwise the start of the unit is unknown
             seconds = max(0.0, (time - last).total_seconds())
-            found.append(UnitSpeed(commit["unit"], seconds, _count_documents(row["operationMetrics"] or {})))
+            found.append(UnitSpeed(commit["unit"], seconds, _count_written_rows(row["operationMetrics"] or {})))
         last = time
     return tuple(found)
 
 
-def _count_documents(metrics: Mapping[str, str]) -> int:
+def _count_written_rows(metrics: Mapping[str, str]) -> int:
     """Return the number of rows that a commit added or changed; rows that the commit only copied do not count.
 
     Args:

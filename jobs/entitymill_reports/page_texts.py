@@ -13,7 +13,7 @@ from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.tables import Tables
-from entitymill_reports.page_figures import Part, Sentence, TextSamples
+from entitymill_reports.page_content import Part, Sentence, TextSamples
 
 TOP = 12
 """Number of entities to show per label."""

@@ -29,7 +29,7 @@ from entitymill.spark import session, storage
 from entitymill.workers import recognised_rows as rows_module
 
 if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's package
-    from entitymill_sparknlp.saved_model import Pipeline
+    from entitymill_sparknlp.pipeline_stages import Pipeline
 
 
 def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, Any], Callable[[DataFrame], DataFrame]]:
@@ -42,23 +42,25 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     Raises:
         ModelError: a model is missing, damaged or of another kind.
     """
-    from entitymill_sparknlp import saved_model  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
+    from entitymill_sparknlp import pipeline_stages  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
 
     recognition = settings.recognition
-    saved = saved_model.inspect_model(spark, recognition.sparknlp_model or "")
+    saved = pipeline_stages.inspect_model(spark, recognition.sparknlp_model or "")
     # Whether OpenVINO's Java classes are on the class path, and whether they are this product's own binding.
     classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
-    saved_model.check_runnable(saved, recognition.precision, classes=classes, binding=binding)
-    saved_model.configure_openvino(spark, recognition.precision)
+    pipeline_stages.check_runnable(saved, recognition.precision, classes=classes, binding=binding)
+    pipeline_stages.configure_openvino(spark, recognition.precision)
     classifier = saved.kind != "PipelineModel"
-    pipeline = saved_model.load_pipeline(saved, saved_model.build_stages(spark, settings.segmentation) if classifier else [])
+    pipeline = pipeline_stages.load_pipeline(
+        saved, pipeline_stages.build_stages(spark, settings.segmentation) if classifier else []
+    )
     own = (
         None
         if saved.pretrained
         else storage.hash_files(spark, (path for path, *_ in storage.list_files(spark, saved.address)))
     )
     parts = {
-        "detector": saved_model.identify_detector(spark, settings.segmentation) if classifier else "the pipeline's",
+        "detector": pipeline_stages.identify_detector(spark, settings.segmentation) if classifier else "the pipeline's",
         "model": own or saved.address,
         "engine": recognition.engine,
         "precision": recognition.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",

@@ -47,7 +47,7 @@ class SparkNlpRows(WordCache):
         self._lowercase = lowercase
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Lay out sentences as rows of input batches, as `model_rows.RowMaker` describes; a sentence without pieces has no row."""
+        """Lay out sentences as rows of input batches (see `RowMaker`); a sentence without pieces has no row."""
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
         first, end = piece_starts[starts[:-1]], piece_starts[starts[1:]]

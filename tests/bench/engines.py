@@ -43,7 +43,7 @@ def documents(spark: SparkSession, sentences: int) -> DataFrame:
 
 def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[Path, Path]]:
     """Return, for each precision, a bundle and the same model as Spark NLP saves it; int8 is calibrated."""
-    from entitymill_sparknlp import export  # noqa: PLC0415  - of an extra
+    from entitymill_sparknlp import saved_model_writer  # noqa: PLC0415  - of an extra
 
     random_models.write_random_model(scratch / "saved", shape)
     found = {}
@@ -51,7 +51,7 @@ def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[P
         made = random_models.make_bundle(scratch / "saved", scratch / kind, kind)
         saved = scratch / f"{kind}-sparknlp"
         saved.mkdir()
-        export.write_saved_model(made, saved)
+        saved_model_writer.write_saved_model(made, saved)
         found[kind] = (made, saved)
     return {"f32": found["f32"], "bf16": found["f32"], "int8": found["calibrated"]}
 

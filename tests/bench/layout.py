@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from entitymill.tables import layout, maintenance
+from entitymill.tables import maintenance, output_tables
 
 Floats = NDArray[np.float64]
 TARGET = 128 * 2**20
@@ -28,7 +28,7 @@ SHARES = {"entities": (0.5, 0.25, 0.15, 0.10), "documents": (1.0,)}
 """Of the partitions by label."""
 ACTION_BYTES = {"add": 900, "remove": 450}
 """In a commit's JSON, with statistics and a deletion vector's address."""
-DEAD = float(layout.WRITE_CONFS["spark.databricks.delta.optimize.maxDeletedRowsRatio"])
+DEAD = float(output_tables.WRITE_CONFS["spark.databricks.delta.optimize.maxDeletedRowsRatio"])
 VECTOR_BYTES_PER_ROW = 3.0
 HOT_DAYS = 0.03
 """Of a table by days, the newest part: nine changes of ten are there."""

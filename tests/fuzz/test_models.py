@@ -19,7 +19,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import resource_limits
 from entitymill.recognition.tagger import bundle
 from entitymill.workers import isolation
-from entitymill_models import classifier_parts, huggingface, java_stream_check, model_kinds, sparknlp_fields
+from entitymill_models import classifier_parts, huggingface, java_stream_check, model_formats, sparknlp_fields
 from fuzzing import attempt, report, tries
 from unit import hostile, tiny
 from unit.damage import damaged
@@ -262,7 +262,7 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             (directory / "scratch").mkdir(parents=True)
             source = hostile.nested_zip(directory, draw.choice([0, 1, 5, 40, 400]) * 2**20)
             try:
-                model_kinds.read_model(source, directory / "scratch")
+                model_formats.read_model(source, directory / "scratch")
             except ModelError:
                 refused += 1
             written = sum(path.stat().st_size for path in (directory / "scratch").rglob("*") if path.is_file())

@@ -16,7 +16,7 @@ from entitymill.settings.report_sections import ReportSettings
 from entitymill.terminal import console_text
 from entitymill_reports import drift, metrics, page
 from entitymill_reports.metrics import Totals
-from entitymill_reports.page_figures import Days, Label, Part, Reject, Sentence, TextSamples
+from entitymill_reports.page_content import Days, Label, Part, Reject, Sentence, TextSamples
 from fuzzing import attempt, report, tries
 from sample_figures import START, figures, run, shown
 from unit.test_console_text import _CONTROLS

@@ -20,7 +20,7 @@ from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill.workers.engine_choice import open_engine
-from entitymill_sparknlp import saved_model as sparknlp_model
+from entitymill_sparknlp import pipeline_stages as sparknlp_model
 from expected_tables import TEXT_POOL, ExpectedTables
 
 ROOT = Path(__file__).parents[2]

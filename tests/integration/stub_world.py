@@ -22,8 +22,8 @@ from entitymill.run import extraction
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables, lease
 from entitymill.tables.heartbeats import Heartbeat
-from entitymill.tables.layout import NAMES
 from entitymill.tables.numbered_commits import Commits
+from entitymill.tables.output_tables import NAMES
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600

@@ -22,7 +22,7 @@ from entitymill.source import changes
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
-from entitymill.tables.layout import build_write_confs
+from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.unit_texts import UnitTable
 

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
 from entitymill.settings import sections
-from entitymill_sparknlp import saved_model as sparknlp_model
+from entitymill_sparknlp import pipeline_stages as sparknlp_model
 from unit import hostile
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill_sparknlp import saved_model as sparknlp_model
+from entitymill_sparknlp import pipeline_stages as sparknlp_model
 
 from .conftest import ROOT, Job
 

@@ -20,7 +20,7 @@ from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill_reports import drift as drift_module
 from entitymill_reports import metrics, page_and_drift, page_queries, page_texts
-from entitymill_reports.page_figures import Figures
+from entitymill_reports.page_content import Figures
 from expected_tables import TEXT_POOL
 
 from .conftest import Job

@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import accuracy, prepare_command, sparknlp_saved
-from entitymill_sparknlp import saved_model as sparknlp_model
+from entitymill_models import precision_loss, prepare_command, sparknlp_saved
+from entitymill_sparknlp import pipeline_stages as sparknlp_model
 
 from .conftest import ROOT
 
@@ -64,8 +64,10 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     # OpenVINO may write constants in another order, but these are the same ones.
     weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
     assert weights[0] == weights[1] and len(weights[0]) > 50
-    sentences = accuracy.read_sample(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
-    assert accuracy.tag_sentences(tmp_path / "bundle", "f32", sentences) == accuracy.tag_sentences(DEMO, "f32", sentences)
+    sentences = precision_loss.read_sample(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
+    assert precision_loss.tag_sentences(tmp_path / "bundle", "f32", sentences) == precision_loss.tag_sentences(
+        DEMO, "f32", sentences
+    )
 
 
 def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSession, exported: Path) -> None:
@@ -85,7 +87,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     found = [(mention.result, mention.metadata["entity"]) for mention in row.mention]
 
     tokens = texts.first().text.split()
-    expected = sorted(accuracy.tag_sentences(DEMO, "f32", [tokens]))
+    expected = sorted(precision_loss.tag_sentences(DEMO, "f32", [tokens]))
     assert found == [(" ".join(tokens[first:last]), label) for _, first, last, label in expected]
     assert found == [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")]
 

@@ -19,7 +19,7 @@ from entitymill.settings import sections
 from entitymill.spark.session import has_class
 from entitymill.workers.engine_choice import open_engine
 from entitymill_models import prepare_command
-from entitymill_sparknlp import saved_model as sparknlp_model
+from entitymill_sparknlp import pipeline_stages as sparknlp_model
 
 from .class_path import class_path_without
 from .conftest import MODELS, ROOT, Job, recognised

@@ -14,9 +14,9 @@ from entitymill.errors import ModelError, OutputError
 from entitymill.run.extraction import extract
 from entitymill.settings.sections import SegmentationSettings
 from entitymill.spark.session import override_conf
-from entitymill.tables import Tables, layout
+from entitymill.tables import Tables, output_tables
 from entitymill.workers import engine_openvino
-from entitymill_sparknlp import saved_model as sparknlp_model
+from entitymill_sparknlp import pipeline_stages as sparknlp_model
 
 from .conftest import ROOT, Job
 
@@ -30,7 +30,7 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     place = job.output / "sized"
     # Hashes do not compress: as large in a file as on their way there. Split by what each task sends, so of many tasks.
     rows = spark.range(0, 400_000, 1, 16).select(key, label)
-    with override_conf(spark, layout.build_write_confs(tables.settings)):
+    with override_conf(spark, output_tables.build_write_confs(tables.settings)):
         tables.fit_file_size(rows, by="label").write.partitionBy("label").parquet(str(place))
     files = {name: list((place / f"label={name}").glob("*.parquet")) for name in ("LOC", "PER")}
     sizes = {name: [path.stat().st_size for path in paths] for name, paths in files.items()}

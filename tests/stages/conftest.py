@@ -17,8 +17,8 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
 from entitymill.spark.session import override_conf
 from entitymill.tables import Stamp, Tables, recovery
-from entitymill.tables.layout import WRITE_CONFS
 from entitymill.tables.numbered_commits import Commits
+from entitymill.tables.output_tables import WRITE_CONFS
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)

@@ -19,8 +19,8 @@ from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.tables import Stamp, Tables, maintenance, table_setup
-from entitymill.tables.layout import PROPERTY
 from entitymill.tables.maintenance import DOCUMENT_TABLES
+from entitymill.tables.output_tables import PROPERTY
 from entitymill.tables.runs import Record
 
 from .conftest import DAY, SCHEMAS, Writing, chosen, tables_at

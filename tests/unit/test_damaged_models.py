@@ -15,7 +15,7 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
-from entitymill_models import huggingface, model_kinds, sparknlp_fields, sparknlp_saved
+from entitymill_models import huggingface, model_formats, sparknlp_fields, sparknlp_saved
 from entitymill_models.sparknlp_saved import Budget
 from entitymill_sparknlp import saved_model_check as sparknlp_files
 from fuzzing import attempt, report, tries
@@ -105,7 +105,7 @@ def a_model(directory: Path, draw: random.Random) -> None:
         chosen = directory / "saved.zip"
         chosen.write_bytes(repacked(files, draw.choice(METHODS[:2])))
     (directory / "scratch").mkdir()
-    model_kinds.read_model(chosen, directory / "scratch")
+    model_formats.read_model(chosen, directory / "scratch")
 
 
 ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": a_stream, "model": a_model}

@@ -41,7 +41,7 @@ WITHOUT = {
 PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
     "entitymill.source.passthrough_columns",
-    "entitymill_sparknlp.saved_model",
+    "entitymill_sparknlp.pipeline_stages",
     "entitymill.source.unreadable_source",
     "entitymill.spark.run_session",
     "entitymill.spark.session",

@@ -14,4 +14,4 @@ from entitymill_reports import page_queries
     ],
 )
 def test_rows_that_were_only_copied_do_not_count(metrics: dict[str, str], rows: int) -> None:
-    assert page_queries._count_documents(metrics) == rows
+    assert page_queries._count_written_rows(metrics) == rows

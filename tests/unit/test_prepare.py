@@ -13,7 +13,7 @@ from openvino import opset13 as ops
 from entitymill.errors import OutputError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.network import INPUTS
-from entitymill_models import accuracy, atomic_directories
+from entitymill_models import atomic_directories, precision_loss
 from entitymill_models import prepare_command as preparation
 from unit import tiny
 
@@ -36,7 +36,7 @@ def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """The speeches' first hundred sentences, tokenized, with tags of a made-up kind."""
-    sentences = accuracy.read_sample(SPEECHES, "x").sentences[:100]
+    sentences = precision_loss.read_sample(SPEECHES, "x").sentences[:100]
     tags = [["B-PER" if token[0].isupper() else "O" for token in sentence] for sentence in sentences]
     pq.write_table(pa.table({"tokens": sentences, "tags": tags}), tmp_path / "speeches.parquet")
     return tmp_path / "speeches.parquet"
@@ -58,7 +58,7 @@ def test_a_hugging_face_directory_becomes_a_bundle(prepare: Prepare, tmp_path: P
     manifest = manifest_of(tmp_path / "out")
     assert (manifest.name, manifest.licence, manifest.max_length, manifest.precision) == ("mine", "MIT", 32, "f32")
     assert manifest.source == f"a Hugging Face {kind} token classifier: {kind}"
-    assert accuracy.tag_sentences(tmp_path / "out", "f32", tiny.SENTENCES)
+    assert precision_loss.tag_sentences(tmp_path / "out", "f32", tiny.SENTENCES)
     assert left_in(tmp_path) == {"out"}
 
 
@@ -88,7 +88,7 @@ def test_a_bundle_goes_to_spark_nlp_and_back(prepare: Prepare, tmp_path: Path) -
     assert prepare(tmp_path / "one", tmp_path / "saved", "--to", "sparknlp")[0] == 0
     assert prepare(tmp_path / "saved", tmp_path / "two")[0] == 0
 
-    assert accuracy.tag_sentences(tmp_path / "two", "f32", tiny.SENTENCES) == accuracy.tag_sentences(
+    assert precision_loss.tag_sentences(tmp_path / "two", "f32", tiny.SENTENCES) == precision_loss.tag_sentences(
         tmp_path / "one", "f32", tiny.SENTENCES
     )
     one, two = manifest_of(tmp_path / "one"), manifest_of(tmp_path / "two")
@@ -122,13 +122,13 @@ def test_lower_precision_is_checked_and_noted(
     manifest = manifest_of(tmp_path / "out")
     assert (manifest.precision, manifest.calibrated) == (options[1], calibrated)
     assert set(manifest.f1) == {"speeches"} and set(manifest.f1["speeches"]) == runs
-    gold = accuracy.read_sample(texts, "x")
+    gold = precision_loss.read_sample(texts, "x")
     assert gold.gold is not None
-    expected = accuracy._gold(gold.gold)
+    expected = precision_loss._gold(gold.gold)
     if not calibrated:
         for precision, f1 in manifest.f1["speeches"].items():
-            found = accuracy.tag_sentences(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
-            assert f1 == pytest.approx(accuracy.span_f1(found, expected), abs=1e-4)
+            found = precision_loss.tag_sentences(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
+            assert f1 == pytest.approx(precision_loss.span_f1(found, expected), abs=1e-4)
         assert "checked on 100 sentences" in said
 
 
@@ -145,7 +145,7 @@ def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_
     network = (tmp_path / "plain" / bundle.NETWORK).read_text(encoding="utf8")
     assert "FakeQuantize" in (tmp_path / "calibrated" / bundle.NETWORK).read_text(encoding="utf8")
     assert "FakeQuantize" not in network
-    found = [accuracy.tag_sentences(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
+    found = [precision_loss.tag_sentences(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
     assert found[0] == found[1]
 
 

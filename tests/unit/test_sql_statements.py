@@ -12,16 +12,16 @@ JOBS = Path(__file__).parents[2] / "jobs"
 QUOTING = {"sql_name", "catalog_name", "_sql_name", "quote_name", "quote_part", "quote_literal", "_format_properties"}
 """Functions whose result is quoted."""
 SAFE = {
-    ("layout", "limit"): "made of an int",
-    ("layout", "hint"): "constant text and the name of a column of ours",
+    ("output_tables", "limit"): "made of an int",
+    ("output_tables", "hint"): "constant text and the name of a column of ours",
     ("reader", "limit"): "an int",
-    ("layout", "condition"): "made by callers of quoted names and literals; for DELETE constants only",
-    ("layout", "inside"): "constant text with parameters",
-    ("layout", "names"): "joined from quote_part",
-    ("layout", "values"): "joined from quote_part",
-    ("layout", "changes"): "joined from quote_part",
-    ("layout", "same"): "one of two operators",
-    ("layout", "schema"): "from quote_name",
+    ("output_tables", "condition"): "made by callers of quoted names and literals; for DELETE constants only",
+    ("output_tables", "inside"): "constant text with parameters",
+    ("output_tables", "names"): "joined from quote_part",
+    ("output_tables", "values"): "joined from quote_part",
+    ("output_tables", "changes"): "joined from quote_part",
+    ("output_tables", "same"): "one of two operators",
+    ("output_tables", "schema"): "from quote_name",
     ("maintenance", "order"): "constant text",
     ("maintenance", "hours"): "a float",
     ("redaction", "named"): "from _sql_name",
@@ -91,10 +91,10 @@ def test_the_formatter_of_pyspark_sees_constant_text_only() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sql":
                 frames = [word.arg for word in node.keywords if word.arg != "args"]
-                assert not frames or (path.stem == "layout" and frames == ["frame"]), f"{path}:{node.lineno}"
+                assert not frames or (path.stem == "output_tables" and frames == ["frame"]), f"{path}:{node.lineno}"
     [sized] = [
         node
-        for node in ast.walk(ast.parse((JOBS / "entitymill/tables/layout.py").read_text(encoding="utf8")))
+        for node in ast.walk(ast.parse((JOBS / "entitymill/tables/output_tables.py").read_text(encoding="utf8")))
         if isinstance(node, ast.FunctionDef) and node.name == "fit_file_size"
     ]
     assert "SELECT /*+ {hint} */ * FROM {{frame}}" in ast.unparse(sized)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill_models import model_kinds, prepare_command, symlink_check
+from entitymill_models import model_formats, prepare_command, symlink_check
 from unit import tiny
 
 KIND = "distilbert"
@@ -64,7 +64,7 @@ def test_links_inside_the_directory_and_a_link_to_it_are_followed(tmp_path: Path
     source = tiny.copied(KIND, tmp_path / "made")
     moved(source / "config.json", source / "files" / "config.json", "files/config.json")
     (tmp_path / "latest").symlink_to(source)
-    found, _ = model_kinds.read_model(tmp_path / "latest", tmp_path / "made")
+    found, _ = model_formats.read_model(tmp_path / "latest", tmp_path / "made")
     assert found.labels == tuple(tiny.LABELS)
 
 

@@ -14,8 +14,8 @@ from entitymill.settings import Settings
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
-from entitymill.tables.layout import build_write_confs
 from entitymill.tables.maintenance import WEEK_HOURS, TableChange, optimize, purge, shared_access, vacuum
+from entitymill.tables.output_tables import build_write_confs
 from entitymill.terminal.console_text import open_console
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
+from entitymill.recognition.best_tag_sequence import choose_labels
 from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
-from entitymill.recognition.tag_sequences import choose_labels
 from entitymill.recognition.tagger import Tags
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger

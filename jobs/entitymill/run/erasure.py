@@ -21,7 +21,7 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.run_session import open_private_session
 from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup
-from entitymill.tables.layout import build_write_confs
+from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.runs import Runs
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import ADAPTIVE, override_conf
-from entitymill.tables import Stamp, Tables, layout, table_setup
+from entitymill.tables import Stamp, Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
@@ -76,7 +76,7 @@ def extract(
     clock = Clock(summary)
     options = Options(full=full, allow_removals=allow_removals)
     for_large = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
-    confs = {**layout.build_write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
+    confs = {**output_tables.build_write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
     with open_private_session(spark, settings.source.time_zone, confs) as own:
         engine = open_engine(own, settings)
         tables = Tables(own, settings.output)

@@ -21,7 +21,7 @@ from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
-from entitymill.tables import Stamp, Tables, layout, maintenance, parquet_export, recovery, table_setup
+from entitymill.tables import Stamp, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import MAX_LISTED_IDS, Publisher, RejectsWriter, Unit
@@ -92,7 +92,7 @@ class Run:
         table_setup.check_passthrough_types(tables, self.source.passthrough)
         if tables.exported:
             parquet_export.restore_previous(tables)
-        tables_existed = any(tables.exists(name) for name in layout.PUBLISHED_TABLES)
+        tables_existed = any(tables.exists(name) for name in output_tables.PUBLISHED_TABLES)
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._build_schemas())
         # This run does not block older writers of tables that are created later, so it must not record their versions.

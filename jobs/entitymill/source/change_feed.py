@@ -69,7 +69,7 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
             it recorded no time.
 
     Returns:
-        The changes; None if all rows must be compared instead, for a reason that the log contains.
+        The changes; None if all rows must be compared instead; the log says why, unless the source is not a Delta table.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
         return None

@@ -11,7 +11,7 @@
   finds document ids in `runs`; `data_files` reads data files of older table versions.
 """
 
-from entitymill.tables.layout import NAMES, Tables
+from entitymill.tables.output_tables import NAMES, Tables
 from entitymill.tables.table_rows import Stamp
 
 __all__ = ["NAMES", "Stamp", "Tables"]

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import StorageError
 from entitymill.spark import spark_connect, storage
-from entitymill.tables.layout import Tables
+from entitymill.tables.output_tables import Tables
 
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.spark import session, storage
-from entitymill.tables.layout import Tables
+from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 DIRECTORY = "heartbeats"
@@ -51,7 +51,10 @@ class Heartbeat:
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
     def read_other_runs(self) -> list[dict[str, Any]]:
-        """Return the rows of all other live runs, and delete the files of dead runs; call `beat` first."""
+        """Return the rows of all other live runs, and delete the files of dead runs.
+
+        Call `beat` first: the modification time of this run's own file is the clock.
+        """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []

@@ -27,8 +27,8 @@ from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.run_session import clone_session
 from entitymill.tables.heartbeats import Heartbeat
-from entitymill.tables.layout import Tables
 from entitymill.tables.numbered_commits import TRIES, Commits, is_concurrent_write
+from entitymill.tables.output_tables import Tables
 from entitymill.tables.runs import MAINTENANCE, Record, Runs, choose_start
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.session import override_conf
 from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
-from entitymill.tables.layout import PUBLISHED_TABLES
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
+from entitymill.tables.output_tables import PUBLISHED_TABLES
 from entitymill.tables.runs import IDLE, MAINTENANCE
 
 log = logging.getLogger(__name__)

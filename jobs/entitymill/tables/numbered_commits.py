@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError
 from entitymill.spark.session import override_conf
-from entitymill.tables.layout import Tables
+from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from entitymill.errors import OutputError
 from entitymill.spark import storage
-from entitymill.tables.layout import Tables
+from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 _MARKER = "_entitymill_export.json"

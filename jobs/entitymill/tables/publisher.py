@@ -17,8 +17,8 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.spark.sql_text import quote_literal
 from entitymill.tables import table_rows
-from entitymill.tables.layout import Tables
 from entitymill.tables.numbered_commits import Commits
+from entitymill.tables.output_tables import Tables
 from entitymill.tables.table_rows import Stamp
 
 MAX_LISTED_IDS = 1000

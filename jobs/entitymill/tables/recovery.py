@@ -14,8 +14,8 @@ from pyspark.sql import types as T
 
 from entitymill.source.change_policy import PENDING
 from entitymill.tables import table_setup, unit_texts
-from entitymill.tables.layout import Tables
 from entitymill.tables.numbered_commits import Commits
+from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from entitymill.spark import storage
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
-from entitymill.tables.layout import Tables
+from entitymill.tables.output_tables import Tables
 from entitymill.tables.text_masking import LABEL, Masker
 
 if TYPE_CHECKING:

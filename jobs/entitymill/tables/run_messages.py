@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from entitymill.tables import data_file_reader
-from entitymill.tables.layout import Tables
 from entitymill.tables.numbered_commits import retry
+from entitymill.tables.output_tables import Tables
 
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."

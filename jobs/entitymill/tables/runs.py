@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.tables import table_setup
-from entitymill.tables.layout import Tables
 from entitymill.tables.numbered_commits import Commits, read_notes, retry
+from entitymill.tables.output_tables import Tables
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 RUNNING = "status = 'running'"

@@ -13,8 +13,8 @@ from entitymill.errors import OutputError
 from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
-from entitymill.tables.layout import NAMES, PROPERTY, PUBLISHED_TABLES, Tables
 from entitymill.tables.numbered_commits import retry
+from entitymill.tables.output_tables import NAMES, PROPERTY, PUBLISHED_TABLES, Tables
 
 _VECTORS = "delta.enableDeletionVectors"
 _PARTITIONED = {"entities": "label", "runs": "status"}

@@ -13,7 +13,7 @@ import re
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.tables.layout import Tables
+from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 UNIT = "unit"

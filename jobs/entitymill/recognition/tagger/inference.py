@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from entitymill import extensions
 from entitymill.errors import ModelError, is_rust_panic
+from entitymill.recognition.best_tag_sequence import ViterbiDecoder
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tag_sequences import ViterbiDecoder
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows

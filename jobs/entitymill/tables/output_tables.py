@@ -204,7 +204,8 @@ class Tables:
 
         Args:
             name: name of the table.
-            out: frame with a column doc_id: each document whose rows are deleted, once; null deletes rows without an id.
+            out: frame with a column doc_id: each document whose rows are deleted, once; in `rejects`, and
+                without `between`, null deletes the rows without an id.
             rows: rows to insert.
             between: smallest and greatest doc_id in `out`, so that Delta skips files with other ids.
         """
