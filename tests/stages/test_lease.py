@@ -193,7 +193,7 @@ def test_without_heartbeats_the_lease_in_runs_counts(tables: Tables, lease_secon
     dead._stopped.set()
     dead._thread.join()
     if not taken:
-        with pytest.raises(OutputError, match=r"run dead \(on .*, its lease lasts until .*\) writes"):
+        with pytest.raises(OutputError, match=r"run dead \(on .*, its lease lasts until .*\) is writing"):
             following.__enter__()
         return
     time.sleep(1)
@@ -286,7 +286,7 @@ def test_a_heartbeat_that_is_just_being_written_counts(tables: Tables) -> None:
     own.beat({"run_id": "own"})
     (beating(tables)[0].parent / "other").write_text('{"run_id": "ot')
     assert own.read_other_runs() == [{}]
-    with pytest.raises(OutputError, match="another run that just began writes"):
+    with pytest.raises(OutputError, match="another run that just began is writing"):
         Lease(tables, AT_ONCE, "next").__enter__()
     found: dict[str, dict[str, Any]] = heartbeats.read_all(tables)
     assert found == {"own": {"run_id": "own"}, "other": {}}
