@@ -46,7 +46,7 @@ def assert_lost(result: Summary | BaseException | None) -> None:
     ("owner", "name", "at", "units"),
     [
         (Publisher, "publish", 2, UNITS_OF_3),
-        (table_rows, "documents", 1, "limits.unit_rows=100"),
+        (table_rows, "build_documents", 1, "limits.unit_rows=100"),
         (maintenance, "compact_small_files", 1, "limits.unit_rows=100"),
     ],
     ids=["between units", "between the commits of a unit", "after the last unit"],
@@ -71,7 +71,7 @@ def test_a_full_run_that_wakes_up_changes_nothing(
     assert sorted(row.status for row in world.read("runs").collect()) == ["died", "done", "done", "done"]
 
 
-@pytest.mark.parametrize(("owner", "name"), [(recovery, "create_missing"), (changes, "all_documents")])
+@pytest.mark.parametrize(("owner", "name"), [(recovery, "create_missing"), (changes, "select_all_documents")])
 def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     """The first wakes up, before or after it created tables, while the second is at its first unit."""
     world.create(make_texts(4))
