@@ -64,7 +64,7 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     # OpenVINO may write constants in another order, but these are the same ones.
     weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
     assert weights[0] == weights[1] and len(weights[0]) > 50
-    sentences = precision_loss.read_sample(ROOT / "data" / "state_union.parquet", "x").spread(200).sentences
+    sentences = precision_loss.read_sample(ROOT / "data" / "state_union.parquet", "x").select_evenly(200).sentences
     assert precision_loss.tag_sentences(tmp_path / "bundle", "f32", sentences) == precision_loss.tag_sentences(
         DEMO, "f32", sentences
     )
