@@ -89,7 +89,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
         ("distilbert", {"activation": "relu"}, "activation relu"),
         ("bert", {"hidden_act": "gelu_new"}, "activation gelu_new"),
         ("bert", {"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM, not a token classifier"),
-        ("bert", {"position_embedding_type": "relative_key"}, "relative positions"),
+        ("bert", {"position_embedding_type": "relative_key"}, "relative position embeddings"),
         ("bert", {"num_hidden_layers": 3}, r"no parameter bert\.encoder\.layer\.2"),
         ("bert", {"num_hidden_layers": "2"}, "lacks num_hidden_layers"),
         ("bert", {"num_attention_heads": 5}, "5 heads do not divide"),
