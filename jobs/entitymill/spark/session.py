@@ -112,7 +112,8 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     builder = SparkSession.builder.appName(name).master(settings.master)
     local = _local_options(settings.master, brief=brief)
     properties = {**_read_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
-    properties |= choose_local_directory({**read_file_properties(), **properties})
+    if settings.master.startswith("local"):  # on a cluster, the property would reach executors on other machines
+        properties |= choose_local_directory({**read_file_properties(), **properties})
     for key, value in properties.items():
         builder = builder.config(key, value)
     try:
@@ -178,8 +179,8 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
             classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
             package=importlib.util.find_spec("sparknlp") is not None,
         )
-    extensions = spark.conf.get("spark.sql.extensions", "") or ""
-    if "DeltaSparkSessionExtension" not in extensions and not on_databricks():
+    spark_extensions = spark.conf.get("spark.sql.extensions", "") or ""
+    if "DeltaSparkSessionExtension" not in spark_extensions and not on_databricks():
         raise SessionError(
             f"spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension: submit with --properties-file {DEFAULTS}."
         )
