@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.settings import sections
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 from own_segments import Segments
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: 
     pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), source)
     chosen = sections.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
     rows = spark.read.parquet(str(source))
-    cut = PipelineModel(sparknlp_model.build_stages(spark, chosen)).transform(rows)
+    cut = PipelineModel(pipeline_stages.build_stages(spark, chosen)).transform(rows)
     columns = [F.col(f"_token.{edge}").alias(edge) for edge in ("begin", "end")]
     number = F.transform("_token", lambda token: token["metadata"]["sentence"].cast("int")).alias("sentence")
     cut.select("id", *columns, number).write.parquet(str(found))

@@ -13,6 +13,7 @@ from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.tables import Tables
+from entitymill.terminal.marked_text import clip_overlaps
 from entitymill_reports.page_content import Part, Sentence, TextSamples
 
 TOP = 12
@@ -94,14 +95,12 @@ def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequenc
     doc_id, number, at, end = key
     own = [row for row in chosen if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]
     sampled = {row["mention_id"] for row in own}
+    here = [row for row in mentions if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]
     parts = []
-    for row in mentions:
-        begin = max(row["begin"], at)  # if mentions overlap, each character is shown only once
-        if (row["doc_id"], row["sentence_id"]) == (doc_id, number) and begin < row["end"]:
-            parts.append(Part(text[at:begin]))
-            mention = text[begin : row["end"]]
-            parts.append(Part(mention, row["label"], float(row["confidence"]), row["mention_id"] in sampled))
-            at = row["end"]
+    for begin, stop, row in clip_overlaps(((row["begin"], row["end"], row) for row in here), at):
+        parts.append(Part(text[at:begin]))
+        parts.append(Part(text[begin:stop], row["label"], float(row["confidence"]), row["mention_id"] in sampled))
+        at = stop
     parts.append(Part(text[at:end]))
     samples = tuple(name for name in SAMPLES if any(row["sample"] == name for row in own))
     return Sentence(doc_id, tuple(part for part in parts if part.text), samples)

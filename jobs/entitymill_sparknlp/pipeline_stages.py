@@ -22,7 +22,7 @@ from entitymill.recognition.tagger.network import precision_properties
 from entitymill.settings.sections import PRETRAINED, SegmentationSettings
 from entitymill.spark import storage
 from entitymill.workers import engine_openvino
-from entitymill_sparknlp import saved_model_check as sparknlp_files
+from entitymill_sparknlp import saved_model_check
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
 _DYNAMIC_GROUP = 128
@@ -72,12 +72,12 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
         if address.endswith(".zip"):
             hint = "unpack the zip first, to where every executor can read it"
             raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.")
-        kind = str(sparknlp_files.check_model_files(spark, address, "recognition.sparknlp_model").get("class"))
+        kind = str(saved_model_check.check_model_files(spark, address, "recognition.sparknlp_model").get("class"))
         files = [path for path, _, _ in storage.list_files(spark, address)]
     except OSError as error:
         raise ModelError(f"{setting} cannot be read: {error}.") from error
-    classifier = sparknlp_files.CLASSIFIER.fullmatch(kind)
-    if kind != sparknlp_files.PIPELINE and not classifier:
+    classifier = saved_model_check.CLASSIFIER.fullmatch(kind)
+    if kind != saved_model_check.PIPELINE and not classifier:
         raise ModelError(f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel.")
     engines = {match[1] for path in files if (match := re.search(r"_classification_(openvino|onnx)$", path))}
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
@@ -240,8 +240,8 @@ def load_detector(spark: SparkSession, settings: SegmentationSettings) -> Senten
                 f"segmentation.model: {path} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
                 "name."
             )
-        kind = str(sparknlp_files.check_model_files(spark, address, "segmentation.model").get("class"))
-        if kind != sparknlp_files.DETECTOR:
+        kind = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
+        if kind != saved_model_check.DETECTOR:
             raise ModelError(f"segmentation.model: {path} is a {kind.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
         return SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:

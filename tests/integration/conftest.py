@@ -20,7 +20,7 @@ from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill.workers.engine_choice import open_engine
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 from expected_tables import TEXT_POOL, ExpectedTables
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def saved_demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     (directory / "source" / "assets" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")
     (directory / "source" / "assets" / "labels.txt").write_text("\n".join(json.loads((demo / "labels.json").read_text())))
-    sparknlp_model.configure_openvino(spark, "f32")
+    pipeline_stages.configure_openvino(spark, "f32")
     model = DistilBertForTokenClassification.loadSavedModel(str(directory / "source"), spark)
     model.setCaseSensitive(True).setMaxSentenceLength(128).write().save(str(directory / "model"))
     return directory / "model"

@@ -10,13 +10,13 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
 from entitymill.settings import sections
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 from unit import hostile
 
 
 def load(spark: SparkSession, directory: Path) -> None:
     """What the engine does with a model, in its order."""
-    sparknlp_model.load_pipeline(sparknlp_model.inspect_model(spark, str(directory)), [])
+    pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(directory)), [])
 
 
 def test_a_java_object_in_the_vocabulary_is_not_built(spark: SparkSession, tmp_path: Path) -> None:
@@ -46,4 +46,4 @@ def test_a_detector_is_looked_at_too(spark: SparkSession, tmp_path: Path) -> Non
     (directory / "fields" / "x").mkdir(parents=True)
     (directory / "fields" / "x" / "part-00000").write_bytes(b"SEQ")
     with pytest.raises(ModelError, match="x/part-00000 is not a SequenceFile"):
-        sparknlp_model.load_detector(spark, sections.SegmentationSettings(model=str(directory)))
+        pipeline_stages.load_detector(spark, sections.SegmentationSettings(model=str(directory)))

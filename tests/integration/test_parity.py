@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 
 from .conftest import ROOT, Job
 
@@ -66,7 +66,7 @@ def texts() -> pa.Table:
 def both(module_job: Job, saved_demo: Path) -> dict[str, Job]:
     jobs = {}
     for name, overrides in {
-        "sparknlp": ("recognition.engine=sparknlp", f"recognition.sparknlp_model={saved_demo}"),
+        "sparknlp": ("recognition.engine=sparknlp", f"recognition.pipeline_stages={saved_demo}"),
         "openvino": ("recognition.encoding=sparknlp",),
     }.items():
         directory = module_job.directory / name
@@ -138,9 +138,9 @@ def test_chunks_are_those_of_spark_nlps_ner_converter(spark: SparkSession, both:
     job = both["openvino"]
     speech = texts()["id"][-1].as_py()
     rows = spark.read.parquet(str(job.directory / "texts.parquet")).where(f"id LIKE 'nasty%' OR id = '{speech}'")
-    saved = sparknlp_model.inspect_model(spark, str(saved_demo))
-    around = sparknlp_model.build_stages(spark, settings.load(None, job.options(), {}).segmentation)
-    tagged = sparknlp_model.load_pipeline(saved, around).stages.transform(rows)
+    saved = pipeline_stages.inspect_model(spark, str(saved_demo))
+    around = pipeline_stages.build_stages(spark, settings.load(None, job.options(), {}).segmentation)
+    tagged = pipeline_stages.load_pipeline(saved, around).stages.transform(rows)
     chunks = NerConverter().setInputCols(["_sentence", "_token", "_ner"]).setOutputCol("chunk").transform(tagged)
     expected = chunks.select(F.col("id").alias("doc_id"), F.col("chunk").alias("expected"))
     pairs = job.read("annotations").join(expected, "doc_id")

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import precision_loss, prepare_command, sparknlp_saved
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 
 from .conftest import ROOT
 
@@ -46,7 +46,7 @@ def resaved(spark: SparkSession, exported: Path) -> Path:
     from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
 
     directory = exported.with_name("resaved")
-    sparknlp_model.configure_openvino(spark, "f32")
+    pipeline_stages.configure_openvino(spark, "f32")
     loaded = DistilBertForTokenClassification.load(str(exported))
     loaded.write().overwrite().save(str(directory))
     return directory
@@ -74,7 +74,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     from sparknlp.annotator import DistilBertForTokenClassification, NerConverter, Tokenizer  # noqa: PLC0415
     from sparknlp.base import DocumentAssembler  # noqa: PLC0415
 
-    sparknlp_model.configure_openvino(spark, "f32")
+    pipeline_stages.configure_openvino(spark, "f32")
     stages = [
         DocumentAssembler().setInputCol("text").setOutputCol("document"),
         Tokenizer().setInputCols(["document"]).setOutputCol("token"),

@@ -19,7 +19,7 @@ from entitymill.settings import sections
 from entitymill.spark.session import has_class
 from entitymill.workers.engine_choice import open_engine
 from entitymill_models import prepare_command
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 
 from .class_path import class_path_without
 from .conftest import MODELS, ROOT, Job, recognised
@@ -34,15 +34,15 @@ TEXTS = {
 
 
 def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
-    return ("recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", *others)
+    return ("recognition.engine=sparknlp", f"recognition.pipeline_stages={saved}", *others)
 
 
 @pytest.fixture(scope="module")
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
     chosen = sections.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
-    around = sparknlp_model.build_stages(spark, chosen)
-    loaded = sparknlp_model.load_pipeline(sparknlp_model.inspect_model(spark, str(saved_demo)), around)
+    around = pipeline_stages.build_stages(spark, chosen)
+    loaded = pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
     loaded.stages.write().save(str(path))
     return path
@@ -96,12 +96,12 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
     zipped = shutil.make_archive(str(tmp_path / "distilbert_ner_en_5.5.1_3.0_1748182871053"), "zip", saved_demo)
     assert prepare_command.main([zipped, str(tmp_path / "bundle")]) == 0
     with pytest.raises(ModelError, match="unpack the zip first"):
-        sparknlp_model.inspect_model(spark, zipped)
+        pipeline_stages.inspect_model(spark, zipped)
     shutil.unpack_archive(zipped, tmp_path / "unpacked")
-    unpacked = sparknlp_model.inspect_model(spark, str(tmp_path / "unpacked"))
+    unpacked = pipeline_stages.inspect_model(spark, str(tmp_path / "unpacked"))
 
     # So it is the model that `alone` ran.
-    assert replace(unpacked, address=str(saved_demo)) == sparknlp_model.inspect_model(spark, str(saved_demo))
+    assert replace(unpacked, address=str(saved_demo)) == pipeline_stages.inspect_model(spark, str(saved_demo))
     ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
     assert mentions(alone) == mentions(ours) != []
 
@@ -140,7 +140,7 @@ def test_passthrough_and_annotations_come_along(alone: dict[str, Row]) -> None:
 def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job) -> None:
     job.texts(list(TEXTS.items()))
     code, printed = main(*engine("/nowhere/model"))
-    assert (code, "recognition.sparknlp_model: /nowhere/model does not exist" in printed) == (5, True)
+    assert (code, "recognition.pipeline_stages: /nowhere/model does not exist" in printed) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job
 )
 def test_what_is_no_classifier_is_named(spark: SparkSession, path: Path | str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        sparknlp_model.inspect_model(spark, str(path))
+        pipeline_stages.inspect_model(spark, str(path))
 
 
 def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_pipeline: Path, tmp_path: Path) -> None:
@@ -161,20 +161,20 @@ def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_p
 
     PipelineModel(PipelineModel.load(str(saved_pipeline)).stages[:3]).write().save(str(tmp_path / "half"))
     with pytest.raises(ModelError, match=r"has the stages DocumentAssembler, .*; expected"):
-        sparknlp_model.load_pipeline(sparknlp_model.inspect_model(spark, str(tmp_path / "half")), [])
+        pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(tmp_path / "half")), [])
 
 
 def test_an_onnx_model_has_one_precision(spark: SparkSession, saved_onnx: Path) -> None:
-    saved = sparknlp_model.inspect_model(spark, str(saved_onnx))
+    saved = pipeline_stages.inspect_model(spark, str(saved_onnx))
     with pytest.raises(ModelError, match="runs on onnx, which runs it in f32 only"):
-        sparknlp_model.check_runnable(saved, "bf16", classes=True, binding=True)
+        pipeline_stages.check_runnable(saved, "bf16", classes=True, binding=True)
 
 
 def test_the_vendors_jar_cannot_set_a_precision(spark: SparkSession, saved_demo: Path) -> None:
-    saved = sparknlp_model.inspect_model(spark, str(saved_demo))
-    sparknlp_model.check_runnable(saved, "f32", classes=True, binding=False)
+    saved = pipeline_stages.inspect_model(spark, str(saved_demo))
+    pipeline_stages.check_runnable(saved, "f32", classes=True, binding=False)
     with pytest.raises(ModelError, match="which jsl-openvino-cpu has no way to set"):
-        sparknlp_model.check_runnable(saved, "bf16", classes=True, binding=False)
+        pipeline_stages.check_runnable(saved, "bf16", classes=True, binding=False)
 
 
 def test_a_class_is_looked_for_without_loading_it(spark: SparkSession) -> None:

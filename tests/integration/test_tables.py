@@ -16,7 +16,7 @@ from entitymill.settings.sections import SegmentationSettings
 from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, output_tables
 from entitymill.workers import engine_openvino
-from entitymill_sparknlp import pipeline_stages as sparknlp_model
+from entitymill_sparknlp import pipeline_stages
 
 from .conftest import ROOT, Job
 
@@ -68,10 +68,10 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
         chosen = SegmentationSettings(model=str(detector))
         assert engine_openvino.identify_detector(spark, chosen).startswith("dl ")
         assert engine_openvino.ship_detector(spark, chosen).digests
-        sparknlp_model.load_detector(spark, chosen)
+        pipeline_stages.load_detector(spark, chosen)
     assert model.manifest.name
     shutil.copytree(detector, tmp_path / "ä b" / "detector")
     blank = SegmentationSettings(model=str(tmp_path / "ä b" / "detector"))
     assert engine_openvino.ship_detector(spark, blank).digests
     with pytest.raises(ModelError, match="a directory with a blank in its name"):
-        sparknlp_model.load_detector(spark, blank)
+        pipeline_stages.load_detector(spark, blank)

@@ -17,7 +17,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
 from entitymill_models import huggingface, model_formats, sparknlp_fields, sparknlp_saved
 from entitymill_models.sparknlp_saved import Budget
-from entitymill_sparknlp import saved_model_check as sparknlp_files
+from entitymill_sparknlp import saved_model_check
 from fuzzing import attempt, report, tries
 from unit import tiny
 from unit.damage import damaged, repacked, watch
@@ -161,7 +161,7 @@ def test_what_is_no_digest_is_refused_before_a_file_is_called_after_it(demo_mani
     [({}, False), ({"stageUids": ["a"]}, False), ({"language": "Python"}, True), ({"language": 1}, True), (None, True)],
 )
 def test_a_pipeline_that_would_have_pyspark_import_modules_is_told(chosen: object, *, refused: bool) -> None:
-    assert sparknlp_files.names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
+    assert saved_model_check.names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
 
 
 def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:

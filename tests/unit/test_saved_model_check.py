@@ -13,7 +13,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.spark import spark_connect, storage
 from entitymill_models import java_stream_check, sparknlp_fields
-from entitymill_sparknlp import saved_model_check as sparknlp_files
+from entitymill_sparknlp import saved_model_check
 from unit import hostile, tiny
 from unit.damage import repacked
 
@@ -33,16 +33,16 @@ def local_storage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(directory: Path) -> dict[str, Any]:
-    return sparknlp_files.check_model_files(None, str(directory), "recognition.sparknlp_model")  # type: ignore[arg-type]
+    return saved_model_check.check_model_files(None, str(directory), "recognition.sparknlp_model")  # type: ignore[arg-type]
 
 
 def test_good_models_pass(tmp_path: Path) -> None:
     assert str(check(tiny.saved_onnx(tmp_path / "onnx"))["class"]).endswith("BertForTokenClassification")
-    assert check(hostile.DETECTOR)["class"] == sparknlp_files.DETECTOR
+    assert check(hostile.DETECTOR)["class"] == saved_model_check.DETECTOR
     directory = hostile.pipeline(tmp_path / "pipeline", "com.johnsnowlabs.nlp.annotators.TokenizerModel")
     (directory / "stages" / "0_a" / "fields" / "rules").mkdir(parents=True)
     (directory / "stages" / "0_a" / "fields" / "rules" / "part-00000").write_bytes(TOKENIZER.read_bytes())
-    assert check(directory)["class"] == sparknlp_files.PIPELINE
+    assert check(directory)["class"] == saved_model_check.PIPELINE
 
 
 @pytest.mark.parametrize("name", ["java.net.URL", "java.util.HashMap", "[Ljava.net.URL;", "evil.Gadget", "x" * 99])
@@ -92,7 +92,7 @@ def test_metadata_that_could_be_read_in_two_ways_are_refused(tmp_path: Path, tex
             {},
             "has a stage of class org.apache.spark.ml.feature.SQLTransformer",
         ),
-        (sparknlp_files.PIPELINE, {}, "has a stage of class org.apache.spark.ml.PipelineModel"),
+        (saved_model_check.PIPELINE, {}, "has a stage of class org.apache.spark.ml.PipelineModel"),
         ("os.system", {"paramMap": {"stageUids": ["a"], "language": "Python"}}, "a stage written in Python"),
         ("x", {"paramMap": {"stageUids": ["x/../../elsewhere"]}}, "does not list its stages"),
         ("x", {"paramMap": {}}, "does not list its stages"),

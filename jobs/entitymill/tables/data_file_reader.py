@@ -26,8 +26,7 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
         name: name of the table.
         schema: columns to read, as a DDL string.
     """
-    detail = tables.detail(name)
-    places = [tables.address(name) if detail is None else str(detail["location"])]
+    places = [tables.location(name)]
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
         places.append(f"{tables.root}/{name}")
     reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
@@ -48,9 +47,7 @@ def delete(tables: Tables, name: str, files: set[str]) -> None:
     """
     if not files or spark_connect.is_remote(tables.spark):
         return
-    detail = tables.detail(name)
-    place = tables.address(name) if detail is None else str(detail["location"])
-    for address, _, _ in list(storage.list_files(tables.spark, place)):
+    for address, _, _ in list(storage.list_files(tables.spark, tables.location(name))):
         if address.rpartition("/")[2] in files:
             storage.remove(tables.spark, address)
 

@@ -85,6 +85,11 @@ class Tables:
             return "delta." + quote_part(self.address(name))
         return self.catalog_name(name)
 
+    def location(self, name: str) -> str:
+        """Return the URI of a table's directory; for a catalog table, the place where the catalog stores it."""
+        detail = None if self.root is not None else self.detail(name)
+        return self.address(name) if detail is None else str(detail["location"])
+
     def read(self, name: str) -> DataFrame:
         """Return a frame that reads a table."""
         if self.root is None:
@@ -105,10 +110,8 @@ class Tables:
     def version(self, name: str) -> int:
         """Return the number of a table's current version; a Spark job runs only if the Delta log cannot be listed."""
         if not spark_connect.is_remote(self.spark):
-            found = None if self.root is not None else self.detail(name)
-            place = self.address(name) if found is None else str(found["location"])
             with contextlib.suppress(OSError, StorageError):
-                names = storage.list_names(self.spark, f"{place}/_delta_log/{'[0-9]' * 20}.json")
+                names = storage.list_names(self.spark, f"{self.location(name)}/_delta_log/{'[0-9]' * 20}.json")
                 if names:
                     return int(names[-1].partition(".")[0])
         return int(self.history(name, 1).collect()[0]["version"])

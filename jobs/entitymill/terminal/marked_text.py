@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
 from entitymill.terminal.console_text import visible
 
+T = TypeVar("T")
 COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 OTHER_COLOUR = "bold black on plum2"
 LONGEST_SHOWN = 120
@@ -33,6 +35,19 @@ def select_style(label: str) -> str:
     return COLOURS.get(label, OTHER_COLOUR)
 
 
+def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterator[tuple[int, int, T]]:
+    """Yield spans without the parts that an earlier span covers or that lie before `first`, so that none overlap.
+
+    Args:
+        spans: (begin, end, anything) of each span, sorted by begin. A span of which nothing remains is left out.
+        first: position before which nothing is covered by the result.
+    """
+    for begin, end, value in spans:
+        if end > max(begin, first):
+            yield max(begin, first), end, value
+            first = end
+
+
 def mark_mentions(
     text: str, spans: Iterable[tuple[int, int, str]], *, colours: bool, first: int = 0, last: int | None = None
 ) -> Text:
@@ -47,10 +62,7 @@ def mark_mentions(
         last: where the returned part ends, or None for the end of the text.
     """
     line, at = Text(), first
-    for start, end, label in spans:
-        begin = max(start, at)
-        if end <= begin:
-            continue
+    for begin, end, label in clip_overlaps(spans, first):
         line.append(visible(text[at:begin]))
         if colours:
             line.append(visible(shorten(text[begin:end])), style=select_style(label))
