@@ -66,7 +66,7 @@ def texts() -> pa.Table:
 def both(module_job: Job, saved_demo: Path) -> dict[str, Job]:
     jobs = {}
     for name, overrides in {
-        "sparknlp": ("recognition.engine=sparknlp", f"recognition.pipeline_stages={saved_demo}"),
+        "sparknlp": ("recognition.engine=sparknlp", f"recognition.sparknlp_model={saved_demo}"),
         "openvino": ("recognition.encoding=sparknlp",),
     }.items():
         directory = module_job.directory / name

@@ -34,7 +34,7 @@ TEXTS = {
 
 
 def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
-    return ("recognition.engine=sparknlp", f"recognition.pipeline_stages={saved}", *others)
+    return ("recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", *others)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_passthrough_and_annotations_come_along(alone: dict[str, Row]) -> None:
 def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job) -> None:
     job.texts(list(TEXTS.items()))
     code, printed = main(*engine("/nowhere/model"))
-    assert (code, "recognition.pipeline_stages: /nowhere/model does not exist" in printed) == (5, True)
+    assert (code, "recognition.sparknlp_model: /nowhere/model does not exist" in printed) == (5, True)
 
 
 @pytest.mark.parametrize(
