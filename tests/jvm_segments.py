@@ -11,14 +11,14 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.settings import sections
+from entitymill.recognition.sentences import Kind
 from entitymill_sparknlp import pipeline_stages
 from own_segments import Segments
 
 ROOT = Path(__file__).parents[1]
 
 
-def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: Path) -> list[Segments]:
+def by_spark_nlp(spark: SparkSession, kind: Kind, texts: Sequence[str], scratch: Path) -> list[Segments]:
     """Return the segments of each text by DocumentAssembler, a detector and Tokenizer.
 
     Args:
@@ -28,9 +28,9 @@ def by_spark_nlp(spark: SparkSession, kind: str, texts: Sequence[str], scratch: 
     """
     source, found = scratch / f"{kind}-texts.parquet", scratch / f"{kind}-found.parquet"
     pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), source)
-    chosen = sections.SegmentationSettings(detector=kind, model=str(ROOT / "models" / "sentence_detector"))
+    saved = str(ROOT / "models" / "sentence_detector")
     rows = spark.read.parquet(str(source))
-    cut = PipelineModel(pipeline_stages.build_stages(spark, chosen)).transform(rows)
+    cut = PipelineModel(pipeline_stages.build_stages(spark, kind, saved)).transform(rows)
     columns = [F.col(f"_token.{edge}").alias(edge) for edge in ("begin", "end")]
     number = F.transform("_token", lambda token: token["metadata"]["sentence"].cast("int")).alias("sentence")
     cut.select("id", *columns, number).write.parquet(str(found))

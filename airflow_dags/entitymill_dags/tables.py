@@ -86,7 +86,7 @@ class SparkSubmit(_Section):
         return value
 
 
-JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model|sentence_detector)$")], str]
+JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model)$")], str]
 
 
 class Databricks(_Section):

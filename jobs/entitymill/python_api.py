@@ -38,7 +38,8 @@ class Mention:
         end: offset after the mention's last code point.
         entity: text of the mention.
         label: PER, ORG, LOC, MISC, or another label of the model.
-        confidence: mean, over the mention's tokens, of the probability of the assigned tag.
+        confidence: mean, over the mention's tokens, of the probability of the assigned tag; scaled if the model's manifest
+            has a scaling for the label.
         token_count: number of the mention's tokens.
         sentence_id: number of the mention's sentence in the text, from 0.
         sentence_begin: offset of the sentence's first code point in the text.
@@ -131,7 +132,7 @@ def _to_string(value: object) -> str:
 def load(
     model: str | os.PathLike[str],
     *,
-    detector: sentences.Kind = "dl",
+    detector: sentences.Kind | None = None,
     detector_model: str | os.PathLike[str] | None = None,
     precision: Precision = "f32",
     trim: bool = True,
@@ -143,7 +144,7 @@ def load(
 
     Args:
         model: directory of a bundle, such as models/demo; each file is checked against the manifest.
-        detector: kind of sentence detector.
+        detector: kind of sentence detector; None for sentencex or, if `detector_model` is given, for dl.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None for the directory
             `sentence_detector` next to the model's directory or, in a clone of the repository, for the bundled detector.
         precision: number format in which the model runs.
@@ -156,6 +157,7 @@ def load(
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
         SettingsError: the detector, precision or decoding is not a known one.
     """
+    detector = detector or ("sentencex" if detector_model is None else "dl")
     for name, value, known in (
         ("detector", detector, sentences.Kind),
         ("precision", precision, Precision),

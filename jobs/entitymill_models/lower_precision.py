@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.recognition.tagger import Precision
+from entitymill.recognition.tagger import Precision, bundle
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.recognition.tagger.network import INPUTS
 from entitymill.spark import requirements
 
@@ -165,3 +169,15 @@ def _import_nncf() -> Any:
 def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
     """Return the constants that are weights."""
     return [node for node in operations if node.get_type_name() == "Constant" and np.prod(node.get_output_shape(0)) >= LARGE]
+
+
+def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
+    """Return the network's inputs for each sentence, truncated to the model's maximum number of pieces."""
+    manifest, files = bundle.read_directory(directory)
+    capacity = manifest.max_length - SPECIAL_PIECES
+    encoder = Encoder(read_tokenizer(files, manifest), capacity)
+    feeds = []
+    for sentence in sentences:
+        ids = np.array([[encoder.cls_id, *encoder.encode(sentence).ids[:capacity], encoder.sep_id]], np.int64)
+        feeds.append(dict(zip(INPUTS, (ids, np.ones_like(ids)), strict=True)))
+    return feeds

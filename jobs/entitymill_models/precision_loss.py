@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition.tagger import Execution, Precision, bundle
+from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import requirements
 
-Mentions = set[tuple[int, int, int, str]]
-"""(index of the sentence, first token, token after the last, label) of each mention; tokens count from 0 in a sentence."""
+Mention = tuple[int, int, int, str]
+"""(index of the sentence, first token, token after the last, label); tokens count from 0 in a sentence."""
+Mentions = set[Mention]
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -91,7 +92,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     manifest, _ = bundle.read_directory(reduced)
     found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in list_precisions(manifest)}
     base = found.get("f32", set()) if original is None else tag_sentences(original, "f32", sample.sentences)
-    gold = None if sample.gold is None else _gold(sample.gold)
+    gold = None if sample.gold is None else find_gold(sample.gold)
     return Scores(
         sentences=len(sample.sentences),
         mentions=len(base),
@@ -107,12 +108,23 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
     Raises:
         ModelError: the bundle cannot be run.
     """
+    return set(find_confidences(directory, precision, sentences))
+
+
+def find_confidences(
+    directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
+) -> dict[Mention, float]:
+    """Return the mentions that a bundle finds in sentences, with the confidence of each before any scaling.
+
+    Raises:
+        ModelError: the bundle cannot be run.
+    """
     manifest, files = bundle.read_directory(directory)
-    execution = Execution(precision, threads=len(os.sched_getaffinity(0)))
+    execution = Execution(precision, threads=len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
-    return _mentions(tagger.labels, tags.tags, lengths, tagger.scheme)
+    return _mentions(tagger.labels, tags.tags, lengths, tagger.scheme, tags.confidences)
 
 
 def span_f1(found: Mentions, expected: Mentions) -> float:
@@ -122,23 +134,29 @@ def span_f1(found: Mentions, expected: Mentions) -> float:
     return 2 * len(found & expected) / (len(found) + len(expected))
 
 
-def _gold(tags: Sequence[Sequence[str]]) -> Mentions:
+def find_gold(tags: Sequence[Sequence[str]]) -> Mentions:
+    """Return the mentions of tagged sentences."""
     labels = ("O", *sorted({tag for sentence in tags for tag in sentence} - {"O"}))
     number = {label: i for i, label in enumerate(labels)}
     flat = np.array([number[tag] for sentence in tags for tag in sentence], np.int16)
-    return _mentions(labels, flat, np.array([len(sentence) for sentence in tags], np.int64))
+    lengths = np.array([len(sentence) for sentence in tags], np.int64)
+    return set(_mentions(labels, flat, lengths, "iob2", np.ones(len(flat), np.float32)))
 
 
 def _mentions(
-    labels: Sequence[str], tags: NDArray[np.int16], lengths: NDArray[np.int64], how: bundle.Scheme = "iob2"
-) -> Mentions:
+    labels: Sequence[str],
+    tags: NDArray[np.int16],
+    lengths: NDArray[np.int64],
+    how: bundle.Scheme,
+    confidences: NDArray[np.float32],
+) -> dict[Mention, float]:
     scheme = TagScheme(labels, splits_kinds=how == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    spans = scheme.join_spans(tags, np.ones(len(tags), np.float32), sentence_of)
+    spans = scheme.join_spans(tags, confidences, sentence_of)
     return {
-        (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind])
-        for first, last, kind in zip(spans.first, spans.last, spans.kinds, strict=True)
+        (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind]): float(mean)
+        for first, last, kind, mean in zip(spans.first, spans.last, spans.kinds, spans.confidences, strict=True)
     }
 
 

@@ -18,13 +18,18 @@ from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition import resource_limits
 from entitymill.recognition.model_loading import blame_file, loading, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, network
-from entitymill.recognition.tagger.encoding import Encoder
-from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
+from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
-from entitymill.recognition.tagger.network import INPUTS
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import isolation
-from entitymill_models import atomic_directories, label_conversion, lower_precision, model_formats, precision_loss
+from entitymill_models import (
+    atomic_directories,
+    confidence_fit,
+    label_conversion,
+    lower_precision,
+    model_formats,
+    precision_loss,
+)
 from entitymill_models import classifier_parts as parts_module
 from entitymill_models.classifier_parts import Parts
 
@@ -55,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     )
     built.add_argument(
         "--calibrate", metavar="TABLE", type=Path, help="with int8: measure activations on it and quantize them too"
+    )
+    built.add_argument(
+        "--calibrate-confidence", metavar="GOLD", type=Path, help="fit the confidences to this table of tagged sentences"
     )
     built.add_argument(
         "--sample",
@@ -144,6 +152,8 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         made.mkdir()
         _reduce_and_check(options, found, manifest, made, unpacked, open_console())
         _try_longest(made, options.source)
+        if options.calibrate_confidence is not None:
+            confidence_fit.calibrate_bundle(made, options.calibrate_confidence, open_console())
         if options.to == "sparknlp":
             export = extensions.load(f"{extensions.SPARKNLP}.saved_model_writer", "--to sparknlp")
 
@@ -205,21 +215,9 @@ def _read_samples(
         return everything.select_evenly(CHECKED_SENTENCES), []
     measured = everything if table == options.calibrate else precision_loss.read_sample(options.calibrate, "--calibrate")
     calibration = measured.select_evenly(CALIBRATION_SENTENCES)
-    feeds = _encode_sentences(original, calibration)
+    feeds = lower_precision.encode_sentences(original, calibration.sentences)
     rest = everything.exclude(calibration)
     return (rest if rest.sentences else everything).select_evenly(CHECKED_SENTENCES), feeds
-
-
-def _encode_sentences(directory: Path, calibration: precision_loss.Sample) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs for each sentence, truncated to the model's maximum number of pieces."""
-    manifest, files = bundle.read_directory(directory)
-    capacity = manifest.max_length - SPECIAL_PIECES
-    encoder = Encoder(read_tokenizer(files, manifest), capacity)
-    feeds = []
-    for sentence in calibration.sentences:
-        ids = np.array([[encoder.cls_id, *encoder.encode(sentence).ids[:capacity], encoder.sep_id]], np.int64)
-        feeds.append(dict(zip(INPUTS, (ids, np.ones_like(ids)), strict=True)))
-    return feeds
 
 
 def _check_accuracy(
@@ -265,6 +263,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
         "max_length": length,
         "sparknlp_max_length": min(found.sparknlp_max_length, found.limit or length),
         "f1": origin.f1 if origin else {},
+        "confidence": origin.model_dump()["confidence"] if origin else {},
     }
 
 

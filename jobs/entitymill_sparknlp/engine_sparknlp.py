@@ -51,16 +51,15 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     pipeline_stages.check_runnable(saved, recognition.precision, classes=classes, binding=binding)
     pipeline_stages.configure_openvino(spark, recognition.precision)
     classifier = saved.kind != "PipelineModel"
-    pipeline = pipeline_stages.load_pipeline(
-        saved, pipeline_stages.build_stages(spark, settings.segmentation) if classifier else []
-    )
+    detector = settings.detector, settings.detector_model
+    pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if classifier else [])
     own = (
         None
         if saved.pretrained
         else storage.hash_files(spark, (path for path, *_ in storage.list_files(spark, saved.address)))
     )
     parts = {
-        "detector": pipeline_stages.identify_detector(spark, settings.segmentation) if classifier else "the pipeline's",
+        "detector": pipeline_stages.identify_detector(spark, *detector) if classifier else "the pipeline's",
         "model": own or saved.address,
         "engine": recognition.engine,
         "precision": recognition.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",

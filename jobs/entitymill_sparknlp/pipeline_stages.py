@@ -17,9 +17,10 @@ from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokeni
 from sparknlp.base import DocumentAssembler
 
 from entitymill.errors import ModelError
+from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import Precision
 from entitymill.recognition.tagger.network import precision_properties
-from entitymill.settings.sections import PRETRAINED, SegmentationSettings
+from entitymill.settings.sections import PRETRAINED
 from entitymill.spark import storage
 from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model_check
@@ -204,7 +205,7 @@ class Pipeline:
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
 
-def build_stages(spark: SparkSession, settings: SegmentationSettings) -> list[Any]:
+def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the column `text`.
 
     Raises:
@@ -212,49 +213,48 @@ def build_stages(spark: SparkSession, settings: SegmentationSettings) -> list[An
     """
     pipeline = [
         DocumentAssembler().setInputCol("text").setOutputCol("_document"),
-        load_detector(spark, settings).setInputCols(["_document"]).setOutputCol("_sentence"),
+        load_detector(spark, kind, model).setInputCols(["_document"]).setOutputCol("_sentence"),
         Tokenizer().setInputCols(["_sentence"]).setOutputCol("_token"),
     ]
     # The fit() of Tokenizer needs no data: it only converts rules to a model.
     return ml.Pipeline(stages=pipeline).fit(spark.createDataFrame([], "text string")).stages
 
 
-def load_detector(spark: SparkSession, settings: SegmentationSettings) -> SentenceDetector | SentenceDetectorDLModel:
-    """Load the sentence detector that the settings name.
+def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
+    """Load a sentence detector: the rules, or the saved SentenceDetectorDLModel at `model`.
 
     Raises:
         ModelError: the detector's model is missing or is not a sentence detector.
     """
-    if settings.detector == "rules":
+    if kind == "rules":
         return SentenceDetector()
-    path = settings.model
-    named = PRETRAINED.fullmatch(path)
+    named = PRETRAINED.fullmatch(model)
     try:
         if named:
             return SentenceDetectorDLModel.pretrained(named[1], named[2])
-        address = storage.prefer_local_file(path)
+        address = storage.prefer_local_file(model)
         if not storage.exists(spark, address):
-            raise ModelError(f"segmentation.model: nothing is at {path}; name a saved SentenceDetectorDLModel.")
+            raise ModelError(f"segmentation.model: nothing is at {model}; name a saved SentenceDetectorDLModel.")
         if re.search(r"\s", address):
             raise ModelError(
-                f"segmentation.model: {path} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
+                f"segmentation.model: {model} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
                 "name."
             )
-        kind = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
-        if kind != saved_model_check.DETECTOR:
-            raise ModelError(f"segmentation.model: {path} is a {kind.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
+        found = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
+        if found != saved_model_check.DETECTOR:
+            raise ModelError(f"segmentation.model: {model} is a {found.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
         return SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
         what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"
-        raise ModelError(f"segmentation.model: {path} {what}.") from error
+        raise ModelError(f"segmentation.model: {model} {what}.") from error
 
 
-def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> str:
+def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return what identifies the sentence detector in the fingerprint: its name, or a digest of its model's files.
 
     Raises:
         ModelError: the detector's model is missing.
     """
-    if settings.detector == "dl" and PRETRAINED.fullmatch(settings.model):
-        return settings.model
-    return engine_openvino.identify_detector(spark, settings)
+    if kind == "dl" and PRETRAINED.fullmatch(model):
+        return model
+    return engine_openvino.identify_detector(spark, kind, model)

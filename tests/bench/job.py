@@ -139,8 +139,8 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Case:
     table, few = scratch / "texts.parquet", scratch / "few.parquet"
     for path, step in ((table, 1), (few, 10)):
         pq.write_table(pa.table({"id": [f"d{i}" for i in range(0, len(many), step)], "text": many[::step]}), path)
-    chosen = sessions.loaded().segmentation
-    files = sentences.find_detector_files(Path(chosen.model)) if chosen.detector == "dl" else {}
+    chosen = sessions.loaded()
+    files = sentences.find_detector_files(Path(chosen.detector_model)) if chosen.detector == "dl" else {}
     detector = sentences.open_detector(chosen.detector, files)
     began = time.process_time()
     given = tokenize(many, detector)

@@ -33,7 +33,6 @@ def test_the_task_runs_in_a_session_that_is_there(wheel: Path, tmp_path: Path) -
         source="spark_catalog.raw.articles",
         output_schema="spark_catalog.articles_out",
         model=str(bundle.ROOT / "models" / "demo"),
-        sentence_detector=str(bundle.ROOT / "models" / "sentence_detector"),
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
     done = subprocess.run(

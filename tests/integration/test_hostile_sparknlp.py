@@ -9,7 +9,6 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
-from entitymill.settings import sections
 from entitymill_sparknlp import pipeline_stages
 from unit import hostile
 
@@ -46,4 +45,4 @@ def test_a_detector_is_looked_at_too(spark: SparkSession, tmp_path: Path) -> Non
     (directory / "fields" / "x").mkdir(parents=True)
     (directory / "fields" / "x" / "part-00000").write_bytes(b"SEQ")
     with pytest.raises(ModelError, match="x/part-00000 is not a SequenceFile"):
-        pipeline_stages.load_detector(spark, sections.SegmentationSettings(model=str(directory)))
+        pipeline_stages.load_detector(spark, "dl", str(directory))

@@ -15,7 +15,6 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.errors import ModelError
-from entitymill.settings import sections
 from entitymill.spark.session import has_class
 from entitymill.workers.engine_choice import open_engine
 from entitymill_models import prepare_command
@@ -40,8 +39,8 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
-    chosen = sections.SegmentationSettings(model=f"{ROOT}/models/sentence_detector")
-    around = pipeline_stages.build_stages(spark, chosen)
+    chosen = "dl", f"{ROOT}/models/sentence_detector"
+    around = pipeline_stages.build_stages(spark, *chosen)
     loaded = pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
     loaded.stages.write().save(str(path))

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 from entitymill import settings
 from entitymill.errors import ModelError, OutputError
 from entitymill.run.extraction import extract
-from entitymill.settings.sections import SegmentationSettings
 from entitymill.spark.session import override_conf
 from entitymill.tables import Tables, output_tables
 from entitymill.workers import engine_openvino
@@ -65,13 +64,13 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
         shutil.copytree(ROOT / "models" / copy.name, copy)
     with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
         model = engine_openvino.ship_model(spark, str(demo))
-        chosen = SegmentationSettings(model=str(detector))
-        assert engine_openvino.identify_detector(spark, chosen).startswith("dl ")
-        assert engine_openvino.ship_detector(spark, chosen).digests
-        pipeline_stages.load_detector(spark, chosen)
+        chosen = "dl", str(detector)
+        assert engine_openvino.identify_detector(spark, *chosen).startswith("dl ")
+        assert engine_openvino.ship_detector(spark, *chosen).digests
+        pipeline_stages.load_detector(spark, *chosen)
     assert model.manifest.name
     shutil.copytree(detector, tmp_path / "ä b" / "detector")
-    blank = SegmentationSettings(model=str(tmp_path / "ä b" / "detector"))
-    assert engine_openvino.ship_detector(spark, blank).digests
+    blank = "dl", str(tmp_path / "ä b" / "detector")
+    assert engine_openvino.ship_detector(spark, *blank).digests
     with pytest.raises(ModelError, match="a directory with a blank in its name"):
-        pipeline_stages.load_detector(spark, blank)
+        pipeline_stages.load_detector(spark, *blank)

@@ -29,4 +29,3 @@ def test_the_settings_of_a_submitted_databricks_run(tmp_path: Path) -> None:
     loaded = settings.load(tmp_path / "tickets.yaml", ["output.schema=main.ticket_entities"])
     assert (loaded.source.format, loaded.source.path, loaded.log) == ("table", "main.raw.tickets", "stderr")
     assert loaded.model.path.startswith("/Volumes/")
-    assert loaded.segmentation.model.startswith("/Volumes/")

@@ -124,7 +124,7 @@ def test_lower_precision_is_checked_and_noted(
     assert set(manifest.f1) == {"speeches"} and set(manifest.f1["speeches"]) == runs
     gold = precision_loss.read_sample(texts, "x")
     assert gold.gold is not None
-    expected = precision_loss._gold(gold.gold)
+    expected = precision_loss.find_gold(gold.gold)
     if not calibrated:
         for precision, f1 in manifest.f1["speeches"].items():
             found = precision_loss.tag_sentences(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
@@ -294,3 +294,42 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) ->
     with pytest.raises(OutputError, match="cannot be written"):
         atomic_directories.move_into_place(scratch / "never made", old, scratch)
     assert (old / bundle.MANIFEST).read_text() == "{}"
+
+
+def test_confidences_are_fitted_to_gold_and_change_the_digest(prepare: Prepare, tmp_path: Path) -> None:
+    demo = Path(preparation.__file__).parents[2] / "models" / "demo"
+    sample = precision_loss.read_sample(SPEECHES, "x").select_evenly(600)
+    found = precision_loss.tag_sentences(demo, "f32", sample.sentences)
+    tags = [["O"] * len(sentence) for sentence in sample.sentences]
+    for number, (sentence, first, last, label) in enumerate(sorted(found)):
+        if number % 3:  # so a third of the mentions is wrong
+            tags[sentence][first:last] = [f"B-{label}", *[f"I-{label}"] * (last - first - 1)]
+    pq.write_table(pa.table({"tokens": sample.sentences, "tags": tags}), tmp_path / "gold.parquet")
+
+    code, said = prepare(demo, tmp_path / "out", "--calibrate-confidence", tmp_path / "gold.parquet")
+
+    assert code == 0, said
+    assert "expected calibration error 0." in said
+    assert set(manifest_of(tmp_path / "out").confidence) == {"LOC", "MISC", "ORG", "PER"}
+    assert manifest_of(tmp_path / "out").files == manifest_of(demo).files
+    assert manifest_of(tmp_path / "out").digest() != manifest_of(demo).digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"text": ["Angela Merkel flew to Paris."]}, "needs a column tags with as many IOB2 tags"),
+        (
+            {"tokens": [["Angela"]], "tags": [["B-PER"]]},
+            "name a table with at least 100 mentions",
+        ),
+    ],
+)
+def test_a_table_that_confidences_cannot_be_fitted_to_says_why(
+    prepare: Prepare, tmp_path: Path, table: dict[str, object], message: str
+) -> None:
+    pq.write_table(pa.table(table), tmp_path / "gold.parquet")
+    demo = Path(preparation.__file__).parents[2] / "models" / "demo"
+    code, said = prepare(demo, tmp_path / "out", "--calibrate-confidence", tmp_path / "gold.parquet")
+    assert (code, message in said) == (2, True), said
+    assert not (tmp_path / "out").exists()

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from difficult_texts import GROUPS
 from entitymill.recognition import offsets, sentences, tokens
+from entitymill.recognition.confidence_scaling import Scaling
 from entitymill.recognition.recogniser import Recogniser, Recognition, build_recognition, join_tags
-from entitymill.recognition.tagger import Tags
+from entitymill.recognition.tagger import Execution, Tags, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
@@ -163,3 +164,23 @@ def test_annotations_are_spark_nlps(make: Make) -> None:
         ("Paris", "1"),
     ]
     assert all(abs(sum(float(p) for n, p in tag["metadata"] if n not in ("word", "sentence")) - 1) < 1e-4 for tag in tags)
+
+
+def test_the_models_scaling_changes_confidences_alone_and_not_with_spark_nlps_encoding(
+    demo_files: dict[str, Path], demo_manifest: bundle.Manifest
+) -> None:
+    scaled = demo_manifest.model_copy(update={"confidence": {"PER": Scaling(temperature=2, offset=-1)}})
+    plain = demo_manifest.model_copy(update={"confidence": {}})
+    detector = sentences.open_detector("rules", {})
+    written = pa.array(["Angela Merkel flew to Paris."], pa.large_string())
+
+    def rows(manifest: bundle.Manifest, execution: Execution) -> list[dict[str, Any]]:
+        return mentions(Recogniser(detector, Tagger.load(demo_files, manifest, execution), trim=True)(written))[0]
+
+    before, after = rows(plain, Execution()), rows(scaled, Execution())
+    person = before[0]["confidence"]
+    assert after[0]["confidence"] == pytest.approx(1 / (1 + np.exp(-(np.log(person / (1 - person)) / 2 - 1))), abs=1e-5)
+    assert after[1] == before[1]  # LOC has no scaling
+    assert {**after[0], "confidence": 0} == {**before[0], "confidence": 0}
+    as_sparknlp = Execution(encoding="sparknlp")
+    assert rows(scaled, as_sparknlp) == rows(plain, as_sparknlp)

@@ -267,3 +267,18 @@ def test_settings_do_not_change_after_they_are_checked() -> None:
     found: Settings = load(None, MINIMAL, {})
     with pytest.raises(ValueError, match="frozen"):
         found.source.path = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "detector"),
+    [
+        ([], "sentencex"),
+        (["segmentation.model=mine"], "dl"),
+        (["recognition.encoding=sparknlp"], "dl"),
+        (["recognition.engine=sparknlp", "recognition.sparknlp_model=saved"], "dl"),
+        (["segmentation.detector=dl"], "dl"),
+        (["segmentation.detector=rules", "segmentation.model=mine"], "rules"),
+    ],
+)
+def test_the_detector_is_sentencex_unless_a_setting_speaks_for_another(chosen: list[str], detector: str) -> None:
+    assert load(None, [*MINIMAL, *chosen], {}).detector == detector

@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         help="precision in which the model runs (default: f32)",
     )
     built.add_argument(
-        "--detector", choices=("dl", "rules", "sentencex"), default="dl", help="sentence detector (default: dl)"
+        "--detector",
+        choices=("dl", "rules", "sentencex"),
+        help="sentence detector (default: sentencex, or dl if --detector-model is given)",
     )
     built.add_argument(
         "--detector-model",

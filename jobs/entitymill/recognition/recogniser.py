@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.best_tag_sequence import choose_labels
+from entitymill.recognition.confidence_scaling import Scaling, scale_confidences
 from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
 from entitymill.recognition.tagger import Tags
@@ -77,7 +78,7 @@ class Recogniser:
         written = whole.slices(segments.token_begin, segments.token_end)
         tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
         tagged = join_tags(whole, segments, tags, self._tagger.labels, self._tagger.scheme)
-        return build_recognition(tagged, **self._options, annotations=annotations)
+        return build_recognition(tagged, **self._options, annotations=annotations, scalings=self._tagger.scalings)
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
@@ -99,21 +100,32 @@ def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str
 
 
 def build_recognition(
-    tagged: TaggedTexts, *, trim: bool, consistent_labels: bool = False, annotations: bool = False
+    tagged: TaggedTexts,
+    *,
+    trim: bool,
+    consistent_labels: bool = False,
+    annotations: bool = False,
+    scalings: Mapping[str, Scaling] | None = None,
 ) -> Recognition:
-    """Build the results of recognition from tagged texts; `Recogniser` explains the options."""
+    """Build the results of recognition from tagged texts.
+
+    `Recogniser` explains the options. `scalings` maps labels to the scaling of the confidences of their mentions, but not of
+    annotations.
+    """
     segments = tagged.segments
     starts = segments.sentence_starts
     return Recognition(
         sentences=pa.array(np.diff(starts), pa.int32()),
         tokens=pa.array(_sum_per_text(segments.sentence_tokens, starts), pa.int32()),
         split_sentences=pa.array(_sum_per_text(tagged.tags.split.astype(np.int64), starts), pa.int32()),
-        mentions=_build_mentions(tagged, trim=trim, consistent_labels=consistent_labels),
+        mentions=_build_mentions(tagged, scalings or {}, trim=trim, consistent_labels=consistent_labels),
         annotations=build_annotations(tagged) if annotations else {},
     )
 
 
-def _build_mentions(tagged: TaggedTexts, *, trim: bool, consistent_labels: bool) -> pa.ListArray:
+def _build_mentions(
+    tagged: TaggedTexts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
+) -> pa.ListArray:
     texts, segments = tagged.texts, tagged.segments
     spans = _drop_nameless_spans(tagged) if trim else tagged.spans
     opening, closing = tagged.tokens[spans.first], tagged.tokens[spans.last - 1]
@@ -131,6 +143,7 @@ def _build_mentions(tagged: TaggedTexts, *, trim: bool, consistent_labels: bool)
     kinds, confidences = spans.kinds, spans.confidences
     if consistent_labels:
         kinds, confidences = choose_labels(list(zip(document.tolist(), entities, strict=True)), kinds, confidences)
+    confidences = scale_confidences(confidences, kinds, tagged.kinds, scalings)
     fields = {
         "sentence_id": pa.array(sentence - segments.sentence_starts[document], pa.int32()),
         "sentence_begin": pa.array(texts.code_points(segments.sentence_begin[sentence]) - start, pa.int32()),

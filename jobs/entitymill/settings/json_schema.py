@@ -79,9 +79,9 @@ def _format_default(value: Any) -> str:
 
 def _format_values(field: dict[str, Any]) -> str:
     """Return the text that describes the allowed values of a setting: a list of words, a range, or a type."""
-    if "enum" in field:
-        return ", ".join(f"`{word}`" for word in field["enum"])
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
+    if "enum" in kinds[0]:
+        return ", ".join(f"`{word}`" for word in kinds[0]["enum"])
     bounds = kinds[0]
     if "maximum" in bounds:
         low = bounds["minimum"] if "minimum" in bounds else f"over {bounds['exclusiveMinimum']}"

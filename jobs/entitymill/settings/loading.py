@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ from entitymill.errors import SettingsError
 from entitymill.recognition.tagger import Decoding
 from entitymill.settings import report_sections, secret_masking, sections
 from entitymill.settings.layers import Layers, suggest_keys
+
+if TYPE_CHECKING:  # the module imports sentencex, which settings do not need
+    from entitymill.recognition.sentences import Kind
 
 
 class Settings(sections.Section):
@@ -70,6 +73,17 @@ class Settings(sections.Section):
     @property
     def _follows_sparknlp(self) -> bool:
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
+
+    @property
+    def detector(self) -> Kind:
+        """Which sentence detector runs."""
+        names_model = self.segmentation.model is not None
+        return self.segmentation.detector or ("dl" if names_model or self._follows_sparknlp else "sentencex")
+
+    @property
+    def detector_model(self) -> str:
+        """Where the saved model of the detector dl is."""
+        return self.segmentation.model or "models/sentence_detector"
 
     @property
     def trims(self) -> bool:

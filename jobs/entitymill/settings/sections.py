@@ -109,10 +109,14 @@ class OutputSettings(Section):
 class SegmentationSettings(Section):
     """How documents are split into sentences and tokens."""
 
-    detector: Literal["dl", "rules", "sentencex"] = Field(
-        "dl", description="dl: a saved SentenceDetectorDLModel; rules: Spark NLP's rules; sentencex: the package sentencex"
+    detector: Literal["dl", "rules", "sentencex"] | None = Field(
+        None,
+        description="what finds sentences; empty: sentencex, or dl if segmentation.model is set or with engine or "
+        "encoding sparknlp",
     )
-    model: str = Field("models/sentence_detector", description="saved SentenceDetectorDLModel for detector dl")
+    model: str | None = Field(
+        None, min_length=1, description="saved SentenceDetectorDLModel for detector dl; empty: models/sentence_detector"
+    )
 
 
 class ModelSettings(Section):
@@ -156,7 +160,7 @@ class MentionSettings(Section):
     )
     decoding: Decoding | None = Field(
         None,
-        description="viterbi: most probable valid tag sequence; argmax: most probable tag of each token; empty: viterbi, "
+        description="viterbi: most probable valid sequence; argmax: the best tag of each token; empty: viterbi, "
         "except with engine or encoding sparknlp",
     )
     consistent_labels: bool | None = Field(

@@ -47,7 +47,7 @@ def install_command(extra: str = "") -> str:
         target = COMMANDS.get(extra, "install")
         return f"make {target}" if Path.cwd() == _REPOSITORY else f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
     if extra == "prepare":  # not an extra of the wheel; pip finds these packages on PyPI
-        return "pip install nncf safetensors deltalake"
+        return "pip install nncf safetensors scipy deltalake"
     wheel = _find_wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"
     # Quoted, since a shell would treat the brackets as a pattern.
     return f"pip install '{wheel}[{extra}]'" if extra else f"pip install '{wheel}'"

@@ -84,11 +84,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent
-    options = RecognitionOptions(
-        execution, settings.segmentation.detector, settings.trims, settings.output.annotations, consistent
-    )
+    options = RecognitionOptions(execution, settings.detector, settings.trims, settings.output.annotations, consistent)
     parts = {
-        "detector": engine_openvino.identify_detector(spark, settings.segmentation),
+        "detector": engine_openvino.identify_detector(spark, settings.detector, settings.detector_model),
         "model": manifest.digest(),
         "casing": manifest.casing,
         "max_length": manifest.max_length if recognition.encoding == "complete" else manifest.sparknlp_max_length,
@@ -99,7 +97,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        detector = engine_openvino.ship_detector(spark, settings.segmentation)
+        detector = engine_openvino.ship_detector(spark, settings.detector, settings.detector_model)
         model = engine_openvino.ship_model(spark, settings.model.path)
         # The run may have waited for another run after the model was checked. A retry helps, so this is not a ModelError.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):

@@ -16,8 +16,9 @@ from pyspark.sql import types as T
 from entitymill import errors, schemas
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import sentences, sentences_dl_saved
+from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import bundle
-from entitymill.settings.sections import PRETRAINED, SegmentationSettings
+from entitymill.settings.sections import PRETRAINED
 from entitymill.spark import requirements, session, storage
 from entitymill.spark.private_directories import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
@@ -96,80 +97,85 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
-def identify_detector(spark: SparkSession, settings: SegmentationSettings) -> str:
+def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return the text that identifies a sentence detector in the fingerprint.
 
     The text is the detector's kind, followed by a digest of its files or by the version of its package, if it has one.
 
+    Args:
+        spark: the session.
+        kind: kind of sentence detector.
+        model: path or URI of the saved detector, for kind dl.
+
     Raises:
         ModelError: the detector's model is missing, or is not a saved sentence detector.
     """
-    if settings.detector != "dl":
-        return _identify_without_files(settings.detector)
+    if kind != "dl":
+        return _identify_without_files(kind)
     try:
-        return f"dl {storage.hash_files(spark, _locate_detector_files(spark, settings).values())}"
+        return f"dl {storage.hash_files(spark, _locate_detector_files(spark, model).values())}"
     except OSError as error:
-        raise _detector_error(settings, error) from error
+        raise _detector_error(model, error) from error
 
 
-def _identify_without_files(detector: str) -> str:
-    return detector if detector == "rules" else f"{detector} {metadata.version(detector)}"
+def _identify_without_files(kind: Kind) -> str:
+    return kind if kind == "rules" else f"{kind} {metadata.version(kind)}"
 
 
-def _locate_detector_files(spark: SparkSession, settings: SegmentationSettings) -> dict[str, str]:
+def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
     """Return name -> path of each file from which a saved detector is read; other files in its directory are ignored.
 
     Raises:
         ModelError: the detector is missing, or is not a saved detector.
     """
-    if PRETRAINED.fullmatch(settings.model):
+    if PRETRAINED.fullmatch(model):
         raise ModelError(
-            f"segmentation.model: {settings.model} is on Spark NLP's models hub, which only recognition.engine sparknlp "
+            f"segmentation.model: {model} is on Spark NLP's models hub, which only recognition.engine sparknlp "
             "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
         )
     try:
-        place = storage.prefer_local_file(settings.model).rstrip("/")
+        place = storage.prefer_local_file(model).rstrip("/")
         if not storage.exists(spark, place):
-            way = requirements.explain_missing_model(settings.model)
+            way = requirements.explain_missing_model(model)
             way = way or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
-            raise ModelError(f"segmentation.model: nothing is at {settings.model}; {way}.")
+            raise ModelError(f"segmentation.model: nothing is at {model}; {way}.")
         parts = [
             path for path, *_ in storage.list_files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path
         ]
     except OSError as error:
-        raise _detector_error(settings, error) from error
+        raise _detector_error(model, error) from error
     if len(parts) != 1:
-        raise _detector_error(settings, f"it has {len(parts)} parts of metadata")
+        raise _detector_error(model, f"it has {len(parts)} parts of metadata")
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
 
 
-def _detector_error(settings: SegmentationSettings, why: object) -> ModelError:
-    return ModelError(f"segmentation.model: {settings.model} cannot be read as a saved SentenceDetectorDLModel ({why}).")
+def _detector_error(model: str, why: object) -> ModelError:
+    return ModelError(f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({why}).")
 
 
-def ship_detector(spark: SparkSession, settings: SegmentationSettings) -> ShippedDetector:
+def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
     """Read and check a sentence detector on the driver, and send its files to the executors.
 
     Raises:
         ModelError: the detector's model is missing, damaged, or of another architecture.
     """
-    if settings.detector != "dl":
-        return ShippedDetector({}, settings.detector, {}, _identify_without_files(settings.detector))
+    if kind != "dl":
+        return ShippedDetector({}, kind, {}, _identify_without_files(kind))
     scratch = create_scratch_directory("entitymill-detector-")
     names, digests = {}, {}
     try:
-        for name, address in _locate_detector_files(spark, settings).items():
+        for name, address in _locate_detector_files(spark, model).items():
             storage.fetch(spark, address, scratch / name)
             digests[name] = bundle.sha256(scratch / name)
             names[name] = f"{digests[name][:16]}-{name}"
             (scratch / name).rename(scratch / names[name])
     except OSError as error:
-        raise _detector_error(settings, error) from error
+        raise _detector_error(model, error) from error
     local = {name: scratch / shipped for name, shipped in names.items()}
-    sentences.open_detector("dl", local, settings.model)
+    sentences.open_detector("dl", local, model)
     for shipped in names.values():
         session.send_file(spark, scratch / shipped)
-    return ShippedDetector(names, settings.model, digests, f"dl {storage.combine_digests(digests.values())}")
+    return ShippedDetector(names, model, digests, f"dl {storage.combine_digests(digests.values())}")
 
 
 def recognise(

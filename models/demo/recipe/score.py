@@ -21,10 +21,10 @@ Placed = tuple[int, int, int, str]
 """Document, begin, end, label."""
 
 
-def found(tagger: entitymill.TextTagger, documents: list[Document]) -> set[Placed]:
+def found_mentions(tagger: entitymill.TextTagger, documents: list[Document]) -> dict[Placed, entitymill.Mention]:
     """The mentions that this job finds."""
     mentions = tagger([document.text for document in documents])
-    return {(row, m.begin, m.end, m.label) for row, several in enumerate(mentions) for m in several}
+    return {(row, m.begin, m.end, m.label): m for row, several in enumerate(mentions) for m in several}
 
 
 def gold(documents: list[Document]) -> set[Placed]:
@@ -58,7 +58,7 @@ def score(tagger: entitymill.TextTagger, data: Path) -> dict[str, dict[str, floa
     """Set -> scores."""
     result = {}
     for name, chosen in evaluation_sets(data).items():
-        wanted, mine = gold(chosen.documents), found(tagger, chosen.documents)
+        wanted, mine = gold(chosen.documents), set(found_mentions(tagger, chosen.documents))
         if not chosen.with_misc:
             wanted, mine = wanted - _of(wanted, "MISC"), mine - _of(mine, "MISC")
         result[name] = scores(wanted, mine)
@@ -73,15 +73,19 @@ def main() -> None:
     parser.add_argument("--no-trim", action="store_true", help="score the tagger's spans as they are")
     parser.add_argument("--decoding", choices=("viterbi", "argmax"), default="viterbi", help="how tags are chosen")
     parser.add_argument("--no-consistent-labels", action="store_true", help="let mentions spelled alike differ in label")
+    parser.add_argument("--detector", choices=("dl", "rules", "sentencex"), default="dl", help="what finds the sentences")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="run in this one only")
     parser.add_argument("--record", action="store_true", help="also write the scores into the bundles' manifests")
     options = parser.parse_args()
     for directory in options.bundles:
         manifest, _ = bundle.read_directory(directory)
         precisions: list[Precision] = ["f32", "bf16", "int8"] if manifest.precision == "int8" else ["f32", "bf16"]
+        precisions = [options.precision] if options.precision else precisions
         recorded: dict[str, dict[str, float]] = {}
         for precision in precisions:
             tagger = entitymill.load(
                 directory,
+                detector=options.detector,
                 detector_model=DETECTOR,
                 precision=precision,
                 trim=not options.no_trim,

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
+from entitymill.recognition.confidence_scaling import Scaling
 from entitymill.recognition.resource_limits import LABEL_BYTES, LABEL_CHARACTERS
 from entitymill.spark import requirements
 
@@ -51,12 +52,15 @@ class Manifest(BaseModel):
     precision: Literal["f32", "bf16", "int8"] = Field(description="of the stored weights")
     calibrated: bool = Field(default=False, description="in int8, activations are quantized by ranges that were measured")
     scheme: Scheme = Field("iob2", description="of the tags: how they join to mentions")
+    confidence: dict[str, Scaling] = Field(default_factory=dict, description="label -> scaling of its confidences")
     f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
-        """Return one SHA-256 for the bundle's files and its scheme."""
-        decisive = self.files if self.scheme == "iob2" else {**self.files, "scheme": self.scheme}
+        """Return one SHA-256 for the bundle's files, its scheme and the scaling of its confidences."""
+        scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
+        scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}
+        decisive: dict[str, object] = {**self.files, **scheme, **scaling}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:

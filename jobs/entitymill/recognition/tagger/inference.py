@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from entitymill import extensions
 from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.best_tag_sequence import ViterbiDecoder
+from entitymill.recognition.confidence_scaling import Scaling
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
@@ -46,6 +47,7 @@ class Tagger:
         positions: NDArray[np.int64] | None,
         scheme: bundle.Scheme = "iob2",
         decoding: Decoding = "argmax",
+        scalings: Mapping[str, Scaling] | None = None,
     ) -> None:
         """Wrap a compiled model.
 
@@ -56,7 +58,9 @@ class Tagger:
             positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
             scheme: how tags join to mentions.
             decoding: how tags are chosen from their probabilities.
+            scalings: label -> scaling of the confidences of its mentions; None or empty for no scaling.
         """
+        self.scalings = dict(scalings or {})
         self.labels = labels
         self.scheme = scheme
         self.seconds = Seconds()
@@ -92,6 +96,7 @@ class Tagger:
         model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
         # Spark NLP's NerConverter joins all tags as IOB2, even if the model was trained with another scheme.
         scheme = manifest.scheme if execution.encoding == "complete" else "iob2"
+        scalings = manifest.confidence if execution.encoding == "complete" else {}
         with loading(f"{where}/{bundle.NETWORK}"):
             network.check_signature(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
             network.check_window(model, maker.max_length, where)
@@ -103,6 +108,7 @@ class Tagger:
                 positions,
                 scheme,
                 execution.decoding,
+                scalings,
             )
             tagger.tag(_TEST_SENTENCE, np.array([len(_TEST_SENTENCE)]))
         tagger.seconds = Seconds()

@@ -1,0 +1,52 @@
+"""Scale a model's confidences, so that of the mentions with confidence 0.9 nine in ten are correct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+_SMALLEST = 1e-6
+"""Confidences are clipped to _SMALLEST..1 - _SMALLEST, because the logit of 0 and of 1 is not finite."""
+
+
+class Scaling(BaseModel):
+    """How the confidences of one label are scaled: logit(scaled) = logit(confidence) / temperature + offset.
+
+    A temperature above 1 corrects a model that is too sure; the offset corrects one that is too sure, or not sure enough, at
+    a confidence of 0.5, too. (Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999; Guo et al., On
+    Calibration of Modern Neural Networks, 2017.)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    temperature: float = Field(gt=0, le=1000)
+    offset: float = Field(ge=-1000, le=1000)
+
+
+def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log(p / (1 - p)) of each confidence p."""
+    clipped = np.clip(confidences, _SMALLEST, 1 - _SMALLEST)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def scale_confidences(
+    confidences: NDArray[np.float64], kinds: NDArray[np.int64], labels: Sequence[str], scalings: Mapping[str, Scaling]
+) -> NDArray[np.float64]:
+    """Return the scaled confidences of mentions, shape [mentions]; those of a label without a scaling do not change.
+
+    Args:
+        confidences: confidence of each mention, shape [mentions].
+        kinds: index of each mention's label in `labels`, shape [mentions].
+        labels: the labels.
+        scalings: label -> scaling.
+    """
+    if not scalings:
+        return confidences
+    temperatures = np.array([scalings[label].temperature if label in scalings else 1.0 for label in labels])
+    offsets = np.array([scalings[label].offset if label in scalings else 0.0 for label in labels])
+    scaled = 1 / (1 + np.exp(-(compute_logits(confidences) / temperatures[kinds] + offsets[kinds])))
+    is_scaled = np.array([label in scalings for label in labels])[kinds]
+    return np.where(is_scaled, scaled, confidences)

@@ -1,0 +1,145 @@
+"""Fit the scaling of a model's confidences to gold mentions, and measure how well the confidences fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from entitymill.errors import SettingsError
+from entitymill.recognition.confidence_scaling import Scaling, compute_logits, scale_confidences
+from entitymill.recognition.tagger import bundle
+from entitymill.spark import requirements
+from entitymill_models import precision_loss
+
+FEWEST = 50
+"""A label with fewer mentions than this gets the scaling that is fitted to the mentions of all labels."""
+BINS = 10
+OPTION = "--calibrate-confidence"
+
+
+@dataclass(frozen=True)
+class ScoredMentions:
+    """Mentions that a model found, compared with gold mentions.
+
+    labels: the label of each mention.
+    confidences: the confidence of each mention, float64, shape [mentions].
+    correct: whether a gold mention has the same span and label, bool, shape [mentions].
+    """
+
+    labels: Sequence[str]
+    confidences: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+
+    def select(self, chosen: NDArray[np.bool_]) -> ScoredMentions:
+        """Return the mentions for which `chosen` is true."""
+        labels = [label for label, keep in zip(self.labels, chosen, strict=True) if keep]
+        return ScoredMentions(labels, self.confidences[chosen], self.correct[chosen])
+
+    def scale(self, scalings: dict[str, Scaling]) -> ScoredMentions:
+        """Return the same mentions with scaled confidences."""
+        names = sorted(set(self.labels))
+        kinds = np.array([names.index(label) for label in self.labels], np.int64)
+        return ScoredMentions(self.labels, scale_confidences(self.confidences, kinds, names, scalings), self.correct)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The mentions with a confidence in low..high: how many, their mean confidence, and the share that is correct."""
+
+    low: float
+    high: float
+    mentions: int
+    confidence: float
+    correct: float
+
+
+def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
+    """Return the scaling of each label that makes the confidences most likely (least logarithmic loss).
+
+    Raises:
+        ValueError: there are fewer than FEWEST mentions, or all of them are correct, or none is.
+    """
+    if len(mentions.correct) < FEWEST or mentions.correct.all() or not mentions.correct.any():
+        raise ValueError(f"{len(mentions.correct)} mentions, {int(mentions.correct.sum())} of them correct")
+    names = np.array(mentions.labels)
+    of_all = _fit(mentions.confidences, mentions.correct)
+    scalings = {}
+    for label in sorted(set(mentions.labels)):
+        chosen = mentions.select(names == label)
+        enough = len(chosen.correct) >= FEWEST and chosen.correct.any() and not chosen.correct.all()
+        scalings[label] = _fit(chosen.confidences, chosen.correct) if enough else of_all
+    return scalings
+
+
+def _fit(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
+    try:
+        from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
+    except ImportError as error:
+        raise SettingsError(f"{OPTION} needs {requirements.PREPARE}.") from error
+    logits = compute_logits(confidences)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        scaled = logits * np.exp(-parameters[0]) + parameters[1]
+        return float(np.mean(np.logaddexp(0, np.where(correct, -scaled, scaled))))
+
+    # The bounds keep a perfect separation, whose best temperature is 0, within what a manifest allows.
+    found = optimize.minimize(loss, np.zeros(2), bounds=[(-3, 6), (-20, 20)])
+    return Scaling(temperature=round(float(np.exp(found.x[0])), 4), offset=round(float(found.x[1]), 4))
+
+
+def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
+    """Return the bins, of equal width, that have a mention."""
+    numbers = np.minimum((mentions.confidences * BINS).astype(np.int64), BINS - 1)
+    bins = []
+    for number in np.unique(numbers).tolist():
+        inside = numbers == number
+        confidence, correct = mentions.confidences[inside].mean(), mentions.correct[inside].mean()
+        bins.append(Bin(number / BINS, (number + 1) / BINS, int(inside.sum()), float(confidence), float(correct)))
+    return bins
+
+
+def compute_calibration_error(mentions: ScoredMentions) -> float:
+    """Return the expected calibration error: the mean distance, over mentions, of a bin's confidence from its correct share.
+
+    (Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.)
+    """
+    table = build_reliability_table(mentions)
+    return sum(row.mentions * abs(row.confidence - row.correct) for row in table) / max(1, len(mentions.correct))
+
+
+def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
+    """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write it to the manifest.
+
+    It prints the calibration error of every second sentence, without scaling and with the scaling that fits the others. The
+    scaling that is written fits all sentences.
+
+    Raises:
+        ModelError: the bundle cannot be run.
+        SettingsError: the table cannot be read, has no tags, or the model finds too few mentions in it.
+    """
+    sample = precision_loss.read_sample(table, OPTION)
+    if sample.gold is None:
+        raise SettingsError(f"{OPTION}: {table} needs a column tags with as many IOB2 tags as the sentence has tokens.")
+    found = precision_loss.find_confidences(directory, "f32", sample.sentences, "viterbi")
+    gold = precision_loss.find_gold(sample.gold)
+    correct = np.array([mention in gold for mention in found], np.bool_)
+    mentions = ScoredMentions([label for *_, label in found], np.array(list(found.values())), correct)
+    even = np.array([sentence % 2 == 0 for sentence, *_ in found], np.bool_)
+    try:
+        half, scalings = fit_scalings(mentions.select(even)), fit_scalings(mentions)
+    except ValueError as error:
+        raise SettingsError(
+            f"{OPTION}: in {table} the model finds {error}, which is too few to fit confidences: name a table with at least "
+            f"{2 * FEWEST} mentions."
+        ) from error
+    rest = mentions.select(~even)
+    before, after = compute_calibration_error(rest), compute_calibration_error(rest.scale(half))
+    manifest, _ = bundle.read_directory(directory)
+    fitted = {label: scaling.model_dump() for label, scaling in scalings.items()}
+    bundle.write_manifest(directory, {**manifest.model_dump(exclude={"files"}), "confidence": fitted})
+    console.print(f"confidences: expected calibration error {before:.4f}, {after:.4f} with scaling", highlight=False)
