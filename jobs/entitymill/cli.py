@@ -14,6 +14,7 @@ from entitymill.terminal.console_text import visible
 COMMANDS = {
     "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
     "tag": ("entitymill.commands.tag", "mark the entities of texts and files, or print them as JSON; no Spark"),
+    "benchmark": ("entitymill.commands.benchmark", "measure each precision on this machine, and recommend one; no Spark"),
     "evaluate": ("entitymill.commands.evaluate", "compare an entity table with gold: precision, recall, F1"),
     "prepare": (f"{extensions.MODELS}.prepare_command", "make a model bundle from a trained model"),
     "init": ("entitymill.commands.init", "look at your table and write a settings file for it"),

@@ -157,6 +157,32 @@ def load(
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
         SettingsError: the detector, precision or decoding is not a known one.
     """
+    return TextTagger(
+        load_recogniser(
+            model,
+            detector=detector,
+            detector_model=detector_model,
+            precision=precision,
+            trim=trim,
+            decoding=decoding,
+            consistent_labels=consistent_labels,
+            threads=threads,
+        )
+    )
+
+
+def load_recogniser(
+    model: str | os.PathLike[str],
+    *,
+    detector: sentences.Kind | None = None,
+    detector_model: str | os.PathLike[str] | None = None,
+    precision: Precision = "f32",
+    trim: bool = True,
+    decoding: Decoding = "viterbi",
+    consistent_labels: bool = True,
+    threads: int | None = None,
+) -> Recogniser:
+    """Load a model and return the recogniser that a `TextTagger` wraps; `load` explains the arguments and errors."""
     detector = detector or ("sentencex" if detector_model is None else "dl")
     for name, value, known in (
         ("detector", detector, sentences.Kind),
@@ -166,17 +192,26 @@ def load(
         if value not in get_args(known):
             raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(known))}.")
     directory = Path(model)
-    if not (directory / bundle.MANIFEST).is_file():
-        held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
-        named = os.fspath(model)
-        raise ModelError(bundle.describe_missing(named) if held is None else bundle.describe_other_format(named, held))
-    manifest, files = bundle.read_directory(directory)
+    manifest, files = read_bundle(directory)
     places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])
     found = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
     how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, how, str(directory))
-    return TextTagger(Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels))
+    return Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels)
+
+
+def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
+    """Return the manifest of a bundle, and the paths of its files, which are not checked.
+
+    Raises:
+        ModelError: the directory is missing or not a bundle, or its manifest is invalid.
+    """
+    if not (directory / bundle.MANIFEST).is_file():
+        held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
+        named = str(directory)
+        raise ModelError(bundle.describe_missing(named) if held is None else bundle.describe_other_format(named, held))
+    return bundle.read_directory(directory)
 
 
 def extract(

@@ -14,7 +14,7 @@ from entitymill.recognition.tagger import Precision
 
 
 def open_tagger(
-    model: Path, precision: Precision, detector: sentences.Kind, detector_model: Path | None, characters: int
+    model: Path, precision: Precision, detector: sentences.Kind | None, detector_model: Path | None, characters: int
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the column `text` to a batch with the column `mentions`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +14,14 @@ from pyspark.sql import functions as F
 
 from entitymill import extensions, schemas
 from entitymill.errors import EntityMillError
+from entitymill.recognition import processor
 from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
 from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions
 
+log = logging.getLogger(__name__)
 RESULTS_VERSION = 3
 """Part of the fingerprint; increased whenever a change of the code changes what a given model finds in a given text."""
 
@@ -81,6 +84,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
     engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(recognition.precision, manifest.precision)
+    fault = processor.read_processor().find_fault(recognition.precision)
+    if fault is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
+        log.warning("recognition.precision: %s, such as this one; `entitymill benchmark` measures them", fault)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent

@@ -1,0 +1,38 @@
+"""The code of the child processes of `entitymill benchmark`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import process_time
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from entitymill import python_api
+from entitymill.recognition import resource_limits
+from entitymill.recognition.model_loading import limit_memory
+from entitymill.recognition.tagger import Precision
+
+
+def open_measured_tagger(model: Path, precision: Precision, characters: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Load a model, and return a function that recognizes the column `text` of a batch and returns what that took.
+
+    The result has one row: `sentences` (int64), and `cpu_seconds` (float64) of this process, on one thread.
+
+    Args:
+        model: directory of a bundle.
+        precision: number format of the computation.
+        characters: the total number of characters in the texts, for the memory limit.
+    """
+    files = resource_limits.list_model_files(model)
+    limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    recogniser = python_api.load_recogniser(model, precision=precision, threads=1)
+
+    def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
+        began = process_time()
+        found = recogniser(batch.column("text"))
+        spent = process_time() - began
+        return pa.RecordBatch.from_pydict({"sentences": [pc.sum(found.sentences).as_py()], "cpu_seconds": [spent]})
+
+    return measure

@@ -1,0 +1,49 @@
+"""The processor of this machine, and the precisions that it computes slowly."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from entitymill.recognition.tagger import Precision
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+SHOWN = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+"""The instruction sets that decide how fast a precision is, as Linux names them."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A processor: its name, and the names of its instruction sets; these are empty where Linux does not list them."""
+
+    name: str
+    instructions: frozenset[str]
+
+    def describe(self) -> str:
+        """Return the name, followed by the instruction sets that decide how fast a precision is."""
+        return ", ".join([self.name, *(name for name in SHOWN if name in self.instructions)])
+
+    def find_fault(self, precision: Precision) -> str | None:
+        """Return why a precision is a bad choice on this processor; None if it is not, or if nothing is known."""
+        if not self.instructions:
+            return None
+        if precision == "int8" and not self.instructions & _INT8:
+            return "int8 is slower than f32 on a processor without VNNI"
+        if precision == "bf16" and not self.instructions & _BF16:
+            return "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX"
+        return None
+
+
+def read_processor(file: Path = _CPU_INFO) -> Processor:
+    """Return the processor of this machine, as Linux describes it in a file."""
+    try:
+        lines = file.read_text(encoding="utf8").splitlines()
+    except OSError:
+        lines = []
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    return Processor(
+        fields.get("model name") or platform.processor() or platform.machine(), frozenset(fields.get("flags", "").split())
+    )
