@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
-from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle
+from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def load(
     trim: bool = True,
     decoding: Decoding = "viterbi",
     consistent_labels: bool = True,
+    markup: Markup = "none",
     threads: int | None = None,
 ) -> TextTagger:
     """Load a model and return a tagger that works without Spark.
@@ -151,11 +152,12 @@ def load(
         trim: whether to remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
         consistent_labels: whether to give the same label to all mentions of one text that are spelled alike.
+        markup: html to ignore HTML tags in the texts; offsets count them.
         threads: number of threads for inference; None for one thread per core.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
-        SettingsError: the detector, precision or decoding is not a known one.
+        SettingsError: the detector, precision, decoding or markup is not a known one.
     """
     return TextTagger(
         load_recogniser(
@@ -166,6 +168,7 @@ def load(
             trim=trim,
             decoding=decoding,
             consistent_labels=consistent_labels,
+            markup=markup,
             threads=threads,
         )
     )
@@ -180,6 +183,7 @@ def load_recogniser(
     trim: bool = True,
     decoding: Decoding = "viterbi",
     consistent_labels: bool = True,
+    markup: Markup = "none",
     threads: int | None = None,
 ) -> Recogniser:
     """Load a model and return the recogniser that a `TextTagger` wraps; `load` explains the arguments and errors."""
@@ -188,6 +192,7 @@ def load_recogniser(
         ("detector", detector, sentences.Kind),
         ("precision", precision, Precision),
         ("decoding", decoding, Decoding),
+        ("markup", markup, Markup),
     ):
         if value not in get_args(known):
             raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(known))}.")
@@ -198,7 +203,7 @@ def load_recogniser(
     found = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
     how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, how, str(directory))
-    return Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels)
+    return Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup)
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:

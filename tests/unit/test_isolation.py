@@ -62,7 +62,7 @@ def here(demo_manifest: bundle.Manifest) -> Here:
 
 
 def run(
-    here: Here, texts: list[str], factory: str = poison_stub.FACTORY, seconds: float = 60, **more: bool
+    here: Here, texts: list[str], factory: str = poison_stub.FACTORY, seconds: float = 60, **more: Any
 ) -> list[dict[str, Any]]:
     batch = documents(texts)
     passed = pa.array([{"n": i} for i in range(len(texts))])

@@ -28,6 +28,7 @@ def test_how_things_are_called() -> None:
         "trim",
         "decoding",
         "consistent_labels",
+        "markup",
         "threads",
     ]
     assert parameters(entitymill.extract) == ["config", "overrides", "spark", "full", "dry_run", "allow_removals"]

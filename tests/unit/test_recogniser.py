@@ -184,3 +184,11 @@ def test_the_models_scaling_changes_confidences_alone_and_not_with_spark_nlps_en
     assert {**after[0], "confidence": 0} == {**before[0], "confidence": 0}
     as_sparknlp = Execution(encoding="sparknlp")
     assert rows(scaled, as_sparknlp) == rows(plain, as_sparknlp)
+
+
+def test_html_is_no_part_of_mentions_and_offsets_count_it(tagger: Tagger) -> None:
+    text = "<p>Angela Merkel<br>flew to <b>Paris</b>.</p><!-- Berlin --><ul><li>Emmanuel <i>Macron</i></ul>"
+    recogniser = Recogniser(sentences.open_detector("sentencex", {}), tagger, trim=True, markup="html")
+    found = recogniser(pa.array(["", text, "Paris"], pa.large_string()))
+    check_mentions(["", text, "Paris"], found)
+    assert [mention["entity"] for mention in mentions(found)[1]] == ["Angela Merkel", "Paris", "Emmanuel <i>Macron"]

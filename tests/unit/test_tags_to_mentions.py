@@ -112,6 +112,14 @@ def name_in(entity: str) -> str:
         ("Amazon.com.", "Amazon.com"),
         ("Windows 3.1.", "Windows 3.1"),
         ("'Abd al-Rahman", "Abd al-Rahman"),
+        # markup and emoji
+        ("Bank</b", "Bank"),
+        ("Paulo</a>", "Paulo"),
+        ("<p>Satya Nadella", "Satya Nadella"),
+        ('href="x">Deutsche Bank</a>.', "Deutsche Bank"),
+        ("<b>Bank</b> of America", "Bank"),
+        ("Paris\U0001f1eb\U0001f1f7", "Paris"),
+        ("\u2764\ufe0f Anna \U0001f468\u200d\U0001f469\u200d\U0001f467", "Anna"),
     ],
 )
 def test_what_is_no_part_of_a_name_goes(entity: str, expected: str) -> None:
@@ -143,6 +151,7 @@ def test_what_is_no_part_of_a_name_goes(entity: str, expected: str) -> None:
         "C++",
         "O'Hara",
         "U.S.-led",
+        "I <3 NY",
         "",
         "'s",
         "...",
@@ -163,7 +172,7 @@ def test_what_is_too_long_for_a_name_stays() -> None:
     assert name_in(entity) == entity
 
 
-@given(st.one_of(st.text(), st.text(alphabet="aS1. '\u2019\"()[]\u201c\u201d,;-#&", max_size=12)))
+@given(st.one_of(st.text(), st.text(alphabet="aS1. '\u2019\"()[]\u201c\u201d,;-#&</>\u2764", max_size=12)))
 def test_trimming_never_widens_or_empties_and_twice_is_once(entity: str) -> None:
     front, back = measure_trim(entity)
 

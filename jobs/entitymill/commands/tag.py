@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="model of the detector dl (default: sentence_detector next to the model, or the bundled one)",
     )
+    built.add_argument("--markup", choices=("none", "html"), default="none", help="html: tags are no part of names")
     return built
 
 
@@ -83,7 +84,7 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     from entitymill.workers import isolation
 
     characters = sum(map(len, texts))
-    arguments = (options.model, options.precision, options.detector, options.detector_model, characters)
+    arguments = (options.model, options.precision, options.detector, options.detector_model, options.markup, characters)
     child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
     import pyarrow as pa  # takes a while, and --help does not need it
 

@@ -10,11 +10,16 @@ import pyarrow as pa
 from entitymill import python_api
 from entitymill.recognition import resource_limits, sentences
 from entitymill.recognition.model_loading import limit_memory
-from entitymill.recognition.tagger import Precision
+from entitymill.recognition.tagger import Markup, Precision
 
 
 def open_tagger(
-    model: Path, precision: Precision, detector: sentences.Kind | None, detector_model: Path | None, characters: int
+    model: Path,
+    precision: Precision,
+    detector: sentences.Kind | None,
+    detector_model: Path | None,
+    markup: Markup,
+    characters: int,
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the column `text` to a batch with the column `mentions`.
 
@@ -27,5 +32,5 @@ def open_tagger(
         file for directory in (model, detector_model) if directory for file in resource_limits.list_model_files(directory)
     ]
     limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
-    tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model)
+    tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])

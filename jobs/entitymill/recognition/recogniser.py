@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.best_tag_sequence import choose_labels
 from entitymill.recognition.confidence_scaling import Scaling, scale_confidences
+from entitymill.recognition.markup import blank_markup
 from entitymill.recognition.offsets import PARTING, Texts
 from entitymill.recognition.sentences import Detector
-from entitymill.recognition.tagger import Tags
+from entitymill.recognition.tagger import Markup, Tags
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill.recognition.tagger.inference import Seconds, Tagger
 from entitymill.recognition.tags_to_mentions import Spans, TaggedTexts, TagScheme, measure_trim
@@ -47,7 +48,9 @@ class Recognition:
 class Recogniser:
     """A sentence detector and a tagger that together recognize texts. Not thread-safe."""
 
-    def __init__(self, detector: Detector, tagger: Tagger, *, trim: bool, consistent_labels: bool = False) -> None:
+    def __init__(
+        self, detector: Detector, tagger: Tagger, *, trim: bool, consistent_labels: bool = False, markup: Markup = "none"
+    ) -> None:
         """Combine a detector and a tagger.
 
         Args:
@@ -55,7 +58,9 @@ class Recogniser:
             tagger: the tagger that tags the tokens.
             trim: whether to remove possessive endings and stray punctuation from mentions.
             consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
+            markup: html to ignore HTML tags in the texts.
         """
+        self._markup = markup
         self._detector = detector
         self._tagger = tagger
         self._options = {"trim": trim, "consistent_labels": consistent_labels}
@@ -73,12 +78,17 @@ class Recogniser:
             annotations: whether to also return annotations: every tag and mention in Spark NLP's format.
         """
         whole = offsets.read_texts(texts)
-        segments = tokens.tokenize(whole, self._detector.find_breaks(whole))
-        begins = segments.token_begin - whole.edges[whole.text_of(segments.token_begin)]
-        written = whole.slices(segments.token_begin, segments.token_end)
+        seen = whole
+        if self._markup == "html":
+            seen = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
+        segments = tokens.tokenize(seen, self._detector.find_breaks(seen))
+        begins = segments.token_begin - seen.edges[seen.text_of(segments.token_begin)]
+        written = seen.slices(segments.token_begin, segments.token_end)
         tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
-        tagged = join_tags(whole, segments, tags, self._tagger.labels, self._tagger.scheme)
-        return build_recognition(tagged, **self._options, annotations=annotations, scalings=self._tagger.scalings)
+        tagged = join_tags(seen, segments, tags, self._tagger.labels, self._tagger.scheme)
+        return build_recognition(
+            tagged, **self._options, annotations=annotations, scalings=self._tagger.scalings, stored=whole
+        )
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
@@ -106,11 +116,12 @@ def build_recognition(
     consistent_labels: bool = False,
     annotations: bool = False,
     scalings: Mapping[str, Scaling] | None = None,
+    stored: Texts | None = None,
 ) -> Recognition:
     """Build the results of recognition from tagged texts.
 
     `Recogniser` explains the options. `scalings` maps labels to the scaling of the confidences of their mentions, but not of
-    annotations.
+    annotations. `stored` has the texts from which `entity` is copied, if these are not the tagged ones.
     """
     segments = tagged.segments
     starts = segments.sentence_starts
@@ -118,13 +129,15 @@ def build_recognition(
         sentences=pa.array(np.diff(starts), pa.int32()),
         tokens=pa.array(_sum_per_text(segments.sentence_tokens, starts), pa.int32()),
         split_sentences=pa.array(_sum_per_text(tagged.tags.split.astype(np.int64), starts), pa.int32()),
-        mentions=_build_mentions(tagged, scalings or {}, trim=trim, consistent_labels=consistent_labels),
+        mentions=_build_mentions(
+            tagged, stored or tagged.texts, scalings or {}, trim=trim, consistent_labels=consistent_labels
+        ),
         annotations=build_annotations(tagged) if annotations else {},
     )
 
 
 def _build_mentions(
-    tagged: TaggedTexts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
+    tagged: TaggedTexts, stored: Texts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
 ) -> pa.ListArray:
     texts, segments = tagged.texts, tagged.segments
     spans = _drop_nameless_spans(tagged) if trim else tagged.spans
@@ -139,7 +152,7 @@ def _build_mentions(
     start = texts.code_points(texts.edges)[document]
     first = np.searchsorted(segments.token_end, texts.units_at(begin), side="right")
     last = np.searchsorted(segments.token_begin, texts.units_at(end), side="left")
-    entities = [texts.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+    entities = [stored.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
     kinds, confidences = spans.kinds, spans.confidences
     if consistent_labels:
         kinds, confidences = choose_labels(list(zip(document.tolist(), entities, strict=True)), kinds, confidences)

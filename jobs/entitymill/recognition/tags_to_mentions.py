@@ -114,16 +114,20 @@ ABBREVIATIONS = _words(
 )
 INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
 """Matches initials that keep their last full stop. The full stop is removed before matching: U.S, J.P, Ph.D."""
+_OPENING_MARKUP = re.compile(r"(?:<[^<>]*>|[^<>\s]*>)(?=.*\w)", re.DOTALL)
+_CLOSING_MARKUP = re.compile(r"<[/!a-zA-Z].*$", re.DOTALL)
+_EMOJI = "[\u200d\u20e3\ufe0f\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
+_LEADING_EMOJI, _TRAILING_EMOJI = re.compile(_EMOJI), re.compile(f"{_EMOJI}$")
 LONGEST_TRIMMED = 500
 
 
 def measure_trim(entity: str) -> tuple[int, int]:
     """Return how many characters to trim from the front and from the end of a mention.
 
-    These are trimmed: a possessive ending; quotes and brackets that enclose the mention or lack their partner; other
-    punctuation with which no name begins or ends; and a full stop that ends a sentence rather than an abbreviation. Nothing
-    is trimmed if no letter or digit would remain, or if the mention is longer than LONGEST_TRIMMED characters. Trimming a
-    trimmed mention changes nothing.
+    These are trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
+    mention or lack their partner; other punctuation with which no name begins or ends; and a full stop that ends a sentence
+    rather than an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
+    LONGEST_TRIMMED characters. Trimming a trimmed mention changes nothing.
     """
     return _measure_trim(entity) if len(entity) <= LONGEST_TRIMMED else (0, 0)
 
@@ -193,7 +197,23 @@ def _last_word(entity: str) -> str:
     return match.group().lower() if match else ""
 
 
+def _trim_markup(entity: str) -> tuple[int, int]:
+    """Trim what a tag left in the mention: "<p>Satya", 'href="x">Bank' and "Bank</b"."""
+    if "<" not in entity and ">" not in entity:
+        return 0, 0
+    opening, closing = _OPENING_MARKUP.match(entity), _CLOSING_MARKUP.search(entity)
+    front = opening.end() if opening else 0
+    return (front, 0) if front else (0, len(entity) - closing.start() if closing and closing.start() else 0)
+
+
+def _trim_emoji(entity: str) -> tuple[int, int]:
+    leading, trailing = _LEADING_EMOJI.match(entity), _TRAILING_EMOJI.search(entity)
+    return leading.end() if leading else 0, len(entity) - trailing.start() if trailing else 0
+
+
 _RULES: tuple[Callable[[str], tuple[int, int]], ...] = (
+    _trim_markup,
+    _trim_emoji,
     _trim_stray,
     _trim_pair,
     _trim_unpaired,

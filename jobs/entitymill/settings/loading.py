@@ -62,6 +62,12 @@ class Settings(sections.Section):
         return self
 
     @model_validator(mode="after")
+    def _check_markup(self) -> Settings:
+        if self.source.markup != "none" and self.recognition.engine == "sparknlp":
+            raise ValueError("source.markup html needs recognition.engine openvino: Spark NLP reads tags as text")
+        return self
+
+    @model_validator(mode="after")
     def _check_decoding(self) -> Settings:
         if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(

@@ -15,8 +15,8 @@ from entitymill.errors import SettingsError
 
 MASK = "***"
 SHOWN = frozenset({
-    "source.format", "source.where", "source.max_chars", "source.time_zone", "output.format", "output.annotations",
-    "output.target_file_mb",
+    "source.format", "source.where", "source.markup", "source.max_chars", "source.time_zone", "output.format",
+    "output.annotations", "output.target_file_mb",
     "output.deletion_vectors", "output.adopt_source", "output.replace_slice", "segmentation.detector", "recognition.engine",
     "recognition.encoding", "recognition.precision", "mentions.trim", "mentions.decoding", "mentions.consistent_labels",
     "incremental.on_fingerprint_change",

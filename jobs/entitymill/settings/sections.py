@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from entitymill.recognition.tagger import Decoding, Encoding, Precision
+from entitymill.recognition.tagger import Decoding, Encoding, Markup, Precision
 from entitymill.settings import unsupported_formats
 from entitymill.spark import sql_text
 
@@ -44,6 +44,7 @@ class SourceSettings(Section):
     passthrough: tuple[str, ...] = Field(
         (), description="source columns copied to every row of entities", json_schema_extra={"type": ["array", "string"]}
     )
+    markup: Markup = Field("none", description="html: tags are not part of sentences and mentions; offsets count them")
     max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; longer texts are rejected")
     time_zone: str = Field("UTC", description="of times in source.where and of times as ids; the session's is not used")
 

@@ -90,7 +90,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent
-    options = RecognitionOptions(execution, settings.detector, settings.trims, settings.output.annotations, consistent)
+    options = RecognitionOptions(
+        execution, settings.detector, settings.trims, settings.output.annotations, consistent, settings.source.markup
+    )
     parts = {
         "detector": engine_openvino.identify_detector(spark, settings.detector, settings.detector_model),
         "model": manifest.digest(),
@@ -128,7 +130,15 @@ def _result_settings(settings: Settings) -> dict[str, Any]:
     # Default values are left out, so that the fingerprints of older outputs stay the same.
     chosen = settings.entities.model_dump(mode="json", exclude_defaults=True)
     tags = {"decoding": settings.decoding, "consistent_labels": settings.makes_labels_consistent}
-    return {"trim": settings.trims, **tags, **passthrough, **annotations, **({"entities": chosen} if chosen else {})}
+    markup = {} if settings.source.markup == "none" else {"markup": settings.source.markup}
+    return {
+        "trim": settings.trims,
+        **tags,
+        **markup,
+        **passthrough,
+        **annotations,
+        **({"entities": chosen} if chosen else {}),
+    }
 
 
 def _fingerprint(parts: dict[str, Any]) -> str:

@@ -46,7 +46,9 @@ def open_recognition(
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(options.detector, files, where)
         tagger = Tagger.load(model[0], model[1], options.execution, model[2])
-        recogniser = Recogniser(opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels)
+        recogniser = Recogniser(
+            opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels, markup=options.markup
+        )
         recogniser(pa.array(_TEST_TEXTS))
     gc.freeze()  # what is loaded now is never freed, so the garbage collector need not scan it
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyspark import SparkFiles
 
 from entitymill.errors import EntityMillError, WorkerError, sign_error
-from entitymill.recognition.tagger import Execution, bundle
+from entitymill.recognition.tagger import Execution, Markup, bundle
 from entitymill.workers import isolation, recognised_rows
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class RecognitionOptions:
     trim: whether to remove possessive endings and stray punctuation from mentions.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
     consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
+    markup: html to ignore HTML tags in the texts.
     """
 
     execution: Execution
@@ -85,6 +86,7 @@ class RecognitionOptions:
     trim: bool
     annotations: bool = False
     consistent_labels: bool = False
+    markup: Markup = "none"
 
 
 @dataclass(frozen=True)

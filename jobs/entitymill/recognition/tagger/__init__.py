@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # settings import this module, and must not load numpy
 Precision = Literal["f32", "bf16", "int8"]
 Encoding = Literal["complete", "sparknlp"]
 Decoding = Literal["viterbi", "argmax"]
+Markup = Literal["none", "html"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""Blank out HTML markup in a text without moving any character, so that offsets still refer to the text as it is stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_OPENING = re.compile(r"<!--|</?([a-zA-Z][a-zA-Z0-9-]*)[^<>]*>|<[!?][^<>]*>|&(?:nbsp|#160|quot|#34);")
+_CLOSING = {"script": re.compile(r"</script\s*>", re.IGNORECASE), "style": re.compile(r"</style\s*>", re.IGNORECASE)}
+_INLINE = frozenset(
+    (
+        *(
+            "a",
+            "abbr",
+            "b",
+            "bdi",
+            "bdo",
+            "big",
+            "cite",
+            "code",
+            "del",
+            "dfn",
+            "em",
+            "font",
+            "i",
+            "img",
+            "ins",
+            "kbd",
+            "mark",
+        ),
+        *("q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"),
+    )
+)
+"""The elements inside a sentence; all others end it."""
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+
+
+def blank_markup(text: str) -> str:
+    """Return a text of the same length in which tags, comments, scripts and styles are blanks.
+
+    A tag of an element that is not inside a sentence, such as <p> or <br>, becomes line breaks, so that the sentence ends.
+    The character references for a no-break space and a quotation mark become blanks; all others stay as they are. Characters
+    outside the Basic Multilingual Plane are never replaced, so that the number of UTF-16 code units stays the same, too.
+    The time is linear in the length of the text.
+    """
+    if "<" not in text and "&" not in text:
+        return text
+    parts, at = [], 0
+    for begin, end, filler in _find_markup(text):
+        parts += [text[at:begin], _fill(text[begin:end], filler)]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield (begin, end, filler) of each piece of markup, in order."""
+    at = 0
+    unclosed: set[str] = set()  # what is never closed after here need not be searched again
+    while (found := _OPENING.search(text, at)) is not None:
+        name = (found[1] or "").lower()
+        end, filler = found.end(), " " if found[0][0] == "&" or name in _INLINE else "\n"
+        if found[0] == "<!--":
+            close = -1 if name in unclosed else text.find("-->", end)
+            if close < 0:
+                unclosed.add(name)
+                at = end
+                continue
+            end, filler = close + len("-->"), " "
+        elif name in _CLOSING and found[0][1] != "/" and name not in unclosed:
+            closed = _CLOSING[name].search(text, end)
+            if closed is None:
+                unclosed.add(name)
+            else:
+                end = closed.end()
+        yield found.start(), end, filler
+        at = end
+
+
+def _fill(markup: str, filler: str) -> str:
+    if _ASTRAL.search(markup) is None:
+        return filler * len(markup)
+    return "".join(character if _ASTRAL.match(character) else filler for character in markup)
