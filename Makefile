@@ -177,7 +177,7 @@ lock: $(DEV_READY) ## update all pinned dependencies and their hashes
 	done
 	extras="--extra spark --extra sparknlp --extra report --extra metrics --extra lineage"; \
 	for kind in run extras prepare dev bench spark4; do \
-	  case $$kind in run) groups="--extra spark";; extras) groups="$$extras";; prepare) groups="--extra spark --group prepare";; \
+	  case $$kind in run) groups="--extra spark --extra report";; extras) groups="$$extras";; prepare) groups="--extra spark --group prepare";; \
 	    dev) groups="$$extras --group test --group lint --group lock --group prepare";; \
 	    bench) groups="--extra spark --extra sparknlp --group bench --group recipe --group prepare";; \
 	    spark4) groups="--extra spark4 --extra connect";; esac; \

@@ -2,11 +2,13 @@
 
 A document passes through these packages in this order: `source`, `recognition` (called by `workers`), `tables`, `terminal`.
 `run` controls one run of the job, `commands` contains the commands of the command line, `settings` defines all settings,
-and `spark` opens the session. Python programs call `load` to find entities in texts, or `extract` to run the job on a table.
+and `spark` opens the session. Python programs call `load` to find entities in texts, `mentions` or `udf` to find them in a
+DataFrame, or `extract` to run the job on a table.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from entitymill.errors import (
@@ -23,6 +25,7 @@ from entitymill.errors import (
 )
 
 if TYPE_CHECKING:
+    from entitymill.dataframes import mentions, udf
     from entitymill.python_api import Mention, TextTagger, extract, load
 
 __version__ = "0.2.0.dev0"
@@ -41,13 +44,14 @@ __all__ = [
     "WorkerError",
     "extract",
     "load",
+    "mentions",
+    "udf",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # The API is imported on first use, because workers and `entitymill --help` do not need the packages that it loads.
     if name in __all__:
-        from entitymill import python_api  # noqa: PLC0415
-
-        return getattr(python_api, name)
+        module = import_module("entitymill.dataframes" if name in ("mentions", "udf") else "entitymill.python_api")
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from entitymill import __version__, extensions
 from entitymill.commands.common import exit_with
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = "extract" if given[0].startswith("-") else given.pop(0)
     if name not in COMMANDS:
-        print(f"error: {visible(name)} is not a command.\n\n{_help()}", file=sys.stderr)
+        alike = get_close_matches(name, COMMANDS, 1)
+        hint = f" Did you mean `entitymill {alike[0]}`?" if alike else ""
+        print(f"error: {visible(name)} is not a command.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:
         command = extensions.load(COMMANDS[name][0], f"entitymill {name}")

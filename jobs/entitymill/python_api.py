@@ -92,6 +92,8 @@ class TextTagger:
             return self._tag_list([texts])[0]
         if isinstance(texts, (pa.Array, pa.ChunkedArray)):
             return self._tag_arrow(texts)
+        if hasattr(texts, "columns"):
+            raise TypeError("texts is a DataFrame, whose elements are the names of its columns: pass one of its columns")
         return self._tag_list(list(texts))
 
     def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:

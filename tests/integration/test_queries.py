@@ -31,10 +31,10 @@ TEXTS = (
 def filled(module_job: Job) -> Job:
     days = [date(2026, 11, 2) + timedelta(days=4 * number) for number in range(len(TEXTS))]
     table = pa.table({"id": [f"d{number}" for number in range(len(TEXTS))], "published": days, "text": TEXTS})
-    module_job.texts(table).run("source.passthrough=[published]")
+    module_job.texts(table).run("source.passthrough=[published]", "output.deletion_vectors=true")
     # A change leaves a deletion vector, which every reader has to know: see below.
     changed = table.set_column(2, "text", pa.array([*TEXTS[:4], TEXTS[4].replace("London", "Paris")]))
-    module_job.texts(changed).run("source.passthrough=[published]")
+    module_job.texts(changed).run("source.passthrough=[published]", "output.deletion_vectors=true")
     return module_job
 
 

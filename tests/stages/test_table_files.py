@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.tables import maintenance
+from entitymill.tables import maintenance, table_setup
 
 from .conftest import Writing, tables_at
 
@@ -88,6 +88,22 @@ def test_a_change_copies_no_neighbours_where_readers_know_deletion_vectors(
     assert sorted(pq.ParquetFile(file).metadata.num_rows for file in more) == ([1] if vectors else [1, 9])
     assert writing.tables.properties("entities")["delta.enableDeletionVectors"] == str(vectors).lower()
     assert writing.held()[0][TEN[0][0]] == ["Bob", "Cairo"]
+
+
+def test_a_table_gets_deletion_vectors_when_it_is_large_and_a_row_is_replaced(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = Writing(tables_at(spark, tmp_path))
+    for number, (size, known, expected) in enumerate([(2**30, False, "false"), (1, False, "false"), (1, True, "true")]):
+        monkeypatch.setattr(table_setup, "LARGE_BYTES", size)
+        writing.tables.forget()
+        writing.publish(TEN[number % 2], known=known)
+        assert writing.tables.properties("entities")["delta.enableDeletionVectors"] == expected
+    features = [
+        json.loads(line) for log in (place(writing, "entities") / "_delta_log").glob("*.json") for line in log.open()
+    ]
+    assert "deletionVectors" in str([line["protocol"] for line in features if "protocol" in line][-1])
+    assert writing.tables.properties("rejects")["delta.enableDeletionVectors"] == "false"
 
 
 def test_too_many_small_files_are_joined(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 import shlex
 import subprocess
 import sys
@@ -67,3 +69,22 @@ def test_help_brings_no_spark_and_no_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=JOBS, capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr == "[]\n"
+
+
+def test_a_command_that_is_almost_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tagg", "x"]) == 2
+    assert capsys.readouterr().err.startswith("error: tagg is not a command. Did you mean `entitymill tag`?\n")
+    assert cli.main(["zzz"]) == 2
+    assert capsys.readouterr().err.startswith("error: zzz is not a command.\n")
+
+
+def test_a_text_may_be_piped_into_tag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Angela Merkel flew to Paris."))
+    assert tag.main(["--json"]) == 0
+    assert [json.loads(line)["entity"] for line in capsys.readouterr().out.splitlines()] == ["Angela Merkel", "Paris"]
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    with pytest.raises(SystemExit):
+        tag.main([])
+    assert "name a text or a file" in capsys.readouterr().err

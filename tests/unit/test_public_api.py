@@ -15,7 +15,7 @@ from entitymill import errors
 
 
 def test_what_can_be_imported() -> None:
-    assert set(entitymill.__all__) == {"Mention", "TextTagger", "extract", "load", *kinds()}
+    assert set(entitymill.__all__) == {"Mention", "TextTagger", "extract", "load", "mentions", "udf", *kinds()}
     assert all(getattr(entitymill, name) is getattr(errors, name) for name in kinds())
 
 

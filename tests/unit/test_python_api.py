@@ -86,6 +86,8 @@ def test_other_detectors_need_no_model(detector: str) -> None:
 
 
 def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="pass one of its columns"):
+        tagger(pd.DataFrame({"text": [TEXT]}))
     with pytest.raises(TypeError, match="not int"):
         tagger([1])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="not int64"):

@@ -92,7 +92,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["output.text_colum=x"], r"output\.text_colum is not a setting; did you mean source\.text_column\?"),
         (["output.replace_slice=true"], r"^output\.replace_slice needs source\.where"),
         (["source.passthrough=a,b"], r"source\.passthrough: several names must be a list: \[a,b\]"),
-        (["source.max_chars=many"], r"source\.max_chars: .*integer"),
+        (["source.max_chars=many"], r"source\.max_chars: .*a whole number"),
         (["source.format=orc"], r"source\.format: .*'delta', 'parquet' or 'table'"),
         (["source.format=CSV"], r"^source\.format: CSV is not supported; convert it to Parquet .*pandas\.read_csv"),
         (["limits.batch_seconds=inf"], r"limits\.batch_seconds: .*finite"),
@@ -176,9 +176,19 @@ def test_a_fault_says_in_which_line_it_was_set(tmp_path: Path) -> None:
         load(file, [*MINIMAL, "source.id_column="], {"ENTITYMILL__LIMITS__UNIT_MB": "0"})
     said = str(refused.value)
     assert f"source.pth is not a setting ({file}, line 5); did you mean source.path?" in said
-    assert f"unable to parse string as an integer ({tmp_path}/base.yaml, line 2)." in said
+    assert f"source.max_chars: must be a whole number ({tmp_path}/base.yaml, line 2)." in said
     assert "greater than or equal to 1 (environment variable ENTITYMILL__LIMITS__UNIT_MB)." in said
     assert "source.id_column: string should have at least 1 character." in said
+
+
+def test_each_fault_is_on_a_line_of_its_own_and_a_section_is_called_one() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(None, [*MINIMAL, "recognition=int8", "limits.unit_rows=many"], {})
+    assert str(refused.value).splitlines() == [
+        "2 settings are wrong:",
+        "- recognition is a section, not a setting: below it, set engine, encoding, precision, sparknlp_model.",
+        "- limits.unit_rows: must be a whole number.",
+    ]
 
 
 @pytest.mark.parametrize(

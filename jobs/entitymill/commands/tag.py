@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
         "the file is read; any other argument is a text; - is standard input.",
         epilog='Examples:\n  entitymill tag "Angela Merkel flew to Paris."\n  entitymill tag --json letters/*.txt',
     )
-    built.add_argument("texts", metavar="TEXT|FILE", nargs="+", help="a text, a UTF-8 file with one text, or -")
+    built.add_argument(
+        "texts", metavar="TEXT|FILE", nargs="*", help="a text, a UTF-8 file with one text, or - (default: standard input)"
+    )
     built.add_argument("--json", action="store_true", help="print one JSON object per mention, each on a line")
     built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the bundled one)")
     built.add_argument(
@@ -61,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tag texts and return the exit code."""
     options = parser().parse_args(arguments)
+    if not options.texts and sys.stdin.isatty():
+        parser().error("name a text or a file, or pipe a text into this command")
+    options.texts = options.texts or [STDIN]
 
     def work(start_log: Callable[[str | None], str]) -> None:
         start_log(None)

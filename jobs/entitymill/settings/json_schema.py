@@ -82,6 +82,8 @@ def _format_values(field: dict[str, Any]) -> str:
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
     if "enum" in kinds[0]:
         return ", ".join(f"`{word}`" for word in kinds[0]["enum"])
+    if "const" in kinds[0]:
+        return ", ".join([f"`{kinds[0]['const']}`", *map(_format_values, kinds[1:])])
     bounds = kinds[0]
     if "maximum" in bounds:
         low = bounds["minimum"] if "minimum" in bounds else f"over {bounds['exclusiveMinimum']}"

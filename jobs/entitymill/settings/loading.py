@@ -18,6 +18,9 @@ from entitymill.recognition.tagger import Decoding
 from entitymill.settings import report_sections, secret_masking, sections
 from entitymill.settings.layers import Layers, suggest_keys
 
+_NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
+"""Type of a validation error -> what was expected."""
+
 if TYPE_CHECKING:  # the module imports sentencex, which settings do not need
     from entitymill.recognition.sentences import Kind
 
@@ -142,7 +145,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
 
 
 def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
-    """Return one sentence for each validation error."""
+    """Return one sentence for each validation error, each on a line of its own if there are several."""
     sentences = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
@@ -151,13 +154,18 @@ def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str
             sentences.append(f"{key} is not a setting{place}; {suggest_keys(key, known)}")
         elif fault["type"] == "missing":
             sentences.append(f"{key} is not set, and has no default.")
+        elif fault["type"] == "model_type":
+            inside = ", ".join(name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}."))
+            sentences.append(f"{key} is a section, not a setting{place}: below it, set {inside}.")
+        elif fault["type"] in _NUMBERS:
+            sentences.append(f"{key}: must be {_NUMBERS[fault['type']]}{place}.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
             # An error that involves several sections has no key; its message names the settings.
             named = f"{key}: {within}" if key else message
             sentences.append(f"{named}{place}.")
-    return " ".join(sentences)
+    return sentences[0] if len(sentences) == 1 else "\n- ".join([f"{len(sentences)} settings are wrong:", *sentences])
 
 
 def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:

@@ -17,7 +17,8 @@ MASK = "***"
 SHOWN = frozenset({
     "source.format", "source.where", "source.markup", "source.max_chars", "source.time_zone", "output.format",
     "output.annotations", "output.target_file_mb",
-    "output.deletion_vectors", "output.adopt_source", "output.replace_slice", "segmentation.detector", "recognition.engine",
+    "output.deletion_vectors", "output.change_feed",
+    "output.adopt_source", "output.replace_slice", "segmentation.detector", "recognition.engine",
     "recognition.encoding", "recognition.precision", "mentions.trim", "mentions.decoding", "mentions.consistent_labels",
     "incremental.on_fingerprint_change",
     "limits.max_reject_ratio", "limits.max_removed_ratio", "limits.batch_seconds", "limits.unit_rows", "limits.unit_mb",

@@ -88,9 +88,10 @@ class OutputSettings(Section):
     format: Literal["delta", "parquet"] = Field("delta", description="format of `entities`; other tables are always Delta")
     annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
     target_file_mb: int = Field(64, ge=1, le=4096, description="target size of a data file of `entities`")
-    deletion_vectors: bool = Field(
-        True, description="a change only marks old rows and writes new ones; turn off for readers without support"
+    deletion_vectors: Literal["auto"] | bool = Field(
+        "auto", description="true: changes mark old rows, and rewrite no others; auto: only tables of 32 MB and more"
     )
+    change_feed: bool = Field(False, description="turn on Delta's change data feed of `entities` and `documents`")
     adopt_source: bool = Field(False, description="let a run with a different source take over this output")
     replace_slice: bool = Field(
         False, description="cover only the rows of source.where, and replace what an earlier run of them wrote"

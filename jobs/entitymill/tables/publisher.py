@@ -16,9 +16,9 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.spark.sql_text import quote_literal
-from entitymill.tables import table_rows
+from entitymill.tables import table_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.output_tables import Tables
+from entitymill.tables.output_tables import PUBLISHED_TABLES, Tables
 from entitymill.tables.table_rows import Stamp
 
 MAX_LISTED_IDS = 1000
@@ -88,6 +88,9 @@ class Publisher:
         replaces = unit.known or unit.removed is not None
         change = self._choose_replacement(unit) if replaces else self._append
         self._unit += 1
+        if replaces:
+            for name in PUBLISHED_TABLES:
+                table_setup.allow_deletion_vectors(self.tables, name)
         with self._commits.track_change(self._unit):
             if self._annotations:
                 annotated = unit.recognised.withColumn("run_id", F.lit(self._stamp.run_id))
@@ -105,11 +108,13 @@ class Publisher:
     def move_to_slice(self, ids: DataFrame) -> None:
         """Assign documents to this run's slice (the rows that source.where selects); other columns do not change."""
         rows = ids.select("doc_id", F.lit(self._stamp.slice).alias("slice"))
+        table_setup.allow_deletion_vectors(self.tables, "documents")
         self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"]))
 
     def clear_slices(self) -> None:
         """Remove all documents from their slices, because this run reads the complete source."""
         if self.tables.read("documents").where("slice IS NOT NULL").take(1):
+            table_setup.allow_deletion_vectors(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
             self._commits.execute("documents", lambda: self.tables.spark.sql(update))
 

@@ -17,6 +17,10 @@ from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import NAMES, PROPERTY, PUBLISHED_TABLES, Tables
 
 _VECTORS = "delta.enableDeletionVectors"
+_CHANGE_FEED = "delta.enableChangeDataFeed"
+LARGE_BYTES = 32 * 2**20
+"""With `output.deletion_vectors: auto`, a table that is at least this large gets deletion vectors when rows of it are first
+replaced. To rewrite the files of a smaller table takes about a second, and more readers can read it."""
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
@@ -95,10 +99,13 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
     Returns:
         Whether the table was created.
     """
-    # Deletion vectors cost one more Spark job per read, so only large tables get them.
-    vectors = str(tables.settings.deletion_vectors and name in PUBLISHED_TABLES).lower()
-    properties = {PROPERTY: schemas.VERSION, _VECTORS: vectors}
-    if tables.exists(name):
+    is_new = not tables.exists(name)
+    properties = {PROPERTY: schemas.VERSION}
+    if is_new or tables.settings.deletion_vectors != "auto":
+        properties[_VECTORS] = str(tables.settings.deletion_vectors is True and name in PUBLISHED_TABLES).lower()
+    if tables.settings.change_feed and name in ("entities", "documents"):
+        properties[_CHANGE_FEED] = "true"
+    if not is_new:
         _update_table(tables, name, schema, properties)
         return False
     if tables.root is None:
@@ -123,6 +130,19 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
         f"TBLPROPERTIES ({_format_properties(properties)})"
     )
     return True
+
+
+def allow_deletion_vectors(tables: Tables, name: str) -> None:
+    """Turn on deletion vectors for a large table whose rows are about to be replaced, with `output.deletion_vectors: auto`.
+
+    The size is the one in the cached result of `detail`. All runs make the same change, so its commit needs no number.
+    """
+    found = tables.detail(name) if tables.settings.deletion_vectors == "auto" else None
+    if found is None or found["sizeInBytes"] < LARGE_BYTES or found["properties"].get(_VECTORS) == "true":
+        return
+    statement = f"ALTER TABLE {tables.sql_name(name)} SET TBLPROPERTIES ({_format_properties({_VECTORS: 'true'})})"
+    retry(name, lambda: tables.spark.sql(statement))
+    tables.forget(name)
 
 
 def _create_with_builder(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:

@@ -1,0 +1,185 @@
+"""Find the mentions in a column of any Spark DataFrame, as the job does: in batch and in Structured Streaming.
+
+Nothing is written, and nothing runs before the caller asks for the rows. The model is read and checked on the driver, and
+sent to the executors, when a function is called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.functions import pandas_udf
+
+from entitymill import errors, schemas
+from entitymill.errors import SettingsError, WorkerError
+from entitymill.recognition.sentences import Kind
+from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_precision
+from entitymill.spark import session
+from entitymill.workers import engine_openvino
+from entitymill.workers.worker import RecognitionOptions, Worker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MENTION: Any = schemas.MENTIONS.elementType
+MENTION_LIST = T.ArrayType(T.StructType([field for field in _MENTION if field.name != "mention_id"]), False)
+"""The type that the function from `udf` returns: the mentions of a text, in order."""
+_FIELDS = tuple(field.name for field in _MENTION if field.name != "mention_id")
+DETECTOR_MODEL = "models/sentence_detector"
+
+
+def mentions(
+    df: DataFrame, id_column: str = "id", text_column: str = "text", *, model: str | os.PathLike[str], **options: Any
+) -> DataFrame:
+    """Return the mentions in a column of texts, one row per mention.
+
+    Args:
+        df: any DataFrame, also a streaming one; rows with a null as text have no mentions.
+        id_column: column that is copied to each row, of any type.
+        text_column: column of strings.
+        model: directory of a bundle, such as models/demo, on any file system that Spark can read.
+        options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; and
+            batch_seconds, as the setting limits.batch_seconds.
+
+    Returns:
+        A lazy DataFrame with the id column and the fields of `Mention`. A task fails if a text crashes or hangs the model.
+
+    Raises:
+        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+        SettingsError: an option is unknown, or has no such value; or the DataFrame has no such column.
+    """
+    for column in (id_column, text_column):
+        if column not in df.columns:
+            raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(df.columns)}.")
+    worker = _ship(df.sparkSession, model, _Options(**_check_options(options)))
+    text = F.coalesce(_valid_text(df[text_column]), F.lit(""))
+    rows = df.select(
+        F.coalesce(df[id_column].cast("string"), F.lit("null")).alias("doc_id"),
+        F.lit("").alias("text_hash"),
+        F.length(text).alias("chars"),
+        text.alias("text"),
+        F.struct(df[id_column].alias("id")).alias("passthrough"),
+    )
+    returned = T.StructType([*schemas.RECOGNISED, rows.schema["passthrough"]])
+    found = rows.mapInArrow(worker, returned)
+    failure = F.concat(F.lit("a text cannot be recognized: "), F.col("failure.code"), F.lit(", "), F.col("failure.detail"))
+    listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
+    exploded = found.select(F.col("passthrough.id").alias(id_column), F.explode(listed).alias("mention"))
+    return exploded.select(F.col(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
+
+
+def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **options: Any) -> Any:
+    """Return a user-defined function from a column of texts to an array of mentions, for Spark SQL and DataFrames.
+
+    For SQL, register it: `spark.udf.register("entities", entitymill.udf(model="models/demo"))`, and then
+    `SELECT id, explode(entities(text)) FROM texts`.
+
+    Args:
+        model: directory of a bundle, such as models/demo, on any file system that Spark can read.
+        spark: session whose executors get the model; None for the active one.
+        options: as in `mentions`.
+
+    Returns:
+        A pandas UDF. The array has the fields of `Mention`, in MENTION_LIST; it is null where the text is null.
+
+    Raises:
+        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+        SettingsError: an option is unknown, or has no such value; or there is no active session.
+    """
+    opened = spark or SparkSession.getActiveSession()
+    if opened is None:
+        raise SettingsError("spark is missing: there is no active session.")
+    make: Any = pandas_udf  # its type hints know no array of structs
+    return make(_TextColumn(_ship(opened, model, _Options(**_check_options(options)))).build(), MENTION_LIST)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of `mentions`, as in `python_api.load`."""
+
+    detector: Kind | None = None
+    detector_model: str | os.PathLike[str] | None = None
+    precision: Precision = "f32"
+    trim: bool = True
+    decoding: Decoding = "viterbi"
+    consistent_labels: bool = True
+    markup: Markup = "none"
+    batch_seconds: float = 300.0
+
+
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    known = tuple(_Options.__dataclass_fields__)
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise SettingsError(f"{unknown[0]} is not an option; there are {', '.join(known)}.")
+    for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
+        value = options.get(name)
+        if value is not None and value not in get_args(allowed):
+            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(allowed))}.")
+    return options
+
+
+def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
+    """Send this package, the model and the detector to the executors, and return the worker that uses them."""
+    session.ship_package(spark)
+    kind: Kind = chosen.detector or ("sentencex" if chosen.detector_model is None else "dl")
+    detector = engine_openvino.ship_detector(spark, kind, os.fspath(chosen.detector_model or DETECTOR_MODEL))
+    shipped = engine_openvino.ship_model(spark, os.fspath(model))
+    check_precision(chosen.precision, shipped.manifest.precision)
+    threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
+    execution = Execution(chosen.precision, threads=threads, decoding=chosen.decoding)
+    recognition = RecognitionOptions(
+        execution, kind, chosen.trim, consistent_labels=chosen.consistent_labels, markup=chosen.markup
+    )
+    return Worker(shipped, detector, recognition, chosen.batch_seconds, engine_openvino.FACTORY, errors.SIGNATURE)
+
+
+def _valid_text(text: Column) -> Column:
+    """Return a column in which bytes that are not UTF-8 are replaced."""
+    return F.decode(F.encode(text, "UTF-8"), "UTF-8")
+
+
+@dataclass(frozen=True)
+class _TextColumn:
+    """Recognizes pandas columns of texts with a worker."""
+
+    worker: Worker
+
+    def build(self) -> Callable[[Iterator[pd.Series]], Iterator[pd.Series]]:
+        """Return the function for `pandas_udf`, which reads the kind of function from its type hints."""
+        import pandas as pd  # noqa: PLC0415
+
+        def recognise(columns: Iterator[pd.Series]) -> Iterator[pd.Series]:
+            for column in columns:
+                yield pd.Series(self.recognise(column), index=column.index, dtype=object)
+
+        recognise.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[pd.Series]}
+        return recognise
+
+    def recognise(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
+        """Return the mentions of each text; None where the text is null.
+
+        Raises:
+            WorkerError: a text crashes or hangs the model.
+        """
+        texts = [None if text is None or text != text else str(text) for text in column]  # noqa: PLR0124  # NaN
+        if not texts:
+            return []
+        empty = pa.array([""] * len(texts), pa.string())
+        written = pa.array([text or "" for text in texts], pa.large_string())
+        chars = pa.array([len(text or "") for text in texts], pa.int32())
+        batch = pa.RecordBatch.from_arrays([empty, empty, chars, written], ["doc_id", "text_hash", "chars", "text"])
+        found: list[list[dict[str, Any]] | None] = []
+        for window in self.worker([batch]):
+            for row in window.to_pylist():
+                if row["failure"] is not None:
+                    raise WorkerError(f"a text cannot be recognized: {row['failure']['code']}, {row['failure']['detail']}")
+                found.append([{name: mention[name] for name in _FIELDS} for mention in row["mentions"]])
+        return [None if text is None else listed for text, listed in zip(texts, found, strict=True)]
