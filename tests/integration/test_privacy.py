@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,17 +81,36 @@ def test_texts_are_redacted(filled: Job) -> None:
 def test_what_no_run_has_seen_is_not_passed_on(filled: Job) -> None:
     to = str(filled.directory / "redacted")
     filled.texts([("a", "Angela Merkel went to Rome."), *list(TEXTS.items())[1:], ("d", "Bob Dylan sang.")])
-    with pytest.raises(SourceError, match=r"2 of 4 rows of .* run the job first"):
+    with pytest.raises(SourceError, match=r"has 4 rows; of these, 2 have no current results in .*: run the job first"):
         redact(filled.spark, loaded(filled), to)
     assert redact(filled.spark, loaded(filled), to, partly=True).left_out == 2
     assert {row["id"] for row in filled.spark.read.format("delta").load(to).collect()} == {"b", "c"}
+
+
+def test_rejected_rows_are_told_from_those_that_a_run_would_process(filled: Job) -> None:
+    to = str(filled.directory / "redacted")
+    rejected = pa.table({"id": ["a", "b", "c", "c", None], "text": [*TEXTS.values(), "Twice.", "No id."]})
+    filled.texts(rejected).run(ADOPTED, "limits.max_reject_ratio=1")
+    with pytest.raises(SourceError, match=r"of these, 3 were rejected, .*correct them\. --partly leaves"):
+        redact(filled.spark, loaded(filled, ADOPTED), to)
+    filled.texts(pa.table({"id": [*rejected["id"].to_pylist(), "d"], "text": [*rejected["text"].to_pylist(), "New."]}))
+    with pytest.raises(SourceError, match=r"of these, 1 have no current .*; 3 were rejected"):
+        redact(filled.spark, loaded(filled, ADOPTED), to)
+
+
+def test_a_label_that_only_the_model_knows_masks_nothing(filled: Job) -> None:
+    to = filled.directory / "redacted"
+    options = [item for option in filled.options() for item in ("--set", option)]
+    assert cli.main(["redact", *options, "--to", str(to), "--labels", "MISC"]) == 0
+    assert {row["id"]: row["text"] for row in filled.spark.read.format("delta").load(str(to)).collect()} == TEXTS
+    assert cli.main(["redact", *options, "--to", str(to), "--labels", "MICS"]) == 2
 
 
 def test_tables_half_changed_are_not_believed(filled: Job) -> None:
     """As between a job's two commits: the mentions are of a text that `documents` does not know yet."""
     place = f"delta.`{filled.output}/entities`"
     filled.spark.sql(f"DELETE FROM {place} WHERE doc_id = 'b' AND label = 'LOC'")
-    with pytest.raises(SourceError, match="1 of 3 rows"):
+    with pytest.raises(SourceError, match="has 3 rows; of these, 1 have no current"):
         redact(filled.spark, loaded(filled), str(filled.directory / "redacted"))
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from pyspark.sql import SparkSession
+
 from entitymill.commands import common
+from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
 from entitymill.tables.redaction import MASK, redact
 from entitymill.terminal.console_text import open_console
+from entitymill.workers import engine_openvino
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,9 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         spark = open_session(settings.spark, "entitymill redact")
-        done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly)
+        known = [label for label in options.labels if _is_known(spark, settings, label)]
+        choices = {"partly": options.partly, "known_labels": known}
+        done = redact(spark, settings, options.to, options.labels, options.mask, **choices)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
         said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         open_console().print(said, highlight=False, soft_wrap=True, markup=False)
 
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
+
+
+def _is_known(spark: SparkSession, settings: Settings, label: str) -> bool:
+    """Return whether the model that the settings name has a label; False if that cannot be found out."""
+    try:
+        engine_openvino.check_labels(spark, settings.model.path, [label])
+    except EntityMillError:
+        return False
+    return settings.recognition.engine == "openvino"

@@ -49,7 +49,14 @@ class RedactionResult:
 
 
 def redact(
-    spark: SparkSession, settings: Settings, to: str, labels: Sequence[str] = (), mask: str = MASK, *, partly: bool = False
+    spark: SparkSession,
+    settings: Settings,
+    to: str,
+    labels: Sequence[str] = (),
+    mask: str = MASK,
+    *,
+    partly: bool = False,
+    known_labels: Sequence[str] = (),
 ) -> RedactionResult:
     """Write the redacted texts; replace an earlier redaction in one commit.
 
@@ -60,18 +67,27 @@ def redact(
         labels: labels of the mentions to mask; empty masks all labels.
         mask: replacement for each mention, as in `mask_text`.
         partly: whether to leave out documents without current results; otherwise they raise SourceError.
+        known_labels: labels that are accepted even if no mention in the tables has them.
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: no mention has one of the labels, or `to` overlaps the source or is inside another table.
+        SettingsError: no mention has one of the labels, which is not known either, or `to` overlaps the source or is inside
+            another table.
         SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
-        return _redact(own, settings, to, labels, mask, partly=partly)
+        return _redact(own, settings, to, labels, mask, partly=partly, known_labels=known_labels)
 
 
 def _redact(
-    spark: SparkSession, settings: Settings, to: str, labels: Sequence[str], mask: str, *, partly: bool
+    spark: SparkSession,
+    settings: Settings,
+    to: str,
+    labels: Sequence[str],
+    mask: str,
+    *,
+    partly: bool,
+    known_labels: Sequence[str],
 ) -> RedactionResult:
     tables = Tables(spark, settings.output)
     if not tables.is_complete():
@@ -80,17 +96,14 @@ def _redact(
     source = open_source(spark, settings.source)
     _check_place(spark, source, to)
     entities = tables.read_pinned("entities")
-    _check_labels(entities, labels)
+    _check_labels(entities, labels, known_labels)
     rows = _select_verified_texts(source, tables.read_pinned("documents"), entities, labels).persist()
     try:
         found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
         total = source.rows.count()
         left_out = total - found["documents"]
         if left_out and not partly:
-            raise SourceError(
-                f"{left_out} of {total} rows of {settings.source.path} were rejected, or have no current results in "
-                f"{tables.place}: run the job first, or leave them out with --partly."
-            )
+            raise SourceError(_describe_left_out(tables, source, left_out, total))
         shaped = _mask_texts(rows, source, mask)
         shaped.writeTo(_sql_name(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
     finally:
@@ -124,13 +137,29 @@ def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
     return done.select(*columns, *passthrough)
 
 
-def _check_labels(entities: DataFrame, labels: Sequence[str]) -> None:
-    if not labels:
+def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int) -> str:
+    """Return the error for rows without current results, which tells rejected rows from those that a run would process."""
+    ids = source.rows.select("doc_id")
+    listed = tables.read("rejects").select("doc_id").distinct()
+    rejected = min(left_out, ids.where("doc_id IS NULL").count() + ids.join(listed, "doc_id", "left_semi").count())
+    stale = left_out - rejected
+    reasons = [f"{stale} have no current results in {tables.place}: run the job first"] if stale else []
+    if rejected:
+        reasons.append(
+            f"{rejected} were rejected, as the table rejects says, and another run does not change that: correct them"
+        )
+    return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. --partly leaves such rows out."
+
+
+def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a label that neither a mention in the tables nor the model has: a misspelled one would mask nothing."""
+    unknown = [label for label in labels if label not in known]
+    if not unknown:
         return
-    known = sorted(row["label"] for row in entities.select("label").distinct().collect())
-    for label in labels:
-        if label not in known:
-            raise SettingsError(f"--labels: no mention in the tables has the label {label}; there are {', '.join(known)}.")
+    held = sorted(row["label"] for row in entities.select("label").distinct().collect())
+    for label in unknown:
+        if label not in held:
+            raise SettingsError(f"--labels: no mention in the tables has the label {label}; there are {', '.join(held)}.")
 
 
 def _sql_name(spark: SparkSession, to: str) -> str:
