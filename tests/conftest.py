@@ -46,7 +46,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         **SMALL_QUERIES,
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
         "spark.driver.memory": "3g",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()} -XX:ReservedCodeCacheSize=400m",
+        # Without the optimizing compiler, two files of tests took 167 CPU seconds instead of 205.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()} -XX:TieredStopAtLevel=1 "
+        "-XX:ReservedCodeCacheSize=400m",
     }
     jars = f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
     chosen = sections.SparkSettings(master="local[2]", jars=jars, conf=conf)

@@ -37,7 +37,7 @@ def main() -> None:
     for line in sys.stdin:
         told = json.loads(line)
         engine = Engine("stub", told["model"], lambda: stub_engine.stub_tagger)
-        extraction.open_engine = lambda *_, engine=engine: engine  # type: ignore[assignment]
+        extraction.open_engine = lambda *_, engine=engine: engine  # type: ignore[attr-defined]
         try:
             done = extraction.extract(spark, settings.load(None, told["overrides"], {}), full=told["full"])
             answer = {"status": "done", "mode": done.mode, "documents": done.documents}

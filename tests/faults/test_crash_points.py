@@ -195,7 +195,8 @@ def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
         chance = random.Random(f"{SEED} {number}")
         directory = tmp_path / str(number)
         directory.mkdir()
-        state, before = directory / "state-0", {}
+        state = directory / "state-0"
+        before: dict[str, Any] = {}
         for at, step in enumerate(steps(chance, directory), 1):
             after, clean = visible(step, before), directory / f"state-{at}"
             changes = trial.undisturbed(step, state, clean, after)

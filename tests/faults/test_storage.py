@@ -107,18 +107,18 @@ def test_storage_that_stays_away_fails_the_run_and_the_next_one_mends_it(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], object]]:
     """A disk of half a megabyte at the output; the function mounts it with other options."""
     place = tmp_path / "out"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
-    yield lambda how: subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)  # type: ignore[func-returns-value]
+    yield lambda how: subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)
     subprocess.run(["umount", str(place)], check=True)
 
 
 @as_root
 def test_a_full_disk_is_said_to_be_full_and_the_next_run_goes_on(
-    truth: ExpectedTables, tmp_path: Path, small_disk: Callable[[str], None]
+    truth: ExpectedTables, tmp_path: Path, small_disk: Callable[[str], object]
 ) -> None:
     rows = {f"d{i}": text for i, text in enumerate(POOL)}
     write(tmp_path, dict(rows))
@@ -132,7 +132,7 @@ def test_a_full_disk_is_said_to_be_full_and_the_next_run_goes_on(
 
 
 @as_root
-def test_an_output_that_became_read_only_is_named(tmp_path: Path, small_disk: Callable[[str], None]) -> None:
+def test_an_output_that_became_read_only_is_named(tmp_path: Path, small_disk: Callable[[str], object]) -> None:
     write(tmp_path, dict(BEFORE))
     small_disk("ro")
     assert Driver.start("local[2]", options(tmp_path), tmp_path).wait() == 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, DataFrameWriter
 from pyspark.sql import functions as F
 
 from expected_tables import TEXT_POOL
@@ -25,10 +26,10 @@ class Source:
         self.column = "text"
         self.writer(self.frame(BASE)).options(**properties).save(self.path)
 
-    def frame(self, rows: dict[str, str | None]) -> DataFrame:
+    def frame(self, rows: Mapping[str, str | None]) -> DataFrame:
         return self.job.spark.createDataFrame(list(rows.items()), f"id string, {self.column} string").coalesce(1)
 
-    def writer(self, frame: DataFrame, mode: str = "errorifexists"):  # noqa: ANN201
+    def writer(self, frame: DataFrame, mode: str = "errorifexists") -> DataFrameWriter:
         return frame.write.format("delta").mode(mode)
 
     def append(self, rows: dict[str, str]) -> None:

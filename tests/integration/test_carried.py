@@ -40,7 +40,7 @@ COLUMNS = {
 }
 OLD_DAYS = [dt.date(1, 1, 1), dt.date(1582, 10, 10), dt.date(1899, 12, 31), dt.date(9999, 12, 31)]
 OLD_TIMES = [
-    dt.datetime(*moment, tzinfo=dt.timezone.utc)
+    dt.datetime(*moment, tzinfo=dt.timezone.utc)  # type: ignore[misc]  # a tuple of any length
     for moment in ((1, 1, 2, 3, 4, 5), (1582, 10, 10), (1899, 12, 31, 23), (2500, 1, 1))
 ]
 

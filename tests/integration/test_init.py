@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -22,7 +23,7 @@ from entitymill.source.reader import open_source
 from .conftest import MODELS
 
 SECRET = "Zebulon Quartermain met Emmanuel Macron in Paris."
-ARTICLES = {
+ARTICLES: dict[str, list[Any]] = {
     "position": [1, 2, 3, 3],
     "title": ["One", "Two", "Three", "Four"],
     "article_id": ["a1", "a2", "a3", "a4"],

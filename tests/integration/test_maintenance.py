@@ -41,7 +41,7 @@ def small_files(prepared: Job, tmp_path: Path) -> Job:
 def left_behind(job: Job, hours: float) -> Path:
     """A file that no version of `documents` refers to, so many hours old: as a run that died leaves one."""
     file = next((job.output / "documents").glob("part-0*.parquet"))
-    stray = shutil.copy(file, file.with_name(f"part-of-{hours:g}-hours.parquet"))
+    stray = Path(shutil.copy(file, file.with_name(f"part-of-{hours:g}-hours.parquet")))
     then = time.time() - hours * 3600
     os.utime(stray, (then, then))
     return stray
@@ -127,14 +127,20 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     assert not (small_files.output / "_heartbeats").exists()
 
 
+def count_files(job: Job, name: str) -> int:
+    found = tables_of(job)[0].detail(name)
+    assert found is not None
+    return int(found["numFiles"])
+
+
 def test_the_command_says_what_it_did_and_what_is_missing(small_files: Job, capfd: pytest.CaptureFixture[str]) -> None:
     before = read_tables(small_files.output)
-    assert tables_of(small_files)[0].detail("documents")["numFiles"] > 1
+    assert count_files(small_files, "documents") > 1
     options = [item for option in small_files.options() for item in ("--set", option)]
     log = ["--set", f"log={small_files.directory}/run.log"]
     assert maintain_tables([*options, *log, "optimize"]) == 0
     assert "small files joined" in capfd.readouterr().out
-    files = {name: tables_of(small_files)[0].detail(name)["numFiles"] for name in ("documents", "entities")}
+    files = {name: count_files(small_files, name) for name in ("documents", "entities")}
     assert files == {"documents": 1, "entities": small_files.read("entities").select("label").distinct().count()}
     assert read_tables(small_files.output) == before
     assert maintain_tables([*options, *log, "--set", "output.path=/nowhere/at/all", "optimize"]) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pyspark.sql import Row, SparkSession
@@ -21,7 +21,7 @@ PAIRS = zip(enumerate(CUT), list(HEALTHY.items()) * 20, strict=False)
 TEXTS = dict(row for (number, text), healthy in PAIRS for row in ((f"nasty-{number:03d}", text), healthy))
 
 
-def clean(detector: Literal["dl", "rules"]) -> list[tuple]:
+def clean(detector: Literal["dl", "rules"]) -> list[tuple[Any, ...]]:
     """What a Python program finds in the healthy texts alone, without Spark."""
     tagger = entitymill.load(ROOT / "models" / "demo", detector=detector)
     return [
@@ -31,7 +31,7 @@ def clean(detector: Literal["dl", "rules"]) -> list[tuple]:
     ]
 
 
-def brief(mention: Row | entitymill.Mention) -> tuple:
+def brief(mention: Row | entitymill.Mention) -> tuple[Any, ...]:
     close = pytest.approx(mention.confidence, abs=1e-5)
     return (mention.sentence_id, mention.entity, mention.label, mention.token_count, close)
 

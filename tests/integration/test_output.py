@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -100,7 +101,7 @@ def test_an_output_in_the_source_around_it_or_in_another_table_is_refused(job: J
 
 
 def test_a_dry_run_plans_and_writes_nothing(job: Job) -> None:
-    def planned(*overrides: str, **flags: bool) -> Plan | None:
+    def planned(*overrides: str, **flags: Any) -> Plan | None:
         loaded = settings.load(None, job.options("limits.max_reject_ratio=0.5", *overrides), {})
         return extract(job.spark, loaded, dry_run=True, **flags).plan
 

@@ -11,7 +11,7 @@ import pytest
 from delta_reader import read_delta
 from entitymill import settings
 from entitymill.run.erasure import erase
-from entitymill.tables import maintenance
+from entitymill.tables import Tables, maintenance
 from expected_tables import MENTION, TEXT_POOL, ExpectedTables
 
 from .conftest import Job
@@ -118,7 +118,7 @@ def test_a_run_with_nothing_to_do_renews_an_outdated_export_and_leaves_a_current
 
     (filled.output / "entities").rename(filled.output / "_replaced_7")
     (filled.output / "_export_7").mkdir()
-    maintenance.optimize(maintenance.Tables(filled.spark, loaded(filled).output), sort=True)
+    maintenance.optimize(Tables(filled.spark, loaded(filled).output), sort=True)
     summary = filled.run(*OPTIONS)
     assert (summary.mode, summary.documents) == ("compare", 0)
     assert exported_version(filled) > version

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -30,14 +32,14 @@ def poison(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("entitymill.workers.engine_openvino.FACTORY", poison_stub.FACTORY)
 
 
-def entities(job: Job, *overrides: str) -> list[tuple]:
+def entities(job: Job, *overrides: str) -> list[tuple[Any, ...]]:
     rows = job.read("entities", *overrides).orderBy("doc_id", "begin").collect()
     return [
         (row.mention_id, row.entity, row.label, row.sentence_id, pytest.approx(row.confidence, abs=1e-5)) for row in rows
     ]
 
 
-def rejects(job: Job) -> list[tuple]:
+def rejects(job: Job) -> list[tuple[Any, ...]]:
     rows = job.read("rejects").collect()
     assert {row.stage for row in rows} <= {STAGE}
     return sorted((row.doc_id, row.code, row.detail) for row in rows)

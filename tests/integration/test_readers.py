@@ -39,7 +39,7 @@ def by_pandas(path: Path) -> Rows:
 
 def by_duckdb(path: Path) -> Rows:
     entities = DeltaTable(path).to_pyarrow_dataset()  # noqa: F841  # DuckDB finds it by its name
-    return sorted(duckdb.sql("SELECT doc_id, entity FROM entities").fetchall())
+    return sorted(duckdb.execute("SELECT doc_id, entity FROM entities").fetchall())
 
 
 def by_polars(path: Path) -> Rows:

@@ -39,8 +39,7 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The card's four stages, saved as one PipelineModel, with columns of its own."""
-    chosen = "dl", f"{ROOT}/models/sentence_detector"
-    around = pipeline_stages.build_stages(spark, *chosen)
+    around = pipeline_stages.build_stages(spark, "dl", f"{ROOT}/models/sentence_detector")
     loaded = pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
     loaded.stages.write().save(str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
 from entitymill.tables.unit_texts import UnitTable
-from entitymill.workers.engine_choice import open_engine
+from entitymill.workers.engine_choice import Engine, open_engine
 from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
@@ -85,7 +85,8 @@ def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
     chosen = (SMALL, "limits.max_removed_ratio=0.2")
     dies_in_the_second_unit(job, monkeypatch, *chosen, full=True)
     # Each document is as it was, or as it is to be.
-    dead = str(job.read("runs").orderBy("started_at", ascending=False).first().run_id)
+    [latest] = job.read("runs").orderBy("started_at", ascending=False).limit(1).collect()
+    dead = str(latest.run_id)
     documents = {row.doc_id: row.run_id for row in job.read("documents").collect()}
     finished = {key for key, run_id in documents.items() if run_id == dead}
     assert 0 < len(finished) < len(without_persons)
@@ -106,7 +107,7 @@ def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
 def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
     """The same rows, each counted as often as it is computed."""
 
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             counter.add(batch.num_rows)
             yield batch
@@ -119,7 +120,7 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
     job.texts(list(SOURCE.items())).run()
     recognised = job.spark.sparkContext.accumulator(0)
 
-    def counting(spark: SparkSession, settings: Settings) -> extraction.Engine:
+    def counting(spark: SparkSession, settings: Settings) -> Engine:
         engine = open_engine(spark, settings)
 
         def load() -> Callable[..., Any]:
@@ -136,7 +137,8 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
     assert job.texts(list(changed.items())).run("limits.unit_rows=2").units == 2
     assert recognised.value == 4
     truth.check(job.output, changed)
-    assert job.spark.sql(f"DESCRIBE DETAIL delta.`{job.output}/documents`").first().numFiles == 2
+    [detail] = job.spark.sql(f"DESCRIBE DETAIL delta.`{job.output}/documents`").collect()
+    assert detail.numFiles == 2
 
 
 def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:

@@ -44,7 +44,9 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))}
     environment = {**clean, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": str(NEW.python)}
     with (directory / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            [str(word) for word in command], cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
         deadline = time.monotonic() + STARTING_SECONDS
         while not answers(port):
