@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import secrets
+import traceback
+from pathlib import Path
 
 SIGNATURE = secrets.token_hex(8)
 """Random text that marks errors raised by this driver's own workers. Spark passes errors on as text, and the text of an
@@ -87,3 +89,14 @@ def is_rust_panic(error: BaseException) -> bool:
     The exception class that pyo3 raises for a panic has no public name and is not a subclass of Exception.
     """
     return type(error).__name__ == "PanicException"
+
+
+def hide_message(error: Exception) -> WorkerError:
+    """Return an error that names the type of another error and where it was raised, but not its message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    described = WorkerError(
+        f"{type(error).__name__} in the process that tags, at line {frames[-1].lineno} of {Path(frames[-1].filename).name}: "
+        "this is a bug of this program or of a package; the worker's log has its stack frames."
+    )
+    described.add_note("".join(traceback.format_list(frames)))
+    return described

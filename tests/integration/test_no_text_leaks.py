@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -28,14 +29,37 @@ FAILING = {
     "error of ours": f"raise_error('entitymill.errors.ModelError: {SECRET}') IS NULL",
     "storage": f"raise_error('com.amazonaws AccessDeniedException: s3a://{SECRET} Status Code: 403') IS NULL",
     "assert": "assert_true(false, text) IS NULL",
+    "udf": "leaky(text) IS NULL",
 }
+IN_A_WORKER = "worker"
+"""The run whose worker fails with an error that quotes the text."""
 PROGRAM = """
-import json, sys
+import http.server, json, sys, threading
 from pathlib import Path
 from entitymill.commands import extract
+from entitymill.workers import engine_openvino
+from leaky_stub import FACTORY
 from pyspark.sql import SparkSession
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        with open(sys.argv[3], "ab") as events:
+            events.write(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+def fail(text):
+    raise ValueError(text)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Receiver)
+threading.Thread(target=server.serve_forever, daemon=True).start()
 for name, arguments in json.loads(Path(sys.argv[1]).read_text()).items():
+    if name == "worker":
+        engine_openvino.FACTORY = FACTORY
     print(name, extract.main(arguments), flush=True)
+    SparkSession.getActiveSession().udf.register("leaky", fail)
 print("local", SparkSession.getActiveSession().conf.get("spark.local.dir"), flush=True)
 for file in Path(SparkSession.getActiveSession().conf.get("spark.local.dir")).glob("*"):
     print("holds", file.name, flush=True)
@@ -50,10 +74,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     (directory / "tmp").mkdir()
     (directory / "events").mkdir()
     pq.write_table(pa.table({"id": ["a", "b"], "text": [TEXT, "Angela Merkel flew to Paris."]}), directory / "texts.parquet")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     conf = {**SMALL_QUERIES, "spark.eventLog.enabled": "true", "spark.eventLog.dir": (directory / "events").as_uri()}
     options = [
         "source.format=parquet", f"source.path={directory}/texts.parquet", f"output.path={directory}/out", *MODELS,
         f"spark.jars={ROOT}/build/jars", "spark.master=local[2]", "limits.lease_seconds=5",
+        f"lineage.url=http://127.0.0.1:{port}",
         *(f"spark.conf.{name}={value}" for name, value in conf.items()),
     ]  # fmt: skip
 
@@ -64,13 +91,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     runs = {
         "done": command("done", f"report.path={directory}/said/page.html", f"metrics.textfile={directory}/said/x.prom"),
         **{name: command(name, f"source.where={where}", "output.adopt_source=true") for name, where in FAILING.items()},
+        IN_A_WORKER: command(IN_A_WORKER, "output.adopt_source=true", f"output.path={directory}/other"),
     }
     (directory / "said").mkdir()
     (directory / "runs.json").write_text(json.dumps(runs))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(directory / "runs.json")],
-        cwd=ROOT, env={**clean, "TMPDIR": str(directory / "tmp")}, capture_output=True, text=True, timeout=500, check=False,
+        [sys.executable, "-c", PROGRAM, str(directory / "runs.json"), str(port), str(directory / "said" / "lineage.jsonl")],
+        cwd=ROOT, env={**clean, "TMPDIR": str(directory / "tmp"), "PYTHONPATH": f"{ROOT}/jobs:{ROOT}/tests"},
+        capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     (directory / "said" / "stderr").write_text(done.stderr)
     (directory / "said" / "stdout").write_text(done.stdout)
@@ -79,16 +108,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 def test_no_text_decides_how_a_run_ends(ran: tuple[Path, list[str]]) -> None:
     _, said = ran
-    codes = {name: [line for line in said if line.startswith(f"{name} ")] for name in ("done", *FAILING)}
-    assert codes == {"done": ["done 0"], **{name: [f"{name} 1"] for name in FAILING}}
+    codes = {name: [line for line in said if line.startswith(f"{name} ")] for name in ("done", *FAILING, IN_A_WORKER)}
+    assert codes == {"done": ["done 0"], **{name: [f"{name} 1"] for name in (*FAILING, IN_A_WORKER)}}
 
 
 def test_nothing_that_a_run_writes_beside_its_tables_quotes_a_text(ran: tuple[Path, list[str]]) -> None:
     directory, _ = ran
     written = [file for file in (directory / "said").iterdir() if file.name != "stdout" or file.read_text()]
-    assert {file.suffix for file in written} >= {".log", ".json", ".html", ".prom"}
+    assert {file.suffix for file in written} >= {".log", ".json", ".html", ".prom", ".jsonl"}
     assert [file.name for file in written if SECRET in quoted_out(file.read_text())] == []
-    logs = [(directory / "said" / f"{name}.log").read_text() for name in FAILING]
+    logs = [(directory / "said" / f"{name}.log").read_text() for name in (*FAILING, IN_A_WORKER)]
     assert all("org.apache.spark" in log and "extraction.py" in log for log in logs), "frames and classes are there"
 
 

@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entitymill.errors import EntityMillError, ModelError, WorkerError, is_rust_panic
+from entitymill.errors import EntityMillError, ModelError, WorkerError, hide_message, is_rust_panic
 from entitymill.recognition import model_loading
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def serve(descriptor: int, parent: int) -> None:
             while True:
                 content = connection.recv_bytes()
                 run = partial(_tag_serialized, tag, content)
-                connection.send(_run_or_send_error(connection, run))
+                connection.send(_run_or_send_error(connection, run, hides_message=True))
         except (EOFError, ConnectionError):
             return
 
@@ -262,13 +262,17 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
     return serialize_batch(tag(deserialize_batch(content)))
 
 
-def _run_or_send_error(connection: Connection, make: Callable[[], Any]) -> Any:
-    """Return the result of `make`. If `make` fails, send the error and its stack trace to the worker, and exit."""
+def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
+    """Return the result of `make`. If `make` fails, send the error to the worker, and exit.
+
+    With `hides_message`, the message of another package's error is not sent: it may quote a document, and Spark logs it.
+    """
     try:
         return make()
     except MemoryError:
         os._exit(_OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
+        error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
         trace = "".join(traceback.format_exception(error))
         error.add_note(f"In the tagger's process:\n{trace}")
         try:
