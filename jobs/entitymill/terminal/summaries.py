@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from entitymill import schemas
 from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
@@ -20,6 +21,8 @@ from entitymill.terminal.progress import format_duration
 TOP_ENTITIES = 8
 SHOWN_SENTENCES = 6
 MAX_SHOWN_CHARS = 400
+_PARTS = {part: part for part in schemas.PARTS} | {"idle": "Spark, transfer or idle"}
+"""Entry of `Summary.seconds` that is summed over all cores -> its label, in the order of the table."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
@@ -52,16 +55,12 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     for heading in ("stage", "seconds"):
         seconds.add_column(heading, justify="right" if heading == "seconds" else "left")
     wall = ("preparation", "source", "recognition", "writing", "total")
-    inner = ("segmentation", "encoding", "inference")
     for stage in wall:
         seconds.add_row(stage, f"{summary.seconds.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
         if stage == "recognition":
-            for part in inner:
-                seconds.add_row(
-                    f"  {part}{' and waiting' * (part == 'segmentation')}, all cores",
-                    f"{summary.seconds.get(part, 0):.1f}",
-                    style="dim",
-                )
+            for part, label in _PARTS.items():
+                if part in summary.seconds:
+                    seconds.add_row(f"  {label}, all cores", f"{summary.seconds[part]:.1f}", style="dim")
     console.print(seconds)
     model = settings.model.path if settings.recognition.engine == "openvino" else settings.recognition.sparknlp_model
     console.print(
