@@ -103,6 +103,7 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str, jar
     keys = _name_alternatives(f"{column.name} ({column.kind})" for column in found.other_keys)
     texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in found.other_texts)
     ids = "unique in the rows looked at" if found.key.unique else f"not unique: {bad_ids}"
+    model = pin_path(sections.ModelSettings().path)
     pinned = ",".join(pin_path(directory.strip()) for directory in jars.split(","))
     passthrough = [column.name for column in found.passthrough]
     lines = [
@@ -120,7 +121,7 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str, jar
         "output:",
         f"  path: {_to_yaml(output)}  # directory of the entity tables; or, instead of path, schema: a catalog schema",
         "model:",
-        f"  path: {_to_yaml(pin_path(sections.ModelSettings().path))}  # a model bundle; entitymill prepare makes one from your own model",
+        f"  path: {_to_yaml(model)}  # a model bundle; entitymill prepare makes one from your own model",
         "# recognition:",
         "#   precision: int8  # several times as fast as f32 if the model has 8-bit weights, as the bundled one has",
         *(["spark:", f"  jars: {_to_yaml(pinned)}"] if pinned != sections.SparkSettings().jars else []),

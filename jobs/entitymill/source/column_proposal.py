@@ -243,7 +243,8 @@ def describe_bad_ids(column: Column, rows: int) -> str:
     """
     if not column.rejected:
         return ""
-    counts = f"of {rows:,} rows, {column.null_ids:,} without an id and {column.repeated_ids:,} with an id that occurs several times"
+    repeated = f"{column.repeated_ids:,} with an id that occurs several times"
+    counts = f"of {rows:,} rows, {column.null_ids:,} without an id and {repeated}"
     if column.rejected <= MAX_REJECT_RATIO * rows:
         return f"{counts}; a run puts these rows into rejects"
     return f"{counts}; a run rejects these rows, and fails: limits.max_reject_ratio allows {MAX_REJECT_RATIO:g} of all"

@@ -81,6 +81,7 @@ def qualify(spark: SparkSession, path: str) -> str:
 
 def prefer_local_file(path: str) -> str:
     """Return the `file:` URI of a path that exists on the driver's own disk (see `find_installed`); return others unchanged.
+
     Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks, that is not the
     local disk, on which for example the volume /Volumes/... is mounted.
     """
