@@ -184,6 +184,9 @@ ANNOTATION_TABLE = T.StructType(
 FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", _STRING)])
 """Why a document has no result: the reject code, and a sentence that may contain numbers but never document text."""
 
+PARTS = ("segmentation", "encoding", "inference", "mentions")
+"""The parts of recognition in a worker, in order. `mentions` is everything after inference."""
+
 RECOGNISED = [
     T.StructField("doc_id", _STRING, False),
     T.StructField("text_hash", _STRING, False),
@@ -194,8 +197,7 @@ RECOGNISED = [
     T.StructField("mentions", MENTIONS, False),
     # A window is a batch of documents recognized at once. Its first row has the seconds for all its documents and the other
     # rows have 0, so that a sum over rows is correct.
-    T.StructField("encoding_seconds", T.DoubleType(), False),
-    T.StructField("inference_seconds", T.DoubleType(), False),
+    *(T.StructField(f"{part}_seconds", T.DoubleType(), False) for part in PARTS),
     T.StructField("failure", FAILURE, True),
 ]
 """Columns that every engine returns, one row per document. A struct column `passthrough` follows if there are passthrough

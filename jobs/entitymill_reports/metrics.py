@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from entitymill import __version__
+from entitymill import __version__, schemas
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 from entitymill.spark import atomic_files, requirements
@@ -30,7 +30,7 @@ JOB = "entitymill"
 PUSH_SECONDS = 5
 """Time limit, in seconds, for a push, which is the last step of a run."""
 MOST_LABELS = 100
-_WORKERS = ("encoding", "inference", "segmentation")
+_WORKERS = (*schemas.PARTS, "idle")
 """Parts of recognition. Their seconds are summed over all cores."""
 _OVER_ALL = "over all runs of the output"
 

@@ -127,7 +127,7 @@ class _Join:
             made = recogniser.build_recognition(
                 found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
             )
-            yield rows_module.build_rows(batch, made, (0.0, 0.0), annotations=self.annotations)
+            yield rows_module.build_rows(batch, made, {}, annotations=self.annotations)
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:

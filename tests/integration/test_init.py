@@ -148,6 +148,55 @@ def test_what_is_not_there_is_said(here: Path, capfd: pytest.CaptureFixture[str]
         assert f"nothing is at {named}" in capfd.readouterr().err
 
 
+def ids(*odd: object) -> pa.Table:
+    """Sixty rows, the first of them with odd ids."""
+    keys = [*odd, *range(100, 160 - len(odd))]
+    return pa.table({"id": pa.array(keys, pa.int64()), "kind": ["a", "b"] * 30, "text": [f"text {i}" for i in range(60)]})
+
+
+def test_a_few_null_and_repeated_ids_are_said_and_not_refused(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As a run does, which puts them into rejects."""
+    pq.write_table(ids(None, 1, 1), "t.parquet")
+    assert run(here / "t.parquet") == 0
+    said = "of 60 rows, 1 without an id and 2 with an id that occurs several times; a run puts these rows into rejects"
+    assert f"note: id: {said}" in capfd.readouterr().out
+    assert f"  id_column: id  # bigint, not unique: {said}\n" in Path("t.yaml").read_text()
+
+
+def test_too_many_null_and_repeated_ids(here: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(ids(None, 1, 1, 1), "t.parquet")
+    assert run(here / "t.parquet") == 3
+    said = "of 60 rows, 1 without an id and 3 with an id that occurs several times; a run rejects these rows, and fails: "
+    assert f"(id comes closest: {said}limits.max_reject_ratio allows 0.05 of all)" in capfd.readouterr().err
+    assert run(here / "t.parquet", "--id", "id") == 0
+    assert f"note: id: {said}" in capfd.readouterr().out
+    pq.write_table(ids(None, 1, 1, 1).append_column("number", pa.array(range(60))), "t.parquet")
+    assert column_proposal.propose_columns(spark, f"{here}/t.parquet")[1].key.name == "number"
+
+
+def test_the_index_of_pandas_is_not_copied(here: Path, spark: SparkSession) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], "__index_level_0__": [3, 4], "n": [1, 2]}), "t.parquet")
+    _, found = column_proposal.propose_columns(spark, f"{here}/t.parquet")
+    assert (found.key.name, found.passthrough, found.other_keys) == ("n", [], [])
+    assert found.left_out == [("__index_level_0__", "bigint, an internal column such as the index of pandas")]
+    pq.write_table(pa.table({"text": ["a", "b"], "__index_level_0__": [3, 4]}), "t.parquet")
+    with pytest.raises(SourceError, match="no column of single values"):
+        column_proposal.propose_columns(spark, f"{here}/t.parquet")
+
+
+def test_what_is_written_works_from_any_directory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(table(), "articles.parquet")
+    assert run("articles.parquet") == 0
+    assert run("./articles.parquet", "--output", "out", "--to", "other.yaml") == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    loaded, other = (settings.load(here / name, (), {}) for name in ("articles.yaml", "other.yaml"))
+    assert (loaded.source.path, loaded.output.path) == (f"{here}/articles.parquet", f"{here}/articles_entities")
+    assert (other.source.path, other.output.path) == (f"{here}/articles.parquet", f"{here}/out")
+    assert (loaded.segmentation.model, loaded.detector) == (None, "sentencex")
+    assert loaded.spark.jars == "build/jars"
+
+
 def test_names_that_yaml_would_take_for_something_else(here: Path, spark: SparkSession) -> None:
     odd = {"no: #1": [1, 2], "a\nb": ["x", "y"], "null": ["a" * 90, "b" * 90], "1": ["p", "q"]}
     pq.write_table(pa.table(odd), "odd.parquet")

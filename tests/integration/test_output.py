@@ -116,11 +116,16 @@ def test_a_dry_run_plans_and_writes_nothing(job: Job) -> None:
     plan = planned()
     assert plan is not None
     assert (plan.new, plan.changed, plan.removed, plan.unchanged) == (0, 0, 0, 2)
+    plan = planned("recognition.precision=int8", "mentions.trim=false", "limits.batch_seconds=99")
+    assert plan is not None
+    assert (plan.changed, plan.causes) == (2, {"settings or model": 2})
+    assert plan.changed_settings == ("recognition.precision", "mentions.trim")
     [(key, text), *others] = TEXTS
     job.texts([(key, f"{text} More."), ("new", "Paris."), ("newer", "Rome.")])
     plan = planned()
     assert plan is not None
     assert (plan.new, plan.changed, plan.removed, plan.unchanged, plan.units) == (2, 1, len(others), 0, 1)
+    assert (plan.causes, plan.changed_settings) == ({"text": 1}, ())
     assert plan.hours is not None
     assert plan.core_hours == pytest.approx(2 * plan.hours)
     with pytest.raises(RejectedError, match=r"larger share than limits\.max_removed_ratio 0\.2"):

@@ -125,7 +125,8 @@ def test_the_run_is_recorded_with_its_figures(golden: Job, summary: Summary) -> 
     # So is what the caller got.
     assert (summary.run_id, summary.documents, summary.by_label) == (run.run_id, len(TEXTS), labels)
     assert run.sentences == golden.read("documents").agg(F.sum("sentences")).collect()[0][0]
-    assert {"source", "recognition", "segmentation", "inference", "writing", "total"} <= set(run.seconds)
+    assert {"source", "recognition", *schemas.PARTS, "idle", "writing", "total"} <= set(run.seconds)
+    assert all(run.seconds[part] > 0 for part in schemas.PARTS)
     [known] = golden.read("documents").select("fingerprint").distinct().collect()
     assert run.fingerprint == known.fingerprint == fingerprint(golden.spark)
     assert json.loads(run.settings)["recognition"]["precision"] == "f32"
@@ -166,7 +167,7 @@ def test_partition_count_changes_nothing(spark: SparkSession) -> None:
 
     assert set(one) == set(sixteen) == set(speeches)
     assert sum(len(row.mentions) for row in one.values()) > 50
-    timings = ("encoding_seconds", "inference_seconds", "mentions")
+    timings = (*(f"{part}_seconds" for part in schemas.PARTS), "mentions")
     for key, row in one.items():
         left, right = (
             {name: value for name, value in found.asDict().items() if name not in timings} for found in (row, sixteen[key])

@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import SourceSettings
@@ -84,6 +86,22 @@ def test_new_changed_and_removed_are_told_apart(source_of: Callable[..., Source]
 def test_a_known_document_that_is_refused_now_goes(source_of: Callable[..., Source], known: Known) -> None:
     source = source_of(("a", None), ("b", "Bob"), ("b", "Bob"), ("c", "Cairo"))
     assert todo(changes.compare_all(source, known(), ALL)) == ({}, ["a", "b"], {"null_text": 1, "duplicate_id": 2})
+
+
+def test_why_documents_are_done_again(source_of: Callable[..., Source], known: Known) -> None:
+    held = known([("a", "Anna"), ("b", "Bob")]).unionByName(known([("c", "Cairo"), ("d", "D")], fingerprint="f0"))
+    held = held.unionByName(known([("e", "Essen")], status="pending"))
+    source = source_of(("a", "Anna"), ("b", "Berlin"), ("c", "Cairo"), ("d", "Delhi"), ("e", "Essen"), ("n", "New"))
+    by_text_and_model = {"text": 2, "settings or model": 1, "left incomplete by a failed run": 1}
+    for policy, more in (ALL, {}), (Policy("f1", "reprocess", None, full=True), {"--full": 1}):
+        found = changes.compare_all(source, held, policy)
+        assert found.causes == by_text_and_model | more
+        assert sum(found.causes.values()) == found.known
+        found.close()
+    carried = source.rows.where("doc_id = 'a'").withColumn("passthrough", F.struct(F.lit(1).alias("n")))
+    found = changes.compare_all(replace(source, rows=carried), held.where("doc_id = 'a'"), ALL)
+    assert found.causes == {"passthrough columns": 1}
+    found.close()
 
 
 @pytest.mark.parametrize(("how", "done"), [("reprocess", ["a", "b", "c"]), ("ignore", ["b"])])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difficult_texts import GROUPS
+from entitymill import schemas
 from entitymill.recognition import offsets, sentences, tokens
 from entitymill.recognition.confidence_scaling import Scaling
 from entitymill.recognition.recogniser import Recogniser, Recognition, build_recognition, join_tags
@@ -48,6 +51,17 @@ atoms = st.sampled_from(
     ["Angela Merkel", " met ", "Paris", ". ", "😀", "𝒳", "é", "\u200f", "\0", "\n", *GROUPS[0], *GROUPS[7]]
 )
 texts = st.lists(st.lists(atoms, max_size=10).map("".join), max_size=4)
+
+
+def test_the_parts_of_recognition_take_all_of_its_time(make: Make) -> None:
+    recogniser, texts = make(), pa.array(["Angela Merkel met Emmanuel Macron in Paris."] * 100)
+    before, began = asdict(recogniser.seconds), perf_counter()
+    recogniser(texts)
+    whole = perf_counter() - began
+    spent = {part: seconds - before[part] for part, seconds in asdict(recogniser.seconds).items()}
+    assert tuple(spent) == schemas.PARTS
+    assert min(spent.values()) > 0
+    assert sum(spent.values()) == pytest.approx(whole, rel=0.1)
 
 
 def check_mentions(texts: list[str], found: Recognition) -> None:

@@ -155,9 +155,9 @@ def test_without_java(tmp_path: Path) -> None:
 
 
 def test_without_jars(tmp_path: Path) -> None:
-    code, error = said(RUN, tmp_path, None)
+    code, error = said([*RUN, "--set", "spark.jars=no/jars"], tmp_path, None)
     assert code == 1
-    assert "error: spark.jars: no jar in build/jars: run `entitymill fetch-jars --to build/jars` (in the" in error
+    assert "error: spark.jars: no jar in no/jars: run `entitymill fetch-jars --to no/jars` (in the" in error
 
 
 def test_without_a_model(tmp_path: Path) -> None:

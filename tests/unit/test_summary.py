@@ -1,9 +1,53 @@
-"""What identifies a run."""
+"""What identifies a run, and what is printed of it."""
 
 from __future__ import annotations
 
+import io
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
 from entitymill import settings
-from entitymill.run.summary import compute_scope
+from entitymill.run.dry_runs import Plan
+from entitymill.run.summary import Summary, compute_scope
+from entitymill.terminal import summaries
+
+
+def printed_rows(console: Console) -> list[list[str]]:
+    """The cells of each row of the tables that were printed."""
+    file: Any = console.file
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in file.getvalue().splitlines() if "│" in line]
+
+
+def test_a_run_tells_the_work_of_all_cores_from_their_idleness() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    parts = {"segmentation": 1.5, "encoding": 2.0, "inference": 9.0, "mentions": 0.5, "idle": 3.0}
+    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), seconds={"recognition": 8.0, **parts, "total": 9.0})
+    loaded = settings.load(None, ["source.path=a", "output.path=b"], {})
+    tables: Any = SimpleNamespace(address=lambda name: name)
+    summaries.print_summary(console, summary, loaded, tables)
+    rows = printed_rows(console)
+    assert [row for row in rows if row[0].endswith("all cores")] == [
+        ["segmentation, all cores", "1.5"],
+        ["encoding, all cores", "2.0"],
+        ["inference, all cores", "9.0"],
+        ["mentions, all cores", "0.5"],
+        ["Spark, transfer or idle, all cores", "3.0"],
+    ]
+
+
+def test_a_dry_run_says_why_documents_are_changed() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    causes = {"text": 5, "settings or model": 282}
+    changed = ("recognition.precision", "mentions.trim")
+    summaries.print_plan(console, Plan(0, 287, 0, 0, {}, 1, None, None, causes, changed))
+    assert printed_rows(console)[1:4] == [
+        ["documents changed", "287"],
+        ["settings or model (recognition.precision, mentions.trim)", "282"],
+        ["text", "5"],
+    ]
 
 
 def test_what_a_run_ignored_the_next_one_looks_at_again() -> None:

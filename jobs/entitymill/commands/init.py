@@ -17,6 +17,7 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
+from entitymill.spark.installed_files import pin_path
 from entitymill.terminal.console_text import visible
 
 if TYPE_CHECKING:  # imports Spark, which --help does not need
@@ -69,9 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         spark = session.open_session(loaded.spark, "entitymill init")
         source, found = column_proposal.propose_columns(spark, options.table, options.id, options.text)
-        write(file, render(file, source, found, options.output))
+        output = options.output and column_proposal.make_absolute(spark, options.output)
+        neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
+        if source.format == "table":
+            neighbour = column_proposal.make_absolute(spark, f"entities/{_file_stem(source.path)}")
+        bad_ids = column_proposal.describe_bad_ids(found.key, found.rows)
+        write(file, render(file, source, found, output or neighbour, loaded.spark.jars, bad_ids))
         columns = f"id {found.key.name}, text {found.text.name}, {len(found.passthrough)} passthrough columns"
-        print(visible(f"wrote {file}: {columns}\nnext: entitymill extract --config {file} --dry-run"))
+        note = f"\nnote: {found.key.name}: {bad_ids}" if bad_ids else ""
+        print(visible(f"wrote {file}: {columns}{note}\nnext: entitymill extract --config {file} --dry-run"))
 
     return common.run_and_report(work, "interrupted; nothing was written.")
 
@@ -82,20 +89,22 @@ def _file_stem(table: str) -> str:
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
 
 
-def render(file: Path, source: SourceSettings, found: Proposal, output: str | None) -> str:
-    """Return the text of the settings file.
+def render(file: Path, source: SourceSettings, found: Proposal, output: str, jars: str, bad_ids: str) -> str:
+    """Return the text of the settings file. It works from every directory, if the given paths do.
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.
         source: the settings of the table that `entitymill extract` will read.
         found: the proposed columns.
-        output: directory of the entity tables, or None for a default: next to the source, if the source has a path.
+        output: directory of the entity tables.
+        jars: the setting spark.jars of this session, which a run needs if the jars are only in this directory.
+        bad_ids: what a run does with null and repeated ids; empty if there are none.
     """
-    neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
-    place = output or (f"entities/{_file_stem(source.path)}" if source.format == "table" else neighbour)
     keys = _name_alternatives(f"{column.name} ({column.kind})" for column in found.other_keys)
     texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in found.other_texts)
-    unique = "unique" if found.key.unique else "not unique or sometimes null,"
+    ids = "unique in the rows looked at" if found.key.unique else f"not unique: {bad_ids}"
+    model = pin_path(sections.ModelSettings().path)
+    pinned = ",".join(pin_path(directory.strip()) for directory in jars.split(","))
     passthrough = [column.name for column in found.passthrough]
     lines = [
         json_schema.SCHEMA_COMMENT,
@@ -104,19 +113,18 @@ def render(file: Path, source: SourceSettings, found: Proposal, output: str | No
         "source:",
         f"  format: {source.format}",
         f"  path: {_to_yaml(source.path)}",
-        f"  id_column: {_to_yaml(found.key.name)}  # {found.key.kind}, {unique} in the rows looked at{keys}",
+        f"  id_column: {_to_yaml(found.key.name)}  # {found.key.kind}, {ids}{keys}",
         f"  text_column: {_to_yaml(found.text.name)}  # {found.text.length:,.0f} characters on average{texts}",
         f"  passthrough: {_to_yaml(passthrough)}  # copied to every entity row; [] for none",
         *(f"  # not in passthrough: {_to_yaml(name)} is {why}" for name, why in found.left_out),
         "  # where: a Spark SQL condition that selects rows; the run ignores all others",
         "output:",
-        f"  path: {_to_yaml(place)}  # directory of the entity tables; or, instead of path, schema: a catalog schema",
+        f"  path: {_to_yaml(output)}  # directory of the entity tables; or, instead of path, schema: a catalog schema",
         "model:",
-        f"  path: {sections.ModelSettings().path}  # a model bundle; entitymill prepare makes one from your own model",
-        "segmentation:",
-        f"  model: {sections.SegmentationSettings().model}",
+        f"  path: {_to_yaml(model)}  # a model bundle; entitymill prepare makes one from your own model",
         "# recognition:",
         "#   precision: int8  # several times as fast as f32 if the model has 8-bit weights, as the bundled one has",
+        *(["spark:", f"  jars: {_to_yaml(pinned)}"] if pinned != sections.SparkSettings().jars else []),
     ]
     return "\n".join(lines) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +68,7 @@ class Recogniser:
 
     @property
     def seconds(self) -> Seconds:
-        """Return the wall-clock seconds spent so far on encoding and on inference."""
+        """Return the wall-clock seconds spent so far on each part of recognition."""
         return self._tagger.seconds
 
     def __call__(self, texts: pa.Array, *, annotations: bool = False) -> Recognition:
@@ -77,6 +78,7 @@ class Recogniser:
             texts: Arrow array of strings or large strings without nulls.
             annotations: whether to also return annotations: every tag and mention in Spark NLP's format.
         """
+        began = perf_counter()
         whole = offsets.read_texts(texts)
         seen = whole
         if self._markup == "html":
@@ -84,11 +86,17 @@ class Recogniser:
         segments = tokens.tokenize(seen, self._detector.find_breaks(seen))
         begins = segments.token_begin - seen.edges[seen.text_of(segments.token_begin)]
         written = seen.slices(segments.token_begin, segments.token_end)
+        segmented = perf_counter()
+        model_seconds = self.seconds.encoding + self.seconds.inference
         tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
         tagged = join_tags(seen, segments, tags, self._tagger.labels, self._tagger.scheme)
-        return build_recognition(
+        built = build_recognition(
             tagged, **self._options, annotations=annotations, scalings=self._tagger.scalings, stored=whole
         )
+        model_seconds = self.seconds.encoding + self.seconds.inference - model_seconds
+        self.seconds.segmentation += segmented - began
+        self.seconds.mentions += perf_counter() - segmented - model_seconds
+        return built
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field, replace
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -13,10 +14,18 @@ from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode, Policy
+from entitymill.source.document_outcomes import Cause
 from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs
 from entitymill.workers.engine_choice import Engine
+
+_RESULT_SETTINGS = {
+    **dict.fromkeys(("segmentation", "model", "recognition", "mentions", "entities"), ()),
+    "source": ("passthrough", "markup"),
+    "output": ("annotations",),
+}
+"""Section of the settings -> its settings that decide results; empty for all settings of the section."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Plan:
     new, changed, removed, unchanged: number of documents.
     refused: reject code -> number of rejected rows.
     units: number of units of work (documents that are published together).
+    causes: why documents are changed: Cause -> number of documents.
+    changed_settings: the settings that differ from those of the latest run whose results are now outdated.
     hours, core_hours: estimated time, at the speed of the last run that recognized documents; None if there is no such run.
     """
 
@@ -37,6 +48,8 @@ class Plan:
     units: int
     hours: float | None
     core_hours: float | None
+    causes: dict[str, int] = field(default_factory=dict)
+    changed_settings: tuple[str, ...] = ()
 
 
 def plan_run(
@@ -76,7 +89,10 @@ def plan_run(
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
             guards.check_removals(settings, tables, found, stamp.slice)
-        summary.plan = _build_plan(spark, settings, tables, found, known.count() if held else 0)
+        plan = _build_plan(spark, settings, tables, found, known.count() if held else 0)
+        if Cause.FINGERPRINT in plan.causes:
+            plan = replace(plan, changed_settings=_find_changed_settings(settings, tables, stamp.fingerprint))
+        summary.plan = plan
     summary.mode, summary.removed = found.mode, found.to_remove
     summary.rejects = dict(found.reject_counts)
     summary.documents = summary.planned = found.to_recognise
@@ -95,6 +111,27 @@ def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: 
         units=units.count_units(found, settings.limits),
         hours=hours,
         core_hours=None if hours is None else hours * spark_connect.count_cores(spark),
+        causes=dict(found.causes),
+    )
+
+
+def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
+    """Return the settings that decide results and differ from those of the latest run with another fingerprint.
+
+    The result is empty if only the files of the model or this program have changed.
+    """
+    if not tables.exists("runs"):
+        return ()
+    others = tables.read("runs").where(F.col("fingerprint") != fingerprint).where("status = 'done'")
+    rows = others.orderBy(F.desc("started_at")).select("settings").take(1)
+    if not rows:
+        return ()
+    before, now = json.loads(rows[0]["settings"]), settings.dump_masked()
+    return tuple(
+        f"{section}.{key}"
+        for section, keys in _RESULT_SETTINGS.items()
+        for key, value in before.get(section, {}).items()
+        if (not keys or key in keys) and key in now[section] and now[section][key] != value
     )
 
 

@@ -170,8 +170,8 @@ class Run:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
         seconds = self.summary.seconds
-        spent = seconds.get("encoding", 0.0) + seconds.get("inference", 0.0)
-        seconds["segmentation"] = max(0.0, spark_connect.count_cores(self.spark) * seconds.get("recognition", 0.0) - spent)
+        spent = sum(seconds.get(part, 0.0) for part in schemas.PARTS)
+        seconds["idle"] = max(0.0, spark_connect.count_cores(self.spark) * seconds.get("recognition", 0.0) - spent)
 
     def _publish_unit(
         self,

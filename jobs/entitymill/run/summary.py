@@ -41,9 +41,9 @@ class Summary:
     waiting: description of the run that this run waited for; empty if it never waited.
     by_label: label -> number of mentions.
     rejects: reject code -> number of rows.
-    seconds: stage -> wall-clock seconds. Three entries break down the stage `recognition`: `encoding` and `inference` are
-        summed over all workers; `segmentation` is the remaining time of all cores during this stage, which contains
-        segmentation, transfer to and from the workers, and idle time.
+    seconds: stage -> wall-clock seconds. Five entries break down the stage `recognition`: schemas.PARTS are summed over all
+        workers; `idle` is the remaining time of all cores during this stage, in which they run Spark's own code, transfer
+        rows to and from the workers, or have no work. Engine sparknlp does not measure the parts.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
@@ -90,7 +90,7 @@ class Summary:
             recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
             collect_ids: whether to collect all ids on the driver; only for small units.
         """
-        columns = ("sentences", "tokens", "split_sentences", "encoding_seconds", "inference_seconds")
+        columns = ("sentences", "tokens", "split_sentences", *(f"{part}_seconds" for part in schemas.PARTS))
         # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
         labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
         each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
@@ -110,7 +110,7 @@ class Summary:
         self.sentences += documents["sentences"] or 0
         self.tokens += documents["tokens"] or 0
         self.split_sentences += documents["split_sentences"] or 0
-        for stage in ("encoding", "inference"):
+        for stage in schemas.PARTS:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]

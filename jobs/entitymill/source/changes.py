@@ -56,6 +56,7 @@ class Changes:
     known: number of `documents` that are already in the output.
     close: function that releases cached data.
     stale_rejects: number of ids in `touched` that may have rows in the table `rejects`; 0 if `touched` is None.
+    causes: Cause -> number of changed documents.
     """
 
     mode: Mode
@@ -73,6 +74,7 @@ class Changes:
     known: int
     close: Callable[[], object] = field(default=lambda: None)
     stale_rejects: int = 0
+    causes: dict[str, int] = field(default_factory=dict)
 
     @property
     def covers_all_rows(self) -> bool:
@@ -229,4 +231,5 @@ def _build_changes(
         to_adopt=totals.count_rows(Kind.ADOPTED),
         chars=totals.count_chars(*work),
         known=totals.count_known(*work),
+        causes=totals.count_by_cause(),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -10,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
-from entitymill.settings.sections import SourceSettings
+from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import passthrough_columns, reader
 from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_name, quote_part
@@ -19,6 +21,8 @@ SAMPLE = 1000
 """Maximum number of rows that are inspected, from the beginning of the table."""
 LONGEST_PASSTHROUGH = 200
 """Maximum mean length, in characters, of a string column that is proposed as a passthrough column."""
+MAX_REJECT_RATIO = LimitSettings().max_reject_ratio
+"""Maximum share of the inspected rows that a run may reject because of the proposed id column."""
 _ID_NAMES = ("id", "key", "uuid", "guid")
 
 
@@ -30,6 +34,9 @@ class Column:
     atomic: whether the type is atomic, that is, not an array, map or struct.
     text: whether the type is string.
     unique: whether every row has a value, and all values differ.
+    surplus: number of rows that would have to go for the column to be unique; a run rejects at least as many.
+    null_ids, repeated_ids: number of rows without a value, and number of rows whose value other rows have, too. A run puts
+        both into `rejects`. Measured only for the chosen id column.
     length: mean length of strings in characters; 0 for other types.
     exclusion: reason why the column is not proposed as a passthrough column; empty if it is.
     """
@@ -41,6 +48,19 @@ class Column:
     unique: bool
     length: float
     exclusion: str
+    surplus: int = 0
+    null_ids: int = 0
+    repeated_ids: int = 0
+
+    @property
+    def internal(self) -> bool:
+        """Whether the name is that of a column which pandas or another program adds, such as __index_level_0__."""
+        return _is_internal(self.name)
+
+    @property
+    def rejected(self) -> int:
+        """Number of inspected rows that a run rejects because of their ids."""
+        return self.null_ids + self.repeated_ids
 
 
 @dataclass(frozen=True)
@@ -77,21 +97,23 @@ def propose_columns(
     Raises:
         SourceError: the table does not exist, has no rows, or has no suitable id or text column.
     """
-    place = SourceSettings.model_validate({"path": table, "format": _detect_format(spark, table)})
-    opened = reader.open_table(spark, place)
+    local = make_absolute(spark, table) if Path(table).exists() else table
+    kind = _detect_format(spark, local)
+    opened = reader.open_table(spark, SourceSettings.model_validate({"path": local, "format": kind}))
+    path = local if kind == "table" else make_absolute(spark, local)
+    place = SourceSettings.model_validate({"path": path, "format": kind})
     rows, columns = _inspect(opened.rows, table)
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
     chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
     if chosen_text is None:
         raise SourceError(f"{table} has no string column, so it contains no text to process.")
-    keys = sorted((column for column in columns if column.unique and column is not chosen_text), key=_rank_as_id)
-    chosen_key = _find_column(key, columns, f"--id {key} of {table}", "of single values") if key else next(iter(keys), None)
-    if chosen_key is None:
-        raise SourceError(
-            f"{table} has no column of single values that are never null and unique in its first {rows:,} rows: name one "
-            "with --id, or create a view that has one."
-        )
-    others = [column for column in columns if column not in (chosen_key, chosen_text)]
+    candidates = [column for column in columns if column.atomic and not column.internal and column is not chosen_text]
+    if key:
+        chosen_key = _count_bad_ids(opened.rows, _find_column(key, columns, f"--id {key} of {table}", "of single values"))
+    else:
+        chosen_key = _choose_id(opened.rows, candidates, rows, table)
+    keys = sorted((column for column in candidates if column.unique), key=_rank_as_id)
+    others = [column for column in columns if column.name not in (chosen_key.name, chosen_text.name)]
     passthrough = [column for column in others if not column.exclusion]
     left_out = [(column.name, column.exclusion) for column in others if column.exclusion]
     left_out += [(name, f"{kind}, which Spark cannot read") for name, kind in opened.unreadable.items()]
@@ -100,8 +122,8 @@ def propose_columns(
         chosen_key,
         chosen_text,
         passthrough,
-        [column for column in keys if column is not chosen_key],
-        [column for column in texts if column not in (chosen_text, chosen_key)],
+        [column for column in keys if column.name != chosen_key.name],
+        [column for column in texts if column.name not in (chosen_text.name, chosen_key.name)],
         left_out,
     )
 
@@ -136,7 +158,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         column = F.col(quote_part(name))
         measured += [
             F.count(column).alias(f"nonnull{number}"),
-            F.size(F.collect_set(F.xxhash64(column))).alias(f"distinct{number}"),
+            F.size(F.collect_set(F.when(column.isNotNull(), F.xxhash64(column)))).alias(f"distinct{number}"),
         ]
         if isinstance(field.dataType, T.StringType):
             measured.append(F.avg(F.length(column)).alias(f"length{number}"))
@@ -151,13 +173,16 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         length = float(found.get(f"length{number}") or 0)
         refusal = _explain_exclusion(field, path, kind, length)
         atomic = f"nonnull{number}" in found
-        columns.append(Column(name, kind, atomic, f"length{number}" in found, unique, length, refusal))
+        surplus = rows - int(found.get(f"distinct{number}") or 0)
+        columns.append(Column(name, kind, atomic, f"length{number}" in found, unique, length, refusal, surplus))
     return rows, columns
 
 
 def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length: float) -> str:
     if field is None:
         return f"{kind}, which cannot be copied to entities"
+    if _is_internal(field.name):
+        return f"{kind}, an internal column such as the index of pandas"
     if length > LONGEST_PASSTHROUGH:
         return f"{kind} of {length:,.0f} characters on average, too long to copy to every row of entities"
     try:
@@ -167,12 +192,81 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
     return ""
 
 
-def _rank_as_id(column: Column) -> tuple[int, int]:
-    """Return a sort key that is smallest for columns whose name and type are typical of an id."""
+def _is_internal(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: str) -> Column:
+    """Return the candidate that fits best as id column.
+
+    Raises:
+        SourceError: a run would reject too many rows with each of them.
+    """
+    closest = None
+    for column in sorted(candidates, key=_rank_as_id):
+        if column.unique:
+            return column
+        if closest is None or column.surplus < closest.surplus:
+            closest = column
+        if column.surplus <= MAX_REJECT_RATIO * rows:
+            counted = _count_bad_ids(table, column)
+            if counted.rejected <= MAX_REJECT_RATIO * rows:
+                return counted
+    found = ""
+    if closest is not None:
+        found = f" ({closest.name} comes closest: {describe_bad_ids(_count_bad_ids(table, closest), rows)})"
+    raise SourceError(
+        f"{path} has no column of single values that are never null and unique in its first {rows:,} rows{found}: name one "
+        "with --id, or create a view that has one."
+    )
+
+
+def _count_bad_ids(table: DataFrame, column: Column) -> Column:
+    """Return a column with its numbers of inspected rows that a run would reject because of their ids."""
+    if column.unique:
+        return column
+    copies = table.select(F.col(quote_part(column.name)).alias("id")).limit(SAMPLE).groupBy("id").count()
+    is_null = F.col("id").isNull()
+    [found] = copies.agg(
+        F.sum(F.when(is_null, F.col("count"))).alias("null_ids"),
+        F.sum(F.when(~is_null & (F.col("count") > 1), F.col("count"))).alias("repeated_ids"),
+    ).collect()
+    return replace(column, null_ids=found["null_ids"] or 0, repeated_ids=found["repeated_ids"] or 0)
+
+
+def describe_bad_ids(column: Column, rows: int) -> str:
+    """Return what a run does with the rows whose ids are null or occur several times; empty if there are none.
+
+    Args:
+        column: the id column, with its counts.
+        rows: number of inspected rows.
+    """
+    if not column.rejected:
+        return ""
+    repeated = f"{column.repeated_ids:,} with an id that occurs several times"
+    counts = f"of {rows:,} rows, {column.null_ids:,} without an id and {repeated}"
+    if column.rejected <= MAX_REJECT_RATIO * rows:
+        return f"{counts}; a run puts these rows into rejects"
+    return f"{counts}; a run rejects these rows, and fails: limits.max_reject_ratio allows {MAX_REJECT_RATIO:g} of all"
+
+
+def make_absolute(spark: SparkSession, path: str) -> str:
+    """Return a path that means the same in every working directory; a path with a scheme is returned unchanged."""
+    if path.startswith("/") or "://" in path:
+        return path
+    try:
+        qualified = storage.qualify(spark, path)
+    except OSError:  # not a valid path, for example a name with a colon
+        return path
+    return str(Path(path).absolute()) if qualified.startswith("file:") else qualified
+
+
+def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
+    """Return a sort key that is smallest for columns whose name, values and type are typical of an id."""
     name = column.name.lower()
     name_rank = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
     type_rank = 0 if column.text or column.kind in ("bigint", "int", "binary") else 1
-    return name_rank, type_rank
+    return name_rank == 2, not column.unique, name_rank, type_rank
 
 
 def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:

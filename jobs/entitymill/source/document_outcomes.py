@@ -39,6 +39,16 @@ class Kind(StrEnum):
     UNSETTLED = "unsettled"
 
 
+class Cause(StrEnum):
+    """Why a document is changed: the first that applies, in this order."""
+
+    PENDING = "left incomplete by a failed run"
+    TEXT = "text"
+    PASSTHROUGH = "passthrough columns"
+    FINGERPRINT = "settings or model"
+    FULL = "--full"
+
+
 def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettled: Column | None = None) -> DataFrame:
     """Return one row for each row of the source, and for each known document that is not in the source.
 
@@ -51,9 +61,10 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
 
     Returns:
         Frame with the columns doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the
-        document is removed from the output), and other_fingerprint (the known document's fingerprint if the run must fail
-        when it changes this document, otherwise null). With `unsettled`, the frame also has reason (the value of
-        `unsettled`), present, and known_row (a struct of KNOWN_COLUMNS).
+        document is removed from the output), other_fingerprint (the known document's fingerprint if the run must fail when
+        it changes this document, otherwise null), and cause (the Cause of a changed document, otherwise null). With
+        `unsettled`, the frame also has reason (the value of `unsettled`), present, and known_row (a struct of
+        KNOWN_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
@@ -81,6 +92,7 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
         .otherwise(kind == Kind.REMOVED)
         .alias("is_removed"),
         F.when(is_known & has_other_fingerprint(policy), F.col("k.fingerprint")).alias("other_fingerprint"),
+        F.when(kind == Kind.CHANGED, _explain_change(policy)).alias("cause"),
         *more,
     )
 
@@ -101,18 +113,42 @@ def _classify(policy: Policy) -> Column:
 
 def _is_changed(policy: Policy) -> Column:
     """Return whether a document that is in the source and in the output must be recomputed."""
-    is_pending = F.col("k.status").eqNullSafe(PENDING)
-    has_other_model = ~F.col("k.fingerprint").eqNullSafe(policy.fingerprint)
-    has_other_text = ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
-    # Passthrough columns are compared only for documents of the same model: for others, the policy decides.
-    has_other_columns = ~has_other_model & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
-    changed = is_pending | has_other_text | has_other_columns
+    has_other_model = _has_other_model(policy)
+    changed = _is_pending() | _has_other_text() | _has_other_columns(policy)
     # A document of another slice is adopted only if it equals what this run would write.
     changed |= has_other_model if policy.reprocesses else has_other_model & ~is_own(policy)
     if policy.full:
         is_recomputed = F.coalesce(F.col("k.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
         changed |= ~is_recomputed
     return changed
+
+
+def _explain_change(policy: Policy) -> Column:
+    """Return the Cause of a document for which `_is_changed` is true."""
+    return (
+        F.when(_is_pending(), Cause.PENDING.value)
+        .when(_has_other_text(), Cause.TEXT.value)
+        .when(_has_other_columns(policy), Cause.PASSTHROUGH.value)
+        .when(_has_other_model(policy), Cause.FINGERPRINT.value)
+        .otherwise(Cause.FULL.value)
+    )
+
+
+def _is_pending() -> Column:
+    return F.col("k.status").eqNullSafe(PENDING)
+
+
+def _has_other_text() -> Column:
+    return ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
+
+
+def _has_other_model(policy: Policy) -> Column:
+    return ~F.col("k.fingerprint").eqNullSafe(policy.fingerprint)
+
+
+def _has_other_columns(policy: Policy) -> Column:
+    # Passthrough columns are compared only for documents of the same model: for others, the policy decides.
+    return ~_has_other_model(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
 
 
 def is_own(policy: Policy) -> Column:
@@ -187,6 +223,10 @@ class Totals:
         """Return reason -> number of ids that must be looked up in the source."""
         return self._by("reason", Kind.UNSETTLED)
 
+    def count_by_cause(self) -> dict[str, int]:
+        """Return Cause -> number of changed documents."""
+        return self._by("cause", Kind.CHANGED)
+
     def find_refused_fingerprint(self) -> str | None:
         """Return the fingerprint of a document that the run would change although the policy refuses this, or None."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
@@ -204,8 +244,8 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Count the rows of `compare_rows` by kind, reject code and, if the column exists, reason; this runs a Spark job."""
-    by = ["kind", CODE, *(name for name in outcomes.columns if name == "reason")]
+    """Count the rows of `compare_rows` by kind, reject code, cause and, if it exists, reason; this runs a Spark job."""
+    by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),
         F.sum("chars").alias("chars"),

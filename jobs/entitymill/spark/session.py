@@ -21,6 +21,7 @@ from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import requirements, spark_connect
+from entitymill.spark.installed_files import find_installed
 from entitymill.spark.jvm_launch import launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
 
@@ -126,7 +127,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
 def _find_jars(settings: SparkSettings) -> list[str]:
     jars = []
     for directory in settings.jars.split(","):
-        found = sorted(str(jar.resolve()) for jar in Path(directory.strip()).glob("*.jar"))
+        found = sorted(str(jar.resolve()) for jar in Path(find_installed(directory.strip())).glob("*.jar"))
         if not found:
             raise SessionError(
                 f"spark.jars: no jar in {directory}: run `entitymill fetch-jars --to {directory}` (in the repository `make "

@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import spark_connect
+from entitymill.spark.installed_files import find_installed
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
@@ -79,13 +80,14 @@ def qualify(spark: SparkSession, path: str) -> str:
 
 
 def prefer_local_file(path: str) -> str:
-    """Return the `file:` URI of a path that exists on the driver's own disk; return any other path unchanged.
+    """Return the `file:` URI of a path that exists on the driver's own disk (see `find_installed`); return others unchanged.
 
     Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks, that is not the
     local disk, on which for example the volume /Volumes/... is mounted.
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
-    return f"file://{Path(path).resolve()}" if Path(path).exists() else path
+    local = Path(find_installed(path))
+    return f"file://{local.resolve()}" if local.exists() else path
 
 
 def exists(spark: SparkSession, path: str) -> bool:

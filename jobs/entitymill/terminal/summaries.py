@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from entitymill import schemas
 from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import reader
+from entitymill.source.document_outcomes import Cause
 from entitymill.tables import NAMES, Tables
 from entitymill.terminal import marked_text
 from entitymill.terminal.console_text import visible
@@ -20,6 +22,8 @@ from entitymill.terminal.progress import format_duration
 TOP_ENTITIES = 8
 SHOWN_SENTENCES = 6
 MAX_SHOWN_CHARS = 400
+_PARTS = {part: part for part in schemas.PARTS} | {"idle": "Spark, transfer or idle"}
+"""Entry of `Summary.seconds` that is summed over all cores -> its label, in the order of the table."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
@@ -48,21 +52,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
         counts.add_row("sentences/s, recognition only", f"{summary.sentences / recognition:,.0f}")
     console.print(counts)
 
-    seconds = Table(title="Seconds", title_justify="left")
-    for heading in ("stage", "seconds"):
-        seconds.add_column(heading, justify="right" if heading == "seconds" else "left")
-    wall = ("preparation", "source", "recognition", "writing", "total")
-    inner = ("segmentation", "encoding", "inference")
-    for stage in wall:
-        seconds.add_row(stage, f"{summary.seconds.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
-        if stage == "recognition":
-            for part in inner:
-                seconds.add_row(
-                    f"  {part}{' and waiting' * (part == 'segmentation')}, all cores",
-                    f"{summary.seconds.get(part, 0):.1f}",
-                    style="dim",
-                )
-    console.print(seconds)
+    console.print(_build_seconds_table(summary.seconds))
     model = settings.model.path if settings.recognition.engine == "openvino" else settings.recognition.sparknlp_model
     console.print(
         f"precision {settings.recognition.precision}, model {model}", highlight=False, soft_wrap=True, markup=False
@@ -72,6 +62,20 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
         console.print(f"{name:11}", tables.address(name), highlight=False, soft_wrap=True, markup=False)
 
 
+def _build_seconds_table(spent: dict[str, float]) -> Table:
+    """Return a table of `Summary.seconds`, without the parts of recognition that the engine does not measure."""
+    seconds = Table(title="Seconds", title_justify="left")
+    seconds.add_column("stage")
+    seconds.add_column("seconds", justify="right")
+    for stage in ("preparation", "source", "recognition", "writing", "total"):
+        seconds.add_row(stage, f"{spent.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
+        if stage == "recognition":
+            for part, label in _PARTS.items():
+                if spent.get(part):
+                    seconds.add_row(f"  {label}, all cores", f"{spent[part]:.1f}", style="dim")
+    return seconds
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     """Print the result of a dry run: what a run would do."""
     shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
@@ -79,6 +83,10 @@ def print_plan(console: Console, plan: Plan) -> None:
     shown.add_column(justify="right")
     for name in ("new", "changed", "removed", "unchanged"):
         shown.add_row(f"documents {name}", f"{getattr(plan, name):,}")
+        for cause, documents in sorted(plan.causes.items()) if name == "changed" else ():
+            which = ", ".join(plan.changed_settings) or "model files or this program"
+            detail = f" ({visible(which, lines=False)})" if cause == Cause.FINGERPRINT else ""
+            shown.add_row(Text(f"  {cause}{detail}"), f"{documents:,}")
     shown.add_row("rows that would be rejected", f"{sum(plan.refused.values()):,}")
     for code, rows in sorted(plan.refused.items()):
         shown.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,18 +31,19 @@ _ANNOTATIONS = {field.name: _to_arrow_type(field.dataType) for field in schemas.
 
 
 def build_rows(
-    documents: pa.RecordBatch, recognised: Recognition, seconds: tuple[float, float], *, annotations: bool
+    documents: pa.RecordBatch, recognised: Recognition, seconds: Mapping[str, float], *, annotations: bool
 ) -> pa.RecordBatch:
     """Build the row of each document that was recognized.
 
     Args:
         documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
         recognised: the results of recognition for the documents' texts, in the same order.
-        seconds: total seconds spent on encoding, and on inference. The first row gets the totals, and the other rows get 0.
+        seconds: part of recognition -> total seconds, 0 if the part is missing. The first row gets the totals, and the
+            other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
-    timing = np.zeros((2, documents.num_rows))
-    timing[:, :1] = np.array(seconds)[:, None]
+    timing = np.zeros((len(schemas.PARTS), documents.num_rows))
+    timing[:, :1] = np.array([seconds.get(part, 0.0) for part in schemas.PARTS])[:, None]
     return _build_batch(
         documents,
         {
@@ -49,8 +51,7 @@ def build_rows(
             "tokens": recognised.tokens,
             "split_sentences": recognised.split_sentences,
             "mentions": _add_mention_ids(documents.column("doc_id"), recognised.mentions),
-            "encoding_seconds": pa.array(timing[0], pa.float64()),
-            "inference_seconds": pa.array(timing[1], pa.float64()),
+            **{f"{part}_seconds": pa.array(timing[row], pa.float64()) for row, part in enumerate(schemas.PARTS)},
             "failure": pa.nulls(documents.num_rows, _FAILURE),
             **recognised.annotations,
         },
@@ -74,8 +75,7 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
         "tokens": zero,
         "split_sentences": zero,
         "mentions": pa.array([[]], _MENTIONS),
-        "encoding_seconds": none,
-        "inference_seconds": none,
+        **{f"{part}_seconds": none for part in schemas.PARTS},
         "failure": pa.array([{"code": code, "detail": detail}], _FAILURE),
         **{name: pa.array([[]], kind) for name, kind in _ANNOTATIONS.items()},
     }

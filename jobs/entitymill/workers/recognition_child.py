@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,9 +54,9 @@ def open_recognition(
     gc.freeze()  # what is loaded now is never freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
-        encoding, inference = recogniser.seconds.encoding, recogniser.seconds.inference
+        before = asdict(recogniser.seconds)
         recognition = recogniser(window.column("text"), annotations=options.annotations)
-        spent = (recogniser.seconds.encoding - encoding, recogniser.seconds.inference - inference)
+        spent = {part: seconds - before[part] for part, seconds in asdict(recogniser.seconds).items()}
         return recognised_rows.build_rows(window, recognition, spent, annotations=options.annotations)
 
     return recognise

@@ -30,10 +30,15 @@ PLANNED_SENTENCES = 1024
 
 @dataclass
 class Seconds:
-    """The wall-clock seconds that a tagger has spent so far on encoding and on inference."""
+    """Wall-clock seconds spent so far on the parts of recognition: the fields are `schemas.PARTS`.
 
+    The tagger measures encoding and inference, and the recogniser that uses it measures the other parts.
+    """
+
+    segmentation: float = 0.0
     encoding: float = 0.0
     inference: float = 0.0
+    mentions: float = 0.0
 
 
 class Tagger:
