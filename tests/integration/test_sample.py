@@ -64,7 +64,7 @@ def test_strata_get_equal_shares(filled: Job) -> None:
     years = {f"d{number}": number % 3 for number in range(len(TEXTS))}
     assert Counter(years[mention["doc_id"]] for mention in by_year.mentions) == {0: 3, 1: 3, 2: 3}
     assert by_year.strata == 3
-    with pytest.raises(SettingsError, match="--by: text is neither .* choose one of label, year"):
+    with pytest.raises(SettingsError, match=r"--by: text is neither .* choose one of label, year"):
         draw(filled, 9, by="text")
 
 

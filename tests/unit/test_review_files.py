@@ -90,7 +90,7 @@ def test_a_csv_file_with_text_has_the_drawn_mentions_and_their_sentences() -> No
 
 
 def test_offsets_for_label_studio_are_code_points() -> None:
-    """Its editor has converted them since 2022: charsToCodePoints in selection-tools.js."""
+    """Its editor converts JavaScript's offsets: charsToCodePoints in selection-tools.js."""
     [task] = json.loads(format_label_studio([SENTENCE]))
     assert {name: task["data"][name] for name in ("text", "doc_id", "offset", "mention_ids")} == {
         "text": TEXT,

@@ -160,7 +160,7 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
     begin, end = int(value["start"]), int(value["end"])
     quoted = value.get("text")
     if text[begin:end] != quoted:
-        # Versions before 2022 count UTF-16 code units. The quoted text says which of the two it is.
+        # Old versions of Label Studio count UTF-16 code units. The quoted text says which of the two it is.
         units = convert_from_utf16(text, begin), convert_from_utf16(text, end)
         if text[slice(*units)] == quoted:
             begin, end = units

@@ -1,7 +1,8 @@
 """Write a sample of mentions for review, as CSV, Label Studio JSON or CoNLL.
 
-All offsets in these files are code points, as in the tables. That includes Label Studio's JSON: since 2022 its editor
-stores code points, although JavaScript counts UTF-16 code units (pull request 308 of label-studio-frontend).
+All offsets in these files are code points, as in the tables. That includes Label Studio's JSON: its editor converts the
+UTF-16 code units of JavaScript to code points, and back (`charsToCodePoints` in its selection-tools.js). Old versions did
+not: see `corrected_files`.
 """
 
 from __future__ import annotations
