@@ -12,6 +12,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from entitymill import settings
+from entitymill.commands import evaluate
 from entitymill.commands import sample as command
 from entitymill.errors import SettingsError
 from entitymill.tables.mention_sample import MentionSample, SampleRequest, draw_sample
@@ -116,6 +117,21 @@ def test_offsets_in_the_files_survive_emoji(filled: Job, tmp_path: Path) -> None
             assert whole[task["data"]["offset"] + value["start"] :].startswith(value["text"])
     assert write(filled, tmp_path / "x.conll", "--show-text", "--count", "8") == 0
     assert "\tB-PER\n" in (tmp_path / "x.conll").read_text(encoding="utf8")
+
+
+def test_tasks_that_reviewers_accept_are_all_correct(filled: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert write(filled, tmp_path / "x.json", "--show-text", "--count", "8") == 0
+    tasks = json.loads((tmp_path / "x.json").read_text(encoding="utf8"))
+    exported = [{"data": task["data"], "annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks]
+    (tmp_path / "export.json").write_text(json.dumps(exported), encoding="utf8")
+    capfd.readouterr()
+    assert evaluate.main(["--reviewed", str(tmp_path / "export.json"), "--json"]) == 0
+    scores = json.loads(capfd.readouterr().out)
+    assert {label: (one["reviewed"], one["precision"], one["recall"]) for label, one in scores.items()} == {
+        "LOC": (4, 1.0, 1.0),
+        "PER": (4, 1.0, 1.0),
+        "all": (8, 1.0, 1.0),
+    }
 
 
 def test_mentions_of_changed_documents_are_left_out(filled: Job) -> None:

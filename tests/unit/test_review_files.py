@@ -13,7 +13,7 @@ import pytest
 
 from entitymill.commands import evaluate, sample
 from entitymill.errors import SettingsError, SourceError
-from entitymill.tables.mention_sample import STRATEGIES, share_count
+from entitymill.tables.mention_sample import STRATEGIES, choose_hash_limit, share_count
 from entitymill.terminal.corrected_files import Judgement, Review, convert_from_utf16, read_review
 from entitymill.terminal.review_files import (
     Mention,
@@ -333,3 +333,10 @@ def test_an_existing_file_is_not_replaced(
 )
 def test_strata_share_evenly(sizes: dict[str | None, int], count: int, shares: dict[str | None, int]) -> None:
     assert share_count(sizes, count) == shares
+
+
+def test_the_hash_limit_is_a_long_and_lets_all_rows_of_small_strata_pass() -> None:
+    assert choose_hash_limit(5, 100) == 2**63 - 1
+    assert choose_hash_limit(1, 1) == 2**63 - 1
+    assert choose_hash_limit(25, 400) == -1, "half of the rows"
+    assert -(2**63) <= choose_hash_limit(1, 10**18) < -(2**62)

@@ -33,7 +33,8 @@ CONTEXT_CHARS = 1000
 """Maximum number of code points that are shown of a sentence before and after a drawn mention."""
 MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
 _PLACE = ("sentence_begin", "sentence_end")
-_STRATUM, _RANK, _HASH = "_stratum", "_rank", "_hash"
+_STRATUM, _RANK, _HASH, _SPELLING = "_stratum", "_rank", "_hash", "_spelling"
+_SMALLEST_LONG = -(1 << 63)
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,14 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
         tables = Tables(own, settings.output)
         if not tables.is_complete():
             raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
-        table_setup.check_tables(tables)
+        if not tables.is_current("entities"):  # asks about one table only, which is faster
+            table_setup.check_tables(tables)
         entities = tables.read_pinned("entities")
         _check_stratum_column(entities, settings, request.by)
         sizes = _count_strata(entities, request.by)
         if not sizes:
             raise OutputError(f"output: the table entities at {tables.place} has no mention to draw.")
-        drawn = _draw_mentions(entities, share_count(sizes, request.count), request)
+        drawn = _draw_mentions(entities, sizes, request)
         sample = MentionSample([_to_mention(row) for row in drawn], None, sum(sizes.values()), len(sizes))
         return _add_sentences(own, settings, tables, entities, drawn, sample) if show_text else sample
 
@@ -119,23 +121,25 @@ def share_count(sizes: dict[str | None, int], count: int) -> dict[str | None, in
     return shares
 
 
-def _draw_mentions(entities: DataFrame, shares: dict[str | None, int], request: SampleRequest) -> list[Row]:
+def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: SampleRequest) -> list[Row]:
     """Return the drawn rows of `entities`, sorted by stratum, rank and hash."""
     own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
-    stratum = _build_stratum(request.by)
-    hashed = entities.select(*MENTION_COLUMNS, *_PLACE, "entity_normalized", stratum, own_hash)
+    spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
+    hashed = entities.select(*MENTION_COLUMNS, *_PLACE, _build_stratum(request.by), own_hash, spelling)
     if request.strategy == RARE:
         # One mention of each spelling: the one with the smallest hash.
-        candidates = hashed.groupBy(_STRATUM, "entity_normalized").agg(F.count("*").alias(_RANK), F.min(_HASH).alias(_HASH))
+        candidates = hashed.groupBy(_STRATUM, _SPELLING).agg(F.count("*").alias(_RANK), F.min(_HASH).alias(_HASH))
         candidates = candidates.select(_STRATUM, _RANK, _HASH)
     else:
         rank = F.col("confidence") if request.strategy == LEAST_CONFIDENT else F.lit(0)
-        candidates = hashed.withColumn(_RANK, rank).drop("entity_normalized")
-    firsts = [
-        candidates.where(F.col(_STRATUM).eqNullSafe(F.lit(value))).orderBy(_RANK, _HASH).limit(number)
-        for value, number in shares.items()
-        if number
-    ]
+        candidates = hashed.drop(_SPELLING).withColumn(_RANK, rank)
+    firsts = []
+    for stratum, number in share_count(sizes, request.count).items():
+        if number:
+            own = candidates.where(F.col(_STRATUM).eqNullSafe(F.lit(stratum)))
+            if request.strategy == RANDOM:
+                own = own.where(F.col(_HASH) <= choose_hash_limit(number, sizes[stratum]))
+            firsts.append(own.orderBy(_RANK, _HASH).limit(number))
     chosen = reduce(DataFrame.unionAll, firsts)
     if request.strategy == RARE:
         chosen = chosen.withColumnsRenamed({_STRATUM: "_chosen_stratum", _HASH: "_chosen_hash"})
@@ -143,6 +147,16 @@ def _draw_mentions(entities: DataFrame, shares: dict[str | None, int], request: 
         chosen = hashed.join(F.broadcast(chosen), same)
     rows = chosen.select(*MENTION_COLUMNS, *_PLACE, _STRATUM, _RANK, _HASH).collect()
     return sorted(rows, key=lambda row: (row[_STRATUM] is None, row[_STRATUM] or "", row[_RANK], row[_HASH]))
+
+
+def choose_hash_limit(number: int, size: int) -> int:
+    """Return a hash such that about 4 * number + 100 of `size` rows have it or a smaller one; all rows, if `size` is less.
+
+    Spark copies each row that it orders, so rows that cannot be in the sample are filtered out before. The number of rows
+    below the limit varies by its square root, so it is never below `number`.
+    """
+    wanted = min(size, 4 * number + 100)
+    return _SMALLEST_LONG + (wanted << 64) // size - 1
 
 
 def _build_stratum(by: str) -> Any:
