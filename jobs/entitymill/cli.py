@@ -16,7 +16,8 @@ COMMANDS = {
     "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
     "tag": ("entitymill.commands.tag", "mark the entities of texts and files, or print them as JSON; no Spark"),
     "benchmark": ("entitymill.commands.benchmark", "measure each precision on this machine, and recommend one; no Spark"),
-    "evaluate": ("entitymill.commands.evaluate", "compare an entity table with gold: precision, recall, F1"),
+    "sample": ("entitymill.commands.sample", "draw mentions, and write a file in which people check them"),
+    "evaluate": ("entitymill.commands.evaluate", "score an entity table against gold, or a sample that people checked"),
     "prepare": (f"{extensions.MODELS}.prepare_command", "make a model bundle from a trained model"),
     "init": ("entitymill.commands.init", "look at your table and write a settings file for it"),
     "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
@@ -35,6 +36,7 @@ EXAMPLES = (
     "entitymill runs --config conf/articles.yaml",
     "entitymill prepare build/distilbert-NER build/models/ner --precision int8",
     "entitymill maintain --config conf/articles.yaml optimize",
+    "entitymill sample --config conf/articles.yaml --to sample.csv --show-text",
     "entitymill redact --config conf/articles.yaml --labels PER --to /data/articles_redacted",
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from entitymill import __version__, cli
-from entitymill.commands import extract, init, list_runs, maintain, redact, tag
+from entitymill.commands import extract, init, list_runs, maintain, redact, sample, tag
 from entitymill_models import prepare_command
 
 PARSERS = {
@@ -21,6 +21,7 @@ PARSERS = {
     "maintain": maintain.parser,
     "runs": list_runs.parser,
     "redact": redact.parser,
+    "sample": sample.parser,
 }
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -63,7 +64,8 @@ def test_help_brings_no_spark_and_no_model() -> None:
     heavy = {"pyspark", "py4j", "openvino", "pyarrow", "numpy", "tokenizers"}
     code = (
         "import sys\nfrom entitymill import cli\n"
-        "for arguments in (['--help'], ['--version'], ['init', '-h'], ['fetch-jars', '-h'], ['extract', '-h']):\n"
+        "for arguments in (['--help'], ['--version'], ['init', '-h'], ['fetch-jars', '-h'], ['extract', '-h'],\n"
+        "    ['sample', '-h'], ['evaluate', '-h']):\n"
         "    try:\n        cli.main(arguments)\n    except SystemExit as done:\n        assert not done.code\n"
         f"print(sorted({heavy} & set(sys.modules)), file=sys.stderr)\n"
     )

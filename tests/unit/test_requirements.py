@@ -49,7 +49,9 @@ def said(
     return done.returncode, " ".join(done.stderr.split())
 
 
-@pytest.mark.parametrize("arguments", [RUN, ["maintain", "--set", "source.path=x", "optimize"], ["evaluate", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [RUN, ["maintain", "--set", "source.path=x", "optimize"], ["evaluate", "--entities", "e", "--gold", "g"]]
+)
 def test_without_spark(tmp_path: Path, packages: Path, arguments: list[str]) -> None:
     code, error = said(arguments, tmp_path, packages)
     assert code == 1

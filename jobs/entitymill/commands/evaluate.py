@@ -1,4 +1,4 @@
-"""`entitymill evaluate`: compare an entity table with a gold table; print precision, recall and F1 per label."""
+"""`entitymill evaluate`: compare an entity table with a gold table, or score a sample that people have reviewed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from rich.table import Table
 from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.settings.sections import SparkSettings
-from entitymill.source.reader import read_mentions
-from entitymill.spark.session import open_session
+from entitymill.terminal import corrected_files, review_scores
 from entitymill.terminal.console_text import open_console, visible
+
+if TYPE_CHECKING:  # a reviewed sample needs no Spark
+    from pyspark.sql import DataFrame
 
 KEY = ("doc_id", "begin", "end", "label")
 ALL = "all"
+WANTED_PRECISION = 0.95
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = No
         gold: a table with the same columns.
         labels: the labels to score; None or empty for all labels that occur in either table.
     """
+    from pyspark.sql import functions as F
+
     sides = []
     for name, frame in (("found", entities), ("gold", gold)):
         chosen = frame.where(F.col("label").isin(labels)) if labels else frame
@@ -78,14 +83,29 @@ def parser() -> argparse.ArgumentParser:
     built = common.build_parser(
         "evaluate",
         script="evaluate_entities.py",
-        description="Score an entity table against gold: exact spans with doc_id, begin, end and label.",
-        epilog="Every mention of either table counts, so both tables must cover the same documents.\n"
-        "Exit codes: 0 done, 3 bad input, 1 anything else.",
+        description="Score an entity table against gold: exact spans with doc_id, begin, end and label. "
+        "Or score a sample from `entitymill sample` that people have reviewed; this needs no Spark.",
+        epilog="With --entities and --gold, every mention of either table counts, so both must cover the same documents.\n"
+        "Exit codes: 0 done, 2 bad options, 3 bad input, 1 anything else.",
     )
     address = "a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME of the catalog"
-    built.add_argument("--entities", metavar="PATH", required=True, help=address)
+    built.add_argument("--entities", metavar="PATH", help=address)
     built.add_argument(
-        "--gold", metavar="PATH", required=True, help="a table of the same kinds, with the columns doc_id, begin, end, label"
+        "--gold", metavar="PATH", help="a table of the same kinds, with the columns doc_id, begin, end, label"
+    )
+    built.add_argument(
+        "--reviewed",
+        metavar="FILE",
+        type=Path,
+        help="instead of --entities and --gold: the corrected CSV file, or Label Studio's JSON export",
+    )
+    built.add_argument(
+        "--wanted-precision",
+        metavar="SHARE",
+        type=_share,
+        default=WANTED_PRECISION,
+        help="with --reviewed: show the smallest min_confidence that reaches this precision on the sample "
+        f"(default: {WANTED_PRECISION})",
     )
     built.add_argument("--labels", help="score only these, separated by commas: PER,ORG,LOC")
     built.add_argument("--json", action="store_true", help="print JSON")
@@ -93,16 +113,37 @@ def parser() -> argparse.ArgumentParser:
     return built
 
 
+def _share(text: str) -> float:
+    """Return a share for argparse's `type`: a number above 0 and up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+_share.__name__ = "share"  # argparse shows this name in its own error messages
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score an entity table and return the exit code."""
-    options = parser().parse_args(arguments)
+    """Score an entity table or a reviewed sample, and return the exit code."""
+    built = parser()
+    options = built.parse_args(arguments)
+    given = tuple(value is not None for value in (options.entities, options.gold, options.reviewed))
+    if given not in ((True, True, False), (False, False, True)):
+        built.error("give either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
         start_log(None)
+        labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
+        if options.reviewed is not None:
+            _print_review(options.reviewed, options.wanted_precision, labels or [], as_json=options.json)
+            return
+        from entitymill.source.reader import read_mentions
+        from entitymill.spark.session import open_session
+
         spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
-        labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         scores = evaluate(entities, gold, labels)
         if options.json:
             print(_format_json(scores))
@@ -110,6 +151,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             open_console().print(_build_table(scores))
 
     return common.run_and_report(work, "interrupted.")
+
+
+def _print_review(file: Path, wanted: float, labels: list[str], *, as_json: bool) -> None:
+    review = corrected_files.read_review(file)
+    scores = review_scores.score_review(review, wanted, labels)
+    if as_json:
+        print(json.dumps(review_scores.build_json(scores)))
+        return
+    console = open_console()
+    console.print(review_scores.build_table(scores, wanted))
+    if review.unreviewed:
+        console.print(f"{review.unreviewed:,} drawn mentions have no answer and are not counted.", highlight=False)
 
 
 def _format_json(scores: dict[str, Score]) -> str:

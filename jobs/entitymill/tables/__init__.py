@@ -8,6 +8,7 @@
 - Documents: `publisher` publishes and removes documents; `unit_texts` stores the texts of a run's units of work
   (documents that are committed together); `parquet_export` copies `entities` for readers without Delta.
 - Between runs: `maintenance` compacts and purges tables; `redaction` and `text_masking` write redacted texts;
+  `mention_sample` draws mentions for review;
   `run_messages` finds document ids in `runs`; `data_file_reader` reads data files of older table versions.
 """
 

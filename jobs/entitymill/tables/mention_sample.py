@@ -1,0 +1,231 @@
+"""Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
+
+No step sorts all rows. Mentions are ordered by a hash of seed and mention id, and each stratum keeps its first ones in a
+heap of Spark's (`orderBy` with `limit`). So equal tables and equal options give equal samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.errors import OutputError, SettingsError, SourceError
+from entitymill.source.reader import open_source
+from entitymill.spark.run_session import open_private_session
+from entitymill.spark.sql_text import quote_part
+from entitymill.tables import table_setup
+from entitymill.tables.output_tables import Tables
+
+if TYPE_CHECKING:
+    from entitymill.settings import Settings
+
+RANDOM, LEAST_CONFIDENT, RARE = "random", "least-confident", "rare"
+STRATEGIES = (RANDOM, LEAST_CONFIDENT, RARE)
+LABEL = "label"
+MOST_STRATA = 100
+"""Maximum number of strata: each one that is not a label reads the table once."""
+CONTEXT_CHARS = 1000
+"""Maximum number of code points that are shown of a sentence before and after a drawn mention."""
+MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
+_PLACE = ("sentence_begin", "sentence_end")
+_STRATUM, _RANK, _HASH, _SPELLING = "_stratum", "_rank", "_hash", "_spelling"
+_SMALLEST_LONG = -(1 << 63)
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What to draw.
+
+    count: number of mentions to draw, divided evenly among the strata.
+    strategy: one of STRATEGIES, applied within each stratum.
+    by: column whose values are the strata: LABEL, or a passthrough column.
+    seed: any number; another seed gives another sample.
+    """
+
+    count: int
+    strategy: str = RANDOM
+    by: str = LABEL
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MentionSample:
+    """A sample, sorted by stratum, then in the order of the strategy.
+
+    mentions: the drawn mentions as dictionaries with the keys MENTION_COLUMNS.
+    sentences: dictionaries with the keys doc_id, begin, text, drawn (ids of drawn mentions) and mentions (all mentions of
+        the sentence, as above); None if no text was asked for.
+    population: number of mentions in the table.
+    strata: number of strata.
+    left_out: number of drawn mentions without a sentence, because the source no longer has the text that the run read.
+    """
+
+    mentions: list[dict[str, Any]]
+    sentences: list[dict[str, Any]] | None
+    population: int
+    strata: int
+    left_out: int = 0
+
+
+def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest, *, show_text: bool) -> MentionSample:
+    """Draw a sample of mentions; read the source only if `show_text`.
+
+    Raises:
+        OutputError: the entity tables do not exist, or have no mention.
+        SettingsError: `request.by` is not a column of strata, or has more than MOST_STRATA values.
+        SourceError: the source cannot be read, or has changed so much that no drawn mention has its sentence.
+    """
+    with open_private_session(spark, settings.source.time_zone, {}) as own:
+        tables = Tables(own, settings.output)
+        if not tables.is_complete():
+            raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
+        if not tables.is_current("entities"):  # asks about one table only, which is faster
+            table_setup.check_tables(tables)
+        entities = tables.read_pinned("entities")
+        _check_stratum_column(entities, settings, request.by)
+        sizes = _count_strata(entities, request.by)
+        if not sizes:
+            raise OutputError(f"output: the table entities at {tables.place} has no mention to draw.")
+        drawn = _draw_mentions(entities, sizes, request)
+        sample = MentionSample([_to_mention(row) for row in drawn], None, sum(sizes.values()), len(sizes))
+        return _add_sentences(own, settings, tables, entities, drawn, sample) if show_text else sample
+
+
+def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> None:
+    allowed = [LABEL, *(name for name in settings.source.passthrough if name in entities.columns)]
+    if by not in allowed:
+        raise SettingsError(f"--by: {by} is neither label nor a passthrough column; choose one of {', '.join(allowed)}.")
+
+
+def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
+    """Return stratum -> number of mentions."""
+    counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MOST_STRATA + 1).collect()
+    if len(counts) > MOST_STRATA:
+        raise SettingsError(f"--by: {by} has more than {MOST_STRATA} values; choose a column with fewer.")
+    return {row[_STRATUM]: row["mentions"] for row in counts}
+
+
+def share_count(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
+    """Divide a number of mentions among strata as evenly as the sizes of the strata allow."""
+    shares: dict[str | None, int] = {}
+    left = count
+    ascending = sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))
+    for place, (stratum, size) in enumerate(ascending):
+        shares[stratum] = min(size, left // (len(sizes) - place))
+        left -= shares[stratum]
+    return shares
+
+
+def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: SampleRequest) -> list[Row]:
+    """Return the drawn rows of `entities`, sorted by stratum, rank and hash."""
+    own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
+    spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
+    hashed = entities.select(*MENTION_COLUMNS, *_PLACE, _build_stratum(request.by), own_hash, spelling)
+    if request.strategy == RARE:
+        # One mention of each spelling: the one with the smallest hash.
+        candidates = hashed.groupBy(_STRATUM, _SPELLING).agg(F.count("*").alias(_RANK), F.min(_HASH).alias(_HASH))
+        candidates = candidates.select(_STRATUM, _RANK, _HASH)
+    else:
+        rank = F.col("confidence") if request.strategy == LEAST_CONFIDENT else F.lit(0)
+        candidates = hashed.drop(_SPELLING).withColumn(_RANK, rank)
+    firsts = []
+    for stratum, number in share_count(sizes, request.count).items():
+        if number:
+            own = candidates.where(F.col(_STRATUM).eqNullSafe(F.lit(stratum)))
+            if request.strategy == RANDOM:
+                own = own.where(F.col(_HASH) <= choose_hash_limit(number, sizes[stratum]))
+            firsts.append(own.orderBy(_RANK, _HASH).limit(number))
+    chosen = reduce(DataFrame.unionAll, firsts)
+    if request.strategy == RARE:
+        chosen = chosen.withColumnsRenamed({_STRATUM: "_chosen_stratum", _HASH: "_chosen_hash"})
+        same = (F.col(_HASH) == F.col("_chosen_hash")) & F.col(_STRATUM).eqNullSafe(F.col("_chosen_stratum"))
+        chosen = hashed.join(F.broadcast(chosen), same)
+    rows = chosen.select(*MENTION_COLUMNS, *_PLACE, _STRATUM, _RANK, _HASH).collect()
+    return sorted(rows, key=lambda row: (row[_STRATUM] is None, row[_STRATUM] or "", row[_RANK], row[_HASH]))
+
+
+def choose_hash_limit(number: int, size: int) -> int:
+    """Return a hash such that about 4 * number + 100 of `size` rows have it or a smaller one; all rows, if `size` is less.
+
+    Spark copies each row that it orders, so rows that cannot be in the sample are filtered out before. The number of rows
+    below the limit varies by its square root, so it is never below `number`.
+    """
+    wanted = min(size, 4 * number + 100)
+    return _SMALLEST_LONG + (wanted << 64) // size - 1
+
+
+def _build_stratum(by: str) -> Any:
+    return F.col(quote_part(by)).cast("string").alias(_STRATUM)
+
+
+def _to_mention(row: Row) -> dict[str, Any]:
+    return {name: row[name] for name in MENTION_COLUMNS}
+
+
+def _add_sentences(
+    spark: SparkSession,
+    settings: Settings,
+    tables: Tables,
+    entities: DataFrame,
+    drawn: Sequence[Row],
+    sample: MentionSample,
+) -> MentionSample:
+    """Return the sample with its sentences; mentions whose documents have changed since their run are left out."""
+    current = _find_current_texts(spark, tables, drawn)
+    keys: dict[tuple[str, int, int], list[str]] = {}
+    for row in drawn:
+        if (row["doc_id"], row["run_id"]) in current:
+            begin = max(row["sentence_begin"], row["begin"] - CONTEXT_CHARS)
+            end = min(row["sentence_end"], row["end"] + CONTEXT_CHARS)
+            keys.setdefault((row["doc_id"], begin, end), []).append(row["mention_id"])
+    hashes = {doc_id: text_hash for (doc_id, _), text_hash in current.items()}
+    frame = spark.createDataFrame(
+        [(*key, hashes[key[0]]) for key in keys], "doc_id string, first int, after int, known_hash string"
+    )
+    texts = _read_texts(open_source(spark, settings.source).rows, frame)
+    inside = (F.col("begin") >= F.col("first")) & (F.col("end") <= F.col("after"))
+    around = entities.select(*MENTION_COLUMNS).join(F.broadcast(frame.drop("known_hash")), "doc_id").where(inside)
+    mentions: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    for row in around.collect():
+        mentions.setdefault((row["doc_id"], row["first"], row["after"]), []).append(_to_mention(row))
+    sentences = [
+        {
+            "doc_id": key[0],
+            "begin": key[1],
+            "text": texts[key],
+            "drawn": ids,
+            "mentions": sorted(mentions[key], key=lambda one: (one["begin"], one["end"])),
+        }
+        for key, ids in keys.items()
+        if key in texts
+    ]
+    shown = {mention_id for key, ids in keys.items() if key in texts for mention_id in ids}
+    if not shown:
+        raise SourceError(
+            f"source.path: {settings.source.path} no longer has the texts that the run read: run the job first."
+        )
+    kept = [mention for mention in sample.mentions if mention["mention_id"] in shown]
+    return MentionSample(kept, sentences, sample.population, sample.strata, len(drawn) - len(kept))
+
+
+def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Return (doc_id, run_id) -> SHA-256 of the text that the run read, for the documents of the drawn mentions."""
+    ids = spark.createDataFrame(sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
+    documents = tables.read_latest("documents").select("doc_id", "run_id", "text_hash").join(F.broadcast(ids), "doc_id")
+    return {(row["doc_id"], row["run_id"]): row["text_hash"] for row in documents.collect()}
+
+
+def _read_texts(source: DataFrame, keys: DataFrame) -> dict[tuple[str, int, int], str]:
+    """Return (doc_id, first, after) -> text of the sentence, if the source still has the text that the run read."""
+    same = (
+        source.select("doc_id", "text").join(F.broadcast(keys), "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
+    )
+    # Spark counts code points, and only the sentences leave the executors.
+    text = F.col("text").substr(F.col("first") + 1, F.col("after") - F.col("first")).alias("text")
+    rows = same.select("doc_id", "first", "after", text).collect()
+    return {(row["doc_id"], row["first"], row["after"]): row["text"] for row in rows}

@@ -1,0 +1,173 @@
+"""Read the files that reviewers corrected: a CSV file of `entitymill sample`, or a JSON export of Label Studio."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entitymill.errors import SourceError
+from entitymill.terminal.review_files import CORRECT, CORRECTED_LABEL
+
+ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_NEEDED = ("label", "confidence", CORRECT)
+Span = tuple[int, int, str]
+"""Begin and end in code points of the shown text, and label."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A drawn mention, and whether the reviewer called its span and label correct."""
+
+    label: str
+    confidence: float
+    correct: bool
+
+
+@dataclass
+class Review:
+    """What a corrected file says.
+
+    judgements: the drawn mentions that were reviewed.
+    unreviewed: number of drawn mentions without an answer.
+    annotated: label -> mentions that the reviewers marked in the sentences shown; None for a CSV file.
+    found: label -> those of them that the table has, too; None for a CSV file.
+    """
+
+    judgements: list[Judgement] = field(default_factory=list)
+    unreviewed: int = 0
+    annotated: Counter[str] | None = None
+    found: Counter[str] | None = None
+
+
+def read_review(file: Path) -> Review:
+    """Read a corrected file; a file whose first character is [ or { is a Label Studio export, any other file is CSV.
+
+    Raises:
+        SourceError: the file cannot be read, or is not such a file. The message quotes nothing from the file but names
+            of columns.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SourceError(f"--reviewed: {file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"--reviewed: {file} is not in UTF-8; save it as UTF-8.") from error
+    review = _read_label_studio(file, text) if text.lstrip()[:1] in ("[", "{") else _read_csv(file, text)
+    if not review.judgements:
+        raise SourceError(f"--reviewed: {file} has no reviewed mention; {review.unreviewed:,} wait for an answer.")
+    return review
+
+
+def _read_csv(file: Path, text: str) -> Review:
+    header = text.partition("\n")[0]
+    # Spreadsheets of some countries separate columns with semicolons.
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    review = Review()
+    try:
+        for name in _NEEDED:
+            if name not in (rows.fieldnames or ()):
+                raise SourceError(f"--reviewed: {file} has no column {name}; it needs {', '.join(_NEEDED)}.")
+        for row in rows:
+            judgement = _judge_row(row, f"--reviewed: {file}, line {rows.line_num}")
+            if judgement is None:
+                review.unreviewed += 1
+            else:
+                review.judgements.append(judgement)
+    except csv.Error as error:
+        raise SourceError(f"--reviewed: {file} is not a CSV file: line {rows.line_num} is malformed.") from error
+    return review
+
+
+def _judge_row(row: dict[str, Any], where: str) -> Judgement | None:
+    """Return the judgement in a row of the CSV file; None if the reviewer left the row empty."""
+    label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
+    other = (row.get(CORRECTED_LABEL) or "").strip()
+    if not label:
+        raise SourceError(f"{where}: the column label is empty.")
+    if answer and answer not in ANSWERS:
+        raise SourceError(f"{where}: the column {CORRECT} must be empty or one of {', '.join(ANSWERS)}.")
+    relabelled = other not in ("", label)
+    if not answer and not relabelled:
+        return None
+    if relabelled and ANSWERS.get(answer, False):
+        raise SourceError(f"{where}: {CORRECT} says yes, but {CORRECTED_LABEL} is another label; change one of them.")
+    return Judgement(label, _read_confidence(row["confidence"], where), ANSWERS.get(answer, False))
+
+
+def _read_confidence(value: object, where: str) -> float:
+    try:
+        confidence = float(str(value))
+    except ValueError:
+        confidence = -1.0
+    if not 0 <= confidence <= 1:
+        raise SourceError(f"{where}: the confidence must be a number from 0 to 1, with a decimal point.")
+    return confidence
+
+
+def _read_label_studio(file: Path, text: str) -> Review:
+    try:
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"--reviewed: {file} is not valid JSON; export the project as JSON.") from error
+    if not isinstance(tasks, list):
+        raise SourceError(f"--reviewed: {file} is not a list of tasks; export the project as JSON.")
+    review = Review(annotated=Counter(), found=Counter())
+    for number, task in enumerate(tasks, 1):
+        try:
+            _read_task(task, review, f"--reviewed: {file}, task {number}")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"--reviewed: {file}, task {number} is not a task of `entitymill sample`, or not of Label Studio's JSON "
+                "export (JSON-MIN and CSV exports lack what is needed)."
+            ) from error
+    return review
+
+
+def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
+    """Add what one task says to a review; a task without a finished annotation counts as not reviewed."""
+    data = task["data"]
+    drawn = set(data["mention_ids"])
+    finished = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+    if not finished:
+        review.unreviewed += len(drawn)
+        return
+    text, offset = str(data["text"]), int(data["offset"])
+    marked = {span for result in finished[0]["result"] for span in _read_spans(result, text)}
+    proposed: set[Span] = set()
+    for mention in data["mentions"]:
+        span = (int(mention["begin"]) - offset, int(mention["end"]) - offset, str(mention["label"]))
+        proposed.add(span)
+        if mention["mention_id"] in drawn:
+            confidence = _read_confidence(mention["confidence"], where)
+            review.judgements.append(Judgement(span[2], confidence, span in marked))
+    if review.annotated is not None and review.found is not None:
+        review.annotated.update(label for _, _, label in marked)
+        review.found.update(label for _, _, label in marked & proposed)
+
+
+def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
+    """Yield the span of a result once per label, in code points; nothing for results that are not spans."""
+    if result.get("type") != "labels":
+        return
+    value = result["value"]
+    begin, end = int(value["start"]), int(value["end"])
+    quoted = value.get("text")
+    if text[begin:end] != quoted:
+        # Old versions of Label Studio count UTF-16 code units. The quoted text says which of the two it is.
+        units = convert_from_utf16(text, begin), convert_from_utf16(text, end)
+        if text[slice(*units)] == quoted:
+            begin, end = units
+    for label in value["labels"]:
+        yield begin, end, str(label)
+
+
+def convert_from_utf16(text: str, units: int) -> int:
+    """Return the number of code points in the first UTF-16 code units of a text; half a pair counts as a whole one."""
+    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "replace"))

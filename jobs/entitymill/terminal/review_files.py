@@ -1,0 +1,172 @@
+"""Write a sample of mentions for review, as CSV, Label Studio JSON or CoNLL.
+
+All offsets in these files are code points, as in the tables. That includes Label Studio's JSON: its editor converts the
+UTF-16 code units of JavaScript to code points, and back (`charsToCodePoints` in its selection-tools.js). Old versions did
+not: see `corrected_files`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entitymill.errors import OutputError
+from entitymill.spark import atomic_files
+
+CSV, LABEL_STUDIO, CONLL = "csv", "label-studio", "conll"
+FORMATS = (LABEL_STUDIO, CSV, CONLL)
+SUFFIXES = {".csv": CSV, ".json": LABEL_STUDIO, ".conll": CONLL, ".txt": CONLL}
+"""Suffix of a file -> the format that `entitymill sample` writes unless --format names another one."""
+CORRECT, CORRECTED_LABEL = "correct", "corrected_label"
+"""Columns of the CSV file that reviewers fill in."""
+_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
+_TEXT_COLUMNS = ("entity", "sentence")
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One mention of the table `entities`; `begin` and `end` are code points of the document's text.
+
+    entity: the mention as written; None if the file must not contain text.
+    """
+
+    mention_id: str
+    doc_id: str
+    begin: int
+    end: int
+    label: str
+    confidence: float
+    run_id: str
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that reviewers see, or the part of a long sentence around a mention.
+
+    begin: first code point of the sentence in the document's text.
+    mentions: all mentions that the table has in the sentence, drawn or not, sorted by `begin`. Reviewers would otherwise
+        add the mentions that were not drawn, and recall would be too low.
+    drawn: ids of the mentions that were drawn.
+    """
+
+    doc_id: str
+    begin: int
+    text: str
+    mentions: tuple[Mention, ...]
+    drawn: frozenset[str]
+
+
+def choose_format(file: Path) -> str | None:
+    """Return the format that fits the suffix of a file, or None if the suffix is not in SUFFIXES."""
+    return SUFFIXES.get(file.suffix.lower())
+
+
+def write_file(file: Path, content: str) -> None:
+    """Write a file atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        atomic_files.write(file, content.encode("utf8"))
+    except OSError as error:
+        raise OutputError(f"--to: {file} cannot be written: {error.strerror}.") from error
+
+
+def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None = None) -> str:
+    """Return a CSV file with one row per drawn mention, and empty columns for the reviewers.
+
+    Args:
+        mentions: the drawn mentions; used if there are no sentences.
+        sentences: the sentences of the drawn mentions; None for a file without text of documents.
+    """
+    columns = (*_COLUMNS, *(_TEXT_COLUMNS if sentences is not None else ()), CORRECT, CORRECTED_LABEL)
+    written = io.StringIO(newline="")
+    rows = csv.DictWriter(written, columns, restval="", lineterminator="\n")
+    rows.writeheader()
+    if sentences is None:
+        rows.writerows({name: getattr(mention, name) for name in _COLUMNS} for mention in mentions)
+    for sentence in sentences or ():
+        for mention in sentence.mentions:
+            if mention.mention_id in sentence.drawn:
+                values = {name: getattr(mention, name) for name in (*_COLUMNS, "entity")}
+                rows.writerow({**values, "sentence": sentence.text})
+    return written.getvalue()
+
+
+def format_label_studio(sentences: Sequence[Sentence]) -> str:
+    """Return the tasks for Label Studio's template for named entity recognition, as JSON: one task per sentence."""
+    return json.dumps([_build_task(sentence) for sentence in sentences], ensure_ascii=False, indent=1) + "\n"
+
+
+def _build_task(sentence: Sentence) -> dict[str, Any]:
+    """Return one task; `data` repeats the mentions, because Label Studio exports only the ids of predictions."""
+    data = {
+        "text": sentence.text,
+        "doc_id": sentence.doc_id,
+        "offset": sentence.begin,
+        "mention_ids": [mention.mention_id for mention in sentence.mentions if mention.mention_id in sentence.drawn],
+        "mentions": [
+            {name: getattr(mention, name) for name in ("mention_id", "begin", "end", "label", "confidence")}
+            for mention in sentence.mentions
+        ],
+    }
+    results = [
+        {
+            "id": mention.mention_id,
+            "from_name": "label",
+            "to_name": "text",
+            "type": "labels",
+            "score": mention.confidence,
+            "value": {
+                "start": mention.begin - sentence.begin,
+                "end": mention.end - sentence.begin,
+                "text": sentence.text[mention.begin - sentence.begin : mention.end - sentence.begin],
+                "labels": [mention.label],
+            },
+        }
+        for mention in sentence.mentions
+    ]
+    version = sentence.mentions[0].run_id if sentence.mentions else ""
+    return {"data": data, "predictions": [{"model_version": version, "result": results}]}
+
+
+def format_conll(sentences: Sequence[Sentence]) -> str:
+    """Return one line per token: token, begin and end in the document's text, and tag in IOB2, separated by tabs.
+
+    Before each sentence is a comment with the document's id as JSON, and after it an empty line. Tokens are words and single
+    other characters; they are not the tokens of the model.
+    """
+    lines = []
+    for sentence in sentences:
+        lines.append(f"# doc_id = {json.dumps(sentence.doc_id, ensure_ascii=False)}")
+        lines += ["\t".join(map(str, token)) for token in _tag_tokens(sentence)]
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
+    """Yield token, begin, end and tag; a token never crosses an edge of a mention."""
+    place = 0
+    for mention in sentence.mentions:
+        begin, end = mention.begin - sentence.begin, mention.end - sentence.begin
+        if begin < place:
+            continue  # overlaps the mention before it: IOB2 has one tag per token
+        yield from ((*token, "O") for token in _split_tokens(sentence, place, begin))
+        for number, token in enumerate(_split_tokens(sentence, begin, end)):
+            yield (*token, f"{'I' if number else 'B'}-{mention.label}")
+        place = end
+    yield from ((*token, "O") for token in _split_tokens(sentence, place, len(sentence.text)))
+
+
+def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
+    for found in _TOKEN.finditer(sentence.text, begin, end):
+        yield found[0], sentence.begin + found.start(), sentence.begin + found.end()

@@ -1,0 +1,138 @@
+"""Compute scores from a review: precision with its interval, recall where possible, and a confidence threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from entitymill.terminal.console_text import visible
+from entitymill.terminal.corrected_files import Judgement, Review
+
+ALL = "all"
+LEVEL = 0.95
+"""Probability with which the interval contains the precision of the table, if the sample is random."""
+_STEPS = 10_000
+"""Thresholds are multiples of 1 / _STEPS, so that the printed number is exactly the one that was tried."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A value for `entities.min_confidence`: its precision on the sample, and the number of mentions at or above it."""
+
+    min_confidence: float
+    precision: float
+    mentions: int
+
+
+@dataclass(frozen=True)
+class ReviewScore:
+    """The scores of one label.
+
+    precision: correct / reviewed; None if nothing was reviewed.
+    low, high: Wilson interval of the precision.
+    threshold: the smallest threshold with the wanted precision; None if no threshold reaches it.
+    annotated: mentions that the reviewers marked in the sentences shown; None if the file does not say.
+    recall: share of these that the table has; None if unknown.
+    """
+
+    reviewed: int
+    correct: int
+    precision: float | None
+    low: float
+    high: float
+    threshold: Threshold | None
+    annotated: int | None
+    recall: float | None
+
+
+def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the score interval of a proportion, after E. B. Wilson (1927), JASA 22(158), pages 209-212.
+
+    It stays within 0 and 1 and is useful for small samples, where the usual interval (p plus or minus 1.96 standard errors)
+    is too narrow. Without any observation it is (0, 1).
+    """
+    if not reviewed:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = correct / reviewed
+    centre = share + z * z / (2 * reviewed)
+    margin = z * math.sqrt(share * (1 - share) / reviewed + z * z / (4 * reviewed * reviewed))
+    scale = 1 + z * z / reviewed
+    low = (centre - margin) / scale if correct else 0.0
+    high = (centre + margin) / scale if correct < reviewed else 1.0
+    return low, high
+
+
+def find_threshold(judgements: Iterable[Judgement], wanted: float) -> Threshold | None:
+    """Return the smallest min_confidence whose precision on the judgements is at least `wanted`.
+
+    0 if all mentions together reach it; None if no threshold does. Precision need not grow with the threshold, so this tries
+    every confidence in the sample.
+    """
+    ordered = sorted(judgements, key=lambda one: one.confidence, reverse=True)
+    best, correct = None, 0
+    for number, judgement in enumerate(ordered, 1):
+        correct += judgement.correct
+        step = math.floor(judgement.confidence * _STEPS)
+        following = ordered[number].confidence if number < len(ordered) else -1.0
+        if math.floor(following * _STEPS) != step and correct >= wanted * number:
+            lowest = step / _STEPS if number < len(ordered) else 0.0
+            best = Threshold(lowest, correct / number, number)
+    return best
+
+
+def score_review(review: Review, wanted: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
+    """Return the score of each label, sorted by label; the last key, ALL, pools the labels as the sample mixes them.
+
+    Args:
+        review: what the reviewers answered.
+        wanted: wanted precision, from 0 to 1.
+        labels: the labels to score; empty for all.
+    """
+    known = {one.label for one in review.judgements} | set(review.annotated or ())
+    chosen = sorted(known & set(labels) if labels else known)
+    scores = {label: _score_labels(review, wanted, [label]) for label in chosen}
+    return {**scores, ALL: _score_labels(review, wanted, chosen)}
+
+
+def _score_labels(review: Review, wanted: float, labels: Sequence[str]) -> ReviewScore:
+    own = [one for one in review.judgements if one.label in labels]
+    correct = sum(one.correct for one in own)
+    low, high = compute_wilson_interval(correct, len(own))
+    annotated = recall = None
+    if review.annotated is not None and review.found is not None:
+        annotated = sum(review.annotated[label] for label in labels)
+        recall = sum(review.found[label] for label in labels) / annotated if annotated else None
+    precision = correct / len(own) if own else None
+    return ReviewScore(len(own), correct, precision, low, high, find_threshold(own, wanted), annotated, recall)
+
+
+def build_json(scores: dict[str, ReviewScore]) -> dict[str, Any]:
+    """Return the scores for JSON: label -> names of ReviewScore -> value."""
+    return {label: asdict(score) for label, score in scores.items()}
+
+
+def build_table(scores: dict[str, ReviewScore], wanted: float) -> Table:
+    """Return the table of scores that is printed on the terminal."""
+    headings = ["label", "reviewed", "correct", "precision", f"{LEVEL:.0%} interval", f"min_confidence for {wanted:g}"]
+    with_recall = any(score.annotated is not None for score in scores.values())
+    table = Table(*headings, *(["recall in the sentences shown"] if with_recall else []))
+    for label, score in scores.items():
+        cells = [f"{score.reviewed:,}", f"{score.correct:,}", _format_share(score.precision)]
+        cells.append(f"{score.low:.4f} to {score.high:.4f}")
+        threshold = score.threshold
+        cells.append("none reaches it" if threshold is None else f"{threshold.min_confidence:g} (n={threshold.mentions:,})")
+        if with_recall:
+            cells.append(f"{_format_share(score.recall)} of {score.annotated or 0:,}")
+        table.add_row(Text(visible(label, lines=False)), *cells)
+    return table
+
+
+def _format_share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4f}"
