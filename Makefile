@@ -158,7 +158,7 @@ schema: $(RUN_READY) ## rewrite conf/schema.json and the tables of docs/settings
 docs: $(DOCS_READY) ## build the documentation site into build/site; broken links and anchors are errors (half a minute)
 	@rm -rf build/pages
 	@mkdir -p build/pages
-	@cp --recursive --parents README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs models/*/README.md build/pages
+	@cp --recursive --parents README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs models/*/README.md models/*/*.svg build/pages
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 	@echo 'Read it: $(PYTHON) -m http.server --directory build/site, or open build/site/index.html (without search)'
 

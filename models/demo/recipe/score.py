@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--no-trim", action="store_true", help="score the tagger's spans as they are")
     parser.add_argument("--decoding", choices=("viterbi", "argmax"), default="viterbi", help="how tags are chosen")
     parser.add_argument("--no-consistent-labels", action="store_true", help="let mentions spelled alike differ in label")
-    parser.add_argument("--detector", choices=("dl", "rules", "sentencex"), default="dl", help="what finds the sentences")
+    parser.add_argument(
+        "--detector", choices=("dl", "rules", "sentencex"), default="sentencex", help="what finds the sentences"
+    )
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="run in this one only")
     parser.add_argument("--record", action="store_true", help="also write the scores into the bundles' manifests")
     options = parser.parse_args()
