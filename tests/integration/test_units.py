@@ -117,7 +117,8 @@ def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
 
 def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delta throws away what is cached of a table it commits to; of what a unit recognised, it must find nothing to."""
-    job.texts(list(SOURCE.items())).run()
+    vectors = "output.deletion_vectors=true"  # so the old file stays
+    job.texts(list(SOURCE.items())).run(vectors)
     recognised = job.spark.sparkContext.accumulator(0)
 
     def counting(spark: SparkSession, settings: Settings) -> Engine:
@@ -134,7 +135,7 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
     monkeypatch.setattr(maintenance, "MOST_FILES", 0)
     monkeypatch.setattr(maintenance, "SMALL_PART", 1)
     changed = {**SOURCE, **dict(zip(SOURCE, TEXT_POOL[12:16], strict=False))}
-    assert job.texts(list(changed.items())).run("limits.unit_rows=2").units == 2
+    assert job.texts(list(changed.items())).run("limits.unit_rows=2", vectors).units == 2
     assert recognised.value == 4
     truth.check(job.output, changed)
     [detail] = job.spark.sql(f"DESCRIBE DETAIL delta.`{job.output}/documents`").collect()
