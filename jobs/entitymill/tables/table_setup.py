@@ -20,7 +20,8 @@ _VECTORS = "delta.enableDeletionVectors"
 _CHANGE_FEED = "delta.enableChangeDataFeed"
 LARGE_BYTES = 32 * 2**20
 """With `output.deletion_vectors: auto`, a table that is at least this large gets deletion vectors when rows of it are first
-replaced. To rewrite the files of a smaller table takes about a second, and more readers can read it."""
+replaced. Without them, a change of one document in a table of this size takes about a second more, but more readers can
+read the table."""
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
