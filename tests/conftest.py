@@ -22,8 +22,8 @@ settings.load_profile("steady")
 
 
 LONG = (
-    *("units", "writers", "histories", "poison", "report", "incremental", "carried", "guards", "maintenance"),
-    *("parquet_output", "parity", "slices", "stopping", "changes"),
+    *("frozen_runs", "privacy", "units", "writers", "histories", "poison", "report", "incremental", "carried", "guards"),
+    *("maintenance", "parquet_output", "parity", "slices", "stopping", "changes"),
 )
 """Files of tests that take longest, by what they test: begun first, so that no process is left with one at the end."""
 
