@@ -129,7 +129,7 @@ def test_a_hostile_bundle_is_refused_or_tags_and_this_process_lives(
             except RecursionError:  # a part inside itself
                 continue
             write_manifest(directory)
-            arguments = (directory, "f32", "rules", None, 100)
+            arguments = (directory, "f32", "rules", None, "none", 100)
             try:
                 child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True), SECONDS)
                 child(TEXTS, SECONDS)
