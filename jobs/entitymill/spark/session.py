@@ -28,7 +28,7 @@ from entitymill.spark.private_directories import choose_local_directory, create_
 DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
-QUICK_START = "-XX:TieredStopAtLevel=1"
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 """Java option that makes the JVM compile only with its fast compiler. Full optimization takes longer than a small run, but
 halves the time of a large run."""
 _REMOTE = "SPARK_REMOTE"
