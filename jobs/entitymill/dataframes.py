@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -19,8 +19,9 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from entitymill import errors, schemas
 from entitymill.errors import SettingsError, WorkerError
-from entitymill.recognition.sentences import Kind
-from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_precision
+from entitymill.recognition.sentences import Kind, choose_kind
+from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_choice, check_precision
+from entitymill.settings.sections import DETECTOR_MODEL
 from entitymill.spark import session
 from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions, Worker
@@ -32,7 +33,6 @@ _MENTION: Any = schemas.MENTIONS.elementType
 MENTION_LIST = T.ArrayType(T.StructType([field for field in _MENTION if field.name != "mention_id"]), False)
 """The type that the function from `udf` returns: the mentions of a text, in order."""
 _FIELDS = tuple(field.name for field in _MENTION if field.name != "mention_id")
-DETECTOR_MODEL = "models/sentence_detector"
 
 
 def mentions(
@@ -120,16 +120,15 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise SettingsError(f"{unknown[0]} is not an option; there are {', '.join(known)}.")
     for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
-        value = options.get(name)
-        if value is not None and value not in get_args(allowed):
-            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(allowed))}.")
+        if options.get(name) is not None:
+            check_choice(name, options[name], allowed)
     return options
 
 
 def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
     """Send this package, the model and the detector to the executors, and return the worker that uses them."""
     session.ship_package(spark)
-    kind: Kind = chosen.detector or ("sentencex" if chosen.detector_model is None else "dl")
+    kind = choose_kind(chosen.detector, chosen.detector_model)
     detector = engine_openvino.ship_detector(spark, kind, os.fspath(chosen.detector_model or DETECTOR_MODEL))
     shipped = engine_openvino.ship_model(spark, os.fspath(model))
     check_precision(chosen.precision, shipped.manifest.precision)

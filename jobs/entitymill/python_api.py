@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from entitymill.errors import ModelError, SettingsError
+from entitymill.errors import ModelError
 from entitymill.recognition import sentences
 from entitymill.recognition.recogniser import Recogniser
-from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle
+from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
 from entitymill.recognition.tagger.inference import Tagger
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class TextTagger:
     """Finds the mentions in texts, exactly as the job does with the same settings. Threads must not share an instance."""
 
     def __init__(self, recogniser: Recogniser) -> None:
-        self._recogniser = recogniser
+        self.recogniser = recogniser
 
     @overload
     def __call__(self, texts: str) -> list[Mention]: ...
@@ -99,7 +99,7 @@ class TextTagger:
     def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:
         strings = [_to_string(text) for text in texts]
         # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
-        found = self._recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
+        found = self.recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
         result = []
         for text, mentions in zip(strings, found.mentions.to_pylist(), strict=True):
             result.append([Mention(**{**row, "entity": text[row["begin"] : row["end"]]}) for row in mentions])
@@ -114,7 +114,7 @@ class TextTagger:
             if str(kind) not in ("string", "large_string", "string_view", "null"):
                 raise TypeError(f"a text is a string, not {column.type}")
             column = column.cast(pa.large_string())
-        found = self._recogniser(pc.fill_null(column, "")).mentions
+        found = self.recogniser(pc.fill_null(column, "")).mentions
         structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
         # An offset that is null makes its list null.
         missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
@@ -161,43 +161,14 @@ def load(
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
         SettingsError: the detector, precision, decoding or markup is not a known one.
     """
-    return TextTagger(
-        load_recogniser(
-            model,
-            detector=detector,
-            detector_model=detector_model,
-            precision=precision,
-            trim=trim,
-            decoding=decoding,
-            consistent_labels=consistent_labels,
-            markup=markup,
-            threads=threads,
-        )
-    )
-
-
-def load_recogniser(
-    model: str | os.PathLike[str],
-    *,
-    detector: sentences.Kind | None = None,
-    detector_model: str | os.PathLike[str] | None = None,
-    precision: Precision = "f32",
-    trim: bool = True,
-    decoding: Decoding = "viterbi",
-    consistent_labels: bool = True,
-    markup: Markup = "none",
-    threads: int | None = None,
-) -> Recogniser:
-    """Load a model and return the recogniser that a `TextTagger` wraps; `load` explains the arguments and errors."""
-    detector = detector or ("sentencex" if detector_model is None else "dl")
+    detector = sentences.choose_kind(detector, detector_model)
     for name, value, known in (
         ("detector", detector, sentences.Kind),
         ("precision", precision, Precision),
         ("decoding", decoding, Decoding),
         ("markup", markup, Markup),
     ):
-        if value not in get_args(known):
-            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(known))}.")
+        check_choice(name, value, known)
     directory = Path(model)
     manifest, files = read_bundle(directory)
     places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
@@ -205,7 +176,7 @@ def load_recogniser(
     found = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
     how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, how, str(directory))
-    return Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup)
+    return TextTagger(Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:

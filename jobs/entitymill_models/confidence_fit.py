@@ -139,7 +139,5 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
         ) from error
     rest = mentions.select(~even)
     before, after = compute_calibration_error(rest), compute_calibration_error(rest.scale(half))
-    manifest, _ = bundle.read_directory(directory)
-    fitted = {label: scaling.model_dump() for label, scaling in scalings.items()}
-    bundle.write_manifest(directory, {**manifest.model_dump(exclude={"files"}), "confidence": fitted})
+    bundle.update_manifest(directory, confidence=scalings)
     console.print(f"confidences: expected calibration error {before:.4f}, {after:.4f} with scaling", highlight=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle
+from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle, list_precisions
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import requirements
@@ -63,11 +63,6 @@ class Scores:
         return max(1 - score for score in self.agreement.values())
 
 
-def list_precisions(manifest: bundle.Manifest) -> tuple[Precision, ...]:
-    """Return the precisions in which a bundle can run, f32 first."""
-    return ("f32", "bf16", "int8") if manifest.precision == "int8" else ("f32", "bf16")
-
-
 def print_scores(console: Console, scores: Scores) -> None:
     """Print one line for each precision in which the models ran; no line contains text of the sample."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions in f32", highlight=False)
@@ -90,7 +85,8 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
         ModelError: a bundle cannot be run.
     """
     manifest, _ = bundle.read_directory(reduced)
-    found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in list_precisions(manifest)}
+    precisions = list_precisions(manifest.precision)
+    found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in precisions}
     base = found.get("f32", set()) if original is None else tag_sentences(original, "f32", sample.sentences)
     gold = None if sample.gold is None else find_gold(sample.gold)
     return Scores(

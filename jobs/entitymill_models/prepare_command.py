@@ -17,7 +17,7 @@ from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition import resource_limits
 from entitymill.recognition.model_loading import blame_file, loading, memory_limit
-from entitymill.recognition.tagger import Execution, bundle, network
+from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.terminal.console_text import open_console
@@ -275,7 +275,7 @@ def _try_longest(directory: Path, source: Path) -> None:
     """
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
-    tagger = Tagger.load(files, manifest, Execution(precision_loss.list_precisions(manifest)[0]), where)
+    tagger = Tagger.load(files, manifest, Execution(list_precisions(manifest.precision)[0]), where)
     with loading(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))

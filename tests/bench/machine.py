@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+from entitymill.recognition.processor import read_processor
+
 BETWEEN_LOOKS, BETWEEN_SHARES = 0.1, 1.0
 """Seconds from one look at a watched tree to the next; at what its processes share, which is slower to find, too."""
 STRAGGLERS_SECONDS = 20.0
@@ -132,19 +133,12 @@ def median(runs: Sequence[Spent]) -> Spent:
     return Spent(statistics.median(run.wall for run in runs), statistics.median(run.cpu for run in runs))
 
 
-def has(instructions: str) -> bool:
-    """Return whether the processor has an instruction set, by its name in /proc/cpuinfo."""
-    return f" {instructions}" in Path("/proc/cpuinfo").read_text(encoding="utf8")
-
-
 def has_bf16() -> bool:
     """Return whether the processor computes in bfloat16; otherwise OpenVINO runs bf16 models in f32."""
-    return has("avx512_bf16") or has("amx_bf16")
+    return read_processor().computes_in("bf16")
 
 
 def describe() -> str:
     """Describe the processor, its cores, and the precisions that it has instructions for."""
-    rows = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-    name = next((row.split(":")[1].strip() for row in rows if row.startswith("model name")), "?")
-    found = f"{name}, {os.cpu_count()} cores, {' '.join(filter(has, INSTRUCTIONS))}"
+    found = f"{read_processor().describe()}; {os.cpu_count()} cores"
     return found if has_bf16() else f"{found}; no bf16: what is set to bf16 runs in f32"

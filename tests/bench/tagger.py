@@ -26,9 +26,8 @@ import peak
 import random_models
 import texts
 
-from entitymill.recognition.tagger import Precision, bundle
+from entitymill.recognition.tagger import Precision, bundle, list_precisions
 from entitymill.recognition.tagger.inference import build_row_maker, read_tokenizer
-from entitymill_models import precision_loss
 
 PIPELINE = "Hugging Face pipeline"
 FASTER_THAN_PIPELINE = {"f32": 1.8, "bf16": 3.5, "int8": 6.0}
@@ -69,7 +68,7 @@ def ways(model: Path | None, shape: random_models.Shape, scratch: Path) -> list[
     else:
         manifest, _ = bundle.read_directory(model)
         stored = "calibrated" if manifest.calibrated else f"{manifest.precision} weights"
-        runs = [(f"{p}, {stored}", model, p, p) for p in precision_loss.list_precisions(manifest)]
+        runs = [(f"{p}, {stored}", model, p, p) for p in list_precisions(manifest.precision)]
     found = [Way(PIPELINE, "pipeline", saved, "f32", "f32")] if _has_torch() else []
     for name, directory, precision, reached in runs:
         found += [Way(f"{name}, {how}", how, directory, precision, reached) for how in ("by-length", "packed")]

@@ -17,7 +17,7 @@ from entitymill import python_api
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, SourceError
 from entitymill.recognition.processor import read_processor
-from entitymill.recognition.tagger import Precision, bundle
+from entitymill.recognition.tagger import Precision, bundle, list_precisions
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:  # pyarrow takes a while to import, and --help does not need it
@@ -131,19 +131,17 @@ def measure(
 
     characters = sum(map(len, texts))
     batch = pa.RecordBatch.from_arrays([pa.array(texts, pa.large_string())], ["text"])
-    precisions: tuple[Precision, ...] = ("f32", "bf16", "int8") if manifest.precision == "int8" else ("f32", "bf16")
+    precisions = list_precisions(manifest.precision)
     children = {}
     for precision in precisions:
         children[precision] = isolation.Child(isolation.Work(FACTORY, (model, precision, characters), quiet=True))
     rates: dict[Precision, list[float]] = {precision: [] for precision in precisions}
-    spent: dict[Precision, list[float]] = {precision: [] for precision in precisions}
     began = time.monotonic()
     try:
         _run(children, batch)  # the first run is slower, and is not counted
         while len(rates[precisions[0]]) < 2 or time.monotonic() - began < seconds:
             for precision, (sentences, cpu) in _run(children, batch).items():
                 rates[precision].append(sentences / cpu)
-                spent[precision].append(cpu)
     except isolation.LostError as lost:
         raise ModelError(f"The model {model} crashes on these texts ({lost.detail}): copy it again.") from lost
     finally:
@@ -151,7 +149,7 @@ def measure(
             child.close()
     figures = []
     for precision in precisions:
-        hours = min(spent[precision]) / characters * MILLION * DOCUMENT_CHARACTERS / HOUR
+        hours = sentences / max(rates[precision]) / characters * MILLION * DOCUMENT_CHARACTERS / HOUR
         measured = [scores[precision] for scores in manifest.f1.values() if precision in scores]
         figures.append(
             Figure(

@@ -27,7 +27,7 @@ def open_measured_tagger(model: Path, precision: Precision, characters: int) -> 
     """
     files = resource_limits.list_model_files(model)
     limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
-    recogniser = python_api.load_recogniser(model, precision=precision, threads=1)
+    recogniser = python_api.load(model, precision=precision, threads=1).recogniser
 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
         began = process_time()

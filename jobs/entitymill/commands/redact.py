@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         spark = open_session(settings.spark, "entitymill redact")
-        known = [label for label in options.labels if _is_known(spark, settings, label)]
+        known = _list_model_labels(spark, settings) if options.labels else []
         choices = {"partly": options.partly, "known_labels": known}
         done = redact(spark, settings, options.to, options.labels, options.mask, **choices)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
@@ -56,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
 
 
-def _is_known(spark: SparkSession, settings: Settings, label: str) -> bool:
-    """Return whether the model that the settings name has a label; False if that cannot be found out."""
+def _list_model_labels(spark: SparkSession, settings: Settings) -> list[str]:
+    """Return the labels of the model that the settings name; empty if they cannot be read."""
+    if settings.recognition.engine != "openvino":
+        return []
     try:
-        engine_openvino.check_labels(spark, settings.model.path, [label])
+        return engine_openvino.list_entity_labels(spark, settings.model.path)
     except EntityMillError:
-        return False
-    return settings.recognition.engine == "openvino"
+        return []

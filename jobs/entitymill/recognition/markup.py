@@ -1,4 +1,4 @@
-"""Blank out HTML markup in a text without moving any character, so that offsets still refer to the text as it is stored."""
+"""Blank out HTML markup in a text without moving any character, so that offsets still refer to the stored text."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def blank_markup(text: str) -> str:
     """Return a text of the same length in which tags, comments, scripts and styles are blanks.
 
     A tag of an element that is not inside a sentence, such as <p> or <br>, becomes line breaks, so that the sentence ends.
-    The character references for a no-break space and a quotation mark become blanks; all others stay as they are. Characters
-    outside the Basic Multilingual Plane are never replaced, so that the number of UTF-16 code units stays the same, too.
+    The character references for a no-break space and a quotation mark become blanks; other references are not changed.
+    Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 units stays the same, too.
     The time is linear in the length of the text.
     """
     if "<" not in text and "&" not in text:

@@ -9,8 +9,16 @@ from pathlib import Path
 from entitymill.recognition.tagger import Precision
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+_NEEDED: dict[Precision, frozenset[str]] = {
+    "f32": frozenset(),
+    "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
+    "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
+}
+"""Precision -> the instruction sets of which one is needed to compute in it without conversions."""
+_FAULTS = {
+    "bf16": "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX",
+    "int8": "int8 is slower than f32 on a processor without VNNI",
+}
 SHOWN = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """The instruction sets that decide how fast a precision is, as Linux names them."""
 
@@ -28,13 +36,12 @@ class Processor:
 
     def find_fault(self, precision: Precision) -> str | None:
         """Return why a precision is a bad choice on this processor; None if it is not, or if nothing is known."""
-        if not self.instructions:
-            return None
-        if precision == "int8" and not self.instructions & _INT8:
-            return "int8 is slower than f32 on a processor without VNNI"
-        if precision == "bf16" and not self.instructions & _BF16:
-            return "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX"
-        return None
+        known = bool(self.instructions)
+        return _FAULTS.get(precision) if known and not self.computes_in(precision) else None
+
+    def computes_in(self, precision: Precision) -> bool:
+        """Return whether the processor has instructions for a precision."""
+        return not _NEEDED[precision] or bool(self.instructions & _NEEDED[precision])
 
 
 def read_processor(file: Path = _CPU_INFO) -> Processor:

@@ -26,6 +26,11 @@ of the number of quotation marks in a page."""
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
+def choose_kind(kind: Kind | None, model: object) -> Kind:
+    """Return the kind of detector for a caller who names a kind, a saved detector, both or neither."""
+    return kind or ("sentencex" if model is None else "dl")
+
+
 class Detector(Protocol):
     """A sentence detector."""
 

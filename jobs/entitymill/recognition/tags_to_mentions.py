@@ -201,9 +201,13 @@ def _trim_markup(entity: str) -> tuple[int, int]:
     """Trim what a tag left in the mention: "<p>Satya", 'href="x">Bank' and "Bank</b"."""
     if "<" not in entity and ">" not in entity:
         return 0, 0
-    opening, closing = _OPENING_MARKUP.match(entity), _CLOSING_MARKUP.search(entity)
-    front = opening.end() if opening else 0
-    return (front, 0) if front else (0, len(entity) - closing.start() if closing and closing.start() else 0)
+    opening = _OPENING_MARKUP.match(entity)
+    if opening:
+        return opening.end(), 0
+    closing = _CLOSING_MARKUP.search(entity)
+    if closing is None or closing.start() == 0:
+        return 0, 0
+    return 0, len(entity) - closing.start()
 
 
 def _trim_emoji(entity: str) -> tuple[int, int]:

@@ -92,7 +92,7 @@ class Settings(sections.Section):
     @property
     def detector_model(self) -> str:
         """Where the saved model of the detector dl is."""
-        return self.segmentation.model or "models/sentence_detector"
+        return self.segmentation.model or sections.DETECTOR_MODEL
 
     @property
     def trims(self) -> bool:

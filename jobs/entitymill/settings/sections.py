@@ -14,6 +14,8 @@ from entitymill.spark import sql_text
 
 DAY = 86_400
 """Seconds in a day."""
+DETECTOR_MODEL = "models/sentence_detector"
+"""Where the saved model of the detector dl is if no setting says where."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 """Matches the value of a setting that names a model on Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
 
@@ -117,7 +119,7 @@ class SegmentationSettings(Section):
         "encoding sparknlp",
     )
     model: str | None = Field(
-        None, min_length=1, description="saved SentenceDetectorDLModel for detector dl; empty: models/sentence_detector"
+        None, min_length=1, description=f"saved SentenceDetectorDLModel for detector dl; empty: {DETECTOR_MODEL}"
     )
 
 

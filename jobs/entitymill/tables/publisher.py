@@ -18,7 +18,7 @@ from entitymill import schemas
 from entitymill.spark.sql_text import quote_literal
 from entitymill.tables import table_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.output_tables import PUBLISHED_TABLES, Tables
+from entitymill.tables.output_tables import Tables
 from entitymill.tables.table_rows import Stamp
 
 MAX_LISTED_IDS = 1000
@@ -89,7 +89,8 @@ class Publisher:
         change = self._choose_replacement(unit) if replaces else self._append
         self._unit += 1
         if replaces:
-            for name in PUBLISHED_TABLES:
+            touches_annotations = self._annotations or self._old_annotations
+            for name in ("annotations", "entities", "documents") if touches_annotations else ("entities", "documents"):
                 table_setup.allow_deletion_vectors(self.tables, name)
         with self._commits.track_change(self._unit):
             if self._annotations:

@@ -62,15 +62,24 @@ def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
     """
     if not labels:
         return
+    known = list_entity_labels(spark, path)
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        raise SettingsError(f"entities: the model {path} knows no label {unknown[0]}; it knows {', '.join(known)}.")
+
+
+def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
+    """Return the labels of a bundle's model without B- and I-, sorted.
+
+    Raises:
+        ModelError: the model's labels cannot be read.
+    """
     copy = create_scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}).") from error
-    known = sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
-    unknown = [label for label in labels if label not in known]
-    if unknown:
-        raise SettingsError(f"entities: the model {path} knows no label {unknown[0]}; it knows {', '.join(known)}.")
+    return sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:

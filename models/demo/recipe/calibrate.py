@@ -80,8 +80,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--plot", type=Path, help="write the reliability diagram to this SVG file")
     options = parser.parse_args()
-    manifest, _ = bundle.read_directory(options.bundle)
-    bundle.write_manifest(options.bundle, {**manifest.model_dump(exclude={"files"}), "confidence": {}})
+    bundle.update_manifest(options.bundle, confidence={})
     tagger = entitymill.load(options.bundle, threads=1)
     fitted, rest, wanted = [], {}, 0
     for name, chosen in evaluation_sets(options.data).items():
@@ -98,8 +97,7 @@ def main() -> None:
     print_tables(before, after, wanted)
     if options.plot:
         plot(before, after, options.plot)
-    fields = {**manifest.model_dump(exclude={"files"}), "confidence": {k: v.model_dump() for k, v in scalings.items()}}
-    bundle.write_manifest(options.bundle, fields)
+    bundle.update_manifest(options.bundle, confidence=scalings)
 
 
 if __name__ == "__main__":

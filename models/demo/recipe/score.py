@@ -14,7 +14,7 @@ from pathlib import Path
 from documents import Document, evaluation_sets
 
 import entitymill
-from entitymill.recognition.tagger import Precision, bundle
+from entitymill.recognition.tagger import bundle, list_precisions
 
 DETECTOR = Path(__file__).parents[2] / "sentence_detector"
 Placed = tuple[int, int, int, str]
@@ -81,8 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     for directory in options.bundles:
         manifest, _ = bundle.read_directory(directory)
-        precisions: list[Precision] = ["f32", "bf16", "int8"] if manifest.precision == "int8" else ["f32", "bf16"]
-        precisions = [options.precision] if options.precision else precisions
+        precisions = [options.precision] if options.precision else list_precisions(manifest.precision)
         recorded: dict[str, dict[str, float]] = {}
         for precision in precisions:
             tagger = entitymill.load(
@@ -100,7 +99,7 @@ def main() -> None:
             for name, by_label in measured.items():
                 recorded.setdefault(name, {})[precision] = by_label["all"]
         if options.record:
-            bundle.write_manifest(directory, {**manifest.model_dump(exclude={"files"}), "f1": recorded})
+            bundle.update_manifest(directory, f1=recorded)
 
 
 if __name__ == "__main__":

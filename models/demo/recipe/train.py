@@ -1,8 +1,8 @@
 """Fine-tune the demo model: `python train.py DATA OUT [--epochs N]`, DATA a directory laid out as corpus.TRAIN names it.
 
-Runs on one thread unless OMP_NUM_THREADS says more, in bf16 where the processor computes in it, else in f32. Two runs with
-different seeds, averaged by finish.py, use two cores better than one run on both. A run that is stopped resumes when its
-command is given again: its state lies beside OUT.
+Runs on one thread unless OMP_NUM_THREADS says more. It computes in bf16 if the processor does (a step took 0.65 of the CPU
+in f32 on an AMD EPYC), else in f32. Two runs with different seeds, averaged by finish.py, use two cores better than one run
+on both. A run that is stopped resumes when its command is given again: its state lies beside OUT.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from corpus import TAG_ID, Sentence, training_epoch
 from encoder import build, tokenizer
 from start import load_bundle
 from tokenizers import Tokenizer
+
+from entitymill.recognition.processor import read_processor
 
 MAX_PIECES = 128
 BATCH_PIECES = 1024
@@ -117,12 +119,6 @@ def save_whole(value: object, path: Path) -> None:
     fresh.replace(path)
 
 
-def has_fast_bf16() -> bool:
-    """Return whether the processor multiplies bf16 matrices itself (a step took 0.65 of f32's CPU on an AMD EPYC)."""
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and any(flag in info.read_text(encoding="utf8") for flag in ("amx_bf16", "avx512_bf16"))
-
-
 @dataclass
 class Progress:
     """Where a training stands.
@@ -155,7 +151,7 @@ def train(model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace) -
         print(f"resumed at epoch {progress.epoch}, batch {progress.at}", flush=True)
     began = time.time() - progress.seconds
     saved, running = time.time(), 0.0
-    bf16 = torch.autocast("cpu", torch.bfloat16) if has_fast_bf16() else contextlib.nullcontext()
+    bf16 = torch.autocast("cpu", torch.bfloat16) if read_processor().computes_in("bf16") else contextlib.nullcontext()
     model.train()
     for number in range(progress.epoch, options.epochs):
         if progress.random is not None:

@@ -8,9 +8,9 @@ changes the network to accept such rows. `network` reads, checks and compiles th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:  # settings import this module, and must not load numpy
     import numpy as np
@@ -37,6 +37,26 @@ class Execution:
     encoding: Encoding = "complete"
     threads: int = 1
     decoding: Decoding = "argmax"
+
+
+def list_precisions(weights: str) -> tuple[Precision, ...]:
+    """Return the precisions in which weights of a precision can be run, f32 first."""
+    return ("f32", "bf16", "int8") if weights == "int8" else ("f32", "bf16")
+
+
+def check_choice(option: str, value: str, allowed: Any) -> None:
+    """Check the value of an option of the Python API.
+
+    Args:
+        option: name of the option, for the message.
+        value: the value that was given.
+        allowed: a Literal type, such as Precision.
+
+    Raises:
+        SettingsError: the value is not one of the type's.
+    """
+    if value not in get_args(allowed):
+        raise SettingsError(f"{option}: {value!r} is not one of {', '.join(get_args(allowed))}.")
 
 
 def check_precision(precision: Precision, weights: str) -> None:

@@ -251,6 +251,12 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
     return written
 
 
+def update_manifest(directory: Path, **fields: object) -> Manifest:
+    """Replace some fields of a bundle's manifest."""
+    manifest, _ = read_directory(directory)
+    return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
+
+
 def describe_missing(path: str) -> str:
     """Return a message that says that no bundle exists at a path, and what to do."""
     advice = requirements.explain_missing_model(path)
