@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import Row
 
 import poison_stub
 from entitymill.errors import RejectedError
 from entitymill.run.failed_documents import AGAIN, STAGE
-from entitymill.run.summary import Summary
-from entitymill.tables.publisher import UnitIds
+from entitymill.run.unit_recognition import RecognizedUnit
 from entitymill.workers.engine_openvino import FACTORY
 
 from .conftest import Job
@@ -115,15 +114,15 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
     """Else it would be published as one without mentions, and never be looked at again."""
     marker = job.directory / "now"
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
-    count = Summary.count_unit
+    wait = RecognizedUnit.wait
 
-    def then_loses_it(summary: Summary, recognised: DataFrame, *, collect_ids: bool) -> UnitIds:
-        found = count(summary, recognised, collect_ids=collect_ids)
-        recognised.unpersist(blocking=True)  # as the death of an executor does
+    def then_loses_it(unit: RecognizedUnit) -> list[Row]:
+        counts = wait(unit)
+        unit.recognised.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()
-        return found
+        return counts
 
-    monkeypatch.setattr(Summary, "count_unit", then_loses_it)
+    monkeypatch.setattr(RecognizedUnit, "wait", then_loses_it)
     with pytest.raises((PySparkException, Py4JJavaError), match="failed that did not fail before"):
         job.run(*LIMITS)
     assert marker.exists()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -16,6 +14,7 @@ from entitymill import schemas
 from entitymill.run import failed_documents, guards, units
 from entitymill.run.failed_documents import FailureRecorder
 from entitymill.run.summary import Clock, Summary
+from entitymill.run.unit_recognition import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes, Mode
@@ -24,7 +23,7 @@ from entitymill.spark import spark_connect
 from entitymill.tables import Stamp, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
-from entitymill.tables.publisher import MAX_LISTED_IDS, Publisher, RejectsWriter, Unit
+from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
 from entitymill.tables.runs import Runs
 from entitymill.tables.unit_texts import UnitTable
 from entitymill.workers.engine_choice import Engine
@@ -157,13 +156,25 @@ class Run:
         )
         recognise = self.engine.load() if found.to_recognise else lambda documents: documents
         self.summary.removed = found.to_remove
-        for unit in units.split_work(found, self.settings.limits, self.units.write):
-            if unit.rows:
-                self._publish_unit(unit, recognise, publisher, failures)
-            elif unit.removed is not None:
-                self.lease.check_if_due()
-                publisher.remove(unit.removed)
-            self.clock.lap("writing")
+
+        def plan(unit: units.PlannedUnit) -> DataFrame:
+            split = self.settings.spark.partitions
+            documents = units.repartition_unit(self.spark, unit, split, once=not self.source.is_pinned)
+            # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
+            # read older files of the same path.
+            return recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
+
+        busy = BusySeconds()
+        split_work = units.split_work(found, self.settings.limits, self.units.write)
+        with contextlib.closing(recognize_ahead(self.spark, split_work, plan)) as ahead:
+            for unit in ahead:
+                if isinstance(unit, RecognizedUnit):
+                    self._publish_unit(unit, publisher, failures)
+                    busy.add(unit.action)
+                elif unit.removed is not None:
+                    self.lease.check_if_due()
+                    publisher.remove(unit.removed)
+                self.clock.lap("writing")
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
         if self.stamp.slice is None and self.earlier_runs.sliced:
@@ -171,38 +182,25 @@ class Run:
         self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
         seconds = self.summary.seconds
         spent = sum(seconds.get(part, 0.0) for part in schemas.PARTS)
-        seconds["idle"] = max(0.0, spark_connect.count_cores(self.spark) * seconds.get("recognition", 0.0) - spent)
+        seconds["idle"] = max(0.0, spark_connect.count_cores(self.spark) * busy.seconds - spent)
 
-    def _publish_unit(
-        self,
-        unit: units.PlannedUnit,
-        recognise: Callable[[DataFrame], DataFrame],
-        publisher: Publisher,
-        failures: FailureRecorder,
-    ) -> None:
+    def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
+        """Wait until a unit is recognized, and publish it."""
         self.summary.stage = "recognition"
-        documents = units.repartition_unit(self.spark, unit, self.settings.spark.partitions, once=not self.source.is_pinned)
-        # Cache the result, because the counts and all tables read it, and the model must run only once. The run id makes the
-        # plan unique. Otherwise Spark might reuse the cache of another run in this process on older files of the same path.
-        recognised = recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
-        recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
-        try:
-            few = unit.rows <= MAX_LISTED_IDS and (unit.known or unit.removed is not None)
-            doc_ids = self.summary.count_unit(recognised, collect_ids=few)
-            self.clock.lap("recognition")
-            self.summary.stage = "writing"
-            removed = unit.removed
-            if not doc_ids.some_failed:
-                healthy = failed_documents.exclude_failed(recognised, [])
-            else:
-                healthy, failed = failures.record(recognised, unit)
-                if unit.known:
-                    removed = failed if removed is None else removed.select("doc_id").unionByName(failed)
-            self.lease.check_if_due()
-            publisher.publish(Unit(healthy, unit.known, doc_ids, removed))
-            self.summary.units_done += 1
-        finally:
-            recognised.unpersist()
+        doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
+        self.clock.lap("recognition")
+        self.summary.stage = "writing"
+        planned, recognised = unit.planned, unit.recognised
+        removed = planned.removed
+        if not doc_ids.some_failed:
+            healthy = failed_documents.exclude_failed(recognised, [])
+        else:
+            healthy, failed = failures.record(recognised, planned)
+            if planned.known:
+                removed = failed if removed is None else removed.select("doc_id").unionByName(failed)
+        self.lease.check_if_due()
+        publisher.publish(Unit(healthy, planned.known, doc_ids, removed))
+        self.summary.units_done += 1
 
     def _finish(self) -> None:
         """Compact small files, update the Parquet export, and record the tables' versions."""

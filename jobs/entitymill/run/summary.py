@@ -10,7 +10,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from entitymill import schemas
@@ -83,26 +83,14 @@ class Summary:
         """Set the stage to `waiting`; `holder` describes the run that holds the lease."""
         self.stage, self.waiting = "waiting", holder
 
-    def count_unit(self, recognised: DataFrame, *, collect_ids: bool = False) -> UnitIds:
+    def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
         """Add a unit's counts to the summary, without failed documents, and return the unit's ids.
 
         Args:
-            recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
-            collect_ids: whether to collect all ids on the driver; only for small units.
+            rows: the rows of `plan_counts`.
+            ids_collected: whether these rows contain all ids of the unit.
         """
-        columns = ("sentences", "tokens", "split_sentences", *(f"{part}_seconds" for part in schemas.PARTS))
-        # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
-        labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
-        each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
-        sums = each.groupBy("label").agg(
-            F.count("*").alias("rows"),
-            F.min("doc_id").alias("first"),
-            F.max("doc_id").alias("last"),
-            F.collect_list(F.when(F.lit(collect_ids) & F.col("label").isNull(), F.col("doc_id"))).alias("ids"),
-            F.sum(F.col("failed").cast("long")).alias("failed"),
-            *(F.sum(name).alias(name) for name in columns),
-        )
-        found = {row["label"]: row for row in sums.collect()}
+        found = {row["label"]: row for row in rows}
         documents = found.pop(None, None)
         if documents is None:
             return UnitIds()
@@ -115,7 +103,7 @@ class Summary:
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
         return UnitIds(
-            documents["first"], documents["last"], documents["ids"] if collect_ids else None, documents["failed"] > 0
+            documents["first"], documents["last"], documents["ids"] if ids_collected else None, documents["failed"] > 0
         )
 
     def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
@@ -134,6 +122,27 @@ class Summary:
             "entities_by_label": self.by_label,
             "rejects": sum(self.rejects.values()),
         }
+
+
+def plan_counts(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
+    """Return the plan of a unit's counts, for `Summary.add_counts`: one row for its documents, and one for each label.
+
+    Args:
+        recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
+        collect_ids: whether to collect all ids on the driver; only for small units.
+    """
+    columns = ("sentences", "tokens", "split_sentences", *(f"{part}_seconds" for part in schemas.PARTS))
+    # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
+    labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
+    each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
+    return each.groupBy("label").agg(
+        F.count("*").alias("rows"),
+        F.min("doc_id").alias("first"),
+        F.max("doc_id").alias("last"),
+        F.collect_list(F.when(F.lit(collect_ids) & F.col("label").isNull(), F.col("doc_id"))).alias("ids"),
+        F.sum(F.col("failed").cast("long")).alias("failed"),
+        *(F.sum(name).alias(name) for name in columns),
+    )
 
 
 class Clock:

@@ -1,0 +1,94 @@
+"""Recognize units of work ahead of their publication, so that executors have work while the driver commits.
+
+All commits stay in the run's own thread, in the order of the units. Recognition writes nothing to the output.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Row, SparkSession
+
+from entitymill.run.summary import plan_counts
+from entitymill.run.units import PlannedUnit
+from entitymill.spark.background_action import BackgroundAction
+from entitymill.tables.publisher import MAX_LISTED_IDS
+
+MAX_HELD_UNITS = 2
+"""Number of units whose results are computed or cached at the same time. The second unit also uses the cores that have no
+more tasks of the first one."""
+
+
+class RecognizedUnit:
+    """A unit whose documents are being recognized in the background.
+
+    planned: the unit.
+    recognised: cached frame of the unit's documents, with the columns schemas.RECOGNISED; read it only after `wait`.
+    """
+
+    def __init__(self, spark: SparkSession, planned: PlannedUnit, recognised: DataFrame) -> None:
+        """Start to recognize; `recognised` is the plan of the unit's results."""
+        self.planned = planned
+        # Cache the result, because the counts and all tables read it, and the model must run only once.
+        self.recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
+        self.lists_ids = planned.rows <= MAX_LISTED_IDS and (planned.known or planned.removed is not None)
+        counts = plan_counts(self.recognised, collect_ids=self.lists_ids)
+        self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, counts.collect)
+
+    def wait(self) -> list[Row]:
+        """Wait until all documents are recognized, and return the rows of `plan_counts`."""
+        return self.action.wait()
+
+    def release(self) -> None:
+        """Stop recognition if it has not ended, and free the cache."""
+        self.action.cancel()
+        self.recognised.unpersist()
+
+
+def recognize_ahead(
+    spark: SparkSession, planned: Iterator[PlannedUnit], recognise: Callable[[PlannedUnit], DataFrame]
+) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
+    """Yield the units in their order; those with documents to recognize as `RecognizedUnit`, which must be waited for.
+
+    While the caller works on a unit, the next one is recognized. When the caller asks for the next unit, or closes the
+    iterator, the unit's cache is freed.
+
+    Args:
+        spark: the run's session.
+        planned: units of the run.
+        recognise: function that returns the plan of a unit's results.
+    """
+    held: deque[PlannedUnit | RecognizedUnit] = deque()
+    try:
+        while True:
+            while len(held) < MAX_HELD_UNITS and (unit := next(planned, None)) is not None:
+                held.append(RecognizedUnit(spark, unit, recognise(unit)) if unit.rows else unit)
+            if not held:
+                return
+            yield held[0]
+            _release(held.popleft())
+    finally:
+        for left in held:
+            _release(left)
+
+
+def _release(unit: PlannedUnit | RecognizedUnit) -> None:
+    if isinstance(unit, RecognizedUnit):
+        unit.release()
+
+
+class BusySeconds:
+    """Adds up the wall-clock seconds in which at least one unit was recognized."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.seconds = 0.0
+        self._until = 0.0
+
+    def add(self, action: BackgroundAction[list[Row]]) -> None:
+        """Add an action that has ended; the time that it shares with earlier ones counts once."""
+        ended = action.ended or action.began
+        self.seconds += max(0.0, ended - max(action.began, self._until))
+        self._until = max(self._until, ended)

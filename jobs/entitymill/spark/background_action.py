@@ -1,0 +1,88 @@
+"""Run a Spark action in a thread of its own, so that it can be waited for later, or be cancelled."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from time import monotonic, perf_counter
+from typing import Any, Generic, TypeVar
+
+from pyspark import inheritable_thread_target
+from pyspark.sql import SparkSession
+
+from entitymill.spark import spark_connect
+
+log = logging.getLogger(__name__)
+POOL = "recognition"
+"""Scheduler pool of the jobs of background actions. With spark.scheduler.mode=FAIR, the short jobs of the main thread need
+not wait until all tasks of a background action have started."""
+_POOL_PROPERTY = "spark.scheduler.pool"
+_CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
+T = TypeVar("T")
+
+
+class BackgroundAction(Generic[T]):
+    """An action, such as `DataFrame.collect`, that runs in a thread.
+
+    began, ended: value of `time.perf_counter()` when the action began and ended; `ended` is None while it runs.
+    """
+
+    def __init__(self, spark: SparkSession, action: Callable[[], T]) -> None:
+        """Start the action; `action` must only read, since it may be cancelled at any moment."""
+        self._spark = spark
+        self._action = action
+        self._tag = f"entitymill-{uuid.uuid4()}"
+        self._result: Future[T] = Future()
+        self.began = perf_counter()
+        self.ended: float | None = None
+        run: Callable[[], None] = self._run
+        if not spark_connect.is_remote(spark):
+            run = inheritable_thread_target(run)  # a session of Spark Connect has no thread in the JVM
+        self._thread = threading.Thread(target=run, name=POOL, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> T:
+        """Wait until the action has ended, and return its result or raise its error."""
+        return self._result.result()
+
+    def cancel(self) -> None:
+        """Cancel the action's jobs, if it has not ended, and wait until its thread has ended."""
+        deadline = monotonic() + _CANCEL_SECONDS
+        # The thread may not have submitted its job yet, so cancel more than once.
+        while self._thread.is_alive() and monotonic() < deadline:
+            with suppress(Exception):  # Spark may have been stopped
+                _cancel_tagged(self._spark, self._tag)
+            self._thread.join(_POLL_SECONDS)
+        if self._thread.is_alive():
+            log.warning("an action of Spark did not stop within %.0f s after it was cancelled", _CANCEL_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            _tag_thread(self._spark, self._tag)
+            result = self._action()
+        except BaseException as error:  # noqa: BLE001 - `wait` raises it, in the thread that needs the result
+            self.ended = perf_counter()
+            self._result.set_exception(error)
+        else:
+            self.ended = perf_counter()
+            self._result.set_result(result)
+
+
+def _tag_thread(spark: Any, tag: str) -> None:
+    """Tag the jobs that this thread starts."""
+    if spark_connect.is_remote(spark):
+        spark.addTag(tag)
+    else:
+        spark.sparkContext.addJobTag(tag)
+        spark.sparkContext.setLocalProperty(_POOL_PROPERTY, POOL)
+
+
+def _cancel_tagged(spark: Any, tag: str) -> None:
+    if spark_connect.is_remote(spark):
+        spark.interruptTag(tag)
+    else:
+        spark.sparkContext.cancelJobsWithTag(tag)

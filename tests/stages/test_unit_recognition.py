@@ -1,0 +1,137 @@
+"""Units are recognized ahead: one while another is published, at most two are held, and none goes on in vain."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Row, SparkSession
+
+from entitymill import schemas
+from entitymill.run.unit_recognition import MAX_HELD_UNITS, BusySeconds, RecognizedUnit, recognize_ahead
+from entitymill.run.units import PlannedUnit
+from entitymill.spark.background_action import BackgroundAction
+
+PATIENCE = 60.0
+"""Seconds that a test waits for what must happen."""
+Units = Generator[PlannedUnit | RecognizedUnit, None, None]
+
+
+def wait_for(path: Path) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def planned(spark: SparkSession) -> Callable[[int], Iterator[PlannedUnit]]:
+    """Units of one document each, whose ids are their numbers."""
+
+    def plan(number: int) -> Iterator[PlannedUnit]:
+        for unit in range(number):
+            documents = spark.createDataFrame([(str(unit),)], "doc_id string")
+            yield PlannedUnit(documents, None, known=True, rows=1, chars=1)
+
+    return plan
+
+
+def recognise_into(directory: Path, *, sleeping: str = "", failing: str = "") -> Callable[[PlannedUnit], DataFrame]:
+    """Return recognition that writes a marker file for each document; with one of them it sleeps or fails."""
+    marks = str(directory)
+
+    def mark(frames: Any) -> Iterator[pd.DataFrame]:
+        for frame in frames:
+            for doc_id in frame["doc_id"]:
+                Path(marks, doc_id).touch()
+                if doc_id == sleeping:
+                    time.sleep(600)
+                if doc_id == failing:
+                    raise ValueError("recognition fails")
+            yield frame
+
+    def recognise(unit: PlannedUnit) -> DataFrame:
+        marked = unit.documents.coalesce(1).mapInPandas(mark, "doc_id string")
+        types = {column.name: column.dataType.simpleString() for column in schemas.RECOGNISED}
+        values = {name: "array()" if kind.startswith("array") else "NULL" for name, kind in types.items()}
+        return marked.selectExpr("doc_id", *(f"CAST({values[n]} AS {types[n]}) {n}" for n in values if n != "doc_id"))
+
+    return recognise
+
+
+def publish(ahead: Units, each: Callable[[list[Row]], None]) -> None:
+    """Wait for each unit, and pass its counts on."""
+    with contextlib.closing(ahead):
+        for unit in ahead:
+            assert isinstance(unit, RecognizedUnit)
+            each(unit.wait())
+
+
+def test_the_next_unit_is_recognized_while_one_is_published(
+    spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
+) -> None:
+    seen: list[list[str]] = []
+
+    def look_around(rows: list[Row]) -> None:
+        number = len(seen)
+        assert number == 3 or wait_for(tmp_path / str(number + 1))
+        assert not (tmp_path / str(number + MAX_HELD_UNITS)).exists()
+        seen.extend(row["ids"] for row in rows)
+
+    publish(recognize_ahead(spark, planned(4), recognise_into(tmp_path)), look_around)
+    assert seen == [["0"], ["1"], ["2"], ["3"]]
+    assert not spark.sparkContext._jsc.getPersistentRDDs()
+
+
+def test_recognition_stops_when_a_unit_cannot_be_published(
+    spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
+) -> None:
+    began = time.monotonic()
+    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, sleeping="1"))
+
+    def refuse(rows: list[Row]) -> None:
+        assert rows
+        assert wait_for(tmp_path / "1")
+        raise OSError("the commit is refused")
+
+    with pytest.raises(OSError, match="refused"):
+        publish(ahead, refuse)
+    assert time.monotonic() - began < PATIENCE
+    assert list(spark.sparkContext.statusTracker().getActiveJobsIds()) == []
+    assert not spark.sparkContext._jsc.getPersistentRDDs()
+
+
+def test_a_unit_that_cannot_be_recognized_fails_only_when_it_is_due(
+    spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
+) -> None:
+    published: list[Row] = []
+    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, failing="1"))
+    with pytest.raises(PySparkException):
+        publish(ahead, published.extend)
+    assert [row["ids"] for row in published] == [["0"]]
+
+
+def test_units_that_only_remove_documents_are_not_recognized(spark: SparkSession, tmp_path: Path) -> None:
+    gone = spark.createDataFrame([("x",)], "doc_id string")
+    removal = PlannedUnit(gone, gone, known=True, rows=0, chars=0)
+    assert list(recognize_ahead(spark, iter([removal]), recognise_into(tmp_path))) == [removal]
+
+
+def test_seconds_that_two_actions_share_count_once(spark: SparkSession) -> None:
+    busy = BusySeconds()
+    first: BackgroundAction[list[Row]] = BackgroundAction(spark, list)
+    second: BackgroundAction[list[Row]] = BackgroundAction(spark, list)
+    assert first.wait() == second.wait() == []
+    first.began, first.ended = 10.0, 14.0
+    second.began, second.ended = 11.0, 17.0
+    busy.add(first)
+    busy.add(second)
+    assert busy.seconds == 7.0
