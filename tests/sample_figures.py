@@ -46,6 +46,9 @@ def run(number: int, **other: object) -> Run:
         seconds={"preparation": 2.0, "source": 8.0, "recognition": 40.0, "writing": 10.0, "total": 60.0},
         current_mentions=1000,
         confidence=0.9,
+        core_hours=0.5,
+        price=0.04,
+        currency=f"EUR{SCRIPT}",
     )
     return replace(made, **other)  # type: ignore[arg-type]
 

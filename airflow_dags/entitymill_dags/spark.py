@@ -16,6 +16,7 @@ FINAL = {
     4: "too many rows were rejected, or too many documents would be removed",
     5: "the model was refused",
     6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
+    7: "the run reached limits.max_core_hours; what it finished was published, and the next run continues",
 }
 """Exit codes after which a retry would fail again or hide the problem, and their meanings."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from entitymill.errors import (
     DriftError,
     EntityMillError,
+    LimitError,
     ModelError,
     OutputError,
     RejectedError,
@@ -32,6 +33,7 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "DriftError",
     "EntityMillError",
+    "LimitError",
     "Mention",
     "ModelError",
     "OutputError",

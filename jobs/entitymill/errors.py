@@ -57,6 +57,12 @@ class DriftError(EntityMillError):
     exit_code = 6
 
 
+class LimitError(EntityMillError):
+    """A run reached `limits.max_core_hours`; the units that it finished were published."""
+
+    exit_code = 7
+
+
 class OutputError(EntityMillError):
     """The output cannot be written, or does not belong to this job."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import types as T
 
-VERSION = "4"
+VERSION = "5"
 """Version of these schemas, stored as a property of each table."""
 
 
@@ -100,7 +100,11 @@ RUNS = T.StructType(
         _key("run_id", _STRING, "id of the run"),
         _column("started_at", _TIME, "start"),
         _column("ended_at", _TIME, "end"),
-        _column("status", _STRING, "running, done, failed, stopped (by a signal), or died (recorded by a later run)"),
+        _column(
+            "status",
+            _STRING,
+            "running, done, failed, stopped (by a signal or limits.max_core_hours), or died (recorded by a later run)",
+        ),
         _column(
             "mode",
             _STRING,
@@ -140,6 +144,14 @@ RUNS = T.StructType(
         _column("slice", _STRING, "digest of source.where if the run replaced a slice; else null"),
         _column("source_committed", _LONG, "when the version of a Delta source was committed, milliseconds since 1970"),
         _column("output_versions", T.MapType(_STRING, _LONG), "table -> its Delta version when the run ended"),
+        _column("chars", _LONG, "code points of the processed documents"),
+        _column("cores", _INT, "cores of Spark's executors, as last counted"),
+        _column("core_hours", T.DoubleType(), "hours from the run's start, times its cores: what a cluster costs"),
+        _column(
+            "cpu_seconds",
+            T.MapType(_STRING, T.DoubleType()),
+            "recognition: CPU seconds of workers and taggers; job: of the whole job, if known",
+        ),
     ]
 )
 
@@ -186,6 +198,8 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
 """The parts of recognition in a worker, in order. `mentions` is everything after inference."""
+TIMES = (*PARTS, "cpu")
+"""What is measured of each window: the wall-clock seconds of its parts, and the CPU seconds of worker and child process."""
 
 RECOGNISED = [
     T.StructField("doc_id", _STRING, False),
@@ -197,7 +211,7 @@ RECOGNISED = [
     T.StructField("mentions", MENTIONS, False),
     # A window is a batch of documents recognized at once. Its first row has the seconds for all its documents and the other
     # rows have 0, so that a sum over rows is correct.
-    *(T.StructField(f"{part}_seconds", T.DoubleType(), False) for part in PARTS),
+    *(T.StructField(f"{name}_seconds", T.DoubleType(), False) for name in TIMES),
     T.StructField("failure", FAILURE, True),
 ]
 """Columns that every engine returns, one row per document. A struct column `passthrough` follows if there are passthrough

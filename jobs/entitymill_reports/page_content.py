@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -16,7 +17,7 @@ SENTENCE_BIN = 20
 SENTENCE_BINS = 21
 """Number of bins for lengths of sentences; the last bin also counts all longer sentences."""
 _NAMES = ("mode", "model", "fingerprint", "source", "source_version")
-_NUMBERS = ("documents", "removed", "units", "sentences", "rejects")
+_NUMBERS = ("documents", "removed", "units", "sentences", "rejects", "core_hours")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Run:
     seconds: stage -> seconds; wall-clock time for STAGES and `total`, summed over all cores for other stages.
     current_mentions: number of the run's mentions that are still in the table `entities`.
     confidence: mean confidence of the current mentions; None if there are no current mentions.
+    core_hours: hours of the complete run, times its cores.
+    price, currency: price of one core for one hour in the run's settings, or None, and its currency.
     """
 
     run_id: str
@@ -47,6 +50,14 @@ class Run:
     seconds: Mapping[str, float] = field(default_factory=dict)
     current_mentions: int = 0
     confidence: float | None = None
+    core_hours: float = 0.0
+    price: float | None = None
+    currency: str = ""
+
+    @property
+    def core_hours_per_million(self) -> float:
+        """The core-hours for a million documents like those of this run; 0 if it recognized none."""
+        return 1e6 * self.core_hours / self.documents if self.documents else 0.0
 
     @property
     def mentions(self) -> int:
@@ -72,6 +83,7 @@ class Run:
             current_mentions: number of the run's mentions that are still in the table `entities`.
             confidence: mean confidence of the current mentions; None if there are no current mentions.
         """
+        cost = json.loads(row.get("settings") or "{}").get("cost", {})
         names: dict[str, Any] = {name: row.get(name) or "" for name in _NAMES}
         numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
         return cls(
@@ -84,6 +96,8 @@ class Run:
             **numbers,
             by_label=dict(row.get("entities_by_label") or {}),
             seconds=dict(row.get("seconds") or {}),
+            price=cost.get("per_core_hour"),
+            currency=cost.get("currency", ""),
         )
 
 

@@ -29,7 +29,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     values = {
         "doc_id": F.coalesce("doc_id", F.lit("")), "text_hash": F.coalesce("text_hash", F.lit("")),
         "chars": F.col("chars"), "sentences": F.lit(1), "tokens": F.lit(2), "split_sentences": F.lit(0),
-        **{f"{part}_seconds": F.lit(0.0) for part in schemas.PARTS},
+        **{f"{part}_seconds": F.lit(0.0) for part in schemas.TIMES},
     }  # fmt: skip
     # Not cast: what is inside would be nullable.
     whole = {"mentions": found}

@@ -167,7 +167,7 @@ def test_partition_count_changes_nothing(spark: SparkSession) -> None:
 
     assert set(one) == set(sixteen) == set(speeches)
     assert sum(len(row.mentions) for row in one.values()) > 50
-    timings = (*(f"{part}_seconds" for part in schemas.PARTS), "mentions")
+    timings = (*(f"{part}_seconds" for part in schemas.TIMES), "mentions")
     for key, row in one.items():
         left, right = (
             {name: value for name, value in found.asDict().items() if name not in timings} for found in (row, sixteen[key])

@@ -14,9 +14,10 @@ from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
+from entitymill.errors import LimitError
 from entitymill.run import extraction, units
+from entitymill.run.unit_sizes import UnitSizes
 from entitymill.settings import Settings
-from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
@@ -149,11 +150,11 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
         mode=Mode.FIRST, documents=counted(rows, read), removed=rows, rejected=rows, touched=None, adopted=rows, rows=1000,
         reject_counts={}, to_recognise=1000, to_remove=0, to_adopt=0, chars=1000, known=0,
     )  # fmt: skip
-    limits = LimitSettings(unit_rows=100)
+    sizes = UnitSizes(rows=100, chars=10**9, task_chars=10**6)
     sampled = None
     seen: list[str] = []
     table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
-    for piece in units.split_work(found, limits, table.write):
+    for piece in units.split_work(found, sizes, table.write):
         sampled = sampled or read.value
         ids = [row.doc_id for row in piece.documents.collect()]
         assert (len(ids), len(piece.documents.inputFiles()), piece.known, piece.removed) == (piece.rows, 1, False, None)
@@ -177,7 +178,7 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     )  # fmt: skip
     table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     last, rows, gone = "", 0, 0
-    for piece in units.split_work(found, LimitSettings(unit_rows=30), table.write):
+    for piece in units.split_work(found, UnitSizes(rows=30, chars=10**9, task_chars=10**6), table.write):
         done = sorted(row.doc_id for row in piece.documents.collect())
         out = sorted(row.doc_id for row in piece.removed.collect()) if piece.removed is not None else []
         assert min([*done, *out]) > last
@@ -185,3 +186,22 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
         last, rows, gone = max([*done, *out]), rows + len(done), gone + len(out)
     assert (rows, gone) == (50, 40)
     table.close()
+
+
+def test_a_run_stops_at_its_core_hours_and_the_next_one_continues(job: Job, truth: ExpectedTables) -> None:
+    job.texts(list(SOURCE.items()))
+    with pytest.raises(LimitError, match=r"core-hours, after 3 of 9 documents; these are published"):
+        job.run("limits.unit_rows=3", "limits.max_core_hours=0.000001")
+    truth.check(job.output, dict(itertools.islice(SOURCE.items(), 3)))
+    [stopped] = job.read("runs").collect()
+    assert (stopped.status, stopped.exit_code, stopped.units_done, stopped.settled) == ("stopped", 7, 1, True)
+    assert stopped.core_hours > 0.000001
+    assert stopped.cores == job.spark.sparkContext.defaultParallelism
+    assert stopped.chars == sum(len(text) for text in itertools.islice(SOURCE.values(), 3))
+    assert 0 < stopped.cpu_seconds["recognition"] < stopped.cpu_seconds["job"]
+    plan = extraction.extract(job.spark, settings.load(None, job.options(), {}), dry_run=True).plan
+    assert plan is not None
+    assert (plan.new, plan.same_model) == (6, True)
+    assert plan.hours
+    assert job.run().documents == 6
+    truth.check(job.output, SOURCE)

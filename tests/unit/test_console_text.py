@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from entitymill import cli
+from entitymill import cli, settings
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
 from entitymill.errors import SettingsError, SourceError
 from entitymill.run.dry_runs import Plan
@@ -106,7 +106,8 @@ def test_the_table_of_runs() -> None:
 def test_plans_scores_and_progress() -> None:
     file = io.StringIO()
     console = Console(file=file, width=200)
-    terminal.print_plan(console, Plan(1, 2, 3, 4, {STEERING: 1}, 1, None, None))
+    loaded = settings.load(None, ["source.path=a", "output.path=b"], {})
+    terminal.print_plan(console, Plan(1, 2, 3, 4, {STEERING: 1}, 1, None, None), loaded)
     console.print(evaluate._build_table({STEERING: evaluate.Score(1, 1, 1)}))
     known = {"run_id": STEERING, "stage": "waiting", "waiting": f"run x (host {STEERING})", "planned": 0}
     console.print(describe_progress(known), markup=False, soft_wrap=True)

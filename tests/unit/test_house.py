@@ -45,6 +45,7 @@ PRIVATE_ALLOWED = {
     "entitymill.source.unreadable_source",
     "entitymill.spark.run_session",
     "entitymill.spark.session",
+    "entitymill.spark.cpu_time",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }

@@ -93,7 +93,7 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
 
     assert [row["doc_id"] for row in rows] == [f"d{i}" for i in range(8)]
     assert found(rows[:4]) == found(clean)
-    varying = dict.fromkeys(("mentions", *(f"{part}_seconds" for part in schemas.PARTS)), 0)
+    varying = dict.fromkeys(("mentions", *(f"{part}_seconds" for part in schemas.TIMES)), 0)
     assert [{**row, **varying} for row in rows[:4]] == [{**row, **varying} for row in clean]
     assert [(row["failure"]["code"], row["failure"]["detail"]) for row in rows[4:]] == [
         ("tagger_crashed", "killed by SIGSEGV"),

@@ -53,7 +53,14 @@ def test_the_reference_has_every_name_once() -> None:
 
 def test_exit_codes() -> None:
     codes = {kind.__name__: kind.exit_code for kind in kinds().values() if kind.exit_code != 1}
-    assert codes == {"SettingsError": 2, "SourceError": 3, "RejectedError": 4, "ModelError": 5, "DriftError": 6}
+    assert codes == {
+        "SettingsError": 2,
+        "SourceError": 3,
+        "RejectedError": 4,
+        "ModelError": 5,
+        "DriftError": 6,
+        "LimitError": 7,
+    }
 
 
 def kinds() -> dict[str, type[errors.EntityMillError]]:

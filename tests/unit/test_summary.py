@@ -42,12 +42,30 @@ def test_a_dry_run_says_why_documents_are_changed() -> None:
     console = Console(file=io.StringIO(), width=120)
     causes = {"text": 5, "settings or model": 282}
     changed = ("recognition.precision", "mentions.trim")
-    summaries.print_plan(console, Plan(0, 287, 0, 0, {}, 1, None, None, causes, changed))
+    loaded = settings.load(None, ["source.path=a", "output.path=b"], {})
+    summaries.print_plan(console, Plan(0, 287, 0, 0, {}, 1, None, None, causes, changed), loaded)
     assert printed_rows(console)[1:4] == [
         ["documents changed", "287"],
         ["settings or model (recognition.precision, mentions.trim)", "282"],
         ["text", "5"],
     ]
+
+
+def test_the_cost_is_shown_in_total_and_for_a_million_documents() -> None:
+    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), documents=20_000, cores=8, seconds={"total": 900.0})
+    plan = Plan(20_000, 0, 0, 0, {}, 1, 0.25, 2.0)
+    for overrides, total, million in (
+        ([], "2.00", "100.00"),
+        (["cost.per_core_hour=0.05", "cost.currency=EUR"], "2.00 = 0.10 EUR", "100.00 = 5.00 EUR"),
+    ):
+        loaded = settings.load(None, ["source.path=a", "output.path=b", *overrides], {})
+        tables: Any = SimpleNamespace(address=lambda name: name)
+        run, dry_run = Console(file=io.StringIO(), width=120), Console(file=io.StringIO(), width=120)
+        summaries.print_summary(run, summary, loaded, tables)
+        summaries.print_plan(dry_run, plan, loaded)
+        for rows in (printed_rows(run), printed_rows(dry_run)):
+            assert ["core-hours", total] in rows
+            assert ["per million documents", million] in rows
 
 
 def test_what_a_run_ignored_the_next_one_looks_at_again() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pyspark.sql import Row
 
 from entitymill.run import units
+from entitymill.run.unit_sizes import SECONDS_PER_TASK, SECONDS_PER_UNIT, choose_sizes, read_speed
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes, Mode
 
@@ -34,4 +36,24 @@ def test_a_unit_is_bounded_in_rows_and_in_characters(
         mode=Mode.COMPARE, documents=NONE, removed=NONE, rejected=NONE, touched=None, adopted=NONE, rows=documents,
         reject_counts={}, to_recognise=documents, to_remove=removed, to_adopt=0, chars=chars, known=0,
     )  # fmt: skip
-    assert units.count_units(found, limits) == expected
+    assert units.count_units(found, choose_sizes(limits, 2, None)) == expected
+
+
+def test_units_and_tasks_fit_the_cores() -> None:
+    """All cores have work for half a minute in a unit, and for seconds in a task."""
+    few, many = choose_sizes(LimitSettings(), 2, 12_000.0), choose_sizes(LimitSettings(), 1000, 60_000.0)
+    assert (few.rows, few.chars, few.task_chars) == (100_000, 256_000_000, 64_000)
+    assert many.chars / (1000 * 60_000) == SECONDS_PER_UNIT
+    assert many.rows / few.rows == pytest.approx(many.chars / few.chars, abs=1e-4)
+    assert many.task_chars / 60_000 == SECONDS_PER_TASK
+    limited = choose_sizes(LimitSettings(unit_rows=5, unit_mb=7), 1000, 60_000.0)
+    assert (limited.rows, limited.chars) == (5, 7_000_000)
+
+
+def test_the_speed_of_a_run_is_that_of_its_workers() -> None:
+    spent = {"segmentation": 2.0, "encoding": 3.0, "inference": 44.0, "mentions": 1.0, "idle": 90.0, "total": 70.0}
+    assert read_speed(Row(chars=3_000_000, seconds=spent)) == 60_000.0
+    assert read_speed(Row(chars=3_000, seconds=spent)) is None, "the start of the workers would be most of it"
+    assert read_speed(Row(chars=None, seconds=None)) is None
+    assert read_speed(Row(chars=3_000_000, seconds={"idle": 9.0})) is None, "engine sparknlp measures no parts"
+    assert read_speed(None) is None

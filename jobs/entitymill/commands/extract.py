@@ -178,7 +178,7 @@ def _run(
     console = open_console(stderr=options.result_json == outcome.STDOUT)
     if options.dry_run:
         if summary.plan is not None:
-            terminal.print_plan(console, summary.plan)
+            terminal.print_plan(console, summary.plan, settings)
         return
     if options.show_entities:
         terminal.print_entities(console, spark, settings, tables)

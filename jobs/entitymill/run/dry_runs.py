@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.run import guards, units
+from entitymill.run import estimates, guards, units
 from entitymill.run.summary import Summary
+from entitymill.run.unit_sizes import choose_sizes, read_speed
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode, Policy
@@ -37,7 +38,9 @@ class Plan:
     units: number of units of work (documents that are published together).
     causes: why documents are changed: Cause -> number of documents.
     changed_settings: the settings that differ from those of the latest run whose results are now outdated.
-    hours, core_hours: estimated time, at the speed of the last run that recognized documents; None if there is no such run.
+    hours, core_hours: estimated time, and this time multiplied by the number of cores; None if no earlier run recognized
+        documents.
+    same_model: whether the estimate is based on a run with the same model and settings.
     """
 
     new: int
@@ -50,6 +53,7 @@ class Plan:
     core_hours: float | None
     causes: dict[str, int] = field(default_factory=dict)
     changed_settings: tuple[str, ...] = ()
+    same_model: bool = True
 
 
 def plan_run(
@@ -89,7 +93,9 @@ def plan_run(
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
             guards.check_removals(settings, tables, found, stamp.slice)
-        plan = _build_plan(spark, settings, tables, found, known.count() if held else 0)
+        plan = _build_plan(
+            spark, settings, tables, found, known.count() if held else 0, stamp.fingerprint, read_speed(record.last)
+        )
         if Cause.FINGERPRINT in plan.causes:
             plan = replace(plan, changed_settings=_find_changed_settings(settings, tables, stamp.fingerprint))
         summary.plan = plan
@@ -99,18 +105,22 @@ def plan_run(
     summary.units = summary.plan.units
 
 
-def _build_plan(spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int) -> Plan:
-    speed = _read_speed(tables)
-    hours = None if speed is None else found.to_recognise / speed / 3600
+def _build_plan(
+    spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int, fingerprint: str, speed: float | None
+) -> Plan:
+    cores = spark_connect.count_cores(spark)
+    number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
+    estimate = estimates.estimate_run(tables, fingerprint, found.chars, number, cores)
     return Plan(
         new=found.to_recognise - found.known,
         changed=found.known,
         removed=found.to_remove,
         unchanged=held - found.known - found.to_remove,
         refused=dict(found.reject_counts),
-        units=units.count_units(found, settings.limits),
-        hours=hours,
-        core_hours=None if hours is None else hours * spark_connect.count_cores(spark),
+        units=number,
+        hours=None if estimate is None else estimate.hours,
+        core_hours=None if estimate is None else estimate.core_hours,
+        same_model=estimate is None or estimate.same_model,
         causes=dict(found.causes),
     )
 
@@ -133,16 +143,6 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
         for key, value in before.get(section, {}).items()
         if (not keys or key in keys) and key in now[section] and now[section][key] != value
     )
-
-
-def _read_speed(tables: Tables) -> float | None:
-    """Return documents per second (recognition and writing) of the latest run that recognized any; None if none did."""
-    if not tables.exists("runs"):
-        return None
-    spent = F.col("seconds")["recognition"] + F.coalesce(F.col("seconds")["writing"], F.lit(0.0))
-    runs = tables.read("runs").where("status = 'done' AND documents > 0").withColumn("spent", spent).where("spent > 0")
-    last = runs.orderBy(F.desc("started_at")).select("documents", "spent").take(1)
-    return float(last[0]["documents"]) / float(last[0]["spent"]) if last else None
 
 
 def _check_output(tables: Tables) -> None:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
-from entitymill.errors import DriftError, EntityMillError, SessionError, SourceError
+from entitymill.errors import DriftError, EntityMillError, LimitError, SessionError, SourceError
 from entitymill.spark import requirements
 
 if TYPE_CHECKING:
@@ -101,13 +101,14 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
     found: dict[str, Any] = {"status": "done" if error is None else "failed", "exit_code": 0, "error": None, "log": log}
     if error is not None:
         found["error"], found["exit_code"] = describe_error(error)
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | LimitError):
             found["status"] = "stopped"
         elif isinstance(error, DriftError):  # the run has published all documents
             found["status"] = "done"
     if summary is not None:
         found |= {name: value for name, value in asdict(summary).items() if name not in found}
         found["sentences_per_second"] = summary.sentences_per_second
+        found["core_hours"] = summary.core_hours
         found["started_at"] = summary.started_at.isoformat()
     content = json.dumps(found, default=str)
     if path == STDOUT:

@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run import failed_documents, guards, units
+from entitymill.run import failed_documents, guards, unit_sizes, units
+from entitymill.run.cost import CostMeter
 from entitymill.run.failed_documents import FailureRecorder
 from entitymill.run.summary import Clock, Summary
 from entitymill.run.unit_recognition import BusySeconds, RecognizedUnit, recognize_ahead
@@ -64,6 +65,7 @@ class Run:
         self.earlier_runs = self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
         self.known_tables: list[str] = []
+        self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
         """Run steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps."""
@@ -72,7 +74,9 @@ class Run:
         found = self._find_changes(trusted=trusted)
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
-        self.summary.units = units.count_units(found, self.settings.limits)
+        cores, speed = spark_connect.count_cores(self.spark), unit_sizes.read_speed(self.earlier_runs.last)
+        self.sizes = unit_sizes.choose_sizes(self.settings.limits, cores, speed)
+        self.summary.units = units.count_units(found, self.sizes)
         self.summary.planned = found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
@@ -159,13 +163,15 @@ class Run:
 
         def plan(unit: units.PlannedUnit) -> DataFrame:
             split = self.settings.spark.partitions
-            documents = units.repartition_unit(self.spark, unit, split, once=not self.source.is_pinned)
+            documents = units.repartition_unit(
+                self.spark, unit, self.sizes.task_chars, split, once=not self.source.is_pinned
+            )
             # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
             # read older files of the same path.
             return recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
 
         busy = BusySeconds()
-        split_work = units.split_work(found, self.settings.limits, self.units.write)
+        split_work = self.meter.limit_units(units.split_work(found, self.sizes, self.units.write))
         with contextlib.closing(recognize_ahead(self.spark, split_work, plan)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):
@@ -175,14 +181,16 @@ class Run:
                     self.lease.check_if_due()
                     publisher.remove(unit.removed)
                 self.clock.lap("writing")
+        self.meter.update()
+        seconds = self.summary.seconds
+        spent = sum(seconds.get(part, 0.0) for part in schemas.PARTS)
+        seconds["idle"] = max(0.0, self.summary.cores * busy.seconds - spent)
+        self.meter.check_complete()
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
         if self.stamp.slice is None and self.earlier_runs.sliced:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
-        seconds = self.summary.seconds
-        spent = sum(seconds.get(part, 0.0) for part in schemas.PARTS)
-        seconds["idle"] = max(0.0, spark_connect.count_cores(self.spark) * busy.seconds - spent)
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
         """Wait until a unit is recognized, and publish it."""
@@ -209,6 +217,7 @@ class Run:
             parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)
         self.record_versions()
         self.clock.lap("writing")
+        self.meter.update()
 
     def record_versions(self) -> None:
         """Record the tables' versions in the summary; if this fails, the next run checks all documents."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from entitymill.run.dry_runs import Plan
 
 log = logging.getLogger(__name__)
+RECOGNITION, JOB = "recognition", "job"
+"""Keys of `Summary.cpu_seconds`."""
 
 
 @dataclass
@@ -45,6 +47,9 @@ class Summary:
         workers; `idle` is the remaining time of all cores during this stage, in which they run Spark's own code, transfer
         rows to and from the workers, or have no work. Engine sparknlp does not measure the parts.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded.
+    chars: number of code points of the processed documents.
+    cores: number of cores of Spark's executors, as last counted.
+    cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark tells them.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
     plan: plan of a dry run; None for other runs.
@@ -72,12 +77,20 @@ class Summary:
     application_id: str | None = None
     log: str | None = None
     output_versions: dict[str, int] = field(default_factory=dict)
+    chars: int = 0
+    cores: int = 0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     plan: Plan | None = None
 
     @property
     def sentences_per_second(self) -> float:
         """Sentences per wall-clock second of the complete run, including its preparation."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
+
+    @property
+    def core_hours(self) -> float:
+        """Hours of the complete run, times its cores; 0 before the cores were counted."""
+        return self.cores * self.seconds.get("total", 0.0) / 3600
 
     def start_waiting(self, holder: str) -> None:
         """Set the stage to `waiting`; `holder` describes the run that holds the lease."""
@@ -95,11 +108,13 @@ class Summary:
         if documents is None:
             return UnitIds()
         self.documents += documents["rows"] - documents["failed"]
+        self.chars += documents["chars"] or 0
         self.sentences += documents["sentences"] or 0
         self.tokens += documents["tokens"] or 0
         self.split_sentences += documents["split_sentences"] or 0
         for stage in schemas.PARTS:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
+        self.cpu_seconds[RECOGNITION] = self.cpu_seconds.get(RECOGNITION, 0.0) + (documents["cpu_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
         return UnitIds(
@@ -131,7 +146,7 @@ def plan_counts(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
         recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
         collect_ids: whether to collect all ids on the driver; only for small units.
     """
-    columns = ("sentences", "tokens", "split_sentences", *(f"{part}_seconds" for part in schemas.PARTS))
+    columns = ("chars", "sentences", "tokens", "split_sentences", *(f"{name}_seconds" for name in schemas.TIMES))
     # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
     labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
     each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.settings.sections import LimitSettings
+from entitymill.run.unit_sizes import UnitSizes
 from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
 from entitymill.tables.unit_texts import UNIT
 
-CHARS_PER_MB = 1_000_000
 MOST_UNITS = 10_000
-CHARS_PER_TASK = 250_000
-"""Code points of text per Spark task: about 2,000 sentences, or two windows (batches that a worker sends to its child
-process). Tasks are this short so that no core waits long for the last one."""
 _GONE = "_gone"
 FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
@@ -43,24 +39,24 @@ class PlannedUnit:
     chars: int
 
 
-def count_units(changes: Changes, limits: LimitSettings) -> int:
+def count_units(changes: Changes, sizes: UnitSizes) -> int:
     """Return the number of units for a run's work; documents to remove count like documents to recognize."""
-    by_rows = -(-(changes.to_recognise + changes.to_remove) // limits.unit_rows)
-    by_chars = -(-changes.chars // (limits.unit_mb * CHARS_PER_MB))
+    by_rows = -(-(changes.to_recognise + changes.to_remove) // sizes.rows)
+    by_chars = -(-changes.chars // sizes.chars)
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
-def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFrame], DataFrame]) -> Iterator[PlannedUnit]:
+def split_work(changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], DataFrame]) -> Iterator[PlannedUnit]:
     """Yield the units in order of doc_id; sizes of units are approximate, because Spark samples ids to choose the ranges.
 
     If there are several units, the source is read only once, and the driver holds only a few numbers per unit.
 
     Args:
         changes: documents to recognize and to remove in this run.
-        limits: settings with the maximum size of a unit.
+        sizes: largest size of a unit.
         write: function that writes a frame, partitioned by its column UNIT, and returns the written rows.
     """
-    number = count_units(changes, limits)
+    number = count_units(changes, sizes)
     if number <= 1:
         if number:
             removed = changes.removed if changes.to_remove else None
@@ -84,16 +80,19 @@ def split_work(changes: Changes, limits: LimitSettings, write: Callable[[DataFra
         yield PlannedUnit(documents, removed, found["known"], found["rows"] - found["gone"], found["chars"] or 0)
 
 
-def repartition_unit(spark: SparkSession, unit: PlannedUnit, partitions: int | None, *, once: bool) -> DataFrame:
+def repartition_unit(
+    spark: SparkSession, unit: PlannedUnit, task_chars: int, partitions: int | None, *, once: bool
+) -> DataFrame:
     """Repartition a unit's documents by a hash of doc_id, so that retried tasks get the same documents.
 
     Args:
         spark: the session.
         unit: unit whose documents are repartitioned.
+        task_chars: number of code points in a Spark task.
         partitions: number of partitions; None computes a number from the length of the texts.
         once: whether to keep only one row per id; needed if duplicate ids may have appeared since the rows were counted.
     """
     cores = spark_connect.count_cores(spark)
-    tasks = min(unit.chars // CHARS_PER_TASK, MOST_TASKS_PER_CORE * cores)
+    tasks = min(unit.chars // task_chars, MOST_TASKS_PER_CORE * cores)
     spread_out = unit.documents.repartition(partitions or max(tasks, FEWEST_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if once else spread_out

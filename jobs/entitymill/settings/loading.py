@@ -37,6 +37,7 @@ class Settings(sections.Section):
     entities: sections.EntitySettings = sections.EntitySettings()
     incremental: sections.IncrementalSettings = sections.IncrementalSettings()
     limits: sections.LimitSettings = sections.LimitSettings()
+    cost: sections.CostSettings = sections.CostSettings()
     report: report_sections.ReportSettings = report_sections.ReportSettings()
     metrics: report_sections.MetricsSettings = report_sections.MetricsSettings()
     lineage: report_sections.LineageSettings = report_sections.LineageSettings()

@@ -22,7 +22,8 @@ SHOWN = frozenset({
     "recognition.encoding", "recognition.precision", "mentions.trim", "mentions.decoding", "mentions.consistent_labels",
     "incremental.on_fingerprint_change",
     "limits.max_reject_ratio", "limits.max_removed_ratio", "limits.batch_seconds", "limits.unit_rows", "limits.unit_mb",
-    "limits.lease_seconds", "limits.wait_seconds", "spark.partitions", "report.show_text", "report.fail_on_drift",
+    "limits.max_core_hours", "limits.lease_seconds", "limits.wait_seconds", "cost.per_core_hour", "cost.currency",
+    "spark.partitions", "report.show_text", "report.fail_on_drift",
     "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
 })  # fmt: skip
 """Settings that are shown unchanged: numbers, flags, fixed words, and the condition `source.where`."""

@@ -239,14 +239,28 @@ class LimitSettings(Section):
     batch_seconds: float = Field(
         300, gt=0, le=DAY, description="time limit for a worker's window of some 1,024 sentences; larger windows get more"
     )
-    unit_rows: int = Field(
-        100_000, ge=1, le=1_000_000_000, description="approximate number of documents per unit, which are committed together"
+    unit_rows: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="most documents per unit (committed together); empty: by the cores"
     )
-    unit_mb: int = Field(256, ge=1, le=1_000_000, description="approximate size of a unit in million characters")
+    unit_mb: int | None = Field(
+        None, ge=1, le=1_000_000, description="largest size of a unit in million characters; empty: by the cores"
+    )
+    max_core_hours: float | None = Field(
+        None, gt=0, le=1_000_000_000, description="core-hours after which a run starts no unit, and ends with exit code 7"
+    )
     lease_seconds: int = Field(
         120, ge=1, le=7 * DAY, description="time without a heartbeat after which another run may take over"
     )
     wait_seconds: int = Field(900, ge=0, le=7 * DAY, description="how long a run waits for another run on the same output")
+
+
+class CostSettings(Section):
+    """What a run costs; only for the summary, the page and dry runs."""
+
+    per_core_hour: float | None = Field(
+        None, ge=0, le=1_000_000, description="price of one core for one hour; empty: no prices are shown"
+    )
+    currency: str = Field("USD", min_length=1, max_length=8, description="currency of the price")
 
 
 class SparkSettings(Section):

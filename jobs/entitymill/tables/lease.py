@@ -22,7 +22,7 @@ from typing import Any, Self
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from entitymill.errors import OutputError
+from entitymill.errors import LimitError, OutputError
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.run_session import clone_session
@@ -112,7 +112,7 @@ class Lease:
             status = "failed"
             if error is None:
                 status = "done"
-            elif isinstance(error, KeyboardInterrupt):
+            elif isinstance(error, KeyboardInterrupt | LimitError):
                 status = "stopped"
             try:
                 self.end(status)

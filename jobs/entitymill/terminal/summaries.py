@@ -22,6 +22,8 @@ from entitymill.terminal.progress import format_duration
 TOP_ENTITIES = 8
 SHOWN_SENTENCES = 6
 MAX_SHOWN_CHARS = 400
+MILLION = 1_000_000
+LITTLE = 0.1
 _PARTS = {part: part for part in schemas.PARTS} | {"idle": "Spark, transfer or idle"}
 """Entry of `Summary.seconds` that is summed over all cores -> its label, in the order of the table."""
 
@@ -50,6 +52,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     recognition = summary.seconds.get("recognition")
     if recognition:
         counts.add_row("sentences/s, recognition only", f"{summary.sentences / recognition:,.0f}")
+    add_cost(counts, summary.core_hours, summary.documents, settings)
     console.print(counts)
 
     console.print(_build_seconds_table(summary.seconds))
@@ -76,7 +79,15 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
     return seconds
 
 
-def print_plan(console: Console, plan: Plan) -> None:
+def add_cost(shown: Table, core_hours: float, documents: int, settings: Settings) -> None:
+    """Add rows with core-hours and, if cost.per_core_hour is set, their price: in total and for a million documents."""
+    price, currency = settings.cost.per_core_hour, visible(settings.cost.currency, lines=False)
+    for name, hours in (("core-hours", core_hours), ("  per million documents", core_hours * MILLION / max(1, documents))):
+        money = "" if price is None else f" = {price * hours:,.2f} {currency}"
+        shown.add_row(name, Text(f"{hours:,.2f}{money}" if hours >= LITTLE else f"{hours:.2g}{money}"))
+
+
+def print_plan(console: Console, plan: Plan, settings: Settings) -> None:
     """Print the result of a dry run: what a run would do."""
     shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
     shown.add_column(style="bold")
@@ -94,8 +105,9 @@ def print_plan(console: Console, plan: Plan) -> None:
     if plan.hours is None:
         shown.add_row("time", "unknown before the first run")
     else:
-        shown.add_row("time, at the speed of the last run", format_duration(plan.hours * 3600))
-        shown.add_row("core-hours", f"{plan.core_hours:,.2f}")
+        speed = "earlier runs" if plan.same_model else "another model or other settings"
+        shown.add_row(f"time, at the speed of {speed}", format_duration(plan.hours * 3600))
+        add_cost(shown, plan.core_hours or 0.0, plan.new + plan.changed, settings)
     console.print(shown)
 
 

@@ -38,12 +38,12 @@ def build_rows(
     Args:
         documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
         recognised: the results of recognition for the documents' texts, in the same order.
-        seconds: part of recognition -> total seconds, 0 if the part is missing. The first row gets the totals, and the
-            other rows get 0.
+        seconds: name from schemas.TIMES -> total seconds, 0 if the name is missing. The first row gets the totals, and
+            the other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
-    timing = np.zeros((len(schemas.PARTS), documents.num_rows))
-    timing[:, :1] = np.array([seconds.get(part, 0.0) for part in schemas.PARTS])[:, None]
+    timing = np.zeros((len(schemas.TIMES), documents.num_rows))
+    timing[:, :1] = np.array([seconds.get(name, 0.0) for name in schemas.TIMES])[:, None]
     return _build_batch(
         documents,
         {
@@ -51,7 +51,7 @@ def build_rows(
             "tokens": recognised.tokens,
             "split_sentences": recognised.split_sentences,
             "mentions": _add_mention_ids(documents.column("doc_id"), recognised.mentions),
-            **{f"{part}_seconds": pa.array(timing[row], pa.float64()) for row, part in enumerate(schemas.PARTS)},
+            **{f"{name}_seconds": pa.array(timing[row], pa.float64()) for row, name in enumerate(schemas.TIMES)},
             "failure": pa.nulls(documents.num_rows, _FAILURE),
             **recognised.annotations,
         },
@@ -75,11 +75,22 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
         "tokens": zero,
         "split_sentences": zero,
         "mentions": pa.array([[]], _MENTIONS),
-        **{f"{part}_seconds": none for part in schemas.PARTS},
+        **{f"{name}_seconds": none for name in schemas.TIMES},
         "failure": pa.array([{"code": code, "detail": detail}], _FAILURE),
         **{name: pa.array([[]], kind) for name, kind in _ANNOTATIONS.items()},
     }
     return _build_batch(document, columns, annotations=annotations)
+
+
+def add_cpu_seconds(results: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
+    """Add CPU seconds to those of the first row."""
+    if not results.num_rows:
+        return results
+    columns, at = results.columns, results.schema.get_field_index("cpu_seconds")
+    spent = columns[at].to_numpy(zero_copy_only=False).copy()
+    spent[0] += seconds
+    columns[at] = pa.array(spent, pa.float64())
+    return pa.RecordBatch.from_arrays(columns, schema=results.schema)
 
 
 def read_failed_ids(results: pa.RecordBatch) -> list[str]:

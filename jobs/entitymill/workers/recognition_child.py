@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -54,9 +55,10 @@ def open_recognition(
     gc.freeze()  # what is loaded now is never freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
-        before = asdict(recogniser.seconds)
+        before, cpu = asdict(recogniser.seconds), time.process_time()
         recognition = recogniser(window.column("text"), annotations=options.annotations)
         spent = {part: seconds - before[part] for part, seconds in asdict(recogniser.seconds).items()}
+        spent["cpu"] = time.process_time() - cpu
         return recognised_rows.build_rows(window, recognition, spent, annotations=options.annotations)
 
     return recognise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,7 @@ class Worker:
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
         work = isolation.Work(self.factory, (model, detector, self.options))
         failed: list[str] = []
+        cpu = time.process_time()
         for window in cut_windows(batches):
             for result in self._recognise_window(work, window):
                 failed += recognised_rows.read_failed_ids(result)
@@ -133,7 +135,8 @@ class Worker:
                         "failures suggest a problem with the machine, or that limits.batch_seconds is too short; the "
                         "worker's log lists the documents."
                     )
-                yield result
+                cpu, since = time.process_time(), cpu
+                yield recognised_rows.add_cpu_seconds(result, cpu - since)
 
     def _recognise_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         try:

@@ -1,0 +1,63 @@
+"""Measure what a run costs, and stop it at limits.max_core_hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyspark.sql import SparkSession
+
+from entitymill.errors import LimitError
+from entitymill.run.summary import JOB, RECOGNITION, Clock, Summary
+from entitymill.run.units import PlannedUnit
+from entitymill.spark import cpu_time, spark_connect
+
+
+class CostMeter:
+    """Measures core-hours and CPU seconds of one run, and writes them to its summary."""
+
+    def __init__(self, spark: SparkSession, summary: Summary, clock: Clock, max_core_hours: float | None) -> None:
+        """Start to measure.
+
+        Args:
+            spark: the run's session.
+            summary: summary of the run.
+            clock: the run's stopwatch, which knows when the run began.
+            max_core_hours: core-hours after which no further unit is started; None for no limit.
+        """
+        self._spark = spark
+        self._summary = summary
+        self._clock = clock
+        self._max_core_hours = max_core_hours
+        self._cpu_before = cpu_time.read_cpu_seconds(spark)
+        self._stopped = False
+
+    def update(self) -> None:
+        """Count the cores, and write the cost so far to the summary."""
+        self._summary.cores = spark_connect.count_cores(self._spark)
+        self._clock.record_total()
+        now = cpu_time.read_cpu_seconds(self._spark)
+        if now is not None and self._cpu_before is not None:
+            spent = self._summary.cpu_seconds
+            spent[JOB] = now - self._cpu_before + spent.get(RECOGNITION, 0.0)
+
+    def limit_units(self, planned: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
+        """Yield units until the limit is reached; the first one is always yielded, so that each run makes progress."""
+        for number, unit in enumerate(planned):
+            self.update()
+            if number and self._max_core_hours is not None and self._summary.core_hours >= self._max_core_hours:
+                self._stopped = True
+                return
+            yield unit
+
+    def check_complete(self) -> None:
+        """Check that no unit was left out.
+
+        Raises:
+            LimitError: the run reached its limit, and left out units.
+        """
+        if self._stopped:
+            summary = self._summary
+            raise LimitError(
+                f"limits.max_core_hours: the run stopped at {summary.core_hours:.2f} core-hours, after "
+                f"{summary.documents:,} of {summary.planned:,} documents; these are published, and the next run continues."
+            )

@@ -1,0 +1,64 @@
+"""Estimate how long a run will take, from the rows of earlier runs in the table `runs`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
+from entitymill import schemas
+from entitymill.tables import Tables
+
+_MOST_RUNS = 20
+"""Number of latest runs that are considered."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated cost of a run.
+
+    hours: wall-clock hours.
+    core_hours: hours, times the number of cores.
+    same_model: whether the earlier run had the same model and settings.
+    """
+
+    hours: float
+    core_hours: float
+    same_model: bool
+
+
+def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores: int) -> Estimate | None:
+    """Estimate the cost of a run; return None if no earlier run recognized documents.
+
+    The estimate is based on the largest of the latest runs, because in a small run the start of the workers takes most of
+    the time. Runs with the same fingerprint are preferred. A unit is written while the next one is recognized, so only the
+    longer of both counts, and the writing of the last unit.
+
+    Args:
+        tables: tables of the output.
+        fingerprint: fingerprint of the run, as in the column `fingerprint` of `runs`.
+        chars: code points of the documents to recognize.
+        units: number of units of work.
+        cores: number of cores of Spark's executors.
+    """
+    if not tables.exists("runs"):
+        return None
+    usable = tables.read("runs").where("status IN ('done', 'stopped') AND chars > 0 AND cores > 0 AND units > 0")
+    rows = usable.orderBy(F.desc("started_at")).limit(_MOST_RUNS).collect()
+    if not rows:
+        return None
+    alike = [row for row in rows if row["fingerprint"] == fingerprint]
+    model = max(alike or rows, key=lambda row: int(row["chars"]))
+    before = rows[0]["seconds"]
+    recognition = _read_core_seconds(model) / model["chars"] * chars / cores
+    writing = model["seconds"].get("writing", 0.0) / model["units"]
+    seconds = before.get("preparation", 0.0) + before.get("source", 0.0)
+    if units:
+        seconds += max(recognition, (units - 1) * writing) + writing
+    return Estimate(seconds / 3600, seconds / 3600 * cores, bool(alike))
+
+
+def _read_core_seconds(run: Row) -> float:
+    """Return the seconds in which documents were recognized, times the cores; `idle` is what the parts leave of it."""
+    return sum(run["seconds"].get(part, 0.0) for part in (*schemas.PARTS, "idle"))
