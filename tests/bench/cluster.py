@@ -115,7 +115,7 @@ def run_once(spark: SparkSession, scratch: Path, rate: float, cores: int, units:
         loaded = sessions.loaded(*overrides, f"limits.unit_rows={unit_rows}")
         found = []
         began = time.time()
-        with mock.patch.object(extraction, "open_engine", lambda *_: engine):
+        with mock.patch.object(extraction, "open_engine", return_value=engine):
             spent = machine.spend(lambda: found.append(extract(spark, loaded)))
         busy = measure_phases(log, cores, began, time.time())
     tasks = f"{found[0].units} units, {units * unit_rows:,} documents"

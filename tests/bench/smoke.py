@@ -1,12 +1,14 @@
 """Run every benchmark for a few seconds, to see that it works: `python tests/bench/smoke.py`. Its numbers mean nothing.
 
-Benchmarks with Spark share one session, whose JVM is warm after the first; job.py stops the session, so it comes last.
+Benchmarks with Spark share one session, whose JVM is warm after the first; job.py stops the session, so it comes almost
+last. cluster.py opens sessions of its own.
 """
 
 from __future__ import annotations
 
 import time
 
+import cluster
 import encoding_scores
 import engines
 import growth
@@ -21,7 +23,7 @@ import tagger
 def main() -> None:
     """Run all benchmarks."""
     began = time.perf_counter()
-    for bench in (layout, tagger, isolation, engines, growth, long_documents, encoding_scores, job):
+    for bench in (layout, tagger, isolation, engines, growth, long_documents, encoding_scores, job, cluster):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)
