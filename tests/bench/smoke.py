@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 
-import cluster
 import encoding_scores
 import engines
 import growth
@@ -18,6 +17,8 @@ import layout
 import long_documents
 import sessions
 import tagger
+
+import cluster
 
 
 def main() -> None:
