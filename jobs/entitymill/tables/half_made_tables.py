@@ -16,10 +16,12 @@ _SESSION_CATALOG = "spark_catalog"
 
 
 def is_half_made(spark: SparkSession, directory: str) -> bool:
-    """Return whether a directory has a Delta log, but neither a commit nor any data file."""
+    """Return whether a directory is empty, or has a Delta log, but neither a commit nor any data file."""
     log = f"{directory}/_delta_log"
-    if storage.exists(spark, f"{log}/{0:020}.json") or not storage.exists(spark, log):
+    if storage.exists(spark, f"{log}/{0:020}.json"):
         return False
+    if not storage.exists(spark, log):  # a run may have died after `clear_log`
+        return not storage.list_names(spark, f"{directory}/*") and not any(storage.list_files(spark, directory))
     # Look at the log first: an old table no longer has its first commits, and listing its data files would take long.
     if storage.list_names(spark, f"{log}/*.json"):
         return False

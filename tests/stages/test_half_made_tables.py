@@ -1,0 +1,45 @@
+"""What a run leaves that dies while it creates a table is no table, and the next run creates the table there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from entitymill import schemas
+from entitymill.errors import OutputError
+from entitymill.tables import Tables, table_setup
+
+
+def place_of(tables: Tables, name: str) -> Path:
+    return Path(tables.address(name).removeprefix("file:"))
+
+
+@pytest.mark.parametrize("inside", ["", "_delta_log", "_delta_log/_commits"])
+def test_a_directory_without_files_is_no_table(tables: Tables, inside: str) -> None:
+    """The first is what a run leaves that dies after it has removed what another dead run had left."""
+    (place_of(tables, "rejects") / inside).mkdir(parents=True)
+    assert not tables.exists("rejects")
+    table_setup.check_tables(tables)
+    assert table_setup.create_table(tables, "rejects", schemas.REJECTS)
+    assert tables.is_current("rejects")
+
+
+@pytest.mark.parametrize("inside", ["data.csv", "_delta_log/00000000000000000007.json", "day=1/part-0.parquet"])
+def test_a_directory_with_files_is_somebody_elses(tables: Tables, inside: str) -> None:
+    file = place_of(tables, "rejects") / inside
+    file.parent.mkdir(parents=True)
+    file.write_text("{}", encoding="utf8")
+    assert tables.exists("rejects")
+    with pytest.raises(OutputError, match="rejects exists and was not written by it"):
+        table_setup.check_tables(tables)
+    assert file.exists()
+
+
+def test_a_file_in_the_place_of_a_table_is_somebody_elses(tables: Tables) -> None:
+    file = place_of(tables, "rejects")
+    file.parent.mkdir(parents=True)
+    file.write_text("notes", encoding="utf8")
+    with pytest.raises(OutputError, match="rejects exists and was not written by it"):
+        table_setup.check_tables(tables)
+    assert file.read_text(encoding="utf8") == "notes"
