@@ -23,7 +23,7 @@ SHOWN = frozenset({
     "incremental.on_fingerprint_change",
     "limits.max_reject_ratio", "limits.max_removed_ratio", "limits.batch_seconds", "limits.unit_rows", "limits.unit_mb",
     "limits.max_core_hours", "limits.lease_seconds", "limits.wait_seconds", "cost.per_core_hour", "cost.currency",
-    "spark.partitions", "report.show_text", "report.fail_on_drift",
+    "spark.class_archive", "spark.partitions", "report.show_text", "report.fail_on_drift",
     "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
 })  # fmt: skip
 """Settings that are shown unchanged: numbers, flags, fixed words, and the condition `source.where`."""

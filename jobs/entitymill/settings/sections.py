@@ -268,6 +268,9 @@ class SparkSettings(Section):
 
     master: str = Field("local[*]", description="address of the Spark master")
     jars: str = Field("build/jars", description="directories with jars, separated by commas")
+    class_archive: Literal["use", "make", "off"] = Field(
+        "use", description="archive of Java classes next to the jars: use it, or also make it if there is none; local runs"
+    )
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(
         None, ge=1, le=1_000_000, description="number of tasks for the documents; empty: depends on their size"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from pyspark.sql import SparkSession
 from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import requirements, spark_connect
+from entitymill.spark import class_archive, requirements, spark_connect
 from entitymill.spark.installed_files import find_installed
 from entitymill.spark.jvm_launch import launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
@@ -111,7 +112,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     # By default, TensorFlow, which Spark NLP's sentence detector uses, would log the processor's instruction sets.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
-    local = _local_options(settings.master, brief=brief)
+    local = _local_options(settings, jars, brief=brief)
     properties = {**_read_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
     if settings.master.startswith("local"):  # on a cluster, the property would reach executors on other machines
         properties |= choose_local_directory({**read_file_properties(), **properties})
@@ -144,13 +145,16 @@ def _read_defaults() -> dict[str, str]:
     return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
-def _local_options(master: str, *, brief: bool) -> dict[str, str]:
+def _local_options(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
     """Return properties for a new session: a quiet log and, if the master is local, the loopback address and few tasks."""
+    local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
-    java += [QUICK_START] if master.startswith("local") and brief else []
+    java += [QUICK_START] if local and brief else []
+    if local and settings.class_archive != "off":
+        java += map(shlex.quote, class_archive.choose_options(jars, make=settings.class_archive == "make"))
     options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
-    if master.startswith("local"):
+    if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options["spark.driver.host"] = "127.0.0.1"
         # The defaults of these properties are for clusters. On one machine, so many small tasks would only take longer.

@@ -1,0 +1,85 @@
+"""Make and use an archive of the Java classes that Spark loads, with which Spark's JVM starts faster.
+
+Java ignores an archive of another JVM or class path. The archive lies next to the jars that it contains classes of.
+https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.find_spark_home import _find_spark_home
+
+from entitymill.spark.private_directories import create_scratch_directory
+
+log = logging.getLogger(__name__)
+_NAME, _ENDING = "entitymill-classes-", ".jsa"
+_SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
+"""Options that keep Java from warning about an archive that does not fit, and about classes that it cannot archive."""
+_END_SECONDS = 120
+
+
+def choose_options(jars: Sequence[str], *, make: bool) -> list[str]:
+    """Return the JVM options with which Java uses the archive; empty if there is none.
+
+    Args:
+        jars: paths of the jars in addition to Spark's own; the archive is in the directory of the first one.
+        make: whether to make the archive at the end of this process, if there is none.
+    """
+    directory, name = Path(jars[0]).parent, f"{_NAME}{_identify(jars)}"
+    for archive in directory.glob(f"{name}-*{_ENDING}"):
+        if archive.name == f"{name}-{archive.stat().st_size}{_ENDING}":  # Java crashes if an archive is incomplete
+            return [f"-XX:SharedArchiveFile={archive}", *_SILENT]
+    if not make or not os.access(directory, os.W_OK):
+        return []
+    made = create_scratch_directory(_NAME) / name
+    atexit.register(_keep, made, directory)
+    return [f"-XX:ArchiveClassesAtExit={made}", *_SILENT]
+
+
+def _identify(jars: Sequence[str]) -> str:
+    """Return a digest of this Java and of the names, sizes and times of these jars and Spark's own."""
+    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else Path(shutil.which("java") or "")
+    spark = Path(_find_spark_home()) / "jars"  # type: ignore[no-untyped-call]
+    files = [java.resolve(), *sorted(spark.glob("*.jar")), *map(Path, jars)]
+    described = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files if file.exists()]
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
+
+
+def _keep(made: Path, directory: Path) -> None:
+    """End the JVM, which then writes the archive, and put the archive in the place of older ones."""
+    gateway: Any = SparkContext._gateway
+    process = getattr(gateway, "proc", None)
+    if process is None:
+        return
+    sys.stderr.write("Keeping Java's classes in an archive, so that the next start takes less time.\n")
+    copy = directory / f".{made.name}.{os.getpid()}"
+    try:
+        context = SparkContext._active_spark_context
+        if context is not None:
+            context.stop()
+        with suppress(Exception):
+            gateway.shutdown()
+        process.stdin.close()
+        process.wait(_END_SECONDS)
+        archive = directory / f"{made.name}-{made.stat().st_size}{_ENDING}"
+        older = list(directory.glob(f"{_NAME}*{_ENDING}"))
+        shutil.move(made, copy)
+        copy.replace(archive)  # Java may have mapped the old file, which must not change
+        for other in older:
+            if other != archive:
+                other.unlink(missing_ok=True)
+    except (OSError, subprocess.TimeoutExpired):
+        log.exception("the archive of Java's classes could not be written")
+        copy.unlink(missing_ok=True)

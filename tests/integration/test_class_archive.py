@@ -1,0 +1,73 @@
+"""The archive of Java's classes: made once, then used; ignored in silence where it does not fit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entitymill.spark import class_archive
+
+from .conftest import ROOT
+
+START = """
+import sys
+from entitymill.settings.sections import SparkSettings
+from entitymill.spark.session import open_session
+jars, mode, log = sys.argv[1:]
+conf = {"spark.driver.defaultJavaOptions": f"-Xlog:class+load:file={log}", "spark.driver.memory": "1g"}
+spark = open_session(SparkSettings(master="local[1]", jars=jars, class_archive=mode, conf=conf), "test", brief=lambda: True)
+print(spark.range(7).count())
+"""
+FROM_ARCHIVE = re.compile(r"source: shared objects file \(top\)")
+MANY = 2000
+
+
+@pytest.fixture
+def jars(tmp_path: Path) -> Path:
+    directory = tmp_path / "jars"
+    shutil.copytree(ROOT / "build" / "jars", directory, ignore=shutil.ignore_patterns("*.jsa"))
+    return directory
+
+
+def start(jars: Path, mode: str) -> int:
+    """Start a session in a process of its own; returns how many classes came from the archive."""
+    log = jars.parent / "classes.log"
+    command = [sys.executable, "-c", START, str(jars), mode, str(log)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (0, "7\n"), ended.stderr
+    said = ended.stderr.replace("Keeping Java's classes in an archive, so that the next start takes less time.\n", "")
+    assert "cds" not in said
+    assert "shared" not in said
+    return len(FROM_ARCHIVE.findall(log.read_text(encoding="utf8")))
+
+
+def test_an_archive_is_made_once_and_used_and_does_no_harm_where_it_does_not_fit(jars: Path) -> None:
+    assert start(jars, "use") == 0
+    assert not list(jars.glob("*.jsa"))
+    assert start(jars, "make") == 0
+    [archive] = jars.glob("*.jsa")
+    assert start(jars, "use") > MANY
+    # Cut short: Java would crash.
+    size = archive.stat().st_size
+    archive.chmod(0o600)
+    with archive.open("r+b") as file:
+        file.truncate(size // 3)
+    assert start(jars, "use") == 0
+    assert [file.name for file in jars.iterdir() if file.suffix not in (".jar", "")] == [archive.name]
+
+
+def test_an_archive_of_other_jars_is_replaced(tmp_path: Path) -> None:
+    jar = tmp_path / "one.jar"
+    jar.write_bytes(b"1")
+    before = class_archive._identify([str(jar)])
+    archive = tmp_path / f"{class_archive._NAME}{before}-3.jsa"
+    archive.write_bytes(b"123")
+    assert class_archive.choose_options([str(jar)], make=False)[0] == f"-XX:SharedArchiveFile={archive}"
+    jar.write_bytes(b"22")
+    assert class_archive._identify([str(jar)]) != before
+    assert class_archive.choose_options([str(jar)], make=False) == []
