@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,38 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
     assert [(row["mentions"], row["tokens"], row["passthrough"]) for row in rows[4:]] == [
         ([], 0, {"n": i}) for i in range(4, 8)
     ]
+
+
+def test_a_document_that_needs_too_much_memory_fails_alone(here: Here) -> None:
+    """Else the system would end the whole executor, where it has little memory."""
+    rows = run(here, [*GOOD, "They met in Paris . " * 200_000], FACTORY, memory_mb=150)
+    assert [row["failure"] and row["failure"]["detail"] for row in rows] == [None] * 4 + ["out of memory"]
+    assert found(rows[:4]) == found(run(here, GOOD, FACTORY))
+
+
+def test_the_time_limit_covers_a_child_that_reads_nothing_and_half_an_answer(here: Here) -> None:
+    child = isolation.get_child(isolation.Work(f"{__name__}:open_half", ()))
+    with pytest.raises(isolation.LostError) as lost:
+        child(documents(["a"]), 1.0)
+    assert (lost.value.code, child.closed) == (isolation.TIMED_OUT, True)
+
+    child = isolation.get_child(isolation.Work(f"{__name__}:open_half", ()))
+    child._process.send_signal(signal.SIGSTOP)
+    with pytest.raises(isolation.LostError) as lost:
+        child(documents(["a" * 10_000_000]), 1.0)  # more than the connection holds
+    assert (lost.value.code, child.closed) == (isolation.TIMED_OUT, True)
+
+
+def open_half() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Return what writes the length of an answer, and no answer, to the worker."""
+
+    def answer(batch: pa.RecordBatch) -> pa.RecordBatch:
+        [connection] = [one for one in gc.get_objects() if isinstance(one, Connection)]
+        os.write(connection.fileno(), (1000).to_bytes(4, "big"))
+        time.sleep(600)
+        return batch
+
+    return answer
 
 
 def test_failed_rows_have_the_columns_of_the_others(here: Here) -> None:

@@ -34,14 +34,35 @@ _LOADING_TIMES_SIZE = 24
 repacked. The bundled model takes 10 times the size of its files."""
 
 TAGGING_BYTES_PER_CHARACTER = 512
-"""Memory per character of text that `entitymill tag` may use in addition. Ten million characters of news need a tenth of the
-memory that this limit allows."""
+"""Memory per character of text that a process may use to tag. Ten million characters of news need a tenth of the memory that
+this limit allows."""
+_TAGGING_BYTES = 2**30
+_MEGABYTE = 1_000_000
+_STATUS = Path("/proc/self/status")
 
 
 def loading_memory_limit(files: Iterable[Path]) -> int:
     """Return how many bytes of memory a process may use to load a model that has these files; missing files are ignored."""
     size = sum(file.stat().st_size for file in files if file.is_file())
     return _LOADING_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_TIMES_SIZE * size
+
+
+def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
+    """Return how many bytes of memory a process may use to tag texts, in addition to its loaded model.
+
+    Args:
+        characters: total number of characters in the texts.
+        megabytes: limit that somebody chose, or None for one by the number of characters.
+    """
+    if megabytes is not None:
+        return megabytes * _MEGABYTE
+    threads = _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1)
+    return _TAGGING_BYTES + threads + TAGGING_BYTES_PER_CHARACTER * characters
+
+
+def read_used_memory() -> int:
+    """Return the bytes of private writable memory of this process, which `memory_limit` limits; see proc(5)."""
+    return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
 
 
 def list_model_files(source: Path) -> list[Path]:

@@ -239,6 +239,12 @@ class LimitSettings(Section):
     batch_seconds: float = Field(
         300, gt=0, le=DAY, description="time limit for a worker's window of some 1,024 sentences; larger windows get more"
     )
+    tagger_mb: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="MB that a tagger may use beyond its model; texts that need more are rejected",
+    )
     unit_rows: int | None = Field(
         None, ge=1, le=1_000_000_000, description="most documents per unit (committed together); empty: by the cores"
     )

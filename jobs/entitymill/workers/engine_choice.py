@@ -91,7 +91,13 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent
     options = RecognitionOptions(
-        execution, settings.detector, settings.trims, settings.output.annotations, consistent, settings.source.markup
+        execution,
+        settings.detector,
+        settings.trims,
+        settings.output.annotations,
+        consistent,
+        settings.source.markup,
+        settings.limits.tagger_mb,
     )
     parts = {
         "detector": engine_openvino.identify_detector(spark, settings.detector, settings.detector_model),

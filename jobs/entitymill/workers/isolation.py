@@ -16,7 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
-import time
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +38,8 @@ START_SECONDS = 600.0
 """Time limit, in seconds, for a child to load its model and to test it."""
 _DEATH_SECONDS = 30.0
 _OUT_OF_MEMORY = 137
+_NO_MEMORY = "bad_alloc"
+"""C++'s name for a MemoryError, in errors of OpenVINO."""
 _PANICKED = 101
 """Exit code of a Rust program that panics."""
 _DEATHS = {_OUT_OF_MEMORY: "out of memory", _PANICKED: "a package in Rust panicked"}
@@ -142,35 +144,43 @@ class Child:
         self._process.wait()
 
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
-        """Send one message and return the child's answer. After an error, close the child, so no late answer is read."""
+        """Send one message and return the child's answer. After an error, close the child, so no late answer is read.
+
+        The time limit covers sending, waiting and receiving: when it ends, the child is killed, which ends all three.
+        """
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
         try:
             send()
-            answer = self._receive(seconds)
+            answer = self._receive()
         except (EOFError, OSError):
-            death = self._describe_death()
+            lost = LostError(CRASHED, self._describe_death())
+            if expired.is_set():
+                lost = LostError(TIMED_OUT, f"no answer in {seconds:g} s")
             self.close()
-            raise LostError(CRASHED, death) from None
+            raise lost from None
         except BaseException:
             self.close()
             raise
+        finally:
+            timer.cancel()
         if isinstance(answer, Exception):
             self.close()
             raise answer
         return answer
 
-    def _receive(self, seconds: float) -> Any:
-        """Return the next answer, and remember the file that the child is loading, which it reports before the answer.
-
-        Raises:
-            LostError: there was no answer in time.
-        """
-        deadline = time.monotonic() + seconds
-        while self._connection.poll(max(0.0, deadline - time.monotonic())):
-            answer = self._connection.recv()
-            if not isinstance(answer, _Loading):
-                return answer
+    def _receive(self) -> Any:
+        """Return the next answer, and remember the file that the child is loading, which it reports before the answer."""
+        while isinstance(answer := self._connection.recv(), _Loading):
             self._file = answer.file
-        raise LostError(TIMED_OUT, f"no answer in {seconds:g} s")
+        return answer
 
     def _describe_start_failure(self, lost: LostError) -> EntityMillError:
         """Return the error for a child that was lost before it was ready."""
@@ -272,6 +282,8 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
     except MemoryError:
         os._exit(_OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
+        if _NO_MEMORY in str(error):
+            os._exit(_OUT_OF_MEMORY)
         error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
         trace = "".join(traceback.format_exception(error))
         error.add_note(f"In the tagger's process:\n{trace}")

@@ -52,11 +52,14 @@ def open_recognition(
             opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels, markup=options.markup
         )
         recogniser(pa.array(_TEST_TEXTS))
+    loaded = resource_limits.read_used_memory()
     gc.freeze()  # what is loaded now is never freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
         before, cpu = asdict(recogniser.seconds), time.process_time()
-        recognition = recogniser(window.column("text"), annotations=options.annotations)
+        characters = sum(window.column("chars").to_pylist())
+        with memory_limit(loaded + resource_limits.tagging_memory_limit(characters, options.memory_mb)):
+            recognition = recogniser(window.column("text"), annotations=options.annotations)
         spent = {part: seconds - before[part] for part, seconds in asdict(recogniser.seconds).items()}
         spent["cpu"] = time.process_time() - cpu
         return recognised_rows.build_rows(window, recognition, spent, annotations=options.annotations)

@@ -80,6 +80,7 @@ class RecognitionOptions:
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
     consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
     markup: html to ignore HTML tags in the texts.
+    memory_mb: memory in MB that the child process may use beyond its loaded model; None for a limit by the size of a window.
     """
 
     execution: Execution
@@ -88,6 +89,7 @@ class RecognitionOptions:
     annotations: bool = False
     consistent_labels: bool = False
     markup: Markup = "none"
+    memory_mb: int | None = None
 
 
 @dataclass(frozen=True)
