@@ -6,29 +6,19 @@ as Arrow IPC messages. If the worker ends, the kernel kills the child, and the c
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import json
 import os
-import pickle
 import platform
-import resource
 import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entitymill.errors import EntityMillError, ModelError, WorkerError, hide_message, is_rust_panic
-from entitymill.recognition import model_loading
+from entitymill.errors import EntityMillError, ModelError, WorkerError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,21 +27,17 @@ CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 START_SECONDS = 600.0
 """Time limit, in seconds, for a child to load its model and to test it."""
 _DEATH_SECONDS = 30.0
-_OUT_OF_MEMORY = 137
-_NO_MEMORY = "bad_alloc"
-"""C++'s name for a MemoryError, in errors of OpenVINO."""
-_PANICKED = 101
+OUT_OF_MEMORY = 137
+PANICKED = 101
 """Exit code of a Rust program that panics."""
-_DEATHS = {_OUT_OF_MEMORY: "out of memory", _PANICKED: "a package in Rust panicked"}
+_DEATHS = {OUT_OF_MEMORY: "out of memory", PANICKED: "a package in Rust panicked"}
 _NOT_THE_FILES_FAULT = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
 """Causes of death that do not show a fault of the file being loaded: the system, a person, or an unsupported processor."""
-_SPARED_SCORE = 800
-_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from entitymill.workers import isolation
-isolation.serve(int(sys.argv[2]), int(sys.argv[3]))
+from entitymill.workers import isolated_process
+isolated_process.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
@@ -75,7 +61,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class _Loading:
+class Loading:
     """A message from a child: it is about to load a file of a model or, if `file` is empty, it has finished loading."""
 
     file: str
@@ -178,7 +164,7 @@ class Child:
 
     def _receive(self) -> Any:
         """Return the next answer, and remember the file that the child is loading, which it reports before the answer."""
-        while isinstance(answer := self._connection.recv(), _Loading):
+        while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer
 
@@ -241,72 +227,3 @@ def deserialize_batch(content: bytes) -> pa.RecordBatch:
 
     with pa.ipc.open_stream(content) as reader:
         return reader.read_next_batch()
-
-
-def serve(descriptor: int, parent: int) -> None:
-    """Run the child: process the worker's batches until the worker closes the connection.
-
-    Args:
-        descriptor: file descriptor of the connection to the worker.
-        parent: process id of the worker.
-    """
-    _prepare_process(parent)
-    with Connection(descriptor) as connection:
-        try:
-            work: Work = connection.recv()
-            model_loading.report_files_to(lambda file: connection.send(_Loading(file)))
-            module, _, name = work.factory.partition(":")
-            tag: Batch = _run_or_send_error(
-                connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments)
-            )
-            connection.send(None)
-            while True:
-                content = connection.recv_bytes()
-                run = partial(_tag_serialized, tag, content)
-                connection.send(_run_or_send_error(connection, run, hides_message=True))
-        except (EOFError, ConnectionError):
-            return
-
-
-def _tag_serialized(tag: Batch, content: bytes) -> bytes:
-    return serialize_batch(tag(deserialize_batch(content)))
-
-
-def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
-    """Return the result of `make`. If `make` fails, send the error to the worker, and exit.
-
-    With `hides_message`, the message of another package's error is not sent: it may quote a document, and Spark logs it.
-    """
-    try:
-        return make()
-    except MemoryError:
-        os._exit(_OUT_OF_MEMORY)
-    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
-        if _NO_MEMORY in str(error):
-            os._exit(_OUT_OF_MEMORY)
-        error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
-        trace = "".join(traceback.format_exception(error))
-        error.add_note(f"In the tagger's process:\n{trace}")
-        try:
-            connection.send(error)
-        except (TypeError, AttributeError, ValueError, pickle.PicklingError):  # the error cannot be pickled
-            connection.send(RuntimeError(f"{type(error).__name__} in the tagger's process:\n{trace}"))
-        os._exit(0)
-    except BaseException as error:
-        if is_rust_panic(error):
-            os._exit(_PANICKED)
-        raise
-
-
-def _prepare_process(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker too, which ends this process
-    ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # the worker died before prctl took effect
-        os._exit(0)
-    # A core file would contain text of documents.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # If memory runs out, the kernel should kill this process, which can be restarted, rather than others of the executor.
-    # Lowering the score would need a privilege, so the score is never lowered.
-    score = Path("/proc/self/oom_score_adj")
-    with suppress(OSError):
-        score.write_text(str(max(_SPARED_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")

@@ -1,0 +1,103 @@
+"""The code of a child process: run the worker's batches (see `isolation`)."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import pickle
+import resource
+import signal
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from entitymill.errors import EntityMillError, hide_message, is_rust_panic
+from entitymill.recognition import model_loading
+from entitymill.workers.isolation import (
+    OUT_OF_MEMORY,
+    PANICKED,
+    Batch,
+    Loading,
+    Work,
+    deserialize_batch,
+    serialize_batch,
+)
+
+_SPARED_SCORE = 800
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_NO_MEMORY = "bad_alloc"
+"""C++'s name for a MemoryError, in errors of OpenVINO."""
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """Run the child: process the worker's batches until the worker closes the connection.
+
+    Args:
+        descriptor: file descriptor of the connection to the worker.
+        parent: process id of the worker.
+    """
+    _prepare_process(parent)
+    with Connection(descriptor) as connection:
+        try:
+            work: Work = connection.recv()
+            model_loading.report_files_to(lambda file: connection.send(Loading(file)))
+            module, _, name = work.factory.partition(":")
+            tag: Batch = _run_or_send_error(
+                connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments)
+            )
+            connection.send(None)
+            while True:
+                content = connection.recv_bytes()
+                run = partial(_tag_serialized, tag, content)
+                connection.send(_run_or_send_error(connection, run, hides_message=True))
+        except (EOFError, ConnectionError):
+            return
+
+
+def _tag_serialized(tag: Batch, content: bytes) -> bytes:
+    return serialize_batch(tag(deserialize_batch(content)))
+
+
+def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
+    """Return the result of `make`. If `make` fails, send the error to the worker, and exit.
+
+    With `hides_message`, the message of another package's error is not sent: it may quote a document, and Spark logs it.
+    """
+    try:
+        return make()
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
+        if _NO_MEMORY in str(error):
+            os._exit(OUT_OF_MEMORY)
+        error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
+        trace = "".join(traceback.format_exception(error))
+        error.add_note(f"In the tagger's process:\n{trace}")
+        try:
+            connection.send(error)
+        except (TypeError, AttributeError, ValueError, pickle.PicklingError):  # the error cannot be pickled
+            connection.send(RuntimeError(f"{type(error).__name__} in the tagger's process:\n{trace}"))
+        os._exit(0)
+    except BaseException as error:
+        if is_rust_panic(error):
+            os._exit(PANICKED)
+        raise
+
+
+def _prepare_process(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker too, which ends this process
+    ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # the worker died before prctl took effect
+        os._exit(0)
+    # A core file would contain text of documents.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # If memory runs out, the kernel should kill this process, which can be restarted, rather than others of the executor.
+    # Lowering the score would need a privilege, so the score is never lowered.
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError):
+        score.write_text(str(max(_SPARED_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")
