@@ -16,9 +16,9 @@ from pyspark.sql import SparkSession
 from entitymill import schemas
 from entitymill.commands import list_runs
 from entitymill.errors import OutputError
-from entitymill.settings.sections import LimitSettings
+from entitymill.settings.sections import LimitSettings, OutputSettings
 from entitymill.spark import storage
-from entitymill.tables import Tables, heartbeats, lease, table_setup
+from entitymill.tables import Tables, heartbeats, lease, local_runs, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import Commits
@@ -161,7 +161,30 @@ def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
             if found["units_done"] == 2:
                 break
         assert (found["status"], found["documents"], found["units_done"]) == ("running", 6, 2)
+        [same] = list_runs._read_local_runs(tables.settings, 1) or []
+        assert {**same, "until": None} == {**found, "until": None}
         assert len(tables.history("runs").collect()) == commits, "a heartbeat is no commit"
+    take_and_end(tables, "two")
+    assert list_runs._read_local_runs(tables.settings, 5) == list_runs.read_runs(tables, 5)
+    assert [row["run_id"] for row in list_runs._read_local_runs(tables.settings, 1) or []] == ["two"]
+
+
+def test_runs_are_read_without_spark_only_where_that_is_possible(tables: Tables, tmp_path: Path) -> None:
+    for place in (
+        OutputSettings(schema="texts"),
+        OutputSettings(path="s3a://lake/out"),
+        OutputSettings(path=f"{tmp_path}/no"),
+    ):
+        assert local_runs.read_rows(place, ("run_id",), 1) is None
+        assert local_runs.read_heartbeats(place) == {}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OutputError, match="no run has written"):
+        local_runs.read_rows(OutputSettings(path=f"{tmp_path}/empty"), ("run_id",), 1)
+    take_and_end(tables, "one")
+    tables.spark.sql(f"ALTER TABLE {tables.sql_name('runs')} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    tables.spark.sql(f"DELETE FROM {tables.sql_name('runs')} WHERE run_id = 'none'")
+    found = local_runs.read_rows(tables.settings, ("run_id", "no_such_column"), 1)
+    assert found in (None, [{"run_id": "one", "no_such_column": None}])
 
 
 def test_a_lease_without_heartbeats_is_renewed_by_commits(tables: Tables) -> None:

@@ -18,6 +18,7 @@ from entitymill.terminal.progress import format_duration
 
 if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.settings import Settings
+    from entitymill.settings.sections import OutputSettings
     from entitymill.tables import Tables
 
 SHOWN = 20
@@ -57,11 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        from entitymill.spark.session import open_session  # imports Spark
-        from entitymill.tables import Tables
+        runs = _read_local_runs(settings.output, options.last)
+        if runs is None:
+            from entitymill.spark.session import open_session  # imports Spark
+            from entitymill.tables import Tables
 
-        spark = open_session(settings.spark, "entitymill runs", brief=lambda: True)
-        runs = read_runs(Tables(spark, settings.output), options.last)
+            spark = open_session(settings.spark, "entitymill runs", brief=lambda: True)
+            runs = read_runs(Tables(spark, settings.output), options.last)
         console = open_console(soft_wrap=True, highlight=False)
         if options.json:
             for row in runs:
@@ -72,6 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(detail, markup=False)
 
     return common.run_with_settings(options, work, "interrupted.")
+
+
+def _read_local_runs(output: OutputSettings, last: int) -> list[dict[str, Any]] | None:
+    """Return what `read_runs` does, without Spark; None if that needs Spark."""
+    from entitymill.tables import local_runs
+
+    found = local_runs.read_rows(output, _COLUMNS, last)
+    if found is not None and any(row["status"] == "running" for row in found):
+        newest = local_runs.read_heartbeats(output)
+        for row in found:
+            _update_progress(row, newest.get(str(row["run_id"]), {}))
+    return found
 
 
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:

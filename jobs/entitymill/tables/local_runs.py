@@ -1,0 +1,71 @@
+"""Read the table `runs` of an output on this machine's disk without Spark, which would need ten seconds to start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from entitymill.errors import OutputError
+from entitymill.settings.sections import OutputSettings
+from entitymill.tables.heartbeats import DIRECTORY
+
+_FILE = "file:"
+
+
+def read_rows(settings: OutputSettings, columns: Sequence[str], last: int) -> list[dict[str, Any]] | None:
+    """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
+
+    Times are in this machine's time zone, without the zone, as Spark returns them. A column that the table lacks is None.
+
+    Args:
+        settings: where the tables are.
+        columns: names of the columns to read.
+        last: number of rows.
+
+    Raises:
+        OutputError: no run has written the tables yet.
+    """
+    try:
+        from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return None
+    root = _find_directory(settings)
+    if root is None:
+        return None
+    if not (root / "runs" / "_delta_log").is_dir():
+        raise OutputError(f"output: no run has written {settings.path} yet.")
+    try:
+        table = DeltaTable(root / "runs").to_pyarrow_table()
+    except (DeltaError, OSError, ValueError):
+        return None
+    rows = table.sort_by([("started_at", "descending")]).slice(0, last).to_pylist()
+    return [{name: _convert(row.get(name)) for name in columns} for row in rows]
+
+
+def read_heartbeats(settings: OutputSettings) -> dict[str, dict[str, Any]]:
+    """Return run id -> row for each run that has a heartbeat file, as `heartbeats.read_all` does."""
+    root = _find_directory(settings)
+    found = {}
+    for file in (root / f"_{DIRECTORY}").glob("*") if root is not None else ():
+        try:
+            found[file.name] = dict(json.loads(file.read_text(encoding="utf8")))
+        except (OSError, ValueError):  # the run has just deleted the file, or is writing it
+            continue
+    return found
+
+
+def _find_directory(settings: OutputSettings) -> Path | None:
+    """Return the output's directory on this machine's disk; None if it is elsewhere, or in a catalog."""
+    path = settings.path or ""
+    local = Path("/" + path.removeprefix(_FILE).lstrip("/")) if path.startswith(_FILE) else Path(path)
+    return local if path and local.is_dir() else None
+
+
+def _convert(value: Any) -> Any:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone().replace(tzinfo=None)
+    return dict(value) if isinstance(value, list) else value
