@@ -122,7 +122,7 @@ def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
 
 def build_table(runs: Sequence[dict[str, Any]]) -> Table:
     """Return the table of runs that is printed on the terminal."""
-    shown = Table(title="Runs, newest first", title_justify="left")
+    shown = Table(title="Runs, newest first", title_justify="left", show_edge=False)
     for heading in ("run", "started", "status", "mode", "documents", "rejects", "took"):
         shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
     for run in runs:
