@@ -10,6 +10,7 @@ from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
 from entitymill.spark import requirements
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console
 
 
@@ -52,7 +53,10 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     from entitymill_reports import drift, page_and_drift
 
     requirements.require_extra("entitymill report", "report")
+    common.check_output_exists(settings)
+    activity.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
+    activity.begin("reading the tables")
     page_drift = page_and_drift.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)
     drift.check_drift(page_drift, settings.report)

@@ -39,7 +39,7 @@ def erased(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 
 
 def call(tmp_path: Path, *options: str) -> int:
-    chosen = ["source.path=x", "output.path=/lake/out", f"log={tmp_path}/log"]
+    chosen = ["source.path=x", "output.path=s3a://lake/out", f"log={tmp_path}/log"]
     return command.main([*(item for one in chosen for item in ("--set", one)), "--ids", "b", *options])
 
 
@@ -109,7 +109,7 @@ def test_ids_that_are_nowhere(
     assert call(tmp_path, "--yes") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert erased == []
-    assert out.startswith("None of the 1 ids is in documents, entities, rejects or runs of /lake/out")
+    assert out.startswith("None of the 1 ids is in documents, entities, rejects or runs of s3a://lake/out")
     assert said in out and "nothing was changed; check the ids" in out
 
 

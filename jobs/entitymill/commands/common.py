@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import re
 import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from entitymill import settings as settings_module
-from entitymill.errors import SettingsError
+from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run import outcome
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"
+_WILDCARD = re.compile(r"[*?\[{]")
+_CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
+"""Environment variables that may say that paths without a scheme are not on this machine's disk."""
 LARGEST_NUMBER = 1_000_000
 STDERR = "stderr"
 """The value of the setting `log` that sends the log to stderr."""
@@ -80,6 +86,37 @@ def run_with_settings(
     return run_and_report(load_and_work, interrupted)
 
 
+def check_output_exists(settings: settings_module.Settings) -> None:
+    """Check before Spark starts that the directory of the tables exists, if it is certainly on this machine's disk.
+
+    Raises:
+        OutputError: the directory does not exist.
+    """
+    path = settings.output.path
+    if path is not None and is_missing(path, settings.spark.conf):
+        raise OutputError(f"output: no entity tables at {path}; check output.path or output.schema.")
+
+
+def check_source_exists(settings: settings_module.Settings) -> None:
+    """Check before Spark starts that the source exists, if it is certainly on this machine's disk.
+
+    Raises:
+        SourceError: nothing is at source.path.
+    """
+    path = settings.source.path
+    if settings.source.format != "table" and not _WILDCARD.search(path) and is_missing(path, settings.spark.conf):
+        raise SourceError(f"source.path: nothing is at {path}.")
+
+
+def is_missing(path: str, conf: Mapping[str, str]) -> bool:
+    """Return whether a path is certainly on this machine's disk, and nothing is there.
+
+    A path without a scheme may also belong to the default file system of a Hadoop cluster.
+    """
+    elsewhere = any(name in os.environ for name in _CLUSTERS) or any(key.endswith("fs.defaultFS") for key in conf)
+    return not elsewhere and re.match(r"[A-Za-z][\w+.-]*:", path) is None and not Path(path).exists()
+
+
 def run_and_report(
     work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
 ) -> int:
@@ -123,7 +160,9 @@ def run_and_report(
             if Path(path).parent.name.startswith(_TEMPORARY):
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
-    finally:  # restore the logger, because the calling program may use it for its own log
+    finally:
+        activity.end()
+        # Restore the logger, because the calling program may use it for its own log
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()

@@ -16,6 +16,7 @@ from entitymill.run import erasure
 from entitymill.run.erasure import MOST_IDS, RECORD, Findings
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console
 
 
@@ -67,9 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
+    common.check_output_exists(settings)
+    activity.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
+    activity.begin("looking for the documents")
     place = settings.output.path or settings.output.schema_
     found = erasure.find_documents(spark, settings, ids)
+    activity.end()
     if found.empty:
         said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
         console.print(
@@ -82,6 +87,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     if not options.yes and _on_terminal() and not _confirm(found, str(place), console):
         console.print("nothing was changed")
         return
+    activity.begin("erasing, after runs that are at work have ended")
     shown = Table("table", "rows erased")
     for name, rows in erasure.erase(spark, settings, ids, found).items():
         shown.add_row(name, f"{rows:,}")

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill.commands import common
+from entitymill.errors import SourceError
 from entitymill.settings.sections import SparkSettings
-from entitymill.terminal import corrected_files, review_scores
+from entitymill.terminal import activity, corrected_files, review_scores
 from entitymill.terminal.console_text import open_console, visible
 
 if TYPE_CHECKING:  # a reviewed sample needs no Spark
@@ -138,10 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.reviewed is not None:
             _print_review(options.reviewed, options.wanted_precision, labels or [], as_json=options.json)
             return
+        for option, path in (("--entities", options.entities), ("--gold", options.gold)):
+            if common.is_missing(path, {}):
+                raise SourceError(f"{option}: nothing is at {path}.")
+        activity.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session
 
         spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
+        activity.begin("comparing the mentions")
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
         scores = evaluate(entities, gold, labels)

@@ -130,6 +130,7 @@ def _run(
     observer: Any,
     ended: dict[str, Any],
 ) -> None:
+    common.check_source_exists(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract
     from entitymill.spark.session import open_session

@@ -18,6 +18,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
 from entitymill.spark.installed_files import pin_path
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import visible
 
 if TYPE_CHECKING:  # imports Spark, which --help does not need
@@ -65,10 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
+        activity.begin("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
+        activity.begin("looking at the table")
         source, found = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         output = options.output and column_proposal.make_absolute(spark, options.output)
         neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console, visible
 from entitymill.terminal.progress import format_duration
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         runs = _read_local_runs(settings.output, options.last)
         if runs is None:
+            activity.begin("starting Spark")
             from entitymill.spark.session import open_session  # imports Spark
             from entitymill.tables import Tables
 

@@ -16,6 +16,7 @@ from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.maintenance import WEEK_HOURS, TableChange, optimize, purge, shared_access, vacuum
 from entitymill.tables.output_tables import build_write_confs
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console
 
 
@@ -48,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        _run(open_session(settings.spark, "entitymill maintenance"), settings, options)
+        common.check_output_exists(settings)
+        activity.begin("starting Spark")
+        spark = open_session(settings.spark, "entitymill maintenance")
+        activity.begin(f"{options.task} of the tables, after runs that are at work have ended")
+        _run(spark, settings, options)
 
     return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")
 

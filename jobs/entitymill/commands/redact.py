@@ -12,6 +12,7 @@ from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
 from entitymill.tables.redaction import MASK, redact
+from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import engine_openvino
 
@@ -45,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        common.check_output_exists(settings)
+        activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
+        activity.begin("writing the texts with their mentions masked")
         known = _list_model_labels(spark, settings) if options.labels else []
         choices = {"partly": options.partly, "known_labels": known}
         done = redact(spark, settings, options.to, options.labels, options.mask, **choices)

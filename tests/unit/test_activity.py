@@ -1,0 +1,75 @@
+"""Commands say what they wait for, and find a wrong path before Spark starts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from entitymill.commands import common, erase, evaluate, extract, maintain, redact, sample
+from entitymill.terminal import activity
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity, "FIRST_SECONDS", 0.2)
+    monkeypatch.setattr(activity, "LINE_SECONDS", 0.2)
+
+
+def test_a_long_step_is_mentioned_again_and_again_and_a_short_one_never(capsys: pytest.CaptureFixture[str]) -> None:
+    activity.begin("starting Spark")
+    time.sleep(0.1)
+    activity.begin("reading the tables")
+    time.sleep(0.7)
+    activity.end()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[:2] == ["reading the tables …", "reading the tables, 0 s so far …"]
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(_: object) -> None:
+        activity.begin("starting Spark")
+        raise OSError("gone")
+
+    assert common.run_and_report(fails, "interrupted.") == 1
+    assert not activity._steps
+    assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said", "code"),
+    [
+        (extract, ["--set", "output.path={0}/out"], "source.path: nothing is at {0}/texts.", 3),
+        (maintain, ["--set", "output.path={0}/out", "optimize"], "no entity tables at {0}/out", 1),
+        (erase, ["--set", "output.path={0}/out", "--ids", "a"], "no entity tables at {0}/out", 1),
+        (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),
+        (sample, ["--set", "output.path={0}/out", "--to", "{0}/sample.csv"], "no entity tables at {0}/out", 1),
+        (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: nothing is at {0}/e.", 3),
+    ],
+)
+def test_a_wrong_path_is_found_before_spark_starts(
+    command: object, options: list[str], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def starts(*_: object, **__: object) -> None:
+        raise AssertionError("Spark starts")
+
+    monkeypatch.setattr("entitymill.spark.session._start_session", starts)
+    given = [option.format(tmp_path) for option in options]
+    source = [] if command is evaluate else ["--set", f"source.path={tmp_path}/texts"]
+    assert command.main([*source, *given]) == code  # type: ignore[attr-defined]
+    assert said.format(tmp_path) in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_path_that_may_be_elsewhere_is_left_to_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert common.is_missing(f"{tmp_path}/no", {})
+    assert not common.is_missing(str(tmp_path), {})
+    for path in ("s3a://lake/no", "table:main.texts", "dbfs:/no"):
+        assert not common.is_missing(path, {})
+    assert not common.is_missing("/no", {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"})
+    monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
+    assert not common.is_missing("/no", {})
