@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, LimitError, SessionError, SourceError
-from entitymill.spark import requirements
+from entitymill.spark import full_disks, requirements
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -50,8 +50,9 @@ class Stopped(KeyboardInterrupt):
 
 def convert_error(error: BaseException) -> EntityMillError:
     """Convert any error to an EntityMillError, whose message is one sentence and contains no document text."""
-    if isinstance(error, EntityMillError):
-        return error
+    known = error if isinstance(error, EntityMillError) else full_disks.find_fault(error)
+    if known is not None:
+        return known
     if isinstance(error, ModuleNotFoundError):
         said = requirements.explain_missing_package(error)
         return SessionError(said) if said else EntityMillError(f"{error}; reinstall this program.")

@@ -48,6 +48,11 @@ def open_private_directory(parent: Path | None = None) -> Path:
     return _directories[key][0]
 
 
+def list_parents() -> list[Path]:
+    """Return the directories in which this process has private directories."""
+    return [parent for pid, parent in _directories if pid == os.getpid()]
+
+
 def create_scratch_directory(prefix: str) -> Path:
     """Create a directory that exists until this process ends, since Spark's file server may read from it until then."""
     return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))

@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.spark import storage
+from entitymill.spark import full_disks, storage
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
 from entitymill.tables.numbered_commits import retry
@@ -40,6 +40,7 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
                 f"output.format: a Parquet export is put in place by renaming a directory, which {tables.settings.path} "
                 "cannot do atomically; set output.format=delta."
             )
+        full_disks.watch(tables.root or tables.settings.path, "output.path")
         try:
             storage.check_writable(tables.spark, tables.settings.path)
         except OSError as error:

@@ -1,0 +1,44 @@
+"""Recognize that a disk of this machine is full, and name the directory."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from entitymill.errors import StorageError
+from entitymill.spark import private_directories
+
+FULL_BYTES = 64_000_000
+"""A disk with less free space than this counts as full, after an error that says so."""
+_SAID = ("No space left on device", "Disk quota exceeded")
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_watched: dict[str, str] = {}
+"""Directory -> the setting that names it."""
+
+
+def watch(directory: str, setting: str) -> None:
+    """Remember a directory to which this program writes; ignored if it is not on this machine's disk."""
+    path = directory.removeprefix("file:")
+    if ":" not in path.partition("/")[0]:
+        _watched[path] = setting
+
+
+def find_fault(error: BaseException) -> StorageError | None:
+    """Return an error that names the full disks, if `error` says that a disk is full, and one is; else None.
+
+    The text of an error may quote a document, so what it says counts only together with a disk that is full.
+    """
+    full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
+    if not full_by_number and not any(said in str(error) for said in _SAID):
+        return None
+    places = {**_watched, **{str(path): private_directories.LOCAL for path in private_directories.list_parents()}}
+    full = [f"{setting}: the disk of {path} is full" for path, setting in places.items() if _is_full(path)]
+    if not full:
+        return None
+    return StorageError(f"{'; '.join(full)}; published data is intact; free some space, then run again.")
+
+
+def _is_full(directory: str) -> bool:
+    existing = next((path for path in (Path(directory), *Path(directory).parents) if path.exists()), None)
+    return existing is not None and shutil.disk_usage(existing).free < FULL_BYTES

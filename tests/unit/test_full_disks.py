@@ -1,0 +1,49 @@
+"""A full disk is one sentence with its path; a text that says so is no full disk."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from entitymill.errors import StorageError
+from entitymill.run import outcome
+from entitymill.spark import full_disks
+
+SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOException: No space left on device"
+
+
+@pytest.fixture(autouse=True)
+def watched(tmp_path: Path) -> Iterator[Path]:
+    full_disks.watch(f"file:{tmp_path}/out/new", "output.path")
+    full_disks.watch("s3a://lake/out", "output.path")
+    yield tmp_path
+    full_disks._watched.clear()
+
+
+def make_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+
+
+@pytest.mark.parametrize("error", [RuntimeError(SAID), OSError(errno.ENOSPC, "no room"), OSError(errno.EDQUOT, "quota")])
+def test_a_full_disk_is_named(error: Exception, watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_full(monkeypatch)
+    said = outcome.convert_error(error)
+    assert isinstance(said, StorageError)
+    assert f"output.path: the disk of {watched}/out/new is full" in str(said)
+    assert "s3a" not in str(said)
+
+
+def test_words_alone_are_no_full_disk() -> None:
+    """Spark's errors may quote documents."""
+    assert not isinstance(outcome.convert_error(RuntimeError(SAID)), StorageError)
+
+
+def test_other_errors_on_a_full_disk_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_full(monkeypatch)
+    assert not isinstance(outcome.convert_error(RuntimeError("division by zero")), StorageError)
+    assert not isinstance(outcome.convert_error(OSError(errno.EACCES, "denied")), StorageError)
