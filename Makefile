@@ -17,7 +17,9 @@ BUILD_TOOLS = $(PIP_INSTALL) --require-hashes --only-binary :all: -r requirement
 LOCKED = $(PIP_INSTALL) --require-hashes --no-build-isolation
 EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest
+# A test that takes longer than faulthandler_timeout (pyproject.toml) ends the run with its name and its stacks.
+LIMITED := -o faulthandler_exit_on_timeout=true
+AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest -o faulthandler_timeout=900 $(LIMITED)
 JARS := build/jars/.ready
 SPARKNLP_JARS := build/jars-sparknlp/.ready
 SPARK4_JARS := build/jars-spark4/.ready
@@ -51,12 +53,12 @@ format: $(DEV_READY) ## format the code, and fix what ruff can
 
 .PHONY: test-unit
 test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure time (a minute)
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit
+	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
 test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -o faulthandler_exit_on_timeout=true
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED)
 
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze them, kill them at random, make storage fail (three hours; root for mounts)
@@ -66,9 +68,9 @@ test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze the
 
 .PHONY: test-faults-smoke
 test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (seven minutes)
-	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
-	ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest -s tests/faults/test_freezes.py
-	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k local-cluster
+	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest $(LIMITED) -s --numprocesses 2 tests/faults/test_crash_points.py
+	ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
+	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest $(LIMITED) tests/faults/test_kills.py -k local-cluster
 
 .PHONY: test-fuzz
 test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test random hostile inputs: models, networks, texts, ids, settings, messages (an hour)
@@ -76,7 +78,7 @@ test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test random hostile inputs: 
 
 .PHONY: test-fuzz-smoke
 test-fuzz-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run test-fuzz with a few inputs of each kind (four minutes)
-	$(BIN)/python -m pytest -s tests/fuzz
+	$(BIN)/python -m pytest $(LIMITED) -s tests/fuzz
 
 .PHONY: bench
 bench: $(BENCH_READY) $(JARS) ## measure the job, the bare tagger and other taggers, with DistilBERT-base's shape and the bundled model (an hour and a half)
@@ -99,16 +101,16 @@ bench-growth: $(DEV_READY) $(JARS) ## measure incremental runs on 10^4 to 10^6 d
 
 .PHONY: test-spark4
 test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## test that the job writes the same tables on Spark 4 as on 3.5 (seven minutes)
-	$(BIN)/python -m pytest tests/spark4/test_spark4.py
+	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py
 
 .PHONY: test-connect
 test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect (six minutes)
-	$(BIN)/python -m pytest tests/spark4/test_connect.py
+	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_connect.py
 
 .PHONY: test-report
 test-report: $(DEV_READY) ## test the page in headless Chromium, which is installed if missing (a minute; root to install)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
-	CHROMIUM=$$(command -v chromium) $(BIN)/python -m pytest tests/browser
+	CHROMIUM=$$(command -v chromium) $(BIN)/python -m pytest $(LIMITED) tests/browser
 
 .PHONY: test-airflow
 test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## test the DAGs: parse them, and run them by a scheduler with spark-submit (nine minutes)
@@ -167,7 +169,7 @@ package: $(PACKAGE) ## build the package for a cluster into build/package (docs/
 
 .PHONY: test-cluster
 test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## test on object storage and on a cluster of network namespaces (root; a quarter of an hour)
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest $(LIMITED) tests/cluster
 
 .PHONY: lock
 lock: $(DEV_READY) ## update all pinned dependencies and their hashes
