@@ -56,9 +56,13 @@ test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure t
 	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
+test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED)
+
+.PHONY: test-sparknlp
+test-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test engine sparknlp, and that both engines find the same entities (four minutes)
+	$(BIN)/python -m pytest $(LIMITED) tests/spark_nlp
 
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze them, kill them at random, make storage fail (three hours; root for mounts)

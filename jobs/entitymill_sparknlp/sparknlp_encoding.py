@@ -2,7 +2,7 @@
 
 Spark NLP uses only the pieces of a token's first word ("well-known" is tagged as "well"), strips accents even if the model
 is cased, and by default tags nothing after piece 127 of a sentence. This module leads to exactly the same tags as
-DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/integration/test_parity.py).
+DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
 """
 
 from __future__ import annotations

@@ -1,26 +1,21 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import openvino as ov
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import Row as SparkRow
 from pyspark.sql import functions as F
-from tokenizers import Tokenizer
 
 from entitymill import settings
-from entitymill.recognition.tagger import bundle, network
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill.workers.engine_choice import open_engine
-from entitymill_sparknlp import pipeline_stages
 from expected_tables import TEXT_POOL, ExpectedTables
 
 ROOT = Path(__file__).parents[2]
@@ -105,23 +100,3 @@ def main(job: Job, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int
         return code, capfd.readouterr().err
 
     return call
-
-
-@pytest.fixture(scope="session")
-def saved_demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as Spark NLP itself imports and saves it."""
-    from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
-
-    demo, directory = ROOT / "models" / "demo", tmp_path_factory.mktemp("saved")
-    (directory / "source" / "assets").mkdir(parents=True)
-    model = network.read_network(demo / bundle.NETWORK, demo / bundle.WEIGHTS, "models/demo")
-    network.remove_activation_quantization(model)  # as our engine runs it in f32
-    ov.save_model(model, directory / "source" / bundle.NETWORK, compress_to_fp16=False)
-    vocabulary = Tokenizer.from_file(str(demo / "tokenizer.json")).get_vocab()
-    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-    (directory / "source" / "assets" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")
-    (directory / "source" / "assets" / "labels.txt").write_text("\n".join(json.loads((demo / "labels.json").read_text())))
-    pipeline_stages.configure_openvino(spark, "f32")
-    model = DistilBertForTokenClassification.loadSavedModel(str(directory / "source"), spark)
-    model.setCaseSensitive(True).setMaxSentenceLength(128).write().save(str(directory / "model"))
-    return directory / "model"

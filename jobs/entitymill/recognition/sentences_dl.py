@@ -4,7 +4,7 @@ A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small
 code units (called units here): the mark and five units on either side, where a run of blanks and line feeds counts as one
 blank. Embedding and convolution are precomputed as one table per position of the window, so a mark costs eleven look-ups and
 two small matrix products. Spark NLP's rules around the network are reproduced exactly
-(tests/unit/test_golden_segments.py, tests/integration/test_parity.py).
+(tests/unit/test_golden_segments.py, tests/spark_nlp/test_parity.py).
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.errors import ModelError
-from entitymill.spark.session import has_class
+from entitymill.spark.session import has_class, override_conf
 from entitymill.workers.engine_choice import open_engine
 from entitymill_models import prepare_command
 from entitymill_sparknlp import pipeline_stages
+from integration.class_path import class_path_without
 
-from .class_path import class_path_without
 from .conftest import MODELS, ROOT, Job, recognised
 
 TINY = ROOT / "tests" / "golden" / "tiny_models"
@@ -200,3 +200,15 @@ def test_a_missing_jar_is_one_sentence(
     assert (ended, said in printed) == (code, True)
     assert "Traceback" not in printed
     assert not job.output.exists()
+
+
+def test_a_detector_is_found_whatever_the_default_file_system_and_a_blank_in_its_path_is_named(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """The first as on YARN; Spark NLP's own reader refuses the second."""
+    for place in ("ä", "ä b"):
+        shutil.copytree(ROOT / "models" / "sentence_detector", tmp_path / place / "detector")
+    with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
+        pipeline_stages.load_detector(spark, "dl", str(tmp_path / "ä" / "detector"))
+    with pytest.raises(ModelError, match="a directory with a blank in its name"):
+        pipeline_stages.load_detector(spark, "dl", str(tmp_path / "ä b" / "detector"))
