@@ -7,14 +7,17 @@ WordPiece vocabulary and without token types, so this module saves every such bu
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 import uuid
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+import openvino as ov
+
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import BERT_PIECES
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import sparknlp_fields
@@ -30,7 +33,9 @@ _PAIRS_IN_RECORD = 10
 
 
 def write_saved_model(directory: Path, into: Path) -> None:
-    """Write a bundle as a saved Spark NLP model.
+    """Write a bundle as a saved Spark NLP model, without the calibration of its activations, if it has one.
+
+    Spark NLP would quantize calibrated activations in f32, too, and find other entities than the bundle does in f32.
 
     Args:
         directory: the directory of a checked bundle.
@@ -61,9 +66,20 @@ def write_saved_model(directory: Path, into: Path) -> None:
         "defaultParamMap": {**defaults, "engine": "tensorflow"},
     }
     _write_part(into / METADATA, (json.dumps(metadata) + "\n").encode("utf8"))
-    with zipfile.ZipFile(into / NETWORK, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name in (bundle.WEIGHTS, bundle.NETWORK):
-            packed.write(files[name], name)
+    with tempfile.TemporaryDirectory(dir=into) as scratch:
+        if manifest.calibrated:
+            files = {**files, **_write_uncalibrated(files, Path(scratch), str(directory))}
+        with zipfile.ZipFile(into / NETWORK, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in (bundle.WEIGHTS, bundle.NETWORK):
+                packed.write(files[name], name)
+
+
+def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[str, Path]:
+    """Write the network without the quantization of its activations, and return its files."""
+    model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
+    network.remove_activation_quantization(model)
+    ov.save_model(model, into / bundle.NETWORK, compress_to_fp16=False)
+    return {name: into / name for name in (bundle.NETWORK, bundle.WEIGHTS)}
 
 
 def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("saved") / "demo"
     run(DEMO, directory, "--to", "sparknlp")
     return directory
+
+
+def test_an_export_has_no_calibration(exported: Path) -> None:
+    """Spark NLP would apply it in f32, too."""
+    [packed] = exported.glob("*_openvino")
+    with zipfile.ZipFile(packed) as files:
+        assert "FakeQuantize" not in files.read(bundle.NETWORK).decode("utf8")
+    assert "FakeQuantize" in (DEMO / bundle.NETWORK).read_text(encoding="utf8")
 
 
 @pytest.fixture(scope="module")
