@@ -1,11 +1,15 @@
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.tagger.model_rows import CONTEXT_SHARE, Windows, plan_windows
+from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger.model_rows import CONTEXT_SHARE, SPECIAL_PIECES, CompleteRows, Windows, plan_windows
 
 CAPACITY = 16
 sentences = st.lists(st.lists(st.integers(1, CAPACITY), min_size=1, max_size=60), min_size=1, max_size=8)
@@ -53,3 +57,15 @@ def test_inner_tokens_have_context_on_either_side(tokens: int) -> None:
     assert (windows.own_first[1:] - windows.first[1:] >= context).all()
     assert (windows.last[:-1] - windows.own_last[:-1] >= context).all()
     assert all(second < first_end for (_, first_end), (second, _) in pairwise(zip(windows.first, windows.last, strict=True)))
+
+
+def test_a_sentence_with_a_word_of_more_pieces_than_a_row_is_counted_as_split(
+    demo_files: dict[str, Path], demo_manifest: bundle.Manifest
+) -> None:
+    """It is cut, and what follows the cut is no context of its own tag."""
+    rows = CompleteRows(Encoder(read_tokenizer(demo_files, demo_manifest), CAPACITY), CAPACITY + SPECIAL_PIECES)
+    fits, cut = "." * CAPACITY, "." * (CAPACITY + 1)
+    tokens = ["Paris", fits, cut, "Rome", cut, "met"]
+    starts = np.array([0, 1, 2, 3, 6])
+    assert rows.make_rows(tokens, starts, np.arange(6)).split.tolist() == [2, 3]
+    assert rows.make_rows(["Paris", fits], np.array([0, 1, 2]), np.arange(2)).split.tolist() == []

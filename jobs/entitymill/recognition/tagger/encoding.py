@@ -89,6 +89,8 @@ class Encoder(WordCache):
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
         """Wrap a tokenizer. A token is truncated to `max_pieces` pieces, since only its first piece decides its tag."""
+        self.truncated: set[str] = set()
+        """Words of the cache that have more pieces."""
         super().__init__()
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -102,11 +104,14 @@ class Encoder(WordCache):
         """Return the pieces of every token; a token that is empty after normalization becomes [UNK]."""
         return Pieces(*self._encode_tokens(tokens))
 
+    def _clear(self) -> None:
+        super()._clear()
+        self.truncated.clear()
+
     def _encode(self, words: list[str]) -> list[list[int]]:
-        return [
-            encoding.ids[: self._max_pieces] or [self._unk_id]
-            for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)
-        ]
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)]
+        self.truncated.update(word for word, ids in zip(words, encoded, strict=True) if len(ids) > self._max_pieces)
+        return [ids[: self._max_pieces] or [self._unk_id] for ids in encoded]
 
 
 def gather_rows(

@@ -82,7 +82,16 @@ class CompleteRows:
         tagged = np.concatenate([windows.own_first, windows.own_last[-1:]])
         positions = pieces.starts[:-1] - np.repeat(first, np.diff(tagged)) + 1
         every = np.arange(len(tokens))
-        return Rows(pieces.ids, first, pieces.starts[windows.last], every, positions, tagged, windows.split_sentences)
+        split = np.union1d(windows.split_sentences, self._find_cut_words(tokens, starts, pieces.starts))
+        return Rows(pieces.ids, first, pieces.starts[windows.last], every, positions, tagged, split)
+
+    def _find_cut_words(
+        self, tokens: Sequence[str], starts: NDArray[np.int64], piece_starts: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the indices of the sentences with a token of more pieces than a row has."""
+        full = np.flatnonzero(np.diff(piece_starts) >= self.max_length - SPECIAL_PIECES)
+        cut = [token for token in full.tolist() if tokens[token] in self._encoder.truncated]
+        return np.searchsorted(starts, np.array(cut, np.int64), side="right") - 1
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
