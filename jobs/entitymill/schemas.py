@@ -69,7 +69,7 @@ DOCUMENTS = T.StructType(
         _column(
             "split_sentences",
             _INT,
-            "sentences (or single words) over the model's limit: in overlapping windows; cut short if a word, or by encoding sparknlp",
+            "sentences over the model's limit: tagged in overlapping windows, or cut short (a long word; encoding sparknlp)",
         ),
         _column("entities", _INT, "rows of this document in entities"),
         _column("passthrough_hash", _STRING, "SHA-256 of the passthrough columns as JSON, hex; null if there are none"),
