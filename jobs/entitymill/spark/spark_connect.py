@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
 
 _MANY = 1_000_000
+_KEPT_SECONDS = 60.0
+_counted_cores: dict[str, tuple[float, int]] = {}
+"""Session id -> when the cores were counted (see `time.monotonic`), and their number."""
 _FILE = "file:"
 
 
@@ -45,10 +49,19 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks Spark runs at once. With Spark Connect, this is the number of partitions of a large range."""
+    """Return how many tasks Spark runs at once.
+
+    With Spark Connect, this is the number of partitions of a large range. It takes a Spark job, so a result is kept for a
+    minute.
+    """
     if not is_remote(spark):
         return spark.sparkContext.defaultParallelism
-    return spark.range(_MANY).select(F.spark_partition_id()).distinct().count()
+    session, now = get_session_id(spark), time.monotonic()
+    counted = _counted_cores.get(session)
+    if counted is None or now - counted[0] > _KEPT_SECONDS:
+        counted = (now, spark.range(_MANY).select(F.spark_partition_id()).distinct().count())
+        _counted_cores[session] = counted
+    return counted[1]
 
 
 def get_session_id(spark: SparkSession) -> str:
