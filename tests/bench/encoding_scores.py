@@ -77,7 +77,7 @@ def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_
     overrides = ["source.format=parquet", f"source.path={scratch}/texts.parquet", f"output.path={scratch}/out"]
     # Trimmed in both encodings: what is compared is what the model is fed.
     chosen = [f"model.path={texts.ROOT}/models/demo", f"recognition.encoding={encoding}", "mentions.trim=true"]
-    extract(spark, sessions.loaded(*overrides, *chosen))
+    extract(spark, sessions.loaded(*sessions.SPARK_NLPS_DETECTOR, *overrides, *chosen))
     labels = [row.label for row in gold.select("label").distinct().collect()]
     entities = spark.read.format("delta").load(f"{scratch}/out/entities")
     return evaluate.evaluate(entities, gold, labels)[evaluate.ALL].f1

@@ -60,7 +60,10 @@ def opened(spark: SparkSession, precision: Precision, model: tuple[Path, Path]) 
     """Load the recognizer of each engine. Settings for Spark NLP stay until the next precision is opened."""
     chosen = [f"recognition.precision={precision}", f"model.path={model[0]}", f"recognition.sparknlp_model={model[1]}"]
     return {
-        engine: open_engine(spark, sessions.loaded(*chosen, f"recognition.engine={engine}")).load() for engine in ENGINES
+        engine: open_engine(
+            spark, sessions.loaded(*sessions.SPARK_NLPS_DETECTOR, *chosen, f"recognition.engine={engine}")
+        ).load()
+        for engine in ENGINES
     }
 
 

@@ -16,10 +16,13 @@ DEFAULTS = texts.ROOT / "conf" / "base.yaml"
 JARS = tuple(texts.ROOT / "build" / name for name in ("jars", "jars-sparknlp"))
 
 
+SPARK_NLPS_DETECTOR = ("segmentation.detector=dl", f"segmentation.model={texts.ROOT}/models/sentence_detector")
+"""Settings with which engine openvino finds sentences as engine sparknlp does."""
+
+
 def loaded(*overrides: str) -> settings.Settings:
     """Load default settings with some overrides."""
-    always = (f"segmentation.model={texts.ROOT}/models/sentence_detector", "source.path=unused", "output.path=unused")
-    return settings.load(DEFAULTS, [*always, *overrides], {})
+    return settings.load(DEFAULTS, ["source.path=unused", "output.path=unused", *overrides], {})
 
 
 def open_bench(memory: str | None = None, *, sparknlp: bool = False, brief: bool = False) -> SparkSession:
