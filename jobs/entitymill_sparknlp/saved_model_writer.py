@@ -32,14 +32,14 @@ _PAIRS_IN_RECORD = 10
 """The number of elements that Spark's saveAsObjectFile writes into one record."""
 
 
-def write_saved_model(directory: Path, into: Path) -> None:
-    """Write a bundle as a saved Spark NLP model, without the calibration of its activations, if it has one.
-
-    Spark NLP would quantize calibrated activations in f32, too, and find other entities than the bundle does in f32.
+def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = False) -> None:
+    """Write a bundle as a saved Spark NLP model.
 
     Args:
         directory: the directory of a checked bundle.
         into: an empty directory for the saved model.
+        keep_calibration: whether to keep the calibration of activations, if the bundle has one. With it, Spark NLP quantizes
+            activations in f32, too, and finds other entities than the bundle does in f32.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
@@ -67,7 +67,7 @@ def write_saved_model(directory: Path, into: Path) -> None:
     }
     _write_part(into / METADATA, (json.dumps(metadata) + "\n").encode("utf8"))
     with tempfile.TemporaryDirectory(dir=into) as scratch:
-        if manifest.calibrated:
+        if manifest.calibrated and not keep_calibration:
             files = {**files, **_write_uncalibrated(files, Path(scratch), str(directory))}
         with zipfile.ZipFile(into / NETWORK, "w", zipfile.ZIP_DEFLATED) as packed:
             for name in (bundle.WEIGHTS, bundle.NETWORK):

@@ -63,7 +63,7 @@ def main() -> None:
     overrides = parser.parse_args().overrides
     saved = PLACE / "model"
     # Saved without its calibration, which nothing in the JVM could remove for f32.
-    run("prepare_model.py", "models/demo", str(saved), "--to", "sparknlp", "--precision", "int8", "--overwrite")
+    run("prepare_model.py", "models/demo", str(saved), "--to", "sparknlp", "--overwrite")
     jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
     theirs = extract("sparknlp", ["recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", jars, *overrides])
     ours = extract("openvino", ["recognition.engine=openvino", *overrides])

@@ -51,7 +51,7 @@ def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[P
         made = random_models.make_bundle(scratch / "saved", scratch / kind, kind)
         saved = scratch / f"{kind}-sparknlp"
         saved.mkdir()
-        saved_model_writer.write_saved_model(made, saved)
+        saved_model_writer.write_saved_model(made, saved, keep_calibration=True)
         found[kind] = (made, saved)
     return {"f32": found["f32"], "bf16": found["f32"], "int8": found["calibrated"]}
 
