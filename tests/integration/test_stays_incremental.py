@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from entitymill.run import steps
+from entitymill.run import extraction, unit_recognition
 from entitymill.run.erasure import erase
 from entitymill.source import appended_files
 from entitymill.tables import publisher
@@ -22,6 +22,9 @@ def test_an_erased_document_and_one_refused_row_a_night_leave_a_feed_a_feed(worl
     world.delete("d00")
     assert erase(world.spark, world.settings(), ["d00"])["documents"] == 1
     world.put({"d01": "Another Change text"})
+    planned = extraction.extract(world.spark, world.settings(), dry_run=True)
+    assert planned.plan is not None
+    assert (planned.mode, planned.plan.changed, planned.plan.unchanged) == ("feed", 1, 3)
     assert world.run().mode == "feed"
     world.check()
     for night in range(2):
@@ -70,7 +73,7 @@ def test_a_thousand_commits_in_a_night_are_followed(world: World) -> None:
 
 def test_a_removed_document_is_published_with_the_unit_of_its_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the first unit's MERGE would look at all files."""
-    for module in (publisher, steps):
+    for module in (publisher, unit_recognition):
         monkeypatch.setattr(module, "MAX_LISTED_IDS", 1)
     world.create(make_texts(12)).run("limits.unit_rows=4")
     before = world.history("documents")[0]["version"]

@@ -10,11 +10,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.run import estimates, guards, units
+from entitymill.run.changes_since import find_changes
 from entitymill.run.summary import Summary
 from entitymill.run.unit_sizes import choose_sizes, read_speed
 from entitymill.settings import Settings
 from entitymill.source import changes
-from entitymill.source.changes import Changes, Mode, Policy
+from entitymill.source.changes import Changes, Mode
 from entitymill.source.document_outcomes import Cause
 from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
@@ -66,7 +67,7 @@ def plan_run(
     full: bool,
     allow_removals: bool,
 ) -> None:
-    """Set `summary.plan` to what a run would do; this reads all rows of the source, and changes nothing.
+    """Set `summary.plan` to what a run would do, and change nothing.
 
     Raises:
         EntityMillError: the error with which the run would end before it publishes anything.
@@ -85,8 +86,7 @@ def plan_run(
     if held:
         trusted = record.settled and guards.tables_unchanged_since(tables, record.latest)
         known = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
-        how = "reprocess" if full else settings.incremental.on_fingerprint_change
-        found = changes.compare_all(source, known, Policy(stamp.fingerprint, how, stamp.slice, full=full))
+        found = find_changes(settings, tables, source, stamp, record, summary, known, full=full, trusted=trusted)
     else:
         found = changes.select_all_documents(source, Mode.FULL if full else Mode.FIRST)
     with contextlib.closing(found):

@@ -12,12 +12,13 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run import failed_documents, guards, unit_sizes, units
+from entitymill.run.changes_since import find_changes
 from entitymill.run.cost import CostMeter
 from entitymill.run.failed_documents import FailureRecorder
 from entitymill.run.summary import Clock, Summary
 from entitymill.run.unit_recognition import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.settings import Settings
-from entitymill.source import change_feed, changes
+from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
@@ -25,7 +26,6 @@ from entitymill.tables import Stamp, Tables, maintenance, output_tables, parquet
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
-from entitymill.tables.runs import Runs
 from entitymill.tables.unit_texts import UnitTable
 from entitymill.workers.engine_choice import Engine
 
@@ -118,30 +118,21 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self, *, trusted: bool) -> Changes:
-        full = self.options.full
-        if self.tables.is_empty("documents"):
+        tables, full = self.tables, self.options.full
+        if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
-        known = self.tables.read_latest("documents")
-        how = "reprocess" if full else self.settings.incremental.on_fingerprint_change
-        interrupted = Runs(self.tables).find_unfinished_full_runs(self.stamp.fingerprint) if full else frozenset()
-        policy = changes.Policy(self.stamp.fingerprint, how, self.stamp.slice, full=full, interrupted_runs=interrupted)
-        if trusted and guards.is_same_job(self.earlier_runs, self.summary, self.stamp, self.source):
-            found = self._find_feed_changes(known, policy)
-            if found is not None:
-                return found
-        return changes.compare_all(self.source, known, policy)
-
-    def _find_feed_changes(self, known: DataFrame, policy: changes.Policy) -> Changes | None:
-        """Return the changes since the last run, from the source's change feed; None if the feed is unavailable."""
-        last = self.earlier_runs.last
-        if last is None:
-            return None
-        feed = change_feed.read_changes_since(self.spark, self.source, last.source_version, last.source_committed)
-        if feed is None:
-            return None
-        rejected = None if self.tables.is_empty("rejects") else self.tables.read_pinned("rejects")
-        to_retry = failed_documents.find_first_failures(self.tables, last)
-        return changes.compare_feed(self.source, feed, known, rejected, policy, to_retry)
+        known = tables.read_latest("documents")
+        return find_changes(
+            self.settings,
+            tables,
+            self.source,
+            self.stamp,
+            self.earlier_runs,
+            self.summary,
+            known,
+            full=full,
+            trusted=trusted,
+        )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
         before = failed_documents.read_known_failures(self.tables)

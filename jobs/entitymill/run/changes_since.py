@@ -1,0 +1,63 @@
+"""Find what changed since the last run: from the source's change feed if that is possible, else by comparing all rows."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+
+from entitymill.run import failed_documents, guards
+from entitymill.run.summary import Summary
+from entitymill.settings import Settings
+from entitymill.source import change_feed, changes
+from entitymill.source.changes import Changes
+from entitymill.source.reader import Source
+from entitymill.tables import Stamp, Tables
+from entitymill.tables.runs import Record, Runs
+
+
+def find_changes(
+    settings: Settings,
+    tables: Tables,
+    source: Source,
+    stamp: Stamp,
+    record: Record,
+    summary: Summary,
+    known: DataFrame,
+    *,
+    full: bool,
+    trusted: bool,
+) -> Changes:
+    """Return the changes between the source and the table `documents`.
+
+    Args:
+        settings: settings of the run.
+        tables: tables of the output, of which `documents` has rows.
+        source: the opened source.
+        stamp: values for the rows that the run writes.
+        record: summary of `runs` before this run.
+        summary: summary of the run.
+        known: frame of the rows of `documents`.
+        full: whether to recompute every document.
+        trusted: whether all changes of earlier runs are known to be complete, and nobody else has changed the tables.
+    """
+    how = "reprocess" if full else settings.incremental.on_fingerprint_change
+    interrupted = Runs(tables).find_unfinished_full_runs(stamp.fingerprint) if full else frozenset()
+    policy = changes.Policy(stamp.fingerprint, how, stamp.slice, full=full, interrupted_runs=interrupted)
+    if trusted and not full and guards.is_same_job(record, summary, stamp, source):
+        found = _find_feed_changes(tables, source, record, known, policy)
+        if found is not None:
+            return found
+    return changes.compare_all(source, known, policy)
+
+
+def _find_feed_changes(
+    tables: Tables, source: Source, record: Record, known: DataFrame, policy: changes.Policy
+) -> Changes | None:
+    """Return the changes since the last run, from the source's change feed; None if the feed is unavailable."""
+    last = record.last
+    if last is None:
+        return None
+    feed = change_feed.read_changes_since(tables.spark, source, last.source_version, last.source_committed)
+    if feed is None:
+        return None
+    rejected = None if tables.is_empty("rejects") else tables.read_pinned("rejects")
+    return changes.compare_feed(source, feed, known, rejected, policy, failed_documents.find_first_failures(tables, last))
