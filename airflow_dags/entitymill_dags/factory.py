@@ -36,7 +36,8 @@ def make_dags(tables: Tables) -> dict[str, DAG]:
 
 def make_dag(table: Table, home: Path) -> DAG:
     """Return the DAG of one table; `home` is the repository's directory on the workers."""
-    schedule = CronDataIntervalTimetable(table.schedule, timezone=table.timezone) if table.schedule else None
+    cron = CronDataIntervalTimetable(table.schedule, timezone=table.timezone) if table.schedule else None
+    schedule = [Asset(uri=uri) for uri in table.after] or cron
     dag = DAG(
         dag_id=table.dag_id,
         description=f"Entities of {table.name}",
@@ -114,6 +115,7 @@ def _common_arguments(table: Table) -> dict[str, Any]:
         # still running, the job's lease makes the new one wait, on every kind of cluster.
         "durable": False,
         "task_id": "extract",
+        "pool": table.pool,
         "execution_timeout": timedelta(hours=table.timeout_hours),
         # Backfills and scheduled runs write the same output, so they run one after the other.
         "max_active_tis_per_dag": 1,
@@ -168,6 +170,7 @@ def _databricks_run_now(table: Table, home: Path) -> BaseOperator:  # noqa: ARG0
         **_common_arguments(table),
         databricks_conn_id=table.databricks.connection,
         job_name=table.databricks.job_name,
+        deferrable=table.deferrable,
         job_parameters=_render_at_run_time(lambda context: build_job_parameters(table, context)),  # type: ignore[arg-type]
     )
 
@@ -191,6 +194,7 @@ def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG00
         **_common_arguments(table),
         databricks_conn_id=table.databricks.connection,
         run_name=f"entitymill {table.name}",
+        deferrable=table.deferrable,
         tasks=_render_at_run_time(tasks),  # type: ignore[arg-type]
     )
 

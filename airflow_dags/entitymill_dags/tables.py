@@ -105,7 +105,8 @@ class Table(_Section):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")
     config: str | None = Field(None, min_length=1, description="--config of the job: relative to home, or absolute")
     output: Output
-    schedule: str | None = Field(description="five cron fields; null: manual runs only")
+    schedule: str | None = Field(None, description="five cron fields; null: runs start by hand, or by `after`")
+    after: tuple[str, ...] = Field((), description="URIs of assets: a run starts when all of them have been updated")
     timezone: str = "UTC"
     start_date: datetime
     end_date: datetime | None = Field(None, description="no interval after it is scheduled")
@@ -120,6 +121,8 @@ class Table(_Section):
     retry_minutes: float = Field(5, gt=0)
     timeout_hours: float = Field(12, gt=0)
     max_active_runs: int = Field(1, ge=1)
+    pool: str = Field("default_pool", min_length=1, description="Airflow's pool for the task extract")
+    deferrable: bool = Field(False, description="whether extract waits without a worker; on Databricks only")
     alert: str | None = Field(
         None,
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
@@ -152,6 +155,10 @@ class Table(_Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Table:
+        if self.after and self.schedule is not None:
+            raise ValueError("set either schedule or after")
+        if self.deferrable and self.runner == "spark_submit":
+            raise ValueError("deferrable needs a runner of Databricks: spark-submit itself must wait for the job")
         if self.slice is not None and self.schedule is None:
             raise ValueError("slice needs data intervals, which come from a schedule: set a schedule, or remove slice")
         if self.slice is not None and self.slice.type == "date" and _fires_twice_a_day(self.schedule or "", self.start_date):

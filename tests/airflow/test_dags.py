@@ -44,7 +44,9 @@ def context(start: str = "2026-06-30T22:00:00Z", end: str = "2026-07-01T22:00:00
     return {"params": chosen, "data_interval_start": pendulum.parse(start), "data_interval_end": pendulum.parse(end)}
 
 
-def test_the_dag_files_parse_quickly_without_heavy_imports(tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [True, False])
+def test_the_dag_files_parse_quickly_without_heavy_imports(tmp_path: Path, examples: bool) -> None:
+    """As they are shipped, they add no DAG."""
     program = f"""
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
@@ -55,6 +57,8 @@ slowest = max(stat.duration.total_seconds() for stat in bag.dagbag_stats)
 print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]))
 """
     environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "airflow_dags")}
+    if examples:
+        environment["ENTITYMILL_TABLES"] = str(ROOT / "airflow_dags" / "tables.example.yaml")
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=True
     )
@@ -62,7 +66,8 @@ print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]
     dags, errors, slowest, heavy = json.loads(line.removeprefix("RESULT"))
 
     assert errors == {}
-    assert dags == ["extract_articles", "extract_speeches", "extract_tickets", "follow_speeches"]
+    shown = ["extract_articles", "extract_speeches", "extract_tickets", "follow_speeches"] if examples else []
+    assert dags == shown
     assert slowest < PARSED_WITHIN
     assert heavy == []
 
@@ -83,6 +88,9 @@ print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]
         ({"runner": "databricks_run_now", "databricks": {**JOB, "parameters": {"where": "true"}}}, "should match"),
         ({"runner": "databricks_submit"}, "needs databricks.cluster"),
         ({"name": "a b"}, "String should match"),
+        ({"after": ["s3://lake/articles"], "slice": None}, "either schedule or after"),
+        ({"after": ["s3://lake/articles"], "schedule": None}, "slice needs data intervals"),
+        ({"deferrable": True}, "deferrable needs a runner of Databricks"),
         ({"settings": ["spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2"]}, r"secret\.key holds a secret"),
         ({"spark_submit": {"conf": {"spark.hadoop.fs.s3a.access.key": "hunter2"}}}, r"access\.key holds a secret"),
     ],
@@ -213,6 +221,17 @@ def test_the_dag_is_what_the_entry_says() -> None:
     assert dag.get_task("extract").retries == 4
     assert dag.get_task("check").upstream_task_ids == {"extract"}
     assert [outlet.name for outlet in dag.get_task("check").outlets] == ["articles_entities"]
+
+
+def test_a_run_may_wait_for_an_asset_for_a_place_in_a_pool_and_without_a_worker() -> None:
+    chosen = {"schedule": None, "slice": None, "after": ["s3://lake/articles", "x-files://tickets"], "pool": "spark"}
+    dag = factory.make_dag(table(**chosen), Path("/home/em"))
+    assert type(dag.timetable).__name__ == "AssetTriggeredTimetable"
+    assert [asset.uri for asset in dag.timetable.asset_condition.objects] == chosen["after"]  # type: ignore[attr-defined]
+    assert (dag.get_task("extract").pool, dag.get_task("check").pool) == ("spark", "default_pool")
+    entry = table(runner="databricks_run_now", databricks=JOB, output={"schema": "a.b"}, config=None, deferrable=True)
+    assert factory.make_dag(entry, Path("/home/em")).get_task("extract").deferrable is True  # type: ignore[attr-defined]
+    assert factory.make_dag(table(), Path("/home/em")).get_task("extract").pool == "default_pool"
 
 
 def test_no_jars_is_an_error(tmp_path: Path) -> None:
