@@ -17,7 +17,7 @@ from entitymill.errors import SessionError
 from entitymill.spark import requirements
 
 JOBS = Path(__file__).parents[2] / "jobs"
-RUN = ["extract", "--set", "source.path=texts", "--set", "output.path=out"]
+RUN = ["extract", "--set", "source.path=file:/texts", "--set", "output.path=out"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def said(
 
 
 @pytest.mark.parametrize(
-    "arguments", [RUN, ["maintain", "--set", "source.path=x", "optimize"], ["evaluate", "--entities", "e", "--gold", "g"]]
+    "arguments",
+    [RUN, ["maintain", "--set", "source.path=x", "optimize"], ["evaluate", "--entities", "file:/e", "--gold", "file:/g"]],
 )
 def test_without_spark(tmp_path: Path, packages: Path, arguments: list[str]) -> None:
     code, error = said(arguments, tmp_path, packages)

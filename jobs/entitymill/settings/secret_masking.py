@@ -23,14 +23,14 @@ SHOWN = frozenset({
     "incremental.on_fingerprint_change",
     "limits.max_reject_ratio", "limits.max_removed_ratio", "limits.batch_seconds", "limits.tagger_mb",
     "limits.unit_rows", "limits.unit_mb",
-    "limits.max_core_hours", "limits.lease_seconds", "limits.wait_seconds", "cost.per_core_hour", "cost.currency",
+    "limits.max_core_hours", "limits.lease_seconds", "limits.wait_seconds", "cost.per_core_hour",
     "spark.class_archive", "spark.partitions", "report.show_text", "report.fail_on_drift",
     "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
 })  # fmt: skip
 """Settings that are shown unchanged: numbers, flags, fixed words, and the condition `source.where`."""
 NAMES = frozenset({
     "source.id_column", "source.text_column", "source.passthrough", "output.schema", "entities.labels",
-    "entities.min_confidence", "report.date_column",
+    "entities.min_confidence", "report.date_column", "cost.currency",
 })  # fmt: skip
 """Settings that are names of columns, labels or schemas, or lists or mappings of such names."""
 ADDRESSES = frozenset({
