@@ -13,11 +13,12 @@ _CODES = (re.compile(r"[Ss]park exit code is: (\d+)"), re.compile(r"Error code i
 FINAL = {
     2: "a setting is wrong",
     3: "the source cannot be read as the settings say",
-    4: "too many rows were rejected, or too many documents would be removed: if that is right, raise "
-    "limits.max_reject_ratio, or run once with --allow-removals",
+    4: "too many rows were rejected, or too many documents would be removed: if that is right, trigger a run with a higher "
+    "max_reject_ratio, or with limits.max_removed_ratio=1 in settings",
     5: "the model was refused",
     6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
-    7: "the run reached limits.max_core_hours; what it finished was published, and the next run continues",
+    7: "the run reached limits.max_core_hours; what it finished was published, and the next run of the same rows "
+    "continues: clear this one if it covers a slice",
 }
 """Exit codes after which a retry would fail again or hide the problem, and their meanings."""
 

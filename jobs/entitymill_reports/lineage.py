@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from entitymill import __version__
-from entitymill.errors import DriftError
+from entitymill.errors import DriftError, LimitError
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
 from entitymill.spark import overlapping_paths, requirements
@@ -157,6 +157,8 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
         lineage.end("COMPLETE")
         raise
     except BaseException as error:
-        lineage.end("ABORT" if isinstance(error, KeyboardInterrupt) else "FAIL", outcome.describe_error(error)[0])
+        lineage.end(
+            "ABORT" if isinstance(error, KeyboardInterrupt | LimitError) else "FAIL", outcome.describe_error(error)[0]
+        )
         raise
     lineage.end("COMPLETE")

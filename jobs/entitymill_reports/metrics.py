@@ -182,7 +182,7 @@ def _add_summary(metrics: _Metrics, summary: Summary) -> None:
     )
     metrics.add("Gauge", "run_mentions", "Mentions that the last run found", summary.by_label, "label")
     metrics.add("Gauge", "run_rejects", "Rows that the last run rejected", summary.rejects, "code")
-    clock = {stage: spent for stage, spent in summary.seconds.items() if stage not in (*_WORKERS, "total")}
+    clock = {stage: spent for stage, spent in summary.seconds.items() if stage not in (*_WORKERS, "recognizing", "total")}
     metrics.add("Gauge", "run_stage_seconds", "Wall-clock seconds of the last run by stage", clock, "stage")
     workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _WORKERS}
     metrics.add(

@@ -141,7 +141,7 @@ def _rates(runs: list[Run], label: str) -> list[float]:
 
 
 def _recognition_speed(run: Run) -> float | None:
-    seconds = run.seconds.get("recognition")
+    seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 
 

@@ -161,12 +161,12 @@ def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
             if found["units_done"] == 2:
                 break
         assert (found["status"], found["documents"], found["units_done"]) == ("running", 6, 2)
-        [same] = list_runs._read_local_runs(tables.settings, 1) or []
+        [same] = list_runs._read_local_runs(tables.settings, {}, 1) or []
         assert {**same, "until": None} == {**found, "until": None}
         assert len(tables.history("runs").collect()) == commits, "a heartbeat is no commit"
     take_and_end(tables, "two")
-    assert list_runs._read_local_runs(tables.settings, 5) == list_runs.read_runs(tables, 5)
-    assert [row["run_id"] for row in list_runs._read_local_runs(tables.settings, 1) or []] == ["two"]
+    assert list_runs._read_local_runs(tables.settings, {}, 5) == list_runs.read_runs(tables, 5)
+    assert [row["run_id"] for row in list_runs._read_local_runs(tables.settings, {}, 1) or []] == ["two"]
 
 
 def test_runs_are_read_without_spark_only_where_that_is_possible(tables: Tables, tmp_path: Path) -> None:
@@ -175,15 +175,17 @@ def test_runs_are_read_without_spark_only_where_that_is_possible(tables: Tables,
         OutputSettings(path="s3a://lake/out"),
         OutputSettings(path=f"{tmp_path}/no"),
     ):
-        assert local_runs.read_rows(place, ("run_id",), 1) is None
-        assert local_runs.read_heartbeats(place) == {}
+        assert local_runs.read_rows(place, {}, ("run_id",), 1) is None
+        assert local_runs.read_heartbeats(place, {}) == {}
     (tmp_path / "empty").mkdir()
     with pytest.raises(OutputError, match="no run has written"):
-        local_runs.read_rows(OutputSettings(path=f"{tmp_path}/empty"), ("run_id",), 1)
+        local_runs.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, ("run_id",), 1)
+    elsewhere_by_default = {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"}
+    assert local_runs.read_rows(OutputSettings(path=f"{tmp_path}/empty"), elsewhere_by_default, ("run_id",), 1) is None
     take_and_end(tables, "one")
     tables.spark.sql(f"ALTER TABLE {tables.sql_name('runs')} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
     tables.spark.sql(f"DELETE FROM {tables.sql_name('runs')} WHERE run_id = 'none'")
-    found = local_runs.read_rows(tables.settings, ("run_id", "no_such_column"), 1)
+    found = local_runs.read_rows(tables.settings, {}, ("run_id", "no_such_column"), 1)
     assert found in (None, [{"run_id": "one", "no_such_column": None}])
 
 

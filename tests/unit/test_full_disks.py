@@ -29,6 +29,13 @@ def make_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
 
 
+def test_an_error_of_this_process_needs_no_look_at_the_disk() -> None:
+    """A quota, for one, leaves free space."""
+    said = outcome.convert_error(OSError(errno.EDQUOT, "quota", "/lake/page.html"))
+    assert isinstance(said, StorageError)
+    assert str(said).startswith("/lake/page.html: there is no space left; published data is intact")
+
+
 @pytest.mark.parametrize("error", [RuntimeError(SAID), OSError(errno.ENOSPC, "no room"), OSError(errno.EDQUOT, "quota")])
 def test_a_full_disk_is_named(error: Exception, watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_full(monkeypatch)

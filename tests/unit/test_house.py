@@ -46,6 +46,7 @@ PRIVATE_ALLOWED = {
     "entitymill.spark.run_session",
     "entitymill.spark.session",
     "entitymill.spark.cpu_time",
+    "entitymill.spark.spark_connect",
     "entitymill.spark.class_archive",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",

@@ -38,6 +38,13 @@ def test_a_run_tells_the_work_of_all_cores_from_their_idleness() -> None:
     ]
 
 
+def test_a_run_that_only_removes_has_no_cost_of_documents() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    loaded = settings.load(None, ["source.path=a", "output.path=b"], {})
+    summaries.print_plan(console, Plan(0, 0, 9, 0, {}, 1, 0.25, 2.0), loaded)
+    assert [row[0] for row in printed_rows(console) if "core-hours" in row[0] or "million" in row[0]] == ["core-hours"]
+
+
 def test_a_dry_run_says_why_documents_are_changed() -> None:
     console = Console(file=io.StringIO(), width=120)
     causes = {"text": 5, "settings or model": 282}
@@ -52,7 +59,9 @@ def test_a_dry_run_says_why_documents_are_changed() -> None:
 
 
 def test_the_cost_is_shown_in_total_and_for_a_million_documents() -> None:
-    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), documents=20_000, cores=8, seconds={"total": 900.0})
+    summary = Summary(
+        "r1", datetime(2026, 11, 20, tzinfo=timezone.utc), documents=20_000, core_seconds=7200.0, seconds={"total": 900.0}
+    )
     plan = Plan(20_000, 0, 0, 0, {}, 1, 0.25, 2.0)
     for overrides, total, million in (
         ([], "2.00", "100.00"),

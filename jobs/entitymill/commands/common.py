@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import shutil
 import sys
@@ -23,8 +22,6 @@ from entitymill.terminal.console_text import SafeFormatter, open_console
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"
 _WILDCARD = re.compile(r"[*?\[{]")
-_CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
-"""Environment variables that may say that paths without a scheme are not on this machine's disk."""
 LARGEST_NUMBER = 1_000_000
 STDERR = "stderr"
 """The value of the setting `log` that sends the log to stderr."""
@@ -109,12 +106,10 @@ def check_source_exists(settings: settings_module.Settings) -> None:
 
 
 def is_missing(path: str, conf: Mapping[str, str]) -> bool:
-    """Return whether a path is certainly on this machine's disk, and nothing is there.
+    """Return whether a path is certainly on this machine's disk, and nothing is there; `conf` as in the settings."""
+    from entitymill.spark.local_paths import is_certainly_local  # imports PySpark
 
-    A path without a scheme may also belong to the default file system of a Hadoop cluster.
-    """
-    elsewhere = any(name in os.environ for name in _CLUSTERS) or any(key.endswith("fs.defaultFS") for key in conf)
-    return not elsewhere and re.match(r"[A-Za-z][\w+.-]*:", path) is None and not Path(path).exists()
+    return not Path(path).exists() and is_certainly_local(path, conf)
 
 
 def run_and_report(

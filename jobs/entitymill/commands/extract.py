@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
         "  entitymill extract --config conf/demo.yaml --show-entities\n"
         "  entitymill extract --config conf/articles.yaml --set output.path=/data/out --dry-run\n"
         "Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
-        "6 done, but the run differs too much from earlier runs (report.fail_on_drift), 1 anything else.",
+        "6 done, but the run differs too much from earlier runs (report.fail_on_drift), "
+        "7 stopped at limits.max_core_hours, 1 anything else.",
     )
     common.add_settings_options(built)
     built.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        runs = _read_local_runs(settings.output, options.last)
+        runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
             activity.begin("starting Spark")
             from entitymill.spark.session import open_session  # imports Spark
@@ -79,13 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_with_settings(options, work, "interrupted.")
 
 
-def _read_local_runs(output: OutputSettings, last: int) -> list[dict[str, Any]] | None:
+def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[dict[str, Any]] | None:
     """Return what `read_runs` does, without Spark; None if that needs Spark."""
     from entitymill.tables import local_runs
 
-    found = local_runs.read_rows(output, _COLUMNS, last)
+    found = local_runs.read_rows(output, conf, _COLUMNS, last)
     if found is not None and any(row["status"] == "running" for row in found):
-        newest = local_runs.read_heartbeats(output)
+        newest = local_runs.read_heartbeats(output, conf)
         for row in found:
             _update_progress(row, newest.get(str(row["run_id"]), {}))
     return found

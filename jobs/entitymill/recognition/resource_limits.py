@@ -56,8 +56,7 @@ def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
-    threads = _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1)
-    return _TAGGING_BYTES + threads + TAGGING_BYTES_PER_CHARACTER * characters
+    return _TAGGING_BYTES + TAGGING_BYTES_PER_CHARACTER * characters
 
 
 def read_used_memory() -> int:

@@ -28,17 +28,22 @@ class CostMeter:
         self._summary = summary
         self._clock = clock
         self._max_core_hours = max_core_hours
-        self._cpu_before = cpu_time.read_cpu_seconds(spark)
+        self._cpu = cpu_time.CpuMeter(spark)
+        self._counted_at = 0.0
         self._stopped = False
 
     def update(self) -> None:
         """Count the cores, and write the cost so far to the summary."""
-        self._summary.cores = spark_connect.count_cores(self._spark)
+        summary = self._summary
+        summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
-        now = cpu_time.read_cpu_seconds(self._spark)
-        if now is not None and self._cpu_before is not None:
-            spent = self._summary.cpu_seconds
-            spent[JOB] = now - self._cpu_before + spent.get(RECOGNITION, 0.0)
+        total = summary.seconds["total"]
+        # The number of executors may change during a run.
+        summary.core_seconds += summary.cores * (total - self._counted_at)
+        self._counted_at = total
+        job = self._cpu.read_seconds()
+        if job is not None:
+            summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
     def limit_units(self, planned: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
         """Yield units until the limit is reached; the first one is always yielded, so that each run makes progress."""

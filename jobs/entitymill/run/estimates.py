@@ -44,7 +44,8 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """
     if not tables.exists("runs"):
         return None
-    usable = tables.read("runs").where("status IN ('done', 'stopped') AND chars > 0 AND cores > 0 AND units > 0")
+    measured = "chars > 0 AND cores > 0 AND units_done > 0 AND seconds['idle'] IS NOT NULL"
+    usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {measured}")
     rows = usable.orderBy(F.desc("started_at")).limit(_MOST_RUNS).collect()
     if not rows:
         return None
@@ -52,7 +53,7 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     model = max(alike or rows, key=lambda row: int(row["chars"]))
     before = rows[0]["seconds"]
     recognition = _read_core_seconds(model) / model["chars"] * chars / cores
-    writing = model["seconds"].get("writing", 0.0) / model["units"]
+    writing = model["seconds"].get("writing", 0.0) / model["units_done"]
     seconds = before.get("preparation", 0.0) + before.get("source", 0.0)
     if units:
         seconds += max(recognition, (units - 1) * writing) + writing

@@ -15,7 +15,7 @@ from entitymill.run import failed_documents, guards, unit_sizes, units
 from entitymill.run.changes_since import find_changes
 from entitymill.run.cost import CostMeter
 from entitymill.run.failed_documents import FailureRecorder
-from entitymill.run.summary import Clock, Summary
+from entitymill.run.summary import RECOGNIZING, Clock, Summary
 from entitymill.run.unit_recognition import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.settings import Settings
 from entitymill.source import changes
@@ -87,6 +87,7 @@ class Run:
             self.clock.lap("source")
             self._publish(found, failures)
         self._finish()
+        self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair what earlier runs may have left incomplete; return False if this was needed."""
@@ -168,6 +169,7 @@ class Run:
                 if isinstance(unit, RecognizedUnit):
                     self._publish_unit(unit, publisher, failures)
                     busy.add(unit.action)
+                    self.summary.seconds[RECOGNIZING] = busy.seconds
                 elif unit.removed is not None:
                     self.lease.check_if_due()
                     publisher.remove(unit.removed)
@@ -176,7 +178,6 @@ class Run:
         seconds = self.summary.seconds
         spent = sum(seconds.get(part, 0.0) for part in schemas.PARTS)
         seconds["idle"] = max(0.0, self.summary.cores * busy.seconds - spent)
-        self.meter.check_complete()
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
         if self.stamp.slice is None and self.earlier_runs.sliced:

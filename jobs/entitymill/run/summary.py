@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RECOGNITION, JOB = "recognition", "job"
 """Keys of `Summary.cpu_seconds`."""
+RECOGNIZING = "recognizing"
+"""Key of `Summary.seconds`: the seconds in which documents were recognized, also while others were written."""
 
 
 @dataclass
@@ -43,12 +45,14 @@ class Summary:
     waiting: description of the run that this run waited for; empty if it never waited.
     by_label: label -> number of mentions.
     rejects: reject code -> number of rows.
-    seconds: stage -> wall-clock seconds. Five entries break down the stage `recognition`: schemas.PARTS are summed over all
-        workers; `idle` is the remaining time of all cores during this stage, in which they run Spark's own code, transfer
-        rows to and from the workers, or have no work. Engine sparknlp does not measure the parts.
+    seconds: stage -> wall-clock seconds. The stage `recognition` is the time in which the run only waited for recognition.
+        RECOGNIZING is all the time in which documents were recognized. Five entries break it down: schemas.PARTS are summed
+        over all workers; `idle` is the remaining time of all cores, in which they run Spark's own code, transfer rows to and
+        from the workers, or have no work. Engine sparknlp does not measure the parts.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded.
     chars: number of code points of the processed documents.
-    cores: number of cores of Spark's executors, as last counted.
+    cores: number of tasks that Spark's executors run at once, as last counted.
+    core_seconds: sum of the cores over the seconds of the run.
     cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark tells them.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
@@ -79,6 +83,7 @@ class Summary:
     output_versions: dict[str, int] = field(default_factory=dict)
     chars: int = 0
     cores: int = 0
+    core_seconds: float = 0.0
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     plan: Plan | None = None
 
@@ -89,8 +94,8 @@ class Summary:
 
     @property
     def core_hours(self) -> float:
-        """Hours of the complete run, times its cores; 0 before the cores were counted."""
-        return self.cores * self.seconds.get("total", 0.0) / 3600
+        """Sum of the cores over the hours of the run; 0 before the cores were counted."""
+        return self.core_seconds / 3600
 
     def start_waiting(self, holder: str) -> None:
         """Set the stage to `waiting`; `holder` describes the run that holds the lease."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -44,7 +45,8 @@ class RecognizedUnit:
     def release(self) -> None:
         """Stop recognition if it has not ended, and free the cache."""
         self.action.cancel()
-        self.recognised.unpersist()
+        with suppress(Exception):  # Spark may have been stopped
+            self.recognised.unpersist()
 
 
 def recognize_ahead(

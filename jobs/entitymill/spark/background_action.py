@@ -39,10 +39,10 @@ class BackgroundAction(Generic[T]):
         self._result: Future[T] = Future()
         self.began = perf_counter()
         self.ended: float | None = None
-        run: Callable[[], None] = self._run
+        call: Callable[[], T] = self._call
         if not spark_connect.is_remote(spark):
-            run = inheritable_thread_target(run)  # a session of Spark Connect has no thread in the JVM
-        self._thread = threading.Thread(target=run, name=POOL, daemon=True)
+            call = inheritable_thread_target(call)  # a session of Spark Connect has no thread in the JVM
+        self._thread = threading.Thread(target=self._run, args=(call,), name=POOL, daemon=True)
         self._thread.start()
 
     def wait(self) -> T:
@@ -60,10 +60,13 @@ class BackgroundAction(Generic[T]):
         if self._thread.is_alive():
             log.warning("an action of Spark did not stop within %.0f s after it was cancelled", _CANCEL_SECONDS)
 
-    def _run(self) -> None:
+    def _call(self) -> T:
+        _tag_thread(self._spark, self._tag)
+        return self._action()
+
+    def _run(self, call: Callable[[], T]) -> None:
         try:
-            _tag_thread(self._spark, self._tag)
-            result = self._action()
+            result = call()
         except BaseException as error:  # noqa: BLE001 - `wait` raises it, in the thread that needs the result
             self.ended = perf_counter()
             self._result.set_exception(error)

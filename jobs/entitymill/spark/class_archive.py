@@ -39,8 +39,9 @@ def choose_options(jars: Sequence[str], *, make: bool) -> list[str]:
     """
     directory, name = Path(jars[0]).parent, f"{_NAME}{_identify(jars)}"
     for archive in directory.glob(f"{name}-*{_ENDING}"):
-        if archive.name == f"{name}-{archive.stat().st_size}{_ENDING}":  # Java crashes if an archive is incomplete
-            return [f"-XX:SharedArchiveFile={archive}", *_SILENT]
+        with suppress(FileNotFoundError):  # another process has just replaced it
+            if archive.name == f"{name}-{archive.stat().st_size}{_ENDING}":  # Java crashes if an archive is incomplete
+                return [f"-XX:SharedArchiveFile={archive}", *_SILENT]
     if not make or not os.access(directory, os.W_OK):
         return []
     made = create_scratch_directory(_NAME) / name
@@ -66,10 +67,10 @@ def _keep(made: Path, directory: Path) -> None:
     sys.stderr.write("Keeping Java's classes in an archive, so that the next start takes less time.\n")
     copy = directory / f".{made.name}.{os.getpid()}"
     try:
-        context = SparkContext._active_spark_context
-        if context is not None:
-            context.stop()
-        with suppress(Exception):
+        with suppress(Exception):  # the JVM may have ended
+            context = SparkContext._active_spark_context
+            if context is not None:
+                context.stop()
             gateway.shutdown()
         process.stdin.close()
         process.wait(_END_SECONDS)

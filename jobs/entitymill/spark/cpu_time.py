@@ -16,20 +16,30 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _NANOSECONDS = 1e9
 
 
-def read_cpu_seconds(spark: SparkSession) -> float | None:
-    """Return the CPU seconds of this process, the driver's JVM and Spark's tasks in other JVMs; None if they are unknown.
+class CpuMeter:
+    """Measures the CPU seconds of this process, the driver's JVM and Spark's tasks in other JVMs, without Python workers."""
 
-    They are unknown with Spark Connect. Python workers are not included. On a cluster, Spark keeps the numbers of its
-    latest stages only (spark.ui.retainedStages).
-    """
-    if spark_connect.is_remote(spark):
+    def __init__(self, spark: SparkSession) -> None:
+        """Start to measure."""
+        self._spark = spark
+        self._tasks: dict[int, float] = {}
+        self._before = 0.0
+        self._before = self.read_seconds() or 0.0
+
+    def read_seconds(self) -> float | None:
+        """Return the seconds since the start; None if they are unknown, as with Spark Connect.
+
+        On a cluster, call this often: Spark forgets all but its latest stages (spark.ui.retainedStages).
+        """
+        if spark_connect.is_remote(self._spark):
+            return None
+        context: Any = self._spark.sparkContext
+        with suppress(Exception):  # each Spark version may keep its counters elsewhere
+            java = _read_process_seconds(int(context._jvm.java.lang.ProcessHandle.current().pid()))
+            if not context._jsc.isLocal():
+                self._tasks |= _read_task_seconds(context)
+            return time.process_time() + java + sum(self._tasks.values()) - self._before
         return None
-    context: Any = spark.sparkContext
-    with suppress(Exception):  # each Spark version may keep its counters elsewhere
-        java = _read_process_seconds(int(context._jvm.java.lang.ProcessHandle.current().pid()))
-        tasks = 0.0 if context._jsc.isLocal() else _read_task_seconds(context)
-        return time.process_time() + java + tasks
-    return None
 
 
 def _read_process_seconds(pid: int) -> float:
@@ -38,8 +48,10 @@ def _read_process_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _read_task_seconds(context: Any) -> float:
+def _read_task_seconds(context: Any) -> dict[int, float]:
+    """Return stage id -> CPU seconds of its tasks, for the stages that Spark remembers."""
     store, java = context._jsc.sc().statusStore(), context._jvm
     no_quantiles = context._gateway.new_array(java.double, 0)
     stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())
-    return sum(float(stages.apply(at).executorCpuTime()) for at in range(stages.size())) / _NANOSECONDS
+    found = (stages.apply(at) for at in range(stages.size()))
+    return {int(stage.stageId()): float(stage.executorCpuTime()) / _NANOSECONDS for stage in found}

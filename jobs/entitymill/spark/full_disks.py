@@ -34,6 +34,8 @@ def find_fault(error: BaseException) -> StorageError | None:
         return None
     places = {**_watched, **{str(path): private_directories.LOCAL for path in private_directories.list_parents()}}
     full = [f"{setting}: the disk of {path} is full" for path, setting in places.items() if _is_full(path)]
+    if full_by_number and not full:
+        full = [f"{getattr(error, 'filename', None) or 'a disk of this machine'}: there is no space left"]
     if not full:
         return None
     return StorageError(f"{'; '.join(full)}; published data is intact; free some space, then run again.")

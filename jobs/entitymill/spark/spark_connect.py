@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -49,19 +50,29 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks Spark runs at once.
+    """Return how many tasks Spark's executors run at once; before any has registered, Spark's default parallelism.
 
     With Spark Connect, this is the number of partitions of a large range. It takes a Spark job, so a result is kept for a
     minute.
     """
     if not is_remote(spark):
-        return spark.sparkContext.defaultParallelism
+        return _count_executor_cores(spark) or spark.sparkContext.defaultParallelism
     session, now = get_session_id(spark), time.monotonic()
     counted = _counted_cores.get(session)
     if counted is None or now - counted[0] > _KEPT_SECONDS:
         counted = (now, spark.range(_MANY).select(F.spark_partition_id()).distinct().count())
         _counted_cores[session] = counted
     return counted[1]
+
+
+def _count_executor_cores(spark: SparkSession) -> int:
+    """Return the number of tasks for which the registered executors have cores; 0 if Spark does not tell."""
+    context: Any = spark.sparkContext
+    with contextlib.suppress(Exception):  # each Spark version may keep its counters elsewhere
+        executors = context._jsc.sc().statusStore().executorList(True)
+        cores = sum(int(executors.apply(at).totalCores()) for at in range(executors.size()))
+        return cores // max(1, int(context.getConf().get("spark.task.cpus", "1")))
+    return 0
 
 
 def get_session_id(spark: SparkSession) -> str:

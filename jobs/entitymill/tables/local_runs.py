@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import OutputSettings
+from entitymill.spark.local_paths import is_certainly_local
 from entitymill.tables.heartbeats import DIRECTORY
 
 _FILE = "file:"
 
 
-def read_rows(settings: OutputSettings, columns: Sequence[str], last: int) -> list[dict[str, Any]] | None:
+def read_rows(
+    settings: OutputSettings, conf: Mapping[str, str], columns: Sequence[str], last: int
+) -> list[dict[str, Any]] | None:
     """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
 
     Times are in this machine's time zone, without the zone, as Spark returns them. A column that the table lacks is None.
 
     Args:
         settings: where the tables are.
+        conf: Spark properties from the settings.
         columns: names of the columns to read.
         last: number of rows.
 
@@ -33,7 +37,7 @@ def read_rows(settings: OutputSettings, columns: Sequence[str], last: int) -> li
         from deltalake.exceptions import DeltaError  # noqa: PLC0415
     except ModuleNotFoundError:
         return None
-    root = _find_directory(settings)
+    root = _find_directory(settings, conf)
     if root is None:
         return None
     if not (root / "runs" / "_delta_log").is_dir():
@@ -46,9 +50,9 @@ def read_rows(settings: OutputSettings, columns: Sequence[str], last: int) -> li
     return [{name: _convert(row.get(name)) for name in columns} for row in rows]
 
 
-def read_heartbeats(settings: OutputSettings) -> dict[str, dict[str, Any]]:
+def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return run id -> row for each run that has a heartbeat file, as `heartbeats.read_all` does."""
-    root = _find_directory(settings)
+    root = _find_directory(settings, conf)
     found = {}
     for file in (root / f"_{DIRECTORY}").glob("*") if root is not None else ():
         try:
@@ -58,11 +62,12 @@ def read_heartbeats(settings: OutputSettings) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _find_directory(settings: OutputSettings) -> Path | None:
+def _find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path | None:
     """Return the output's directory on this machine's disk; None if it is elsewhere, or in a catalog."""
     path = settings.path or ""
     local = Path("/" + path.removeprefix(_FILE).lstrip("/")) if path.startswith(_FILE) else Path(path)
-    return local if path and local.is_dir() else None
+    is_local = path.startswith(_FILE) or is_certainly_local(path, conf)
+    return local if path and is_local and local.is_dir() else None
 
 
 def _convert(value: Any) -> Any:

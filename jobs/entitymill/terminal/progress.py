@@ -21,7 +21,7 @@ KINDS = ("auto", "bar", "lines", "json", "none")
 LINE_SECONDS = 60.0
 BAR_SECONDS = 0.5
 _BAR_WIDTH = 30
-_RECOGNITION = "recognition"
+_RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
 
 
 class Progress:
@@ -40,6 +40,7 @@ class Progress:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._began: float | None = None
+        self._done = 0
 
     def watch(self, summary: Summary) -> None:
         """Start the thread that shows the progress of a run."""
@@ -64,7 +65,8 @@ class Progress:
         done = summary.documents
         if summary.stage == _RECOGNITION:
             unit = (summary.planned - done) / max(1, summary.units - summary.units_done)
-            done += int(unit * _finished_share())
+            # Tasks of the next unit may run, too, so the share may fall.
+            done = self._done = max(self._done, done + int(unit * _finished_share()))
         rate, left = self._estimate_speed(summary, done)
         return {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -86,8 +88,8 @@ class Progress:
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
             return None, None
-        in_recognition = summary.seconds.get(_RECOGNITION)
-        rate = round(summary.sentences / in_recognition, 1) if in_recognition else None
+        recognizing = summary.seconds.get(_RECOGNIZING)
+        rate = round(summary.sentences / recognizing, 1) if recognizing else None
         left = round((time.monotonic() - self._began) * (summary.planned - done) / done) if done else None
         return rate, left
 

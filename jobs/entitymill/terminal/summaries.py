@@ -10,7 +10,7 @@ from rich.text import Text
 
 from entitymill import schemas
 from entitymill.run.dry_runs import Plan
-from entitymill.run.summary import Summary
+from entitymill.run.summary import RECOGNIZING, Summary
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.source.document_outcomes import Cause
@@ -49,9 +49,9 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     for code, rows in sorted(summary.rejects.items()):
         counts.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
     counts.add_row("sentences/s, set-up included", f"{summary.sentences_per_second:,.0f}")
-    recognition = summary.seconds.get("recognition")
-    if recognition:
-        counts.add_row("sentences/s, recognition only", f"{summary.sentences / recognition:,.0f}")
+    recognizing = summary.seconds.get(RECOGNIZING)
+    if recognizing:
+        counts.add_row("sentences/s, recognition only", f"{summary.sentences / recognizing:,.0f}")
     add_cost(counts, summary.core_hours, summary.documents, settings)
     console.print(counts)
 
@@ -79,12 +79,15 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
     return seconds
 
 
-def add_cost(shown: Table, core_hours: float, documents: int, settings: Settings) -> None:
+def add_cost(table: Table, core_hours: float, documents: int, settings: Settings) -> None:
     """Add rows with core-hours and, if cost.per_core_hour is set, their price: in total and for a million documents."""
     price, currency = settings.cost.per_core_hour, visible(settings.cost.currency, lines=False)
-    for name, hours in (("core-hours", core_hours), ("  per million documents", core_hours * MILLION / max(1, documents))):
+    shown = [("core-hours", core_hours)]
+    if documents:
+        shown.append(("  per million documents", core_hours * MILLION / documents))
+    for name, hours in shown:
         money = "" if price is None else f" = {price * hours:,.2f} {currency}"
-        shown.add_row(name, Text(f"{hours:,.2f}{money}" if hours >= LITTLE else f"{hours:.2g}{money}"))
+        table.add_row(name, Text(f"{hours:,.2f}{money}" if hours >= LITTLE else f"{hours:.2g}{money}"))
 
 
 def print_plan(console: Console, plan: Plan, settings: Settings) -> None:

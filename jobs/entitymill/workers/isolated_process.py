@@ -30,8 +30,8 @@ from entitymill.workers.isolation import (
 
 _SPARED_SCORE = 800
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
-_NO_MEMORY = "bad_alloc"
-"""C++'s name for a MemoryError, in errors of OpenVINO."""
+_NO_MEMORY = ("bad_alloc", "Failed to allocate", "out_of_memory")
+"""What errors of OpenVINO and oneDNN say where Python would raise a MemoryError."""
 
 
 def serve(descriptor: int, parent: int) -> None:
@@ -73,7 +73,7 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
-        if _NO_MEMORY in str(error):
+        if any(said in str(error) for said in _NO_MEMORY):
             os._exit(OUT_OF_MEMORY)
         error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
         trace = "".join(traceback.format_exception(error))

@@ -134,8 +134,8 @@ class Worker:
                     log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
                     raise WorkerError(
                         f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: this many "
-                        "failures suggest a problem with the machine, or that limits.batch_seconds is too short; the "
-                        "worker's log lists the documents."
+                        "failures suggest a problem with the machine, or that limits.batch_seconds or limits.tagger_mb is "
+                        "too small; the worker's log lists the documents."
                     )
                 cpu, since = time.process_time(), cpu
                 yield recognised_rows.add_cpu_seconds(result, cpu - since)

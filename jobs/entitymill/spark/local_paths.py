@@ -1,0 +1,26 @@
+"""Tell paths on this machine's disk from those that Spark looks up elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from entitymill.spark.jvm_launch import read_file_properties
+
+_CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
+"""Environment variables with which a path without a scheme may be on the file system of a cluster."""
+_DEFAULT = "fs.defaultFS"
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
+
+
+def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
+    """Return whether Spark would look up a path without a scheme on this machine's disk.
+
+    Args:
+        path: path, URI or name.
+        conf: Spark properties from the settings.
+    """
+    if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
+        return False
+    return not any(key.endswith(_DEFAULT) for key in (*conf, *read_file_properties()))
