@@ -250,6 +250,7 @@ def test_documents_are_done_again_when_other_mentions_are_wanted(filled: Job) ->
 
 
 def test_a_label_that_the_model_does_not_know(main: Callable[..., tuple[int, str]], job: Job) -> None:
+    job.texts([("a", "They met in Paris.")])
     code, said = main("entities.labels=[PERSON]")
     assert code == 2
     assert "knows no label PERSON; it knows LOC, MISC, ORG, PER" in said

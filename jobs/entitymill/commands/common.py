@@ -21,7 +21,8 @@ from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
 _TEMPORARY = "entitymill-log-"
-_WILDCARD = re.compile(r"[*?\[{]")
+_SPECIAL = re.compile(r"[*?\[{@]")
+"""Matches wildcards, and what names a version of a Delta table."""
 LARGEST_NUMBER = 1_000_000
 STDERR = "stderr"
 """The value of the setting `log` that sends the log to stderr."""
@@ -101,7 +102,7 @@ def check_source_exists(settings: settings_module.Settings) -> None:
         SourceError: nothing is at source.path.
     """
     path = settings.source.path
-    if settings.source.format != "table" and not _WILDCARD.search(path) and is_missing(path, settings.spark.conf):
+    if settings.source.format != "table" and not _SPECIAL.search(path) and is_missing(path, settings.spark.conf):
         raise SourceError(f"source.path: nothing is at {path}.")
 
 
