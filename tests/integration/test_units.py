@@ -188,10 +188,12 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     table.close()
 
 
-def test_a_run_stops_at_its_core_hours_and_the_next_one_continues(job: Job, truth: ExpectedTables) -> None:
+@pytest.mark.parametrize("format_", ["delta", "parquet"])
+def test_a_run_stops_at_its_core_hours_and_the_next_one_continues(job: Job, truth: ExpectedTables, format_: str) -> None:
     job.texts(list(SOURCE.items()))
+    chosen = f"output.format={format_}"
     with pytest.raises(LimitError, match=r"core-hours, after 3 of 9 documents; these are published"):
-        job.run("limits.unit_rows=3", "limits.max_core_hours=0.000001")
+        job.run(chosen, "limits.unit_rows=3", "limits.max_core_hours=0.000001")
     truth.check(job.output, dict(itertools.islice(SOURCE.items(), 3)))
     [stopped] = job.read("runs").collect()
     assert (stopped.status, stopped.exit_code, stopped.units_done, stopped.settled) == ("stopped", 7, 1, True)
@@ -199,9 +201,9 @@ def test_a_run_stops_at_its_core_hours_and_the_next_one_continues(job: Job, trut
     assert stopped.cores == job.spark.sparkContext.defaultParallelism
     assert stopped.chars == sum(len(text) for text in itertools.islice(SOURCE.values(), 3))
     assert 0 < stopped.cpu_seconds["recognition"] < stopped.cpu_seconds["job"]
-    plan = extraction.extract(job.spark, settings.load(None, job.options(), {}), dry_run=True).plan
+    plan = extraction.extract(job.spark, settings.load(None, job.options(chosen), {}), dry_run=True).plan
     assert plan is not None
     assert (plan.new, plan.same_model) == (6, True)
     assert plan.hours
-    assert job.run().documents == 6
+    assert job.run(chosen).documents == 6
     truth.check(job.output, SOURCE)
