@@ -15,7 +15,8 @@ import pyarrow as pa
 from entitymill.workers import recognition_child
 
 FACTORY = "poison_stub:open_recognition"
-SEGFAULT, KILL, LOOP, MEMORY, BUG = (f"poison{name}" for name in ("segfault", "kill", "loop", "memory", "bug"))
+NAMES = ("segfault", "kill", "loop", "memory", "native", "bug")
+SEGFAULT, KILL, LOOP, MEMORY, NATIVE, BUG = (f"poison{name}" for name in NAMES)
 WHEN = "poisonwhen:"
 """Before a path: deadly once something is there."""
 DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
@@ -35,6 +36,8 @@ def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBat
             time.sleep(0.01)
         if MEMORY in text:
             raise MemoryError
+        if NATIVE in text:  # as OpenVINO's plugin for CPUs says it
+            raise RuntimeError("Failed to allocate 1000000 bytes of memory")
         if BUG in text:
             raise ZeroDivisionError("a bug")
         return recognise(window)

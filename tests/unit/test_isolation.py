@@ -87,13 +87,12 @@ def found(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 @pytest.mark.slow
 def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not(here: Here) -> None:
     clean = run(here, GOOD, FACTORY)
-    deadly = [
-        f"{word} in Paris ." for word in (poison_stub.SEGFAULT, poison_stub.KILL, poison_stub.LOOP, poison_stub.MEMORY)
-    ]
+    words = (poison_stub.SEGFAULT, poison_stub.KILL, poison_stub.LOOP, poison_stub.MEMORY, poison_stub.NATIVE)
+    deadly = [f"{word} in Paris ." for word in words]
 
     rows = run(here, [*GOOD, *deadly], seconds=3)
 
-    assert [row["doc_id"] for row in rows] == [f"d{i}" for i in range(8)]
+    assert [row["doc_id"] for row in rows] == [f"d{i}" for i in range(9)]
     assert found(rows[:4]) == found(clean)
     varying = dict.fromkeys(("mentions", *(f"{part}_seconds" for part in schemas.TIMES)), 0)
     assert [{**row, **varying} for row in rows[:4]] == [{**row, **varying} for row in clean]
@@ -102,9 +101,10 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
         ("tagger_crashed", "killed by SIGKILL"),
         ("tagger_timed_out", "no answer in 3 s"),
         ("tagger_crashed", "out of memory"),
+        ("tagger_crashed", "out of memory"),
     ]
     assert [(row["mentions"], row["tokens"], row["passthrough"]) for row in rows[4:]] == [
-        ([], 0, {"n": i}) for i in range(4, 8)
+        ([], 0, {"n": i}) for i in range(4, 9)
     ]
 
 
