@@ -191,7 +191,7 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
 
 
 @pytest.mark.parametrize(
-    ("version", "found"), [("3", "has schema 3, this program writes 4"), (None, "was not written by it")]
+    ("version", "found"), [("3", "has schema 3, this program writes 5"), (None, "was not written by it")]
 )
 def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, version: str | None, found: str) -> None:
     tables = copied(sliced, tmp_path)
