@@ -1,7 +1,7 @@
 """Run every benchmark for a few seconds, to see that it works: `python tests/bench/smoke.py`. Its numbers mean nothing.
 
 Benchmarks with Spark share one session, whose JVM is warm after the first; job.py stops the session, so it comes almost
-last. cluster.py opens sessions of its own.
+last. cluster.py opens sessions of its own. isolation.py limits this process's memory, so it comes before others load much.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import cluster
 def main() -> None:
     """Run all benchmarks."""
     began = time.perf_counter()
-    for bench in (layout, tagger, isolation, engines, growth, long_documents, encoding_scores, job, cluster):
+    for bench in (isolation, layout, tagger, engines, growth, long_documents, encoding_scores, job, cluster):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)
