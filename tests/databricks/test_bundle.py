@@ -17,6 +17,8 @@ from entitymill_dags import arguments, factory, tables
 
 TARGETS = ("dev", "prod")
 
+EXAMPLES = bundle.ROOT / "airflow_dags" / "tables.example.yaml"
+
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_job_is_one_by_the_bundle_schema(target: str) -> None:
@@ -41,7 +43,7 @@ def test_the_job_is_one_by_the_api(target: str) -> None:
 
 
 def test_what_airflow_submits_is_a_run_by_the_api() -> None:
-    entry = next(table for table in tables.load().tables if table.runner == "databricks_submit")
+    entry = next(table for table in tables.load(EXAMPLES).tables if table.runner == "databricks_submit")
     operator = factory.make_dag(entry, bundle.ROOT).get_task("extract")
     operator.tasks = operator.tasks(context=_context(), jinja_env=None)  # type: ignore[attr-defined]  # as Airflow renders it
     payload = operator._prepare_submit_json(_context())  # type: ignore[attr-defined]
@@ -55,7 +57,7 @@ def test_what_airflow_submits_is_a_run_by_the_api() -> None:
 
 
 def test_what_airflow_sets_are_parameters_of_the_job() -> None:
-    entry = next(table for table in tables.load().tables if table.runner == "databricks_run_now")
+    entry = next(table for table in tables.load(EXAMPLES).tables if table.runner == "databricks_run_now")
     line = bundle.command_line("prod", **arguments.build_job_parameters(entry, _context()))
     assert entry.databricks.job_name == bundle.job("prod")["name"]
     assert f"source.where={arguments.build_condition(entry, _context())}" in line
