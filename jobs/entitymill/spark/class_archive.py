@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -64,7 +63,7 @@ def _keep(made: Path, directory: Path) -> None:
     process = getattr(gateway, "proc", None)
     if process is None:
         return
-    sys.stderr.write("Keeping Java's classes in an archive, so that the next start takes less time.\n")
+    log.info("keeping Java's classes in an archive, so that the next start takes less time")
     copy = directory / f".{made.name}.{os.getpid()}"
     try:
         with suppress(Exception):  # the JVM may have ended
