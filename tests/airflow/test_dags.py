@@ -46,7 +46,7 @@ def context(start: str = "2026-06-30T22:00:00Z", end: str = "2026-07-01T22:00:00
 
 @pytest.mark.parametrize("examples", [True, False])
 def test_the_dag_files_parse_quickly_without_heavy_imports(tmp_path: Path, examples: bool) -> None:
-    """As they are shipped, they add no DAG."""
+    """The shipped tables.yaml adds no DAG."""
     program = f"""
 import json, sys
 from airflow.dag_processing.dagbag import DagBag

@@ -1,4 +1,4 @@
-"""Units are recognized ahead: one while another is published, at most two are held, and none goes on in vain."""
+"""The next unit is recognized while one is published; at most two are held, and recognition stops when the run fails."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -84,11 +84,7 @@ def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int)
     from entitymill.tables import local_runs
 
     found = local_runs.read_rows(output, conf, _COLUMNS, last)
-    if found is not None and any(row["status"] == "running" for row in found):
-        newest = local_runs.read_heartbeats(output, conf)
-        for row in found:
-            _update_progress(row, newest.get(str(row["run_id"]), {}))
-    return found
+    return found and _add_progress(found, lambda: local_runs.read_heartbeats(output, conf))
 
 
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
@@ -107,11 +103,18 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
     stored = [name for name in _COLUMNS if name in runs.columns]
     rows = runs.orderBy(F.desc("started_at")).limit(last).select(*stored).collect()
     found = [{name: row[name] if name in stored else None for name in _COLUMNS} for row in rows]
-    if any(row["status"] == "running" for row in found):
-        newest = heartbeats.read_all(tables)
-        for row in found:
+    return _add_progress(found, lambda: heartbeats.read_all(tables))
+
+
+def _add_progress(
+    rows: list[dict[str, Any]], read_heartbeats: Callable[[], dict[str, dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Update the rows of active runs in place, and return all rows; heartbeats are read only if a run is active."""
+    if any(row["status"] == "running" for row in rows):
+        newest = read_heartbeats()
+        for row in rows:
             _update_progress(row, newest.get(str(row["run_id"]), {}))
-    return found
+    return rows
 
 
 def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from entitymill.run.cost import CostMeter
 from entitymill.run.failed_documents import FailureRecorder
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
 from entitymill.run.unit_recognition import BusySeconds, RecognizedUnit, recognize_ahead
+from entitymill.run.unit_sizes import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
@@ -75,8 +76,8 @@ class Run:
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
         cores, speed = spark_connect.count_cores(self.spark), unit_sizes.read_speed(self.earlier_runs.last)
-        self.sizes = unit_sizes.choose_sizes(self.settings.limits, cores, speed)
-        self.summary.units = units.count_units(found, self.sizes)
+        sizes = unit_sizes.choose_sizes(self.settings.limits, cores, speed)
+        self.summary.units = units.count_units(found, sizes)
         self.summary.planned = found.to_recognise
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
@@ -85,7 +86,7 @@ class Run:
             failures = self._write_rejects(found)
             guards.check_rejects(self.settings, found)
             self.clock.lap("source")
-            self._publish(found, failures)
+            self._publish(found, sizes, failures)
         self._finish()
         self.meter.check_complete()
 
@@ -146,7 +147,7 @@ class Run:
             )
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
-    def _publish(self, found: Changes, failures: FailureRecorder) -> None:
+    def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
         publisher = Publisher(
             self.tables, self.commits, self.stamp, self.source.passthrough, annotations=self.settings.output.annotations
         )
@@ -155,15 +156,13 @@ class Run:
 
         def plan(unit: units.PlannedUnit) -> DataFrame:
             split = self.settings.spark.partitions
-            documents = units.repartition_unit(
-                self.spark, unit, self.sizes.task_chars, split, once=not self.source.is_pinned
-            )
+            documents = units.repartition_unit(self.spark, unit, sizes.task_chars, split, once=not self.source.is_pinned)
             # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
             # read older files of the same path.
             return recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
 
         busy = BusySeconds()
-        split_work = self.meter.limit_units(units.split_work(found, self.sizes, self.units.write))
+        split_work = self.meter.limit_units(units.split_work(found, sizes, self.units.write))
         with contextlib.closing(recognize_ahead(self.spark, split_work, plan)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from entitymill.spark.jvm_launch import read_file_properties
 
+FILE = "file:"
+"""Scheme of URIs of files on a machine's own disk."""
 _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
 """Environment variables with which a path without a scheme may be on the file system of a cluster."""
 _DEFAULT = "fs.defaultFS"
@@ -24,3 +27,8 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
     return not any(key.endswith(_DEFAULT) for key in (*conf, *read_file_properties()))
+
+
+def to_local_path(address: str) -> Path:
+    """Return the path of a `file:` URI, or of an address without a scheme."""
+    return Path("/" + address.removeprefix(FILE).lstrip("/")) if address.startswith(FILE) else Path(address)

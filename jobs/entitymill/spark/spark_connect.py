@@ -22,12 +22,12 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
+from entitymill.spark.local_paths import FILE, to_local_path
 
 _MANY = 1_000_000
 _KEPT_SECONDS = 60.0
 _counted_cores: dict[str, tuple[float, int]] = {}
 """Session id -> when the cores were counted (see `time.monotonic`), and their number."""
-_FILE = "file:"
 
 
 def is_remote(spark: SparkSession) -> bool:
@@ -86,7 +86,7 @@ def exists(spark: SparkSession, path: str) -> bool:
     Raises:
         OSError: Spark cannot access the path.
     """
-    if _local_path(path).exists():
+    if to_local_path(path).exists():
         return True
     try:
         return bool(_list_remote_files(spark, path).take(1))
@@ -102,7 +102,7 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
     Raises:
         OSError: the directory cannot be listed.
     """
-    here = _local_path(path)
+    here = to_local_path(path)
     if here.exists():
         yield from sorted(list_local_files(here))
         return
@@ -123,8 +123,8 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
         OSError: Spark cannot access the path.
     """
     directory, _, name = pattern.rpartition("/")
-    if _local_path(directory).exists():
-        return sorted(path.name for path in _local_path(directory).glob(name))
+    if to_local_path(directory).exists():
+        return sorted(path.name for path in to_local_path(directory).glob(name))
     return sorted(fnmatch.filter((address.rpartition("/")[2] for address, *_ in list_files(spark, directory)), name))
 
 
@@ -163,7 +163,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     Raises:
         OSError: the file is missing or cannot be read.
     """
-    here = _local_path(path)
+    here = to_local_path(path)
     if here.exists():
         shutil.copyfile(here, into)
         return
@@ -175,13 +175,9 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 def qualify(path: str) -> str:
     """Return the `file:` URI of a path on this program's own disk; the server resolves other paths, so return them as is."""
-    return f"{_FILE}{Path(path).resolve()}" if Path(path).exists() else path
+    return f"{FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 
 def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:
     found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
     return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))
-
-
-def _local_path(address: str) -> Path:
-    return Path("/" + address.removeprefix(_FILE).lstrip("/")) if address.startswith(_FILE) else Path(address)

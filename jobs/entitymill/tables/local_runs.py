@@ -10,10 +10,8 @@ from typing import Any
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_paths import is_certainly_local
+from entitymill.spark.local_paths import FILE, is_certainly_local, to_local_path
 from entitymill.tables.heartbeats import DIRECTORY
-
-_FILE = "file:"
 
 
 def read_rows(
@@ -65,8 +63,8 @@ def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> dict[s
 def _find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path | None:
     """Return the output's directory on this machine's disk; None if it is elsewhere, or in a catalog."""
     path = settings.path or ""
-    local = Path("/" + path.removeprefix(_FILE).lstrip("/")) if path.startswith(_FILE) else Path(path)
-    is_local = path.startswith(_FILE) or is_certainly_local(path, conf)
+    local = to_local_path(path)
+    is_local = path.startswith(FILE) or is_certainly_local(path, conf)
     return local if path and is_local and local.is_dir() else None
 
 
