@@ -14,7 +14,7 @@ from entitymill.settings.sections import LimitSettings
 
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Limits of a unit with few cores, for which smaller units would only cost commits; with many cores the limits are larger."""
+"""Limits of a unit with few cores, for which smaller units would only cost commits. With many cores they are larger."""
 SECONDS_PER_UNIT = 30.0
 """Seconds in which all cores recognize a unit, at least: several times as long as the driver needs to publish it."""
 SECONDS_PER_TASK = 4.0
