@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +17,12 @@ SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOE
 
 
 @pytest.fixture(autouse=True)
-def watched(tmp_path: Path) -> Iterator[Path]:
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Watch two directories, and none that other tests of this process have watched."""
+    monkeypatch.setattr(full_disks, "_watched", {})
     full_disks.watch(f"file:{tmp_path}/out/new", "output.path")
     full_disks.watch("s3a://lake/out", "output.path")
-    yield tmp_path
-    full_disks._watched.clear()
+    return tmp_path
 
 
 def make_full(monkeypatch: pytest.MonkeyPatch) -> None:
