@@ -2,5 +2,5 @@
 
 Only `entitymill prepare` and the extension `entitymill_sparknlp` need this package. `prepare_command` is the command.
 `model_formats` detects the format of a model; `sparknlp_saved`, `huggingface` and `network_files` each read one format
-into `classifier_parts.Parts`. `lower_precision` quantizes a model, and `precision_loss` measures the loss of accuracy.
+into `imported_classifier.Parts`. `lower_precision` quantizes a model, and `precision_loss` measures the loss of accuracy.
 """

@@ -11,7 +11,7 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import bundle
 from entitymill.spark import requirements
 from entitymill_models import encoders, tokenizer_files
-from entitymill_models.classifier_parts import Casing, Parts, read_json
+from entitymill_models.imported_classifier import Casing, Parts, read_json
 
 INDEX = "model.safetensors.index.json"
 _ATTENTION = "encoder.layer.{}.attention"

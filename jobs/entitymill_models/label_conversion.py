@@ -18,7 +18,7 @@ from openvino import opset13 as ops
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.bundle import Scheme
-from entitymill_models.classifier_parts import Parts
+from entitymill_models.imported_classifier import Parts
 
 GivenScheme = Literal["iob1", "iob2", "plain"]
 GIVEN_SCHEMES = get_args(GivenScheme)

@@ -9,7 +9,7 @@ from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_files, sparknlp_saved, symlink_check
-from entitymill_models.classifier_parts import Casing, Parts, read_vocabulary
+from entitymill_models.imported_classifier import Casing, Parts, read_vocabulary
 
 KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
 

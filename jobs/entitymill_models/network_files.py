@@ -12,7 +12,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger.network import INPUTS, count_positions
 from entitymill_models import tokenizer_files
-from entitymill_models.classifier_parts import Casing, Parts
+from entitymill_models.imported_classifier import Casing, Parts
 
 SEGMENTS = "token_type_ids"
 

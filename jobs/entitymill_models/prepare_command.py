@@ -30,8 +30,8 @@ from entitymill_models import (
     model_formats,
     precision_loss,
 )
-from entitymill_models import classifier_parts as parts_module
-from entitymill_models.classifier_parts import Parts
+from entitymill_models import imported_classifier as parts_module
+from entitymill_models.imported_classifier import Parts
 
 CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300

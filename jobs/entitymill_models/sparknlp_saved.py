@@ -18,7 +18,7 @@ from entitymill.recognition import resource_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_files, sparknlp_fields
-from entitymill_models.classifier_parts import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
+from entitymill_models.imported_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
 NETWORKS = {

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from entitymill.errors import ModelError, SettingsError, is_rust_panic
 from entitymill.recognition.model_loading import loading
 from entitymill.recognition.tagger import bundle
-from entitymill_models.classifier_parts import Casing, parse_json, read_json, read_text, read_vocabulary
+from entitymill_models.imported_classifier import Casing, parse_json, read_json, read_text, read_vocabulary
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 LONGEST, DEFAULT_LENGTH = 512, 128

@@ -18,7 +18,7 @@ from entitymill.spark.run_session import open_private_session
 from entitymill.spark.sql_text import quote_part
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, exclude_maintenance
-from entitymill_reports import page_content, page_texts
+from entitymill_reports import page_content, page_excerpts
 from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
 
 MOST_RUNS = 40
@@ -69,7 +69,7 @@ def read_figures(spark: SparkSession, settings: Settings, tables: Tables, run_id
             rejects=_read_rejects(tables),
             units=read_unit_speeds(tables, run),
             settings=_format_settings(rows, run),
-            shown=page_texts.read_samples(own, settings, tables) if settings.report.show_text else None,
+            shown=page_excerpts.read_samples(own, settings, tables) if settings.report.show_text else None,
         )
 
 

@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from entitymill.errors import ModelError
 from entitymill.spark import storage
 from entitymill_models import sparknlp_fields, sparknlp_saved
-from entitymill_models.classifier_parts import read_bytes, read_text
+from entitymill_models.imported_classifier import read_bytes, read_text
 
 PIPELINE = "org.apache.spark.ml.PipelineModel"
 CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")

@@ -21,7 +21,7 @@ from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import BERT_PIECES
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import sparknlp_fields
-from entitymill_models.classifier_parts import parse_json
+from entitymill_models.imported_classifier import parse_json
 from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
 
 CLASS = "DistilBertForTokenClassification"

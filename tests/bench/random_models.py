@@ -18,8 +18,8 @@ from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
-from entitymill_models import classifier_parts as parts_module
 from entitymill_models import huggingface, lower_precision
+from entitymill_models import imported_classifier as parts_module
 
 DEMO = texts.ROOT / "models" / "demo"
 POSITIONS = 512

@@ -19,7 +19,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import resource_limits
 from entitymill.recognition.tagger import bundle
 from entitymill.workers import isolation
-from entitymill_models import classifier_parts, huggingface, java_stream_check, model_formats, sparknlp_fields
+from entitymill_models import huggingface, imported_classifier, java_stream_check, model_formats, sparknlp_fields
 from fuzzing import attempt, report, tries
 from unit import hostile, tiny
 from unit.damage import damaged
@@ -63,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny DistilBERT as a bundle."""
     directory = tmp_path_factory.mktemp("bundle")
     found = huggingface.read_directory(tiny.TINY / "distilbert", "here")
-    classifier_parts.write_parts(found, directory)
+    imported_classifier.write_parts(found, directory)
     write_manifest(directory, found.casing, found.max_length)
     return directory
 

@@ -11,8 +11,8 @@ from pyspark.sql import Row
 
 import poison_stub
 from entitymill.errors import RejectedError
-from entitymill.run.failed_documents import AGAIN, STAGE
-from entitymill.run.unit_recognition import RecognizedUnit
+from entitymill.run.crashing_documents import AGAIN, STAGE
+from entitymill.run.recognition_ahead import RecognizedUnit
 from entitymill.workers.engine_openvino import FACTORY
 
 from .conftest import Job

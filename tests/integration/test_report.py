@@ -19,7 +19,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill_reports import drift as drift_module
-from entitymill_reports import metrics, page_and_drift, page_queries, page_texts
+from entitymill_reports import metrics, page_and_drift, page_excerpts, page_queries
 from entitymill_reports.page_content import Figures
 from expected_tables import TEXT_POOL
 
@@ -137,14 +137,14 @@ def test_samples_are_sentences_with_their_mentions(output: Job) -> None:
     counted = Counter((row.label, row.entity) for row in entities)
     for label, top in found.top.items():
         own = sorted(((-count, entity) for (kind, entity), count in counted.items() if kind == label))
-        assert list(top) == [(entity, -count) for count, entity in own[: page_texts.TOP]]
+        assert list(top) == [(entity, -count) for count, entity in own[: page_excerpts.TOP]]
     sources = {f"d{at}": text for at, text in enumerate([SCRIPT, *TEXT_POOL])} | {"undated": "Paris and London."}
     assert found.sentences
     for sentence in found.sentences:
         assert "".join(part.text for part in sentence.parts) in sources[sentence.doc_id]
         assert sentence.samples
         assert any(part.sampled for part in sentence.parts)
-    least = sorted(row.confidence for row in entities)[: page_texts.SAMPLE_SIZE]
+    least = sorted(row.confidence for row in entities)[: page_excerpts.SAMPLE_SIZE]
     sampled = [part.confidence for one in found.sentences if "least" in one.samples for part in one.parts if part.sampled]
     assert set(least) <= set(sampled)
     assert read(output, "report.show_text=true").shown == found

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from entitymill.run import extraction, unit_recognition
+from entitymill.run import extraction, recognition_ahead
 from entitymill.run.erasure import erase
 from entitymill.source import appended_files
 from entitymill.tables import publisher
@@ -73,7 +73,7 @@ def test_a_thousand_commits_in_a_night_are_followed(world: World) -> None:
 
 def test_a_removed_document_is_published_with_the_unit_of_its_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the first unit's MERGE would look at all files."""
-    for module in (publisher, unit_recognition):
+    for module in (publisher, recognition_ahead):
         monkeypatch.setattr(module, "MAX_LISTED_IDS", 1)
     world.create(make_texts(12)).run("limits.unit_rows=4")
     before = world.history("documents")[0]["version"]

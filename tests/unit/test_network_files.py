@@ -13,14 +13,14 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill_models import classifier_parts, huggingface, lower_precision, network_files
+from entitymill_models import huggingface, imported_classifier, lower_precision, network_files
 from unit import tiny
 
 assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
 
 
-def tagger_of(found: classifier_parts.Parts, directory: Path) -> Tagger:
-    classifier_parts.write_parts(found, directory)
+def tagger_of(found: imported_classifier.Parts, directory: Path) -> Tagger:
+    imported_classifier.write_parts(found, directory)
     about = {"name": "tiny", "source": "test", "licence": "none", "casing": found.casing, "precision": "f32"}
     manifest = bundle.write_manifest(directory, {**about, "max_length": found.max_length})
     return Tagger.load({name: directory / name for name in manifest.files}, manifest, Execution())

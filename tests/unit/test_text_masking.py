@@ -9,7 +9,7 @@ from pyspark.sql import Row
 
 from entitymill.tables.text_masking import mask_text
 from entitymill.terminal import marked_text
-from entitymill_reports import page_texts
+from entitymill_reports import page_excerpts
 
 Span = tuple[int, int, str]
 
@@ -65,6 +65,6 @@ def test_sentences_of_the_page_show_each_character_once(given_: tuple[str, list[
         Row(doc_id="a", sentence_id=0, mention_id=str(number), begin=begin, end=end, label=label, confidence=1.0)
         for number, (begin, end, label) in enumerate(sorted(spans))
     ]
-    sentence = page_texts._build_sentence(text, ("a", 0, 0, len(text)), mentions, [])
+    sentence = page_excerpts._build_sentence(text, ("a", 0, 0, len(text)), mentions, [])
     assert "".join(part.text for part in sentence.parts) == text
     assert "".join(part.text for part in sentence.parts if part.label) == "".join(text[at] for at in sorted(inside(spans)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import DataFrame
 
-from entitymill.run import failed_documents, guards
+from entitymill.run import crashing_documents, guards
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
@@ -60,4 +60,4 @@ def _find_feed_changes(
     if feed is None:
         return None
     rejected = None if tables.is_empty("rejects") else tables.read_pinned("rejects")
-    return changes.compare_feed(source, feed, known, rejected, policy, failed_documents.find_first_failures(tables, last))
+    return changes.compare_feed(source, feed, known, rejected, policy, crashing_documents.find_first_failures(tables, last))

@@ -16,7 +16,7 @@ from entitymill.run.unit_sizes import choose_sizes, read_speed
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
-from entitymill.source.document_outcomes import Cause
+from entitymill.source.row_comparison import Cause
 from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs

@@ -14,7 +14,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError, SettingsError
-from entitymill.run import failed_documents
+from entitymill.run import crashing_documents
 from entitymill.run.summary import Summary, compute_scope, compute_slice_digest
 from entitymill.settings import Settings
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
@@ -216,6 +216,6 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: S
         return False
     if (last.source_version, last.source_committed) != (stamp.source_version, stamp.source_committed):
         return False
-    if failed_documents.find_first_failures(tables, last) is not None or not tables_unchanged_since(tables, record.latest):
+    if crashing_documents.find_first_failures(tables, last) is not None or not tables_unchanged_since(tables, record.latest):
         return False
     return tables.is_complete() and (not tables.exported or parquet_export.is_current(tables))

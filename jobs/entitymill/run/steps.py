@@ -11,12 +11,12 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run import failed_documents, guards, unit_sizes, units
+from entitymill.run import crashing_documents, guards, unit_sizes, units
 from entitymill.run.changes_since import find_changes
-from entitymill.run.cost import CostMeter
-from entitymill.run.failed_documents import FailureRecorder
+from entitymill.run.core_hours import CostMeter
+from entitymill.run.crashing_documents import FailureRecorder
+from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
-from entitymill.run.unit_recognition import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.unit_sizes import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source import changes
@@ -137,7 +137,7 @@ class Run:
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
-        before = failed_documents.read_known_failures(self.tables)
+        before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.stamp)
         if found.touched is None:
             rejects.replace_all(found.rejected, any_rejected=bool(found.reject_counts))
@@ -192,7 +192,7 @@ class Run:
         planned, recognised = unit.planned, unit.recognised
         removed = planned.removed
         if not doc_ids.some_failed:
-            healthy = failed_documents.exclude_failed(recognised, [])
+            healthy = crashing_documents.exclude_failed(recognised, [])
         else:
             healthy, failed = failures.record(recognised, planned)
             if planned.known:

@@ -11,12 +11,12 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.source import change_feed, document_outcomes, feed_comparison, row_checks
+from entitymill.source import change_feed, feed_comparison, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
 from entitymill.source.change_policy import KNOWN_COLUMNS, Mode, Policy
-from entitymill.source.document_outcomes import Kind, Totals, cache_on_disk, check_fingerprints
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
+from entitymill.source.row_comparison import Kind, Totals, cache_on_disk, check_fingerprints
 
 __all__ = [
     "KNOWN_COLUMNS",
@@ -122,9 +122,9 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
             rows, related = source.rows.count(), known
         else:
             rows, related = _restrict_to_slice(source, known, policy, cached)
-        compared = document_outcomes.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
+        compared = row_comparison.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
         differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
-        totals = Totals(document_outcomes.sum_outcomes(differing))
+        totals = Totals(row_comparison.sum_outcomes(differing))
         mode = Mode.FULL if policy.full else Mode.COMPARE
         found = _build_changes(mode, source, policy, differing, totals, row_checks.select_documents(validated))
         return replace(found, rows=rows, close=cached.pop_all().close)
@@ -142,7 +142,7 @@ def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached:
     [bounds] = ids.agg(*span).collect()
     if bounds["rows"] <= BROADCAST_SLICE:
         ids = F.broadcast(ids)
-    own = document_outcomes.is_own(policy)
+    own = row_comparison.is_own(policy)
     # The condition on the range of ids lets Delta skip files.
     others = known.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
     return bounds["rows"], known.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
@@ -183,7 +183,7 @@ def compare_feed(
             return replace(
                 found,
                 touched=compared.touched,
-                rows=known.where(document_outcomes.is_own(policy)).count() + rejects if rejects else 0,
+                rows=known.where(row_comparison.is_own(policy)).count() + rejects if rejects else 0,
                 stale_rejects=compared.stale_rejects,
                 close=cached.pop_all().close,
             )
@@ -210,7 +210,7 @@ def _build_changes(
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
-        raise document_outcomes.build_fingerprint_error(other_fingerprint, policy)
+        raise row_comparison.build_fingerprint_error(other_fingerprint, policy)
     work = (Kind.NEW, Kind.CHANGED)
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
     removed = differing.where("is_removed").select("doc_id").distinct()

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.source import change_feed, document_outcomes, id_lookup, row_checks
+from entitymill.source import change_feed, id_lookup, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
 from entitymill.source.change_policy import KNOWN_COLUMNS, PENDING, Policy
-from entitymill.source.document_outcomes import Kind, Totals, cache_on_disk
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
+from entitymill.source.row_comparison import Kind, Totals, cache_on_disk
 
 log = logging.getLogger(__name__)
 _REJECTED, _NULL = "in rejects", "null"
@@ -66,8 +66,8 @@ def compare_events(
     validated = _validate_latest(named, source.settings.max_chars)
     related = _restrict_known(known, named, policy)
     flagged = _flag_rejected(validated, rejected)
-    compared = cache_on_disk(document_outcomes.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
-    sums = document_outcomes.sum_outcomes(compared)
+    compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
+    sums = row_comparison.sum_outcomes(compared)
     reasons = Totals(sums).count_by_reason()
     settled = ~F.col("kind").isin(Kind.UNSETTLED.value, Kind.SAME.value)
     differing = compared.where(settled).drop("reason", "present", "known_row")
@@ -79,9 +79,9 @@ def compare_events(
         rows, texts = id_lookup.look_up_rows(source, unsettled, sum(reasons.values()), events, cached)
         known_rows = unsettled.where("known").select("known_row.*")
         looked_up = cache_on_disk(
-            document_outcomes.compare_rows(rows.withColumn("present", F.lit(True)), known_rows, policy), cached
+            row_comparison.compare_rows(rows.withColumn("present", F.lit(True)), known_rows, policy), cached
         )
-        sums = [row for row in sums if row["kind"] != Kind.UNSETTLED] + document_outcomes.sum_outcomes(looked_up)
+        sums = [row for row in sums if row["kind"] != Kind.UNSETTLED] + row_comparison.sum_outcomes(looked_up)
         differing = differing.unionByName(looked_up.where(F.col("kind") != Kind.SAME))
         documents = documents.unionByName(row_checks.select_documents(texts))
     stale_rejects = 0 if rejected is None else reasons.get(_REJECTED, 0) + reasons.get(_NULL, 0)
@@ -127,7 +127,7 @@ def _restrict_known(known: DataFrame, named: DataFrame, policy: Policy) -> DataF
     A pending document is one whose mentions a dead run may have left incomplete.
     """
     joined = known.join(named.select("doc_id", F.lit(True).alias("named")), "doc_id", "left")
-    is_pending = F.col("status").eqNullSafe(PENDING) & document_outcomes.is_own(policy)
+    is_pending = F.col("status").eqNullSafe(PENDING) & row_comparison.is_own(policy)
     return joined.where(F.col("named") | is_pending).select(*KNOWN_COLUMNS)
 
 

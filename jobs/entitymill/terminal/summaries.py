@@ -13,7 +13,7 @@ from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import RECOGNIZING, Summary
 from entitymill.settings import Settings
 from entitymill.source import reader
-from entitymill.source.document_outcomes import Cause
+from entitymill.source.row_comparison import Cause
 from entitymill.tables import NAMES, Tables
 from entitymill.terminal import marked_text
 from entitymill.terminal.console_text import visible

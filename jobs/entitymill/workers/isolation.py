@@ -36,8 +36,8 @@ _NOT_THE_FILES_FAULT = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIG
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from entitymill.workers import isolated_process
-isolated_process.serve(int(sys.argv[2]), int(sys.argv[3]))
+from entitymill.workers import isolated_child
+isolated_child.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from entitymill.errors import RejectedError
-from entitymill.run.failed_documents import FailureRecorder
+from entitymill.run.crashing_documents import FailureRecorder
 from entitymill.run.units import PlannedUnit
 from entitymill.settings import load
 

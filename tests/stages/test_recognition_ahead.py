@@ -14,7 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill import schemas
-from entitymill.run.unit_recognition import MAX_HELD_UNITS, BusySeconds, RecognizedUnit, recognize_ahead
+from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.units import PlannedUnit
 from entitymill.spark.background_action import BackgroundAction
 
