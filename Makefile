@@ -10,6 +10,7 @@ BENCH_READY := $(VENV)-bench/.ready
 AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
+SPARK41_READY := $(VENV)-spark41/.ready
 DOCS_READY := $(VENV)-docs/.ready
 # pip must not build packages in isolation, because then it would fetch the newest setuptools without a hash.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
@@ -23,6 +24,7 @@ AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest -o faulthandler_timeout=9
 JARS := build/jars/.ready
 SPARKNLP_JARS := build/jars-sparknlp/.ready
 SPARK4_JARS := build/jars-spark4/.ready
+SPARK41_JARS := build/jars-spark41/.ready
 S3_JARS := build/jars-s3/.ready
 S3_SERVER := build/s3-server/.ready
 PACKAGE := build/package/.ready
@@ -104,7 +106,7 @@ bench-growth: $(DEV_READY) $(JARS) ## measure incremental runs on 10^4 to 10^6 d
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: test-spark4
-test-spark4: $(DEV_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## test that the job writes the same tables on Spark 4 as on 3.5 (seven minutes)
+test-spark4: $(DEV_READY) $(SPARK4_READY) $(SPARK41_READY) $(JARS) $(SPARK4_JARS) $(SPARK41_JARS) ## test that the job writes the same tables on Spark 4.0 and 4.1 as on 3.5 (ten minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py
 
 .PHONY: test-connect
@@ -132,6 +134,9 @@ install: $(RUN_READY) ## create .venv with everything for a run on Spark 3.5
 .PHONY: install-spark4
 install-spark4: $(SPARK4_READY) ## create .venv-spark4 with everything for a run on Spark 4.0 or through Spark Connect
 
+.PHONY: install-spark41
+install-spark41: $(SPARK41_READY) ## create .venv-spark41 with everything for a run on Spark 4.1 or through its Spark Connect
+
 .PHONY: extras
 extras: $(RUN_READY) requirements-extras.lock ## install the packages for the page, metrics, lineage and engine sparknlp into .venv
 	$(BIN)/python $(LOCKED) -r requirements-extras.lock
@@ -147,7 +152,10 @@ jars: $(JARS) ## fetch Delta's jars for Spark 3.5 into build/jars
 jars-sparknlp: $(SPARKNLP_JARS) ## for engine sparknlp: fetch Spark NLP and TensorFlow, build OpenVINO for the JVM, into build/jars-sparknlp
 
 .PHONY: jars-spark4
-jars-spark4: $(SPARK4_JARS) ## fetch Delta's jars for Spark 4 into build/jars-spark4
+jars-spark4: $(SPARK4_JARS) ## fetch Delta's jars for Spark 4.0 into build/jars-spark4
+
+.PHONY: jars-spark41
+jars-spark41: $(SPARK41_JARS) ## fetch Delta's jars for Spark 4.1 into build/jars-spark41
 
 .PHONY: jars-s3
 jars-s3: $(S3_JARS) ## fetch the jars for s3a:// paths into build/jars-s3
@@ -182,11 +190,11 @@ lock: $(DEV_READY) ## update all pinned dependencies and their hashes
 	    --no-annotate --group $$kind --output-file requirements-$$kind.lock; \
 	done
 	extras="--extra spark --extra sparknlp --extra report --extra metrics --extra lineage"; \
-	for kind in run extras prepare dev bench spark4; do \
+	for kind in run extras prepare dev bench spark4 spark41; do \
 	  case $$kind in run) groups="--extra spark --extra report";; extras) groups="$$extras";; prepare) groups="--extra spark --group prepare";; \
 	    dev) groups="$$extras --group test --group lint --group lock --group prepare";; \
 	    bench) groups="--extra spark --extra sparknlp --group bench --group recipe --group prepare";; \
-	    spark4) groups="--extra spark4 --extra connect";; esac; \
+	    spark4) groups="--extra spark4 --extra connect";; spark41) groups="--extra spark41";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
 	done
@@ -255,6 +263,12 @@ $(SPARK4_READY): requirements-spark4.lock requirements-build.lock
 	$(VENV)-spark4/bin/python $(LOCKED) -r $<
 	@touch $@
 
+$(SPARK41_READY): requirements-spark41.lock requirements-build.lock
+	@test -x $(VENV)-spark41/bin/python || $(PYTHON) -m venv $(VENV)-spark41
+	$(VENV)-spark41/bin/python $(BUILD_TOOLS)
+	$(VENV)-spark41/bin/python $(LOCKED) -r $<
+	@touch $@
+
 $(DOCS_READY): requirements-docs.lock requirements-build.lock
 	@test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
 	$(VENV)-docs/bin/python $(BUILD_TOOLS)
@@ -273,6 +287,10 @@ $(SPARKNLP_JARS): jars/sparknlp/pom.xml jars/sparknlp/SHA256SUMS jars/check $(wi
 
 $(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 4.0 --to build/jars-spark4
+	@touch $@
+
+$(SPARK41_JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
+	$(BIN)/entitymill fetch-jars --spark 4.1 --to build/jars-spark41
 	@touch $@
 
 $(S3_JARS): jars/s3/pom.xml jars/s3/SHA256SUMS jars/check

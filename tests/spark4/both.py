@@ -90,6 +90,8 @@ class Spark:
 
 OLD = Spark("3.5", Path(sys.executable), ROOT / "build" / "jars")
 NEW = Spark("4.0", ROOT / ".venv-spark4" / "bin" / "python", ROOT / "build" / "jars-spark4")
+NEWEST = Spark("4.1", ROOT / ".venv-spark41" / "bin" / "python", ROOT / "build" / "jars-spark41")
+RELEASES = (OLD, NEW, NEWEST)
 
 
 def rows(texts: Mapping[int | None, str | None]) -> pa.Table:

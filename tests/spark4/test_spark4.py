@@ -1,4 +1,4 @@
-"""The same command lines on Spark 3.5 and on Spark 4.0, on one source: all tables are the same, row by row."""
+"""The same command lines on Spark 3.5, 4.0 and 4.1, on one source: all tables are the same, row by row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from spark4.both import NEW, OLD, TEXTS, Spark, assert_equal, change, held, make, rows
+from spark4.both import NEW, NEWEST, OLD, RELEASES, TEXTS, Spark, assert_equal, change, held, make, rows
 
 
 @pytest.fixture(scope="module")
@@ -16,13 +16,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("source") / "texts")
 
 
-def test_all_tables_are_the_same_on_both(source: Path, tmp_path: Path) -> None:
-    outputs = {OLD.name: tmp_path / "old", NEW.name: tmp_path / "new"}
+def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -> None:
+    outputs = {spark.name: tmp_path / spark.name for spark in RELEASES}
 
-    def run(*flags: str, swapped: bool = False) -> None:
-        for spark, name in ((OLD, NEW.name if swapped else OLD.name), (NEW, OLD.name if swapped else NEW.name)):
-            spark.bring_up(outputs[name], source, *flags)
-        assert_equal(*outputs.values())
+    def run(*flags: str, moved: int = 0) -> None:
+        for place, spark in enumerate(RELEASES):
+            spark.bring_up(outputs[RELEASES[(place + moved) % len(RELEASES)].name], source, *flags)
+        for spark in (NEW, NEWEST):
+            assert_equal(outputs[OLD.name], outputs[spark.name])
 
     run()
     first = held(outputs[NEW.name], "entities")
@@ -30,9 +31,9 @@ def test_all_tables_are_the_same_on_both(source: Path, tmp_path: Path) -> None:
     run()
     assert held(outputs[NEW.name], "entities") != first
     run("--full")
-    # Each goes on where the other was: a move to Spark 4, and back.
+    # Each release goes on where another one was: a move to Spark 4.0, to 4.1, and back.
     write_deltalake(source, rows(dict(enumerate(TEXTS[36:], 300))), mode="append")
-    run(swapped=True)
+    run(moved=1)
 
     for output in outputs.values():
         found = held(output, "runs")

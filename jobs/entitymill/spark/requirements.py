@@ -14,12 +14,13 @@ from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 
-DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4")}
+DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4"), "4.1": ("4.1.0", "jars-spark41")}
 """Spark version -> (Delta version, make target TARGET that fetches Delta's jars into build/TARGET)."""
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {
     "spark": "install",
     "spark4": "install-spark4",
+    "spark41": "install-spark41",
     "connect": "install-spark4",
     "report": "extras",
     "metrics": "extras",
@@ -67,8 +68,8 @@ def _find_wheel_file() -> str | None:
 
 def _spark_advice() -> str:
     return (
-        f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`), or use "
-        "spark-submit of an installed Spark"
+        f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`, for 4.1 "
+        f"`{install_command('spark41')}`), or use spark-submit of an installed Spark"
     )
 
 
@@ -88,7 +89,7 @@ def check_spark(version: str) -> None:
         SessionError: this program does not support the version.
     """
     if _major_minor(version) not in DELTA:
-        raise SessionError(f"Spark {version} is not supported: this program runs on Spark {' and '.join(DELTA)}.")
+        raise SessionError(f"Spark {version} is not supported: this program runs on Spark {', '.join(list(DELTA)[:-1])} and {list(DELTA)[-1]}.")
 
 
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
@@ -109,8 +110,11 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     local = f"local runs: `entitymill fetch-jars` or `make {target}`, and spark.jars=build/{target}"
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {fitting} with --jars or --packages ({local}).")
-    named = re.search(r"delta-spark_([\d.]+)-([\d.]+)\.jar", jar)
-    if named and (named[1] != _major_minor(scala) or named[2].split(".")[0] != version.split(".")[0]):
+    # From Delta 4.1 on, the name may begin with the version of Spark: delta-spark_4.1_2.13-4.1.0.jar.
+    named = re.search(r"delta-spark_(?:[\d.]+_)?([\d.]+)-([\d.]+)\.jar", jar)
+    # Any Delta 3 fits Spark 3.5; on Spark 4, each release of Spark needs its own release of Delta.
+    release = _major_minor if version.startswith("4.") else lambda text: text.split(".")[0]
+    if named and (named[1] != _major_minor(scala) or release(named[2]) != release(version)):
         raise SessionError(
             f"{named[0]} does not fit Spark {spark} for Scala {_major_minor(scala)}: use {fitting} ({local})."
         )
