@@ -18,7 +18,7 @@ from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
-from entitymill.tables import Stamp, Tables, maintenance, table_setup
+from entitymill.tables import Provenance, Tables, maintenance, table_setup
 from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.output_tables import PROPERTY
 from entitymill.tables.runs import Record
@@ -161,10 +161,10 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, same: bool
 ) -> None:
     last = Row(**{"status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
-    summary, stamp = Summary("r2", DAY, scope="s"), Stamp("r2", DAY, "m", "f1", "1")
+    summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
-    assert guards.is_same_job(Record(last=last, latest=last), summary, stamp, source) == same
-    assert not guards.is_same_job(Record(), summary, stamp, source)
+    assert guards.is_same_job(Record(last=last, latest=last), summary, provenance, source) == same
+    assert not guards.is_same_job(Record(), summary, provenance, source)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,14 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
         "source_committed": 7, "rejects": 0, "output_versions": maintenance.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = Row(**{**row, **changed})
-    stamp = replace(Stamp("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
+    provenance = replace(Provenance("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
     record = Record(last=last, latest=last)
-    assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), stamp, source_of()) == nothing
+    assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), provenance, source_of()) == nothing
 
 
 @pytest.mark.parametrize(
-    ("version", "found"), [("3", "has schema 3, this program writes 5"), (None, "was not written by it")]
+    ("version", "found"),
+    [("3", "has schema version 3, but this program writes version 5"), (None, "was not written by this program")],
 )
 def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, version: str | None, found: str) -> None:
     tables = copied(sliced, tmp_path)

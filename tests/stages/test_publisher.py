@@ -81,7 +81,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     commits = Commits(tables, "run", 1)
     wanted = {**SCHEMAS, "entities": schemas.entities_schema(carried), "annotations": schemas.ANNOTATION_TABLE}
     recovery.create_missing(tables, wanted)
-    publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
+    publisher = Publisher(tables, commits, Writing(tables).provenance(), carried, annotations=True)
     rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
     publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))

@@ -10,7 +10,7 @@ from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source
-from entitymill.tables import Stamp, Tables
+from entitymill.tables import Provenance, Tables
 from entitymill.tables.runs import Record, Runs
 
 
@@ -18,7 +18,7 @@ def find_changes(
     settings: Settings,
     tables: Tables,
     source: Source,
-    stamp: Stamp,
+    provenance: Provenance,
     record: Record,
     summary: Summary,
     known: DataFrame,
@@ -32,7 +32,7 @@ def find_changes(
         settings: settings of the run.
         tables: tables of the output, of which `documents` has rows.
         source: the opened source.
-        stamp: values for the rows that the run writes.
+        provenance: values for the rows that the run writes.
         record: summary of `runs` before this run.
         summary: summary of the run.
         known: frame of the rows of `documents`.
@@ -40,9 +40,9 @@ def find_changes(
         trusted: whether all changes of earlier runs are known to be complete, and nobody else has changed the tables.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
-    interrupted = Runs(tables).find_unfinished_full_runs(stamp.fingerprint) if full else frozenset()
-    policy = changes.Policy(stamp.fingerprint, how, stamp.slice, full=full, interrupted_runs=interrupted)
-    if trusted and not full and guards.is_same_job(record, summary, stamp, source):
+    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
+    policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
+    if trusted and not full and guards.is_same_job(record, summary, provenance, source):
         found = _find_feed_changes(tables, source, record, known, policy)
         if found is not None:
             return found

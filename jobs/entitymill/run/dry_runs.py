@@ -73,31 +73,31 @@ def plan_run(
         EntityMillError: the error with which the run would end before it publishes anything.
     """
     record = guards.read_record(tables, Runs(tables))
-    source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
+    source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     _check_output(tables)
     table_setup.check_tables(tables)
     table_setup.check_passthrough_types(tables, source.passthrough)
-    guards.check_slice_tables(tables, stamp.slice)
+    guards.check_slice_tables(tables, provenance.slice)
     held = tables.is_complete() and not tables.is_empty("documents")
-    if held and not full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
+    if held and not full and guards.has_nothing_to_do(record, tables, summary, provenance, source):
         summary.mode = Mode.NONE
         summary.plan = Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
     if held:
         trusted = record.settled and guards.tables_unchanged_since(tables, record.latest)
         known = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
-        found = find_changes(settings, tables, source, stamp, record, summary, known, full=full, trusted=trusted)
+        found = find_changes(settings, tables, source, provenance, record, summary, known, full=full, trusted=trusted)
     else:
         found = changes.select_all_documents(source, Mode.FULL if full else Mode.FIRST)
     with contextlib.closing(found):
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
-            guards.check_removals(settings, tables, found, stamp.slice)
+            guards.check_removals(settings, tables, found, provenance.slice)
         plan = _build_plan(
-            spark, settings, tables, found, known.count() if held else 0, stamp.fingerprint, read_speed(record.last)
+            spark, settings, tables, found, known.count() if held else 0, provenance.fingerprint, read_speed(record.last)
         )
         if Cause.FINGERPRINT in plan.causes:
-            plan = replace(plan, changed_settings=_find_changed_settings(settings, tables, stamp.fingerprint))
+            plan = replace(plan, changed_settings=_find_changed_settings(settings, tables, provenance.fingerprint))
         summary.plan = plan
     summary.mode, summary.removed = found.mode, found.to_remove
     summary.rejects = dict(found.reject_counts)
@@ -149,7 +149,7 @@ def _check_output(tables: Tables) -> None:
     """Check that the output can be written, then remove the directories that this check created."""
     path = tables.settings.path
     if path is None:
-        table_setup.check_writable(tables, make=False)
+        table_setup.check_writable(tables, create_schema=False)
         return
     missing = []
     while path and not path.endswith(":") and not storage.exists(tables.spark, path):

@@ -23,7 +23,7 @@ from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import ADAPTIVE, override_conf
-from entitymill.tables import Stamp, Tables, output_tables, table_setup
+from entitymill.tables import Provenance, Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
@@ -102,16 +102,16 @@ def _run_or_record_idle(
     # opens the source again.
     runs = Runs(tables)
     record = guards.read_record(tables, runs)
-    source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
+    source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     table_setup.check_writable(tables)
     clock.lap("preparation")
-    if not options.full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
-        _record_idle(runs, tables, settings, stamp, summary, clock)
+    if not options.full and guards.has_nothing_to_do(record, tables, summary, provenance, source):
+        _record_idle(runs, tables, settings, provenance, summary, clock)
         return
 
     def build_row() -> dict[str, Any]:
         clock.record_total()
-        return summary.build_row(settings, stamp)
+        return summary.build_row(settings, provenance)
 
     table_setup.check_tables(tables)
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
@@ -121,9 +121,9 @@ def _run_or_record_idle(
             if lease.earlier_runs.latest != record.latest:
                 # Another run began since then, perhaps on a newer source version; this run must not use an older version.
                 tables.forget()
-                source, stamp = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
-            stamp = replace(stamp, started_at=summary.started_at)
-            run = Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, options)
+                source, provenance = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
+            provenance = replace(provenance, started_at=summary.started_at)
+            run = Run(spark, settings, provenance, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
             with override_conf(spark, {} if small else for_large):
                 run.execute()
@@ -157,11 +157,13 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     return error
 
 
-def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
+def _record_idle(
+    runs: Runs, tables: Tables, settings: Settings, provenance: Provenance, summary: Summary, clock: Clock
+) -> None:
     """Append the row of a run that has nothing to do to `runs`, unless another run is working on the output."""
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
-    row = summary.build_row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
+    row = summary.build_row(settings, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
     if tables.root is None:
         runs.append_idle(row)
         return

@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Stamp, Tables, parquet_export, table_setup
+from entitymill.tables import Provenance, Tables, parquet_export, table_setup
 from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine_choice import Engine
@@ -133,8 +133,8 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
 
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
-) -> tuple[Source, Stamp]:
-    """Open the source, check that the run may write to the output, and return the source and the run's stamp.
+) -> tuple[Source, Provenance]:
+    """Open the source, check that the run may write to the output, and return the source and the run's provenance.
 
     Args:
         spark: the session.
@@ -153,7 +153,7 @@ def open_checked_source(
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
     summary.scope = compute_scope(settings, source.identity)
-    stamp = Stamp(
+    provenance = Provenance(
         summary.run_id,
         summary.started_at,
         engine.name,
@@ -163,7 +163,7 @@ def open_checked_source(
         source.committed_ms,
     )
     check_owner(settings, owner)
-    return source, stamp
+    return source, provenance
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
@@ -198,7 +198,7 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
     return True
 
 
-def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
+def is_same_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether the last run had the same source, slice and settings, and completed all its changes with status done.
 
     If source.where may select different rows at each evaluation, return False.
@@ -206,15 +206,15 @@ def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) 
     last = record.last
     if source.nondeterministic or last is None or not record.settled:
         return False
-    return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint))
+    return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, provenance.fingerprint))
 
 
-def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
+def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether the last run was the same job on the same source version, and the tables have not changed since."""
     last = record.last
-    if last is None or stamp.source_version == "unversioned" or not is_same_job(record, summary, stamp, source):
+    if last is None or provenance.source_version == "unversioned" or not is_same_job(record, summary, provenance, source):
         return False
-    if (last.source_version, last.source_committed) != (stamp.source_version, stamp.source_committed):
+    if (last.source_version, last.source_committed) != (provenance.source_version, provenance.source_committed):
         return False
     if crashing_documents.find_first_failures(tables, last) is not None or not tables_unchanged_since(tables, record.latest):
         return False

@@ -23,7 +23,7 @@ from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
-from entitymill.tables import Stamp, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
+from entitymill.tables import Provenance, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
@@ -51,7 +51,7 @@ class Run:
 
     spark: SparkSession
     settings: Settings
-    stamp: Stamp
+    provenance: Provenance
     summary: Summary
     clock: Clock
     tables: Tables
@@ -82,7 +82,7 @@ class Run:
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
                 # Rejected documents are removed, too. So if too many rows are rejected, report only the rejected rows.
-                guards.check_removals(self.settings, self.tables, found, self.stamp.slice)
+                guards.check_removals(self.settings, self.tables, found, self.provenance.slice)
             failures = self._write_rejects(found)
             guards.check_rejects(self.settings, found)
             self.clock.lap("source")
@@ -93,7 +93,7 @@ class Run:
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair what earlier runs may have left incomplete; return False if this was needed."""
         tables, earlier = self.tables, self.earlier_runs
-        guards.check_slice_tables(tables, self.stamp.slice)
+        guards.check_slice_tables(tables, self.provenance.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
         if tables.exported:
             parquet_export.restore_previous(tables)
@@ -128,7 +128,7 @@ class Run:
             self.settings,
             tables,
             self.source,
-            self.stamp,
+            self.provenance,
             self.earlier_runs,
             self.summary,
             known,
@@ -138,7 +138,7 @@ class Run:
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
         before = crashing_documents.read_known_failures(self.tables)
-        rejects = RejectsWriter(self.tables, self.commits, self.stamp)
+        rejects = RejectsWriter(self.tables, self.commits, self.provenance)
         if found.touched is None:
             rejects.replace_all(found.rejected, any_rejected=bool(found.reject_counts))
         else:
@@ -149,7 +149,7 @@ class Run:
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
         publisher = Publisher(
-            self.tables, self.commits, self.stamp, self.source.passthrough, annotations=self.settings.output.annotations
+            self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
         )
         recognise = self.engine.load() if found.to_recognise else lambda documents: documents
         self.summary.removed = found.to_remove
@@ -159,7 +159,7 @@ class Run:
             documents = units.repartition_unit(self.spark, unit, sizes.task_chars, split, once=not self.source.is_pinned)
             # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
             # read older files of the same path.
-            return recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
+            return recognise(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
         split_work = self.meter.limit_units(units.split_work(found, sizes, self.units.write))
@@ -179,7 +179,7 @@ class Run:
         seconds["idle"] = max(0.0, self.summary.cores * busy.seconds - spent)
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
-        if self.stamp.slice is None and self.earlier_runs.sliced:
+        if self.provenance.slice is None and self.earlier_runs.sliced:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
 

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.settings import Settings
-from entitymill.tables import Stamp
+from entitymill.tables import Provenance
 from entitymill.tables.publisher import UnitIds
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Summary:
             documents["first"], documents["last"], documents["ids"] if ids_collected else None, documents["failed"] > 0
         )
 
-    def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
+    def build_row(self, settings: Settings, provenance: Provenance) -> dict[str, Any]:
         """Return column -> value for the run's row in `runs`, without the columns that the lease sets."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
@@ -134,11 +134,11 @@ class Summary:
             "mode": self.mode or None,
             "settings": json.dumps(masked),
             "source": masked["source"]["path"],
-            "source_version": stamp.source_version,
-            "source_committed": stamp.source_committed,
-            "slice": stamp.slice,
-            "model": stamp.model,
-            "fingerprint": stamp.fingerprint,
+            "source_version": provenance.source_version,
+            "source_committed": provenance.source_committed,
+            "slice": provenance.slice,
+            "model": provenance.model,
+            "fingerprint": provenance.fingerprint,
             "entities_by_label": self.by_label,
             "rejects": sum(self.rejects.values()),
         }
