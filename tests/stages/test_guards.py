@@ -48,7 +48,7 @@ def sliced(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tab
 
 
 def stopped(gone: int, of: int) -> AbstractContextManager[Any]:
-    said = rf"{gone} of the {of} documents of .*/out are no longer in x, .*max_removed_ratio 0\.2 allows"
+    said = rf"{gone} of the {of} documents of .*/out are no longer in x, .*max_removed_ratio: 0\.2` allows"
     return pytest.raises(RejectedError, match=said)
 
 
@@ -104,7 +104,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
     tables = copied(sliced, tmp_path)
     for name in lost:
         shutil.rmtree(tmp_path / "out" / name)
-    said = r"a table of .*/out is missing, .* run once without output\.replace_slice, over all slices"
+    said = r"a table of .*/out is missing, .* Run once with output\.replace_slice=false and with a source\.where"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
         guards.check_slice_tables(tables, "tue")
     guards.check_slice_tables(tables, None)

@@ -32,12 +32,13 @@ def find_changes(
         settings: settings of the run.
         tables: tables of the output, of which `documents` has rows.
         source: the opened source.
-        provenance: values for the rows that the run writes.
+        provenance: values that the run writes into each row.
         record: summary of `runs` before this run.
         summary: summary of the run.
-        known: frame of the rows of `documents`.
+        known: frame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document.
-        trusted: whether all changes of earlier runs are known to be complete, and nobody else has changed the tables.
+        trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables;
+            only then is the change feed used.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
     interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
@@ -52,7 +53,7 @@ def find_changes(
 def _find_feed_changes(
     tables: Tables, source: Source, record: Record, known: DataFrame, policy: changes.Policy
 ) -> Changes | None:
-    """Return the changes since the last run, from the source's change feed; None if the feed is unavailable."""
+    """Return the changes since the last run, from the source's change feed; None if there is no last run or no feed."""
     last = record.last
     if last is None:
         return None

@@ -50,7 +50,7 @@ def extract(
     watch: Callable[[Summary], object] = lambda _: None,
     log_path: str | None = None,
 ) -> Summary:
-    """Run the job: update the output to the source's current content, and process only what has changed.
+    """Run the job: update the output to the source's current content, process only what has changed, and return a summary.
 
     Args:
         spark: a session that `session.check_session` accepted; this function does not change its properties.
@@ -75,7 +75,7 @@ def extract(
     watch(summary)
     clock = Clock(summary)
     options = Options(full=full, allow_removals=allow_removals)
-    for_large = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
+    large_source_confs = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
     confs = {**output_tables.build_write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
     with open_private_session(spark, settings.source.time_zone, confs) as own:
         engine = open_engine(own, settings)
@@ -83,7 +83,7 @@ def extract(
         if dry_run:
             dry_runs.plan_run(own, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
         else:
-            _run_or_record_idle(own, settings, summary, clock, engine, tables, for_large, options)
+            _run_or_record_idle(own, settings, summary, clock, engine, tables, large_source_confs, options)
     summary.stage = "done"
     return summary
 
@@ -95,9 +95,13 @@ def _run_or_record_idle(
     clock: Clock,
     engine: Engine,
     tables: Tables,
-    for_large: Mapping[str, str],
+    large_source_confs: Mapping[str, str],
     options: Options,
 ) -> None:
+    """Hold the lease and run the job; if nothing has changed since the last run, only record that in `runs`.
+
+    `large_source_confs` are the Spark properties for a source that is not small, in place of SMALL_QUERIES.
+    """
     # Read `runs` before the source. If another run begins in between, this run notices it when it holds the lease, and
     # opens the source again.
     runs = Runs(tables)
@@ -125,7 +129,7 @@ def _run_or_record_idle(
             provenance = replace(provenance, started_at=summary.started_at)
             run = Run(spark, settings, provenance, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
-            with override_conf(spark, {} if small else for_large):
+            with override_conf(spark, {} if small else large_source_confs):
                 run.execute()
         except BaseException as error:
             reason = _find_reason(error, lease)
@@ -153,7 +157,7 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     except OutputError as lost:
         return lost
     except Exception:
-        log.exception("could not check whether another run took over")
+        log.exception("the run failed, and could not check whether another run took over the output")
     return error
 
 
@@ -171,7 +175,7 @@ def _record_idle(
     try:
         heartbeat.beat({"run_id": summary.run_id})
         if heartbeat.read_other_runs():
-            log.info("nothing to do; not recorded, because another run is working")
+            log.info("nothing to do; the table runs gets no row for this run, because another run is working on the output")
         else:
             runs.append_idle(row)
     finally:

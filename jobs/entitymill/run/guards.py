@@ -60,7 +60,7 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to replace one slice if a table is missing, because rows of other slices would not be restored.
+    """Refuse to replace only one slice if a table was lost, because the rows of other slices would stay lost.
 
     Args:
         tables: tables of the output.
@@ -73,8 +73,8 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
-            f"output: a table of {tables.place} is missing, so all documents have to be recomputed: run once without "
-            "output.replace_slice, over all slices."
+            f"output: a table of {tables.place} is missing, so all documents have to be recomputed. Run once with "
+            "output.replace_slice=false and with a source.where that selects all slices, or without it."
         )
 
 
@@ -85,7 +85,8 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
         settings: settings of the run.
         tables: tables of the output.
         found: changes that the run would make.
-        slice_: digest of the run's slice, whose documents are counted; None counts all documents.
+        slice_: digest of the run's slice (the rows that source.where selects), whose documents are counted; None counts all
+            documents.
 
     Raises:
         RejectedError: the run would remove too many documents.
@@ -100,8 +101,8 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     if found.to_remove > allowed * documents:
         raise RejectedError(
             f"source.path: {found.to_remove} of the {documents} documents of {tables.place} are no longer in "
-            f"{settings.source.path}, a larger share than limits.max_removed_ratio {allowed:g} allows: nothing was changed; "
-            "if that is right, run once with --allow-removals."
+            f"{settings.source.path}, a larger share than `limits.max_removed_ratio: {allowed:g}` allows. Nothing was "
+            "changed. If these documents were deleted on purpose, run once with --allow-removals."
         )
 
 
@@ -111,7 +112,7 @@ def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
 
 
 def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
-    """Refuse a source if a larger share of its rows is rejected than limits.max_reject_ratio allows.
+    """Refuse to publish anything if a larger share of its rows is rejected than limits.max_reject_ratio allows.
 
     Args:
         settings: settings of the run.
@@ -126,15 +127,16 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
         reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.reject_counts.items()))
         raise RejectedError(
             f"{rejected} of {found.rows} rows of {settings.source.path} {verb} rejected ({reasons}), more than "
-            f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
-            + ("; the rejects table lists the rows." if verb == "were" else ".")
+            f"`limits.max_reject_ratio: {allowed:g}` allows. Nothing was published"
+            + ("; the table rejects lists the rows." if verb == "were" else ".")
+            + " Correct the rows, or raise the ratio."
         )
 
 
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Provenance]:
-    """Open the source, check that the run may write to the output, and return the source and the run's provenance.
+    """Open the source, check that the run may write to the output, and return the source and the values for the run's rows.
 
     Args:
         spark: the session.
@@ -190,7 +192,7 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
         operations = [row["operation"] for row in since.select("operation").collect()]
         if present < before or len(operations) < present - before or not NON_DATA_OPERATIONS.issuperset(operations):
             log.warning(
-                "%s: others wrote to it (%s); checking all documents",
+                "%s was changed by something else than this program's runs (%s); checking all documents",
                 tables.address(name),
                 ", ".join(operations),
             )

@@ -91,7 +91,10 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and repair what earlier runs may have left incomplete; return False if this was needed."""
+        """Create missing tables, and repair the tables if earlier runs may have left changes incomplete.
+
+        Return True if no repair was needed.
+        """
         tables, earlier = self.tables, self.earlier_runs
         guards.check_slice_tables(tables, self.provenance.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
@@ -120,6 +123,7 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self, *, trusted: bool) -> Changes:
+        """Return what the run must change; `trusted` as in `changes_since.find_changes`."""
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
@@ -137,6 +141,7 @@ class Run:
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
+        """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger."""
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
         if found.touched is None:
@@ -148,22 +153,25 @@ class Run:
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
+        """Recognize and publish all units of work, and count them in the summary."""
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
         )
         recognise = self.engine.load() if found.to_recognise else lambda documents: documents
         self.summary.removed = found.to_remove
 
-        def plan(unit: units.PlannedUnit) -> DataFrame:
+        def recognise_unit(unit: units.PlannedUnit) -> DataFrame:
             split = self.settings.spark.partitions
-            documents = units.repartition_unit(self.spark, unit, sizes.task_chars, split, once=not self.source.is_pinned)
+            documents = units.repartition_unit(
+                self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
+            )
             # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
             # read older files of the same path.
             return recognise(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
         split_work = self.meter.limit_units(units.split_work(found, sizes, self.units.write))
-        with contextlib.closing(recognize_ahead(self.spark, split_work, plan)) as ahead:
+        with contextlib.closing(recognize_ahead(self.spark, split_work, recognise_unit)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):
                     self._publish_unit(unit, publisher, failures)

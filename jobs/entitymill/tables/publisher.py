@@ -166,7 +166,7 @@ class RejectsWriter:
         self._empty = tables.is_empty("rejects")
 
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
-        """Replace all rows of `rejects`, or only those of the slice (rows that source.where selects) if the run replaces one.
+        """Replace all rows of `rejects`, or only those of a slice (rows that source.where selects) if the run replaces one.
 
         Args:
             rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
