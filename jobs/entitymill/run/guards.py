@@ -112,7 +112,7 @@ def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
 
 
 def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
-    """Refuse to publish anything if a larger share of its rows is rejected than limits.max_reject_ratio allows.
+    """Refuse to publish anything if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
 
     Args:
         settings: settings of the run.

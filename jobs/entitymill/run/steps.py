@@ -47,7 +47,7 @@ class Options:
 
 @dataclass
 class Run:
-    """A run that holds the lease."""
+    """The part of a run that needs the lease (the right to write the output)."""
 
     spark: SparkSession
     settings: Settings
@@ -69,7 +69,10 @@ class Run:
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
-        """Run steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps."""
+        """Create missing tables, find what changed, and recognize and publish it.
+
+        These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
+        """
         self.summary.stage = "source"
         trusted = self._prepare_tables()
         found = self._find_changes(trusted=trusted)
@@ -192,7 +195,7 @@ class Run:
         self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
-        """Wait until a unit is recognized, and publish it."""
+        """Wait until a unit is recognized, reject its documents that crashed or hung the tagger, and publish the others."""
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
         self.clock.lap("recognition")

@@ -43,7 +43,7 @@ class Heartbeat:
         self._milliseconds = 1000 * lease_seconds
 
     def beat(self, row: Mapping[str, Any]) -> None:
-        """Write the heartbeat file.
+        """Write the heartbeat file, or rewrite it, which shows that the run is alive.
 
         Args:
             row: the run's current row of the table `runs`; `entitymill runs` shows it.

@@ -156,7 +156,7 @@ def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[
 
 
 def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
-    """Return a context for maintenance next to a running job.
+    """Return a context manager in which maintenance may change the tables while a job is running.
 
     On storage where commits of two writers may collide, the context instead waits until no job is running.
     """
@@ -166,7 +166,10 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
 
 
 def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
-    """Do the work of `purge` on the tables in DOCUMENT_TABLES; call this inside `exclusive_access`."""
+    """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
+
+    Call this inside `exclusive_access`; `hours` as in `purge`.
+    """
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")

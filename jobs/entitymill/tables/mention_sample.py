@@ -104,7 +104,7 @@ def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> N
 
 
 def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
-    """Return stratum -> number of mentions."""
+    """Return stratum -> number of its mentions; raise SettingsError if there are more than MOST_STRATA."""
     counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MOST_STRATA + 1).collect()
     if len(counts) > MOST_STRATA:
         raise SettingsError(f"--by: {by} has more than {MOST_STRATA} values; choose a column with fewer.")
@@ -112,7 +112,7 @@ def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
 
 
 def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
-    """Return stratum -> number of mentions to draw from it; as even as the sizes of the strata allow.
+    """Return stratum -> number of mentions to draw from it, divided as evenly as the sizes of the strata allow.
 
     Args:
         sizes: stratum -> number of its mentions.
@@ -156,12 +156,14 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
 
 
 def choose_hash_limit(number: int, size: int) -> int:
-    """Return the largest hash with which a row may be drawn; about 4 * number + 100 of `size` rows have a hash up to it.
-
-    If `size` is smaller than 4 * number + 100, every row has one.
+    """Return the largest hash with which a row may be drawn; about 4 * number + 100 rows have a hash up to it.
 
     Spark copies each row that it orders, so rows that cannot be in the sample are filtered out before. The number of rows
     below the limit varies by its square root, so it is never below `number`.
+
+    Args:
+        number: number of rows to draw.
+        size: number of all rows; if it is smaller than 4 * number + 100, every row may be drawn.
     """
     wanted = min(size, 4 * number + 100)
     return _SMALLEST_LONG + (wanted << 64) // size - 1

@@ -134,7 +134,8 @@ class Commits:
         """
         if not self.has_committed(name):
             raise OutputError(
-                f"output: a later run has written to {self._tables.address(name)}; this run stops, the later run continues."
+                f"output: a later run has written to {self._tables.address(name)}, so this run stops; "
+                "the later run continues."
             )
 
     def has_committed(self, name: str) -> bool:
@@ -162,7 +163,7 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that this program wrote into userMetadata of a table's recent commits.
+    """Return a list of the JSON objects that this program wrote into userMetadata of a table's recent commits.
 
     The keys are entitymill (the run id), epoch, number (of the commit) and, for documents, unit (number of the unit of
     work). Idle runs write only entitymill.

@@ -270,7 +270,7 @@ class Tables:
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
     def drop(self, name: str) -> None:
-        """Remove a hidden table (its name begins with an underscore: only one run uses it), if it exists."""
+        """Remove a hidden table (any table that is not in NAMES), if it exists."""
         self._details.pop(name, None)
         if self.root is not None:
             storage.remove(self.spark, self.address(name))

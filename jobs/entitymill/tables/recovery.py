@@ -72,7 +72,7 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 
 
 def find_unsound_documents(tables: Tables) -> DataFrame:
-    """Return doc_id, run_id and slice of unsound documents, without documents that are already pending.
+    """Return a frame with doc_id, run_id and slice of each unsound document that is not already pending.
 
     A document is sound if all its rows in `entities` have the run_id that `documents` contains, and their number is the
     number of mentions in `documents`. In addition, it must have exactly one row in `annotations` with this run_id if that

@@ -58,7 +58,7 @@ def redact(
     partly: bool = False,
     known_labels: Sequence[str] = (),
 ) -> RedactionResult:
-    """Write the redacted texts; replace an earlier redaction in one commit.
+    """Write a copy of the source with masked mentions, and return counts; replace an earlier copy in one commit.
 
     Args:
         spark: the session.

@@ -73,7 +73,7 @@ class Runs:
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
     def read_record(self) -> Record:
-        """Return a summary of the current rows."""
+        """Return a summary of the current rows; an empty one if the table does not exist."""
         if not self._tables.exists("runs"):
             return Record()
         rows = self._tables.read("runs")
