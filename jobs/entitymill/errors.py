@@ -102,7 +102,7 @@ def hide_message(error: Exception) -> WorkerError:
     frames = traceback.extract_tb(error.__traceback__)
     described = WorkerError(
         f"{type(error).__name__} in the process that tags, at line {frames[-1].lineno} of {Path(frames[-1].filename).name}: "
-        "this is a bug of this program or of a package; the worker's log has its stack frames."
+        "this is a bug of this program or of a package that it uses; report it with the stack frames in the worker's log."
     )
     described.add_note("".join(traceback.format_list(frames)))
     return described

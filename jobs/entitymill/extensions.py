@@ -12,10 +12,11 @@ from entitymill.errors import SettingsError
 
 MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
 PACKAGES = (MODELS, REPORTS, SPARKNLP)
+"""Names of the packages that extend the core."""
 
 
 def load(module: str, asked_by: str) -> ModuleType:
-    """Import a module of an extension.
+    """Import a module of an extension, and return it.
 
     Args:
         module: full name of the module, such as entitymill_reports.observer.

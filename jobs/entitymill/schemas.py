@@ -54,6 +54,7 @@ def entities_schema(passthrough: list[T.StructField]) -> T.StructType:
 
 
 ENTITY_COLUMNS = tuple(entities_schema([]).names)
+"""Names of the columns of `entities`, without passthrough columns."""
 MENTIONS = T.ArrayType(T.StructType([T.StructField(f.name, f.dataType, False) for f in _MENTION]), False)
 
 DOCUMENTS = T.StructType(
@@ -169,7 +170,7 @@ CONSTRAINTS = {
     "entities": "`begin` >= 0 AND `end` > `begin` AND confidence >= 0 AND confidence <= 1",
     "documents": "status IN ('done', 'blank', 'pending') AND entities >= 0",
 }
-"""Table -> its CHECK constraint."""
+"""Name of a table -> condition of its CHECK constraint."""
 
 _ANNOTATION = T.StructType(
     [
@@ -199,7 +200,8 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
 """The parts of recognition in a worker, in order. `mentions` is everything after inference."""
 TIMES = (*PARTS, "cpu")
-"""What is measured of each window: the wall-clock seconds of its parts, and the CPU seconds of worker and child process."""
+"""Times that are measured for each window (batch of documents recognized at once): the wall-clock seconds of PARTS, and the
+CPU seconds of worker and child process."""
 
 RECOGNISED = [
     T.StructField("doc_id", _STRING, False),
@@ -209,8 +211,8 @@ RECOGNISED = [
     T.StructField("tokens", _INT, False),
     T.StructField("split_sentences", _INT, False),
     T.StructField("mentions", MENTIONS, False),
-    # A window is a batch of documents recognized at once. Its first row has the seconds for all its documents and the other
-    # rows have 0, so that a sum over rows is correct.
+    # The first row of a window has the seconds for all its documents and the other rows have 0, so that a sum over rows is
+    # correct.
     *(T.StructField(f"{name}_seconds", T.DoubleType(), False) for name in TIMES),
     T.StructField("failure", FAILURE, True),
 ]

@@ -252,7 +252,7 @@ def test_too_many_rejects_publish_nothing_and_the_list_of_runs_says_so(
 
     assert code == 4
     assert "2 of 23 rows of" in said
-    assert "(2 null_text), more than limits.max_reject_ratio 0.05 allows: nothing was published" in said
+    assert "(2 null_text), more than `limits.max_reject_ratio: 0.05` allows. Nothing was published" in said
     assert silent(said)
     assert read_tables(job.output) == before
     assert job.rejects() == [("bad1", "null_text"), ("bad2", "null_text")]

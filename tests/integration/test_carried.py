@@ -104,7 +104,7 @@ def test_columns_may_come_and_change_and_go(job: Job) -> None:
     assert [(row["n`n"], row["o.o"], row["nested"]["x"], row["lang"]) for row in held] == [(9, 10, 1.5, "de")] * 3
 
     job.texts(changed.drop_columns("lang").append_column("lang", [[1]]))
-    with pytest.raises(OutputError, match="lang is bigint now and string in"):
+    with pytest.raises(OutputError, match="lang is bigint in the source, but string in"):
         job.run(*named, carried)
     assert job.read("entities").select("*", "lang").collect() == held
 

@@ -128,7 +128,7 @@ def test_a_dry_run_plans_and_writes_nothing(job: Job) -> None:
     assert (plan.causes, plan.changed_settings) == ({"text": 1}, ())
     assert plan.hours is not None
     assert plan.core_hours == pytest.approx(2 * plan.hours)
-    with pytest.raises(RejectedError, match=r"larger share than limits\.max_removed_ratio 0\.2"):
+    with pytest.raises(RejectedError, match=r"larger share than `limits\.max_removed_ratio: 0\.2`"):
         planned("limits.max_removed_ratio=0.2")
     assert planned("limits.max_removed_ratio=0.2", allow_removals=True) == plan
     assert sorted(job.output.rglob("*")) == before

@@ -120,7 +120,7 @@ def test_where_redaction_may_not_write(filled: Job) -> None:
             redact(filled.spark, loaded(filled), to)
     with pytest.raises(SettingsError, match=r"--to: .* is inside the table"):
         redact(filled.spark, loaded(filled), str(filled.output / "entities" / "redacted"))
-    with pytest.raises(SettingsError, match="no mention in the tables has the label PERS; there are LOC, PER"):
+    with pytest.raises(SettingsError, match="no mention in the tables has the label PERS; labels in the tables: LOC, PER"):
         redact(filled.spark, loaded(filled), str(filled.directory / "redacted"), ["PERS"])
 
 

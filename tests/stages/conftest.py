@@ -16,7 +16,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
 from entitymill.spark.session import override_conf
-from entitymill.tables import Stamp, Tables, recovery
+from entitymill.tables import Provenance, Tables, recovery
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import WRITE_CONFS
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
@@ -64,8 +64,8 @@ class Writing:
     def __init__(self, tables: Tables, slice_: str | None = None) -> None:
         self.tables, self.epoch, self.slice = tables, 1, slice_
 
-    def stamp(self) -> Stamp:
-        return Stamp(f"run {self.epoch}", DAY, "stub", "f1", "1", self.slice)
+    def provenance(self) -> Provenance:
+        return Provenance(f"run {self.epoch}", DAY, "stub", "f1", "1", self.slice)
 
     def recognised(self, *rows: tuple[str, str]) -> DataFrame:
         frame = self.tables.spark.createDataFrame(list(rows), "doc_id string, text string")
@@ -76,7 +76,7 @@ class Writing:
         commits = Commits(self.tables, f"run {self.epoch}", self.epoch)
         if not self.tables.exists("documents"):
             recovery.create_missing(self.tables, SCHEMAS)
-        publisher = Publisher(self.tables, commits, self.stamp(), [], annotations=False)
+        publisher = Publisher(self.tables, commits, self.provenance(), [], annotations=False)
         self.epoch += 1
         ids = [key for key, _ in rows]
         counted = UnitIds(min(ids, default=None), max(ids, default=None), ids if few else None)

@@ -18,7 +18,7 @@ from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
-from entitymill.tables import Stamp, Tables, maintenance, table_setup
+from entitymill.tables import Provenance, Tables, maintenance, table_setup
 from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.output_tables import PROPERTY
 from entitymill.tables.runs import Record
@@ -48,7 +48,7 @@ def sliced(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tab
 
 
 def stopped(gone: int, of: int) -> AbstractContextManager[Any]:
-    said = rf"{gone} of the {of} documents of .*/out are no longer in x, .*max_removed_ratio 0\.2 allows"
+    said = rf"{gone} of the {of} documents of .*/out are no longer in x, .*max_removed_ratio: 0\.2` allows"
     return pytest.raises(RejectedError, match=said)
 
 
@@ -104,7 +104,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
     tables = copied(sliced, tmp_path)
     for name in lost:
         shutil.rmtree(tmp_path / "out" / name)
-    said = r"a table of .*/out is missing, .* run once without output\.replace_slice, over all slices"
+    said = r"a table of .*/out is missing, .* Run once with output\.replace_slice=false and with a source\.where"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
         guards.check_slice_tables(tables, "tue")
     guards.check_slice_tables(tables, None)
@@ -161,10 +161,10 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, same: bool
 ) -> None:
     last = Row(**{"status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
-    summary, stamp = Summary("r2", DAY, scope="s"), Stamp("r2", DAY, "m", "f1", "1")
+    summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
-    assert guards.is_same_job(Record(last=last, latest=last), summary, stamp, source) == same
-    assert not guards.is_same_job(Record(), summary, stamp, source)
+    assert guards.is_same_job(Record(last=last, latest=last), summary, provenance, source) == same
+    assert not guards.is_same_job(Record(), summary, provenance, source)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,14 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
         "source_committed": 7, "rejects": 0, "output_versions": maintenance.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = Row(**{**row, **changed})
-    stamp = replace(Stamp("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
+    provenance = replace(Provenance("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
     record = Record(last=last, latest=last)
-    assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), stamp, source_of()) == nothing
+    assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), provenance, source_of()) == nothing
 
 
 @pytest.mark.parametrize(
-    ("version", "found"), [("3", "has schema 3, this program writes 5"), (None, "was not written by it")]
+    ("version", "found"),
+    [("3", "has schema version 3, but this program writes version 5"), (None, "was not written by this program")],
 )
 def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, version: str | None, found: str) -> None:
     tables = copied(sliced, tmp_path)

@@ -31,7 +31,7 @@ def test_a_directory_with_files_is_somebody_elses(tables: Tables, inside: str) -
     file.parent.mkdir(parents=True)
     file.write_text("{}", encoding="utf8")
     assert tables.exists("rejects")
-    with pytest.raises(OutputError, match="rejects exists and was not written by it"):
+    with pytest.raises(OutputError, match="rejects exists and was not written by this program"):
         table_setup.check_tables(tables)
     assert file.exists()
 
@@ -40,6 +40,6 @@ def test_a_file_in_the_place_of_a_table_is_somebody_elses(tables: Tables) -> Non
     file = place_of(tables, "rejects")
     file.parent.mkdir(parents=True)
     file.write_text("notes", encoding="utf8")
-    with pytest.raises(OutputError, match="rejects exists and was not written by it"):
+    with pytest.raises(OutputError, match="rejects exists and was not written by this program"):
         table_setup.check_tables(tables)
     assert file.read_text(encoding="utf8") == "notes"

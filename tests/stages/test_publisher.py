@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run.summary import Summary, plan_counts
+from entitymill.run.summary import Summary, count_by_label
 from entitymill.tables import Tables, publisher, recovery
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
@@ -53,7 +53,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
     if not few:
-        counts = plan_counts(writing.recognised(), collect_ids=True).collect()
+        counts = count_by_label(writing.recognised(), collect_ids=True).collect()
         assert Summary("run", DAY).add_counts(counts, ids_collected=True) == UnitIds()
     writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])
@@ -81,7 +81,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     commits = Commits(tables, "run", 1)
     wanted = {**SCHEMAS, "entities": schemas.entities_schema(carried), "annotations": schemas.ANNOTATION_TABLE}
     recovery.create_missing(tables, wanted)
-    publisher = Publisher(tables, commits, Writing(tables).stamp(), carried, annotations=True)
+    publisher = Publisher(tables, commits, Writing(tables).provenance(), carried, annotations=True)
     rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
     publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))

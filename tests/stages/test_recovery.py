@@ -144,7 +144,7 @@ class Annotated:
         wanted = {**SCHEMAS, "annotations": schemas.ANNOTATION_TABLE} if annotations else SCHEMAS
         recovery.create_missing(self.tables, wanted)
         self.writing.epoch = self.epoch
-        publisher = Publisher(self.tables, commits, self.writing.stamp(), [], annotations=annotations)
+        publisher = Publisher(self.tables, commits, self.writing.provenance(), [], annotations=annotations)
         add_run(self.tables, f"run {self.epoch}", annotations=annotations)
         self.epoch += 1
         frame = self.writing.recognised(*rows)

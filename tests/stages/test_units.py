@@ -18,7 +18,7 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
     """Of two cores; a document is in one of them."""
     piece = units.PlannedUnit(source_of(*((f"d{number}", "Anna") for number in range(20))).rows, None, False, 20, chars)
 
-    spread = units.repartition_unit(spark, piece, 250_000, chosen, once=False)
+    spread = units.repartition_unit(spark, piece, 250_000, chosen, drop_duplicates=False)
 
     assert spread.rdd.getNumPartitions() == tasks
     assert sorted(row.doc_id for row in spread.collect()) == sorted(f"d{number}" for number in range(20))

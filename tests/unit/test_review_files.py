@@ -13,7 +13,7 @@ import pytest
 
 from entitymill.commands import evaluate, sample
 from entitymill.errors import SettingsError, SourceError
-from entitymill.tables.mention_sample import STRATEGIES, choose_hash_limit, share_count
+from entitymill.tables.mention_sample import STRATEGIES, allocate_sample, choose_hash_limit
 from entitymill.terminal.corrected_files import Judgement, Review, convert_from_utf16, read_review
 from entitymill.terminal.review_files import (
     Mention,
@@ -332,7 +332,7 @@ def test_an_existing_file_is_not_replaced(
     ],
 )
 def test_strata_share_evenly(sizes: dict[str | None, int], count: int, shares: dict[str | None, int]) -> None:
-    assert share_count(sizes, count) == shares
+    assert allocate_sample(sizes, count) == shares
 
 
 def test_the_hash_limit_is_a_long_and_lets_all_rows_of_small_strata_pass() -> None:

@@ -10,7 +10,7 @@ from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source
-from entitymill.tables import Stamp, Tables
+from entitymill.tables import Provenance, Tables
 from entitymill.tables.runs import Record, Runs
 
 
@@ -18,7 +18,7 @@ def find_changes(
     settings: Settings,
     tables: Tables,
     source: Source,
-    stamp: Stamp,
+    provenance: Provenance,
     record: Record,
     summary: Summary,
     known: DataFrame,
@@ -32,17 +32,18 @@ def find_changes(
         settings: settings of the run.
         tables: tables of the output, of which `documents` has rows.
         source: the opened source.
-        stamp: values for the rows that the run writes.
+        provenance: values that the run writes into each row.
         record: summary of `runs` before this run.
         summary: summary of the run.
-        known: frame of the rows of `documents`.
+        known: frame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document.
-        trusted: whether all changes of earlier runs are known to be complete, and nobody else has changed the tables.
+        trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables;
+            only then is the change feed used.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
-    interrupted = Runs(tables).find_unfinished_full_runs(stamp.fingerprint) if full else frozenset()
-    policy = changes.Policy(stamp.fingerprint, how, stamp.slice, full=full, interrupted_runs=interrupted)
-    if trusted and not full and guards.is_same_job(record, summary, stamp, source):
+    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
+    policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
+    if trusted and not full and guards.is_same_job(record, summary, provenance, source):
         found = _find_feed_changes(tables, source, record, known, policy)
         if found is not None:
             return found
@@ -52,7 +53,7 @@ def find_changes(
 def _find_feed_changes(
     tables: Tables, source: Source, record: Record, known: DataFrame, policy: changes.Policy
 ) -> Changes | None:
-    """Return the changes since the last run, from the source's change feed; None if the feed is unavailable."""
+    """Return the changes since the last run, from the source's change feed; None if there is no last run or no feed."""
     last = record.last
     if last is None:
         return None

@@ -1,4 +1,4 @@
-"""Measure what a run costs, and stop it at limits.max_core_hours."""
+"""Measure core-hours and CPU seconds of a run, and stop the run at limits.max_core_hours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CostMeter:
         Args:
             spark: the run's session.
             summary: summary of the run.
-            clock: the run's stopwatch, which knows when the run began.
+            clock: the run's stopwatch, started when the run began.
             max_core_hours: core-hours after which no further unit is started; None for no limit.
         """
         self._spark = spark
@@ -33,7 +33,7 @@ class CostMeter:
         self._stopped = False
 
     def update(self) -> None:
-        """Count the cores, and write the cost so far to the summary."""
+        """Count the cores, and write the core-hours and CPU seconds so far to the summary."""
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
@@ -46,7 +46,7 @@ class CostMeter:
             summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
     def limit_units(self, planned: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units until the limit is reached; the first one is always yielded, so that each run makes progress."""
+        """Yield units until the run has used `max_core_hours`; always yield the first, so that each run makes progress."""
         for number, unit in enumerate(planned):
             self.update()
             if number and self._max_core_hours is not None and self._summary.core_hours >= self._max_core_hours:
@@ -55,7 +55,7 @@ class CostMeter:
             yield unit
 
     def check_complete(self) -> None:
-        """Check that no unit was left out.
+        """Check that `limit_units` has yielded all units.
 
         Raises:
             LimitError: the run reached its limit, and left out units.

@@ -21,7 +21,7 @@ _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the ids of documents in `rejects` that failed in a run that ended with status done."""
+    """Return the set of ids of documents that crashed or hung the tagger in an earlier run with status done."""
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -33,7 +33,7 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
-    """Return a frame with the doc_id of each document that failed for the first time in run `last`; None if there are none.
+    """Return a frame with the doc_id of each document that first crashed or hung the tagger in run `last`; None if none did.
 
     A run retries these documents once, because the machine may have caused the failure.
     """
@@ -47,11 +47,11 @@ def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
 
 @dataclass(frozen=True)
 class FailureRecorder:
-    """Records documents for which recognition failed in one run.
+    """Records the documents of one run that crashed or hung the tagger ("failed documents").
 
     summary: summary of the run, in which the failed documents are counted.
     rejects: writer that adds the failed documents to the table `rejects`.
-    before: result of `read_known_failures` when the run began.
+    before: ids of documents that failed in earlier runs: the result of `read_known_failures` when the run began.
     """
 
     spark: SparkSession
@@ -102,8 +102,8 @@ class FailureRecorder:
         if new > 1 and new > ratio * unit.rows:  # one document never fails a unit
             raise RejectedError(
                 f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
-                f"than limits.max_reject_ratio {ratio:g} allows: the unit was not published; the rejects table lists them. "
-                "Fix the machines or the texts, or raise the ratio for one run, after which these documents do not count."
+                f"than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists them. "
+                "Fix the machines or the texts, or raise the ratio for one run; later runs do not count these documents."
             )
 
 
@@ -117,7 +117,7 @@ def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
     """
     theirs = F.col("doc_id").isin(failed)
     late = F.raise_error(
-        F.lit("a document failed that did not fail before, when Spark recomputed a lost partition: run again")
+        F.lit("a document crashed or hung the tagger only when Spark recomputed a lost partition: run again")
     )
     # `theirs` is part of this condition, too, because Spark may evaluate a row's mentions before it filters the row.
     mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)

@@ -1,4 +1,4 @@
-"""Plan a run without running it: count documents and units of work, estimate hours, and make all checks of a real run."""
+"""Do a dry run: count documents and units of work, estimate hours, and make all checks of a real run, but write nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RESULT_SETTINGS = {
     "source": ("passthrough", "markup"),
     "output": ("annotations",),
 }
-"""Section of the settings -> its settings that decide results; empty for all settings of the section."""
+"""Section of the settings -> names of its settings that affect results; an empty tuple means all settings of the section."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Plan:
     refused: reject code -> number of rejected rows.
     units: number of units of work (documents that are published together).
     causes: why documents are changed: Cause -> number of documents.
-    changed_settings: the settings that differ from those of the latest run whose results are now outdated.
-    hours, core_hours: estimated time, and this time multiplied by the number of cores; None if no earlier run recognized
-        documents.
+    changed_settings: names of the settings that make results of earlier runs outdated, because they have other values now.
+    hours, core_hours: estimated wall-clock hours, and these multiplied by the number of cores; None if there is no earlier
+        run to estimate from.
     same_model: whether the estimate is based on a run with the same model and settings.
     """
 
@@ -67,37 +67,43 @@ def plan_run(
     full: bool,
     allow_removals: bool,
 ) -> None:
-    """Set `summary.plan` to what a run would do, and change nothing.
+    """Set `summary.plan` and the counts in `summary` to what a run would do; write nothing to the output.
 
     Raises:
         EntityMillError: the error with which the run would end before it publishes anything.
     """
     record = guards.read_record(tables, Runs(tables))
-    source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
+    source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     _check_output(tables)
     table_setup.check_tables(tables)
     table_setup.check_passthrough_types(tables, source.passthrough)
-    guards.check_slice_tables(tables, stamp.slice)
-    held = tables.is_complete() and not tables.is_empty("documents")
-    if held and not full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
+    guards.check_slice_tables(tables, provenance.slice)
+    has_documents = tables.is_complete() and not tables.is_empty("documents")
+    if has_documents and not full and guards.has_nothing_to_do(record, tables, summary, provenance, source):
         summary.mode = Mode.NONE
         summary.plan = Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
-    if held:
+    if has_documents:
         trusted = record.settled and guards.tables_unchanged_since(tables, record.latest)
         known = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
-        found = find_changes(settings, tables, source, stamp, record, summary, known, full=full, trusted=trusted)
+        found = find_changes(settings, tables, source, provenance, record, summary, known, full=full, trusted=trusted)
     else:
         found = changes.select_all_documents(source, Mode.FULL if full else Mode.FIRST)
     with contextlib.closing(found):
         guards.check_rejects(settings, found, "would be")
         if not allow_removals:
-            guards.check_removals(settings, tables, found, stamp.slice)
+            guards.check_removals(settings, tables, found, provenance.slice)
         plan = _build_plan(
-            spark, settings, tables, found, known.count() if held else 0, stamp.fingerprint, read_speed(record.last)
+            spark,
+            settings,
+            tables,
+            found,
+            known.count() if has_documents else 0,
+            provenance.fingerprint,
+            read_speed(record.last),
         )
         if Cause.FINGERPRINT in plan.causes:
-            plan = replace(plan, changed_settings=_find_changed_settings(settings, tables, stamp.fingerprint))
+            plan = replace(plan, changed_settings=_find_changed_settings(settings, tables, provenance.fingerprint))
         summary.plan = plan
     summary.mode, summary.removed = found.mode, found.to_remove
     summary.rejects = dict(found.reject_counts)
@@ -106,7 +112,13 @@ def plan_run(
 
 
 def _build_plan(
-    spark: SparkSession, settings: Settings, tables: Tables, found: Changes, held: int, fingerprint: str, speed: float | None
+    spark: SparkSession,
+    settings: Settings,
+    tables: Tables,
+    found: Changes,
+    documents: int,
+    fingerprint: str,
+    speed: float | None,
 ) -> Plan:
     cores = spark_connect.count_cores(spark)
     number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
@@ -115,7 +127,7 @@ def _build_plan(
         new=found.to_recognise - found.known,
         changed=found.known,
         removed=found.to_remove,
-        unchanged=held - found.known - found.to_remove,
+        unchanged=documents - found.known - found.to_remove,
         refused=dict(found.reject_counts),
         units=number,
         hours=None if estimate is None else estimate.hours,
@@ -126,9 +138,9 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the settings that decide results and differ from those of the latest run with another fingerprint.
+    """Return the names of settings that affect results and differ from those of the latest run with another fingerprint.
 
-    The result is empty if only the files of the model or this program have changed.
+    The tuple is empty if only the files of the model or this program have changed.
     """
     if not tables.exists("runs"):
         return ()
@@ -149,7 +161,7 @@ def _check_output(tables: Tables) -> None:
     """Check that the output can be written, then remove the directories that this check created."""
     path = tables.settings.path
     if path is None:
-        table_setup.check_writable(tables, make=False)
+        table_setup.check_writable(tables, create_schema=False)
         return
     missing = []
     while path and not path.endswith(":") and not storage.exists(tables.spark, path):

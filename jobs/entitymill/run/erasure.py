@@ -26,6 +26,7 @@ from entitymill.tables.runs import Runs
 
 log = logging.getLogger(__name__)
 RECORD = "erasures"
+"""Table in which each erasure is recorded."""
 MOST_IDS = 100_000
 """Maximum number of ids per erasure; the driver and every task hold all ids in memory."""
 _SHOWN_IDS = 1000
@@ -53,7 +54,7 @@ class Findings:
 
 
 def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
-    """Find documents in the tables and in the tables' old files, without changing anything.
+    """Return where documents occur in the tables and in the tables' old files, without changing anything.
 
     Args:
         spark: the session.
@@ -131,12 +132,14 @@ def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
 
 
 def _check_owner(settings: Settings, tables: Tables) -> None:
+    """Refuse to erase documents if the output belongs to another source than the settings name."""
     owner = guards.read_record(tables, Runs(tables)).owner
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
         raise SettingsError(
-            f"source.path: the output {tables.place} belongs to {owner}, so {here} cannot show whether the documents would "
-            f"come back: set source.path to {owner}, or output.adopt_source=true if {here} has replaced it."
+            f"source.path: the output {tables.place} belongs to {owner}, but the settings name {here}, which cannot show "
+            f"whether the next run brings the documents back: set source.path to {owner}, or output.adopt_source=true if "
+            f"{here} has replaced it."
         )
 
 
@@ -160,6 +163,7 @@ def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: D
 
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
+    """Return table -> doc_id -> number of rows, as in `Findings.rows`."""
     rows = {name: _count_table(tables, name, id_frame) for name in maintenance.DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
@@ -185,5 +189,9 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
                     return True
         return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
     except data_file_reader.READ_ERRORS as error:
-        log.warning("the files of %s cannot be read (%s)", tables.place, type(error).__name__)
+        log.warning(
+            "the data files of %s cannot be read (%s); old files may contain the documents",
+            tables.place,
+            type(error).__name__,
+        )
         return None

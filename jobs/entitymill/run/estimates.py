@@ -11,7 +11,7 @@ from entitymill import schemas
 from entitymill.tables import Tables
 
 _MOST_RUNS = 20
-"""Number of latest runs that are considered."""
+"""Number of latest runs from which an estimate is made."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
     The estimate is based on the largest of the latest runs, because in a small run the start of the workers takes most of
-    the time. Runs with the same fingerprint are preferred. A unit is written while the next one is recognized, so only the
-    longer of both counts, and the writing of the last unit.
+    the time. Runs with the same fingerprint are preferred. A unit is written while the next one is recognized, so
+    the estimate is the longer of the two, plus the writing of the last unit.
 
     Args:
         tables: tables of the output.
@@ -61,5 +61,5 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 
 
 def _read_core_seconds(run: Row) -> float:
-    """Return the seconds in which documents were recognized, times the cores; `idle` is what the parts leave of it."""
+    """Return an earlier run's core-seconds of recognition: the seconds of its parts, plus the idle seconds of all cores."""
     return sum(run["seconds"].get(part, 0.0) for part in (*schemas.PARTS, "idle"))

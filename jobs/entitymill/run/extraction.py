@@ -23,7 +23,7 @@ from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.run_session import open_private_session
 from entitymill.spark.session import ADAPTIVE, override_conf
-from entitymill.tables import Stamp, Tables, output_tables, table_setup
+from entitymill.tables import Provenance, Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.runs import Runs
@@ -50,7 +50,7 @@ def extract(
     watch: Callable[[Summary], object] = lambda _: None,
     log_path: str | None = None,
 ) -> Summary:
-    """Run the job: update the output to the source's current content, and process only what has changed.
+    """Run the job: update the output to the source's current content, process only what has changed, and return a summary.
 
     Args:
         spark: a session that `session.check_session` accepted; this function does not change its properties.
@@ -75,7 +75,7 @@ def extract(
     watch(summary)
     clock = Clock(summary)
     options = Options(full=full, allow_removals=allow_removals)
-    for_large = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
+    large_source_confs = {key: str(spark.conf.get(key)) for key in SMALL_QUERIES}
     confs = {**output_tables.build_write_confs(settings.output), **({} if dry_run else SMALL_QUERIES)}
     with open_private_session(spark, settings.source.time_zone, confs) as own:
         engine = open_engine(own, settings)
@@ -83,7 +83,7 @@ def extract(
         if dry_run:
             dry_runs.plan_run(own, settings, summary, tables, engine, full=full, allow_removals=allow_removals)
         else:
-            _run_or_record_idle(own, settings, summary, clock, engine, tables, for_large, options)
+            _run_or_record_idle(own, settings, summary, clock, engine, tables, large_source_confs, options)
     summary.stage = "done"
     return summary
 
@@ -95,23 +95,27 @@ def _run_or_record_idle(
     clock: Clock,
     engine: Engine,
     tables: Tables,
-    for_large: Mapping[str, str],
+    large_source_confs: Mapping[str, str],
     options: Options,
 ) -> None:
+    """Hold the lease and run the job; if nothing has changed since the last run, only record that in `runs`.
+
+    `large_source_confs` are the Spark properties for a source that is not small, in place of SMALL_QUERIES.
+    """
     # Read `runs` before the source. If another run begins in between, this run notices it when it holds the lease, and
     # opens the source again.
     runs = Runs(tables)
     record = guards.read_record(tables, runs)
-    source, stamp = guards.open_checked_source(spark, settings, summary, engine, record.owner)
+    source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     table_setup.check_writable(tables)
     clock.lap("preparation")
-    if not options.full and guards.has_nothing_to_do(record, tables, summary, stamp, source):
-        _record_idle(runs, tables, settings, stamp, summary, clock)
+    if not options.full and guards.has_nothing_to_do(record, tables, summary, provenance, source):
+        _record_idle(runs, tables, settings, provenance, summary, clock)
         return
 
     def build_row() -> dict[str, Any]:
         clock.record_total()
-        return summary.build_row(settings, stamp)
+        return summary.build_row(settings, provenance)
 
     table_setup.check_tables(tables)
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
@@ -121,11 +125,11 @@ def _run_or_record_idle(
             if lease.earlier_runs.latest != record.latest:
                 # Another run began since then, perhaps on a newer source version; this run must not use an older version.
                 tables.forget()
-                source, stamp = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
-            stamp = replace(stamp, started_at=summary.started_at)
-            run = Run(spark, settings, stamp, summary, clock, tables, lease, source, engine, options)
+                source, provenance = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
+            provenance = replace(provenance, started_at=summary.started_at)
+            run = Run(spark, settings, provenance, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
-            with override_conf(spark, {} if small else for_large):
+            with override_conf(spark, {} if small else large_source_confs):
                 run.execute()
         except BaseException as error:
             reason = _find_reason(error, lease)
@@ -153,15 +157,17 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     except OutputError as lost:
         return lost
     except Exception:
-        log.exception("could not check whether another run took over")
+        log.exception("the run failed, and could not check whether another run took over the output")
     return error
 
 
-def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, summary: Summary, clock: Clock) -> None:
+def _record_idle(
+    runs: Runs, tables: Tables, settings: Settings, provenance: Provenance, summary: Summary, clock: Clock
+) -> None:
     """Append the row of a run that has nothing to do to `runs`, unless another run is working on the output."""
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
-    row = summary.build_row(settings, stamp) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
+    row = summary.build_row(settings, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
     if tables.root is None:
         runs.append_idle(row)
         return
@@ -169,7 +175,7 @@ def _record_idle(runs: Runs, tables: Tables, settings: Settings, stamp: Stamp, s
     try:
         heartbeat.beat({"run_id": summary.run_id})
         if heartbeat.read_other_runs():
-            log.info("nothing to do; not recorded, because another run is working")
+            log.info("nothing to do; the table runs gets no row for this run, because another run is working on the output")
         else:
             runs.append_idle(row)
     finally:

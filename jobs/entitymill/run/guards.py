@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Stamp, Tables, parquet_export, table_setup
+from entitymill.tables import Provenance, Tables, parquet_export, table_setup
 from entitymill.tables.maintenance import DOCUMENT_TABLES
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine_choice import Engine
@@ -60,7 +60,7 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to replace one slice if a table is missing, because rows of other slices would not be restored.
+    """Refuse to replace only one slice if a table was lost, because the rows of other slices would stay lost.
 
     Args:
         tables: tables of the output.
@@ -73,8 +73,8 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
-            f"output: a table of {tables.place} is missing, so all documents have to be recomputed: run once without "
-            "output.replace_slice, over all slices."
+            f"output: a table of {tables.place} is missing, so all documents have to be recomputed. Run once with "
+            "output.replace_slice=false and with a source.where that selects all slices, or without it."
         )
 
 
@@ -85,7 +85,8 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
         settings: settings of the run.
         tables: tables of the output.
         found: changes that the run would make.
-        slice_: digest of the run's slice, whose documents are counted; None counts all documents.
+        slice_: digest of the run's slice (the rows that source.where selects), whose documents are counted; None counts all
+            documents.
 
     Raises:
         RejectedError: the run would remove too many documents.
@@ -100,8 +101,8 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     if found.to_remove > allowed * documents:
         raise RejectedError(
             f"source.path: {found.to_remove} of the {documents} documents of {tables.place} are no longer in "
-            f"{settings.source.path}, a larger share than limits.max_removed_ratio {allowed:g} allows: nothing was changed; "
-            "if that is right, run once with --allow-removals."
+            f"{settings.source.path}, a larger share than `limits.max_removed_ratio: {allowed:g}` allows. Nothing was "
+            "changed. If these documents were deleted on purpose, run once with --allow-removals."
         )
 
 
@@ -111,7 +112,7 @@ def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
 
 
 def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
-    """Refuse a source if a larger share of its rows is rejected than limits.max_reject_ratio allows.
+    """Refuse to publish anything if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
 
     Args:
         settings: settings of the run.
@@ -126,15 +127,16 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
         reasons = ", ".join(f"{rows} {code}" for code, rows in sorted(found.reject_counts.items()))
         raise RejectedError(
             f"{rejected} of {found.rows} rows of {settings.source.path} {verb} rejected ({reasons}), more than "
-            f"limits.max_reject_ratio {allowed:g} allows: nothing was published"
-            + ("; the rejects table lists the rows." if verb == "were" else ".")
+            f"`limits.max_reject_ratio: {allowed:g}` allows. Nothing was published"
+            + ("; the table rejects lists the rows." if verb == "were" else ".")
+            + " Correct the rows, or raise the ratio."
         )
 
 
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
-) -> tuple[Source, Stamp]:
-    """Open the source, check that the run may write to the output, and return the source and the run's stamp.
+) -> tuple[Source, Provenance]:
+    """Open the source, check that the run may write to the output, and return the source and the values for the run's rows.
 
     Args:
         spark: the session.
@@ -153,7 +155,7 @@ def open_checked_source(
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
     summary.scope = compute_scope(settings, source.identity)
-    stamp = Stamp(
+    provenance = Provenance(
         summary.run_id,
         summary.started_at,
         engine.name,
@@ -163,7 +165,7 @@ def open_checked_source(
         source.committed_ms,
     )
     check_owner(settings, owner)
-    return source, stamp
+    return source, provenance
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
@@ -190,7 +192,7 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
         operations = [row["operation"] for row in since.select("operation").collect()]
         if present < before or len(operations) < present - before or not NON_DATA_OPERATIONS.issuperset(operations):
             log.warning(
-                "%s: others wrote to it (%s); checking all documents",
+                "%s was changed by something else than this program's runs (%s); checking all documents",
                 tables.address(name),
                 ", ".join(operations),
             )
@@ -198,7 +200,7 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
     return True
 
 
-def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) -> bool:
+def is_same_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether the last run had the same source, slice and settings, and completed all its changes with status done.
 
     If source.where may select different rows at each evaluation, return False.
@@ -206,15 +208,15 @@ def is_same_job(record: Record, summary: Summary, stamp: Stamp, source: Source) 
     last = record.last
     if source.nondeterministic or last is None or not record.settled:
         return False
-    return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, stamp.fingerprint))
+    return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, provenance.fingerprint))
 
 
-def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, stamp: Stamp, source: Source) -> bool:
+def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether the last run was the same job on the same source version, and the tables have not changed since."""
     last = record.last
-    if last is None or stamp.source_version == "unversioned" or not is_same_job(record, summary, stamp, source):
+    if last is None or provenance.source_version == "unversioned" or not is_same_job(record, summary, provenance, source):
         return False
-    if (last.source_version, last.source_committed) != (stamp.source_version, stamp.source_committed):
+    if (last.source_version, last.source_committed) != (provenance.source_version, provenance.source_committed):
         return False
     if crashing_documents.find_first_failures(tables, last) is not None or not tables_unchanged_since(tables, record.latest):
         return False

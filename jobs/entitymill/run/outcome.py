@@ -35,7 +35,8 @@ _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
 """Path that means standard output."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SIGNALLED = 128
+_SIGNAL_EXIT_BASE = 128
+"""A process that a signal ends has this exit code plus the number of the signal."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -97,7 +98,7 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
         path: path of the file to write, or STDOUT.
         summary: summary of the run; None if the run ended before it had a summary.
         error: error that ended the run; None if the run succeeded.
-        log: path of the run's log file; None if there is none.
+        log: path of the run's log file; None if the run wrote no log file.
     """
     found: dict[str, Any] = {"status": "done" if error is None else "failed", "exit_code": 0, "error": None, "log": log}
     if error is not None:
@@ -128,7 +129,7 @@ def stop_on_signals() -> Iterator[None]:
 
     def stop(number: int, _: FrameType | None) -> None:
         if arrived:
-            os._exit(_SIGNALLED + number)
+            os._exit(_SIGNAL_EXIT_BASE + number)
         arrived.append(number)
         # py4j logs a stack trace for the interrupted call, partly through the root logger.
         logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
@@ -136,7 +137,7 @@ def stop_on_signals() -> Iterator[None]:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.warning("stopped by %s", name)
         _cancel_jobs()
-        raise Stopped(_SIGNALLED + number, name)
+        raise Stopped(_SIGNAL_EXIT_BASE + number, name)
 
     def quiet(record: logging.LogRecord) -> bool:
         return "py4j" not in record.pathname

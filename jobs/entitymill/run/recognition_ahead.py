@@ -12,14 +12,14 @@ from contextlib import suppress
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from entitymill.run.summary import plan_counts
+from entitymill.run.summary import count_by_label
 from entitymill.run.units import PlannedUnit
 from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables.publisher import MAX_LISTED_IDS
 
 MAX_HELD_UNITS = 2
-"""Number of units whose results are computed or cached at the same time. The second unit also uses the cores that have no
-more tasks of the first one."""
+"""Maximum number of units whose results are computed or cached at the same time. The second unit uses the
+cores for which the first one has no more tasks."""
 
 
 class RecognizedUnit:
@@ -30,16 +30,16 @@ class RecognizedUnit:
     """
 
     def __init__(self, spark: SparkSession, planned: PlannedUnit, recognised: DataFrame) -> None:
-        """Start to recognize; `recognised` is the plan of the unit's results."""
+        """Start to compute and cache `recognised`, the frame of the unit's results, in the background."""
         self.planned = planned
         # Cache the result, because the counts and all tables read it, and the model must run only once.
         self.recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
         self.lists_ids = planned.rows <= MAX_LISTED_IDS and (planned.known or planned.removed is not None)
-        counts = plan_counts(self.recognised, collect_ids=self.lists_ids)
+        counts = count_by_label(self.recognised, collect_ids=self.lists_ids)
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, counts.collect)
 
     def wait(self) -> list[Row]:
-        """Wait until all documents are recognized, and return the rows of `plan_counts`."""
+        """Wait until all documents are recognized, and return the rows of `count_by_label`."""
         return self.action.wait()
 
     def release(self) -> None:
@@ -52,7 +52,7 @@ class RecognizedUnit:
 def recognize_ahead(
     spark: SparkSession, planned: Iterator[PlannedUnit], recognise: Callable[[PlannedUnit], DataFrame]
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
-    """Yield the units in their order; those with documents to recognize as `RecognizedUnit`, which must be waited for.
+    """Yield the units in order; if a unit has documents to recognize, yield a `RecognizedUnit`, on which to call `wait`.
 
     While the caller works on a unit, the next one is recognized. When the caller asks for the next unit, or closes the
     iterator, the unit's cache is freed.
@@ -60,7 +60,7 @@ def recognize_ahead(
     Args:
         spark: the run's session.
         planned: units of the run.
-        recognise: function that returns the plan of a unit's results.
+        recognise: function that returns the frame of a unit's results, without computing it.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
     try:
@@ -82,7 +82,7 @@ def _release(unit: PlannedUnit | RecognizedUnit) -> None:
 
 
 class BusySeconds:
-    """Adds up the wall-clock seconds in which at least one unit was recognized."""
+    """Adds up the wall-clock seconds in which at least one unit was being recognized."""
 
     def __init__(self) -> None:
         """Start at zero."""
@@ -90,7 +90,7 @@ class BusySeconds:
         self._until = 0.0
 
     def add(self, action: BackgroundAction[list[Row]]) -> None:
-        """Add an action that has ended; the time that it shares with earlier ones counts once."""
+        """Add the seconds of an action that has ended, without those in which an earlier action was running, too."""
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)

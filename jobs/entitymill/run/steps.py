@@ -23,7 +23,7 @@ from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
-from entitymill.tables import Stamp, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
+from entitymill.tables import Provenance, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
@@ -47,11 +47,11 @@ class Options:
 
 @dataclass
 class Run:
-    """A run that holds the lease."""
+    """The part of a run that needs the lease (the right to write the output)."""
 
     spark: SparkSession
     settings: Settings
-    stamp: Stamp
+    provenance: Provenance
     summary: Summary
     clock: Clock
     tables: Tables
@@ -69,7 +69,10 @@ class Run:
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
-        """Run steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps."""
+        """Create missing tables, find what changed, and recognize and publish it.
+
+        These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
+        """
         self.summary.stage = "source"
         trusted = self._prepare_tables()
         found = self._find_changes(trusted=trusted)
@@ -82,7 +85,7 @@ class Run:
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
                 # Rejected documents are removed, too. So if too many rows are rejected, report only the rejected rows.
-                guards.check_removals(self.settings, self.tables, found, self.stamp.slice)
+                guards.check_removals(self.settings, self.tables, found, self.provenance.slice)
             failures = self._write_rejects(found)
             guards.check_rejects(self.settings, found)
             self.clock.lap("source")
@@ -91,9 +94,12 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and repair what earlier runs may have left incomplete; return False if this was needed."""
+        """Create missing tables, and repair the tables if earlier runs may have left changes incomplete.
+
+        Return True if no repair was needed.
+        """
         tables, earlier = self.tables, self.earlier_runs
-        guards.check_slice_tables(tables, self.stamp.slice)
+        guards.check_slice_tables(tables, self.provenance.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
         if tables.exported:
             parquet_export.restore_previous(tables)
@@ -120,6 +126,7 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self, *, trusted: bool) -> Changes:
+        """Return what the run must change; `trusted` as in `changes_since.find_changes`."""
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
@@ -128,7 +135,7 @@ class Run:
             self.settings,
             tables,
             self.source,
-            self.stamp,
+            self.provenance,
             self.earlier_runs,
             self.summary,
             known,
@@ -137,8 +144,9 @@ class Run:
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
+        """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger."""
         before = crashing_documents.read_known_failures(self.tables)
-        rejects = RejectsWriter(self.tables, self.commits, self.stamp)
+        rejects = RejectsWriter(self.tables, self.commits, self.provenance)
         if found.touched is None:
             rejects.replace_all(found.rejected, any_rejected=bool(found.reject_counts))
         else:
@@ -148,22 +156,25 @@ class Run:
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
+        """Recognize and publish all units of work, and count them in the summary."""
         publisher = Publisher(
-            self.tables, self.commits, self.stamp, self.source.passthrough, annotations=self.settings.output.annotations
+            self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
         )
         recognise = self.engine.load() if found.to_recognise else lambda documents: documents
         self.summary.removed = found.to_remove
 
-        def plan(unit: units.PlannedUnit) -> DataFrame:
+        def recognise_unit(unit: units.PlannedUnit) -> DataFrame:
             split = self.settings.spark.partitions
-            documents = units.repartition_unit(self.spark, unit, sizes.task_chars, split, once=not self.source.is_pinned)
+            documents = units.repartition_unit(
+                self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
+            )
             # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
             # read older files of the same path.
-            return recognise(documents).withColumn("run_id", F.lit(self.stamp.run_id))
+            return recognise(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
         split_work = self.meter.limit_units(units.split_work(found, sizes, self.units.write))
-        with contextlib.closing(recognize_ahead(self.spark, split_work, plan)) as ahead:
+        with contextlib.closing(recognize_ahead(self.spark, split_work, recognise_unit)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):
                     self._publish_unit(unit, publisher, failures)
@@ -179,12 +190,12 @@ class Run:
         seconds["idle"] = max(0.0, self.summary.cores * busy.seconds - spent)
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
-        if self.stamp.slice is None and self.earlier_runs.sliced:
+        if self.provenance.slice is None and self.earlier_runs.sliced:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
-        """Wait until a unit is recognized, and publish it."""
+        """Wait until a unit is recognized, reject its documents that crashed or hung the tagger, and publish the others."""
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
         self.clock.lap("recognition")

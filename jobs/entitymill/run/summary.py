@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.settings import Settings
-from entitymill.tables import Stamp
+from entitymill.tables import Provenance
 from entitymill.tables.publisher import UnitIds
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 RECOGNITION, JOB = "recognition", "job"
 """Keys of `Summary.cpu_seconds`."""
 RECOGNIZING = "recognizing"
-"""Key of `Summary.seconds`: the seconds in which documents were recognized, also while others were written."""
+"""Key of `Summary.seconds`: the seconds in which documents were recognized, including those in which others were written."""
 
 
 @dataclass
@@ -36,24 +36,24 @@ class Summary:
     mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
         nothing to do.
     output_versions: table -> Delta version of the table when the run ended.
-    documents, sentences, tokens, split_sentences: numbers that the run processed.
+    documents, sentences, tokens, split_sentences: how many of them the run processed.
     removed: number of documents that were removed because the source no longer contains them.
     units: number of units of work (documents that are published together).
     planned: number of documents to process, counted before the first unit.
     units_done: number of units published so far.
     stage: current stage of the run: `preparation`, `waiting`, `source`, `recognition`, `writing` or `done`.
-    waiting: description of the run that this run waited for; empty if it never waited.
+    waiting: description of the run for whose end this run waited; empty if it never waited.
     by_label: label -> number of mentions.
     rejects: reject code -> number of rows.
     seconds: stage -> wall-clock seconds. The stage `recognition` is the time in which the run only waited for recognition.
-        RECOGNIZING is all the time in which documents were recognized. Five entries break it down: schemas.PARTS are summed
-        over all workers; `idle` is the remaining time of all cores, in which they run Spark's own code, transfer rows to and
-        from the workers, or have no work. Engine sparknlp does not measure the parts.
-    error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded.
+        Other keys are not stages: RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
+        seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `idle` is the rest of the
+        time of all cores while documents were recognized: they ran Spark's own code, transferred rows, or had no work.
+    error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors run at once, as last counted.
     core_seconds: sum of the cores over the seconds of the run.
-    cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark tells them.
+    cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark reports it.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
     plan: plan of a dry run; None for other runs.
@@ -102,10 +102,10 @@ class Summary:
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts to the summary, without failed documents, and return the unit's ids.
+        """Add a unit's counts to the summary, without documents that crashed or hung the tagger, and return the unit's ids.
 
         Args:
-            rows: the rows of `plan_counts`.
+            rows: the rows of `count_by_label`.
             ids_collected: whether these rows contain all ids of the unit.
         """
         found = {row["label"]: row for row in rows}
@@ -126,30 +126,32 @@ class Summary:
             documents["first"], documents["last"], documents["ids"] if ids_collected else None, documents["failed"] > 0
         )
 
-    def build_row(self, settings: Settings, stamp: Stamp) -> dict[str, Any]:
-        """Return column -> value for the run's row in `runs`, without the columns that the lease sets."""
+    def build_row(self, settings: Settings, provenance: Provenance) -> dict[str, Any]:
+        """Return a dict column -> value for the run's row in `runs`, without the columns that the lease sets."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {
             "mode": self.mode or None,
             "settings": json.dumps(masked),
             "source": masked["source"]["path"],
-            "source_version": stamp.source_version,
-            "source_committed": stamp.source_committed,
-            "slice": stamp.slice,
-            "model": stamp.model,
-            "fingerprint": stamp.fingerprint,
+            "source_version": provenance.source_version,
+            "source_committed": provenance.source_committed,
+            "slice": provenance.slice,
+            "model": provenance.model,
+            "fingerprint": provenance.fingerprint,
             "entities_by_label": self.by_label,
             "rejects": sum(self.rejects.values()),
         }
 
 
-def plan_counts(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
-    """Return the plan of a unit's counts, for `Summary.add_counts`: one row for its documents, and one for each label.
+def count_by_label(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
+    """Return a frame of a unit's counts: one row for its documents, whose label is null, and one row for each label.
+
+    The rows of this frame are the argument of `Summary.add_counts`.
 
     Args:
         recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
-        collect_ids: whether to collect all ids on the driver; only for small units.
+        collect_ids: whether the column `ids` lists the ids of all documents; only for small units.
     """
     columns = ("chars", "sentences", "tokens", "split_sentences", *(f"{name}_seconds" for name in schemas.TIMES))
     # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.

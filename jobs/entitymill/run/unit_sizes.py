@@ -14,25 +14,27 @@ from entitymill.settings.sections import LimitSettings
 
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Limits of a unit with few cores, for which smaller units would only cost commits. With many cores they are larger."""
+"""Maximum size of a unit, in documents and in code points, if there are few cores: smaller units would only cause more
+commits. With many cores, the maximum is larger."""
 SECONDS_PER_UNIT = 30.0
-"""Seconds in which all cores recognize a unit, at least: several times as long as the driver needs to publish it."""
+"""Minimum seconds that all cores should need to recognize a unit of the maximum size: several times as long as the driver
+needs to publish it."""
 SECONDS_PER_TASK = 4.0
-"""Seconds that a task takes: after the last tasks have started, no core waits longer than this."""
+"""Seconds that a Spark task should take. A core that finds no more tasks waits about this long for the other cores."""
 MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
 DEFAULT_SPEED = 60_000.0
-"""Code points per second and core, if no earlier run tells: those of the bundled model in int8."""
+"""Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
 MIN_MEASURED_CHARS = 1_000_000
-"""The speed of smaller runs is not used."""
+"""Minimum number of code points that a run must have processed for its speed to be used."""
 _CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
 
 
 @dataclass(frozen=True)
 class UnitSizes:
-    """Approximate sizes.
+    """Approximate sizes of units and Spark tasks.
 
-    rows: largest number of documents in a unit.
-    chars: largest number of code points in a unit.
+    rows: maximum number of documents in a unit.
+    chars: maximum number of code points in a unit.
     task_chars: number of code points in a Spark task.
     """
 
@@ -42,12 +44,12 @@ class UnitSizes:
 
 
 def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> UnitSizes:
-    """Choose sizes for a number of cores.
+    """Return the sizes for a number of cores.
 
     Args:
-        limits: settings with the maximum size of a unit.
+        limits: settings, of which `unit_rows` and `unit_mb` replace the chosen maximum size of a unit if they are set.
         cores: number of tasks that Spark runs at once.
-        speed: code points that a core recognizes per second; None if it is unknown.
+        speed: code points that a core recognizes per second; None uses DEFAULT_SPEED.
     """
     speed = speed or DEFAULT_SPEED
     chars = max(MIN_UNIT_CHARS, int(cores * speed * SECONDS_PER_UNIT))
@@ -59,7 +61,10 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
 
 
 def read_speed(run: Row | None) -> float | None:
-    """Return code points per second and core of an earlier run, from its row of `runs`; None if the row does not tell."""
+    """Return code points per second and core of an earlier run, from its row of `runs`.
+
+    Return None if there was no run, or if it was too small or did not measure its parts.
+    """
     if run is None or (run["chars"] or 0) < MIN_MEASURED_CHARS:
         return None
     seconds = sum((run["seconds"] or {}).get(part, 0.0) for part in schemas.PARTS)

@@ -17,6 +17,7 @@ from entitymill.spark import spark_connect
 from entitymill.tables.unit_texts import UNIT
 
 MOST_UNITS = 10_000
+"""Maximum number of units in a run."""
 _GONE = "_gone"
 FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
 
@@ -40,7 +41,7 @@ class PlannedUnit:
 
 
 def count_units(changes: Changes, sizes: UnitSizes) -> int:
-    """Return the number of units for a run's work; documents to remove count like documents to recognize."""
+    """Return the number of units into which a run's work is split; documents to remove count like documents to recognize."""
     by_rows = -(-(changes.to_recognise + changes.to_remove) // sizes.rows)
     by_chars = -(-changes.chars // sizes.chars)
     return min(MOST_UNITS, max(by_rows, by_chars))
@@ -53,7 +54,7 @@ def split_work(changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], 
 
     Args:
         changes: documents to recognize and to remove in this run.
-        sizes: largest size of a unit.
+        sizes: maximum size of a unit.
         write: function that writes a frame, partitioned by its column UNIT, and returns the written rows.
     """
     number = count_units(changes, sizes)
@@ -81,18 +82,19 @@ def split_work(changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], 
 
 
 def repartition_unit(
-    spark: SparkSession, unit: PlannedUnit, task_chars: int, partitions: int | None, *, once: bool
+    spark: SparkSession, unit: PlannedUnit, task_chars: int, partitions: int | None, *, drop_duplicates: bool
 ) -> DataFrame:
-    """Repartition a unit's documents by a hash of doc_id, so that retried tasks get the same documents.
+    """Return a unit's documents, repartitioned by a hash of doc_id, so that retried tasks get the same documents.
 
     Args:
         spark: the session.
         unit: unit whose documents are repartitioned.
         task_chars: number of code points in a Spark task.
         partitions: number of partitions; None computes a number from the length of the texts.
-        once: whether to keep only one row per id; needed if duplicate ids may have appeared since the rows were counted.
+        drop_duplicates: whether to keep only one row per id; needed if duplicate ids may have appeared since the rows
+            were counted.
     """
     cores = spark_connect.count_cores(spark)
     tasks = min(unit.chars // task_chars, MOST_TASKS_PER_CORE * cores)
     spread_out = unit.documents.repartition(partitions or max(tasks, FEWEST_TASKS_PER_CORE * cores), "doc_id")
-    return spread_out.dropDuplicates(["doc_id"]) if once else spread_out
+    return spread_out.dropDuplicates(["doc_id"]) if drop_duplicates else spread_out

@@ -13,6 +13,6 @@
 """
 
 from entitymill.tables.output_tables import NAMES, Tables
-from entitymill.tables.table_rows import Stamp
+from entitymill.tables.table_rows import Provenance
 
-__all__ = ["NAMES", "Stamp", "Tables"]
+__all__ = ["NAMES", "Provenance", "Tables"]

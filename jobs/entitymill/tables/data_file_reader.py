@@ -13,11 +13,12 @@ from entitymill.tables.output_tables import Tables
 
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Read all subdirectories; skip files that are deleted during the read, or that a dead writer left incomplete."""
+"""Spark options that read all subdirectories, and skip files that are deleted during the read or that a killed run left
+incomplete."""
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
-    """Read all data files in a table's directory, so the result includes deleted rows; column FILE contains the file name.
+    """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names the data file.
 
     Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is read, too.
 
@@ -39,8 +40,10 @@ def list_current_files(tables: Tables, name: str) -> set[str]:
     return {row[FILE] for row in rows}
 
 
-def delete(tables: Tables, name: str, files: set[str]) -> None:
+def delete_files(tables: Tables, name: str, files: set[str]) -> None:
     """Delete data files of a table by file name; table versions that refer to these files become unreadable.
+
+    On Spark Connect, which gives no access to files, this function does nothing.
 
     Raises:
         OSError: a file cannot be deleted.
@@ -53,4 +56,4 @@ def delete(tables: Tables, name: str, files: set[str]) -> None:
 
 
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""Errors that `read_all_files` or reading its result may raise: some catalogs give access to tables, but not to files."""
+"""Errors that `read_all_files` or reading its result may raise: some catalogs do not give access to the files of tables."""

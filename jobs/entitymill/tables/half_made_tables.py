@@ -16,7 +16,7 @@ _SESSION_CATALOG = "spark_catalog"
 
 
 def is_half_made(spark: SparkSession, directory: str) -> bool:
-    """Return whether a directory is empty, or has a Delta log, but neither a commit nor any data file."""
+    """Return whether a directory is empty, or contains a Delta log without any commit and no data files."""
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{0:020}.json"):
         return False
@@ -42,12 +42,13 @@ def clear_log(spark: SparkSession, directory: str) -> None:
 
 
 def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0) -> None:
-    """Remove a half-made managed table: its directory exists, but the catalog does not contain the table.
+    """Remove what a dead run left of a managed table: the catalog does not contain the table, but its directory exists.
 
     Args:
         spark: the session.
         name: full name of the table (catalog, schema, table), as in the settings.
-        quiet_seconds: a file younger than this means that another run may be creating the table; 0 turns this check off.
+        quiet_seconds: a file younger than this many seconds means that another run may be creating the table; 0 turns this
+            check off.
 
     Raises:
         OutputError: another run may be creating the table, or the directory contains data or commits.
@@ -60,8 +61,8 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
         raise OutputError(f"output.schema: another run is creating {name} right now; run again in a minute.")
     if files and not is_half_made(spark, place):
         raise OutputError(
-            f"output.schema: {name} is not in the catalog, but its files are: a run died while it created the table, or "
-            f"somebody dropped it; move {place} away and run again."
+            f"output.schema: {name} is not in the catalog, but its files are still in {place}: a run died while it was "
+            f"creating the table, or somebody dropped the table. Move {place} away, then run again."
         )
     clear_log(spark, place)
 

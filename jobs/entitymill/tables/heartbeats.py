@@ -23,7 +23,7 @@ from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 DIRECTORY = "heartbeats"
-_SCHEMES, _ARBITERS = ("s3:", "s3a:", "s3n:"), ("S3DynamoDBLogStore",)
+_S3_SCHEMES, _SAFE_LOG_STORES = ("s3:", "s3a:", "s3n:"), ("S3DynamoDBLogStore",)
 
 
 class Heartbeat:
@@ -35,7 +35,7 @@ class Heartbeat:
         Args:
             tables: tables of an output with a path, not in a catalog.
             run_id: id of the run, which is also the file's name.
-            lease_seconds: age above which the heartbeat of another run means that this run is dead.
+            lease_seconds: age in seconds above which the heartbeat of another run means that the other run is dead.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -43,7 +43,7 @@ class Heartbeat:
         self._milliseconds = 1000 * lease_seconds
 
     def beat(self, row: Mapping[str, Any]) -> None:
-        """Write the heartbeat file.
+        """Write the heartbeat file, or rewrite it, which shows that the run is alive.
 
         Args:
             row: the run's current row of the table `runs`; `entitymill runs` shows it.
@@ -51,9 +51,9 @@ class Heartbeat:
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
     def read_other_runs(self) -> list[dict[str, Any]]:
-        """Return the rows of all other live runs, and delete the files of dead runs.
+        """Return the heartbeats of all other live runs (the rows that they passed to `beat`), and delete those of dead runs.
 
-        Call `beat` first: the modification time of this run's own file is the clock.
+        Call `beat` first: the modification time of this run's own file serves as the current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
@@ -66,16 +66,19 @@ class Heartbeat:
         return alive
 
     def stop(self) -> None:
-        """Delete the heartbeat file."""
+        """Delete the heartbeat file; an error is only logged."""
         try:
             storage.remove(self._spark, self._own)
             storage.remove_empty(self._spark, self._directory)
         except OSError:
-            log.exception("the heartbeat could not be deleted: other runs wait until it expires")
+            log.exception("the heartbeat file %s could not be deleted; other runs wait until it expires", self._own)
 
 
 def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
-    """Return run id -> row for each run that has a heartbeat file, even if the run is dead."""
+    """Return a dict run id -> row of `runs` for each run that has a heartbeat file, even if the run is dead.
+
+    The dict is empty if the tables are in a catalog, where runs write no heartbeat files.
+    """
     if tables.root is None:
         return {}
     try:
@@ -95,7 +98,7 @@ def commits_may_collide(tables: Tables) -> bool:
         return False
     scheme = tables.root.partition(":")[0]
     configured = str(tables.spark.conf.get(f"spark.delta.logStore.{scheme}.impl", "") or "")
-    return tables.root.startswith(_SCHEMES) and not configured.endswith(_ARBITERS)
+    return tables.root.startswith(_S3_SCHEMES) and not configured.endswith(_SAFE_LOG_STORES)
 
 
 def _read_file(spark: Any, address: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Let one run at a time work on an output; other runs wait until the lease of that run ends.
 
-The lease only saves work. What keeps the tables correct is the epoch, which a run takes with its first commit to `runs`;
-see docs/decisions.md.
+The lease only saves work. What keeps the tables correct is the epoch: a number, greater than that of every earlier run,
+that a run takes with its first commit to `runs`. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from entitymill.tables.runs import MAINTENANCE, Record, Runs, choose_start
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 BEATS_PER_LEASE = 3
+"""Number of heartbeats in `limits.lease_seconds`."""
 
 
 class Lease:
@@ -52,11 +53,12 @@ class Lease:
 
         Args:
             tables: tables of the output, in the run's private session.
-            limits: settings with the longest wait, and with the length of a lease without a heartbeat.
+            limits: settings, of which `wait_seconds` and `lease_seconds` are used.
             run_id: id of this run.
-            build_row: function that returns the run's current row of `runs`; None for maintenance.
-            record: content of `runs` if it was read just before; None reads `runs` again. If another run has begun since
-                then, Delta skips this run's first commit, and the lease is tried again.
+            build_row: function that returns the run's current values for its row of `runs`; None writes only the mode
+                `maintenance`.
+            record: summary of `runs`, if the caller has just read it; None makes the lease read it. If another run has begun
+                since it was read, Delta skips this run's first commit, and the lease reads `runs` again and retries.
             on_wait: function that is called with a description of the run for which this run waits.
         """
         self._tables = tables
@@ -77,7 +79,7 @@ class Lease:
         """Start of this run; always later than the start of the previous run, even if the clocks of machines differ."""
         self.epoch = 0
         self.earlier_runs = Record()
-        """Content of `runs` before this run took the lease."""
+        """Summary of `runs` before this run took the lease."""
 
     def __enter__(self) -> Self:
         """Take the lease; wait while another run holds it.
@@ -117,8 +119,8 @@ class Lease:
             try:
                 self.end(status)
             except Exception:
-                # The error of the run itself matters more; the next run waits until the lease ends.
-                log.exception("the lease could not be released")
+                # Do not raise this error: the error of the run itself matters more.
+                log.exception("the lease could not be released; the next run waits until it expires")
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
@@ -158,8 +160,9 @@ class Lease:
     def _raise_lost(self) -> None:
         latest = self._runs.read_record().latest
         raise OutputError(
-            f"output: run {latest and latest['run_id']} took over {self._tables.place}, since this run sent no heartbeat "
-            f"for limits.lease_seconds = {self._limits.lease_seconds:g}; nothing more was published; that run continues."
+            f"output: run {latest and latest['run_id']} took over {self._tables.place}, because this run sent no heartbeat "
+            f"for {self._limits.lease_seconds:g} seconds (limits.lease_seconds). This run stops and publishes nothing more; "
+            "the other run continues."
         )
 
     def _take(self) -> str | None:
@@ -181,7 +184,7 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Read `runs` and choose the next epoch; retry, because another run may be creating the table `runs`."""
+        """Return a summary of `runs`, and the epoch for this run; retry, because another run may be creating the table."""
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.is_current("runs"):
@@ -240,7 +243,9 @@ class Lease:
                 else:
                     runs.write_row(self._build_row("running"), self.commits)
             except Exception:
-                log.exception("the heartbeat could not be written")
+                log.exception(
+                    "the heartbeat could not be written; without one, another run may take over after limits.lease_seconds"
+                )
 
 
 def _describe_process() -> str:

@@ -25,7 +25,7 @@ def read_rows(
         settings: where the tables are.
         conf: Spark properties from the settings.
         columns: names of the columns to read.
-        last: number of rows.
+        last: maximum number of rows.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -69,6 +69,7 @@ def _find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path |
 
 
 def _convert(value: Any) -> Any:
+    """Return a value that deltalake has read in the form in which Spark returns it."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone().replace(tzinfo=None)
     return dict(value) if isinstance(value, list) else value

@@ -43,8 +43,8 @@ DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 class TableChange:
     """How maintenance changed the files of one table.
 
-    before, after: number of files in the current version, total size of these files in MB, and number of files in storage
-        (None if they cannot be listed).
+    before, after: tuples of the number of files in the current version, the total size of these files in MB, and the number
+        of files in storage (None if they cannot be listed).
     """
 
     name: str
@@ -53,9 +53,9 @@ class TableChange:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
-    """Compact small files to about `output.target_file_mb`, and delete old rows of runs that had nothing to do from `runs`.
+    """Compact small files of all tables to about `output.target_file_mb`, and return how each table's files changed.
 
-    A job may run at the same time.
+    Also delete rows of `runs` that are older than IDLE_DAYS and belong to idle runs. A job may run at the same time.
 
     Args:
         tables: tables of the output.
@@ -74,7 +74,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Compact the small files of each table that has too many of them, according to the cached result of `detail`."""
+    """Compact the small files of each table with more than MOST_FILES files, as counted in the cached result of `detail`."""
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
         found = tables.detail(name)
@@ -90,26 +90,30 @@ def compact_small_files(tables: Tables) -> None:
 
 
 def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
-    """Return the current version of each table."""
+    """Return a dict table -> number of its current version."""
     return {name: tables.version(name) for name in names}
 
 
 def vacuum(tables: Tables, hours: float) -> list[TableChange]:
-    """Delete files that no table version of the last `hours` hours refers to; a job may run at the same time.
+    """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
+
+    A job may run at the same time.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
     """
     if hours < DAY_HOURS:
         raise SettingsError(
-            f"--retain-hours {hours:g}: vacuum must retain at least {DAY_HOURS} hours; to delete younger files, use purge, "
-            "which waits for a running job."
+            f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the least that `vacuum` accepts, because a job may be "
+            "running. Use `purge` to delete younger files: it waits until no job is running."
         )
     return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
-    """Wait until no job is running, then delete removed rows from all files, including old versions and leftovers of runs.
+    """Wait until no job is running, then delete all files that contain removed rows; return how each table's files changed.
+
+    This includes the files of old table versions, and files that failed runs left.
 
     Args:
         tables: tables of the output, in a private session.
@@ -125,7 +129,9 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 @contextmanager
 def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
-    """Hold the lease inside the context; first repair what dead runs left, at the end update the Parquet export.
+    """Hold the lease inside the context, and yield it, so that no job runs.
+
+    Before, repair changes that dead runs left incomplete; afterwards, update the Parquet export.
 
     Args:
         tables: tables of the output, in a private session.
@@ -150,7 +156,7 @@ def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[
 
 
 def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
-    """Return a context for maintenance next to a running job.
+    """Return a context manager in which maintenance may change the tables while a job is running.
 
     On storage where commits of two writers may collide, the context instead waits until no job is running.
     """
@@ -160,7 +166,10 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
 
 
 def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
-    """Delete removed rows from all files of the tables with documents; call this inside `exclusive_access`."""
+    """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
+
+    Call this inside `exclusive_access`; `hours` as in `purge`.
+    """
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
@@ -171,13 +180,14 @@ def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
 
 
 def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[TableChange]:
+    """Call `change` for the name of each table that exists, with retries, and return how each table's files changed."""
     done = []
     for name in names:
         if not tables.exists(name):
             continue
-        before = _count_files(tables, name)
+        before = _measure_files(tables, name)
         retry(name, lambda name=name: change(name))  # type: ignore[misc]
-        done.append(TableChange(name, before, _count_files(tables, name)))
+        done.append(TableChange(name, before, _measure_files(tables, name)))
     return done
 
 
@@ -189,13 +199,14 @@ def _vacuum(tables: Tables, name: str, hours: float) -> None:
         spark.sql(f"VACUUM {tables.sql_name(name)} RETAIN {hours:f} HOURS")
 
 
-def _count_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
+def _measure_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
+    """Return the number of a table's files, their size in MB, and the number of files in storage, as in `TableChange`."""
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()[0]
     on_disk: int | None
     try:
         on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))
     except (OSError, StorageError):
         # Unity Catalog gives credentials for tables, but not for listing the tables' directories.
-        log.info("the files of %s cannot be counted", name)
+        log.info("the files of table %s are not counted, because its directory cannot be listed", name)
         on_disk = None
     return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk

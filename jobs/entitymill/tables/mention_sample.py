@@ -1,7 +1,8 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
-No step sorts all rows. Mentions are ordered by a hash of seed and mention id, and each stratum keeps its first ones in a
-heap of Spark's (`orderBy` with `limit`). So equal tables and equal options give equal samples.
+Mentions are ordered by a hash of seed and mention id, so equal tables and equal options give equal samples. The first
+mentions of each stratum (group from which an equal number is drawn) are taken with `orderBy` and `limit`, so that Spark
+does not have to sort all rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RANDOM, LEAST_CONFIDENT, RARE = "random", "least-confident", "rare"
 STRATEGIES = (RANDOM, LEAST_CONFIDENT, RARE)
 LABEL = "label"
 MOST_STRATA = 100
-"""Maximum number of strata: each one that is not a label reads the table once."""
+"""Maximum number of strata; the table is read once for each stratum that is not a label."""
 CONTEXT_CHARS = 1000
 """Maximum number of code points that are shown of a sentence before and after a drawn mention."""
 MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
@@ -39,7 +40,7 @@ _SMALLEST_LONG = -(1 << 63)
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What to draw.
+    """Which mentions to draw.
 
     count: number of mentions to draw, divided evenly among the strata.
     strategy: one of STRATEGIES, applied within each stratum.
@@ -57,9 +58,9 @@ class SampleRequest:
 class MentionSample:
     """A sample, sorted by stratum, then in the order of the strategy.
 
-    mentions: the drawn mentions as dictionaries with the keys MENTION_COLUMNS.
-    sentences: dictionaries with the keys doc_id, begin, text, drawn (ids of drawn mentions) and mentions (all mentions of
-        the sentence, as above); None if no text was asked for.
+    mentions: list of the drawn mentions, as dicts with the keys MENTION_COLUMNS.
+    sentences: list of dicts with the keys doc_id, begin, text, drawn (ids of drawn mentions) and mentions (all mentions of
+        the sentence, as above); None if the sample was drawn without text.
     population: number of mentions in the table.
     strata: number of strata.
     left_out: number of drawn mentions without a sentence, because the source no longer has the text that the run read.
@@ -73,7 +74,7 @@ class MentionSample:
 
 
 def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest, *, show_text: bool) -> MentionSample:
-    """Draw a sample of mentions; read the source only if `show_text`.
+    """Draw a sample of mentions; with `show_text`, add the sentences around them, which are read from the source.
 
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
@@ -90,7 +91,7 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
         _check_stratum_column(entities, settings, request.by)
         sizes = _count_strata(entities, request.by)
         if not sizes:
-            raise OutputError(f"output: the table entities at {tables.place} has no mention to draw.")
+            raise OutputError(f"output: the table entities at {tables.place} contains no mentions to draw a sample from.")
         drawn = _draw_mentions(entities, sizes, request)
         sample = MentionSample([_to_mention(row) for row in drawn], None, sum(sizes.values()), len(sizes))
         return _add_sentences(own, settings, tables, entities, drawn, sample) if show_text else sample
@@ -103,15 +104,20 @@ def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> N
 
 
 def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
-    """Return stratum -> number of mentions."""
+    """Return stratum -> number of its mentions; raise SettingsError if there are more than MOST_STRATA."""
     counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MOST_STRATA + 1).collect()
     if len(counts) > MOST_STRATA:
         raise SettingsError(f"--by: {by} has more than {MOST_STRATA} values; choose a column with fewer.")
     return {row[_STRATUM]: row["mentions"] for row in counts}
 
 
-def share_count(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
-    """Divide a number of mentions among strata as evenly as the sizes of the strata allow."""
+def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
+    """Return stratum -> number of mentions to draw from it, divided as evenly as the sizes of the strata allow.
+
+    Args:
+        sizes: stratum -> number of its mentions.
+        count: number of mentions to draw from all strata together.
+    """
     shares: dict[str | None, int] = {}
     left = count
     ascending = sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))
@@ -134,7 +140,7 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
         rank = F.col("confidence") if request.strategy == LEAST_CONFIDENT else F.lit(0)
         candidates = hashed.drop(_SPELLING).withColumn(_RANK, rank)
     firsts = []
-    for stratum, number in share_count(sizes, request.count).items():
+    for stratum, number in allocate_sample(sizes, request.count).items():
         if number:
             own = candidates.where(F.col(_STRATUM).eqNullSafe(F.lit(stratum)))
             if request.strategy == RANDOM:
@@ -150,10 +156,14 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
 
 
 def choose_hash_limit(number: int, size: int) -> int:
-    """Return a hash such that about 4 * number + 100 of `size` rows have it or a smaller one; all rows, if `size` is less.
+    """Return the largest hash with which a row may be drawn; about 4 * number + 100 rows have a hash up to it.
 
     Spark copies each row that it orders, so rows that cannot be in the sample are filtered out before. The number of rows
     below the limit varies by its square root, so it is never below `number`.
+
+    Args:
+        number: number of rows to draw.
+        size: number of all rows; if it is smaller than 4 * number + 100, every row may be drawn.
     """
     wanted = min(size, 4 * number + 100)
     return _SMALLEST_LONG + (wanted << 64) // size - 1
@@ -207,7 +217,8 @@ def _add_sentences(
     shown = {mention_id for key, ids in keys.items() if key in texts for mention_id in ids}
     if not shown:
         raise SourceError(
-            f"source.path: {settings.source.path} no longer has the texts that the run read: run the job first."
+            f"source.path: {settings.source.path} no longer has the text of any drawn mention. Run the job to update "
+            "the tables, then draw the sample again."
         )
     kept = [mention for mention in sample.mentions if mention["mention_id"] in shown]
     return MentionSample(kept, sentences, sample.population, sample.strata, len(drawn) - len(kept))

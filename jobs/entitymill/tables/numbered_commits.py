@@ -1,8 +1,9 @@
 """Number each commit, so that Delta applies it only once and rejects the commits of runs with an older epoch.
 
-Every commit contains Delta's txnAppId and txnVersion. The txnVersion grows with the run's epoch and with each commit.
-Delta silently skips a commit whose txnVersion is not greater than the last one in the table. Delta rejects a commit if
-another writer has changed the table's txnVersion since the commit began.
+Every commit contains Delta's txnAppId and txnVersion. The txnVersion grows with each commit, and with the run's epoch, a
+number that is greater than the epochs of all earlier runs. Delta silently skips a commit whose txnVersion is not greater
+than the last one in the table. Delta rejects a commit if another writer has changed the table's txnVersion since the
+commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
@@ -29,21 +30,32 @@ log = logging.getLogger(__name__)
 APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
 """Values of txnAppId. `runs` has its own value, because the heartbeat thread may write `runs` during another commit."""
 COMMITS_PER_EPOCH = 1_000_000
+"""Commit number n of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n."""
 TRIES = 5
+"""Maximum number of attempts of a commit."""
 PAUSE_SECONDS = 0.5
 """Pause before the second attempt; each further pause is twice as long."""
 RECENT_COMMITS = 10
 """Number of recent commits among which a run looks for its own: OPTIMIZE or an idle run may have committed later."""
 _SESSION = "spark.databricks.delta."
-_STORAGE_FAULTS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
-_FINAL = ("FileNotFoundException", "AccessControlException", "AccessDeniedException", "PythonException", "No space left")
+_TEMPORARY_ERRORS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
+_PERMANENT_ERRORS = (
+    "FileNotFoundException",
+    "AccessControlException",
+    "AccessDeniedException",
+    "PythonException",
+    "No space left",
+)
 
 
 class Commits:
-    """Makes the numbered commits of one run."""
+    """Makes the Delta commits of one run, each with an increasing transaction number.
+
+    So Delta skips a repeated commit, and refuses the commits of a run that a later run has replaced.
+    """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
-        """Start with the first number of the epoch; `tables` must use the run's private session."""
+        """Start with the first transaction number of the epoch; `tables` must use the run's private session."""
         self.epoch = epoch
         self._tables = tables
         self._run_id = run_id
@@ -77,12 +89,12 @@ class Commits:
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Append rows to a table in one commit."""
-        options = self._options(name)
+        options = self._number_commit(name)
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
         """Replace the rows that meet an SQL condition (None: all rows) in one commit; new rows may violate the condition."""
-        options = self._options(name)
+        options = self._number_commit(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options))
 
     def execute(self, name: str, statement: Callable[[], object]) -> None:
@@ -92,7 +104,7 @@ class Commits:
             name: name of the table.
             statement: function that makes at most one commit; it is called again after an error that may be temporary.
         """
-        options = self._options(name)
+        options = self._number_commit(name)
         confs = {
             f"{_SESSION}write.txnAppId": options["txnAppId"],
             f"{_SESSION}write.txnVersion": options["txnVersion"],
@@ -122,7 +134,8 @@ class Commits:
         """
         if not self.has_committed(name):
             raise OutputError(
-                f"output: a later run has written {self._tables.address(name)}; this run stops, that one continues."
+                f"output: a later run has written to {self._tables.address(name)}, so this run stops; "
+                "the later run continues."
             )
 
     def has_committed(self, name: str) -> bool:
@@ -139,7 +152,8 @@ class Commits:
         with self.track_change():
             retry(name, commit, self._tries)
 
-    def _options(self, name: str) -> dict[str, str]:
+    def _number_commit(self, name: str) -> dict[str, str]:
+        """Return options for Delta's writer that give the next commit to a table its number and a note in the history."""
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self._run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -149,7 +163,7 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that this program wrote into userMetadata of a table's recent commits.
+    """Return a list of the JSON objects that this program wrote into userMetadata of a table's recent commits.
 
     The keys are entitymill (the run id), epoch, number (of the commit) and, for documents, unit (number of the unit of
     work). Idle runs write only entitymill.
@@ -166,7 +180,7 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
     """Call a function that changes a table, and retry after errors that may be temporary.
 
     Args:
-        what: name of the change for log messages.
+        what: what the function changes, for log messages.
         change: function to call; it must be safe to call again after it failed.
         tries: maximum number of attempts.
     """
@@ -176,7 +190,7 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
         except Exception as error:
             if attempt == tries - 1 or not is_retryable(error):
                 raise
-            log.warning("%s: attempt %d failed with %s; retrying", what, attempt + 1, type(error).__name__)
+            log.warning("attempt %d to change %s failed with %s; retrying", attempt + 1, what, type(error).__name__)
             time.sleep(PAUSE_SECONDS * 2**attempt)
         else:
             return
@@ -190,9 +204,9 @@ def is_concurrent_write(error: Exception) -> bool:
 def is_retryable(error: Exception) -> bool:
     """Return whether a retry may succeed, because another writer committed first or the storage failed."""
     classes = _join_java_classes(error)
-    if any(name in classes for name in _FINAL):
+    if any(name in classes for name in _PERMANENT_ERRORS):
         return False
-    return is_concurrent_write(error) or any(name in classes for name in _STORAGE_FAULTS)
+    return is_concurrent_write(error) or any(name in classes for name in _TEMPORARY_ERRORS)
 
 
 def _join_java_classes(error: Exception) -> str:

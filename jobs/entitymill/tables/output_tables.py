@@ -23,11 +23,12 @@ NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 PUBLISHED_TABLES = ("annotations", "entities", "documents")
 """Tables with the results of documents, in the order in which a unit of work (documents published together) changes them."""
 HIDDEN = "entitymill_"
-"""Prefix of the names of hidden tables, which only this program uses, in a catalog schema."""
+"""Prefix of the names of hidden tables in a catalog schema. Hidden tables are for this program, not for readers."""
 DELTA_ENTITIES = "entities_delta"
 """Directory of the Delta table `entities` with `output.format: parquet`; the export then uses the directory `entities`."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
+"""Table property that contains the version of the table's schema."""
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
 """Approximate size of rows in a shuffle, divided by their size in Parquet files."""
 WRITE_CONFS = {
@@ -66,7 +67,7 @@ class Tables:
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return a table's URI, or its unquoted name in a catalog."""
+        """Return a table's URI, or its unquoted name in a catalog; a table that is not in NAMES is hidden."""
         hidden = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
@@ -97,7 +98,10 @@ class Tables:
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str) -> DataFrame:
-        """Return a frame of a table's current version, pinned on Spark Connect, where each use resolves the table again."""
+        """Return a frame of a table's current version.
+
+        On Spark Connect, pin this version, because each use of the frame would look up the current version again.
+        """
         return self.read_pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
 
     def read_pinned(self, name: str) -> DataFrame:
@@ -202,18 +206,20 @@ class Tables:
             # saveAsTable would replace the table itself, including its constraints and properties.
             frame.writeTo(self.catalog_name(name)).options(**chosen).overwrite(F.expr(condition or "true"))
 
-    def replace_documents(self, name: str, out: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None) -> None:
+    def replace_documents(
+        self, name: str, old_ids: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None
+    ) -> None:
         """Delete all rows of some documents and insert new rows, in one commit.
 
         Args:
             name: name of the table.
-            out: frame with a column doc_id: each document whose rows are deleted, once; in `rejects`, and
-                without `between`, null deletes the rows without an id.
+            old_ids: frame with a column doc_id, in which each document whose rows are deleted occurs once. In `rejects`, a
+                null deletes the rows without an id, unless `between` is set.
             rows: rows to insert.
-            between: smallest and greatest doc_id in `out`, so that Delta skips files with other ids.
+            between: smallest and greatest doc_id in `old_ids`, so that Delta skips files with other ids.
         """
         source = rows.withColumn("_put", F.lit(True)).unionByName(
-            out.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
+            old_ids.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
         )
         inside = "AND t.doc_id BETWEEN :first AND :last" if between else ""
         names = ", ".join(map(quote_part, rows.columns))
@@ -264,7 +270,7 @@ class Tables:
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
     def drop(self, name: str) -> None:
-        """Remove a hidden table (its name begins with an underscore: only one run uses it), if it exists."""
+        """Remove a hidden table (any table that is not in NAMES), if it exists."""
         self._details.pop(name, None)
         if self.root is not None:
             storage.remove(self.spark, self.address(name))
@@ -281,11 +287,11 @@ class Tables:
         return sorted(name for name in names if name.startswith(prefix))
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
-        """Repartition rows for files of about the target size, and sort them by doc_id so that Delta can skip files.
+        """Return rows repartitioned for files of about the target size, and sorted by doc_id so that Delta can skip files.
 
         Args:
             frame: rows to write.
-            by: column to repartition by, so that a file contains few of its values; None for any partitioning.
+            by: column to repartition by, so that a file contains few of its values; None lets Spark choose the partitions.
         """
         # Adaptive execution merges small partitions and splits large ones, but each shuffle becomes a Spark job.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
@@ -296,6 +302,6 @@ class Tables:
 
 
 def build_write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return WRITE_CONFS and the property with the file size that `fit_file_size` aims at."""
+    """Return WRITE_CONFS and the Spark property with the partition size that `fit_file_size` needs."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
     return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

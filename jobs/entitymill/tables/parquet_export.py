@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _MARKER = "_entitymill_export.json"
 """Name of the marker file. Readers of Parquet skip files whose names begin with an underscore."""
 _WRITTEN, _REPLACED = "export_", "replaced_"
+"""Prefixes of hidden directories: of an export that is being written, and of one that was moved away."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Rename the previous export back if a run died after moving it away and before moving the new export in."""
+    """Move the previous export back if a run died between moving it away and moving the new export to its place."""
     if storage.exists(tables.spark, _address(tables)):
         return
     found = {name: _read_marker(tables, tables.address(name)) for name in tables.hidden_tables(_REPLACED)}

@@ -19,7 +19,7 @@ from entitymill.spark.sql_text import quote_literal
 from entitymill.tables import table_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
-from entitymill.tables.table_rows import Stamp
+from entitymill.tables.table_rows import Provenance
 
 MAX_LISTED_IDS = 1000
 """Up to this many documents are replaced with a condition that lists their ids, which costs half as much as a MERGE."""
@@ -61,20 +61,26 @@ class Publisher:
     """Writes a run's results to `entities`, `annotations` and `documents`."""
 
     def __init__(
-        self, tables: Tables, commits: Commits, stamp: Stamp, passthrough: list[T.StructField], *, annotations: bool
+        self,
+        tables: Tables,
+        commits: Commits,
+        provenance: Provenance,
+        passthrough: list[T.StructField],
+        *,
+        annotations: bool,
     ) -> None:
         """Prepare to write `entities`, `documents` and perhaps `annotations`; these tables must exist.
 
         Args:
             tables: tables of the output, in the run's private session.
             commits: numbered commits of the run.
-            stamp: values for the rows that the run writes.
+            provenance: values that the run writes into each row.
             passthrough: schema fields of the passthrough columns.
             annotations: whether the table `annotations` is written, too.
         """
         self.tables = tables
         self._commits = commits
-        self._stamp = stamp
+        self._provenance = provenance
         self._schema = schemas.entities_schema(passthrough)
         self._annotations = annotations
         self._unit = 0
@@ -94,12 +100,12 @@ class Publisher:
                 table_setup.allow_deletion_vectors(self.tables, name)
         with self._commits.track_change(self._unit):
             if self._annotations:
-                annotated = unit.recognised.withColumn("run_id", F.lit(self._stamp.run_id))
+                annotated = unit.recognised.withColumn("run_id", F.lit(self._provenance.run_id))
                 change("annotations", annotated.to(schemas.ANNOTATION_TABLE))
             elif self._old_annotations and replaces:
                 change("annotations", self.tables.read("annotations").limit(0))
-            change("entities", table_rows.build_entities(unit.recognised, self._stamp).to(self._schema))
-            change("documents", table_rows.build_documents(unit.recognised, self._stamp).to(schemas.DOCUMENTS))
+            change("entities", table_rows.build_entities(unit.recognised, self._provenance).to(self._schema))
+            change("documents", table_rows.build_documents(unit.recognised, self._provenance).to(schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables without publishing others; `ids` is a frame with a column doc_id."""
@@ -108,7 +114,7 @@ class Publisher:
 
     def move_to_slice(self, ids: DataFrame) -> None:
         """Assign documents to this run's slice (the rows that source.where selects); other columns do not change."""
-        rows = ids.select("doc_id", F.lit(self._stamp.slice).alias("slice"))
+        rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.allow_deletion_vectors(self.tables, "documents")
         self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"]))
 
@@ -124,10 +130,10 @@ class Publisher:
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents."""
-        out = unit.recognised.select("doc_id")
+        old_ids = unit.recognised.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
         if unit.removed is not None:
-            out = out.unionByName(unit.removed.select("doc_id"))
+            old_ids = old_ids.unionByName(unit.removed.select("doc_id"))
             if ids is not None:
                 ids.update(row["doc_id"] for row in unit.removed.select("doc_id").limit(MAX_LISTED_IDS + 1).collect())
         if ids is not None and len(ids) <= MAX_LISTED_IDS:
@@ -137,13 +143,13 @@ class Publisher:
             ends += list(unit.removed.agg(F.min("doc_id"), F.max("doc_id")).collect()[0])
         present = [one for one in ends if one is not None]
         between = (min(present), max(present)) if present else None
-        return partial(self._merge, out=out, between=between)
+        return partial(self._merge, old_ids=old_ids, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
-    def _merge(self, name: str, frame: DataFrame, *, out: DataFrame, between: tuple[str, str] | None) -> None:
-        self._commits.execute(name, partial(self.tables.replace_documents, name, out, frame, between))
+    def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
+        self._commits.execute(name, partial(self.tables.replace_documents, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
         return self.tables.fit_file_size(frame, by="label" if name == "entities" else None)
@@ -152,26 +158,26 @@ class Publisher:
 class RejectsWriter:
     """Writes a run's rejected rows to `rejects`."""
 
-    def __init__(self, tables: Tables, commits: Commits, stamp: Stamp) -> None:
+    def __init__(self, tables: Tables, commits: Commits, provenance: Provenance) -> None:
         """Prepare to write the table `rejects`; it must exist."""
         self._tables = tables
         self._commits = commits
-        self._stamp = stamp
+        self._provenance = provenance
         self._empty = tables.is_empty("rejects")
 
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
-        """Replace all rows of `rejects`; if the run replaces a slice, only the rows of this slice.
+        """Replace all rows of `rejects`, or only those of a slice (rows that source.where selects) if the run replaces one.
 
         Args:
             rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
         """
-        condition = f"slice = '{self._stamp.slice}'" if self._stamp.slice else None
+        condition = f"slice = '{self._provenance.slice}'" if self._provenance.slice else None
         if any_rejected or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
     def replace_touched(self, touched: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
-        """Replace the rows of `rejects` for the ids that this run checked.
+        """Replace the rows of `rejects` that belong to ids which this run checked; other rows stay.
 
         Args:
             touched: frame with a column doc_id: the ids of all checked rows; null stands for rows without an id.
@@ -191,5 +197,5 @@ class RejectsWriter:
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:
-        built = table_rows.build_rejects(rejected, self._stamp).to(schemas.REJECTS)
+        built = table_rows.build_rejects(rejected, self._provenance).to(schemas.REJECTS)
         return self._tables.fit_file_size(built)

@@ -1,4 +1,4 @@
-"""Repair the tables after a run that did not end settled, that is, may have left changes incomplete.
+"""Repair the tables after a run that did not end settled, which means that it may have left changes incomplete.
 
 A document is unsound if its mentions in `entities` are not the ones that `documents` records. Unsound documents get the
 status pending, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
-"""Tables in the order in which older writers are blocked. `documents` comes first: an older run whose commit to `entities`
-is refused must not record in `documents` that its mentions are in `entities`."""
+"""Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: an older run whose commit to
+`entities` is refused must not record in `documents` that its mentions are in `entities`."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
@@ -37,7 +37,9 @@ def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
 
 
 def settle(tables: Tables, commits: Commits) -> int:
-    """Block older writers of every table, then mark unsound documents as pending, so that the run recomputes them.
+    """Block commits of older runs to every table, then mark unsound documents as pending, so that this run recomputes them.
+
+    Also remove hidden tables that older runs left.
 
     Returns:
         The number of documents that were marked.
@@ -51,7 +53,7 @@ def settle(tables: Tables, commits: Commits) -> int:
     try:
         number = unsound.count()
         if number:
-            log.warning("%d documents were published only in part; they are recomputed", number)
+            log.warning("an earlier run published %d documents only in part; this run recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
             commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
             # If Delta skipped this commit, the run might append mentions that `entities` already contains.
@@ -70,7 +72,7 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 
 
 def find_unsound_documents(tables: Tables) -> DataFrame:
-    """Return doc_id, run_id and slice of unsound documents, without documents that are already pending.
+    """Return a frame with doc_id, run_id and slice of each unsound document that is not already pending.
 
     A document is sound if all its rows in `entities` have the run_id that `documents` contains, and their number is the
     number of mentions in `documents`. In addition, it must have exactly one row in `annotations` with this run_id if that

@@ -58,7 +58,7 @@ def redact(
     partly: bool = False,
     known_labels: Sequence[str] = (),
 ) -> RedactionResult:
-    """Write the redacted texts; replace an earlier redaction in one commit.
+    """Write a copy of the source with masked mentions, and return counts; replace an earlier copy in one commit.
 
     Args:
         spark: the session.
@@ -71,8 +71,8 @@ def redact(
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: no mention has one of the labels, which is not known either, or `to` overlaps the source or is inside
-            another table.
+        SettingsError: one of `labels` is not in `known_labels`, and no mention has it; or `to` overlaps the source or is
+            inside another table.
         SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -94,7 +94,7 @@ def _redact(
         raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
     table_setup.check_tables(tables)
     source = open_source(spark, settings.source)
-    _check_place(spark, source, to)
+    _check_target(spark, source, to)
     entities = tables.read_pinned("entities")
     _check_labels(entities, labels, known_labels)
     rows = _select_verified_texts(source, tables.read_pinned("documents"), entities, labels).persist()
@@ -138,7 +138,7 @@ def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
 
 
 def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int) -> str:
-    """Return the error for rows without current results, which tells rejected rows from those that a run would process."""
+    """Return an error message with the number of rejected rows and the number of rows that a run has yet to process."""
     ids = source.rows.select("doc_id")
     listed = tables.read("rejects").select("doc_id").distinct()
     rejected = min(left_out, ids.where("doc_id IS NULL").count() + ids.join(listed, "doc_id", "left_semi").count())
@@ -146,9 +146,9 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
     reasons = [f"{stale} have no current results in {tables.place}: run the job first"] if stale else []
     if rejected:
         reasons.append(
-            f"{rejected} were rejected, as the table rejects says, and another run does not change that: correct them"
+            f"{rejected} were rejected (the table rejects says why): correct them in the source, then run the job"
         )
-    return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. --partly leaves such rows out."
+    return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. Or leave such rows out with --partly."
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
@@ -159,7 +159,9 @@ def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[st
     held = sorted(row["label"] for row in entities.select("label").distinct().collect())
     for label in unknown:
         if label not in held:
-            raise SettingsError(f"--labels: no mention in the tables has the label {label}; there are {', '.join(held)}.")
+            raise SettingsError(
+                f"--labels: no mention in the tables has the label {label}; labels in the tables: {', '.join(held)}."
+            )
 
 
 def _sql_name(spark: SparkSession, to: str) -> str:
@@ -169,7 +171,8 @@ def _sql_name(spark: SparkSession, to: str) -> str:
     return "delta." + quote_part(storage.qualify(spark, to))
 
 
-def _check_place(spark: SparkSession, source: Source, to: str) -> None:
+def _check_target(spark: SparkSession, source: Source, to: str) -> None:
+    """Refuse a target that overlaps the source or another table, or that exists and is not an earlier redaction."""
     named = _sql_name(spark, to)
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
@@ -186,4 +189,4 @@ def _check_place(spark: SparkSession, source: Source, to: str) -> None:
     except PySparkException:
         properties = {}
     if PROPERTY not in properties:
-        raise OutputError(f"--to: something is at {to} that `entitymill redact` did not write; choose another place.")
+        raise OutputError(f"--to: {to} exists, but `entitymill redact` did not write it; choose another path or table name.")

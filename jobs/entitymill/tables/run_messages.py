@@ -74,7 +74,7 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
             "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
         )
         retry("runs", lambda: tables.execute_with_view(frame, statement, {}))
-    data_file_reader.delete(tables, "runs", find_stale_files(tables, ids))
+    data_file_reader.delete_files(tables, "runs", find_stale_files(tables, ids))
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:

@@ -1,4 +1,4 @@
-"""Read and write the table `runs`, which has one row per run; the row with the greatest epoch belongs to the current run."""
+"""Read and write the table `runs`, which has one row per run; the row with the greatest epoch is that of the latest run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from entitymill.tables.output_tables import Tables
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 RUNNING = "status = 'running'"
 IDLE, MAINTENANCE = "none", "maintenance"
-"""Modes of runs that did not compare the source with the tables: because nothing had changed, or for maintenance."""
+"""Modes of runs that did not compare the source with the tables: IDLE because nothing had changed, MAINTENANCE because they
+only maintained the tables."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Record:
     """Summary of the table `runs` at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: source of the latest such run with status done; if no such run is done, source of `last`.
+    owner: path of the source to which the output belongs: the source of the latest run that compared and has the status
+        done or, if there is none, the source of `last`.
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
@@ -71,7 +73,7 @@ class Runs:
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
     def read_record(self) -> Record:
-        """Return a summary of the current rows."""
+        """Return a summary of the current rows; an empty one if the table does not exist."""
         if not self._tables.exists("runs"):
             return Record()
         rows = self._tables.read("runs")
@@ -96,7 +98,7 @@ class Runs:
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
     def read_base_epoch(self) -> int:
-        """Return the time at which the table `runs` was created, in seconds since 1970; the first epoch is one more.
+        """Return the time at which the table `runs` was created, in seconds since 1970; the first run's epoch is 1 more.
 
         All waiting runs get the same number, and epochs keep growing even if somebody removes and recreates the table.
 
@@ -123,12 +125,14 @@ class Runs:
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
     def write_row(self, row: dict[str, Any], commits: Commits, *, mark_dead: bool = False) -> None:
-        """Replace all rows with status running by a run's row, in one commit, which Delta skips if a later run has begun.
+        """Write a run's row in place of all rows with the status running, in one commit.
+
+        Delta skips this commit if a later run has begun.
 
         Args:
             row: column name -> value of the run's row.
             commits: numbered commits of the run.
-            mark_dead: whether to keep the running rows of other runs, with the status died.
+            mark_dead: whether to keep the rows of other runs that have the status running, and set their status to died.
         """
         frame = self._build_frame(row)
         if mark_dead:
@@ -137,7 +141,7 @@ class Runs:
         commits.replace(frame.coalesce(1), "runs", RUNNING)
 
     def append_idle(self, row: dict[str, Any]) -> None:
-        """Append the row of an idle run (a run that had nothing to do)."""
+        """Append the row of an idle run (a run that had nothing to do), and create the table `runs` if it does not exist."""
         self.create()
         about = {"userMetadata": json.dumps({"entitymill": row["run_id"]})}
         tries = itertools.count()
@@ -156,7 +160,7 @@ class Runs:
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return the rows of `runs` without those that maintenance wrote."""
+    """Return rows of `runs` without those that maintenance wrote."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 

@@ -1,4 +1,4 @@
-"""Build rows of the tables from recognized documents; the rows may have extra columns, which `to(schema)` then drops."""
+"""Build rows of the tables from recognized documents; they may have extra columns, which callers drop with `to(schema)`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """Values that are the same in all rows that a run writes.
+class Provenance:
+    """Values that a run writes into each of its rows, so that a row tells which run, model and source version it comes from.
 
     slice: digest of source.where; None unless the run replaces a slice (the rows that source.where selects).
     source_committed: commit time of the source's Delta version, in milliseconds since 1970; None for other sources.
@@ -40,39 +40,42 @@ class Stamp:
 
 
 def add_normalized(mentions: DataFrame) -> DataFrame:
-    """Add the column schemas.NORMALIZED, which groups spellings of a name, to rows with a column `entity`."""
+    """Add the column `entity_normalized`, computed from the column `entity`, and return the rows.
+
+    It is equal for spellings that differ only in case, white space, or a possessive ending.
+    """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
-def build_entities(recognised: DataFrame, stamp: Stamp) -> DataFrame:
-    """Return rows of `entities`, one per mention."""
+def build_entities(recognised: DataFrame, provenance: Provenance) -> DataFrame:
+    """Return rows of `entities`, one per mention of the recognized documents."""
     passthrough = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
     rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in passthrough))
-    return add_normalized(rows).withColumns({"model": F.lit(stamp.model), **stamp.columns()})
+    return add_normalized(rows).withColumns({"model": F.lit(provenance.model), **provenance.columns()})
 
 
-def build_documents(recognised: DataFrame, stamp: Stamp) -> DataFrame:
-    """Return rows of `documents`, one per document."""
+def build_documents(recognised: DataFrame, provenance: Provenance) -> DataFrame:
+    """Return rows of `documents`, one per recognized document."""
     return recognised.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
             "entities": F.size("mentions"),
             "passthrough_hash": row_checks.hash_passthrough(recognised.columns),
-            "slice": F.lit(stamp.slice).cast("string"),
-            "fingerprint": F.lit(stamp.fingerprint),
-            "source_version": F.lit(stamp.source_version),
-            **stamp.columns(),
+            "slice": F.lit(provenance.slice).cast("string"),
+            "fingerprint": F.lit(provenance.fingerprint),
+            "source_version": F.lit(provenance.source_version),
+            **provenance.columns(),
         }
     )
 
 
-def build_rejects(rejected: DataFrame, stamp: Stamp) -> DataFrame:
+def build_rejects(rejected: DataFrame, provenance: Provenance) -> DataFrame:
     """Return rows of `rejects` from rows with the columns doc_id, stage, code and detail."""
     return rejected.withColumns(
         {
-            "slice": F.lit(stamp.slice).cast("string"),
-            "run_id": F.lit(stamp.run_id),
-            "at": F.lit(stamp.started_at),
+            "slice": F.lit(provenance.slice).cast("string"),
+            "run_id": F.lit(provenance.run_id),
+            "at": F.lit(provenance.started_at),
         }
     )

@@ -25,11 +25,12 @@ read the table."""
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
-"""Longest time that another run needs from creating a table's directory to the first commit: by path, and in a catalog."""
+"""Longest time in seconds from the creation of a table's directory to the first commit: for tables with a path, and in a
+catalog."""
 
 
-def check_writable(tables: Tables, *, make: bool = True) -> None:
-    """Check that tables can be written to the output; with `make`, create a missing catalog schema.
+def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
+    """Check that tables can be written to the output; with `create_schema`, create a missing catalog schema.
 
     Raises:
         OutputError: the output cannot be written.
@@ -37,8 +38,8 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
             raise OutputError(
-                f"output.format: a Parquet export is put in place by renaming a directory, which {tables.settings.path} "
-                "cannot do atomically; set output.format=delta."
+                f"output.format: parquet needs storage that renames a directory atomically, unlike that of "
+                f"{tables.settings.path}; set output.format=delta, or choose another output.path."
             )
         full_disks.watch(tables.root or tables.settings.path, "output.path")
         try:
@@ -50,10 +51,12 @@ def check_writable(tables: Tables, *, make: bool = True) -> None:
     try:
         with storage.raise_storage_errors():
             # CREATE SCHEMA IF NOT EXISTS fails for users who may only create tables, even if the schema exists.
-            if not tables.spark.catalog.databaseExists(name) and make:
+            if not tables.spark.catalog.databaseExists(name) and create_schema:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
     except (PySparkException, Py4JJavaError) as error:
-        wrong = "does not exist and cannot be created." if make else "cannot be looked up: does its catalog exist?"
+        wrong = "cannot be looked up; check that its catalog exists."
+        if create_schema:
+            wrong = "does not exist and cannot be created; create it, or choose another schema."
         raise OutputError(f"output.schema: {tables.settings.schema_} {wrong}") from error
 
 
@@ -68,8 +71,10 @@ def check_tables(tables: Tables) -> None:
             continue
         version = tables.cached_properties(name).get(PROPERTY)
         if version != schemas.VERSION:
-            found = f"has schema {version}, this program writes {schemas.VERSION}" if version else "was not written by it"
-            raise OutputError(f"output: {tables.address(name)} exists and {found}; choose another output or move it away.")
+            wrong = "was not written by this program"
+            if version:
+                wrong = f"has schema version {version}, but this program writes version {schemas.VERSION}"
+            raise OutputError(f"output: {tables.address(name)} exists and {wrong}; choose another output or move it away.")
     if tables.exported:
         parquet_export.check_export(tables)
 
@@ -88,8 +93,8 @@ def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None
         kind, before = field.dataType.simpleString(), held.get(field.name.lower())
         if before not in (None, kind):
             raise OutputError(
-                f"source.passthrough: {field.name} is {kind} now and {before} in "
-                f"{tables.address('entities')}; cast it in a view (source.format table), or choose another output."
+                f"source.passthrough: the column {field.name} is {kind} in the source, but {before} in "
+                f"{tables.address('entities')}; cast it in a view (`source.format: table`), or choose another output."
             )
 
 

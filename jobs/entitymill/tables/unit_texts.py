@@ -51,7 +51,9 @@ class UnitTable:
         try:
             self._tables.drop(self._name)
         except Exception:
-            log.exception("%s is left behind; the next run that settles removes it", self._name)
+            log.exception(
+                "the hidden table %s could not be removed; a later run that repairs the tables removes it", self._name
+            )
 
 
 def remove_leftovers(tables: Tables, epoch: int) -> None:
