@@ -36,7 +36,7 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Call the factory of the work that the worker sends, and process the worker's batches until the worker closes the connection.
+    """Load the work that the worker sends, and process the worker's batches until the worker closes the connection.
 
     Args:
         descriptor: file descriptor of the connection to the worker.
