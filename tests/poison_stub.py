@@ -1,4 +1,4 @@
-"""A stub for `child.open_recognition`: the real recognizer, but some texts crash or hang it, as a native bug would."""
+"""A stub for `recognition_child.open_recognition`: the real recognizer, but some texts crash or hang it, as a bug would."""
 
 from __future__ import annotations
 

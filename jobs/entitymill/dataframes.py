@@ -1,7 +1,7 @@
-"""Find the mentions in a column of any Spark DataFrame, as the job does: in batch and in Structured Streaming.
+"""Find the mentions in a column of any Spark DataFrame, as the job does, in batch and in Structured Streaming.
 
-Nothing is written, and nothing runs before the caller asks for the rows. The model is read and checked on the driver, and
-sent to the executors, when a function is called.
+When a function is called, it reads and checks the model on the driver and sends it to the executors. Texts are read only
+when the caller uses the result. Nothing is written.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ _FIELDS = tuple(field.name for field in _MENTION if field.name != "mention_id")
 def mentions(
     df: DataFrame, id_column: str = "id", text_column: str = "text", *, model: str | os.PathLike[str], **options: Any
 ) -> DataFrame:
-    """Return the mentions in a column of texts, one row per mention.
+    """Return a DataFrame with one row for each mention in a column of texts.
 
     Args:
-        df: any DataFrame, also a streaming one; rows with a null as text have no mentions.
+        df: any DataFrame, also a streaming one; rows whose text is null have no mentions.
         id_column: column that is copied to each row, of any type.
         text_column: column of strings.
         model: directory of a bundle, such as models/demo, on any file system that Spark can read.
         options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; and
-            batch_seconds, as the setting limits.batch_seconds.
+            batch_seconds (see the setting `limits.batch_seconds`).
 
     Returns:
         A lazy DataFrame with the id column and the fields of `Mention`. A task fails if a text crashes or hangs the model.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
-        SettingsError: an option is unknown, or has no such value; or the DataFrame has no such column.
+        SettingsError: an option is unknown or has an unknown value, or the DataFrame lacks a column.
     """
     for column in (id_column, text_column):
         if column not in df.columns:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(df.columns)}.")
     worker = _ship(df.sparkSession, model, _Options(**_check_options(options)))
-    text = F.coalesce(_valid_text(df[text_column]), F.lit(""))
+    text = F.coalesce(_replace_invalid_bytes(df[text_column]), F.lit(""))
     rows = df.select(
         F.coalesce(df[id_column].cast("string"), F.lit("null")).alias("doc_id"),
         F.lit("").alias("text_hash"),
@@ -91,11 +91,11 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
-        SettingsError: an option is unknown, or has no such value; or there is no active session.
+        SettingsError: an option is unknown or has an unknown value, or there is no active session.
     """
     opened = spark or SparkSession.getActiveSession()
     if opened is None:
-        raise SettingsError("spark is missing: there is no active session.")
+        raise SettingsError("There is no active Spark session: pass one to udf as the argument `spark`.")
     make: Any = pandas_udf  # its type hints know no array of structs
     return make(_TextColumn(_ship(opened, model, _Options(**_check_options(options)))).build(), MENTION_LIST)
 
@@ -115,10 +115,11 @@ class _Options:
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options unchanged, after checking their names and values."""
     known = tuple(_Options.__dataclass_fields__)
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise SettingsError(f"{unknown[0]} is not an option; there are {', '.join(known)}.")
+        raise SettingsError(f"{unknown[0]} is not an option; the options are {', '.join(known)}.")
     for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
         if options.get(name) is not None:
             check_choice(name, options[name], allowed)
@@ -140,19 +141,19 @@ def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) 
     return Worker(shipped, detector, recognition, chosen.batch_seconds, engine_openvino.FACTORY, errors.SIGNATURE)
 
 
-def _valid_text(text: Column) -> Column:
-    """Return a column in which bytes that are not UTF-8 are replaced."""
+def _replace_invalid_bytes(text: Column) -> Column:
+    """Return a column of texts in which the replacement character stands for bytes that are not UTF-8."""
     return F.decode(F.encode(text, "UTF-8"), "UTF-8")
 
 
 @dataclass(frozen=True)
 class _TextColumn:
-    """Recognizes pandas columns of texts with a worker."""
+    """The pandas UDF behind `udf`: it recognizes pandas columns of texts with a worker."""
 
     worker: Worker
 
     def build(self) -> Callable[[Iterator[pd.Series]], Iterator[pd.Series]]:
-        """Return the function for `pandas_udf`, which reads the kind of function from its type hints."""
+        """Return the function to pass to `pandas_udf`, with the type hints that `pandas_udf` needs."""
         import pandas as pd  # noqa: PLC0415
 
         def recognise(columns: Iterator[pd.Series]) -> Iterator[pd.Series]:
@@ -163,7 +164,7 @@ class _TextColumn:
         return recognise
 
     def recognise(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
-        """Return the mentions of each text; None where the text is null.
+        """Return a list with the mentions of each text, or None if the text is null.
 
         Raises:
             WorkerError: a text crashes or hangs the model.
@@ -181,4 +182,4 @@ class _TextColumn:
                 if row["failure"] is not None:
                     raise WorkerError(f"a text cannot be recognized: {row['failure']['code']}, {row['failure']['detail']}")
                 found.append([{name: mention[name] for name in _FIELDS} for mention in row["mentions"]])
-        return [None if text is None else listed for text, listed in zip(texts, found, strict=True)]
+        return [None if text is None else mentioned for text, mentioned in zip(texts, found, strict=True)]

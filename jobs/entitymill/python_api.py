@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 DETECTOR = "sentence_detector"
-"""Name of the directory next to a model's directory, from which the sentence detector is loaded by default."""
+"""Name of the directory from which the sentence detector is loaded by default; it is next to the model's directory."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TextTagger:
         if isinstance(texts, (pa.Array, pa.ChunkedArray)):
             return self._tag_arrow(texts)
         if hasattr(texts, "columns"):
-            raise TypeError("texts is a DataFrame, whose elements are the names of its columns: pass one of its columns")
+            raise TypeError("texts is a DataFrame; pass one of its columns instead, such as df['text']")
         return self._tag_list(list(texts))
 
     def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:
@@ -112,7 +112,7 @@ class TextTagger:
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
             if str(kind) not in ("string", "large_string", "string_view", "null"):
-                raise TypeError(f"a text is a string, not {column.type}")
+                raise TypeError(f"texts must be an Arrow array of strings, not {column.type}")
             column = column.cast(pa.large_string())
         found = self.recogniser(pc.fill_null(column, "")).mentions
         structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
@@ -123,12 +123,13 @@ class TextTagger:
 
 
 def _to_string(value: object) -> str:
+    """Return a text, or an empty string for None, NA and NaN; raise a TypeError for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
     # pandas stores NA or NaN instead of None, depending on the type of the column.
     if type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):  # noqa: PLR0124  # NaN
         return ""
-    raise TypeError(f"a text is a string, not {type(value).__name__}")
+    raise TypeError(f"each text must be a string or None, not {type(value).__name__}")
 
 
 def load(
@@ -147,19 +148,20 @@ def load(
 
     Args:
         model: directory of a bundle, such as models/demo; each file is checked against the manifest.
-        detector: kind of sentence detector; None for sentencex or, if `detector_model` is given, for dl.
+        detector: kind of sentence detector: dl, rules or sentencex. None for dl if `detector_model` is not None, otherwise
+            for sentencex.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None for the directory
             `sentence_detector` next to the model's directory or, in a clone of the repository, for the bundled detector.
         precision: number format in which the model runs.
         trim: whether to remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
         consistent_labels: whether to give the same label to all mentions of one text that are spelled alike.
-        markup: html to ignore HTML tags in the texts; offsets count them.
+        markup: html to ignore HTML tags in the texts, none to treat them as text. Offsets count the characters of tags.
         threads: number of threads for inference; None for one thread per core.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
-        SettingsError: the detector, precision, decoding or markup is not a known one.
+        ModelError: a model is missing, altered or damaged, or does not run in `precision`.
+        SettingsError: the value of `detector`, `precision`, `decoding` or `markup` is unknown.
     """
     detector = sentences.choose_kind(detector, detector_model)
     for name, value, known in (
@@ -173,22 +175,22 @@ def load(
     manifest, files = read_bundle(directory)
     places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])
-    found = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
-    how = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
-    tagger = Tagger.load(files, manifest, how, str(directory))
-    return TextTagger(Recogniser(found, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
+    opened = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
+    execution = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
+    tagger = Tagger.load(files, manifest, execution, str(directory))
+    return TextTagger(Recogniser(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
-    """Return the manifest of a bundle, and the paths of its files, which are not checked.
+    """Return the manifest of a bundle, and a dict file name -> path of its files, which are not checked.
 
     Raises:
         ModelError: the directory is missing or not a bundle, or its manifest is invalid.
     """
     if not (directory / bundle.MANIFEST).is_file():
-        held = [path.name for path in directory.iterdir()] if directory.is_dir() else None
-        named = str(directory)
-        raise ModelError(bundle.describe_missing(named) if held is None else bundle.describe_other_format(named, held))
+        names = [path.name for path in directory.iterdir()] if directory.is_dir() else None
+        where = str(directory)
+        raise ModelError(bundle.describe_missing(where) if names is None else bundle.describe_other_format(where, names))
     return bundle.read_directory(directory)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.recognition.tagger import Precision, bundle, network
-from entitymill.recognition.tagger.inference import PLANNED_SENTENCES, build_row_maker, read_tokenizer
+from entitymill.recognition.tagger.inference import SENTENCES_AT_ONCE, build_row_maker, read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows
 
 OVERHEAD_PIECES = 10
@@ -77,8 +77,8 @@ class PaddedTagger:
         """Return [tokens] the tag of each token; no sentence may be empty."""
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         tags = []
-        for at in range(0, len(lengths), PLANNED_SENTENCES):
-            part = starts[at : at + PLANNED_SENTENCES + 1]
+        for at in range(0, len(lengths), SENTENCES_AT_ONCE):
+            part = starts[at : at + SENTENCES_AT_ONCE + 1]
             tags.append(self._tag(tokens[part[0] : part[-1]], part - part[0]))
         return np.concatenate(tags)
 

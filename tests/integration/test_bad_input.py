@@ -57,7 +57,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
     [
         (["source.path=/nowhere/at/all"], 3, r"source.path: nothing is at /nowhere/at/all."),
         (["source.path=nosuchscheme://x/y"], 3, "source.path: nosuchscheme://x/y cannot be reached"),
-        (["source.format=delta"], 3, "is not a Delta table; for plain Parquet files set source.format=parquet"),
+        (["source.format=delta"], 3, "is not a Delta table. For plain Parquet files, set `source.format: parquet`"),
         (["source.format=table", "source.path=no.such_table"], 3, "source.path: there is no table no.such_table"),
         (["source.text_column=body"], 3, "source.text_column: {texts} has no column body; it has a b, id, n, tags, text."),
         (["source.id_column=key"], 3, "source.id_column: {texts} has no column key"),
@@ -73,7 +73,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
             3,
             "nothing is at /data/2026-*/*.parquet. Wildcards are not supported: name",
         ),
-        (["source.format=table", "source.path=texts_*"], 3, "there is no table texts_*, or it may not be read. Wildcards"),
+        (["source.format=table", "source.path=texts_*"], 3, "there is no table texts_*, or you may not read it. Wildcards"),
         (["source.max_chars=none"], 2, "source.max_chars: "),
         (["sauce.path=x"], 2, "sauce is not a setting; did you mean source?"),
         (["model.path=/nowhere"], 5, "model.path: nothing is at /nowhere; name a model bundle."),
@@ -171,7 +171,7 @@ def test_columns_that_spark_cannot_read_are_left_out_where_nothing_asks_for_them
     ):
         with pytest.raises(SourceError) as refused:
             opened(f"source.{setting}={asked}")
-        said = f"source.{setting}: {column} of {job.directory}/texts.parquet is {kind}, which Spark cannot read; "
+        said = f"source.{setting}: {column} of {job.directory}/texts.parquet is {kind}, which Spark cannot read. "
         assert str(refused.value).startswith(said)
     with pytest.raises(SourceError, match=r"`nn` cannot be resolved. Did you mean one of the following\? \[`n`"):
         opened("source.where=nn = 1")

@@ -93,7 +93,7 @@ def test_a_stream_goes_on_where_it_was_stopped(spark: SparkSession, tmp_path: Pa
     ("options", "message"),
     [
         ({"text_column": "body"}, "the DataFrame has no column body; it has id, text"),
-        ({"precisoin": "int8"}, "precisoin is not an option; there are detector"),
+        ({"precisoin": "int8"}, "precisoin is not an option; the options are detector"),
         ({"precision": "int4"}, "precision: 'int4' is not one of f32"),
     ],
 )

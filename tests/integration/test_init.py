@@ -167,7 +167,7 @@ def test_too_many_null_and_repeated_ids(here: Path, spark: SparkSession, capfd: 
     pq.write_table(ids(None, 1, 1, 1), "t.parquet")
     assert run(here / "t.parquet") == 3
     said = "of 60 rows, 1 without an id and 3 with an id that occurs several times; a run rejects these rows, and fails: "
-    assert f"(id comes closest: {said}limits.max_reject_ratio allows 0.05 of all)" in capfd.readouterr().err
+    assert f"(id comes closest: {said}limits.max_reject_ratio allows 0.05 of all rows)" in capfd.readouterr().err
     assert run(here / "t.parquet", "--id", "id") == 0
     assert f"note: id: {said}" in capfd.readouterr().out
     pq.write_table(ids(None, 1, 1, 1).append_column("number", pa.array(range(60))), "t.parquet")

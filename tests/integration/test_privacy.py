@@ -253,7 +253,7 @@ def test_a_label_that_the_model_does_not_know(main: Callable[..., tuple[int, str
     job.texts([("a", "They met in Paris.")])
     code, said = main("entities.labels=[PERSON]")
     assert code == 2
-    assert "knows no label PERSON; it knows LOC, MISC, ORG, PER" in said
+    assert "has no label PERSON; its labels are LOC, MISC, ORG, PER" in said
     assert not job.output.exists()
 
 

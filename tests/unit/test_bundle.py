@@ -160,7 +160,7 @@ def test_labels_of_another_number_than_the_network_scores_are_refused(
     copied: dict[str, Path], demo_manifest: bundle.Manifest
 ) -> None:
     copied[bundle.LABELS].write_text('["O", "B-PER", "I-PER"]')
-    with pytest.raises(ModelError, match=r"scores 9 tags, its labels\.json lists 3"):
+    with pytest.raises(ModelError, match=r"scores 9 tags, but its labels\.json lists 3"):
         load(copied, resigned(copied, demo_manifest))
 
 
@@ -171,7 +171,7 @@ def test_a_file_that_is_no_network_is_refused(copied: dict[str, Path], demo_mani
 
 
 def test_int8_needs_8_bit_weights(copied: dict[str, Path], demo_manifest: bundle.Manifest) -> None:
-    with pytest.raises(ModelError, match="prepare it with int8 weights"):
+    with pytest.raises(ModelError, match="prepare the model with int8 weights"):
         load(copied, demo_manifest.model_copy(update={"precision": "f32"}), "int8")
 
 

@@ -152,7 +152,7 @@ def test_what_is_no_plain_file_name_is_none_in_any_list(tmp_path: Path, demo_man
 @pytest.mark.parametrize("digest", ["../../../../out/", "/out", "", "0" * 63, "0" * 65, "A" * 64, "0" * 64 + "\n", "g" * 64])
 def test_what_is_no_digest_is_refused_before_a_file_is_called_after_it(demo_manifest: bundle.Manifest, digest: str) -> None:
     manifest = demo_manifest.model_dump()
-    with pytest.raises(ModelError, match=r"^here/manifest\.json has no SHA-256 of openvino_model\.bin"):
+    with pytest.raises(ModelError, match=r"^here/manifest\.json has no valid SHA-256 of openvino_model\.bin"):
         bundle.read_manifest(json.dumps({**manifest, "files": {**manifest["files"], bundle.WEIGHTS: digest}}), "here")
 
 

@@ -54,7 +54,7 @@ def assert_refused(said: str, code: int, named: str) -> None:
 BUNDLES: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.network_that_crashes, "crashes the process that loads it (killed by SIG"),
     (hostile.network_that_is_refused, "openvino_model.xml"),
-    (hostile.long_window, "says max_length 1048576, its openvino_model.xml has positions for 512 pieces"),
+    (hostile.long_window, "says max_length 1048576, but its openvino_model.xml has positions for 512 pieces"),
     (hostile.growing_tokenizer, "/tokenizer.json crashes the process that loads it (killed by SIGABRT)"),
     (hostile.endless_label, f"of labels.json of the model, '{('PER' * 14)[:40]}…', is longer than 100 characters"),
     (hostile.panicking_tokenizer, "/tokenizer.json is not a tokenizer that can be read"),

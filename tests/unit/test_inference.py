@@ -41,7 +41,7 @@ def test_neighbours_and_order_change_nothing_in_f32(tagger: Tagger, order: list[
 
 def test_more_sentences_than_are_planned_together_keep_their_order(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(tagger, SENTENCES)
-    monkeypatch.setattr("entitymill.recognition.tagger.inference.PLANNED_SENTENCES", 4)
+    monkeypatch.setattr("entitymill.recognition.tagger.inference.SENTENCES_AT_ONCE", 4)
     assert run(tagger, SENTENCES).tags.tolist() == whole.tags.tolist()
 
 

@@ -149,8 +149,8 @@ def test_failed_rows_have_the_columns_of_the_others(here: Here) -> None:
 
 def test_a_larger_window_may_take_longer(here: Here) -> None:
     made = Worker(here, NO_DETECTOR, RUN, 10, FACTORY)
-    assert made._time_limit(documents(["a b"])) == 10
-    assert made._time_limit(documents(["a b\n" * worker.WINDOW_CHARS])) == 40
+    assert made._compute_time_limit(documents(["a b"])) == 10
+    assert made._compute_time_limit(documents(["a b\n" * worker.WINDOW_CHARS])) == 40
 
 
 def test_batches_are_joined_and_cut_to_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def alive(process: int) -> bool:
 
 def test_the_longest_text_with_the_longest_limit_is_waited_for(here: Here) -> None:
     largest = pa.RecordBatch.from_pydict({"chars": [100_000_000]})
-    limit = Worker(here, NO_DETECTOR, RUN, DAY, FACTORY)._time_limit(largest)
+    limit = Worker(here, NO_DETECTOR, RUN, DAY, FACTORY)._compute_time_limit(largest)
     ours, theirs = multiprocessing.Pipe()
     theirs.send("done")
     assert ours.poll(limit) and limit > DAY

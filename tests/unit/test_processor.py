@@ -27,5 +27,5 @@ def test_the_processor_is_read_from_linux(tmp_path: Path) -> None:
     ],
 )
 def test_a_slow_precision_is_found(instructions: set[str], precision: Precision, fault: str | None) -> None:
-    found = Processor("chip", frozenset(instructions)).find_fault(precision)
+    found = Processor("chip", frozenset(instructions)).find_drawback(precision)
     assert (found is None) if fault is None else (fault in str(found))

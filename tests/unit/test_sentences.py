@@ -129,7 +129,7 @@ def test_a_text_of_control_characters_is_one_deep_sentence_whatever_the_network_
 def test_windows_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text[:2000] for text in HOSTILE_TEXTS.values()]
     wanted = segment_texts(detector("dl"), texts)
-    monkeypatch.setattr(sentences_dl, "_MIXED", np.zeros(11, np.uint64))
+    monkeypatch.setattr(sentences_dl, "_HASH_FACTORS", np.zeros(11, np.uint64))
     assert segment_texts(detector("dl"), texts) == wanted
 
 

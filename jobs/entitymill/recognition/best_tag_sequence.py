@@ -32,7 +32,7 @@ class ViterbiDecoder:
         self._allowed = self._starts[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the tag of each token as an index into the labels, shape [tokens].
+        """Return the tags of the most probable valid sequence as indices into the labels, shape [tokens].
 
         Args:
             probabilities: probability of each label for each token, shape [tokens, labels].
@@ -60,10 +60,18 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Write the most probable valid tags of some sentences, which are sorted from longest to shortest, into `tags`."""
+        """Write the most probable valid tags of some sentences into `tags`.
+
+        Args:
+            probabilities: as in `decode`.
+            starts: index of the first token of each sentence; sentences are sorted from longest to shortest.
+            lengths: number of tokens of each sentence.
+            tags: tags of all tokens; those of the sentences are changed.
+        """
         steps = np.where(self._allowed, 0.0, -np.inf)
         best = np.where(self._starts, _logarithms(probabilities[starts]), -np.inf)
-        active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")  # how many have a token at 1, 2, …
+        # The number of sentences that have a token at position 1, 2, …
+        active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")
         before = []
         for place, count in enumerate(active.tolist(), 1):
             paths = best[:count, :, None] + steps
@@ -78,16 +86,17 @@ class ViterbiDecoder:
 
 
 def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the natural logarithms of probabilities; all are finite."""
     return np.log(np.maximum(probabilities, _SMALLEST_PROBABILITY).astype(np.float64))
 
 
 def choose_labels(
     keys: Sequence[tuple[int, str]], kinds: NDArray[np.int64], confidences: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give all mentions of a document with the same spelling the label whose confidences have the greatest sum.
+    """Return new labels and confidences for mentions, in which equal spellings in a document have the same label.
 
-    A mention whose label changes gets the mean confidence of the mentions that already had the new label. If two labels
-    have the same sum, the label with the lower index is chosen.
+    Of the labels of a spelling, the one whose confidences have the greatest sum is chosen, or the one with the lower index
+    if the sums are equal. A mention whose label changes gets the mean confidence of the mentions that already had the label.
 
     Args:
         keys: (document, spelling) of each mention.

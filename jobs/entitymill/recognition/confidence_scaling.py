@@ -1,4 +1,4 @@
-"""Scale a model's confidences, so that of the mentions with confidence 0.9 nine in ten are correct."""
+"""Scale a model's confidences, so that nine in ten mentions with confidence 0.9 are correct."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SMALLEST = 1e-6
 
 
 class Scaling(BaseModel):
-    """How the confidences of one label are scaled: logit(scaled) = logit(confidence) / temperature + offset.
+    """The scaling of the confidences of one label: logit(scaled) = logit(confidence) / temperature + offset.
 
-    A temperature above 1 corrects a model that is too sure; the offset corrects one that is too sure, or not sure enough, at
-    a confidence of 0.5, too. (Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999; Guo et al., On
-    Calibration of Modern Neural Networks, 2017.)
+    A temperature above 1 corrects a model whose confidences are too extreme, but never changes a confidence of 0.5. The
+    offset raises or lowers all confidences, including 0.5. (Source: Platt, Probabilistic Outputs for Support Vector
+    Machines, 1999; Guo et al., On Calibration of Modern Neural Networks, 2017.)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -35,7 +35,7 @@ def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
 def scale_confidences(
     confidences: NDArray[np.float64], kinds: NDArray[np.int64], labels: Sequence[str], scalings: Mapping[str, Scaling]
 ) -> NDArray[np.float64]:
-    """Return the scaled confidences of mentions, shape [mentions]; those of a label without a scaling do not change.
+    """Return the scaled confidences of mentions, shape [mentions]; a label without a scaling keeps its confidences.
 
     Args:
         confidences: confidence of each mention, shape [mentions].

@@ -31,14 +31,14 @@ _INLINE = frozenset(
         *("q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"),
     )
 )
-"""The elements inside a sentence; all others end it."""
-_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+"""Names of the HTML elements that may occur inside a sentence; a tag of any other element ends the sentence."""
+_OUTSIDE_BMP = re.compile("[\U00010000-\U0010ffff]")
 
 
 def blank_markup(text: str) -> str:
     """Return a text of the same length in which tags, comments, scripts and styles are blanks.
 
-    A tag of an element that is not inside a sentence, such as <p> or <br>, becomes line breaks, so that the sentence ends.
+    A tag of an element that never occurs inside a sentence, such as <p> or <br>, becomes line feeds, which end the sentence.
     The character references for a no-break space and a quotation mark become blanks; other references are not changed.
     Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 units stays the same, too.
     The time is linear in the length of the text.
@@ -53,9 +53,9 @@ def blank_markup(text: str) -> str:
 
 
 def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield (begin, end, filler) of each piece of markup, in order."""
+    """Yield (begin, end, filler) of each piece of markup, in order; `filler` is the character to replace it with."""
     at = 0
-    unclosed: set[str] = set()  # what is never closed after here need not be searched again
+    unclosed: set[str] = set()  # names (comments: "") whose closing tag is not in the rest of the text
     while (found := _OPENING.search(text, at)) is not None:
         name = (found[1] or "").lower()
         end, filler = found.end(), " " if found[0][0] == "&" or name in _INLINE else "\n"
@@ -77,6 +77,7 @@ def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _fill(markup: str, filler: str) -> str:
-    if _ASTRAL.search(markup) is None:
+    """Return markup with `filler` in place of each character, except characters outside the Basic Multilingual Plane."""
+    if _OUTSIDE_BMP.search(markup) is None:
         return filler * len(markup)
-    return "".join(character if _ASTRAL.match(character) else filler for character in markup)
+    return "".join(character if _OUTSIDE_BMP.match(character) else filler for character in markup)

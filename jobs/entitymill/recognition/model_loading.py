@@ -1,4 +1,4 @@
-"""Load a model's files, and turn every failure into an error that names the file.
+"""Limit what loading a model's files may do to this process, and turn failures into errors that name the file.
 
 The libraries that read such files are mostly written in C++ and Rust, and a damaged file may crash them. So the process that
 loads a model reports which file it is reading (`report_files_to`). If that process dies, its parent process can name the
@@ -29,7 +29,7 @@ def report_files_to(listener: Callable[[str], None]) -> None:
 
 @contextmanager
 def blame_file(file: str) -> Iterator[None]:
-    """Report a file of a model, or a complete model, as being loaded in the `with` block, so that a crash can name it."""
+    """Report that the `with` block loads `file`, a file of a model or a complete model, so that a crash is blamed on it."""
     _files.append(file)
     _report_file()
     try:
@@ -41,32 +41,33 @@ def blame_file(file: str) -> Iterator[None]:
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """Turn every error in the `with` block that loads a model's file into a ModelError that names the file.
+    """Turn the errors that a damaged file causes in the `with` block into a ModelError that names the file.
 
     Args:
-        file: path or URI of the file, for messages.
+        file: path or URI of the file that the block loads, for messages.
 
     Raises:
-        ModelError: loading failed; a ModelError from the block is not changed.
+        ModelError: loading failed. A ModelError that the block itself raises is not changed.
     """
     try:
         with blame_file(file):
             yield
     except MemoryError as error:
         raise ModelError(
-            f"{file} asks for far more memory than a model of its size needs: it is damaged or made to do harm; copy the "
-            "model again, from where it can be trusted."
+            f"Loading {file} needs far more memory than a model of its size should: the file is damaged or malicious. Copy "
+            "the model again from a source that you trust."
         ) from error
     except BaseException as error:
         if not (isinstance(error, _FAILURES) or is_rust_panic(error)):
             raise
         raise ModelError(
-            f"{file} cannot be loaded: it is damaged, or does not fit the model's other files; copy the model again, or "
+            f"{file} cannot be loaded: it is damaged, or does not fit the model's other files. Copy the model again, or "
             "prepare it again."
         ) from error
 
 
 def _report_file() -> None:
+    """Tell the listeners which file is being loaded now."""
     for listener in _listeners:
         listener(_files[-1])
 
@@ -77,14 +78,14 @@ def limit_memory(limit: int) -> None:
     The limit applies to private writable memory (RLIMIT_DATA). A limit on address space would also count OpenVINO's mapped
     weights and memory that allocators reserve but never touch.
     """
-    before, most = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = limit if before == resource.RLIM_INFINITY else min(limit, before)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
+    current, highest = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = limit if current == resource.RLIM_INFINITY else min(limit, current)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, highest))
 
 
 @contextmanager
 def memory_limit(limit: int) -> Iterator[None]:
-    """Limit this process to `limit` bytes of memory in the `with` block, as `limit_memory` does."""
+    """Limit this process to `limit` bytes of memory, as `limit_memory` does, until the `with` block ends."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit_memory(limit)
     try:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
 """Kinds of units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: skipped by Spark NLP's sentence detector.
 MARK: may end a sentence. AFFIX: split off the ends of words. GRAPHIC: kept by java.lang.String.trim."""
-PARTING = "\u2187"
-"""A character at which Spark NLP splits words, although the character is a number."""
-_KINDS = {SPACE: f" \t\n\v\f\r{PARTING}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
+NUMERIC_SEPARATOR = "\u2187"
+"""The Roman numeral \u2187, at which Spark NLP's Tokenizer splits words as at white space, although it is a number."""
+_KINDS = {SPACE: f" \t\n\v\f\r{NUMERIC_SEPARATOR}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
 _UNITS = 1 << 16
 
 
 def _build_kinds() -> NDArray[np.uint8]:
+    """Return the kinds of every possible unit, as bits, shape [65536]."""
     table = np.zeros(_UNITS, np.uint8)
     table[ord(" ") + 1 :] |= GRAPHIC
     for kind, characters in _KINDS.items():
@@ -39,7 +40,7 @@ class Texts:
     """Several texts and their concatenation. A place is an index into the concatenation.
 
     text: the concatenation.
-    units: UTF-16 code units of the concatenation, shape [units]; bytes if the concatenation is ASCII.
+    units: UTF-16 code units of the concatenation, shape [units]; stored as uint8 if the concatenation is ASCII.
     edges: int64, shape [texts + 1]; text t has units[edges[t]:edges[t + 1]].
     """
 
@@ -89,7 +90,7 @@ class Texts:
 
 
 def read_texts(column: pa.Array) -> Texts:
-    """Concatenate the texts of an Arrow array of strings or large strings without nulls."""
+    """Return the concatenated texts of an Arrow array of strings or large strings without nulls."""
     if len(column) == 0:
         return Texts("", np.zeros(0, np.uint8), np.zeros(1, np.int64))
     width = np.int64 if pa.types.is_large_string(column.type) else np.int32

@@ -1,4 +1,4 @@
-"""The processor of this machine, and the precisions that it computes slowly."""
+"""Describe the processor of this machine, and the precisions in which it computes slowly."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ from pathlib import Path
 from entitymill.recognition.tagger import Precision
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_NEEDED: dict[Precision, frozenset[str]] = {
+_INSTRUCTION_SETS: dict[Precision, frozenset[str]] = {
     "f32": frozenset(),
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
-"""Precision -> the instruction sets of which one is needed to compute in it without conversions."""
-_FAULTS = {
+"""Precision -> instruction sets, any one of which lets a processor compute in the precision without conversions.
+
+The set is empty for f32, in which every processor can compute.
+"""
+_DRAWBACKS = {
     "bf16": "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX",
     "int8": "int8 is slower than f32 on a processor without VNNI",
 }
-SHOWN = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+RELEVANT_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """The instruction sets that decide how fast a precision is, as Linux names them."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor: its name, and the names of its instruction sets; these are empty where Linux does not list them."""
+    """A processor: its name, and the names of its instruction sets, an empty set if Linux does not list them."""
 
     name: str
     instructions: frozenset[str]
 
     def describe(self) -> str:
         """Return the name, followed by the instruction sets that decide how fast a precision is."""
-        return ", ".join([self.name, *(name for name in SHOWN if name in self.instructions)])
+        return ", ".join([self.name, *(name for name in RELEVANT_INSTRUCTION_SETS if name in self.instructions)])
 
-    def find_fault(self, precision: Precision) -> str | None:
-        """Return why a precision is a bad choice on this processor; None if it is not, or if nothing is known."""
+    def find_drawback(self, precision: Precision) -> str | None:
+        """Return why a precision is slow on this processor; None if it is not slow, or if no instruction sets are known."""
         known = bool(self.instructions)
-        return _FAULTS.get(precision) if known and not self.computes_in(precision) else None
+        return _DRAWBACKS.get(precision) if known and not self.computes_in(precision) else None
 
     def computes_in(self, precision: Precision) -> bool:
-        """Return whether the processor has instructions for a precision."""
-        return not _NEEDED[precision] or bool(self.instructions & _NEEDED[precision])
+        """Return whether the processor can compute in a precision without conversions."""
+        return not _INSTRUCTION_SETS[precision] or bool(self.instructions & _INSTRUCTION_SETS[precision])
 
 
 def read_processor(file: Path = _CPU_INFO) -> Processor:
-    """Return the processor of this machine, as Linux describes it in a file."""
+    """Return the processor of this machine, read from `file`, in which Linux describes it."""
     try:
         lines = file.read_text(encoding="utf8").splitlines()
     except OSError:

@@ -14,7 +14,7 @@ from entitymill.recognition import offsets, tokens
 from entitymill.recognition.best_tag_sequence import choose_labels
 from entitymill.recognition.confidence_scaling import Scaling, scale_confidences
 from entitymill.recognition.markup import blank_markup
-from entitymill.recognition.offsets import PARTING, Texts
+from entitymill.recognition.offsets import NUMERIC_SEPARATOR, Texts
 from entitymill.recognition.sentences import Detector
 from entitymill.recognition.tagger import Markup, Tags
 from entitymill.recognition.tagger.bundle import Scheme
@@ -33,10 +33,10 @@ class Recognition:
 
     sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
     split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates such sentences.
-    mentions: list of the text's mentions in order. Each is a struct of sentence_id (int32), sentence_begin, sentence_end,
+    mentions: list of the text's mentions in order; each is a struct of sentence_id (int32), sentence_begin, sentence_end,
         begin, end (int32, in code points of the text, ends exclusive), entity, label (strings), confidence (float32), and
         token_count (int32).
-    annotations: if requested, the columns `ner` and `ner_chunk` in Spark NLP's format.
+    annotations: column name -> column, for the columns `ner` and `ner_chunk` in Spark NLP's format; empty unless requested.
     """
 
     sentences: pa.Int32Array
@@ -59,7 +59,7 @@ class Recogniser:
             tagger: the tagger that tags the tokens.
             trim: whether to remove possessive endings and stray punctuation from mentions.
             consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
-            markup: html to ignore HTML tags in the texts.
+            markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
         """
         self._markup = markup
         self._detector = detector
@@ -72,42 +72,44 @@ class Recogniser:
         return self._tagger.seconds
 
     def __call__(self, texts: pa.Array, *, annotations: bool = False) -> Recognition:
-        """Find the mentions in texts.
+        """Return the sentences, tokens and mentions of texts, and add the time spent to `seconds`.
 
         Args:
             texts: Arrow array of strings or large strings without nulls.
             annotations: whether to also return annotations: every tag and mention in Spark NLP's format.
         """
         began = perf_counter()
-        whole = offsets.read_texts(texts)
-        seen = whole
+        original = offsets.read_texts(texts)
+        visible = original
         if self._markup == "html":
-            seen = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
-        segments = tokens.tokenize(seen, self._detector.find_breaks(seen))
-        begins = segments.token_begin - seen.edges[seen.text_of(segments.token_begin)]
-        written = seen.slices(segments.token_begin, segments.token_end)
+            visible = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
+        segments = tokens.tokenize(visible, self._detector.find_breaks(visible))
+        begins = segments.token_begin - visible.edges[visible.text_of(segments.token_begin)]
+        words = visible.slices(segments.token_begin, segments.token_end)
         segmented = perf_counter()
         model_seconds = self.seconds.encoding + self.seconds.inference
-        tags = self._tagger.tag(written, segments.sentence_tokens, begins, scores=annotations)
-        tagged = join_tags(seen, segments, tags, self._tagger.labels, self._tagger.scheme)
-        built = build_recognition(
-            tagged, **self._options, annotations=annotations, scalings=self._tagger.scalings, stored=whole
+        tags = self._tagger.tag(words, segments.sentence_tokens, begins, scores=annotations)
+        tagged = join_tags(visible, segments, tags, self._tagger.labels, self._tagger.scheme)
+        recognition = build_recognition(
+            tagged, **self._options, annotations=annotations, scalings=self._tagger.scalings, original=original
         )
         model_seconds = self.seconds.encoding + self.seconds.inference - model_seconds
         self.seconds.segmentation += segmented - began
         self.seconds.mentions += perf_counter() - segmented - model_seconds
-        return built
+        return recognition
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
-    """Join the tags of tokens to spans. A token without a tag ends a span, as it does in Spark NLP's NerConverter.
+    """Join the tags of tokens to spans, and return the texts with their tags and spans.
+
+    A token without a tag ends a span, as it does in Spark NLP's NerConverter.
 
     Args:
-        texts: the tagged texts.
+        texts: the texts whose tokens were tagged.
         segments: the sentences and tokens of the texts.
         tags: the tags of the tokens. Encoding sparknlp may tag tokens out of order or repeatedly; then the first tag counts.
         labels: the labels to which the indices in `tags` refer.
-        scheme: how tags join to mentions.
+        scheme: the tagging scheme of the labels, which says how tags join to mentions.
     """
     tag_scheme = TagScheme(labels, splits_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)
@@ -124,12 +126,17 @@ def build_recognition(
     consistent_labels: bool = False,
     annotations: bool = False,
     scalings: Mapping[str, Scaling] | None = None,
-    stored: Texts | None = None,
+    original: Texts | None = None,
 ) -> Recognition:
     """Build the results of recognition from tagged texts.
 
-    `Recogniser` explains the options. `scalings` maps labels to the scaling of the confidences of their mentions, but not of
-    annotations. `stored` has the texts from which `entity` is copied, if these are not the tagged ones.
+    Args:
+        tagged: the texts with their sentences, tokens, tags and spans.
+        trim: as in `Recogniser`.
+        consistent_labels: as in `Recogniser`.
+        annotations: whether to also build annotations.
+        scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
+        original: the texts from which `entity` is copied. None if they are the tagged texts, because no markup was blanked.
     """
     segments = tagged.segments
     starts = segments.sentence_starts
@@ -138,29 +145,30 @@ def build_recognition(
         tokens=pa.array(_sum_per_text(segments.sentence_tokens, starts), pa.int32()),
         split_sentences=pa.array(_sum_per_text(tagged.tags.split.astype(np.int64), starts), pa.int32()),
         mentions=_build_mentions(
-            tagged, stored or tagged.texts, scalings or {}, trim=trim, consistent_labels=consistent_labels
+            tagged, original or tagged.texts, scalings or {}, trim=trim, consistent_labels=consistent_labels
         ),
         annotations=build_annotations(tagged) if annotations else {},
     )
 
 
 def _build_mentions(
-    tagged: TaggedTexts, stored: Texts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
+    tagged: TaggedTexts, original: Texts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
 ) -> pa.ListArray:
+    """Return the array `mentions` of `Recognition`; `build_recognition` explains the arguments."""
     texts, segments = tagged.texts, tagged.segments
     spans = _drop_nameless_spans(tagged) if trim else tagged.spans
     opening, closing = tagged.tokens[spans.first], tagged.tokens[spans.last - 1]
     begin, end = (texts.code_points(places) for places in (segments.token_begin[opening], segments.token_end[closing]))
     if trim:
-        taken = [measure_trim(texts.text[b:e]) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
-        leading, trailing = np.array(taken, np.int64).reshape(-1, 2).T
+        trimmed = [measure_trim(texts.text[b:e]) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+        leading, trailing = np.array(trimmed, np.int64).reshape(-1, 2).T
         begin, end = begin + leading, end - trailing
     sentence = segments.sentence_of[opening]
     document = texts.text_of(segments.token_begin[opening])
     start = texts.code_points(texts.edges)[document]
     first = np.searchsorted(segments.token_end, texts.units_at(begin), side="right")
     last = np.searchsorted(segments.token_begin, texts.units_at(end), side="left")
-    entities = [stored.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+    entities = [original.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
     kinds, confidences = spans.kinds, spans.confidences
     if consistent_labels:
         kinds, confidences = choose_labels(list(zip(document.tolist(), entities, strict=True)), kinds, confidences)
@@ -183,12 +191,12 @@ def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
     """Return the spans that contain a letter or a digit; the other spans are not names."""
     segments, spans = tagged.segments, tagged.spans
     edges = segments.token_begin[tagged.tokens[spans.first]], segments.token_end[tagged.tokens[spans.last - 1]]
-    # PARTING counts as alphanumeric in Python, but belongs to no token.
-    texts = (text.replace(PARTING, " ") for text in tagged.texts.slices(*edges))
-    kept = [number for number, text in enumerate(texts) if any(map(str.isalnum, text))]
-    if len(kept) == len(spans.first):
+    # NUMERIC_SEPARATOR counts as alphanumeric in Python, but belongs to no token.
+    texts = (text.replace(NUMERIC_SEPARATOR, " ") for text in tagged.texts.slices(*edges))
+    names = [number for number, text in enumerate(texts) if any(map(str.isalnum, text))]
+    if len(names) == len(spans.first):
         return spans
-    return Spans(spans.first[kept], spans.last[kept], spans.kinds[kept], spans.confidences[kept])
+    return Spans(spans.first[names], spans.last[names], spans.kinds[names], spans.confidences[names])
 
 
 def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -198,18 +206,19 @@ def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArr
 
 
 def build_annotations(tagged: TaggedTexts) -> dict[str, pa.ListArray]:
-    """Build the columns `ner_chunk` and, if the tags have scores, `ner` in Spark NLP's format, with one list per text.
+    """Return the columns `ner_chunk` and, if the tags have scores, `ner` in Spark NLP's format, with one list per text.
 
     Fields, metadata and offsets are the same as in the results of DistilBertForTokenClassification and NerConverter in
     Spark NLP 5.5.3. Offsets count UTF-16 code units of the document, and both ends are inclusive. Chunks are never trimmed.
     """
-    columns = {"ner_chunk": _chunk_annotations(tagged)}
+    columns = {"ner_chunk": _build_chunk_column(tagged)}
     if tagged.tags.scores is not None:
-        columns["ner"] = _tag_annotations(tagged, tagged.tags.scores)
+        columns["ner"] = _build_tag_column(tagged, tagged.tags.scores)
     return columns
 
 
-def _tag_annotations(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.ListArray:
+def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.ListArray:
+    """Return the column `ner`: one annotation for each tagged token, with the probability of every label as metadata."""
     names, tokens = tagged.labels, tagged.tags.tokens
     segments = tagged.segments
     sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.text_of(segments.token_begin[tokens])]
@@ -219,10 +228,11 @@ def _tag_annotations(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.Lis
         for number, word, row in zip(sentence.tolist(), words, scores, strict=True)
     ]
     results = [names[tag] for tag in tagged.tags.tags.tolist()]
-    return _annotation_column("named_entity", tagged, (tokens, tokens), results, metadata)
+    return _build_annotation_column("named_entity", tagged, (tokens, tokens), results, metadata)
 
 
-def _chunk_annotations(tagged: TaggedTexts) -> pa.ListArray:
+def _build_chunk_column(tagged: TaggedTexts) -> pa.ListArray:
+    """Return the column `ner_chunk`: one annotation for each span."""
     spans, segments = tagged.spans, tagged.segments
     edges = tagged.tokens[spans.first], tagged.tokens[spans.last - 1]
     document = tagged.texts.text_of(segments.token_begin[edges[0]])
@@ -240,17 +250,25 @@ def _chunk_annotations(tagged: TaggedTexts) -> pa.ListArray:
         ]
         for s, n, kind, confidence in described
     ]
-    return _annotation_column("chunk", tagged, edges, written, metadata)
+    return _build_annotation_column("chunk", tagged, edges, written, metadata)
 
 
-def _annotation_column(
-    kind: str,
+def _build_annotation_column(
+    annotator: str,
     tagged: TaggedTexts,
     edges: tuple[NDArray[np.int64], NDArray[np.int64]],
     results: list[str],
     metadata: list[list[tuple[str, str]]],
 ) -> pa.ListArray:
-    """Build a column of annotations with one list per text; `edges` are the first and the last token of each annotation."""
+    """Return a column of annotations, one list per text.
+
+    Args:
+        annotator: the type of the annotations in Spark NLP.
+        tagged: the tagged texts.
+        edges: indices of the first and of the last token of each annotation.
+        results: text of each annotation's field `result`.
+        metadata: (key, value) pairs of each annotation.
+    """
     segments = tagged.segments
     begin, end = segments.token_begin[edges[0]], segments.token_end[edges[1]] - 1
     document = tagged.texts.text_of(begin)
@@ -258,7 +276,7 @@ def _annotation_column(
     return tagged.group_by_text(
         document,
         {
-            "annotatorType": pa.array([kind] * len(results), pa.string()),
+            "annotatorType": pa.array([annotator] * len(results), pa.string()),
             "begin": pa.array(begin - before, pa.int32()),
             "end": pa.array(end - before, pa.int32()),
             "result": pa.array(results, pa.string()),
@@ -269,7 +287,7 @@ def _annotation_column(
 
 
 def format_java_float(value: np.float32) -> str:
-    """Format a probability as Java does: with the fewest digits that identify the float, and an exponent if below 0.001."""
+    """Return a probability as Java writes it: the fewest digits that identify the float; an exponent only below 0.001."""
     if value >= _SMALLEST_WITHOUT_EXPONENT or value == 0:
         return np.format_float_positional(value, unique=True, trim="0")
     return np.format_float_scientific(value, unique=True, trim="0", exp_digits=1).replace("e", "E")

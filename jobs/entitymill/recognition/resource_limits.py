@@ -14,7 +14,7 @@ UNPACKED_BYTES = 16 * 2**30
 UNPACKED_TIMES_SIZE = 200
 """The files of a model may unpack to this many times their own size, nested archives included. Real models need far less."""
 UNPACKED_FREE_BYTES = 2**20
-"""The files of a model may unpack to this many bytes in addition, whatever their size."""
+"""Even a small model may unpack to this many bytes; they are added to what UNPACKED_TIMES_SIZE allows."""
 DETECTOR_FILE_BYTES = 64 * 2**20
 """Limit for each file in the archive of a sentence detector; the largest file of the bundled detector has 0.2 MB."""
 DETECTOR_TABLE_BYTES = 256 * 2**20
@@ -52,7 +52,7 @@ def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
 
     Args:
         characters: total number of characters in the texts.
-        megabytes: limit that somebody chose, or None for one by the number of characters.
+        megabytes: the limit in MB from the setting `limits.tagger_mb`; None to compute it from the number of characters.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
@@ -60,7 +60,7 @@ def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
 
 
 def read_used_memory() -> int:
-    """Return the bytes of private writable memory of this process, which `memory_limit` limits; see proc(5)."""
+    """Return how many bytes of private writable memory this process uses: VmData in proc(5), which `memory_limit` limits."""
     return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
 
 

@@ -21,13 +21,18 @@ from entitymill.recognition.sentences_rules import RuleDetector
 Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
 _PAGE_CHARACTERS = 2000
-"""Size of a page, which is a part of a text that is passed to sentencex at once. The time of sentencex grows with the square
-of the number of quotation marks in a page."""
+"""Number of characters in a page, the part of a text that sentencex gets at once. The time of sentencex grows with the
+square of the number of quotation marks in a page."""
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
 def choose_kind(kind: Kind | None, model: object) -> Kind:
-    """Return the kind of detector for a caller who names a kind, a saved detector, both or neither."""
+    """Return the kind of detector to use: `kind` if it is not None, else dl if `model` is not None, else sentencex.
+
+    Args:
+        kind: the kind that the caller chose, if any.
+        model: the path of a saved detector that the caller chose, if any.
+    """
     return kind or ("sentencex" if model is None else "dl")
 
 
@@ -35,7 +40,7 @@ class Detector(Protocol):
     """A sentence detector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places in units where sentences begin or end: int64, sorted, shape [breaks].
+        """Return the places (in UTF-16 units, see `offsets`) where sentences begin or end: int64, sorted, shape [breaks].
 
         A detector may return only the beginnings or only the ends, and may omit the beginnings of texts.
         """
@@ -58,6 +63,7 @@ class SentencexDetector:
 
 
 def _find_begins(text: str) -> list[int]:
+    """Return the offsets where sentencex begins sentences; if it panics, where the rules begin and end sentences."""
     try:
         return list(_find_begins_by_page(text))
     except BaseException as error:
@@ -67,7 +73,7 @@ def _find_begins(text: str) -> list[int]:
 
 
 def _find_begins_by_page(text: str) -> Iterator[int]:
-    """Yield the beginnings of sentences, page by page; a page begins with the last sentence of the previous page.
+    """Yield the offsets where sentences begin, page by page; a page begins with the last sentence of the previous page.
 
     If that sentence is longer than half a page, the next page begins at the end of the previous page, so that at least half
     of every page is new text.
@@ -88,6 +94,7 @@ def _find_begins_by_page(text: str) -> Iterator[int]:
 
 
 def _find_page_end(text: str, at: int) -> int:
+    """Return where the page that begins at `at` ends: at the last blank in its second half, if there is one."""
     end = at + _PAGE_CHARACTERS
     if end >= len(text):
         return len(text)
@@ -96,7 +103,7 @@ def _find_page_end(text: str, at: int) -> int:
 
 
 def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:
-    """Open a sentence detector.
+    """Return a sentence detector, after reading its files if it is of kind dl.
 
     Args:
         kind: kind of detector.
@@ -105,7 +112,7 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
         where: path or URI of the saved detector, for messages.
 
     Raises:
-        ModelError: the model is missing, damaged, or of another architecture.
+        ModelError: the saved detector is missing, damaged, or of another architecture.
     """
     if kind == "rules":
         return RuleDetector()
@@ -127,6 +134,6 @@ def find_detector_files(directory: Path) -> dict[str, Path]:
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
             f"The sentence detector's model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one "
-            "(detector_model, --detector-model), or use the detector sentencex, which needs no model."
+            "(detector_model=… or --detector-model …), or use the detector `sentencex`, which needs no model."
         )
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: network}

@@ -19,13 +19,13 @@ from entitymill.recognition.offsets import GRAPHIC, MARK, SKIP, Texts
 from entitymill.recognition.sentences_dl_saved import SavedDetector
 
 _SIDE, _REACH = saved.WINDOW // 2, 15
-"""Number of units that the network sees on either side of a mark, and number of units, including every blank of a run,
-within which Spark NLP looks for them."""
+"""_SIDE: number of units that the network sees on either side of a mark, a run of blanks counting as one unit.
+_REACH: number of units on either side, counting every blank, in which Spark NLP looks for them."""
 _WIDTH = saved.WINDOW
 _BATCH_MARKS = 512
 """Number of marks that are computed at once, so that their sums fit in the cache of a processor core."""
 _UNITS = 1 << 16
-_MIXED = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
+_HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
 """Odd multipliers with which the ids of a window are hashed to 64 bits."""
 
 
@@ -33,11 +33,11 @@ _MIXED = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
 class _CollapsedTexts:
     """Texts in which every run of blanks is replaced by one blank.
 
-    All arrays have the shape [units + 2 * pad], with padding on both sides.
+    All arrays have one value per unit that remains, and padding on both sides.
 
     values: the units.
     blank: whether a unit replaces a run of blanks.
-    first, last: the places, in the original texts, of the first and the last unit that a unit stands for.
+    first, last: the places, in the original texts, of the first and the last unit that a unit replaces.
     """
 
     values: NDArray[np.uint16]
@@ -93,7 +93,7 @@ class Network:
 
 
 class DeepDetector:
-    """A detector that finds the sentences of Spark NLP's SentenceDetectorDLModel."""
+    """A detector that finds the same sentences as Spark NLP's SentenceDetectorDLModel."""
 
     def __init__(self, detector: SavedDetector) -> None:
         self._network = Network(detector)
@@ -119,13 +119,13 @@ class DeepDetector:
         inside = (marks >= begins[row]) & has_graphic[row]
         marks, row = marks[inside], row[inside]
         collapsed, place = _collapse_blanks(texts, marks)
-        windows, lefts, count = self._windows(texts, collapsed, marks, place, begins[row], texts.edges[row + 1])
+        windows, lefts, count = self._build_windows(texts, collapsed, marks, place, begins[row], texts.edges[row + 1])
         candidates = ~self._follows_never_last(texts, begins[row], marks, lefts, count)
         marks, windows = marks[candidates], windows[candidates]
         distinct, index = _find_distinct(windows)
         return marks[self._network.compute_logits(windows[distinct])[index] > 0] + 1
 
-    def _windows(
+    def _build_windows(
         self,
         texts: Texts,
         collapsed: _CollapsedTexts,
@@ -207,9 +207,9 @@ class DeepDetector:
 def _find_distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the distinct windows, and for each window its index among the distinct windows.
 
-    With this, a long row of dots costs no more than one dot.
+    So the network computes equal windows, such as those in a long row of dots, only once.
     """
-    hashed = windows.astype(np.uint64) @ _MIXED
+    hashed = windows.astype(np.uint64) @ _HASH_FACTORS
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
     index = index.reshape(-1)  # numpy 2.0 returns another shape
     if not (windows[distinct[index]] == windows).all():  # two different windows have the same hash

@@ -34,7 +34,7 @@ _WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, 
 """Name of a weight array -> its number of dimensions."""
 _CLASS = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
 _UNLIMITED = 2**31 - 1
-_FIXED: dict[str, Any] = {
+_SUPPORTED_VALUES: dict[str, Any] = {
     "modelArchitecture": "cnn",
     "customBounds": [],
     "useCustomBoundsOnly": False,
@@ -45,7 +45,7 @@ _FIXED: dict[str, Any] = {
 }
 """Parameter -> its default value, which is the only value that this program supports."""
 WINDOW = 11
-"""Number of characters that the network sees: a mark (a character that may end a sentence) and five on either side."""
+"""Number of characters that the network sees: a mark (a character that may end a sentence) and five on each side."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
 DAMAGE = (
@@ -87,28 +87,29 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
             _check_shapes(weights, ids)
         except DAMAGE as error:
             raise ModelError(
-                f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}): "
-                "copy the model again."
+                f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}). "
+                "Copy the model again."
             ) from error
     return SavedDetector(ids, never_last, weights)
 
 
 def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the values `ids` and `never_last` of `SavedDetector` from a metadata file."""
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
         kind = saved["class"]
         chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"segmentation.model: the metadata of {where} is not that of a saved model: copy it again."
+            f"segmentation.model: the metadata of {where} is not that of a saved model. Copy the model again."
         ) from error
     if kind != _CLASS:
         raise ModelError(f"segmentation.model: {where} is a {str(kind).rpartition('.')[2]}, not a SentenceDetectorDLModel.")
-    for name, supported in _FIXED.items():
+    for name, supported in _SUPPORTED_VALUES.items():
         if chosen.get(name, supported) != supported:
             raise ModelError(
                 f"segmentation.model: {where} was saved with {name} {chosen[name]!r}; this program's detector supports "
-                f"only {supported!r}: save it with that value, or use recognition.engine sparknlp."
+                f"only {supported!r}. Save the model with that value, or set `recognition.engine: sparknlp`."
             )
     try:
         ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}
@@ -116,26 +117,28 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
         lowest = min(ids.values())
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(
-            f"segmentation.model: the metadata of {where} lists no characters: copy the model again."
+            f"segmentation.model: the metadata of {where} lists no characters that the network knows. Copy the model again."
         ) from error
     if lowest < 0 or not all(ids):
         raise ModelError(
-            f"segmentation.model: the metadata of {where} has an empty character or a negative id: copy the model again."
+            f"segmentation.model: the metadata of {where} has an empty character or a negative id. Copy the model again."
         )
     return ids, never_last
 
 
 def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
+    """Return name -> array of the weights in a network's file; raise an error of DAMAGE if the file is damaged."""
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
         if max(index.file_size, data.file_size) > resource_limits.DETECTOR_FILE_BYTES:
-            raise ValueError("too large")
+            raise ValueError(f"too large: a file in it has more than {resource_limits.DETECTOR_FILE_BYTES:,} bytes")
         entries, content = _read_table(archive.read(index)), archive.read(data)
     return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
 
 def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) -> None:
+    """Raise a ValueError if the weights do not fit each other, the ids or the limits on resources, or are not finite."""
     if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
         raise ValueError("shapes that are not those of a convolution and two dense layers")
     rows, width = weights[EMBEDDING].shape
@@ -166,7 +169,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         if shift > 63:
-            raise ValueError("an endless number")
+            raise ValueError("an integer of more than 64 bits")
 
 
 def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -209,7 +212,7 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
     """Read the index of a checkpoint: name of a tensor -> serialized BundleEntryProto."""
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
-        raise ValueError("no index")
+        raise ValueError("no index of a checkpoint")
     _, at = _read_varint(footer, 0)
     _, at = _read_varint(footer, at)
     offset, at = _read_varint(footer, at)
@@ -222,6 +225,7 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
 
 
 def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
+    """Return the array that a serialized BundleEntryProto describes; `data` has the bytes of all tensors."""
     values: dict[int, Any] = {}
     shape: list[int] = []
     for number, value in _read_fields(entry):

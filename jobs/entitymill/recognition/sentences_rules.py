@@ -53,15 +53,17 @@ def _build_rule(pattern: str, by: str | Callable[[re.Match[str]], str], needs: s
 
 
 def _protect(match: re.Match[str]) -> str:
+    """Return the match between the marks of a protected part, in which no sentence ends."""
     return f"{_OPEN}{match[0]}{_CLOSE}"
 
 
 def _protect_list_item(match: re.Match[str]) -> str:
+    """Return the protected match after a break, because a sentence ends before a list item."""
     return _BREAK + _protect(match)
 
 
 def _look_behind(words: Iterable[str], edge: str) -> str:
-    """Return a pattern that looks behind for one of several words after an edge.
+    """Return a pattern that looks behind for one of several words, before which the pattern `edge` matches.
 
     The pattern has one look-behind for each length of words, because a look-behind in Python has a fixed width.
     """
@@ -71,7 +73,15 @@ def _look_behind(words: Iterable[str], edge: str) -> str:
     return "(?:" + "|".join(f"(?<={edge}(?i:{'|'.join(group)}))" for _, group in sorted(by_size.items())) + ")"
 
 
-def _abbreviation_rule(words: Iterable[str], ahead: str, needs: str = ".", ahead_at_start: str | None = None) -> _Rule:
+def _build_abbreviation_rule(words: Iterable[str], ahead: str, needs: str = ".", ahead_at_start: str | None = None) -> _Rule:
+    """Return a rule that marks the full stops of abbreviations, so that no sentence ends there.
+
+    Args:
+        words: the abbreviations, without their last full stop.
+        ahead: pattern that must match after the full stop.
+        needs: string without which a text is skipped.
+        ahead_at_start: pattern to use instead of `ahead` if the text begins with the abbreviation; None for `ahead`.
+    """
     words = tuple(words)
     inside, at_start = _look_behind(words, r"\s"), _look_behind(words, "^")
     return _build_rule(rf"{inside}\.(?={ahead})|{at_start}\.(?={ahead_at_start or ahead})", _ABBREVIATION, needs)
@@ -107,6 +117,7 @@ def _protect_single_quotes(text: str) -> str:
 
 
 def _character_class(contains: Callable[[str], bool]) -> str:
+    """Return a pattern that matches the characters below U+F000 for which `contains` is true."""
     return "[" + "".join(re.escape(character) for character in map(chr, range(0xF000)) if contains(character)) + "]"
 
 
@@ -132,6 +143,7 @@ def _protect_dotted_letters(text: str) -> str:
 
 
 def _continue_letter(marks: re.Match[str]) -> str:
+    """Return word characters in place of combining marks if they follow a letter of the BMP, otherwise other characters."""
     letter = marks.string[marks.start() - 1 : marks.start()]
     return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
 
@@ -155,12 +167,12 @@ _RULES: tuple[_Rule, ...] = (
     _build_rule(r"(?<=Co)\.(?=\sKG)", _ABBREVIATION, "Co."),
     _build_rule(r"(?<=^[A-Z])\.(?=\s)", _ABBREVIATION, "."),
     _build_rule(r"(?<=\s[A-Z])\.(?=\s)", _ABBREVIATION, "."),
-    _abbreviation_rule(_PREPOSITIVE, r"\s"),
-    _abbreviation_rule(_PREPOSITIVE, r":\d+", ".:"),
-    _abbreviation_rule(_NUMBERED, r"\s\d"),
-    _abbreviation_rule(_NUMBERED, r"\s+\("),
-    _abbreviation_rule(_COMMON, rf"[.:\-?]|{_TAIL}", ahead_at_start=rf"[.:?]|{_TAIL}"),
-    _abbreviation_rule(_COMMON, ",", ".,"),
+    _build_abbreviation_rule(_PREPOSITIVE, r"\s"),
+    _build_abbreviation_rule(_PREPOSITIVE, r":\d+", ".:"),
+    _build_abbreviation_rule(_NUMBERED, r"\s\d"),
+    _build_abbreviation_rule(_NUMBERED, r"\s+\("),
+    _build_abbreviation_rule(_COMMON, rf"[.:\-?]|{_TAIL}", ahead_at_start=rf"[.:?]|{_TAIL}"),
+    _build_abbreviation_rule(_COMMON, ",", ".,"),
     # A match begins at the first sign of a run that follows something, since a match from a later sign has the same end.
     _build_rule(r"(?:(?<=[^\s!?])|(?<=\s[!?])|(?<=^[!?]))[!?]++(?=\s|\Z|\$)", lambda match: match[0] + _BREAK),
     _build_rule(r"(?<=\w)\.(?=\w)", _PERIOD, "."),
@@ -203,7 +215,7 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
 def _find_unprotected_breaks(marked: str) -> list[int]:
     """Return the places of the breaks in a marked text, except for breaks inside a protected part."""
     unprotected: list[int] = []
-    pending: list[int] = []
+    pending: list[int] = []  # breaks since the last opening or closing mark; protected if a closing mark follows
     for mark in _MARKED.finditer(marked):
         if mark[0] == _BREAK:
             pending.append(mark.start())

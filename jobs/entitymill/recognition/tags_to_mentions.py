@@ -24,7 +24,7 @@ from entitymill.recognition.tokens import Segments
 class Spans:
     """Spans of a list of tagged tokens, in order; all arrays have the shape [spans].
 
-    first, last: int64; a span consists of the tokens first..last - 1 of the list.
+    first, last: int64; a span consists of the tokens first to last - 1 of the list.
     kinds: int64, index of the span's label in `TagScheme.kinds`.
     confidences: float64, mean, over the span's tokens, of the probability of the assigned tag.
     """
@@ -46,9 +46,9 @@ class TagScheme:
 
         Args:
             labels: the model's labels, in the model's order: O, B-PER, I-PER, …
-            splits_kinds: whether an I- of another kind begins a new span, as in IOB1, or continues the current span.
+            splits_kinds: whether an I- of another kind begins a new span, as in IOB1. Otherwise it continues the span.
         """
-        self._parts_kinds = splits_kinds
+        self._splits_kinds = splits_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
         self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels], np.int64)
         self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
@@ -59,7 +59,7 @@ class TagScheme:
         confidences: NDArray[np.float32],
         sentence_of: NDArray[np.int64],
     ) -> Spans:
-        """Join tags into spans.
+        """Return the spans that tags of tokens form.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
         or O. So an I- of another kind continues the span, unless `splits_kinds` is set. A span never crosses the end of a
@@ -74,7 +74,7 @@ class TagScheme:
         inside = kind >= 0
         follows = np.zeros(len(tags), np.bool_)
         follows[1:] = inside[1:] & inside[:-1] & (sentence_of[1:] == sentence_of[:-1]) & ~self._begins[tags[1:]]
-        if self._parts_kinds:
+        if self._splits_kinds:
             follows[1:] &= kind[1:] == kind[:-1]
         first = np.flatnonzero(inside & ~follows)
         # Every token inside a span belongs to the last span that starts at or before it.
@@ -85,7 +85,7 @@ class TagScheme:
         return Spans(first, first + counts, kind[first], sums / np.maximum(counts, 1))
 
 
-def _words(*lines: str) -> frozenset[str]:
+def _split_words(*lines: str) -> frozenset[str]:
     return frozenset(" ".join(lines).split())
 
 
@@ -98,14 +98,14 @@ BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 STRAY = frozenset(f" \t\n\r\v\f\u00a0,;:!?\u00a1\u00bf*_|~<>=\u2026\u00b7\u2022{DASHES}{INVISIBLE}")
 """Characters that never begin or end a name."""
 LEADING = STRAY | frozenset("#@.&")
-"""Characters that never begin a name. In a hashtag, the name is the part after the character #."""
+"""Characters that never begin a name, except in matches of OWN_LEADING. In a hashtag, the name begins after the #."""
 OWN_LEADING = re.compile(rf"\.NET|[{APOSTROPHES}][st](?:[- ]|$)", re.IGNORECASE)
-"""Matches exceptions in which such a character belongs to the name: .NET, 's-Hertogenbosch, 't Hooft."""
+"""Matches the beginning of names that do begin with a character of LEADING or an apostrophe: .NET, 's-Hertogenbosch."""
 POSSESSIVE = re.compile(rf"(?<=\S)[{APOSTROPHES}]s$", re.IGNORECASE)
 LAST_WORD = re.compile(r"[^\s-]*$")
-OWN_POSSESSIVE = _words("arby dillard hardee harrod kellogg macy mcdonald moody poor sainsbury sotheby")
+OWN_POSSESSIVE = _split_words("arby dillard hardee harrod kellogg macy mcdonald moody poor sainsbury sotheby")
 """Last words of names in which the ending 's belongs to the name: Moody's, Standard & Poor's."""
-ABBREVIATIONS = _words(
+ABBREVIATIONS = _split_words(
     # companies, people, places and streets, American states and Canadian provinces
     "assn bros cie co corp cos dept inc intl ltd plc pte pty univ",
     "dr esq gen gov jr lt mr mrs ms prof rev sgt sr",
@@ -119,6 +119,7 @@ _CLOSING_MARKUP = re.compile(r"<[/!a-zA-Z].*$", re.DOTALL)
 _EMOJI = "[\u200d\u20e3\ufe0f\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
 _LEADING_EMOJI, _TRAILING_EMOJI = re.compile(_EMOJI), re.compile(f"{_EMOJI}$")
 LONGEST_TRIMMED = 500
+"""Maximum number of characters of a mention that is trimmed."""
 
 
 def measure_trim(entity: str) -> tuple[int, int]:
@@ -134,10 +135,11 @@ def measure_trim(entity: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=100_000)
 def _measure_trim(entity: str) -> tuple[int, int]:
+    """Return the result of `measure_trim` for a mention of any length; only short mentions may enter the cache."""
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]
-        front, back = next((margins for rule in _RULES if any(margins := rule(inner))), (0, 0))
+        front, back = next((margins for measure in _MEASURES if any(margins := measure(inner))), (0, 0))
         if not front and not back:
             break
         begin, end = begin + front, end - back
@@ -146,21 +148,22 @@ def _measure_trim(entity: str) -> tuple[int, int]:
     return begin, len(entity) - end
 
 
-def _trim_stray(entity: str) -> tuple[int, int]:
+def _measure_stray(entity: str) -> tuple[int, int]:
+    """Return how much to trim, as `measure_trim` does: one stray punctuation character at either end."""
     front = entity[0] in LEADING and not OWN_LEADING.match(entity)
     return int(front), int(entity[-1] in STRAY and len(entity) > front)
 
 
-def _trim_pair(entity: str) -> tuple[int, int]:
-    """Trim a pair of brackets or quotes around the complete mention: "(NATO)", but not "(I) and (II)"."""
+def _measure_pair(entity: str) -> tuple[int, int]:
+    """Return how much to trim: brackets or quotes around the complete mention: "(NATO)", but not "(I) and (II)"."""
     closing = PAIRS.get(entity[0])
     if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
         return 0, 0
     return 1, 1
 
 
-def _trim_unpaired(entity: str) -> tuple[int, int]:
-    """Trim one bracket or quote that lacks its partner, or one apostrophe, which does not count as a quote."""
+def _measure_unpaired(entity: str) -> tuple[int, int]:
+    """Return how much to trim: one bracket or quote that lacks its partner, or one apostrophe, which is no quote."""
     first, last = entity[0], entity[-1]
     if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):
         return (1, 0) if first in QUOTES else (0, 1)
@@ -177,14 +180,16 @@ def _trim_unpaired(entity: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _trim_possessive(entity: str) -> tuple[int, int]:
+def _measure_possessive(entity: str) -> tuple[int, int]:
+    """Return how much to trim: the ending 's, unless it belongs to the name."""
     if not POSSESSIVE.search(entity):
         return 0, 0
     last = _last_word(entity[:-2])
     return (0, 0) if last in OWN_POSSESSIVE else (0, 2)
 
 
-def _trim_full_stop(entity: str) -> tuple[int, int]:
+def _measure_full_stop(entity: str) -> tuple[int, int]:
+    """Return how much to trim: a full stop at the end, unless it belongs to an abbreviation or initials."""
     if entity[-1] != ".":
         return 0, 0
     last = _last_word(entity[:-1]).strip(f"{QUOTES}{APOSTROPHES}([{{")
@@ -193,12 +198,13 @@ def _trim_full_stop(entity: str) -> tuple[int, int]:
 
 
 def _last_word(entity: str) -> str:
+    """Return the part after the last white space or hyphen, in lower case."""
     match = LAST_WORD.search(entity)
     return match.group().lower() if match else ""
 
 
-def _trim_markup(entity: str) -> tuple[int, int]:
-    """Trim what a tag left in the mention: "<p>Satya", 'href="x">Bank' and "Bank</b"."""
+def _measure_markup(entity: str) -> tuple[int, int]:
+    """Return how much to trim: a part of an HTML tag at one end: "<p>Satya", 'href="x">Bank' and "Bank</b"."""
     if "<" not in entity and ">" not in entity:
         return 0, 0
     opening = _OPENING_MARKUP.match(entity)
@@ -210,25 +216,30 @@ def _trim_markup(entity: str) -> tuple[int, int]:
     return 0, len(entity) - closing.start()
 
 
-def _trim_emoji(entity: str) -> tuple[int, int]:
+def _measure_emoji(entity: str) -> tuple[int, int]:
+    """Return how much to trim: the emoji at either end."""
     leading, trailing = _LEADING_EMOJI.match(entity), _TRAILING_EMOJI.search(entity)
     return leading.end() if leading else 0, len(entity) - trailing.start() if trailing else 0
 
 
-_RULES: tuple[Callable[[str], tuple[int, int]], ...] = (
-    _trim_markup,
-    _trim_emoji,
-    _trim_stray,
-    _trim_pair,
-    _trim_unpaired,
-    _trim_possessive,
-    _trim_full_stop,
+_MEASURES: tuple[Callable[[str], tuple[int, int]], ...] = (
+    _measure_markup,
+    _measure_emoji,
+    _measure_stray,
+    _measure_pair,
+    _measure_unpaired,
+    _measure_possessive,
+    _measure_full_stop,
 )
+"""Each function returns how many characters to trim from the front and from the end of a mention for one reason.
+
+The first function that finds something to trim is applied; then all functions are called again for the rest.
+"""
 
 
 @dataclass(frozen=True)
 class TaggedTexts:
-    """Texts with their sentences, tokens, tags and spans.
+    """Several texts with their sentences, tokens, tags and spans.
 
     tags: the tags that the tagger returned.
     tokens: int64, shape [tagged]; indices of the tokens that have a tag, in order and without duplicates.
@@ -246,7 +257,7 @@ class TaggedTexts:
     kinds: tuple[str, ...]
 
     def group_by_text(self, document: NDArray[np.int64], fields: dict[str, pa.Array]) -> pa.ListArray:
-        """Return one list of structs per text.
+        """Build structs from arrays of fields, and return an array with one list of structs per text.
 
         Args:
             document: index of the text of each struct, int64, ascending, shape [structs].

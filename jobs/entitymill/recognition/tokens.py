@@ -38,11 +38,11 @@ class Segments:
 
 
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
-    """Split texts into sentences and tokens; a sentence without a token is omitted.
+    """Return the sentences and tokens of texts; a sentence without a token is omitted.
 
     Args:
         texts: the texts.
-        begins: sorted places in units, where sentences begin, shape [breaks]. Sentences also begin where texts begin.
+        begins: sorted places in units, shape [breaks]. A sentence begins at each of them, and where a text begins.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
@@ -67,7 +67,7 @@ def group_by_sentence(
 
 
 def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return begin and end of each word: a run of units that are not white space. A word ends where a sentence begins."""
+    """Return where each word (a run of units without white space) begins and ends; words also end where sentences begin."""
     solid = (texts.kinds & SPACE) == 0
     size = len(solid)
     before, after = np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_)
@@ -81,7 +81,7 @@ def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int
 def _split_off_affixes(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split off the punctuation at the ends of words."""
+    """Return where each token begins and ends, after splitting the punctuation at either end of words off as own tokens."""
     affix = (texts.kinds & AFFIX) != 0
     affected = np.flatnonzero(affix[begin] | affix[end - 1])
     if not len(affected):
@@ -113,8 +113,9 @@ def _drop_invisible_sentences(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
 
-    Spark NLP drops a sentence of which String.trim leaves nothing. But if its SentenceDetectorDLModel finds no sentence in a
-    text that is longer than one unit, it treats the text as one sentence.
+    Return the begin, the end and the sentence of each token that remains. Spark NLP drops a sentence of which String.trim
+    leaves nothing. But if its SentenceDetectorDLModel finds no sentence in a text that is longer than one unit, it treats
+    the text as one sentence.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.kinds & GRAPHIC) != 0)])

@@ -22,7 +22,7 @@ _ACTIONS = (
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
 """Options that make a missing or corrupt file an error, whatever the session's settings are."""
 MOST_FILES = 100_000
-"""Maximum number of added files; above it, a scan of the table is faster than a list of files on the driver."""
+"""Maximum number of added files to read; with more, scanning the table is faster than listing the files on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
 """Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
@@ -33,7 +33,7 @@ class FeedUnavailableError(Exception):
 
 
 def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
-    """Return the rows that the table versions `first` to `last` (inclusive) appended, with all columns of the table.
+    """Return the rows that the versions `first` to `last` (inclusive) of a Delta source appended, with all columns.
 
     Raises:
         FeedUnavailableError: a version did more than append rows, or Spark would read the files differently from Delta.
@@ -83,7 +83,7 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
     """Return the paths of the added data files, relative to the table's directory.
 
     Raises:
-        FeedUnavailableError: some actions do not add files, or there are more than MOST_FILES.
+        FeedUnavailableError: an action does something else than add a file, or there are more than MOST_FILES actions.
     """
     if len(actions) > MOST_FILES:
         raise FeedUnavailableError(f"the source has no change feed, and more than {MOST_FILES:,} files were added")

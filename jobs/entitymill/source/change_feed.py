@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 MOST_COMMITS = 50_000
 """Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
-"""Number of commits that are read in addition, because commits may be added while the history is read again."""
+"""Number of additional commits to read, because commits may be added while the history is read again."""
 NON_DATA_OPERATIONS = frozenset(
     {
         "OPTIMIZE",
@@ -38,11 +38,13 @@ ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPD
 """Delta operations for which the change feed has an event for every changed row. Other operations, such as replacing a
 column, write no events."""
 PUT_EVENTS = ("insert", "update_postimage")
+"""Types of events whose row is in the table after the commit; the rows of other events were removed by the commit."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
+"""Columns of Delta's change feed: the type of the event, and the version of the commit."""
 
 
 class SourceReplacedError(FeedUnavailableError):
-    """Raised if the source is not the table that the last run read, although path and id are the same."""
+    """Raised if the source is not the table that the last run read, although it has the same path and id."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,16 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log that Delta cannot read the changes, because an old file was vacuumed or the change feed was off for a while."""
+    """Log that Delta cannot read the changes, for example because a file was vacuumed or the change feed was off."""
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
+    """Return what changed after version `after`, which the earlier run recorded with commit time `recorded_ms`.
+
+    Raises:
+        FeedUnavailableError: all rows must be compared instead.
+    """
     commits = _read_commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
@@ -135,7 +142,8 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
     since = [commits[version] for version in range(after + 1, until + 1)]
     unknown = next((commit for commit in since if commit["operation"] not in ROW_OPERATIONS | NON_DATA_OPERATIONS), None)
     if unknown is not None:
-        raise FeedUnavailableError(f"version {unknown['version']} of the source is a {unknown['operation']}")
+        version, operation = unknown["version"], unknown["operation"]
+        raise FeedUnavailableError(f"version {version} of the source is from {operation}, which may write no change events")
     return since
 
 
@@ -157,7 +165,7 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 
 
 def aggregate_events(feed: Feed) -> DataFrame:
-    """Return one row per id in the events, which describes the state after the latest commit that changed the id.
+    """Return one row per id in the events, with the id's state after the latest commit that changed it.
 
     Returns:
         Frame with the columns doc_id; row: struct of text and, if present, `passthrough`, null if the latest commit neither

@@ -1,4 +1,4 @@
-"""Define how a run finds its documents, and which documents count as changed."""
+"""The rules for a run: how it finds its documents, and which documents count as changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find which documents a run must process: compare with the output either all rows, by hash, or only changed rows."""
+"""Find which documents a run must process: compare all rows, or only changed rows, with the output by hash."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Changes:
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return `Changes` in which every document of the source is new; for an output without documents."""
+    """Return `Changes` in which every document of the source is new, because the output has no documents."""
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)
@@ -105,7 +105,9 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
 
 
 def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
-    """Compare all rows of the source with the output, by hash; a second pass later reads the texts to recognize.
+    """Compare all rows of the source with the output, by hash, and return what the run must do.
+
+    The frame `Changes.documents` reads the source a second time, for the texts to recognize.
 
     Args:
         source: source of the run.
@@ -131,11 +133,10 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
 
 
 def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the rows of the slice, and select the known documents to compare with these rows.
+    """Count the rows of the slice (the rows that source.where selects), and select the known documents to compare with them.
 
     Returns:
-        Number of rows that source.where selects, and the rows of `known` that belong to the slice or whose id is in these
-        rows.
+        The number of rows of the slice, and the rows of `known` that belong to the slice or whose id a row of the slice has.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -156,7 +157,7 @@ def compare_feed(
     policy: Policy,
     retry: DataFrame | None = None,
 ) -> Changes | None:
-    """Compare only the rows that changed since the last run with the output.
+    """Compare only the rows that changed since the last run with the output, and return what the run must do.
 
     If the change events do not tell which rows an id has now, the id is looked up in the source.
 
@@ -169,7 +170,7 @@ def compare_feed(
         retry: frame with the doc_id of each document to look up even without an event; None if there are none.
 
     Returns:
-        The changes; None if Delta cannot read them, so that all rows must be compared.
+        What the run must do; None if Delta cannot read the feed, so that all rows must be compared.
 
     Raises:
         OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
@@ -201,7 +202,7 @@ def _build_changes(
         mode: mode of the run.
         source: source of the run.
         policy: rules of the comparison.
-        differing: result of `outcomes.compare_rows` without rows of kind SAME.
+        differing: result of `row_comparison.compare_rows` without rows of kind SAME.
         totals: totals of `differing`.
         documents: result of `row_checks.select_documents`, with at least all new and changed documents.
 

@@ -34,11 +34,11 @@ class Column:
     atomic: whether the type is atomic, that is, not an array, map or struct.
     text: whether the type is string.
     unique: whether every row has a value, and all values differ.
-    surplus: number of rows that would have to go for the column to be unique; a run rejects at least as many.
-    null_ids, repeated_ids: number of rows without a value, and number of rows whose value other rows have, too. A run puts
-        both into `rejects`. Measured only for the chosen id column.
+    surplus: number of rows that would have to be deleted to make the column unique; a run rejects at least as many rows.
+    null_ids, repeated_ids: number of rows without a value, and number of rows whose value occurs in other rows. A run puts
+        both into `rejects`. 0 for columns for which these rows were not counted.
     length: mean length of strings in characters; 0 for other types.
-    exclusion: reason why the column is not proposed as a passthrough column; empty if it is.
+    exclusion: reason why the column is not proposed as a passthrough column; empty if it is proposed.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Column:
 
     @property
     def internal(self) -> bool:
-        """Whether the name is that of a column which pandas or another program adds, such as __index_level_0__."""
+        """Whether pandas or another program added the column, as its name shows, such as __index_level_0__."""
         return _is_internal(self.name)
 
     @property
@@ -68,7 +68,7 @@ class Proposal:
     """Proposed settings for the columns of a table.
 
     rows: number of inspected rows.
-    key, text: proposed id column and text column.
+    key, text: the proposed id column, and the proposed text column.
     passthrough: proposed passthrough columns.
     other_keys, other_texts: other columns that could be the id column or the text column.
     left_out: (column name, reason) for each column that is not proposed.
@@ -86,13 +86,16 @@ class Proposal:
 def propose_columns(
     spark: SparkSession, table: str, key: str | None = None, text: str | None = None
 ) -> tuple[SourceSettings, Proposal]:
-    """Inspect the first rows of a table, and propose columns for the settings.
+    """Inspect the first rows of a table, and return its settings and the columns to propose for them.
 
     Args:
         spark: the session.
         table: path of the table, or its name in the catalog.
         key: name of the id column, if the user chose one.
         text: name of the text column, if the user chose one.
+
+    Returns:
+        Settings with the path and the format of the table, and the proposed columns.
 
     Raises:
         SourceError: the table does not exist, has no rows, or has no suitable id or text column.
@@ -144,7 +147,7 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
-    """Return the number of inspected rows and all columns; this reads at most SAMPLE rows, in one pass."""
+    """Return the number of inspected rows and the properties of all columns; this reads at most SAMPLE rows, in one pass."""
     kinds: dict[str, T.StructField | None] = {}
     for name in passthrough_columns.list_columns(table):
         try:
@@ -179,6 +182,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
 
 
 def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length: float) -> str:
+    """Return why a column is not proposed as a passthrough column; empty if it is proposed."""
     if field is None:
         return f"{kind}, which cannot be copied to entities"
     if _is_internal(field.name):
@@ -200,7 +204,7 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
     """Return the candidate that fits best as id column.
 
     Raises:
-        SourceError: a run would reject too many rows with each of them.
+        SourceError: whichever candidate is the id column, a run would reject too many rows.
     """
     closest = None
     for column in sorted(candidates, key=_rank_as_id):
@@ -216,13 +220,13 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
     if closest is not None:
         found = f" ({closest.name} comes closest: {describe_bad_ids(_count_bad_ids(table, closest), rows)})"
     raise SourceError(
-        f"{path} has no column of single values that are never null and unique in its first {rows:,} rows{found}: name one "
-        "with --id, or create a view that has one."
+        f"{path} has no column of single values that are never null and unique in its first {rows:,} rows{found}. Name the "
+        "id column with --id, or create a view that has one."
     )
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
-    """Return a column with its numbers of inspected rows that a run would reject because of their ids."""
+    """Return a column with its `null_ids` and `repeated_ids`; this runs a Spark job unless the column is unique."""
     if column.unique:
         return column
     copies = table.select(F.col(quote_part(column.name)).alias("id")).limit(SAMPLE).groupBy("id").count()
@@ -235,7 +239,7 @@ def _count_bad_ids(table: DataFrame, column: Column) -> Column:
 
 
 def describe_bad_ids(column: Column, rows: int) -> str:
-    """Return what a run does with the rows whose ids are null or occur several times; empty if there are none.
+    """Return a phrase on what a run does with rows whose ids are null or occur several times; empty if there are none.
 
     Args:
         column: the id column, with its counts.
@@ -247,7 +251,7 @@ def describe_bad_ids(column: Column, rows: int) -> str:
     counts = f"of {rows:,} rows, {column.null_ids:,} without an id and {repeated}"
     if column.rejected <= MAX_REJECT_RATIO * rows:
         return f"{counts}; a run puts these rows into rejects"
-    return f"{counts}; a run rejects these rows, and fails: limits.max_reject_ratio allows {MAX_REJECT_RATIO:g} of all"
+    return f"{counts}; a run rejects these rows, and fails: limits.max_reject_ratio allows {MAX_REJECT_RATIO:g} of all rows"
 
 
 def make_absolute(spark: SparkSession, path: str) -> str:
@@ -270,6 +274,11 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
 
 
 def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
+    """Return the column that the user chose with `option`.
+
+    Raises:
+        SourceError: no atomic column has this name; the message says that it must be a column `requirement`.
+    """
     for column in columns:
         if column.name == name and column.atomic:
             return column

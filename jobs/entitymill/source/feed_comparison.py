@@ -21,17 +21,18 @@ from entitymill.source.row_comparison import Kind, Totals, cache_on_disk
 
 log = logging.getLogger(__name__)
 _REJECTED, _NULL = "in rejects", "null"
+"""Reasons to look up an id: it is in the table `rejects`, or it is null."""
 
 
 @dataclass(frozen=True)
 class FeedComparison:
     """Result of a comparison of events with the output.
 
-    differing: result of `outcomes.compare_rows` without rows of kind SAME.
+    differing: result of `row_comparison.compare_rows` without rows of kind SAME.
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
     touched: frame with each doc_id that was compared.
-    stale_rejects: number of ids in `touched` that are in the table `rejects` or are null.
+    stale_rejects: number of ids in `touched` that may have rows in the table `rejects`, because they are in it or are null.
     """
 
     differing: DataFrame
@@ -59,12 +60,12 @@ def compare_events(
         rejected: rows of the table `rejects`, of which only doc_id is used; None if the table is empty.
         policy: rules that decide which documents are recomputed.
         retry: frame with the doc_id of each document to look up even without an event; None if there are none.
-        cached: stack that releases cached data when it is closed.
+        cached: stack to which this function adds callbacks that release cached data when the stack is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
-    named = latest if retry is None else _add_ids(latest, retry)
-    validated = _validate_latest(named, source.settings.max_chars)
-    related = _restrict_known(known, named, policy)
+    to_compare = latest if retry is None else _add_ids(latest, retry)
+    validated = _validate_latest(to_compare, source.settings.max_chars)
+    related = _restrict_known(known, to_compare, policy)
     flagged = _flag_rejected(validated, rejected)
     compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
     sums = row_comparison.sum_outcomes(compared)
@@ -73,7 +74,8 @@ def compare_events(
     differing = compared.where(settled).drop("reason", "present", "known_row")
     documents = row_checks.select_documents(validated.where("present"))
     if reasons:
-        log.info("looking up ids in the source: %s", ", ".join(f"{n} {why}" for why, n in sorted(reasons.items())))
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        log.info("looking up ids in the source: %s", counts)
         unsettled = compared.where(F.col("kind") == Kind.UNSETTLED)
         events = validated.where("present").select(*source.rows.columns)
         rows, texts = id_lookup.look_up_rows(source, unsettled, sum(reasons.values()), events, cached)
@@ -89,53 +91,53 @@ def compare_events(
 
 
 def _add_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Add ids that must be looked up even without an event; the column `retried` is true for them."""
+    """Return the rows of `latest`, and add `ids`, which are looked up even without an event: `retried` is true for them."""
     retried = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("retried", F.lit(True))
     return latest.join(retried, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
 
 
-def _validate_latest(named: DataFrame, max_chars: int) -> DataFrame:
+def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
     """Validate the row that the latest commit inserted or updated for each id, if there is one.
 
     Returns:
-        The columns of `row_checks.validate_rows`; present: whether the latest commit inserted or updated exactly one row;
-        rows_put and net_rows as in `change_feed.aggregate_events`; retried: whether the id is to be looked up in any case.
+        Frame with the columns of `row_checks.validate_rows`; present: whether the latest commit inserted or updated exactly
+        one row; rows_put and net_rows as in `change_feed.aggregate_events`; retried: whether to look up the id in any case.
     """
-    rows = named.select(
+    rows = latest.select(
         "doc_id",
         "row.*",
         F.lit(1).cast("long").alias("copies"),
         (F.col("rows_put") == 1).alias("present"),
         *("rows_put", "net_rows"),
-        F.col("retried") if "retried" in named.columns else F.lit(False).alias("retried"),
+        F.col("retried") if "retried" in latest.columns else F.lit(False).alias("retried"),
     )
     return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
 
 
 def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:
-    """Add the column `rejected`: true if the id is in the table `rejects`; a null id is looked up anyway."""
+    """Return the rows with the column `rejected`: true if the id is in the table `rejects`, otherwise false or null."""
     if rejected is None:
         return validated.withColumn("rejected", F.lit(False))
-    # This join does not match null ids; a null-safe join would shuffle the events once more.
+    # This join does not match null ids, which are looked up anyway; a null-safe join would shuffle the events once more.
     listed = rejected.select("doc_id").distinct().withColumn("rejected", F.lit(True))
     return validated.join(listed, "doc_id", "left")
 
 
-def _restrict_known(known: DataFrame, named: DataFrame, policy: Policy) -> DataFrame:
-    """Return the known documents whose ids are in `named`, and pending documents that this run may remove.
+def _restrict_known(known: DataFrame, ids: DataFrame, policy: Policy) -> DataFrame:
+    """Return the known documents whose doc_ids are in `ids`, and pending documents that this run may remove.
 
     A pending document is one whose mentions a dead run may have left incomplete.
     """
-    joined = known.join(named.select("doc_id", F.lit(True).alias("named")), "doc_id", "left")
+    joined = known.join(ids.select("doc_id", F.lit(True).alias("is_listed")), "doc_id", "left")
     is_pending = F.col("status").eqNullSafe(PENDING) & row_comparison.is_own(policy)
-    return joined.where(F.col("named") | is_pending).select(*KNOWN_COLUMNS)
+    return joined.where(F.col("is_listed") | is_pending).select(*KNOWN_COLUMNS)
 
 
 def _explain_unsettled() -> Column:
-    """Return the reason why the events do not tell which rows an id has in the source now; null if they do.
+    """Return an expression for the reason why the events do not tell which rows an id has now; null if they do.
 
-    The events suffice under two conditions. Before them, the source had one row for the id if the document is known, and no
-    row otherwise. Now, the id has at most one row, and its latest commit inserted or updated this row.
+    The events suffice under two conditions. Before the events, the source had one row with the id if the document is known,
+    and no row otherwise. Now, the source has at most one row with the id, and the id's latest commit inserted or updated it.
     """
     known_rows = F.col("k.doc_id").isNotNull().cast("int")
     return (

@@ -1,4 +1,4 @@
-"""Look up a few ids in the source if change events do not tell which rows the ids have; read texts only if necessary."""
+"""Look up ids in the source if change events do not tell which rows the ids have now; read texts only if necessary."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ BROADCAST_IDS = 100_000
 
 
 def look_up_rows(
-    source: Source, ids: DataFrame, number: int, events: DataFrame, cached: ExitStack
+    source: Source, ids: DataFrame, id_count: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
     """Return the rows that the source has for some ids.
 
     Args:
         source: source of the run.
-        ids: frame with the columns doc_id: distinct ids, possibly null; and present: whether the latest commit inserted or
-            updated exactly one row of the id.
-        number: number of ids.
-        events: frame with the columns doc_id, text and, if present, `passthrough`, of the rows that the latest commits
-            inserted or updated.
-        cached: stack that releases cached data when it is closed.
+        ids: frame with the columns doc_id (distinct ids, one of which may be null) and present (whether the latest commit of
+            the id inserted or updated exactly one row of the id).
+        id_count: number of rows of `ids`.
+        events: frame with the columns doc_id, text and, if present, `passthrough`, of the rows that the latest commit
+            of each id inserted or updated.
+        cached: stack to which this function adds callbacks that release cached data when the stack is closed.
 
     Returns:
         Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids; the text is null in
         rows that are rejected because of their id. The second has only the rows whose texts were read from the source,
         because the events do not contain them.
     """
-    few = F.broadcast(ids) if number <= BROADCAST_IDS else ids
+    few = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))
     rows_of_ids = source.rows.select("doc_id").alias("s").join(few.alias("i"), same_id).select("s.doc_id", "i.present")
     counts = cache_on_disk(

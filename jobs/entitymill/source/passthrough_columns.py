@@ -19,11 +19,12 @@ from entitymill.spark import spark_connect
 from entitymill.spark.sql_text import quote_part
 
 _FORBIDDEN_CHARACTERS = " ,;{}()\n\t="
+"""Characters that Delta and Parquet do not allow in names of columns."""
 _HELPER_COLUMNS = frozenset({"_put"})
 """Names of columns that this program adds temporarily to rows of `entities` while it writes them."""
 _COMMENT = "comment"
 _IN_BACKQUOTES = re.compile(r"`([^`]+)`")
-_MIN_SIMILARITY, _MOST_LISTED = 0.72, 30
+_MIN_SIMILARITY, _MAX_LISTED = 0.72, 30
 """Minimum similarity (0 to 1) of a suggested column name; and maximum number of columns that a message lists."""
 _STORABLE_TYPES = (
     T.StringType,
@@ -85,7 +86,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
 
 
 def list_columns(table: DataFrame) -> list[str]:
-    """Return the names of all columns, even if PySpark does not know the types of some."""
+    """Return a list of the names of all columns, including columns of types that PySpark does not know."""
     if spark_connect.is_remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
@@ -111,19 +112,19 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
     Raises:
         SourceError: a setting needs such a column; the message contains the column's type.
     """
-    asked = dict.fromkeys(settings.passthrough, "passthrough")
-    asked |= {settings.text_column: "text_column", settings.id_column: "id_column"}
+    needed = dict.fromkeys(settings.passthrough, "passthrough")
+    needed |= {settings.text_column: "text_column", settings.id_column: "id_column"}
     try:
         if settings.where is not None:
             table.where(settings.where)
     except PySparkException as error:
         # Spark ignores case in names. Other mistakes in the condition are reported later, when it is applied.
         named = {name.lower() for name in _IN_BACKQUOTES.findall(str(error).partition("\n")[0])}
-        asked |= {name: "where" for name in left_out if name.lower() in named}
-    for name, setting in asked.items():
+        needed |= {name: "where" for name in left_out if name.lower() in named}
+    for name, setting in needed.items():
         if name in left_out:
             raise SourceError(
-                f"source.{setting}: {name} of {settings.path} is {left_out[name]}, which Spark cannot read; write the "
+                f"source.{setting}: {name} of {settings.path} is {left_out[name]}, which Spark cannot read. Write the "
                 "column with another type, for example times in microseconds and UUIDs as strings."
             )
 
@@ -131,23 +132,23 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
 def _suggest_columns(name: str, existing: list[str]) -> str:
     """Return the end of an error message: a list of the existing columns and, if there is one, a similar name."""
     near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
-    more = f" and {len(existing) - _MOST_LISTED} more" if len(existing) > _MOST_LISTED else ""
-    has = f"it has {', '.join(existing[:_MOST_LISTED])}{more}"
+    more = f" and {len(existing) - _MAX_LISTED} more" if len(existing) > _MAX_LISTED else ""
+    has = f"it has {', '.join(existing[:_MAX_LISTED])}{more}"
     return f"{has}; did you mean {near[0]}?" if near else f"{has}."
 
 
-def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructField]:
+def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
     """Check passthrough fields, and return them for the schema of `entities`, without metadata except comments.
 
     Args:
-        found: schema fields of the passthrough columns in the source.
+        fields: schema fields of the passthrough columns in the source.
         path: path of the source, for messages.
 
     Raises:
         SourceError: a field cannot be a column of `entities`.
     """
     taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPER_COLUMNS
-    for field in found:
+    for field in fields:
         name = field.name
         if name.lower() in taken:
             raise SourceError(
@@ -155,14 +156,14 @@ def check_passthrough(found: list[T.StructField], path: str) -> list[T.StructFie
                 "rename it in a view."
             )
         taken.add(name.lower())
-        if any(character in _FORBIDDEN_CHARACTERS for character in _field_names(field.dataType) + name):
+        if any(character in _FORBIDDEN_CHARACTERS for character in _concatenate_field_names(field.dataType) + name):
             raise SourceError(
                 f"source.passthrough: {name} of {path} cannot be a column of the entities table, since "
                 "Delta and Parquet allow neither spaces nor ,;{}()= in names; rename it in a view."
             )
         if not _is_storable(field.dataType):
             raise SourceError(f"source.passthrough: {_describe_unsupported(name, path, field.dataType.simpleString())}")
-    return [strip_metadata(field) for field in found]
+    return [strip_metadata(field) for field in fields]
 
 
 def strip_metadata(field: T.StructField) -> T.StructField:
@@ -172,6 +173,7 @@ def strip_metadata(field: T.StructField) -> T.StructField:
 
 
 def _strip_type_metadata(kind: T.DataType) -> T.DataType:
+    """Return a type without the metadata of its nested fields, except their comments."""
     if isinstance(kind, T.StructType):
         return T.StructType([strip_metadata(field) for field in kind])
     if isinstance(kind, T.ArrayType):
@@ -182,6 +184,7 @@ def _strip_type_metadata(kind: T.DataType) -> T.DataType:
 
 
 def _is_storable(kind: T.DataType) -> bool:
+    """Return whether Delta, Parquet and Arrow can all store values of a type."""
     if isinstance(kind, T.StructType):
         distinct = {field.name.lower() for field in kind}
         return 0 < len(distinct) == len(kind.fields) and all(_is_storable(field.dataType) for field in kind)
@@ -193,16 +196,19 @@ def _is_storable(kind: T.DataType) -> bool:
 
 
 def _describe_unsupported(name: str, path: str, kind: str) -> str:
+    """Return a message which says that a column's type cannot be stored in `entities`, and what the user can do."""
     return (
         f"{name} of {path} is {kind}, which cannot be a column of the entities table; "
-        "cast it in a view, and read that with source.format=table."
+        "cast it in a view, and read the view with `source.format: table`."
     )
 
 
-def _field_names(kind: T.DataType) -> str:
+def _concatenate_field_names(kind: T.DataType) -> str:
     """Return the names of all fields inside a type, concatenated to one string."""
     if isinstance(kind, T.StructType):
-        return "".join(field.name + _field_names(field.dataType) for field in kind)
+        return "".join(field.name + _concatenate_field_names(field.dataType) for field in kind)
     if isinstance(kind, T.ArrayType):
-        return _field_names(kind.elementType)
-    return _field_names(kind.keyType) + _field_names(kind.valueType) if isinstance(kind, T.MapType) else ""
+        return _concatenate_field_names(kind.elementType)
+    if isinstance(kind, T.MapType):
+        return _concatenate_field_names(kind.keyType) + _concatenate_field_names(kind.valueType)
+    return ""

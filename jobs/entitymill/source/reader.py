@@ -36,7 +36,7 @@ class Source:
     rows: frame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough columns,
         a struct `passthrough`.
     passthrough: schema fields of the passthrough columns in `entities`.
-    version: version of the table that is read; see `SourceTable.version`.
+    version: version of the table that the run reads; see `SourceTable.version`.
     identity: id of a Delta table, which differs if another table is created later at the same path; empty for other tables.
     location: URI of the table's directory; empty for a view.
     nondeterministic: whether `source.where` may select different rows later, even if no row has changed.
@@ -62,7 +62,7 @@ class Source:
         return bool(self.identity)
 
     def validate_rows(self) -> DataFrame:
-        """Return all rows with the columns `copies`, `chars` and row_checks.CODE; a Spark job finds duplicate ids."""
+        """Run a Spark job to find duplicate ids; return all rows with columns `copies`, `chars` and row_checks.CODE."""
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
@@ -103,7 +103,7 @@ class SourceTable:
 
 
 def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
-    """Open the source and check its columns, without reading rows.
+    """Return the source, after checking its columns, without reading rows.
 
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
@@ -128,7 +128,9 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 
 
 def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
-    """Return doc_id, text, `passthrough` if configured, and the columns `others`, of the rows that meet `source.where`.
+    """Return doc_id, text, `passthrough` if configured, and the columns `others` of the rows that meet `source.where`.
+
+    The rows come from `table`, which has all columns of the source.
 
     Raises:
         SourceError: `source.where` is not a valid condition for this table.
@@ -179,7 +181,7 @@ def commit_time_ms(commit: Row) -> int:
 
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
-    """Return a frame of the source at a version; the source must be a Delta table."""
+    """Return the source, which must be a Delta table, at a version, with all rows and columns."""
     return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
@@ -191,7 +193,7 @@ def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFra
 
 
 def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
-    """Return the change feed of the versions `first` to `last`, inclusive."""
+    """Return the rows of a Delta source's change feed, of the versions `first` to `last`, inclusive."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
     return _load(reader, spark, settings)
@@ -203,6 +205,7 @@ def is_nondeterministic(where: str | None) -> bool:
 
 
 def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
+    """Return the rows that meet `source.where`; all rows if it is not set."""
     if settings.where is None:
         return table
     try:
@@ -221,7 +224,7 @@ def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]
 
 
 def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequence[str]) -> DataFrame:
-    """Read a table of mentions: an `entities` table, or gold annotations.
+    """Return a table of mentions: an `entities` table, or gold annotations.
 
     Args:
         spark: the session.
@@ -250,7 +253,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 
 
 def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Open the source without reading rows.
+    """Return the source as a table with all its columns, without checking them and without reading rows.
 
     A Delta table is pinned to its current version, so that a run that reads the source several times gets the same rows.
 
@@ -276,14 +279,15 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
+    """Return a source of Parquet files as a table, without the columns that Spark cannot read."""
     # List the files before Spark lists them. If a file is added in between, the digest does not contain it, and the next run
     # sees a new version.
     listing = list(storage.list_files(spark, settings.path))
-    around = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
-    if around is not None:
+    enclosing = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
+    if enclosing is not None:
         raise SettingsError(
-            f"source.format: parquet would read deleted rows of {settings.path}, since {around} is a Delta table: "
-            "set source.format=delta."
+            f"source.format: parquet would read deleted rows of {settings.path}, since {enclosing} is a Delta table. "
+            "Set `source.format: delta`."
         )
     first = unreadable_source.find_first_data_file(listing)
     readable = unreadable_source.find_readable_columns(spark, first) if first else None

@@ -6,7 +6,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 BROADCAST_DUPLICATES = 100_000
+"""Maximum number of duplicate ids that are broadcast; the broadcast avoids shuffling the source's rows."""
 CODE = "_code"
+"""Name of the column with the reject code of a row, which is null if the row is a document."""
 _MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
 CODES = {
     "null_id": ("doc_id IS NULL", "'the id is null'"),
@@ -27,9 +29,9 @@ different bytes, which the two `malformed` conditions detect.
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
-    """Add the column `copies`: the number of rows with the same id, null or 1 if there is only one.
+    """Return the rows with the column `copies`: the number of rows with the same id, null or 1 if there is only one.
 
-    Only ids are shuffled, unless more than BROADCAST_DUPLICATES ids occur in several rows.
+    This runs a Spark job. Only ids are shuffled, unless more than BROADCAST_DUPLICATES ids occur in several rows.
     """
     repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
     repeated = repeated.where("copies > 1")
@@ -42,7 +44,7 @@ def count_copies(rows: DataFrame) -> DataFrame:
 
 
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
-    """Add the columns `chars` and CODE: the reject code, null for a document.
+    """Return the rows with the columns `chars` (length of the text in code points) and CODE.
 
     Args:
         rows: frame with at least the columns doc_id, text and copies.
@@ -53,7 +55,10 @@ def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
 
 
 def select_documents(validated: DataFrame) -> DataFrame:
-    """Return doc_id, text, text_hash, chars and, if the column exists, `passthrough` of the rows that are documents."""
+    """Return doc_id, text, text_hash, chars and, if the column exists, `passthrough` of the rows that are documents.
+
+    `validated` is the result of `validate_rows`.
+    """
     passthrough = [name for name in validated.columns if name == "passthrough"]
     return validated.where(F.col(CODE).isNull()).select(
         "doc_id", "text", F.sha2("text", 256).alias("text_hash"), "chars", *passthrough
@@ -61,7 +66,10 @@ def select_documents(validated: DataFrame) -> DataFrame:
 
 
 def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
-    """Return doc_id, stage, code and detail of the rows that are rejected."""
+    """Return doc_id, stage, code and detail of the rows that are rejected, as the table `rejects` has them.
+
+    `validated` is the result of `validate_rows` with the same `max_chars`.
+    """
     cases = " ".join(f"WHEN '{code}' THEN {detail}" for code, (_, detail) in CODES.items()).format(most=max_chars)
     return validated.where(F.col(CODE).isNotNull()).select(
         "doc_id",
@@ -72,7 +80,7 @@ def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
 
 
 def hash_passthrough(columns: list[str]) -> Column:
-    """Return the SHA-256 of the struct `passthrough` as JSON; null if there is no such column."""
+    """Return an expression for the SHA-256 of the struct `passthrough` as JSON; null if `columns` has no such column."""
     if "passthrough" not in columns:
         return F.lit(None).cast("string")
     # The time zone is fixed: with the session's time zone, timestamps would look changed on a machine in another zone.

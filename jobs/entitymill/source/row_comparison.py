@@ -17,7 +17,7 @@ from entitymill.source.row_checks import CODE
 
 
 def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
-    """Cache a frame on disk until the stack `cached` is closed."""
+    """Return a frame that Spark caches on disk until the stack `cached` is closed."""
     cached.callback(frame.persist(StorageLevel.DISK_ONLY).unpersist)
     return frame
 
@@ -40,7 +40,7 @@ class Kind(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a document is changed: the first that applies, in this order."""
+    """Why a document counts as changed; if several causes apply, the first in this order is used."""
 
     PENDING = "left incomplete by a failed run"
     TEXT = "text"
@@ -57,7 +57,7 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
         known: frame with KNOWN_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
         unsettled: expression over the aliases s (`validated`) and k (`known`): the reason why the id must be looked up in
-            the source, or null; None if no id needs to be looked up.
+            the source, null if it need not. None if no id needs to be looked up.
 
     Returns:
         Frame with the columns doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the
@@ -91,13 +91,14 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
         F.when(is_rejected, is_known & (is_own(policy) | F.col("k.slice").isNull()))
         .otherwise(kind == Kind.REMOVED)
         .alias("is_removed"),
-        F.when(is_known & has_other_fingerprint(policy), F.col("k.fingerprint")).alias("other_fingerprint"),
+        F.when(is_known & has_refused_fingerprint(policy), F.col("k.fingerprint")).alias("other_fingerprint"),
         F.when(kind == Kind.CHANGED, _explain_change(policy)).alias("cause"),
         *more,
     )
 
 
 def _classify(policy: Policy) -> Column:
+    """Return an expression for the Kind of a row that joins the source (s) with the known documents (k)."""
     is_known = F.col("k.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
@@ -112,7 +113,7 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return whether a document that is in the source and in the output must be recomputed."""
+    """Return a condition that is true if a document in the source and in the output must be recomputed."""
     has_other_model = _has_other_model(policy)
     changed = _is_pending() | _has_other_text() | _has_other_columns(policy)
     # A document of another slice is adopted only if it equals what this run would write.
@@ -124,7 +125,7 @@ def _is_changed(policy: Policy) -> Column:
 
 
 def _explain_change(policy: Policy) -> Column:
-    """Return the Cause of a document for which `_is_changed` is true."""
+    """Return an expression for the Cause of a document for which `_is_changed` is true."""
     return (
         F.when(_is_pending(), Cause.PENDING.value)
         .when(_has_other_text(), Cause.TEXT.value)
@@ -152,19 +153,19 @@ def _has_other_columns(policy: Policy) -> Column:
 
 
 def is_own(policy: Policy) -> Column:
-    """Return whether this run may remove a known document: if the run replaces a slice, only a document of this slice."""
+    """Return a condition that is true if this run may remove a known document: one of its slice, if it replaces a slice."""
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
 
-def has_other_fingerprint(policy: Policy) -> Column:
-    """Return whether the policy refuses to change a known document, because another fingerprint produced its results."""
+def has_refused_fingerprint(policy: Policy) -> Column:
+    """Return a condition that is true if the policy refuses to change a known document, as it has another fingerprint."""
     if not policy.refuses:
         return F.lit(False)
     return ~F.col("status").eqNullSafe(PENDING) & (F.col("fingerprint") != policy.fingerprint)
 
 
 def check_fingerprints(known: DataFrame, policy: Policy) -> None:
-    """Check that the output has no documents of another fingerprint, if the policy refuses them.
+    """Check that the output has no documents of another fingerprint; if the policy does not refuse them, do nothing.
 
     If the run replaces a slice, this checks only documents of the slice. `compare_all` and `compare_feed` later check the
     documents of other slices that the run would change.
@@ -174,11 +175,11 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
         policy: rules of the run.
 
     Raises:
-        OutputError: the output has such a document.
+        OutputError: the output has a document that the policy refuses.
     """
     if not policy.refuses:
         return
-    others = known.where(has_other_fingerprint(policy) & is_own(policy))
+    others = known.where(has_refused_fingerprint(policy) & is_own(policy))
     found = others.select("fingerprint").take(1)
     if found:
         raise build_fingerprint_error(found[0][0], policy)
@@ -188,8 +189,8 @@ def build_fingerprint_error(found: str, policy: Policy) -> OutputError:
     """Return the error for an output that has a document with the fingerprint `found` instead of the run's fingerprint."""
     return OutputError(
         f"incremental.on_fingerprint_change: the output has documents of fingerprint {found}, but this run has "
-        f"{policy.fingerprint}: a model, a precision or another setting that affects results has changed; "
-        "set it to reprocess or ignore, or run with --full."
+        f"{policy.fingerprint}: a model, a precision or another setting that affects results has changed. "
+        "Set `incremental.on_fingerprint_change: reprocess` (or `ignore`), or run with --full."
     )
 
 
@@ -200,15 +201,15 @@ class Totals:
     sums: list[Row]
 
     def count_rows(self, *kinds: Kind) -> int:
-        """Return the number of rows of the given kinds."""
+        """Return the number of rows of these kinds."""
         return self._sum("rows", kinds)
 
     def count_chars(self, *kinds: Kind) -> int:
-        """Return the number of code points in the texts of rows of the given kinds."""
+        """Return the number of code points in the texts of rows of these kinds."""
         return self._sum("chars", kinds)
 
     def count_known(self, *kinds: Kind) -> int:
-        """Return the number of rows of the given kinds whose documents are in the output."""
+        """Return the number of rows of these kinds whose documents are in the output."""
         return self._sum("known", kinds)
 
     def count_removed(self) -> int:
@@ -217,22 +218,22 @@ class Totals:
 
     def count_by_code(self) -> dict[str, int]:
         """Return reject code -> number of rejected rows."""
-        return self._by(CODE, Kind.REJECTED)
+        return self._count_by(CODE, Kind.REJECTED)
 
     def count_by_reason(self) -> dict[str, int]:
-        """Return reason -> number of ids that must be looked up in the source."""
-        return self._by("reason", Kind.UNSETTLED)
+        """Return reason -> number of ids that must be looked up in the source for this reason."""
+        return self._count_by("reason", Kind.UNSETTLED)
 
     def count_by_cause(self) -> dict[str, int]:
         """Return Cause -> number of changed documents."""
-        return self._by("cause", Kind.CHANGED)
+        return self._count_by("cause", Kind.CHANGED)
 
     def find_refused_fingerprint(self) -> str | None:
         """Return the fingerprint of a document that the run would change although the policy refuses this, or None."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
-    def _by(self, column: str, kind: Kind) -> dict[str, int]:
+    def _count_by(self, column: str, kind: Kind) -> dict[str, int]:
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
@@ -244,7 +245,7 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Count the rows of `compare_rows` by kind, reject code, cause and, if it exists, reason; this runs a Spark job."""
+    """Return sums over the rows of `compare_rows` by kind, reject code, cause and any reason; this runs a Spark job."""
     by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),

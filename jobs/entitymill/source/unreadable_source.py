@@ -26,7 +26,7 @@ _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILI
 
 
 def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    """Return a sentence that says why Spark, Delta or the storage cannot read a source, and what to do."""
+    """Return a sentence which says why Spark, Delta or the storage cannot read a source, and what the user can do."""
     path = settings.path
     features = _FEATURES.search(str(error))
     if features:
@@ -35,10 +35,10 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
             f"Delta, or remove features from the table (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
         )
     if settings.format == "table":
-        return f"there is no table {path}, or it may not be read.{_wildcard_advice(path)}"
+        return f"there is no table {path}, or you may not read it.{_advise_on_wildcards(path)}"
     try:
         if not storage.exists(spark, path):
-            return f"nothing is at {path}.{_wildcard_advice(path)}"
+            return f"nothing is at {path}.{_advise_on_wildcards(path)}"
         if storage.exists(spark, f"{path}/_delta_log"):
             return f"{path} is a Delta table that Delta cannot read: {summarize_error(error)}."
         text_file = _find_text_file(spark, path)
@@ -52,15 +52,15 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
 
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
-    """Return a sentence that says why existing files, which are not a Delta table, cannot be read, and what to do."""
+    """Return a sentence which says why existing files that are not a Delta table cannot be read, and what to do."""
     path, kind = settings.path, parse_unreadable_type(error)
     if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
         return f"{path} contains no {settings.format} file."
     if settings.format == "delta":
-        return f"{path} is not a Delta table; for plain Parquet files set source.format=parquet."
+        return f"{path} is not a Delta table. For plain Parquet files, set `source.format: parquet`."
     if kind:
         return (
-            f"{path} has a column of type {kind} in some of its files, which Spark cannot read; write the files without it."
+            f"{path} has a column of type {kind} in some of its files, which Spark cannot read. Write the files without it."
         )
     return f"{path} is not readable as {settings.format}: a file there is damaged or of another format."
 
@@ -72,21 +72,22 @@ def summarize_error(error: Exception) -> str:
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    said = _ERROR_PLACE.sub("", _ERROR_CLASS.sub("", line))[:LONGEST_SUMMARY].rstrip(" .;")
-    return said[:1].lower() + said[1:]
+    message = _ERROR_PLACE.sub("", _ERROR_CLASS.sub("", line))[:LONGEST_SUMMARY].rstrip(" .;")
+    return message[:1].lower() + message[1:]
 
 
-def _wildcard_advice(path: str) -> str:
+def _advise_on_wildcards(path: str) -> str:
+    """Return a sentence, after a blank, on what to do instead of using wildcards; empty if the path has none."""
     if not _WILDCARD.search(path):
         return ""
     return (
         " Wildcards are not supported: name the directory, whose Parquet files are read as one table, and select rows with "
-        "source.where; or create a view over several paths and read it with source.format=table."
+        "source.where; or create a view over several paths, and read it with `source.format: table`."
     )
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return the format and the path of the first data file if it is CSV or JSON; otherwise None."""
+    """Return the text format and the path of the first data file if it is CSV or JSON; otherwise None."""
     first = find_first_data_file(storage.list_files(spark, path))
     found = unsupported_formats.detect_text_format(first) if first else None
     if first is None or found is None:
@@ -130,7 +131,7 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
         faults = {str(column.getName()): _find_unreadable_type(spark, converter, [column]) for column in columns}
         left_out = {name: fault for name, fault in faults.items() if fault is not None}
         readable = [column for column in columns if str(column.getName()) not in left_out]
-        schema = converter.convert(_parquet_schema(spark, readable)).json()
+        schema = converter.convert(_build_parquet_schema(spark, readable)).json()
     except (Py4JError, PySparkException, OSError, TypeError):
         # The file is not Parquet or cannot be reached (Spark will report this), or this platform's Spark lacks the classes.
         return None
@@ -152,7 +153,8 @@ def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any],
     return columns, package.ParquetToSparkSchemaConverter(session.sessionState().conf())
 
 
-def _parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
+def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
+    """Return a Java object, the Parquet schema with these columns."""
     java: Any = spark.sparkContext._jvm
     fields = java.java.util.ArrayList()
     for column in columns:
@@ -163,7 +165,7 @@ def _parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
     """Return the first Parquet type that Spark cannot convert; None if Spark can convert all columns."""
     try:
-        converter.convert(_parquet_schema(spark, columns))
+        converter.convert(_build_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:
         kind = parse_unreadable_type(error)
         if kind is None:

@@ -23,15 +23,15 @@ from entitymill.workers.worker import RecognitionOptions
 
 log = logging.getLogger(__name__)
 RESULTS_VERSION = 3
-"""Part of the fingerprint; increased whenever a change of the code changes what a given model finds in a given text."""
+"""Part of the fingerprint; increased whenever a change of the code changes the mentions that a model finds in a text."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model and a sentence detector that are ready to be loaded.
+    """The model and the sentence detector of a run, which can be loaded when they are needed.
 
     name: name of the model.
-    fingerprint: digest of everything but the text that decides a document's result.
+    fingerprint: digest of everything that decides a document's result, except the text.
     load: function that checks and loads the model and the detector, and sends them to the executors. It returns a second
         function, which takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally passthrough) and
         returns a DataFrame with schemas.RECOGNISED, and with schemas.ANNOTATIONS if `output.annotations` is set. `load`
@@ -44,9 +44,9 @@ class Engine:
 
 
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
-    """Return the engine that the settings select, after checking its model and its sentence detector.
+    """Return the engine that the settings select, after checking that its model and its sentence detector exist and fit.
 
-    The weights are not read yet, since the run may have no documents to recognize.
+    The weights are not read until `Engine.load`, since the run may have no documents to recognize.
 
     Raises:
         ModelError: the model or the detector is missing, or does not fit the settings.
@@ -65,7 +65,7 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
-    """Return a function for Spark's `filter` that keeps the mentions with the chosen labels and sufficient confidence."""
+    """Return a function for Spark's `filter` that is true for mentions with a chosen label and enough confidence."""
 
     def keep(mention: Column) -> Column:
         label = mention["label"]
@@ -84,9 +84,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
     engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(recognition.precision, manifest.precision)
-    fault = processor.read_processor().find_fault(recognition.precision)
-    if fault is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
-        log.warning("recognition.precision: %s, such as this one; `entitymill benchmark` measures them", fault)
+    drawback = processor.read_processor().find_drawback(recognition.precision)
+    if drawback is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
+        log.warning("recognition.precision: %s, such as this one; compare precisions with `entitymill benchmark`", drawback)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
     consistent = settings.makes_labels_consistent
@@ -107,30 +107,31 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
         "engine": recognition.engine,
         "encoding": recognition.encoding,
         "precision": recognition.precision,
-        **_result_settings(settings),
+        **_list_result_settings(settings),
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
         detector = engine_openvino.ship_detector(spark, settings.detector, settings.detector_model)
         model = engine_openvino.ship_model(spark, settings.model.path)
-        # The run may have waited for another run after the model was checked. A retry helps, so this is not a ModelError.
+        # The run may have waited for another run after the model was checked. Running again helps: this is not a ModelError.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
-                f"model.path, segmentation.model: {settings.model.path} or the detector was replaced; run again."
+                f"model.path, segmentation.model: while this run waited, the model at {settings.model.path} or the sentence "
+                "detector was replaced; run again."
             )
         return lambda rows: engine_openvino.recognise(rows, model, detector, options, settings.limits.batch_seconds)
 
-    return Engine(manifest.name, _fingerprint(parts), load)
+    return Engine(manifest.name, _compute_fingerprint(parts), load)
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
     extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognise = extension.open_pipeline(spark, settings)
-    return Engine(name, _fingerprint({**parts, **_result_settings(settings)}), lambda: recognise)
+    return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognise)
 
 
-def _result_settings(settings: Settings) -> dict[str, Any]:
-    """Return the part of the fingerprint that comes from the settings that decide which results of a document are stored."""
+def _list_result_settings(settings: Settings) -> dict[str, Any]:
+    """Return name -> value of the settings, for the fingerprint, that decide which results of a document are stored."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.
@@ -147,6 +148,7 @@ def _result_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _fingerprint(parts: dict[str, Any]) -> str:
+def _compute_fingerprint(parts: dict[str, Any]) -> str:
+    """Return a digest of `parts` and of the versions of the results and of the tables' schema."""
     everything = {**parts, "results": RESULTS_VERSION, "schema": schemas.VERSION}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""Recognize documents with OpenVINO: check the models on the driver, send them to executors, and plan the recognition.
+"""Recognize documents with OpenVINO: check the models, send them to executors, and add recognition to a DataFrame.
 
 Recognition is one `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules `worker`
-and `child` run on executors. A worker's child process compiles the model once, and uses it for as long as the worker lives
-(spark.python.worker.reuse).
+and `recognition_child` run on executors. A worker's child process compiles the model once, and uses it for as long as the
+worker lives (spark.python.worker.reuse).
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ from entitymill.spark.private_directories import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.recognition_child:open_recognition"
-"""The factory of a child's work (see `isolation.Work`)."""
+"""`module:function` that a child process calls to load the models (see `isolation.Work`)."""
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
-    """Read and check a bundle on the driver, and send it to the executors; each of them fetches it once.
+    """Read and check a bundle on the driver, and distribute its files to the executors, each of which fetches them once.
 
     Args:
         spark: the session whose executors get the bundle.
         path: the bundle's directory, on any file system that Spark can read.
+
+    Returns:
+        The bundle's manifest, and the names under which executors find its files.
 
     Raises:
         ModelError: the bundle is missing, is incomplete, differs from its manifest, or has a label that cannot be the name
@@ -54,10 +57,10 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Check that a bundle's model knows all given labels.
+    """Check that a bundle's model has all of `labels`, which the settings `entities` name.
 
     Raises:
-        SettingsError: the model does not know one of the labels.
+        SettingsError: the model does not have one of the labels.
         ModelError: the model's labels cannot be read.
     """
     if not labels:
@@ -65,11 +68,11 @@ def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
     known = list_entity_labels(spark, path)
     unknown = [label for label in labels if label not in known]
     if unknown:
-        raise SettingsError(f"entities: the model {path} knows no label {unknown[0]}; it knows {', '.join(known)}.")
+        raise SettingsError(f"entities: the model {path} has no label {unknown[0]}; its labels are {', '.join(known)}.")
 
 
 def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
-    """Return the labels of a bundle's model without B- and I-, sorted.
+    """Return a sorted list of the labels of a bundle's model, without the prefixes B- and I-.
 
     Raises:
         ModelError: the model's labels cannot be read.
@@ -83,7 +86,7 @@ def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
-    """Read the manifest of a bundle on any file system.
+    """Return the manifest of a bundle on any file system.
 
     Raises:
         ModelError: the path is not a bundle, or its manifest cannot be read or is invalid.
@@ -91,10 +94,10 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     copy = create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST
     place = storage.prefer_local_file(path).rstrip("/")
     try:
-        there = storage.exists(spark, place)
+        exists = storage.exists(spark, place)
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
-    if not there:
+    if not exists:
         raise ModelError(f"model.path: {bundle.describe_missing(path)}")
     try:
         storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
@@ -107,9 +110,9 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
-    """Return the text that identifies a sentence detector in the fingerprint.
+    """Return a string that identifies a sentence detector in the fingerprint.
 
-    The text is the detector's kind, followed by a digest of its files or by the version of its package, if it has one.
+    The string is the detector's kind, followed by a digest of its files or by the version of its package, if it has one.
 
     Args:
         spark: the session.
@@ -124,7 +127,7 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     try:
         return f"dl {storage.hash_files(spark, _locate_detector_files(spark, model).values())}"
     except OSError as error:
-        raise _detector_error(model, error) from error
+        raise _build_detector_error(model, error) from error
 
 
 def _identify_without_files(kind: Kind) -> str:
@@ -139,34 +142,35 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
     """
     if PRETRAINED.fullmatch(model):
         raise ModelError(
-            f"segmentation.model: {model} is on Spark NLP's models hub, which only recognition.engine sparknlp "
-            "reads: save it once with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)) and name that place."
+            f"segmentation.model: {model} is on Spark NLP's models hub, which only `recognition.engine: sparknlp` "
+            "can read. Save it with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)); name that directory."
         )
     try:
         place = storage.prefer_local_file(model).rstrip("/")
         if not storage.exists(spark, place):
-            way = requirements.explain_missing_model(model)
-            way = way or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
-            raise ModelError(f"segmentation.model: nothing is at {model}; {way}.")
+            advice = requirements.explain_missing_model(model)
+            advice = advice or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+            raise ModelError(f"segmentation.model: nothing is at {model}; {advice}.")
         parts = [
             path for path, *_ in storage.list_files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path
         ]
     except OSError as error:
-        raise _detector_error(model, error) from error
+        raise _build_detector_error(model, error) from error
     if len(parts) != 1:
-        raise _detector_error(model, f"it has {len(parts)} parts of metadata")
+        raise _build_detector_error(model, f"it has {len(parts)} files metadata/part-*, expected 1")
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
 
 
-def _detector_error(model: str, why: object) -> ModelError:
-    return ModelError(f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({why}).")
+def _build_detector_error(model: str, reason: object) -> ModelError:
+    """Return the error for a saved detector that cannot be read."""
+    return ModelError(f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({reason}).")
 
 
 def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
-    """Read and check a sentence detector on the driver, and send its files to the executors.
+    """Read and check a sentence detector on the driver, and distribute its files, if it has any, to the executors.
 
     Raises:
-        ModelError: the detector's model is missing, damaged, or of another architecture.
+        ModelError: the saved detector is missing, damaged, or of another architecture.
     """
     if kind != "dl":
         return ShippedDetector({}, kind, {}, _identify_without_files(kind))
@@ -179,7 +183,7 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
             names[name] = f"{digests[name][:16]}-{name}"
             (scratch / name).rename(scratch / names[name])
     except OSError as error:
-        raise _detector_error(model, error) from error
+        raise _build_detector_error(model, error) from error
     local = {name: scratch / shipped for name, shipped in names.items()}
     sentences.open_detector("dl", local, model)
     for shipped in names.values():
@@ -190,7 +194,7 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
 def recognise(
     documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
 ) -> DataFrame:
-    """Recognize documents on the executors, and return one row per document.
+    """Return a DataFrame that recognizes documents on the executors, with one row per document.
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.
@@ -200,8 +204,8 @@ def recognise(
         seconds: time limit for a window (a batch of documents given to the child process at once).
 
     Returns:
-        DataFrame with schemas.RECOGNISED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if the
-        options ask for them.
+        Lazy DataFrame with schemas.RECOGNISED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if
+        the options ask for them.
     """
     passthrough = [field for field in documents.schema.fields if field.name == "passthrough"]
     columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in passthrough)]

@@ -1,4 +1,4 @@
-"""The code of a child process: run the worker's batches (see `isolation`)."""
+"""The main loop of a child process, which processes the batches that a worker sends (see `isolation`)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from entitymill.workers.isolation import (
     serialize_batch,
 )
 
-_SPARED_SCORE = 800
+_OOM_SCORE = 800
+"""Out-of-memory score of a child, so high that the kernel kills the child before the executor's other processes."""
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
-_NO_MEMORY = ("bad_alloc", "Failed to allocate", "out_of_memory")
-"""What errors of OpenVINO and oneDNN say where Python would raise a MemoryError."""
+_OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
+"""Parts of the messages with which OpenVINO and oneDNN report what Python would report as a MemoryError."""
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Run the child: process the worker's batches until the worker closes the connection.
+    """Load the work that the worker sends, and process the worker's batches until the worker closes the connection.
 
     Args:
         descriptor: file descriptor of the connection to the worker.
@@ -60,20 +61,22 @@ def serve(descriptor: int, parent: int) -> None:
 
 
 def _tag_serialized(tag: Batch, content: bytes) -> bytes:
+    """Return the result of `tag` for a batch; both are serialized."""
     return serialize_batch(tag(deserialize_batch(content)))
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
-    """Return the result of `make`. If `make` fails, send the error to the worker, and exit.
+    """Return the result of `make`. If `make` fails, send the error to the worker, and end this process.
 
-    With `hides_message`, the message of another package's error is not sent: it may quote a document, and Spark logs it.
+    If memory runs out or Rust code panics, only the exit code tells the worker. With `hides_message`, the message of another
+    package's error is not sent: it may quote a document, and Spark would log it.
     """
     try:
         return make()
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
-        if any(said in str(error) for said in _NO_MEMORY):
+        if any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
             os._exit(OUT_OF_MEMORY)
         error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
         trace = "".join(traceback.format_exception(error))
@@ -90,6 +93,7 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
 
 
 def _prepare_process(parent: int) -> None:
+    """Make this process end with its parent, ignore Ctrl-C, write no core file, and be killed first if memory runs out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker too, which ends this process
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # the worker died before prctl took effect
@@ -100,4 +104,4 @@ def _prepare_process(parent: int) -> None:
     # Lowering the score would need a privilege, so the score is never lowered.
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError):
-        score.write_text(str(max(_SPARED_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")
+        score.write_text(str(max(_OOM_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
+"""Reject codes of documents whose child process died or exceeded the time limit."""
 START_SECONDS = 600.0
 """Time limit, in seconds, for a child to load its model and to test it."""
-_DEATH_SECONDS = 30.0
+_EXIT_SECONDS = 30.0
+"""Time limit, in seconds, for a child to end after its connection was closed."""
 OUT_OF_MEMORY = 137
+"""Exit code of a child that ran out of memory."""
 PANICKED = 101
 """Exit code of a Rust program that panics."""
-_DEATHS = {OUT_OF_MEMORY: "out of memory", PANICKED: "a package in Rust panicked"}
-_NOT_THE_FILES_FAULT = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
-"""Causes of death that do not show a fault of the file being loaded: the system, a person, or an unsupported processor."""
+_EXIT_REASONS = {OUT_OF_MEMORY: "out of memory", PANICKED: "a package in Rust panicked"}
+_ENDS_NOT_CAUSED_BY_FILE = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
+"""Values of `LostError.detail` for which the file being loaded is not blamed, but the system, a person or the processor."""
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -47,11 +50,11 @@ Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 class Work:
     """The work of a child process.
 
-    factory: `module:function`. The child calls this function once with `arguments`. It returns the function that turns each
-        batch into a result, and should test it on harmless input: a crash in the factory is not blamed on a document.
+    factory: `module:function`. The child calls this function once with `arguments`. The factory returns a function that
+        turns a batch into a result, and should test it on harmless input: if the factory crashes, no document is blamed.
     arguments: arguments of the factory, which must support pickling and comparison.
     quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
-    prints: whether the child writes to this process's stdout; otherwise the child's stdout goes to stderr.
+    prints: whether the child's stdout is this process's stdout; otherwise it is this process's stderr.
     """
 
     factory: str
@@ -62,7 +65,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Loading:
-    """A message from a child: it is about to load a file of a model or, if `file` is empty, it has finished loading."""
+    """A message in which a child says that it begins to load `file` or, if `file` is empty, that loading has ended."""
 
     file: str
 
@@ -147,7 +150,7 @@ class Child:
             send()
             answer = self._receive()
         except (EOFError, OSError):
-            lost = LostError(CRASHED, self._describe_death())
+            lost = LostError(CRASHED, self._describe_end())
             if expired.is_set():
                 lost = LostError(TIMED_OUT, f"no answer in {seconds:g} s")
             self.close()
@@ -163,31 +166,32 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the next answer, and remember the file that the child is loading, which it reports before the answer."""
+        """Return the next answer; before it, the child may report files that it loads, the last of which is remembered."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer
 
     def _describe_start_failure(self, lost: LostError) -> EntityMillError:
         """Return the error for a child that was lost before it was ready."""
-        if self._file and lost.code == CRASHED and lost.detail not in _NOT_THE_FILES_FAULT:
+        if self._file and lost.code == CRASHED and lost.detail not in _ENDS_NOT_CAUSED_BY_FILE:
             return ModelError(
-                f"{self._file} crashes the process that loads it ({lost.detail}): it is damaged or made to do harm; copy "
-                "the model again, from where it can be trusted."
+                f"{self._file} crashes the process that loads it ({lost.detail}): the file is damaged or malicious. Copy "
+                "the model again from a source that you trust."
             )
         return WorkerError(f"The tagger cannot be started on {platform.node()}, or fails on a test sentence: {lost.detail}.")
 
-    def _describe_death(self) -> str:
+    def _describe_end(self) -> str:
+        """Return how the child ended, for `LostError.detail`."""
         try:
-            code = self._process.wait(_DEATH_SECONDS)
+            code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             return "closed its connection"
-        if code in _DEATHS:
-            return _DEATHS[code]
-        return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        if code in _EXIT_REASONS:
+            return _EXIT_REASONS[code]
+        return f"killed by {_get_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
-def _signal_name(number: int) -> str:
+def _get_signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -198,7 +202,9 @@ _children: list[Child] = []
 
 
 def get_child(work: Work) -> Child:
-    """Return this process's child for the given work. It is started if necessary, and reused by later batches and tasks.
+    """Return this process's child for `work`, which later batches and tasks reuse; start it if there is none.
+
+    A child for other work is killed first.
 
     Raises:
         ModelError, WorkerError: the child cannot be started.
@@ -212,7 +218,7 @@ def get_child(work: Work) -> Child:
 
 
 def serialize_batch(batch: pa.RecordBatch) -> bytes:
-    """Serialize a batch as an Arrow IPC stream. If the batch is a slice of a larger one, only the slice is serialized."""
+    """Return a batch as an Arrow IPC stream. If the batch is a slice of a larger one, only the slice is serialized."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     sink = pa.BufferOutputStream()
@@ -222,7 +228,7 @@ def serialize_batch(batch: pa.RecordBatch) -> bytes:
 
 
 def deserialize_batch(content: bytes) -> pa.RecordBatch:
-    """Deserialize a batch from an Arrow IPC stream."""
+    """Return the batch in an Arrow IPC stream."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     with pa.ipc.open_stream(content) as reader:

@@ -1,4 +1,4 @@
-"""Build the rows that every engine returns: schemas.RECOGNISED, then passthrough columns and annotations, if requested."""
+"""Build the rows that every engine returns: schemas.RECOGNISED, then `passthrough` and annotations, if requested."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from entitymill import schemas
 
-if TYPE_CHECKING:  # this module imports OpenVINO, which a worker must not load
+if TYPE_CHECKING:  # the module `recogniser` imports OpenVINO, which a worker must not load
     from entitymill.recognition.recogniser import Recognition
 
 
 def _to_arrow_type(kind: T.DataType) -> pa.DataType:
-    """Convert a Spark type to the type of the arrays that Arrow builds: all fields nullable, lists with default names."""
+    """Return the Arrow type for a Spark type, as Arrow builds arrays: nullable fields, lists with default names."""
     if isinstance(kind, T.ArrayType):
         return pa.list_(_to_arrow_type(kind.elementType))
     if isinstance(kind, T.StructType):
@@ -33,13 +33,13 @@ _ANNOTATIONS = {field.name: _to_arrow_type(field.dataType) for field in schemas.
 def build_rows(
     documents: pa.RecordBatch, recognised: Recognition, seconds: Mapping[str, float], *, annotations: bool
 ) -> pa.RecordBatch:
-    """Build the row of each document that was recognized.
+    """Return a batch with one row for each recognized document, in the order of the documents.
 
     Args:
         documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
         recognised: the results of recognition for the documents' texts, in the same order.
-        seconds: name from schemas.TIMES -> total seconds, 0 if the name is missing. The first row gets the totals, and
-            the other rows get 0.
+        seconds: name from schemas.TIMES -> seconds spent on all documents; a missing name counts as 0. The first row gets
+            these totals, and the other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
     timing = np.zeros((len(schemas.TIMES), documents.num_rows))
@@ -60,7 +60,7 @@ def build_rows(
 
 
 def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annotations: bool) -> pa.RecordBatch:
-    """Build the row of a document that could not be recognized.
+    """Return a batch with the row of a document that could not be recognized.
 
     Args:
         document: batch of one row, with the same columns as in `build_rows`.
@@ -83,7 +83,7 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
 
 
 def add_cpu_seconds(results: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
-    """Add CPU seconds to those of the first row."""
+    """Return the results with `seconds` added to the CPU seconds of the first row; unchanged if there are no rows."""
     if not results.num_rows:
         return results
     columns, at = results.columns, results.schema.get_field_index("cpu_seconds")
@@ -94,13 +94,14 @@ def add_cpu_seconds(results: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
 
 
 def read_failed_ids(results: pa.RecordBatch) -> list[str]:
-    """Return the doc_ids of the documents that could not be recognized."""
+    """Return a list of the doc_ids of the documents that could not be recognized."""
     if results.column("failure").null_count == results.num_rows:
         return []
     return list(results.column("doc_id").filter(results.column("failure").is_valid()).to_pylist())
 
 
 def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
+    """Return a batch of the computed `columns`, and of the columns that are copied from the documents."""
     # Spark assigns columns by position, in this order: schemas.RECOGNISED, passthrough, schemas.ANNOTATIONS.
     copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]
     added = [name for name in _ANNOTATIONS if annotations and name not in copied]
@@ -110,7 +111,7 @@ def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, ann
 
 
 def _add_mention_ids(doc_ids: pa.StringArray, mentions: pa.ListArray) -> pa.ListArray:
-    """Add the field mention_id to each mention: doc_id:begin-end."""
+    """Return the lists of mentions with an additional field, mention_id, which is `doc_id:begin-end`."""
     flat = mentions.flatten()
     counts = np.diff(mentions.offsets.to_numpy())
     begins, ends = (flat.field(name).cast(pa.string()) for name in ("begin", "end"))

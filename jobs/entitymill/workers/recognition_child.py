@@ -1,4 +1,4 @@
-"""Recognize documents in a worker's child process, the only process of an executor that loads OpenVINO."""
+"""Recognize documents in the child process of a worker; only such child processes load OpenVINO on an executor."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def open_recognition(
         )
         recogniser(pa.array(_TEST_TEXTS))
     loaded = resource_limits.read_used_memory()
-    gc.freeze()  # what is loaded now is never freed, so the garbage collector need not scan it
+    gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
-        before, cpu = asdict(recogniser.seconds), time.process_time()
+        seconds_before, cpu_before = asdict(recogniser.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
         with memory_limit(loaded + resource_limits.tagging_memory_limit(characters, options.memory_mb)):
             recognition = recogniser(window.column("text"), annotations=options.annotations)
-        spent = {part: seconds - before[part] for part, seconds in asdict(recogniser.seconds).items()}
-        spent["cpu"] = time.process_time() - cpu
+        spent = {part: seconds - seconds_before[part] for part, seconds in asdict(recogniser.seconds).items()}
+        spent["cpu"] = time.process_time() - cpu_before
         return recognised_rows.build_rows(window, recognition, spent, annotations=options.annotations)
 
     return recognise

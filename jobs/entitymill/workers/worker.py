@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
 """Size of a window in code points: some 1,024 sentences, enough to fill the rows in which the tagger packs sentences."""
 WINDOW_BYTES = 64 * 2**20
+"""Size of a window in bytes, which limits windows of short texts with long passthrough columns."""
 LONGEST_WAIT = 14 * 86_400.0
 """Upper bound for time limits, in seconds: the operating system's counter of milliseconds overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
@@ -37,7 +38,7 @@ MAX_FAILED_DOCUMENTS = 20
 
 @dataclass(frozen=True)
 class Shipped:
-    """The names of a model's files that Spark distributes to the workers; pickled with the task.
+    """The files of a model that Spark distributes to the executors; pickled with the task.
 
     names: file name -> name under which Spark distributes the file.
     where: path or URI of the model, for messages.
@@ -79,8 +80,9 @@ class RecognitionOptions:
     trim: whether to remove possessive endings and stray punctuation from mentions.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
     consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
-    markup: html to ignore HTML tags in the texts.
-    memory_mb: memory in MB that the child process may use beyond its loaded model; None for a limit by the size of a window.
+    markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
+    memory_mb: memory in MB that the child process may use beyond its loaded model; None for a limit that grows with the size
+        of a window.
     """
 
     execution: Execution
@@ -97,8 +99,8 @@ class Worker:
     """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
     seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
-    factory: factory of the child's work (see `isolation.Work`). It is `child.open_recognition` or, in tests, a function with
-        the same arguments that fails on some texts.
+    factory: factory of the child's work (see `isolation.Work`). It is `recognition_child.open_recognition` or, in tests,
+        a function with the same arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
     """
 
@@ -110,7 +112,7 @@ class Worker:
     signature: str = ""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Recognize the documents of a task.
+        """Yield one row for each document of a task, in the order of the documents.
 
         Raises:
             ModelError: a model file on this machine differs from the file that the driver checked, or cannot be loaded.
@@ -135,30 +137,33 @@ class Worker:
                     raise WorkerError(
                         f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: this many "
                         "failures suggest a problem with the machine, or that limits.batch_seconds or limits.tagger_mb is "
-                        "too small; the worker's log lists the documents."
+                        "too small. The worker's log lists the documents."
                     )
-                cpu, since = time.process_time(), cpu
-                yield recognised_rows.add_cpu_seconds(result, cpu - since)
+                cpu_before, cpu = cpu, time.process_time()
+                yield recognised_rows.add_cpu_seconds(result, cpu - cpu_before)
 
     def _recognise_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a window's documents; if the child is lost, retry the documents one by one."""
         try:
-            yield isolation.get_child(work)(window, self._time_limit(window))
+            yield isolation.get_child(work)(window, self._compute_time_limit(window))
         except isolation.LostError as lost:
             log.warning("the tagger failed (%s): retrying %d documents one by one", lost.detail, window.num_rows)
             yield from (self._recognise_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
     def _recognise_document(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the row of one document; if the child is lost, a row with a `failure`."""
         try:
-            return isolation.get_child(work)(document, self._time_limit(document))
+            return isolation.get_child(work)(document, self._compute_time_limit(document))
         except isolation.LostError as lost:
             return recognised_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
-    def _time_limit(self, window: pa.RecordBatch) -> float:
+    def _compute_time_limit(self, window: pa.RecordBatch) -> float:
+        """Return the time limit for a window, in seconds."""
         return min(LONGEST_WAIT, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Regroup batches into windows.
+    """Yield the rows of `batches`, in the same order, as windows.
 
     A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES.
     """

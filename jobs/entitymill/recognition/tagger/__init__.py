@@ -40,40 +40,47 @@ class Execution:
 
 
 def list_precisions(weights: str) -> tuple[Precision, ...]:
-    """Return the precisions in which weights of a precision can be run, f32 first."""
+    """Return the precisions in which a model can be run, f32 first; `weights` is the precision of its stored weights."""
     return ("f32", "bf16", "int8") if weights == "int8" else ("f32", "bf16")
 
 
 def check_choice(option: str, value: str, allowed: Any) -> None:
-    """Check the value of an option of the Python API.
+    """Check that an option of the Python API has an allowed value.
 
     Args:
         option: name of the option, for the message.
-        value: the value that was given.
+        value: value of the option.
         allowed: a Literal type, such as Precision.
 
     Raises:
-        SettingsError: the value is not one of the type's.
+        SettingsError: the value is not one of `allowed`.
     """
     if value not in get_args(allowed):
         raise SettingsError(f"{option}: {value!r} is not one of {', '.join(get_args(allowed))}.")
 
 
 def check_precision(precision: Precision, weights: str) -> None:
-    """Check that weights can be run in a precision.
+    """Check that a model can be run in a precision.
+
+    Args:
+        precision: number format of the computation.
+        weights: precision of the model's stored weights.
 
     Raises:
-        ModelError: the precision is int8, but the weights are not in int8.
+        ModelError: `precision` is int8, but `weights` is not.
     """
     if precision == "int8" and weights != "int8":
-        raise ModelError("recognition.precision is int8, but the model's weights are not: prepare it with int8 weights.")
+        raise ModelError(
+            f"The precision is `int8`, but the model's weights are {weights}. Choose another `recognition.precision`, or "
+            "prepare the model with int8 weights (entitymill prepare --precision int8)."
+        )
 
 
 @dataclass(frozen=True)
 class Tags:
     """The tags that a model predicts for a list of sentences.
 
-    tokens: int64, shape [tagged]; indices of the tagged tokens: every token once, except with encoding sparknlp.
+    tokens: int64, shape [tagged]; indices of the tagged tokens. Every token occurs once, except with encoding sparknlp.
     tags: int16, shape [tagged]; the assigned tags, as indices into the labels.
     confidences: float32, shape [tagged]; the probability of the assigned tag.
     scores: float32, shape [tagged, labels]; the probability of every label, or None if not requested.

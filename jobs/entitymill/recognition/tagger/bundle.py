@@ -1,4 +1,4 @@
-"""Read and check a model bundle: a directory with network, vocabulary and labels, and a manifest with their SHA-256."""
+"""Read and check a model bundle: a directory with a network, vocabulary and labels, and a manifest with their SHA-256."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.jso
 NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
 Scheme = Literal["iob2", "iob1"]
-"""How to read an I- tag after a tag of another kind: in IOB2, as in Spark NLP's NerConverter, it continues the mention; in
-IOB1 it begins a new mention."""
+"""Tagging scheme: what an I- tag means after a tag of another kind. In IOB2, as in Spark NLP's NerConverter, it
+continues the mention; in IOB1 it begins a new mention."""
 LONGEST_WINDOW = 2**20
 """Upper bound for the number of pieces that a network takes at once; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-PAGE = "docs/models.md"
+PAGE = "docs/models.md"  # the page to which error messages refer
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """Spark's name for the partition directory of rows without a label. A label with this name would be read back as null."""
-_SHOWN_CHARACTERS = 40
-_ON_A_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
-_WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
+_QUOTED_CHARACTERS = 40
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_HUGGING_FACE_WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
 
 class Manifest(BaseModel):
@@ -49,11 +49,13 @@ class Manifest(BaseModel):
     sparknlp_max_length: int = Field(
         128, ge=8, le=LONGEST_WINDOW, description="maxSentenceLength in Spark NLP, for the encoding sparknlp"
     )
-    precision: Literal["f32", "bf16", "int8"] = Field(description="of the stored weights")
-    calibrated: bool = Field(default=False, description="in int8, activations are quantized by ranges that were measured")
-    scheme: Scheme = Field("iob2", description="of the tags: how they join to mentions")
+    precision: Literal["f32", "bf16", "int8"] = Field(description="number format of the stored weights")
+    calibrated: bool = Field(default=False, description="whether the network quantizes activations by measured ranges")
+    scheme: Scheme = Field("iob2", description="tagging scheme: how tags join to mentions")
     confidence: dict[str, Scaling] = Field(default_factory=dict, description="label -> scaling of its confidences")
-    f1: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> execution precision -> span F1")
+    f1: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="data set -> precision of the computation -> span F1"
+    )
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
@@ -64,7 +66,7 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Map each file's name to a unique name for its copy, which contains the file's digest."""
+        """Return file name -> unique name for the copy that Spark distributes; it contains the file's digest."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
@@ -84,7 +86,7 @@ def sha256(path: Path) -> str:
 
 
 def read_manifest(text: str, where: str) -> Manifest:
-    """Parse and check a manifest.
+    """Return the manifest of a bundle, after parsing and checking it.
 
     Args:
         text: content of the file `manifest.json`.
@@ -99,25 +101,27 @@ def read_manifest(text: str, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or MANIFEST
-        raise ModelError(f"{where}/{MANIFEST} is not a model manifest: {field}: {first['msg']}.") from error
+        raise ModelError(
+            f"{where}/{MANIFEST} is not a model manifest: {field}: {first['msg']}. Prepare the model again."
+        ) from error
     missing = [name for name in REQUIRED if name not in manifest.files]
     if not {VOCABULARY, TOKENIZER} & set(manifest.files):
         missing.append(f"{TOKENIZER} (or {VOCABULARY})")
     if missing:
         raise ModelError(
-            f"{where}/{MANIFEST} does not list {', '.join(missing)}: the bundle is incomplete; prepare the model again."
+            f"{where}/{MANIFEST} does not list {', '.join(missing)}: the bundle is incomplete. Prepare the model again."
         )
     # Names and digests become file names on the driver (`shipped_names`), so check them first.
     unsafe = [name for name in manifest.files if not is_plain_name(name)]
     if unsafe:
         raise ModelError(
-            f"{where}/{MANIFEST} lists {unsafe[0]!r}, which is not a valid file name inside the bundle: prepare the model "
+            f"{where}/{MANIFEST} lists {unsafe[0]!r}, which is not a valid file name inside the bundle. Prepare the model "
             "again."
         )
     damaged = [name for name, digest in manifest.files.items() if not _DIGEST.fullmatch(digest)]
     if damaged:
         raise ModelError(
-            f"{where}/{MANIFEST} has no SHA-256 of {damaged[0]} (64 digits, 0-9 and a-f): prepare the model again."
+            f"{where}/{MANIFEST} has no valid SHA-256 of {damaged[0]} (64 digits, 0-9 and a-f). Prepare the model again."
         )
     return manifest
 
@@ -139,7 +143,7 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
 
 
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
-    """Compare each file with the manifest before anything reads it.
+    """Check that every file of a bundle exists and has the SHA-256 in the manifest, before anything reads it.
 
     Args:
         files: file name -> local path.
@@ -152,16 +156,16 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     for name, expected in manifest.files.items():
         path = files.get(name)
         if path is None or not path.is_file():
-            raise ModelError(f"The model at {where} has no {name}, which its manifest lists: copy the bundle again.")
+            raise ModelError(f"The model at {where} has no {name}, which its manifest lists. Copy the bundle again.")
         check_file(path, expected, name, where)
 
 
 def check_file(path: Path, expected: str, name: str, where: str) -> None:
-    """Compare one file of a model with its SHA-256.
+    """Check that a file of a model has the expected SHA-256.
 
     Args:
         path: local path of the file.
-        expected: SHA-256 in the manifest.
+        expected: the SHA-256 that the file should have.
         name: name of the file in the bundle, for messages.
         where: path or URI of the model, for messages.
 
@@ -171,8 +175,8 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
     actual = sha256(path)
     if actual != expected:
         raise ModelError(
-            f"{name} of the model at {where} has SHA-256 {actual[:12]}…, its manifest says {expected[:12]}…: "
-            "the file was altered or damaged and will not be run; copy the model again."
+            f"{name} of the model at {where} has SHA-256 {actual[:12]}…, but {expected[:12]}… is expected: "
+            "the file was altered or damaged, and will not be loaded. Copy the model again."
         )
 
 
@@ -185,13 +189,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} of the model is not JSON: prepare the model again.") from error
+        raise ModelError(f"{path.name} of the model is not JSON. Prepare the model again.") from error
     ok = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if ok:
         check_labels(labels, f"{path.name} of the model")
         ok = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
     if not ok or "O" not in labels or len(set(labels)) != len(labels):
-        raise ModelError(f"{path.name} of the model is not a list of O and distinct IOB2 tags (B-PER, I-PER, …).")
+        raise ModelError(
+            f"{path.name} of the model is not a list of O and distinct tags (B-PER, I-PER, …). Prepare the model again."
+        )
     return tuple(labels)
 
 
@@ -210,8 +216,8 @@ def check_labels(tags: Sequence[str], where: str) -> None:
         fault = find_label_fault(label)
         if fault is not None:
             raise ModelError(
-                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}; each label names a "
-                "directory of the table entities: rename it there and prepare the model again."
+                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}. Each label becomes "
+                "the name of a directory of the table entities. Rename it in the original model, and prepare that again."
             )
 
 
@@ -235,11 +241,11 @@ def find_label_fault(label: str) -> str | None:
 
 def shorten_label(label: str) -> str:
     """Return the first characters of a label for messages, with unprintable characters escaped."""
-    return repr(label[:_SHOWN_CHARACTERS])[1:-1] + ("…" if len(label) > _SHOWN_CHARACTERS else "")
+    return repr(label[:_QUOTED_CHARACTERS])[1:-1] + ("…" if len(label) > _QUOTED_CHARACTERS else "")
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Hash every file of a bundle directory and write its manifest.
+    """Hash every file of a bundle directory, and write and return its manifest.
 
     Args:
         directory: directory with the bundle's files.
@@ -252,19 +258,22 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def update_manifest(directory: Path, **fields: object) -> Manifest:
-    """Replace some fields of a bundle's manifest."""
+    """Replace `fields` of the manifest in a bundle's directory, hash the files again, and return the new manifest."""
     manifest, _ = read_directory(directory)
     return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
 
 
 def describe_missing(path: str) -> str:
-    """Return a message that says that no bundle exists at a path, and what to do."""
+    """Return a message which says that no bundle exists at a path, and what the user can do."""
     advice = requirements.explain_missing_model(path)
     if advice:
         return f"nothing is at {path}; {advice} ({PAGE})."
     if path.startswith("pretrained:"):
-        return f"{path} is on Spark NLP's models hub, which recognition.sparknlp_model names; a bundle is a directory."
-    if "/" in path and _ON_A_HUB.fullmatch(path):
+        return (
+            f"{path} is on Spark NLP's models hub, which recognition.sparknlp_model names (with `recognition.engine: "
+            "sparknlp`). Here, name the directory of a model bundle."
+        )
+    if "/" in path and _HUB_NAME.fullmatch(path):
         return (
             f"nothing is at {path}. If it is a model's name on the Hugging Face hub, download it "
             f"(hf download {path} --local-dir DIRECTORY), run prepare_model.py DIRECTORY DEST (or entitymill prepare), and "
@@ -274,7 +283,7 @@ def describe_missing(path: str) -> str:
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
-    """Return a message that says that a directory is not a bundle, and what to do.
+    """Return a message which says what kind of model a directory has instead of a bundle, and what the user can do.
 
     Args:
         path: path or URI of the directory, for the message.
@@ -288,7 +297,8 @@ def describe_other_format(path: str, names: Collection[str]) -> str:
 
 
 def _detect_format(names: Collection[str]) -> str | None:
-    if "config.json" in names and any(map(_WEIGHTS.fullmatch, names)):
+    """Return a description of the kind of model that has files with these names; None if it is unknown."""
+    if "config.json" in names and any(map(_HUGGING_FACE_WEIGHTS.fullmatch, names)):
         return "a Hugging Face directory"
     if "metadata" in names:
         return "a saved Spark NLP model"

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from entitymill.errors import ModelError
 
 CACHED_WORDS = 200_000
-"""Largest number of distinct words in a cache, some 50 MB; a full cache is cleared."""
+"""Largest number of distinct words in a cache (about 50 MB). A cache that would grow larger is cleared first."""
 CACHED_CHARACTERS = 20_000_000
-"""Largest number of characters in a cache; this limit is needed because a word may be as long as its text."""
+"""Largest total number of characters of the words in a cache, needed because a word may be as long as its text."""
 BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 """The pieces for begin, end, padding and unknown words in BERT and DistilBERT."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
@@ -40,16 +40,16 @@ class Pieces:
 
 
 class WordCache(ABC):
-    """A cache of encoded words."""
+    """A cache in which each distinct word is encoded only once; a subclass says how words are encoded."""
 
     def __init__(self, *shape: int) -> None:
-        """Create an empty cache; `shape` is the shape of the value that is cached for one piece, () for a single number."""
+        """Create an empty cache. Each piece has an array of shape `shape` as its value; without `shape`, a single number."""
         self._shape = shape
         self._clear()
 
     @abstractmethod
     def _encode(self, words: list[str]) -> Sequence[Sequence[object]]:
-        """Return the values of each word's pieces."""
+        """Return a list for each word, with the values of the word's pieces."""
 
     def _clear(self) -> None:
         self._known: dict[str, int] = {}
@@ -58,7 +58,7 @@ class WordCache(ABC):
         self._starts = np.zeros(1, np.int64)
 
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the values of all tokens' pieces, and where the values of each token start.
+        """Return the values of all tokens' pieces, and where the values of each token start; encode words not yet cached.
 
         The shapes are [pieces, *shape] and [tokens + 1].
         """
@@ -85,12 +85,12 @@ class WordCache(ABC):
 
 
 class Encoder(WordCache):
-    """An encoder of tokens that uses a bundle's tokenizer."""
+    """A cache that encodes tokens with a bundle's tokenizer; the value of a piece is its id."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
         """Wrap a tokenizer. A token is truncated to `max_pieces` pieces, since only its first piece decides its tag."""
         self.truncated: set[str] = set()
-        """Words of the cache that have more pieces."""
+        """Words in the cache that have more than `max_pieces` pieces."""
         super().__init__()
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -117,7 +117,7 @@ class Encoder(WordCache):
 def gather_rows(
     values: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Select rows of a ragged array, in which row i is values[starts[i]:starts[i + 1]]; return new values and starts."""
+    """Return (values, starts) of the selected `rows` of a ragged array, whose row i is values[starts[i]:starts[i + 1]]."""
     counts = starts[rows + 1] - starts[rows]
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     shift = np.repeat(starts[rows] - ends[:-1], counts)
@@ -125,14 +125,14 @@ def gather_rows(
 
 
 def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
-    """Return the id of a special piece.
+    """Return the id of a special piece, such as [CLS].
 
     Raises:
         ModelError: the vocabulary does not contain the piece.
     """
     number = tokenizer.token_to_id(piece)
     if number is None:
-        raise ModelError(f"The model's vocabulary has no {piece}: only the vocabularies of BERT and RoBERTa are supported.")
+        raise ModelError(f"The model's vocabulary has no {piece}; only the vocabularies of BERT and RoBERTa are supported.")
     return int(number)
 
 

@@ -1,4 +1,4 @@
-"""Run a compiled model: `Tagger` takes the tokens of complete sentences, and returns a tag and its probability for each."""
+"""Run a compiled model: `Tagger` takes the tokens of sentences, and returns a tag and its probability for each token."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRow
 from entitymill.recognition.tagger.packing import Batch
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
-PLANNED_SENTENCES = 1024
-"""Number of sentences that are packed at a time: enough to fill the rows, and few enough for the processor's cache."""
+SENTENCES_AT_ONCE = 1024
+"""Number of sentences that are packed into rows and run at once: enough to fill the rows, few enough for the CPU's cache."""
 
 
 @dataclass
 class Seconds:
-    """Wall-clock seconds spent so far on the parts of recognition: the fields are `schemas.PARTS`.
+    """Wall-clock seconds spent so far on each part of recognition; `schemas.PARTS` has the names of the fields.
 
     The tagger measures encoding and inference, and the recogniser that uses it measures the other parts.
     """
@@ -61,8 +61,8 @@ class Tagger:
             maker: the row maker for the model's encoding.
             labels: the model's labels, in the order of its outputs.
             positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
-            scheme: how tags join to mentions.
-            decoding: how tags are chosen from their probabilities.
+            scheme: the tagging scheme of the labels, which says how tags join to mentions.
+            decoding: how tags are chosen from their probabilities (see `Execution`).
             scalings: label -> scaling of the confidences of its mentions; None or empty for no scaling.
         """
         self.scalings = dict(scalings or {})
@@ -78,7 +78,7 @@ class Tagger:
 
     @classmethod
     def load(cls, files: dict[str, Path], manifest: bundle.Manifest, execution: Execution, where: str = "") -> Tagger:
-        """Check a bundle's files and compile its network.
+        """Return a tagger, after checking a bundle's files, compiling its network and tagging a test sentence.
 
         Args:
             files: file name -> local path, for every file that the manifest lists.
@@ -87,7 +87,8 @@ class Tagger:
             where: path or URI of the bundle, for messages.
 
         Raises:
-            ModelError: a file is missing or altered, or the parts do not fit each other or the precision.
+            ModelError: a file is missing or altered, the files do not fit each other, or the model does not run in the
+                precision.
         """
         where = where or manifest.name
         bundle.check_files(files, manifest, where)
@@ -127,7 +128,7 @@ class Tagger:
         *,
         scores: bool = False,
     ) -> Tags:
-        """Tag sentences.
+        """Return the tags of all sentences' tokens, and add the time spent to `seconds`.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -142,10 +143,12 @@ class Tagger:
         split = np.zeros(len(lengths), np.bool_)
         filled = np.flatnonzero(lengths)
         results = [_empty_result(len(self.labels))]
-        for at in range(0, len(filled), PLANNED_SENTENCES):
-            chosen = filled[at : at + PLANNED_SENTENCES]
+        for at in range(0, len(filled), SENTENCES_AT_ONCE):
+            chosen = filled[at : at + SENTENCES_AT_ONCE]
             first, last = starts[chosen[0]], starts[chosen[-1] + 1]
-            tagged, probabilities, longer = self._tag(tokens[first:last], lengths[chosen], begins[first:last])
+            tagged, probabilities, longer = self._compute_probabilities(
+                tokens[first:last], lengths[chosen], begins[first:last]
+            )
             split[chosen[longer]] = True
             if self._decoder is None:
                 best = probabilities.argmax(axis=1)
@@ -157,12 +160,12 @@ class Tagger:
         tagged, tags, confidences, returned = (np.concatenate(parts) for parts in zip(*results, strict=True))
         return Tags(tagged, tags, confidences, returned if scores else None, split)
 
-    def _tag(
+    def _compute_probabilities(
         self, tokens: Sequence[str], lengths: NDArray[np.int64], begins: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        """Return the tagged tokens, their probabilities, and the indices of the sentences longer than the model's limit.
+        """Return the tagged tokens, the probability of each label, and the sentences longer than the model's limit.
 
-        The tokens have the shape [tagged], and the probabilities [tagged, labels].
+        Tokens and sentences are indices; the shapes are [tagged], [tagged, labels] and [long sentences].
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -186,7 +189,7 @@ class Tagger:
     def _run_batch(
         self, batch: Batch, rows: Rows, chosen: NDArray[np.int64], offsets: NDArray[np.int64], logits: NDArray[np.float32]
     ) -> None:
-        """Run a batch and write its logits into `logits`.
+        """Run the network on a batch, and write the logits of its pieces into `logits`.
 
         Args:
             batch: the layout of the batch.
@@ -226,6 +229,7 @@ def _compute_begins(tokens: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
+    """Return tokens, tags, confidences and scores (see `Tags`) without any token, for a model with `labels` labels."""
     return np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, labels), np.float32)
 
 
@@ -257,8 +261,9 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
         except BaseException as error:
             if not (isinstance(error, Exception) or is_rust_panic(error)):  # the package tokenizers raises Exception
                 raise
-            raise ModelError(f"{where}/{name} is not a tokenizer that can be read: prepare the model again.") from error
+            raise ModelError(f"{where}/{name} is not a tokenizer that can be read. Prepare the model again.") from error
 
 
 def _tokenizer_file_name(manifest: bundle.Manifest) -> str:
+    """Return tokenizer.json if the bundle has it, otherwise vocab.txt."""
     return bundle.TOKENIZER if bundle.TOKENIZER in manifest.files else bundle.VOCABULARY

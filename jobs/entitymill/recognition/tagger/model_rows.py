@@ -19,7 +19,8 @@ from entitymill.recognition.tagger.encoding import Encoder
 SPECIAL_PIECES = 2
 """Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
-"""A token whose tag a window decides has at least 1/CONTEXT_SHARE of the window's pieces as context on either side."""
+"""A window decides only the tags of tokens that have 1/CONTEXT_SHARE of its pieces as context on either side, unless the
+sentence begins or ends there."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Rows:
     """Rows for the model.
 
     ids: int32, shape [pieces]; the piece ids of all sentences, concatenated.
-    first, last: int64, shape [rows]; a row contains the pieces first..last - 1.
+    first, last: int64, shape [rows]; a row contains the pieces first to last - 1.
     tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
     positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
     starts: int64, shape [rows + 1]; row r decides the tags of tokens[starts[r]:starts[r + 1]].
@@ -56,7 +57,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Lay out sentences as rows of the model's input batches.
+        """Return the rows in which the model reads sentences.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -74,7 +75,7 @@ class CompleteRows:
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Lay out sentences as rows of input batches; the first piece of a token decides the token's tag."""
+        """Return the rows of sentences; the first piece of a token decides the token's tag (see `RowMaker.make_rows`)."""
         del begins
         pieces = self._encoder.encode(tokens)
         windows = plan_windows(pieces.starts, starts, self.max_length - SPECIAL_PIECES)
@@ -82,13 +83,13 @@ class CompleteRows:
         tagged = np.concatenate([windows.own_first, windows.own_last[-1:]])
         positions = pieces.starts[:-1] - np.repeat(first, np.diff(tagged)) + 1
         every = np.arange(len(tokens))
-        split = np.union1d(windows.split_sentences, self._find_cut_words(tokens, starts, pieces.starts))
+        split = np.union1d(windows.split_sentences, self._find_sentences_with_cut_words(tokens, starts, pieces.starts))
         return Rows(pieces.ids, first, pieces.starts[windows.last], every, positions, tagged, split)
 
-    def _find_cut_words(
+    def _find_sentences_with_cut_words(
         self, tokens: Sequence[str], starts: NDArray[np.int64], piece_starts: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return the indices of the sentences with a token of more pieces than a row has."""
+        """Return the indices of the sentences that have a token with more pieces than fit in a row."""
         full = np.flatnonzero(np.diff(piece_starts) >= self.max_length - SPECIAL_PIECES)
         cut = [token for token in full.tolist() if tokens[token] in self._encoder.truncated]
         return np.searchsorted(starts, np.array(cut, np.int64), side="right") - 1
@@ -110,8 +111,8 @@ def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64
 class Windows:
     """Rows for the model, each of which has consecutive tokens of one sentence; arrays are int64 of shape [rows].
 
-    first, last: a row contains the tokens first..last - 1; tokens are numbered across all sentences.
-    own_first, own_last: a row decides the tags of the tokens own_first..own_last - 1. Every token is in one such range.
+    first, last: a row contains the tokens first to last - 1; tokens are numbered across all sentences.
+    own_first, own_last: a row decides the tags of the tokens own_first to own_last - 1. Every token is in one such range.
     split_sentences: indices of the sentences that have more than one row.
     """
 
@@ -123,7 +124,7 @@ class Windows:
 
 
 def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.int64], capacity: int) -> Windows:
-    """Split sentences into rows of at most `capacity` pieces.
+    """Return rows of at most `capacity` pieces for sentences; a longer sentence gets several overlapping rows.
 
     Args:
         piece_starts: where the pieces of each token start, shape [tokens + 1]; no token has more than `capacity` pieces.
@@ -143,7 +144,7 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
 
 
 def _plan_sentence_windows(piece_starts: NDArray[np.int64], first: int, last: int, capacity: int) -> NDArray[np.int64]:
-    """Split one long sentence into full windows, each of which overlaps the previous window by a quarter.
+    """Return full windows for one long sentence, each of which overlaps the previous window by about a quarter.
 
     Returns:
         One row per window, with the columns first, last, own_first and own_last of `Windows`; shape [windows, 4].

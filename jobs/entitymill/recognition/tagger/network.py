@@ -16,13 +16,13 @@ from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
 FEWEST_POSITIONS = 8
-"""Smallest number of rows of a position embedding; a table with fewer rows is another embedding."""
+"""Smallest number of rows of a position embedding; a table with fewer rows is an embedding of something else."""
 CACHED_SHAPES = 64
 """Number of primitives that OpenVINO caches per compiled model; enough for all shapes of batches from `packing`."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
-    """Read an OpenVINO network. The weights are memory-mapped, so processes on one machine share them.
+    """Return the OpenVINO network in two files. The weights are memory-mapped, so processes on one machine share them.
 
     Raises:
         ModelError: the files are not an OpenVINO network.
@@ -32,7 +32,7 @@ def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
             return ov.Core().read_model(xml, weights)
         except RuntimeError as error:
             raise ModelError(
-                f"{bundle.NETWORK} of the model at {where} is not an OpenVINO network that can be read: prepare the model "
+                f"{bundle.NETWORK} of the model at {where} is not an OpenVINO network that can be read. Prepare the model "
                 "again."
             ) from error
 
@@ -54,16 +54,22 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
     """
     names = {name for port in model.inputs for name in port.get_names()}
     if names != set(INPUTS):
-        raise ModelError(f"The model at {where} takes {sorted(names)}, expected {list(INPUTS)}.")
+        raise ModelError(
+            f"The network of the model at {where} has inputs {sorted(names)}, but a token classifier has {list(INPUTS)}. "
+            "Prepare the model again."
+        )
     outputs = model.output(0).get_partial_shape()
     width = outputs[len(outputs) - 1]
     if width.is_static and width.get_length() != labels:
-        raise ModelError(f"The model at {where} scores {width.get_length()} tags, its labels.json lists {labels}.")
+        raise ModelError(
+            f"The network of the model at {where} scores {width.get_length()} tags, but its labels.json lists {labels}. "
+            "Prepare the model again."
+        )
     rows = embedding_shape(model)[0]
     if max(vocabulary.values()) >= rows:
         raise ModelError(
             f"The vocabulary of the model at {where} has piece ids up to {max(vocabulary.values())}, "
-            f"its embedding table has {rows} rows: they belong to different models."
+            f"but its embedding table has only {rows} rows: they belong to different models. Prepare the model again."
         )
 
 
@@ -82,11 +88,11 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
             return shape[0].get_length(), shape[1].get_length()
         if node.get_type_name() == "Convert":
             waiting += node.output(0).get_target_inputs()
-    raise ModelError("The network has no word embedding that input_ids selects from.")
+    raise ModelError("The network is no supported token classifier: it has no word embedding that input_ids selects from.")
 
 
 def check_window(model: ov.Model, max_length: int, where: str) -> None:
-    """Check that a network has a position for each piece of the longest window.
+    """Check that a network has positions for `max_length` pieces, the length of the longest window.
 
     Raises:
         ModelError: the network has fewer positions.
@@ -94,13 +100,13 @@ def check_window(model: ov.Model, max_length: int, where: str) -> None:
     available = count_positions(model)
     if available is not None and max_length > available:
         raise ModelError(
-            f"The manifest of the model at {where} says max_length {max_length}, its {bundle.NETWORK} has positions for "
-            f"{available} pieces: prepare the model again."
+            f"The manifest of the model at {where} says max_length {max_length}, but its {bundle.NETWORK} has "
+            f"positions for {available} pieces. Prepare the model again."
         )
 
 
 def count_positions(model: ov.Model) -> int | None:
-    """Return the number of rows of the position embedding, or None if there is no such table.
+    """Return the number of rows of a network's position embedding, or None if it has no such table.
 
     The number is needed because OpenVINO accepts positions beyond the table without an error. The position embedding is
     the smallest table that is as wide as the word embedding and has at least FEWEST_POSITIONS rows. The embedding of token
@@ -120,7 +126,7 @@ def count_positions(model: ov.Model) -> int | None:
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
-    """Compile a network for one Spark task, with one stream.
+    """Return a network compiled for one Spark task, with one stream.
 
     Args:
         model: a checked network, whose weights `check_precision` allows in the precision. It may be changed in place.
@@ -171,7 +177,7 @@ def decompress_weights(model: ov.Model) -> None:
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
-    """Return the properties with which OpenVINO runs a network in a precision.
+    """Return name -> value of the OpenVINO properties for running a network in a precision.
 
     Args:
         precision: number format of the computation.
@@ -186,7 +192,7 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
 
 
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Return name of each node -> the network inputs on whose values (and not only shapes) the node depends."""
+    """Return name of each node -> names of the network inputs on whose values (not only shapes) the node depends."""
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -208,7 +214,7 @@ def source_name(port: ov.Input) -> str:
 def evaluate(
     model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
 ) -> list[NDArray[np.generic]]:
-    """Compute the values of inner outputs of a network, in f32.
+    """Return the values of inner outputs of a network, computed in f32.
 
     Args:
         model: the network; it is not changed.

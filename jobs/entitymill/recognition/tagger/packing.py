@@ -5,8 +5,8 @@ attention_mask: `positions`, which start again in each sentence, and `segments`,
 attends to the pieces in its segment. This works for different architectures, because masks and positions are identified by
 the inputs on which they depend, and by their values for a test input. (Source of the idea: Krell et al. 2021, "Efficient
 Sequence Packing without Cross-contamination".)
-The longest sentences are assigned to rows first, each to the row with the least sufficient room, which fills rows to some
-99 %. Sentences that occur several times are run only once.
+Sentences are assigned to rows from the longest to the shortest, each to the row with the least room that is sufficient.
+This fills the rows to about 99 %. Sentences that occur several times are run only once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Batch:
 
 
 def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Iterator[Batch]:
-    """Partition sentences into batches.
+    """Yield the batches in which the network processes sentences; each sentence is in exactly one batch.
 
     Args:
         lengths: number of pieces of each sentence, including special pieces, shape [sentences]; at most `limit`.
@@ -59,6 +59,7 @@ def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Ite
 
 
 def _plan_packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
+    """Yield batches of rows of the same length, in which several sentences share a row."""
     rows, sizes = _assign_rows(lengths)
     for length in sorted(set(sizes)):
         mine = [row for row, size in zip(rows, sizes, strict=True) if size == length]
@@ -71,7 +72,7 @@ def _plan_packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 
 
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """Assign sentences to rows; return the sentences of each row, and the length of each row in pieces."""
+    """Return a list of the sentences in each row, and a list of the rows' lengths in pieces."""
     rows: list[list[int]] = []
     sizes: list[int] = []
     with_room: dict[int, list[int]] = {}
@@ -80,7 +81,7 @@ def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]
         needed = int(lengths[item])
         fitting = rooms >> needed
         if fitting:
-            room = needed + (fitting & -fitting).bit_length() - 1  # the least sufficient room
+            room = needed + (fitting & -fitting).bit_length() - 1  # the least room that is sufficient
             row = with_room[room].pop()
             if not with_room[room]:
                 rooms ^= 1 << room
@@ -105,7 +106,7 @@ def _compute_columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDAr
 def _plan_single(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
     """Yield batches of sentences of similar lengths, with one sentence per row.
 
-    The length of the rows is the length of the longest sentence, rounded up to a multiple of 8.
+    The length of a batch's rows is the length of its longest sentence, rounded up to a multiple of 8, at most `limit`.
     """
     order = np.argsort(lengths, kind="stable")
     padded = np.minimum(-(-lengths[order] // 8) * 8, limit)
@@ -140,7 +141,7 @@ def find_distinct(
 
 
 class _NotPackableError(Exception):
-    pass
+    """Raised if the masks or positions of a network cannot be identified."""
 
 
 def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | None:
@@ -184,7 +185,7 @@ def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[n
         port.replace_source_output(joined.output(0))
     table.replace_source_output(ops.convert(places, table.get_element_type().to_string()).output(0))
     parameter = model.input(MASK).get_node()
-    for target in parameter.output(0).get_target_inputs():  # they use only the shape
+    for target in parameter.output(0).get_target_inputs():  # these nodes use only the shape of the mask
         target.replace_source_output(model.input(IDS).get_node().output(0))
     model.remove_parameter(parameter)
     model.add_parameters([places, segments])
@@ -204,7 +205,7 @@ def _find_mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return the mask's value for a visible piece, and its value for a hidden piece.
+    """Return the value with which a mask lets a piece be seen, and the value with which it hides a piece.
 
     Args:
         value: the mask for a test input in which only the first piece is visible.
