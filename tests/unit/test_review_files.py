@@ -267,7 +267,7 @@ def test_the_command_prints_scores_without_spark(
     shown = capsys.readouterr().out
     assert "0.0945 to 0.9055" in shown
     assert "0.9 (n=1)" in shown
-    assert "1 drawn mentions have no answer" in shown
+    assert "1 mentions of the sample have no answer" in shown
     assert "recall" not in shown
 
 
@@ -296,7 +296,7 @@ def test_exactly_one_form_of_evaluate_is_accepted(arguments: list[str]) -> None:
         (["--to", "x.xlsx"], "--to: the suffix of x.xlsx names no format"),
         (["--to", "nowhere/x.csv"], "--to: there is no directory nowhere"),
         (["--to", "."], "--to: the suffix of . names no format"),
-        (["--to", "x.csv", "--count", "100001"], "--count: 100,001 is more than 100,000"),
+        (["--to", "x.csv", "--count", "100001"], "--count: 100,001 is too many: a sample can have at most 100,000"),
     ],
 )
 def test_bad_options_are_refused_before_spark_starts(
