@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Measure the model in each precision, and print the results and the recommendation."""
         start_log(None)
         manifest, _ = python_api.read_bundle(options.model)
         results = measure(options.model, manifest, _read_texts(options.texts), options.seconds, options.price_per_core_hour)

@@ -136,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         built.error("give either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Score the reviewed sample or the entity table, and print the scores."""
         start_log(None)
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         if options.reviewed is not None:

@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = {}
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Load the settings, and print them for --print-config; otherwise start the log and run the job."""
         settings = settings_module.load(options.config, options.overrides)
         if options.print_config:
             print(yaml.safe_dump(settings.dump_masked(), sort_keys=False, allow_unicode=True), end="")

@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Fetch the jars into the directory --to, unless it already has them."""
         jars = JARS[options.spark or _installed_release()]
         names = ", ".join(jar.name for jar in jars)
         _refuse_other_delta(options.to, jars)

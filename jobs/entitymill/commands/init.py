@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Inspect the table, write the settings file, and print the proposed columns."""
         file = options.to or Path(f"{_file_stem(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")

@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Read the latest runs, without Spark if possible, and print them."""
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
             activity.begin("starting Spark")

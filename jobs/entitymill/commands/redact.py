@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Write the redacted table, and print how many mentions were masked."""
         common.check_output_exists(settings)
         activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")

@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Draw the sample and write it to the file --to, after checks that need no Spark."""
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)

@@ -51,8 +51,8 @@ class SourceSettings(Section):
         (), description="source columns copied to every row of entities", json_schema_extra={"type": ["array", "string"]}
     )
     markup: Markup = Field("none", description="html: tags are not part of sentences and mentions, but count in offsets")
-    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="largest length of a text, in code points")
-    time_zone: str = Field("UTC", description="time zone for times in source.where and for ids that are times")
+    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="most code points; longer texts are rejected")
+    time_zone: str = Field("UTC", description="of times in source.where and of ids that are times; not the session's")
 
     @field_validator("time_zone")
     @classmethod
