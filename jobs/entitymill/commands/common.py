@@ -92,7 +92,7 @@ def run_with_settings(
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `output.path` exists; do not check a path that may be on another machine's disk.
+    """Check, before Spark starts, that `output.path` exists. Skip a path that may be on another machine's disk.
 
     Raises:
         OutputError: the directory does not exist.
@@ -103,7 +103,7 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `source.path` exists; do not check a path that may be on another machine's disk.
+    """Check, before Spark starts, that `source.path` exists. Skip a path that may be on another machine's disk.
 
     Raises:
         SourceError: nothing is at source.path.

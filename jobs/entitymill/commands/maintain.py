@@ -102,7 +102,7 @@ _LOG_NOTE = "the Delta log contains the smallest and greatest ids of deleted fil
 
 
 def _format_number(value: float | None, places: int) -> str:
-    """Return a number with as many decimal places; `?` for None, an unknown number."""
+    """Return a number with `places` decimal places; `?` for None, which stands for an unknown number."""
     return "?" if value is None else f"{value:,.{places}f}"
 
 

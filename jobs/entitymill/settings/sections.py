@@ -222,7 +222,7 @@ class EntitySettings(Section):
     def _check_labels(self) -> EntitySettings:
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
-            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels")
+            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: add or remove it")
         return self
 
     @property

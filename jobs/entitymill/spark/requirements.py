@@ -192,7 +192,7 @@ def explain_missing_java() -> str | None:
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return the part of a message that says how to get a missing bundled model; None if the path is not that of one."""
+    """Return the part of a message that says how to get a missing bundled model; None for the path of another model."""
     if Path(path).parts[:1] != (MODELS,):
         return None
     return (

@@ -147,7 +147,7 @@ def _find_jars(settings: SparkSettings) -> list[str]:
         if not found:
             raise SessionError(
                 f"spark.jars: {directory} contains no jar: run `entitymill fetch-jars --to {directory}` (in the repository "
-                "`make jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or set another directory."
+                "`make jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or set another one."
             )
         jars += found
     return jars
@@ -218,7 +218,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
-    """Return the URL of a class on the driver's class path, which contains its jar; None if it is not there."""
+    """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
     virtual_machine: Any = spark.sparkContext._jvm
     loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")

@@ -38,7 +38,7 @@ def split_name(name: str) -> tuple[str, ...]:
         match = quoted_one or plain_one
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
-                f"{name!r} is not a valid table or schema name: empty level, lone backquote or control character"
+                f"{name!r} is no valid table or schema name: it has an empty level, a lone backquote or a control character"
             )
         at = match.end()
         if at == len(name):
@@ -97,7 +97,7 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Check that a condition depends only on columns; with files or tasks, it would select different rows in each run.
+    """Check that a condition depends only on columns, since any other could select different rows in each run.
 
     Raises:
         ValueError: the condition calls a function of _READ_FUNCTIONS. Function names inside string literals are allowed.

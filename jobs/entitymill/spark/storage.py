@@ -239,7 +239,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Convert Java errors in the block to OSError, or StorageError if the storage failed, so that no file seems missing."""
+    """Convert Java errors in the block: to StorageError if the storage failed, otherwise to OSError, as for a missing file."""
     try:
         yield
     except Py4JJavaError as error:
@@ -296,7 +296,7 @@ def _find_used_bucket(text: str) -> str:
 
 @contextmanager
 def raise_storage_errors() -> Iterator[None]:
-    """Convert Spark errors in the block to StorageError if the storage failed, so that no table seems to be missing."""
+    """Convert Spark errors in the block to StorageError if the storage failed, so that callers do not take tables for missing."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
