@@ -38,7 +38,7 @@ def split_name(name: str) -> tuple[str, ...]:
         match = quoted_one or plain_one
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
-                f"{name!r} is no valid table or schema name: it has an empty level, a lone backquote or a control character"
+                f"{name!r} is not a valid table or schema name: it has an empty level, lone backquote or control character"
             )
         at = match.end()
         if at == len(name):

@@ -239,7 +239,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Convert Java errors in the block: to StorageError if the storage failed, otherwise to OSError, as for a missing file."""
+    """Convert Java errors in the block: to StorageError if the storage failed, otherwise (file missing) to OSError."""
     try:
         yield
     except Py4JJavaError as error:
@@ -296,7 +296,7 @@ def _find_used_bucket(text: str) -> str:
 
 @contextmanager
 def raise_storage_errors() -> Iterator[None]:
-    """Convert Spark errors in the block to StorageError if the storage failed, so that callers do not take tables for missing."""
+    """Convert Spark errors in the block to StorageError if the storage failed, so that no table seems missing."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
