@@ -1,4 +1,4 @@
-"""Command line of `entitymill`, which runs one of COMMANDS."""
+"""Command line of `entitymill`: find the command that the user names, and run it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ COMMANDS = {
     "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
     "tag": ("entitymill.commands.tag", "mark the entities of texts and files, or print them as JSON; no Spark"),
     "benchmark": ("entitymill.commands.benchmark", "measure each precision on this machine, and recommend one; no Spark"),
-    "sample": ("entitymill.commands.sample", "draw mentions, and write a file in which people check them"),
-    "evaluate": ("entitymill.commands.evaluate", "score an entity table against gold, or a sample that people checked"),
+    "sample": ("entitymill.commands.sample", "draw a sample of mentions, and write a file in which people check them"),
+    "evaluate": (
+        "entitymill.commands.evaluate",
+        "score an entity table against a gold table, or a sample that people checked",
+    ),
     "prepare": (f"{extensions.MODELS}.prepare_command", "make a model bundle from a trained model"),
     "init": ("entitymill.commands.init", "look at your table and write a settings file for it"),
     "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
@@ -27,7 +30,7 @@ COMMANDS = {
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: progress, how they ended, and why"),
     "report": (f"{extensions.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }
-"""Command -> (module whose `main` runs the command, line of the command in the help)."""
+"""Name of a command -> (module whose `main` runs the command, description of the command in the help)."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -42,15 +45,19 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of COMMANDS and return the exit code. If the first argument is an option, run `extract`, as in 0.1.0."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help", "help"):
+    """Run the command that the first argument names, or `extract` if that argument is an option; return the exit code.
+
+    Args:
+        arguments: arguments of the command line; None for those of this process.
+    """
+    remaining = list(sys.argv[1:] if arguments is None else arguments)
+    if not remaining or remaining[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
-    if given[0] == "--version":
+    if remaining[0] == "--version":
         print(f"entitymill {__version__}")
         return 0
-    name = "extract" if given[0].startswith("-") else given.pop(0)
+    name = "extract" if remaining[0].startswith("-") else remaining.pop(0)
     if name not in COMMANDS:
         alike = get_close_matches(name, COMMANDS, 1)
         hint = f" Did you mean `entitymill {alike[0]}`?" if alike else ""
@@ -64,10 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(visible(f"error: {requirements.explain_missing_package(error) or error}"), file=sys.stderr)
         return 1
-    return int(command.main(given))
+    return int(command.main(remaining))
 
 
 def _help() -> str:
+    """Return the help of `entitymill`: its usage, its commands and some examples."""
     lines = [f"  {name:12}{summary}" for name, (_, summary) in COMMANDS.items()]
     usage = "usage: entitymill COMMAND [OPTION …]   or   entitymill --version"
     shown = [f"  {example}" for example in EXAMPLES]

@@ -95,7 +95,7 @@ def test_the_comments_say_what_else_there_is(here: Path) -> None:
     pq.write_table(table(), "articles.parquet")
     assert run(here / "articles.parquet") == 0
     text = Path("articles.yaml").read_text(encoding="utf8")
-    assert "id_column: article_id  # string, unique in the rows looked at; or title (string), label (string)" in text
+    assert "id_column: article_id  # string, unique in the inspected rows; or title (string), label (string)" in text
     assert "characters on average; or summary (245), published (10), title (4), label (1)" in text
     assert (
         "# not in passthrough: summary is string of 245 characters on average, too long to copy to every row of entities"

@@ -93,11 +93,11 @@ def test_tables_are_those_of_classic_spark(connected: Spark, source: Path, tmp_p
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"output.schema": None, "output.path": "out"}, "output.path: through Spark Connect tables are those of a catalog"),
-        ({"output.annotations": "true"}, "output.annotations are not written through Spark Connect"),
+        ({"output.schema": None, "output.path": "out"}, "output.path: Spark Connect can write only tables of a catalog"),
+        ({"output.annotations": "true"}, "output.annotations: Spark Connect cannot write annotations"),
         (
             {"recognition.engine": "sparknlp", "recognition.sparknlp_model": "pretrained:x/en"},
-            "recognition.engine: sparknlp does not run through Spark Connect; use engine openvino",
+            "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`",
         ),
     ],
 )

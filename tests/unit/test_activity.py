@@ -48,7 +48,7 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
         (erase, ["--set", "output.path={0}/out", "--ids", "a"], "no entity tables at {0}/out", 1),
         (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),
         (sample, ["--set", "output.path={0}/out", "--to", "{0}/sample.csv"], "no entity tables at {0}/out", 1),
-        (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: nothing is at {0}/e.", 3),
+        (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: nothing is at {0}/e; check the path.", 3),
     ],
 )
 def test_a_wrong_path_is_found_before_spark_starts(

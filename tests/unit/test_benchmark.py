@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from entitymill.commands import benchmark
-from entitymill.commands.benchmark import Figure, recommend
+from entitymill.commands.benchmark import BenchmarkResult, recommend
 from entitymill.recognition.tagger import Precision
 
 
-def figure(precision: Precision, rate: float, f1: float | None) -> Figure:
-    return Figure(precision, rate, rate, 1.0, None, f1)
+def figure(precision: Precision, rate: float, f1: float | None) -> BenchmarkResult:
+    return BenchmarkResult(precision, rate, rate, 1.0, None, f1)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def figure(precision: Precision, rate: float, f1: float | None) -> Figure:
         ([figure("f32", 100, None), figure("bf16", 101, None)], "bf16"),
     ],
 )
-def test_the_fastest_of_the_exact_precisions_is_recommended(figures: list[Figure], chosen: str) -> None:
+def test_the_fastest_of_the_exact_precisions_is_recommended(figures: list[BenchmarkResult], chosen: str) -> None:
     assert recommend(figures).precision == chosen
 
 
@@ -40,7 +40,7 @@ def test_each_precision_of_the_carried_model_is_measured(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("texts.parquet", b"PAR", "cannot be read as Parquet"),
+        ("texts.parquet", b"PAR", "cannot be read: name a Parquet file"),
         ("a.txt", b"\xff", "cannot be read"),
         ("b.txt", b"\n", "no text"),
     ],

@@ -154,19 +154,25 @@ def test_without_java(tmp_path: Path) -> None:
     code, error = said(RUN, tmp_path, None, PATH=str(tmp_path))
     assert (code, "error: Spark needs Java, which is not on the path: install a JDK 17" in error) == (1, True)
     code, error = said(RUN, tmp_path, None, JAVA_HOME="/nowhere")
-    assert (code, "error: JAVA_HOME is /nowhere, where no Java is: set it to a JDK 17" in error) == (1, True)
+    assert (code, "error: JAVA_HOME is /nowhere, but that directory contains no Java: set it to a JDK 17" in error) == (
+        1,
+        True,
+    )
 
 
 def test_without_jars(tmp_path: Path) -> None:
     code, error = said([*RUN, "--set", "spark.jars=no/jars"], tmp_path, None)
     assert code == 1
-    assert "error: spark.jars: no jar in no/jars: run `entitymill fetch-jars --to no/jars` (in the" in error
+    assert "error: spark.jars: no/jars contains no jar: run `entitymill fetch-jars --to no/jars` (in the" in error
 
 
 def test_without_a_model(tmp_path: Path) -> None:
     code, error = said(["tag", "--model", "models/demo", "Angela Merkel flew to Paris."], tmp_path, None)
     assert code == 5
-    assert "nothing is at models/demo; copy the directory models of the repository, or of build/package, to where" in error
+    assert (
+        "nothing is at models/demo; copy the directory models of the repository, or of build/package, to the working"
+        in error
+    )
 
 
 OLD, NEW = "file:/jars/delta-spark_2.12-3.3.3.jar!/io/delta", "file:/jars/delta-spark_2.13-4.0.1.jar!/io/delta"
@@ -226,6 +232,7 @@ def test_what_of_spark_nlp_is_missing_is_named_with_the_way_to_it(classes: bool,
 def test_spark_nlp_runs_on_one_scala() -> None:
     requirements.check_sparknlp("2.12.18", classes=True, package=True)
     with pytest.raises(
-        SessionError, match=r"runs on Spark 3.5 for Scala 2.12, this Spark is for Scala 2.13; use engine openvino"
+        SessionError,
+        match=r"needs Spark 3.5 for Scala 2.12, but this Spark is for Scala 2.13: set `recognition.engine: openvino`",
     ):
         requirements.check_sparknlp("2.13.16", classes=True, package=True)

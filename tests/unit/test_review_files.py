@@ -143,13 +143,13 @@ def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "has no column label"),
-        ("label,confidence\nPER,0.5\n", "has no column correct; it needs label, confidence, correct"),
+        ("label,confidence\nPER,0.5\n", "has no column correct; it needs the columns label, confidence, correct"),
         ("label,confidence,correct\nPER,0.5,Secret\n", "line 2: the column correct must be empty or one of yes, true, 1"),
         ("label,confidence,correct\nPER,Secret,yes\n", "line 2: the confidence must be a number from 0 to 1"),
         ("label,confidence,correct\nPER,nan,yes\n", "line 2: the confidence must be a number from 0 to 1"),
         ("label,confidence,correct\n,0.5,yes\n", "line 2: the column label is empty"),
         ("label,confidence,correct,corrected_label\nPER,0.5,yes,Secret\n", "line 2: correct says yes, but"),
-        ("label,confidence,correct\nPER,0.5,\nPER,0.5\n", "no reviewed mention; 2 wait for an answer"),
+        ("label,confidence,correct\nPER,0.5,\nPER,0.5\n", "no answer yet for any of its 2 mentions; review it first"),
         ('[{"data": {"text": "Secret"}', "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ('{"data": {"text": "Secret"}}', "is not a list of tasks"),
@@ -267,7 +267,7 @@ def test_the_command_prints_scores_without_spark(
     shown = capsys.readouterr().out
     assert "0.0945 to 0.9055" in shown
     assert "0.9 (n=1)" in shown
-    assert "1 drawn mentions have no answer" in shown
+    assert "1 mentions of the sample have no answer" in shown
     assert "recall" not in shown
 
 
@@ -296,7 +296,7 @@ def test_exactly_one_form_of_evaluate_is_accepted(arguments: list[str]) -> None:
         (["--to", "x.xlsx"], "--to: the suffix of x.xlsx names no format"),
         (["--to", "nowhere/x.csv"], "--to: there is no directory nowhere"),
         (["--to", "."], "--to: the suffix of . names no format"),
-        (["--to", "x.csv", "--count", "100001"], "--count: 100,001 is more than 100,000"),
+        (["--to", "x.csv", "--count", "100001"], "--count: 100,001 is too many: a sample can have at most 100,000"),
     ],
 )
 def test_bad_options_are_refused_before_spark_starts(

@@ -91,7 +91,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["path=x"], r"path is not a setting; did you mean source\.path, output\.path or model\.path\?"),
         (["output.text_colum=x"], r"output\.text_colum is not a setting; did you mean source\.text_column\?"),
         (["output.replace_slice=true"], r"^output\.replace_slice needs source\.where"),
-        (["source.passthrough=a,b"], r"source\.passthrough: several names must be a list: \[a,b\]"),
+        (["source.passthrough=a,b"], r"source\.passthrough: write several names as a list: \[a,b\]"),
         (["source.max_chars=many"], r"source\.max_chars: .*a whole number"),
         (["source.format=orc"], r"source\.format: .*'delta', 'parquet' or 'table'"),
         (["source.format=CSV"], r"^source\.format: CSV is not supported; convert it to Parquet .*pandas\.read_csv"),
@@ -108,19 +108,22 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["recognition.precision=fp4"], r"recognition\.precision"),
         (["report.path=page.pdf"], r"report\.path: must be a file on the driver's own disk whose name ends in \.html"),
         (["report.path=s3a://lake/page.html"], r"report\.path: must be a file on the driver's own disk"),
-        (["report.date_column=day"], r"report\.date_column day must be one of the columns in source\.passthrough"),
+        (["report.date_column=day"], r"report\.date_column: day must be one of the columns in source\.passthrough"),
         (["report.show_text=some"], r"report\.show_text: .*boolean"),
         (["report.fail_on_drift=often"], r"report\.fail_on_drift: .*boolean"),
         (["report.drift_share=1.1"], r"report\.drift_share: .*less than or equal to 1"),
         (["report.drift_rate=-0.1"], r"report\.drift_rate: .*greater than or equal to 0"),
         (["report.drift_confidence=high"], r"report\.drift_confidence: .*number"),
         (["report.drift_sentences=0"], r"report\.drift_sentences: .*greater than or equal to 1"),
-        (["metrics.textfile=run.txt"], r"metrics\.textfile: must be a file .* ends in \.prom: the collector reads no other"),
+        (
+            ["metrics.textfile=run.txt"],
+            r"metrics\.textfile: must be a file .* ends in \.prom: the collector reads only such files",
+        ),
         (["metrics.pushgateway=gateway:9091"], r"metrics\.pushgateway: must be an address such as http://pushgateway:9091"),
         (["metrics.pushgateway=ftp://gateway"], r"metrics\.pushgateway: must be an address"),
         (["lineage.url=marquez:5000"], r"lineage\.url: must be an address such as http://marquez:5000"),
         (["lineage.namespace="], r"lineage\.namespace"),
-        (["entities.labels=PER,LOC"], r"entities\.labels: several names must be a list: \[PER,LOC\]"),
+        (["entities.labels=PER,LOC"], r"entities\.labels: write several names as a list: \[PER,LOC\]"),
         (
             ["entities.min_confidence=high"],
             r"entities\.min_confidence: must be a number from 0 to 1, or one number per label",
@@ -147,7 +150,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_parquet_cannot_be_a_catalog_table() -> None:
-    with pytest.raises(SettingsError, match=r"parquet needs output\.path"):
+    with pytest.raises(SettingsError, match=r"parquet` needs output\.path"):
         load(None, ["source.path=x", "output.schema=main.entities", "output.format=parquet"], {})
 
 

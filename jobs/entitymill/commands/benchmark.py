@@ -28,22 +28,24 @@ MODEL, TEXTS = ROOT / "models" / "demo", ROOT / "data" / "state_union.parquet"
 FACTORY = "entitymill.commands.benchmark_child:open_measured_tagger"
 """The function that each child process calls, as `module:function` (see `isolation.Work`)."""
 CHARACTERS = 60_000
-"""Size of the sample that is recognized again and again; it takes the bundled model about two seconds."""
+"""Number of characters that each round recognizes; a round takes the bundled model about two seconds."""
 MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
-ENOUGH_F1 = 0.005
-"""A precision is recommended if its F1 is at most this much below the best."""
+"""Number and length of the documents for which core-hours and prices are computed, and the seconds in an hour."""
+F1_TOLERANCE = 0.005
+"""A precision is recommended only if its F1 is at most this much below the best F1."""
 LONGEST_SECONDS = 600.0
+"""Time limit for one round of one child process."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What was measured of one precision.
+class BenchmarkResult:
+    """How fast and how accurate the model is in one precision.
 
-    sentences_per_cpu_second: sentences recognized per second of one core, from the fastest round.
-    median_sentences_per_cpu_second: the same from the median round.
-    core_hours: for a million documents of DOCUMENT_CHARACTERS, recognition only.
-    price: core_hours at the price that was given, or None.
-    f1: mean, over the sets in the bundle's manifest, of span F1 in this precision, or None if not measured.
+    sentences_per_cpu_second: number of sentences recognized per second of one core, from the fastest round.
+    median_sentences_per_cpu_second: the same number, from the median round.
+    core_hours: core-hours to recognize a million documents of DOCUMENT_CHARACTERS, without reading and writing them.
+    price: price of these core-hours; None if the user gave no price per core-hour.
+    f1: mean span F1 in this precision over the data sets in the bundle's manifest; None if the manifest has no F1 for it.
     """
 
     precision: Precision
@@ -54,11 +56,14 @@ class Figure:
     f1: float | None
 
 
-def recommend(figures: Sequence[Figure]) -> Figure:
-    """Return the fastest of the figures whose F1 is at most ENOUGH_F1 below the best; one without F1 counts as exact."""
-    best = max((figure.f1 for figure in figures if figure.f1 is not None), default=0.0)
-    exact = [figure for figure in figures if figure.f1 is None or figure.f1 >= best - ENOUGH_F1]
-    return max(exact, key=lambda figure: figure.sentences_per_cpu_second)
+def recommend(results: Sequence[BenchmarkResult]) -> BenchmarkResult:
+    """Return the fastest result whose F1 is at most F1_TOLERANCE below the best F1.
+
+    A result without F1 counts as having lost no accuracy.
+    """
+    best = max((result.f1 for result in results if result.f1 is not None), default=0.0)
+    accurate = [result for result in results if result.f1 is None or result.f1 >= best - F1_TOLERANCE]
+    return max(accurate, key=lambda result: result.sentences_per_cpu_second)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,36 +80,37 @@ def parser() -> argparse.ArgumentParser:
         "--texts", type=Path, default=TEXTS, help="a Parquet file with a column text, or a UTF-8 file (default: speeches)"
     )
     built.add_argument(
-        "--seconds", type=common.positive_number(float), default=60.0, help="how long to measure in all (default: 60)"
+        "--seconds", type=common.positive_number(float), default=60.0, help="total time to measure, in seconds (default: 60)"
     )
     built.add_argument(
         "--price-per-core-hour",
         metavar="P",
         type=common.positive_number(float),
-        help="to show the price of a million documents",
+        help="price of one core for one hour; adds the price of a million documents to the results",
     )
     built.add_argument("--json", action="store_true", help="print JSON")
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a model and return the exit code."""
+    """Measure a model in each precision, print the results and a recommendation, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Measure the model in each precision, and print the results and the recommendation."""
         start_log(None)
         manifest, _ = python_api.read_bundle(options.model)
-        figures = measure(options.model, manifest, _read_texts(options.texts), options.seconds, options.price_per_core_hour)
-        chosen = recommend(figures)
+        results = measure(options.model, manifest, _read_texts(options.texts), options.seconds, options.price_per_core_hour)
+        chosen = recommend(results)
         if options.json:
-            rows = {figure.precision: asdict(figure) for figure in figures}
+            rows = {result.precision: asdict(result) for result in results}
             print(
                 json.dumps({"processor": read_processor().describe(), "recommended": chosen.precision, "precisions": rows})
             )
             return
         console = open_console(highlight=False, soft_wrap=True)
         console.print(f"{read_processor().describe()}; model {manifest.name}", markup=False)
-        console.print(_build_table(figures))
+        console.print(_build_table(results))
         console.print(f"recommended: recognition.precision: {chosen.precision}", markup=False)
 
     return common.run_and_report(work, "interrupted.")
@@ -112,15 +118,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(
     model: Path, manifest: bundle.Manifest, texts: Sequence[str], seconds: float, price: float | None
-) -> list[Figure]:
-    """Recognize texts in each precision that a bundle allows, in turns, and return one figure per precision.
+) -> list[BenchmarkResult]:
+    """Measure how fast a model recognizes texts in each precision that its bundle allows; return one result per precision.
+
+    Each precision has its own child process. The children take turns, and their first round is not counted.
 
     Args:
         model: directory of the bundle.
         manifest: the bundle's manifest.
-        texts: the texts.
-        seconds: how long to measure; each precision runs at least twice.
-        price: price of a core for an hour, or None.
+        texts: the texts that each round recognizes.
+        seconds: total time to measure; each precision is measured in at least two rounds, even if that takes longer.
+        price: price of one core for one hour; None if results need no price.
 
     Raises:
         ModelError: the model cannot be loaded, or crashes on the texts.
@@ -138,21 +146,21 @@ def measure(
     rates: dict[Precision, list[float]] = {precision: [] for precision in precisions}
     began = time.monotonic()
     try:
-        _run(children, batch)  # the first run is slower, and is not counted
+        _run_round(children, batch)  # the first round is slower, and is not counted
         while len(rates[precisions[0]]) < 2 or time.monotonic() - began < seconds:
-            for precision, (sentences, cpu) in _run(children, batch).items():
+            for precision, (sentences, cpu) in _run_round(children, batch).items():
                 rates[precision].append(sentences / cpu)
     except isolation.LostError as lost:
-        raise ModelError(f"The model {model} crashes on these texts ({lost.detail}): copy it again.") from lost
+        raise ModelError(f"The model {model} crashes on these texts ({lost.detail}): copy the model again.") from lost
     finally:
         for child in children.values():
             child.close()
-    figures = []
+    results = []
     for precision in precisions:
         hours = sentences / max(rates[precision]) / characters * MILLION * DOCUMENT_CHARACTERS / HOUR
         measured = [scores[precision] for scores in manifest.f1.values() if precision in scores]
-        figures.append(
-            Figure(
+        results.append(
+            BenchmarkResult(
                 precision=precision,
                 sentences_per_cpu_second=max(rates[precision]),
                 median_sentences_per_cpu_second=statistics.median(rates[precision]),
@@ -161,19 +169,19 @@ def measure(
                 f1=sum(measured) / len(measured) if measured else None,
             )
         )
-    return figures
+    return results
 
 
-def _run(
+def _run_round(
     children: Mapping[Precision, Callable[[pa.RecordBatch, float], pa.RecordBatch]], batch: pa.RecordBatch
 ) -> dict[Precision, tuple[int, float]]:
-    """Return the number of sentences and the CPU seconds of each child for one run over the batch."""
+    """Let each child recognize the batch once; return precision -> (number of sentences, CPU seconds)."""
     found = {precision: child(batch, LONGEST_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}
 
 
 def _read_texts(path: Path) -> list[str]:
-    """Return texts of a file, of about CHARACTERS in all.
+    """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
 
     Raises:
         SourceError: the file cannot be read, or has no text.
@@ -183,14 +191,18 @@ def _read_texts(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     if path == TEXTS and not path.is_file():
-        raise SettingsError("--texts is missing: the speeches are in a clone of the repository only; name a file of texts.")
+        raise SettingsError(
+            "--texts is missing, and its default, a file of speeches, is only in a clone of the repository: name a file."
+        )
     try:
         if path.suffix == ".parquet":
             texts = pq.read_table(path, columns=["text"]).column("text").drop_null().to_pylist()
         else:
             texts = path.read_text(encoding="utf8").splitlines()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise SourceError(f"--texts: {path} cannot be read as Parquet with a column text, or as UTF-8 text.") from error
+        raise SourceError(
+            f"--texts: {path} cannot be read: name a Parquet file with a column text, or a UTF-8 file."
+        ) from error
     sample, size = [], 0
     for text in filter(None, texts):
         sample.append(text[: CHARACTERS - size])
@@ -198,16 +210,17 @@ def _read_texts(path: Path) -> list[str]:
         if size >= CHARACTERS:
             break
     if not sample:
-        raise SourceError(f"--texts: {path} contains no text.")
+        raise SourceError(f"--texts: {path} contains no text: name a file with texts.")
     return sample
 
 
-def _build_table(figures: Sequence[Figure]) -> Table:
+def _build_table(results: Sequence[BenchmarkResult]) -> Table:
+    """Return the table of results that is printed on the terminal; it has prices only if the results have them."""
     caption = (
         f"core-hours, price: recognition of a million documents of {DOCUMENT_CHARACTERS:,} characters; F1: mean over the "
-        "sets in the model's manifest"
+        "data sets in the model's manifest"
     )
-    priced = any(figure.price is not None for figure in figures)
+    priced = any(result.price is not None for result in results)
     table = Table(
         "precision",
         "sentences per CPU-second",
@@ -217,13 +230,13 @@ def _build_table(figures: Sequence[Figure]) -> Table:
         "F1",
         caption=caption,
     )
-    for figure in figures:
+    for result in results:
         table.add_row(
-            figure.precision,
-            f"{figure.sentences_per_cpu_second:,.0f}",
-            f"{figure.median_sentences_per_cpu_second:,.0f}",
-            f"{figure.core_hours:,.2f}",
-            *([f"{figure.price:,.2f}"] if figure.price is not None else []),
-            "not measured" if figure.f1 is None else f"{figure.f1:.4f}",
+            result.precision,
+            f"{result.sentences_per_cpu_second:,.0f}",
+            f"{result.median_sentences_per_cpu_second:,.0f}",
+            f"{result.core_hours:,.2f}",
+            *([f"{result.price:,.2f}"] if result.price is not None else []),
+            "not measured" if result.f1 is None else f"{result.f1:.4f}",
         )
     return table

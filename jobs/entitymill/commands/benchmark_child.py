@@ -16,9 +16,11 @@ from entitymill.recognition.tagger import Precision
 
 
 def open_measured_tagger(model: Path, precision: Precision, characters: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model, and return a function that recognizes the column `text` of a batch and returns what that took.
+    """Load a model, and return a function that measures how long the model takes for the column `text` of a batch.
 
-    The result has one row: `sentences` (int64), and `cpu_seconds` (float64) of this process, on one thread.
+    The function returns a batch with one row: `sentences` (int64, number of sentences) and `cpu_seconds` (float64, CPU time
+    of this process, in which the model runs on one thread). The memory of this process is limited to what the model's files
+    and the texts need.
 
     Args:
         model: directory of a bundle.

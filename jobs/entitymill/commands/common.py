@@ -20,10 +20,12 @@ from entitymill.terminal import activity
 from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
-_TEMPORARY = "entitymill-log-"
-_SPECIAL = re.compile(r"[*?\[{@]")
-"""Matches wildcards, and what names a version of a Delta table."""
+_TEMPORARY_PREFIX = "entitymill-log-"
+"""Beginning of the names of temporary directories for logs."""
+_PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
+"""Matches wildcards, and the `@` before the version of a Delta table; a path with such a character need not exist."""
 LARGEST_NUMBER = 1_000_000
+"""Largest number that `positive_number` accepts."""
 STDERR = "stderr"
 """The value of the setting `log` that sends the log to stderr."""
 
@@ -59,12 +61,14 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_number(kind: type[int | float]) -> Callable[[str], float]:
-    """Return a function for argparse's `type` that accepts only numbers above 0 and up to LARGEST_NUMBER."""
+    """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to LARGEST_NUMBER."""
 
     def number(text: str) -> float:
         value = kind(text)
         if not 0 < value <= LARGEST_NUMBER:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {LARGEST_NUMBER:,}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is out of range: the number must be above 0 and at most {LARGEST_NUMBER:,}"
+            )
         return value
 
     number.__name__ = kind.__name__  # argparse shows this name in its own error messages
@@ -74,7 +78,10 @@ def positive_number(kind: type[int | float]) -> Callable[[str], float]:
 def run_with_settings(
     options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str
 ) -> int:
-    """Load the settings that the options select, start the log, and call `work`; report errors as `run_and_report` does."""
+    """Load the settings that the options select, start the log, call `work` with the settings, and return the exit code.
+
+    Errors are reported as in `run_and_report`, which also explains `interrupted`.
+    """
 
     def load_and_work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
@@ -85,7 +92,7 @@ def run_with_settings(
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
-    """Check before Spark starts that the directory of the tables exists, if it is certainly on this machine's disk.
+    """Check, before Spark starts, that `output.path` exists. Skip a path that may be on another machine's disk.
 
     Raises:
         OutputError: the directory does not exist.
@@ -96,35 +103,40 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
-    """Check before Spark starts that the source exists, if it is certainly on this machine's disk.
+    """Check, before Spark starts, that `source.path` exists. Skip a path that may be on another machine's disk.
 
     Raises:
         SourceError: nothing is at source.path.
     """
     path = settings.source.path
-    if settings.source.format != "table" and not _SPECIAL.search(path) and is_missing(path, settings.spark.conf):
+    if settings.source.format != "table" and not _PATTERN_OR_VERSION.search(path) and is_missing(path, settings.spark.conf):
         raise SourceError(f"source.path: nothing is at {path}.")
 
 
 def is_missing(path: str, conf: Mapping[str, str]) -> bool:
-    """Return whether a path is certainly on this machine's disk, and nothing is there; `conf` as in the settings."""
+    """Return whether nothing exists at a path; False also if the path may be on another machine's disk.
+
+    Args:
+        path: path, URI or name.
+        conf: the setting `spark.conf`, which may select another file system.
+    """
     from entitymill.spark.local_paths import is_certainly_local  # imports PySpark
 
     return not Path(path).exists() and is_certainly_local(path, conf)
 
 
 def run_and_report(
-    work: Callable[[Callable[[str | None], str]], None], interrupted: str, ended: dict[str, Any] | None = None
+    work: Callable[[Callable[[str | None], str]], None], interrupted: str, results: dict[str, Any] | None = None
 ) -> int:
-    """Call `work` and return the exit code; print an error as one sentence on stderr, and write its stack trace to the log.
+    """Call `work` and return the exit code. Print an error as one sentence on stderr, and write its stack trace to the log.
 
     A log in the temporary directory is deleted if there was no error.
 
     Args:
         work: a function that is called with another function, `start(path)`. Calling `start` starts the log at the path,
             or in a temporary file if the path is None, and returns the log's path.
-        interrupted: the message after Ctrl-C or SIGTERM; empty for the message about an interrupted run.
-        ended: a dictionary in which the error is stored under the key `error`, or None.
+        interrupted: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
+        results: dictionary to which an error is added, under the key `error`; None if the caller does not need the error.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
@@ -132,7 +144,7 @@ def run_and_report(
     handlers: list[logging.Handler] = []
 
     def start(path: str | None) -> str:
-        handler, where = _log_to(path)
+        handler, where = _start_log(path)
         handlers.append(handler)
         logs.append(where)
         return where
@@ -142,8 +154,8 @@ def run_and_report(
             work(start)
     except (KeyboardInterrupt, Exception) as error:
         said, code = outcome.describe_error(error)
-        if ended is not None:
-            ended["error"] = error
+        if results is not None:
+            results["error"] = error
         errors.print("[bold red]error:[/bold red]", end=" ")
         stopped = isinstance(error, KeyboardInterrupt)
         errors.print(interrupted if stopped and interrupted else said, markup=False)
@@ -153,7 +165,7 @@ def run_and_report(
         return code
     else:
         for path in logs:
-            if Path(path).parent.name.startswith(_TEMPORARY):
+            if Path(path).parent.name.startswith(_TEMPORARY_PREFIX):
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
     finally:
@@ -166,8 +178,8 @@ def run_and_report(
         log.propagate = propagate
 
 
-def _log_to(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file or to stderr; return the log's handler and path.
+def _start_log(path: str | None) -> tuple[logging.Handler, str]:
+    """Send this program's log to a file or to stderr; return the log's handler, and the file's path or STDERR.
 
     Args:
         path: the file; STDERR for stderr; None for a new temporary file.
@@ -179,7 +191,7 @@ def _log_to(path: str | None) -> tuple[logging.Handler, str]:
     if path == STDERR:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        file = Path(path) if path else Path(tempfile.mkdtemp(prefix=_TEMPORARY)) / "entitymill.log"
+        file = Path(path) if path else Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX)) / "entitymill.log"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             handler, path = logging.FileHandler(file, encoding="utf8"), str(file)

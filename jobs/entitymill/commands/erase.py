@@ -21,6 +21,11 @@ from entitymill.terminal.console_text import open_console
 
 
 def _read_ids(options: argparse.Namespace) -> list[str]:
+    """Return the ids in --ids and in the file of --ids-file, without empty and repeated ones.
+
+    Raises:
+        SettingsError: the file cannot be read, or there is no id, or there are more than MOST_IDS.
+    """
     ids = list(options.ids)
     if options.ids_file is not None:
         try:
@@ -38,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     built = common.build_parser(
         "erase",
         description="Erase documents from the tables of a job: their rows, the files and old versions that contain them, "
-        "and messages that name them. The table erasures records what was erased from which table, by the SHA-256 of the "
-        "ids.",
+        "and the error messages of runs that contain their ids. The table erasures records how much was erased from which "
+        "table, with the SHA-256 of the ids.",
         epilog="Delete the documents from the source first. All older versions of the tables are deleted, too: "
         "docs/privacy.md. On a terminal the command asks before it starts.\n"
         "Exit codes: 0 done, 2 bad settings or tables of another source, 3 the documents are still in the source, "
@@ -56,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Erase documents and return the exit code."""
+    """Find the documents, erase them after a confirmation, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
@@ -68,41 +73,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
+    """Find the documents, ask for confirmation on a terminal, erase them, and print the number of erased rows per table.
+
+    Nothing is changed if no document is found, in a dry run, or if the user does not confirm.
+    """
     common.check_output_exists(settings)
     activity.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
     activity.begin("looking for the documents")
     place = settings.output.path or settings.output.schema_
-    found = erasure.find_documents(spark, settings, ids)
+    findings = erasure.find_documents(spark, settings, ids)
     activity.end()
-    if found.empty:
+    if findings.empty:
         said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
         console.print(
-            f"{said}{_describe_old_files(found)}: nothing was changed; check the ids.", markup=False, soft_wrap=True
+            f"{said}{_describe_old_files(findings)}: nothing was changed; check the ids.", markup=False, soft_wrap=True
         )
         return
     if options.dry_run:
-        console.print(f"would erase {_describe(found)} of {place}; nothing was changed", markup=False, soft_wrap=True)
+        console.print(
+            f"would erase {_describe_findings(findings)} of {place}; nothing was changed", markup=False, soft_wrap=True
+        )
         return
-    if not options.yes and _on_terminal() and not _confirm(found, str(place), console):
+    if not options.yes and _on_terminal() and not _confirm(findings, str(place), console):
         console.print("nothing was changed")
         return
-    activity.begin("erasing, after runs that are at work have ended")
+    activity.begin("waiting until no run is active, then erasing")
     shown = Table("table", "rows erased")
-    for name, rows in erasure.erase(spark, settings, ids, found).items():
+    for name, rows in erasure.erase(spark, settings, ids, findings).items():
         shown.add_row(name, f"{rows:,}")
     console.print(shown)
-    console.print(f"erased {len(ids):,} ids; recorded in {RECORD}")
+    console.print(f"erased {len(ids):,} ids; recorded in the table {RECORD}")
 
 
-def _describe_old_files(found: Findings) -> str:
-    if found.in_old_files is None:
+def _describe_old_files(findings: Findings) -> str:
+    """Return the end of the message that no table contains the ids: whether old files could be searched, too."""
+    if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"
 
 
-def _describe(found: Findings) -> str:
-    rows = found.totals()
+def _describe_findings(findings: Findings) -> str:
+    """Return a part of a sentence that says how many rows of which tables are to be erased."""
+    rows = findings.totals()
     counts = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
     said = ", ".join(f"{rows.get(table, 0):,} {what}" for table, what in counts.items())
     messages = f", messages in {rows['runs']:,} rows of runs" if rows.get("runs") else ""
@@ -113,6 +126,7 @@ def _on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _confirm(found: Findings, place: str, console: Console) -> bool:
-    console.print(f"Erase {_describe(found)} of {place}? [y/N]", end=" ", markup=False, soft_wrap=True)
+def _confirm(findings: Findings, place: str, console: Console) -> bool:
+    """Ask the user whether to erase the rows, and return whether the answer is yes."""
+    console.print(f"Erase {_describe_findings(findings)} of {place}? [y/N]", end=" ", markup=False, soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

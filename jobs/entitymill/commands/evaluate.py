@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # a reviewed sample needs no Spark
     from pyspark.sql import DataFrame
 
 KEY = ("doc_id", "begin", "end", "label")
+"""Columns in which a correct mention and a gold mention are equal."""
 ALL = "all"
+"""Key of the score of all labels together."""
 WANTED_PRECISION = 0.95
 
 
@@ -84,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     built = common.build_parser(
         "evaluate",
         script="evaluate_entities.py",
-        description="Score an entity table against gold: exact spans with doc_id, begin, end and label. "
+        description="Score an entity table against a gold table: a mention counts if doc_id, begin, end and label agree. "
         "Or score a sample from `entitymill sample` that people have reviewed; this needs no Spark.",
         epilog="With --entities and --gold, every mention of either table counts, so both must cover the same documents.\n"
         "Exit codes: 0 done, 2 bad options, 3 bad input, 1 anything else.",
@@ -103,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--wanted-precision",
         metavar="SHARE",
-        type=_share,
+        type=_parse_share,
         default=WANTED_PRECISION,
         help="with --reviewed: show the smallest min_confidence that reaches this precision on the sample "
         f"(default: {WANTED_PRECISION})",
@@ -114,15 +116,15 @@ def parser() -> argparse.ArgumentParser:
     return built
 
 
-def _share(text: str) -> float:
-    """Return a share for argparse's `type`: a number above 0 and up to 1."""
+def _parse_share(text: str) -> float:
+    """Parse a share, which is a number above 0 and up to 1, for argparse's `type`."""
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+        raise argparse.ArgumentTypeError(f"{text} is out of range: the share must be above 0 and at most 1")
     return value
 
 
-_share.__name__ = "share"  # argparse shows this name in its own error messages
+_parse_share.__name__ = "share"  # argparse shows this name in its own error messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         built.error("give either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Score the reviewed sample or the entity table, and print the scores."""
         start_log(None)
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         if options.reviewed is not None:
@@ -141,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         for option, path in (("--entities", options.entities), ("--gold", options.gold)):
             if common.is_missing(path, {}):
-                raise SourceError(f"{option}: nothing is at {path}.")
+                raise SourceError(f"{option}: nothing is at {path}; check the path.")
         activity.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session
@@ -159,16 +162,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_and_report(work, "interrupted.")
 
 
-def _print_review(file: Path, wanted: float, labels: list[str], *, as_json: bool) -> None:
+def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_json: bool) -> None:
+    """Score a reviewed sample, and print the scores, as a table or as JSON.
+
+    Raises:
+        SourceError: the file cannot be read, or is not a reviewed sample.
+    """
     review = corrected_files.read_review(file)
-    scores = review_scores.score_review(review, wanted, labels)
+    scores = review_scores.score_review(review, wanted_precision, labels)
     if as_json:
         print(json.dumps(review_scores.build_json(scores)))
         return
     console = open_console()
-    console.print(review_scores.build_table(scores, wanted))
+    console.print(review_scores.build_table(scores, wanted_precision))
     if review.unreviewed:
-        console.print(f"{review.unreviewed:,} drawn mentions have no answer and are not counted.", highlight=False)
+        console.print(f"{review.unreviewed:,} mentions of the sample have no answer and are not counted.", highlight=False)
 
 
 def _format_json(scores: dict[str, Score]) -> str:

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--allow-removals",
         action="store_true",
-        help="remove more documents than limits.max_removed_ratio allows, this once",
+        help="let this run remove more documents than limits.max_removed_ratio allows",
     )
     built.add_argument("--print-config", action="store_true", help="print the effective settings, secrets masked, and exit")
     built.add_argument(
@@ -74,24 +74,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job and return the exit code."""
+    """Run the job, write its outcome as JSON if --result-json is given, and return the exit code."""
     options = parser().parse_args(arguments)
-    ended: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Load the settings, and print them for --print-config; otherwise start the log and run the job."""
         settings = settings_module.load(options.config, options.overrides)
         if options.print_config:
             print(yaml.safe_dump(settings.dump_masked(), sort_keys=False, allow_unicode=True), end="")
             return
-        ended["log"] = start_log(settings.log)
+        results["log"] = start_log(settings.log)
         common.log.info("entitymill %s, settings %s", __version__, json.dumps(settings.dump_masked()))
         with _open_observer(settings, dry_run=options.dry_run) as observer:
-            _run(settings, options, observer, ended)
+            _run_job(settings, options, observer, results)
 
-    code = common.run_and_report(work, "", ended)
+    code = common.run_and_report(work, "", results)
     if options.result_json and not options.print_config:
         try:
-            outcome.write_result(options.result_json, ended.get("summary"), ended.get("error"), ended.get("log"))
+            outcome.write_result(options.result_json, results.get("summary"), results.get("error"), results.get("log"))
         except OSError as error:
             message = f"error: --result-json {options.result_json} cannot be written: {error.strerror}."
             print(visible(message), file=sys.stderr)
@@ -100,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
-    """Open the observer that writes the report page, metrics and lineage of a run.
+    """Return a context manager whose value is the observer that writes the report page, metrics and lineage of a run.
 
-    The value of the `with` statement is the observer, or None if no setting asks for any of these.
+    The value is None if no setting asks for a page, metrics, lineage or a check for drift.
 
     Raises:
         SettingsError: a package that the observer needs is not installed.
@@ -125,12 +126,20 @@ def _is_small_local_source(path: str, size: int) -> bool:
         return False
 
 
-def _run(
+def _run_job(
     settings: settings_module.Settings,
     options: argparse.Namespace,
     observer: Any,
-    ended: dict[str, Any],
+    results: dict[str, Any],
 ) -> None:
+    """Run the job or a dry run, show its progress, and print its summary.
+
+    Args:
+        settings: the settings of the run.
+        options: the options of the command line.
+        observer: the observer of the run; None if there is none.
+        results: dictionary with the log's path under `log`; the run's summary is added under `summary`.
+    """
     common.check_source_exists(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract
@@ -140,12 +149,12 @@ def _run(
 
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     where = (
-        ended["log"]
+        results["log"]
         if settings.log
-        else f"{ended['log']} (deleted if all goes well; the setting log selects a file that is kept)"
+        else f"{results['log']} (deleted if all goes well; the setting log selects a file that is kept)"
     )
     errors.print(
-        f"entitymill {__version__}, settings {options.config or 'of --set'}, log {where}", markup=False, style="dim"
+        f"entitymill {__version__}, settings {options.config or 'from --set'}, log {where}", markup=False, style="dim"
     )
     sparknlp = settings.recognition.engine == "sparknlp"
 
@@ -159,7 +168,7 @@ def _run(
     shown = progress.Progress(options.progress, options.progress_seconds)
 
     def watch(summary: Summary) -> None:
-        ended["summary"] = summary
+        results["summary"] = summary
         errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
         shown.watch(summary)
         if observer is not None:
@@ -173,7 +182,7 @@ def _run(
             dry_run=options.dry_run,
             allow_removals=options.allow_removals,
             watch=watch,
-            log_path=ended["log"],
+            log_path=results["log"],
         )
     finally:
         shown.close()

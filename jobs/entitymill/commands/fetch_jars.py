@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Fetch the jars into the directory --to, unless it already has them."""
         jars = JARS[options.spark or _installed_release()]
         names = ", ".join(jar.name for jar in jars)
         _refuse_other_delta(options.to, jars)
@@ -122,7 +123,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
         raise SettingsError(
             f"{f'--client {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
             f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
-            f"{' and '.join(jar.name for jar in jars)} to {to} from a machine that has one."
+            f"{' and '.join(jar.name for jar in jars)} to {to} from another machine."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
         _CLIENTS[chosen][1](jars, Path(scratch), repository)
@@ -135,8 +136,8 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
                 )
             if _sha256(fetched) != jar.sha256:
                 raise SessionError(
-                    f"{jar.name} has SHA-256 {str(_sha256(fetched))[:12]}…, this version expects {jar.sha256[:12]}…: it was "
-                    "altered or damaged on its way, and nothing was written; empty the client's cache and fetch again."
+                    f"{jar.name} has SHA-256 {str(_sha256(fetched))[:12]}…, this version expects {jar.sha256[:12]}…: the "
+                    "file was altered or damaged, and nothing was written. Empty the client's cache and fetch again."
                 )
             files[jar] = fetched
         try:
@@ -148,6 +149,11 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
 
 
 def _installed_release() -> str:
+    """Return the release of the installed PySpark, as a key of JARS; the first key if PySpark is not installed.
+
+    Raises:
+        SettingsError: JARS lacks the release.
+    """
     try:
         version = importlib.metadata.version("pyspark")
     except importlib.metadata.PackageNotFoundError:
@@ -169,6 +175,7 @@ def _refuse_other_delta(to: Path, jars: Sequence[Jar]) -> None:
 
 
 def _sha256(path: Path) -> str | None:
+    """Return the SHA-256 of a file in hexadecimal; None if the file does not exist."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -176,7 +183,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars with Maven, without their dependencies, which Spark contains."""
+    """Fetch the jars into SCRATCH/jars with Maven, without their dependencies, which Spark contains."""
     dependencies = ""
     for jar in jars:
         group, artifact, version = jar.coordinates.split(":")
@@ -192,7 +199,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
         encoding="utf8",
     )
     copy = [f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={scratch / 'jars'}"]
-    _run([*_mvn(), "--quiet", "--batch-mode", "--file", str(scratch / "pom.xml"), *copy], "mvn")
+    _run_client([*_mvn(), "--quiet", "--batch-mode", "--file", str(scratch / "pom.xml"), *copy], "mvn")
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
@@ -203,15 +210,17 @@ def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None
     # Spark contains Delta's other dependencies.
     options += ["--exclude-packages", "org.antlr:antlr4-runtime,org.scala-lang:scala-library"]
     options += ["--repositories", repository] if repository else []
-    _run([*_spark_submit(), *options, str(scratch / "nothing.py")], "spark")
+    _run_client([*_spark_submit(), *options, str(scratch / "nothing.py")], "spark")
 
 
 def _mvn() -> list[str]:
+    """Return the command line of Maven; empty if Maven is not installed."""
     found = shutil.which("mvn")
     return [found] if found else []
 
 
 def _spark_submit() -> list[str]:
+    """Return the command line of PySpark's spark-submit; empty if PySpark or Java is not installed."""
     found = importlib.util.find_spec("pyspark")
     java = os.environ.get("JAVA_HOME") or shutil.which("java")
     if found is None or found.origin is None or not java:
@@ -223,11 +232,11 @@ _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path
     "mvn": (_mvn, _fetch_with_maven),
     "spark": (_spark_submit, _fetch_with_spark),
 }
-"""Client -> two functions: one returns its command line, empty if it is not installed; the other fetches jars with it."""
+"""Client -> (function that returns its command line, empty if it is not installed; function that fetches jars with it)."""
 
 
-def _run(command_line: list[str], client: str) -> None:
-    """Run a client, and write its output to the log.
+def _run_client(command_line: list[str], client: str) -> None:
+    """Run a client (the program that fetches the jars), and write its output to the log, with credentials masked.
 
     Raises:
         SessionError: the client fails, or takes longer than CLIENT_TIMEOUT.

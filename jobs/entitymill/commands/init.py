@@ -51,16 +51,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY.PATH=VALUE",
         action="append",
         default=[],
-        help="a setting of spark.*, to read the table",
+        help="a setting of spark.* with which to read the table; repeatable",
     )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the settings file and return the exit code."""
+    """Inspect the table, write a settings file for it, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Inspect the table, write the settings file, and print the proposed columns."""
         file = options.to or Path(f"{_file_stem(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
@@ -72,15 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         spark = session.open_session(loaded.spark, "entitymill init")
         activity.begin("looking at the table")
-        source, found = column_proposal.propose_columns(spark, options.table, options.id, options.text)
+        source, proposal = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         output = options.output and column_proposal.make_absolute(spark, options.output)
         neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
         if source.format == "table":
             neighbour = column_proposal.make_absolute(spark, f"entities/{_file_stem(source.path)}")
-        bad_ids = column_proposal.describe_bad_ids(found.key, found.rows)
-        write(file, render(file, source, found, output or neighbour, loaded.spark.jars, bad_ids))
-        columns = f"id {found.key.name}, text {found.text.name}, {len(found.passthrough)} passthrough columns"
-        note = f"\nnote: {found.key.name}: {bad_ids}" if bad_ids else ""
+        bad_ids = column_proposal.describe_bad_ids(proposal.key, proposal.rows)
+        write(file, render(file, source, proposal, output or neighbour, loaded.spark.jars, bad_ids))
+        columns = f"id {proposal.key.name}, text {proposal.text.name}, {len(proposal.passthrough)} passthrough columns"
+        note = f"\nnote: {proposal.key.name}: {bad_ids}" if bad_ids else ""
         print(visible(f"wrote {file}: {columns}{note}\nnext: entitymill extract --config {file} --dry-run"))
 
     return common.run_and_report(work, "interrupted; nothing was written.")
@@ -92,34 +93,37 @@ def _file_stem(table: str) -> str:
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
 
 
-def render(file: Path, source: SourceSettings, found: Proposal, output: str, jars: str, bad_ids: str) -> str:
-    """Return the text of the settings file. It works from every directory, if the given paths do.
+def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
+    """Return the text of the settings file.
+
+    The paths of the model and the jars are made absolute if only the working directory contains them; the paths in `source`
+    and `output` are written unchanged.
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.
         source: the settings of the table that `entitymill extract` will read.
-        found: the proposed columns.
+        proposal: the proposed columns.
         output: directory of the entity tables.
-        jars: the setting spark.jars of this session, which a run needs if the jars are only in this directory.
+        jars: the setting spark.jars of this session; it is written to the file only if it differs from the default.
         bad_ids: what a run does with null and repeated ids; empty if there are none.
     """
-    keys = _name_alternatives(f"{column.name} ({column.kind})" for column in found.other_keys)
-    texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in found.other_texts)
-    ids = "unique in the rows looked at" if found.key.unique else f"not unique: {bad_ids}"
+    keys = _name_alternatives(f"{column.name} ({column.kind})" for column in proposal.other_keys)
+    texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in proposal.other_texts)
+    ids = "unique in the inspected rows" if proposal.key.unique else f"not unique: {bad_ids}"
     model = pin_path(sections.ModelSettings().path)
     pinned = ",".join(pin_path(directory.strip()) for directory in jars.split(","))
-    passthrough = [column.name for column in found.passthrough]
+    passthrough = [column.name for column in proposal.passthrough]
     lines = [
         json_schema.SCHEMA_COMMENT,
-        f"# Written by entitymill {__version__} init, after a look at the first {found.rows:,} rows. Check it, then:",
+        f"# Written by entitymill {__version__} init, from the first {proposal.rows:,} rows. Check this file, then run:",
         f"#   entitymill extract --config {_to_yaml(str(file))} --dry-run",
         "source:",
         f"  format: {source.format}",
         f"  path: {_to_yaml(source.path)}",
-        f"  id_column: {_to_yaml(found.key.name)}  # {found.key.kind}, {ids}{keys}",
-        f"  text_column: {_to_yaml(found.text.name)}  # {found.text.length:,.0f} characters on average{texts}",
+        f"  id_column: {_to_yaml(proposal.key.name)}  # {proposal.key.kind}, {ids}{keys}",
+        f"  text_column: {_to_yaml(proposal.text.name)}  # {proposal.text.length:,.0f} characters on average{texts}",
         f"  passthrough: {_to_yaml(passthrough)}  # copied to every entity row; [] for none",
-        *(f"  # not in passthrough: {_to_yaml(name)} is {why}" for name, why in found.left_out),
+        *(f"  # not in passthrough: {_to_yaml(name)} is {why}" for name, why in proposal.left_out),
         "  # where: a Spark SQL condition that selects rows; the run ignores all others",
         "output:",
         f"  path: {_to_yaml(output)}  # directory of the entity tables; or, instead of path, schema: a catalog schema",
@@ -159,6 +163,7 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(others: Iterable[str]) -> str:
+    """Return the part of a comment that names other possible columns, at most _MOST_NAMED; empty if there are none."""
     named = list(others)
     more = ", …" if len(named) > _MOST_NAMED else ""
     return f"; or {_to_yaml(', '.join(named[:_MOST_NAMED]))}{more}" if named else ""

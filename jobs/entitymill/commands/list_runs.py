@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.tables import Tables
 
 SHOWN = 20
+"""Number of runs that are listed by default."""
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "stopped": "yellow"}
 _COLUMNS = (
     "run_id", "started_at", "ended_at", "status", "mode", "stage", "documents", "planned", "removed", "units", "units_done",
@@ -55,10 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List the runs and return the exit code."""
+    """Print the latest runs, as a table or as JSON, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Read the latest runs, without Spark if possible, and print them."""
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
             activity.begin("starting Spark")
@@ -80,15 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[dict[str, Any]] | None:
-    """Return what `read_runs` does, without Spark; None if that needs Spark."""
+    """Return the same rows as `read_runs`, but read without Spark; None if only Spark can read the tables."""
     from entitymill.tables import local_runs
 
-    found = local_runs.read_rows(output, conf, _COLUMNS, last)
-    return found and _add_progress(found, lambda: local_runs.read_heartbeats(output, conf))
+    rows = local_runs.read_rows(output, conf, _COLUMNS, last)
+    return rows and _add_progress(rows, lambda: local_runs.read_heartbeats(output, conf))
 
 
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
-    """Return the latest runs, newest first, each with the keys _COLUMNS; a value is None if the table lacks the column.
+    """Return the latest `last` runs, newest first, as dictionaries with the keys _COLUMNS.
+
+    A value is None if an older version of this program created the table, without the column.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -146,7 +150,7 @@ def build_table(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def _cell(value: str) -> Text:
-    """Return a value as plain text that cannot control the terminal: anyone who can write to `runs` may have chosen it."""
+    """Return a value as plain text that cannot control the terminal, since anyone who can write to `runs` can choose it."""
     return Text(visible(value, lines=False))
 
 
@@ -156,7 +160,7 @@ def _now() -> datetime:
 
 
 def _describe_run(run: dict[str, Any]) -> str:
-    """Return one line about the progress of an active run or the error of a failed run; empty for other runs."""
+    """Return a line about the progress of an active run, or about why a run failed or died; empty for other runs."""
     run = {name: visible(value) if isinstance(value, str) else value for name, value in run.items()}
     text = f"{run['run_id']}: "
     if run["status"] == "running":

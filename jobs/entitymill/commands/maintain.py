@@ -45,15 +45,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Maintain the tables of one output and return the exit code."""
+    """Run the task that the options name on the tables of one output, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
         common.check_output_exists(settings)
         activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill maintenance")
-        activity.begin(f"{options.task} of the tables, after runs that are at work have ended")
-        _run(spark, settings, options)
+        activity.begin(f"waiting for active runs if necessary, then {options.task} of the tables")
+        _run_task(spark, settings, options)
 
     return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")
 
@@ -63,43 +63,57 @@ def entry() -> None:
     common.exit_with(main())
 
 
-def _run(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
+def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
+    """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
+
+    Raises:
+        OutputError: there are no entity tables at the output.
+    """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
         if not tables.exists("documents"):
             place = tables.address("documents").rpartition("/")[0] or "that schema"
             raise OutputError(f"output: no entity tables at {place}; check output.path or output.schema.")
         table_setup.check_tables(tables)
-        done, said = _maintain(tables, settings, options)
-    _print(done, said)
+        changes, note = _maintain(tables, settings, options)
+    _print_changes(changes, note)
 
 
 def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
+    """Run the task; return how each table's files changed, and a note for the user about the result.
+
+    Raises:
+        SettingsError: --retain-hours is negative.
+    """
     if options.task == "optimize":
         with shared_access(tables, settings):
             return optimize(tables, sort=options.sort), "small files joined"
     hours = options.retain_hours
     if hours < 0:
-        raise SettingsError("--retain-hours cannot be negative.")
-    said = f"versions older than {hours:g} hours can no longer be read"
+        raise SettingsError("--retain-hours cannot be negative: give 0 or more.")
+    note = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
-        return purge(tables, settings, hours), f"{said}, and rows removed before that are gone from the disk; {_LOG_NOTE}"
+        return purge(tables, settings, hours), f"{note}, and rows removed before that are gone from the disk; {_LOG_NOTE}"
     with shared_access(tables, settings):
-        return vacuum(tables, hours), said
+        return vacuum(tables, hours), note
 
 
 _LOG_NOTE = "the Delta log contains the smallest and greatest ids of deleted files until its own retention ends (30 days)"
 
 
-def _number(value: float | None, places: int) -> str:
+def _format_number(value: float | None, places: int) -> str:
+    """Return a number with `places` decimal places; `?` for None, which stands for an unknown number."""
     return "?" if value is None else f"{value:,.{places}f}"
 
 
-def _print(done: list[TableChange], said: str) -> None:
+def _print_changes(changes: list[TableChange], note: str) -> None:
+    """Print a table with the number and size of each table's files before and after the task, and then the note."""
     table = Table("table", "files", "MB", "files on disk")
-    for one in done:
+    for one in changes:
         sides = zip(one.before, one.after, (0, 1, 0), strict=True)
-        table.add_row(one.name, *(f"{_number(old, places)} -> {_number(new, places)}" for old, new, places in sides))
+        table.add_row(
+            one.name, *(f"{_format_number(old, places)} -> {_format_number(new, places)}" for old, new, places in sides)
+        )
     console = open_console()
     console.print(table)
-    console.print(said, highlight=False)
+    console.print(note, highlight=False)

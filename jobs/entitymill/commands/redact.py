@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_settings_options(built)
     built.add_argument("--to", metavar="PATH", required=True, help="the table to write: a path, or table:NAME")
-    built.add_argument("--labels", metavar="LABEL", nargs="+", default=[], help="mask only these (default: all)")
+    built.add_argument(
+        "--labels", metavar="LABEL", nargs="+", default=[], help="mask only mentions with these labels (default: all labels)"
+    )
     built.add_argument(
         "--mask",
         default=MASK,
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Write the redacted table, and print how many mentions were masked."""
         common.check_output_exists(settings)
         activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list_model_labels(spark: SparkSession, settings: Settings) -> list[str]:
-    """Return the labels of the model that the settings name; empty if they cannot be read."""
+    """Return the labels of the model that the settings name; empty for engine `sparknlp`, or if the model cannot be read."""
     if settings.recognition.engine != "openvino":
         return []
     try:

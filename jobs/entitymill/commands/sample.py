@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.tables.mention_sample import MentionSample
 
 COUNT = 200
+"""Default number of mentions in a sample."""
 MOST_MENTIONS = 100_000
+"""Largest number of mentions in a sample."""
 _STRATEGIES = ("random", "least-confident", "rare")
 
 
@@ -38,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
         "--format", choices=review_files.FORMATS, help="default: by the file's suffix: .json, .csv, .conll or .txt"
     )
     built.add_argument(
-        "--count", type=common.positive_number(int), default=COUNT, help=f"mentions to draw (default: {COUNT})"
+        "--count",
+        type=common.positive_number(int),
+        default=COUNT,
+        help=f"number of mentions in the sample (default: {COUNT})",
     )
     built.add_argument(
         "--strategy",
@@ -52,16 +57,19 @@ def parser() -> argparse.ArgumentParser:
         default="label",
         help="draw the same number for each value of this column: label (the default), or a passthrough column",
     )
-    built.add_argument("--seed", type=int, default=0, help="another number draws another sample (default: 0)")
+    built.add_argument(
+        "--seed", type=int, default=0, help="seed of the random choice; another number gives another sample (default: 0)"
+    )
     built.add_argument("--show-text", action="store_true", help="write entities and sentences to the file, too")
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the sample and return the exit code."""
+    """Draw a sample, write it to a file, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Draw the sample and write it to the file --to, after checks that need no Spark."""
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)
@@ -82,13 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
 
 
-def _choose_format(to: Path, named: str | None, *, show_text: bool) -> str:
-    """Return the format to write.
+def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
+    """Return the format of the file: the requested one or, if that is None, the one that fits the file's suffix.
 
     Raises:
         SettingsError: the suffix names no format, or the format contains text and --show-text is missing.
     """
-    kind = named or review_files.choose_format(to)
+    kind = requested or review_files.choose_format(to)
     if kind is None:
         known = ", ".join(review_files.SUFFIXES)
         raise SettingsError(f"--to: the suffix of {to} names no format: use one of {known}, or add --format.")
@@ -100,17 +108,22 @@ def _choose_format(to: Path, named: str | None, *, show_text: bool) -> str:
 
 
 def _check_target(to: Path, count: float) -> None:
-    """Check the options before Spark starts; an existing file is never replaced, because it may hold a reviewer's work."""
+    """Check, before Spark starts, that the file can be created and that the sample is not too large.
+
+    Raises:
+        SettingsError: the file exists already, its directory does not exist, or `count` is more than MOST_MENTIONS. An
+            existing file is never replaced, because it may contain a reviewer's work.
+    """
     if to.exists():
         raise SettingsError(f"--to: {to} exists already: remove it, or name another file.")
     if not to.parent.is_dir():
         raise SettingsError(f"--to: there is no directory {to.parent}: create it, or name another file.")
     if count > MOST_MENTIONS:
-        raise SettingsError(f"--count: {count:,} is more than {MOST_MENTIONS:,}, the most that one sample has.")
+        raise SettingsError(f"--count: {count:,} is too many: a sample can have at most {MOST_MENTIONS:,} mentions.")
 
 
 def format_sample(sample: MentionSample, kind: str) -> str:
-    """Return the content of the file in one of `review_files.FORMATS`."""
+    """Return the content of a file with the sample, in the format `kind`, which is one of `review_files.FORMATS`."""
     if sample.sentences is None:
         return review_files.format_csv([Mention(**mention) for mention in sample.mentions])
     sentences = [_build_sentence(**sentence) for sentence in sample.sentences]
@@ -120,5 +133,6 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
+    """Build a Sentence from an item of `MentionSample.sentences`, and cut the text of each mention out of the sentence."""
     own = (Mention(**one, entity=text[one["begin"] - begin : one["end"] - begin]) for one in mentions)
     return Sentence(doc_id, begin, text, tuple(own), frozenset(drawn))

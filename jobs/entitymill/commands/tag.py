@@ -24,6 +24,7 @@ STDIN = "-"
 FACTORY = "entitymill.commands.tagging_child:open_tagger"
 """The function that the child process calls to open its tagger."""
 LONGEST_SECONDS = 86_400.0
+"""Time limit for the child process to tag all texts."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -56,18 +57,24 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="model of the detector dl (default: sentence_detector next to the model, or the bundled one)",
     )
-    built.add_argument("--markup", choices=("none", "html"), default="none", help="html: tags are no part of names")
+    built.add_argument(
+        "--markup",
+        choices=("none", "html"),
+        default="none",
+        help="html: the texts are HTML, and tags are not part of mentions (default: none)",
+    )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tag texts and return the exit code."""
+    """Find the mentions of the texts, print them, and return the exit code."""
     options = parser().parse_args(arguments)
     if not options.texts and sys.stdin.isatty():
         parser().error("name a text or a file, or pipe a text into this command")
     options.texts = options.texts or [STDIN]
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Find the mentions of all texts, and print them as --json says."""
         start_log(None)
         named_texts = list(_read_texts(options.texts))
         found = _tag([text for _, text in named_texts], options)
@@ -134,12 +141,14 @@ def _is_file(path: Path) -> bool:
 
 
 def _print_json(name: str, _: str, mentions: list[dict[str, Any]], *, several: bool) -> None:
+    """Print each mention as one line of JSON; if there are several texts, each line also has the name of its text."""
     for mention in mentions:
         row = {**({"source": name} if several else {}), **mention, "confidence": round(mention["confidence"], 6)}
         print(json.dumps(row, ensure_ascii=True))
 
 
 def _print_marked(name: str, text: str, mentions: list[dict[str, Any]], *, several: bool) -> None:
+    """Print a text with its mentions marked; if there are several texts, print the name of the text before it."""
     console = open_console(highlight=False, soft_wrap=True)
     if several:
         console.print(Text(visible(name, lines=False), style="dim"))

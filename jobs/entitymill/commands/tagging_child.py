@@ -1,4 +1,4 @@
-"""The code of the child process of `entitymill tag`, in a separate module because it does not need the imports of `tag`."""
+"""The code of the child process of `entitymill tag`; a separate module, so that the child does not import all of `tag`."""
 
 from __future__ import annotations
 

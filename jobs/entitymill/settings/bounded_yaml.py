@@ -8,11 +8,11 @@ from pathlib import Path
 import yaml
 
 MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
-"""Limits far above real settings, which have a few hundred values and four levels."""
+"""Largest number of characters, values and nesting levels; real settings have a few hundred values and four levels."""
 
 
 class UnboundedError(Exception):
-    """A YAML text exceeds a limit; the message names the limit."""
+    """A YAML text exceeds a limit or contains itself; the message continues a sentence about the text."""
 
 
 def read_text(path: Path) -> str:
@@ -91,6 +91,7 @@ class _SizeCounter:
             raise UnboundedError(f"is nested deeper than {DEEPEST} levels")
 
     def _count_alias(self, alias: yaml.AliasEvent) -> int:
+        """Count the values of the anchored value to which an alias refers, and return the levels of that value."""
         if any(collection.anchor == alias.anchor for collection in self._open):
             raise UnboundedError(f"has a value that contains itself: {alias.anchor}")
         # An alias without an anchor is an error, which the YAML parser reports later.

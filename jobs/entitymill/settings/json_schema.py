@@ -32,7 +32,7 @@ def _simplify(part: Any) -> Any:
         return [_simplify(item) for item in part]
     if not isinstance(part, dict):
         return part
-    # Titles that are strings are pydantic's capitalized names, which add nothing.
+    # pydantic adds titles that only repeat the names in capitals; a `title` that is no string is a setting of this name.
     titles = {"title"} if isinstance(part.get("title"), str) else set()
     simplified = {key: _simplify(value) for key, value in part.items() if key not in {"required", *titles}}
     if simplified.get("type") == "string" and "enum" not in simplified:
@@ -65,6 +65,13 @@ def update_page(text: str) -> str:
 
 
 def _table_rows(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
+    """Yield the lines of a Markdown table of settings: two for its heading, then one per setting.
+
+    Args:
+        prefix: beginning of the key paths, such as `source.`.
+        fields: name of a setting -> its JSON Schema.
+        required: names of the settings without a default.
+    """
     yield from ("| setting | default | values | meaning |", "|---|---|---|---|")
     for name, field in fields.items():
         default = "required" if name in required else _format_default(field.get("default", {}))

@@ -27,8 +27,8 @@ class Layers:
     """Merged layers of settings; later layers override earlier ones.
 
     merged: the settings as plain data, which `Settings` validates.
-    places: key path -> the file and line, or the environment variable, that set the key last; used in messages. The place is
-        empty if an option set the key, since the user has just typed the option.
+    places: key path -> text that names the file and line, or the environment variable, that set the key last. Messages show
+        this text; it is empty if an option set the key, since the user has just typed the option.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)
@@ -76,15 +76,21 @@ class Layers:
         self._assign(key.strip().split("."), text, "")
 
     def describe_place(self, key: str) -> str:
-        """Return ` (PLACE)`, which says where a key was set; return an empty string if an option or nothing set the key."""
+        """Return ` (PLACE)`, where PLACE names what set a key; empty if an option set the key, or if nothing did."""
         while key and key not in self.places:
             key = key.rpartition(".")[0]
         return f" ({self.places[key]})" if self.places.get(key) else ""
 
     def _assign(self, path: list[str], text: str, place: str) -> None:
-        """Set one key to a value that is given as text.
+        """Set one key in `merged`, and record in `places` what set it.
 
-        A list, a mapping or null is parsed as YAML. Any other value remains text, which `Settings` parses later.
+        Args:
+            path: names of the sections and of the key.
+            text: the value. A list, a mapping or null is parsed as YAML; `Settings` parses any other value.
+            place: what sets the key; empty for an option.
+
+        Raises:
+            SettingsError: the value is not valid YAML, or a section is already set to a single value.
         """
         if path[:2] == ["spark", "conf"] and len(path) > 2:
             path = ["spark", "conf", ".".join(path[2:])]
@@ -109,7 +115,7 @@ class Layers:
 
 
 def suggest_keys(wrong: str, known: Iterable[str]) -> str:
-    """Return the part of a message that suggests keys: similar ones, or all keys of the same section.
+    """Return the part of a message that suggests keys: similar keys or, if there are none, all keys of the same section.
 
     Args:
         wrong: the unknown key path that the user wrote.
@@ -158,6 +164,7 @@ def _normalize_name(name: str) -> str:
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Update `into` with the values of a layer; sections that both have are merged key by key."""
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -166,7 +173,11 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the content of a YAML file, and a mapping of each key path to its line number."""
+    """Return the content of a YAML file, and a dict: key path -> line number.
+
+    Raises:
+        SettingsError: the file cannot be read, is not YAML, is too large, has a key twice, or is not a mapping.
+    """
     try:
         text = bounded_yaml.read_text(path)
         bounded_yaml.check_size(text)

@@ -19,7 +19,7 @@ from entitymill.settings import report_sections, secret_masking, sections
 from entitymill.settings.layers import Layers, suggest_keys
 
 _NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
-"""Type of a validation error -> what was expected."""
+"""Type of a pydantic error -> the kind of number that the setting must be."""
 
 if TYPE_CHECKING:  # the module imports sentencex, which settings do not need
     from entitymill.recognition.sentences import Kind
@@ -47,52 +47,55 @@ class Settings(sections.Section):
     @model_validator(mode="after")
     def _check_slice(self) -> Settings:
         if self.output.replace_slice and self.source.where is None:
-            raise ValueError("output.replace_slice needs source.where: the condition that selects the slice")
+            raise ValueError("output.replace_slice needs source.where, the condition that selects the rows to replace")
         return self
 
     @model_validator(mode="after")
     def _check_date_column(self) -> Settings:
         column = self.report.date_column
         if column is not None and column not in self.source.passthrough:
-            raise ValueError(f"report.date_column {column} must be one of the columns in source.passthrough")
+            raise ValueError(f"report.date_column: {column} must be one of the columns in source.passthrough")
         return self
 
     @model_validator(mode="after")
     def _check_detector(self) -> Settings:
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
-                "segmentation.detector sentencex needs recognition.engine openvino: Spark NLP has no such detector"
+                "`segmentation.detector: sentencex` needs `recognition.engine: openvino`: Spark NLP has no such detector"
             )
         return self
 
     @model_validator(mode="after")
     def _check_markup(self) -> Settings:
         if self.source.markup != "none" and self.recognition.engine == "sparknlp":
-            raise ValueError("source.markup html needs recognition.engine openvino: Spark NLP reads tags as text")
+            raise ValueError(
+                "`source.markup: html` needs `recognition.engine: openvino`, because Spark NLP reads tags as text"
+            )
         return self
 
     @model_validator(mode="after")
     def _check_decoding(self) -> Settings:
         if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(
-                "mentions.decoding viterbi needs recognition.engine openvino and recognition.encoding complete: Spark NLP "
-                "takes each token's most probable tag"
+                "`mentions.decoding: viterbi` needs `recognition.engine: openvino` and `recognition.encoding: complete`, "
+                "because Spark NLP always takes each token's most probable tag"
             )
         return self
 
     @property
     def _follows_sparknlp(self) -> bool:
+        """Whether results must be those of Spark NLP, because its engine or its encoding is selected."""
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
     def detector(self) -> Kind:
-        """Which sentence detector runs."""
+        """Name of the sentence detector that runs: the selected one, or the default for the other settings."""
         names_model = self.segmentation.model is not None
         return self.segmentation.detector or ("dl" if names_model or self._follows_sparknlp else "sentencex")
 
     @property
     def detector_model(self) -> str:
-        """Where the saved model of the detector dl is."""
+        """Path of the saved model of the detector `dl`."""
         return self.segmentation.model or sections.DETECTOR_MODEL
 
     @property
@@ -108,7 +111,7 @@ class Settings(sections.Section):
 
     @property
     def decoding(self) -> Decoding:
-        """How tags are chosen from the model's probabilities: viterbi or argmax."""
+        """How tags are chosen from the model's probabilities: `viterbi` or `argmax`."""
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
     def dump_masked(self) -> dict[str, Any]:
@@ -120,10 +123,10 @@ class Settings(sections.Section):
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the layers of settings and validate them.
+    """Return the validated settings from base.yaml, a file, environment variables and overrides, in this order.
 
     Args:
-        config: YAML file; None to use only environment variables and overrides.
+        config: YAML file; a base.yaml in its directory is read first. None to use only the environment and overrides.
         overrides: items of the form `key.path=value`.
         environment: environment variables; None for the environment of this process.
 
@@ -146,7 +149,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
 
 
 def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
-    """Return one sentence for each validation error, each on a line of its own if there are several."""
+    """Return a message with a sentence for each validation error; if there are several, each is on a separate line."""
     sentences = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])

@@ -1,4 +1,4 @@
-"""Settings of what a run reports: an HTML report page, metrics and lineage events."""
+"""The sections of the settings for a run's reports: the HTML report page, metrics and lineage events."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from pydantic import Field, field_validator
 from entitymill.settings.sections import Section
 
 
-def _local_file_check(ending: str, why: str = "") -> Callable[[str | None], str | None]:
+def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], str | None]:
+    """Return a validator that accepts None and local paths with an ending, and raises ValueError for other values.
+
+    Args:
+        ending: ending of the file's name, such as `.html`.
+        reason: end of the error message, which says why the name must have this ending.
+    """
+
     def check(path: str | None) -> str | None:
         if path is not None and not (path.endswith(ending) and "://" not in path):
-            raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{why}")
+            raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{reason}")
         return path
 
     return check
 
 
-def _web_address_check(example: str) -> Callable[[str | None], str | None]:
+def _build_address_check(example: str) -> Callable[[str | None], str | None]:
+    """Return a validator that accepts None and http(s) addresses; for other values, its ValueError shows the example."""
+
     def check(address: str | None) -> str | None:
         if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
             raise ValueError(f"must be an address such as {example}")
@@ -32,7 +41,9 @@ class ReportSettings(Section):
     """The HTML report page of a run, and the limits beyond which a run differs too much from earlier runs."""
 
     path: str | None = Field(None, min_length=1, description="HTML file that a run writes at its end, on the driver's disk")
-    date_column: str | None = Field(None, min_length=1, description="passthrough column; mentions are counted by its days")
+    date_column: str | None = Field(
+        None, min_length=1, description="passthrough column of dates; the page counts mentions per day"
+    )
     show_text: bool = Field(False, description="show entities and sentences on the page; whoever has the file can read them")
     fail_on_drift: bool = Field(False, description="end with exit code 6 if a run differs by more than the limits below")
     drift_share: float = Field(0.05, ge=0, le=1, description="largest allowed change of a label's share of the mentions")
@@ -40,9 +51,11 @@ class ReportSettings(Section):
         0.25, ge=0, le=100, description="largest allowed change of mentions per 1,000 sentences, relative to earlier runs"
     )
     drift_confidence: float = Field(0.05, ge=0, le=1, description="largest allowed change of the mean confidence")
-    drift_sentences: int = Field(1000, ge=1, le=1_000_000_000, description="runs with fewer sentences are not compared")
+    drift_sentences: int = Field(
+        1000, ge=1, le=1_000_000_000, description="runs with fewer sentences than this are not compared"
+    )
 
-    _file = field_validator("path")(_local_file_check(".html"))
+    _file = field_validator("path")(_build_file_check(".html"))
 
 
 class MetricsSettings(Section):
@@ -51,8 +64,8 @@ class MetricsSettings(Section):
     textfile: str | None = Field(None, min_length=1, description=".prom file for node_exporter's textfile collector")
     pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
 
-    _file = field_validator("textfile")(_local_file_check(".prom", ": the collector reads no other"))
-    _address = field_validator("pushgateway")(_web_address_check("http://pushgateway:9091"))
+    _file = field_validator("textfile")(_build_file_check(".prom", ": the collector reads only such files"))
+    _address = field_validator("pushgateway")(_build_address_check("http://pushgateway:9091"))
 
 
 class LineageSettings(Section):
@@ -63,4 +76,4 @@ class LineageSettings(Section):
     )
     namespace: str = Field("entitymill", min_length=1, description="OpenLineage namespace of the job and of catalog tables")
 
-    _address = field_validator("url")(_web_address_check("http://marquez:5000"))
+    _address = field_validator("url")(_build_address_check("http://marquez:5000"))

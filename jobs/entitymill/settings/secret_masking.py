@@ -1,6 +1,6 @@
 """Mask credentials wherever settings are shown, and reject settings files that contain credentials.
 
-The lists here are allow-lists: a setting or Spark property that is in none of them is masked, whatever its name.
+The lists in this module are allow-lists: a setting or Spark property that is in none of them is always masked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ADDRESSES = frozenset({
     "source.path", "output.path", "segmentation.model", "model.path", "recognition.sparknlp_model", "report.path",
     "metrics.textfile", "metrics.pushgateway", "lineage.url", "lineage.namespace", "spark.master", "spark.jars", "log",
 })  # fmt: skip
-"""Settings that are paths or URIs; they are shown as `mask_address` returns them."""
+"""Settings that are paths or URIs; they are shown after `mask_address` has masked credentials in them."""
 _SHOWN_PROPERTIES = (
     "spark.app.name", "spark.cores.max", "spark.default.parallelism", "spark.driver.bindAddress", "spark.driver.cores",
     "spark.driver.host", "spark.driver.maxResultSize", "spark.driver.memory", "spark.driver.memoryOverhead",
@@ -60,6 +60,7 @@ _SHOWN_PROPERTIES = (
 _PLAIN_VALUE = re.compile(r"[\w.,:*/+()\[\]$%-]*")
 """Matches a property's value that cannot contain a credential, because it has no `@`, `=`, `?`, `#`, `;` or space."""
 _UNLIKE_A_NAME = re.compile(r"://|[=@;&]")
+"""Matches what a URI or connection string may contain, but the name of a column, label or schema does not."""
 _ADDRESS = re.compile(
     r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
     re.DOTALL,
@@ -67,7 +68,9 @@ _ADDRESS = re.compile(
 _TAIL = re.compile(r"[?#;]|&[\w.-]+=|\s[\w.-]+=")
 """Matches the beginning of a query string, a fragment or options."""
 _HOSTS = re.compile(r"(?:[^:@,]*|\[[0-9a-fA-F:]+\])(?::\d+)?(?:,[^:@,]+(?::\d+)?)*")
+"""Matches one or more hosts with optional ports, and no user."""
 _CONTAINER = re.compile(r"[\w$.-]+@[^:@]*(?::\d+)?")
+"""Matches CONTAINER@ACCOUNT, in which the text before the `@` is not a user."""
 _STORAGES_OF_CONTAINERS = {"abfs", "abfss", "wasb", "wasbs"}
 """Schemes whose URIs contain CONTAINER@ACCOUNT."""
 _STORAGES_WITH_PORTS = {"hdfs", "viewfs", "webhdfs", "swebhdfs", "o3fs", "ofs", "alluxio"}
@@ -85,7 +88,7 @@ _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Matches keys that only say where a secret comes from."""
+"""Matches keys whose values are not secrets, but say where a secret is stored."""
 _SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
 _SECRET_VALUES = (
     re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
@@ -96,6 +99,7 @@ _SECRET_VALUES = (
 )
 """Matches a password or token in a URI, in its query string, or in Java options."""
 _FREE_TEXT = {"source.where"}
+"""Settings in which text that looks like a secret is allowed."""
 
 
 def mask_settings(settings: Any, key: str = "") -> Any:
@@ -119,7 +123,7 @@ def mask_settings(settings: Any, key: str = "") -> Any:
 
 
 def _mask_list(addresses: str) -> str:
-    """Mask each of several comma-separated paths or URIs.
+    """Return comma-separated paths or URIs with the credentials in each of them masked.
 
     A comma before an `@` may be part of a password, so it does not separate URIs.
     """
@@ -129,11 +133,13 @@ def _mask_list(addresses: str) -> str:
 
 
 def _mask_property(name: str, value: Any) -> str:
+    """Return the value of a Spark property if it is in _SHOWN_PROPERTIES and cannot contain a credential, else MASK."""
     listed = any(name.startswith(one) if one.endswith(".") else name == one for one in _SHOWN_PROPERTIES)
     return str(value) if listed and _PLAIN_VALUE.fullmatch(str(value)) else MASK
 
 
 def _mask_names(value: Any) -> Any:
+    """Return a name, or a list or dict of names, with every string masked that does not look like a name."""
     if isinstance(value, dict):
         return {_mask_names(name): _mask_names(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -180,6 +186,11 @@ def _has_no_user(scheme: str, authority: str) -> bool:
 
 
 def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
+    """Return `before` and `rest`, with the query string, fragment or options at the end of `rest` masked.
+
+    Args:
+        with_digest: whether to add a digest of the masked text, so that different texts look different.
+    """
     tail = _TAIL.search(rest)
     if tail is None:
         return before + rest
@@ -194,7 +205,7 @@ def _digest(hidden: str) -> str:
 
 
 def mask_text(text: str) -> str:
-    """Mask the URIs in another program's output."""
+    """Return a text, such as another program's output, with the credentials in its URIs masked."""
     return _ADDRESS_IN_TEXT.sub(lambda found: mask_address(found[0]), text)
 
 

@@ -15,9 +15,9 @@ from entitymill.spark import sql_text
 DAY = 86_400
 """Seconds in a day."""
 DETECTOR_MODEL = "models/sentence_detector"
-"""Where the saved model of the detector dl is if no setting says where."""
+"""Default path of the saved model of the detector `dl`."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
-"""Matches the value of a setting that names a model on Spark NLP's models hub: pretrained:NAME/LANGUAGE."""
+"""Matches pretrained:NAME/LANGUAGE, with which a setting names a model on Spark NLP's models hub."""
 
 
 class Section(BaseModel):
@@ -27,9 +27,13 @@ class Section(BaseModel):
 
 
 def _wrap_in_list(names: Any) -> Any:
-    """Turn a single name, as in `passthrough=year`, into a tuple of one name."""
+    """Return a tuple of one name for a single name, as in `passthrough=year`; return other values unchanged.
+
+    Raises:
+        ValueError: the value is one string with commas, probably several names without brackets.
+    """
     if isinstance(names, str) and "," in names:
-        raise ValueError(f"several names must be a list: [{names}]")
+        raise ValueError(f"write several names as a list: [{names}]")
     return (names,) if isinstance(names, str) else names
 
 
@@ -41,14 +45,14 @@ class SourceSettings(Section):
     id_column: str = Field("id", min_length=1, description="column with unique ids, of any single-valued type")
     text_column: str = Field("text", min_length=1, description="string column with the texts")
     where: str | None = Field(
-        None, description="Spark SQL condition that selects rows; a run ignores all others; logged as written"
+        None, description="Spark SQL condition that selects rows; a run ignores all others; logs show it unmasked"
     )
     passthrough: tuple[str, ...] = Field(
         (), description="source columns copied to every row of entities", json_schema_extra={"type": ["array", "string"]}
     )
-    markup: Markup = Field("none", description="html: tags are not part of sentences and mentions; offsets count them")
-    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="code points; longer texts are rejected")
-    time_zone: str = Field("UTC", description="of times in source.where and of times as ids; the session's is not used")
+    markup: Markup = Field("none", description="html: tags are not part of sentences and mentions, but count in offsets")
+    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="most code points; longer texts are rejected")
+    time_zone: str = Field("UTC", description="of times in source.where and of ids that are times; not the session's")
 
     @field_validator("time_zone")
     @classmethod
@@ -60,6 +64,7 @@ class SourceSettings(Section):
     @field_validator("format", mode="before")
     @classmethod
     def _check_format(cls, format_: Any) -> Any:
+        """Return the format unchanged; for CSV and JSON, raise ValueError with the way to convert the files."""
         kind = unsupported_formats.detect_text_format(str(format_))
         if kind is not None:
             advice = unsupported_formats.describe_conversion(kind, f"texts.{format_}").removesuffix(".")
@@ -83,30 +88,32 @@ class SourceSettings(Section):
 
 
 class OutputSettings(Section):
-    """Where the four tables are written: a directory, or a catalog schema."""
+    """Where the tables are written: a directory, or a catalog schema."""
 
     path: str | None = Field(None, min_length=1, description="directory of the tables, or else set output.schema")
     schema_: str | None = Field(None, min_length=1, alias="schema", description="catalog schema, instead of output.path")
     format: Literal["delta", "parquet"] = Field("delta", description="format of `entities`; other tables are always Delta")
-    annotations: bool = Field(False, description="also write the table `annotations`: Spark NLP's columns ner and ner_chunk")
+    annotations: bool = Field(False, description="also write the table `annotations` (Spark NLP's columns ner, ner_chunk)")
     target_file_mb: int = Field(64, ge=1, le=4096, description="target size of a data file of `entities`")
     deletion_vectors: Literal["auto"] | bool = Field(
-        "auto", description="true: changes mark old rows, and rewrite no others; auto: only tables of 32 MB and more"
+        "auto",
+        description="true: mark deleted rows, and do not rewrite their files; auto: true for tables of 32 MB and more",
     )
     change_feed: bool = Field(False, description="turn on Delta's change data feed of `entities` and `documents`")
     adopt_source: bool = Field(False, description="let a run with a different source take over this output")
     replace_slice: bool = Field(
-        False, description="cover only the rows of source.where, and replace what an earlier run of them wrote"
+        False, description="replace only what earlier runs with the same source.where wrote, and keep the rest"
     )
 
     @model_validator(mode="after")
     def _check_place(self) -> OutputSettings:
+        """Check that either a path or a valid schema is set, and that the format is possible there."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         if self.schema_ is not None:
             sql_text.check_name(self.schema_, sql_text.MOST_LEVELS - 1)
         if self.schema_ is not None and self.format == "parquet":
-            raise ValueError("output.format parquet needs output.path: a catalog table is always Delta")
+            raise ValueError("`output.format: parquet` needs output.path, because catalog tables are always Delta")
         return self
 
 
@@ -115,8 +122,8 @@ class SegmentationSettings(Section):
 
     detector: Literal["dl", "rules", "sentencex"] | None = Field(
         None,
-        description="what finds sentences; empty: sentencex, or dl if segmentation.model is set or with engine or "
-        "encoding sparknlp",
+        description="sentence detector; empty: dl if segmentation.model is set or if engine or encoding is sparknlp, "
+        "otherwise sentencex",
     )
     model: str | None = Field(
         None, min_length=1, description=f"saved SentenceDetectorDLModel for detector dl; empty: {DETECTOR_MODEL}"
@@ -137,10 +144,12 @@ class RecognitionSettings(Section):
     )
     encoding: Encoding = Field(
         "complete",
-        description="complete: every piece of a token, the model's own normalization; sparknlp: as Spark NLP does it; "
-        "always so with engine sparknlp",
+        description="how tokens become the model's input; complete: all pieces, normalized as the model expects; "
+        "sparknlp: as Spark NLP does, always used with engine sparknlp",
     )
-    precision: Precision = Field("f32", description="execution precision; int8 is the fastest, and needs 8-bit weights")
+    precision: Precision = Field(
+        "f32", description="number format of the computation; int8 is fastest, and needs 8-bit weights"
+    )
     sparknlp_model: str | None = Field(
         None, min_length=1, description="for engine sparknlp: saved classifier or PipelineModel, or pretrained:NAME/LANGUAGE"
     )
@@ -149,7 +158,7 @@ class RecognitionSettings(Section):
     def _check_model(self) -> RecognitionSettings:
         if self.engine == "sparknlp" and self.sparknlp_model is None:
             raise ValueError(
-                "engine sparknlp needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
+                "`engine: sparknlp` needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
             )
         return self
 
@@ -174,9 +183,10 @@ class MentionSettings(Section):
     )
 
 
-def _parse_probability(given: Any) -> float:
-    number = float(given)
-    if isinstance(given, bool) or not 0 <= number <= 1:
+def _parse_probability(value: Any) -> float:
+    """Return a value as a number from 0 to 1; raise ValueError or TypeError if it is none."""
+    number = float(value)
+    if isinstance(value, bool) or not 0 <= number <= 1:
         raise ValueError
     return number
 
@@ -188,17 +198,22 @@ class EntitySettings(Section):
         (), description="only mentions with these labels; empty: all labels", json_schema_extra={"type": ["array", "string"]}
     )
     min_confidence: float | dict[str, float] = Field(
-        0.0, description="mentions below this are left out: a number, or one per label, {PER: 0.8}; other labels: 0"
+        0.0, description="smallest confidence of a mention: one number, or one per label, as in {PER: 0.8} (other labels: 0)"
     )
 
     _list = field_validator("labels", mode="before")(_wrap_in_list)
 
     @field_validator("min_confidence", mode="before")
     @classmethod
-    def _parse_probabilities(cls, least: Any) -> Any:
+    def _parse_probabilities(cls, value: Any) -> Any:
+        """Return one number, or a dict of label -> number; an empty dict becomes 0.
+
+        Raises:
+            ValueError: a number is missing or not from 0 to 1.
+        """
         try:
-            by_label = {label: _parse_probability(one) for label, one in least.items()} if isinstance(least, dict) else None
-            return _parse_probability(least) if by_label is None else by_label or 0.0
+            by_label = {label: _parse_probability(one) for label, one in value.items()} if isinstance(value, dict) else None
+            return _parse_probability(value) if by_label is None else by_label or 0.0
         except (TypeError, ValueError, OverflowError) as error:
             expected = "must be a number from 0 to 1, or one number per label, such as {PER: 0.8, ORG: 0.5}"
             raise ValueError(expected) from error
@@ -207,7 +222,7 @@ class EntitySettings(Section):
     def _check_labels(self) -> EntitySettings:
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
-            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels")
+            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: add or remove it")
         return self
 
     @property
@@ -217,7 +232,7 @@ class EntitySettings(Section):
 
     @property
     def mentioned_labels(self) -> tuple[str, ...]:
-        """All labels that these settings mention."""
+        """All labels that `labels` or `min_confidence` names, each once."""
         return tuple(dict.fromkeys((*self.labels, *self.by_label)))
 
 
@@ -237,31 +252,42 @@ class LimitSettings(Section):
         0.2, ge=0, le=1, description="largest share of the documents that a run may remove; --allow-removals lifts it once"
     )
     batch_seconds: float = Field(
-        300, gt=0, le=DAY, description="time limit for a worker's window of some 1,024 sentences; larger windows get more"
+        300,
+        gt=0,
+        le=DAY,
+        description="time limit of a worker for each window of about 1,024 sentences; larger windows get more",
     )
     tagger_mb: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="MB that a tagger may use beyond its model; texts that need more are rejected",
+        description="MB of memory for a tagger, in addition to its model; texts that need more are rejected",
     )
     unit_rows: int | None = Field(
-        None, ge=1, le=1_000_000_000, description="most documents per unit (committed together); empty: by the cores"
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="largest number of documents in a unit (committed together); empty: depends on the cores",
     )
     unit_mb: int | None = Field(
-        None, ge=1, le=1_000_000, description="largest size of a unit in million characters; empty: by the cores"
+        None, ge=1, le=1_000_000, description="largest size of a unit, in million characters; empty: depends on the cores"
     )
     max_core_hours: float | None = Field(
-        None, gt=0, le=1_000_000_000, description="core-hours after which a run starts no unit, and ends with exit code 7"
+        None,
+        gt=0,
+        le=1_000_000_000,
+        description="core-hours after which a run starts no other unit, and ends with exit code 7",
     )
     lease_seconds: int = Field(
-        120, ge=1, le=7 * DAY, description="time without a heartbeat after which another run may take over"
+        120, ge=1, le=7 * DAY, description="seconds without a heartbeat after which another run may take over"
     )
-    wait_seconds: int = Field(900, ge=0, le=7 * DAY, description="how long a run waits for another run on the same output")
+    wait_seconds: int = Field(
+        900, ge=0, le=7 * DAY, description="how many seconds a run waits for another run on the same output"
+    )
 
 
 class CostSettings(Section):
-    """What a run costs; only for the summary, the page and dry runs."""
+    """The price of computing, from which summaries, report pages and dry runs compute what a run costs."""
 
     per_core_hour: float | None = Field(
         None, ge=0, le=1_000_000, description="price of one core for one hour; empty: no prices are shown"
@@ -275,7 +301,8 @@ class SparkSettings(Section):
     master: str = Field("local[*]", description="address of the Spark master")
     jars: str = Field("build/jars", description="directories with jars, separated by commas")
     class_archive: Literal["use", "make", "off"] = Field(
-        "use", description="archive of Java classes next to the jars: use it, or also make it if there is none; local runs"
+        "use",
+        description="for local runs; use: use an archive of Java classes next to the jars; make: also make a missing one",
     )
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(

@@ -15,16 +15,16 @@ def detect_text_format(name: str) -> str | None:
     return _KINDS.get(plain.rpartition(".")[2])
 
 
-def describe_conversion(found: str, path: str) -> str:
+def describe_conversion(kind: str, path: str) -> str:
     """Return the part of a message that says how to convert a file to Parquet.
 
     Args:
-        found: CSV or JSON.
+        kind: format of the file, `CSV` or `JSON`.
         path: path of the file, or an example of such a path.
     """
     # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"
-    if found == "JSON":
+    if kind == "JSON":
         read, exactly = "read_json", f"lines={not path.lower().endswith('.json')}, dtype=False"
     name = PurePosixPath(path).name.split(".")[0] or "texts"
     return (

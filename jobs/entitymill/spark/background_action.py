@@ -1,4 +1,4 @@
-"""Run a Spark action in a thread of its own, so that it can be waited for later, or be cancelled."""
+"""Run a Spark action in a thread of its own, so that the caller can wait for it later, or cancel it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from entitymill.spark import spark_connect
 
 log = logging.getLogger(__name__)
 POOL = "recognition"
-"""Scheduler pool of the jobs of background actions. With spark.scheduler.mode=FAIR, the short jobs of the main thread need
-not wait until all tasks of a background action have started."""
+"""Scheduler pool in which background actions run. With spark.scheduler.mode=FAIR, short jobs of the main thread then run at
+the same time, instead of waiting until all tasks of a background action have started."""
 _POOL_PROPERTY = "spark.scheduler.pool"
 _CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class BackgroundAction(Generic[T]):
     """
 
     def __init__(self, spark: SparkSession, action: Callable[[], T]) -> None:
-        """Start the action; `action` must only read, since it may be cancelled at any moment."""
+        """Start the action in a new thread; `action` must only read, since it may be cancelled at any moment."""
         self._spark = spark
         self._action = action
         self._tag = f"entitymill-{uuid.uuid4()}"
@@ -58,13 +58,17 @@ class BackgroundAction(Generic[T]):
                 _cancel_tagged(self._spark, self._tag)
             self._thread.join(_POLL_SECONDS)
         if self._thread.is_alive():
-            log.warning("an action of Spark did not stop within %.0f s after it was cancelled", _CANCEL_SECONDS)
+            log.warning(
+                "a cancelled Spark action has not stopped within %.0f s; its tasks may still be running", _CANCEL_SECONDS
+            )
 
     def _call(self) -> T:
+        """Run the action in this thread, tagged so that `cancel` can find its jobs, and return its result."""
         _tag_thread(self._spark, self._tag)
         return self._action()
 
     def _run(self, call: Callable[[], T]) -> None:
+        """Call a function, and store its result or its error for `wait`, and the time at which it ended."""
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001 - `wait` raises it, in the thread that needs the result
@@ -76,7 +80,7 @@ class BackgroundAction(Generic[T]):
 
 
 def _tag_thread(spark: Any, tag: str) -> None:
-    """Tag the jobs that this thread starts."""
+    """Tag the Spark jobs that this thread starts, so that they can be cancelled, and put them into POOL if possible."""
     if spark_connect.is_remote(spark):
         spark.addTag(tag)
     else:

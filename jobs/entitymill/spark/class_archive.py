@@ -1,6 +1,6 @@
 """Make and use an archive of the Java classes that Spark loads, with which Spark's JVM starts faster.
 
-Java ignores an archive of another JVM or class path. The archive lies next to the jars that it contains classes of.
+Java ignores an archive of another JVM or class path. The archive is in the directory of the jars whose classes it contains.
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
 
@@ -25,18 +25,18 @@ from entitymill.spark.private_directories import create_scratch_directory
 log = logging.getLogger(__name__)
 _NAME, _ENDING = "entitymill-classes-", ".jsa"
 _SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
-"""Options that keep Java from warning about an archive that does not fit, and about classes that it cannot archive."""
+"""JVM options that switch off warnings about an unsuitable archive, and about classes that cannot be archived."""
 _END_SECONDS = 120
 
 
 def choose_options(jars: Sequence[str], *, make: bool) -> list[str]:
-    """Return the JVM options with which Java uses the archive; empty if there is none.
+    """Return the JVM options with which Java uses an existing archive or, with `make`, writes one; empty if it does neither.
 
     Args:
         jars: paths of the jars in addition to Spark's own; the archive is in the directory of the first one.
-        make: whether to make the archive at the end of this process, if there is none.
+        make: whether to make an archive at the end of this process, if there is none and the directory is writable.
     """
-    directory, name = Path(jars[0]).parent, f"{_NAME}{_identify(jars)}"
+    directory, name = Path(jars[0]).parent, f"{_NAME}{_hash_class_path(jars)}"
     for archive in directory.glob(f"{name}-*{_ENDING}"):
         with suppress(FileNotFoundError):  # another process has just replaced it
             if archive.name == f"{name}-{archive.stat().st_size}{_ENDING}":  # Java crashes if an archive is incomplete
@@ -44,12 +44,12 @@ def choose_options(jars: Sequence[str], *, make: bool) -> list[str]:
     if not make or not os.access(directory, os.W_OK):
         return []
     made = create_scratch_directory(_NAME) / name
-    atexit.register(_keep, made, directory)
+    atexit.register(_store_archive, made, directory)
     return [f"-XX:ArchiveClassesAtExit={made}", *_SILENT]
 
 
-def _identify(jars: Sequence[str]) -> str:
-    """Return a digest of this Java and of the names, sizes and times of these jars and Spark's own."""
+def _hash_class_path(jars: Sequence[str]) -> str:
+    """Return a digest of the paths, sizes and modification times of the `java` program, Spark's own jars and `jars`."""
     java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else Path(shutil.which("java") or "")
     spark = Path(_find_spark_home()) / "jars"  # type: ignore[no-untyped-call]
     files = [java.resolve(), *sorted(spark.glob("*.jar")), *map(Path, jars)]
@@ -57,13 +57,13 @@ def _identify(jars: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
 
 
-def _keep(made: Path, directory: Path) -> None:
-    """End the JVM, which then writes the archive, and put the archive in the place of older ones."""
+def _store_archive(made: Path, directory: Path) -> None:
+    """Stop Spark's JVM, which then writes the archive `made`; move it to `directory`, and delete older archives there."""
     gateway: Any = SparkContext._gateway
     process = getattr(gateway, "proc", None)
     if process is None:
         return
-    log.info("keeping Java's classes in an archive, so that the next start takes less time")
+    log.info("writing an archive of Java's classes, so that Spark starts faster next time")
     copy = directory / f".{made.name}.{os.getpid()}"
     try:
         with suppress(Exception):  # the JVM may have ended
@@ -76,10 +76,10 @@ def _keep(made: Path, directory: Path) -> None:
         archive = directory / f"{made.name}-{made.stat().st_size}{_ENDING}"
         older = list(directory.glob(f"{_NAME}*{_ENDING}"))
         shutil.move(made, copy)
-        copy.replace(archive)  # Java may have mapped the old file, which must not change
+        copy.replace(archive)  # replaces an old file without changing its content, which another JVM may have mapped
         for other in older:
             if other != archive:
                 other.unlink(missing_ok=True)
     except (OSError, subprocess.TimeoutExpired):
-        log.exception("the archive of Java's classes could not be written")
+        log.exception("the archive of Java's classes could not be written; Spark starts without it next time")
         copy.unlink(missing_ok=True)

@@ -20,14 +20,14 @@ class CpuMeter:
     """Measures the CPU seconds of this process, the driver's JVM and Spark's tasks in other JVMs, without Python workers."""
 
     def __init__(self, spark: SparkSession) -> None:
-        """Start to measure."""
+        """Start to measure: `read_seconds` returns the CPU seconds used from now on."""
         self._spark = spark
         self._tasks: dict[int, float] = {}
         self._before = 0.0
         self._before = self.read_seconds() or 0.0
 
     def read_seconds(self) -> float | None:
-        """Return the seconds since the start; None if they are unknown, as with Spark Connect.
+        """Return the CPU seconds used since this meter was created; None if Spark does not tell them, as with Spark Connect.
 
         On a cluster, call this often: Spark forgets all but its latest stages (spark.ui.retainedStages).
         """
@@ -43,13 +43,13 @@ class CpuMeter:
 
 
 def _read_process_seconds(pid: int) -> float:
-    """Return user and system time of a process, without its children; the fields 14 and 15 of proc_pid_stat(5)."""
+    """Return the CPU seconds of a process without its children, from fields 14 and 15 of proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _read_task_seconds(context: Any) -> dict[int, float]:
-    """Return stage id -> CPU seconds of its tasks, for the stages that Spark remembers."""
+    """Return a dict of stage id -> CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
     store, java = context._jsc.sc().statusStore(), context._jvm
     no_quantiles = context._gateway.new_array(java.double, 0)
     stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())

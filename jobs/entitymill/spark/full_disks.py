@@ -1,4 +1,4 @@
-"""Recognize that a disk of this machine is full, and name the directory."""
+"""Recognize errors that were raised because a disk of this machine is full, and name the directory."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ from entitymill.errors import StorageError
 from entitymill.spark import private_directories
 
 FULL_BYTES = 64_000_000
-"""A disk with less free space than this counts as full, after an error that says so."""
-_SAID = ("No space left on device", "Disk quota exceeded")
+"""After an error that says that a disk is full, every disk with fewer free bytes than this counts as full."""
+_FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _watched: dict[str, str] = {}
 """Directory -> the setting that names it."""
 
 
 def watch(directory: str, setting: str) -> None:
-    """Remember a directory to which this program writes; ignored if it is not on this machine's disk."""
+    """Remember a directory to which this program writes, so that `find_fault` checks its disk.
+
+    Args:
+        directory: path or URI; ignored if it is not on this machine's disk.
+        setting: the setting that names the directory, for the message.
+    """
     path = directory.removeprefix("file:")
     if ":" not in path.partition("/")[0]:
         _watched[path] = setting
 
 
 def find_fault(error: BaseException) -> StorageError | None:
-    """Return an error that names the full disks, if `error` says that a disk is full, and one is; else None.
+    """Return a StorageError that names the full disks, if `error` was raised because a disk is full; else None.
 
-    The text of an error may quote a document, so what it says counts only together with a disk that is full.
+    The text of an error may quote a document that contains the same words. So the text counts only if one of the remembered
+    disks really is full; an error number always counts.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
-    if not full_by_number and not any(said in str(error) for said in _SAID):
+    if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):
         return None
     places = {**_watched, **{str(path): private_directories.LOCAL for path in private_directories.list_parents()}}
     full = [f"{setting}: the disk of {path} is full" for path, setting in places.items() if _is_full(path)]
@@ -42,5 +48,6 @@ def find_fault(error: BaseException) -> StorageError | None:
 
 
 def _is_full(directory: str) -> bool:
+    """Return whether the disk of a directory, which need not exist yet, has fewer free bytes than FULL_BYTES."""
     existing = next((path for path in (Path(directory), *Path(directory).parents) if path.exists()), None)
     return existing is not None and shutil.disk_usage(existing).free < FULL_BYTES

@@ -1,4 +1,4 @@
-"""Find jars and models of a clone of the repository from any working directory, as cron and systemd need it."""
+"""Find the jars and models of a clone of the repository from any working directory, such as that of cron or systemd."""
 
 from __future__ import annotations
 

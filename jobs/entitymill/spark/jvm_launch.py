@@ -1,4 +1,4 @@
-"""Start Spark's JVM with its properties in a private file, since all users of a machine can read its command lines."""
+"""Start Spark's JVM with its properties in a private file, since all users of a machine can read command lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
     this user can read, and deletes the file as soon as the JVM has read it.
 
     Args:
-        properties: override the properties in spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
+        properties: properties of the session; they override those in spark-defaults.conf, or in the file that
+            PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
@@ -55,7 +56,10 @@ def read_file_properties() -> dict[str, str]:
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """Parse the text of a file such as spark-defaults.conf. Each line has a key, white space or `=` or `:`, and a value."""
+    """Return the properties in the text of a file such as spark-defaults.conf, as a dict of key -> value.
+
+    White space, `=` or `:` separates a key from its value. Lines without a value and comments are ignored.
+    """
     lines = (line.strip() for line in text.splitlines())
     pairs = (re.split(r"\s*[=:]\s*|\s+", line, maxsplit=1) for line in lines if line and not line.startswith(("#", "!")))
     return {key: value.strip() for key, value in (pair for pair in pairs if len(pair) > 1)}
@@ -65,18 +69,18 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
     """Return spark-submit's arguments without `--properties-file`, and that file's path (default: spark-defaults.conf)."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
     others, file = [], Path(conf) / "spark-defaults.conf"
-    given = iter(arguments)
-    for argument in given:
+    remaining = iter(arguments)
+    for argument in remaining:
         name, equals, value = argument.partition("=")
         if name == _FILE:
-            file = Path(value if equals else next(given, ""))
+            file = Path(value if equals else next(remaining, ""))
         else:
             others.append(argument)
     return others, file
 
 
 def _hide_system_properties(options: str, file: Path) -> str:
-    """Write the `-D` options of a JVM to an argument file, and return the options with `@FILE` in their place.
+    """Write the `-D` options of a JVM to the new file `file`, and return all options with `@FILE` in place of these.
 
     Options that begin with `-Dspark` are not moved to the file, so that Spark reports that they are not allowed.
     """
@@ -97,5 +101,6 @@ def _escape(text: str) -> str:
 
 
 def _write_private(file: Path, text: str) -> None:
+    """Write a new file that only this user can read."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as opened:
         opened.write(text)

@@ -12,13 +12,14 @@ from entitymill.spark.jvm_launch import read_file_properties
 FILE = "file:"
 """Scheme of URIs of files on a machine's own disk."""
 _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
-"""Environment variables with which a path without a scheme may be on the file system of a cluster."""
-_DEFAULT = "fs.defaultFS"
+"""If one of these environment variables is set, a path without a scheme may be on the file system of a cluster."""
+_DEFAULT_FILE_SYSTEM = "fs.defaultFS"
+"""End of the properties that set the file system of paths without a scheme."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
 
 
 def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
-    """Return whether Spark would look up a path without a scheme on this machine's disk.
+    """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
 
     Args:
         path: path, URI or name.
@@ -26,7 +27,7 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
-    return not any(key.endswith(_DEFAULT) for key in (*conf, *read_file_properties()))
+    return not any(key.endswith(_DEFAULT_FILE_SYSTEM) for key in (*conf, *read_file_properties()))
 
 
 def to_local_path(address: str) -> Path:

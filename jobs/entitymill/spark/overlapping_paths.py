@@ -22,7 +22,9 @@ _SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
 """Scheme -> another scheme for the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
+"""A function such as `storage.exists`: path -> whether it exists."""
 Names = Callable[[str], list[str]]
+"""A function such as `storage.list_names`: pattern -> names of the files that match it."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
 
 def _walk_up(address: str) -> Iterator[str]:
-    """Yield a path and all directories above it, also for the targets of symbolic links in the path."""
+    """Yield a path and all directories above it as URIs, then those of the paths to which its symbolic links lead."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
     # The scheme and host as written in the URI, but with the scheme in lower case.

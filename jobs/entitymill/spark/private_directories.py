@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 LOCAL = "spark.local.dir"
+"""Property that names the directory of Spark's blocks and shuffle files."""
 _VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
 """Environment variables that override the property LOCAL."""
 _PREFIX = "entitymill-process-"
@@ -54,7 +55,11 @@ def list_parents() -> list[Path]:
 
 
 def create_scratch_directory(prefix: str) -> Path:
-    """Create a directory that exists until this process ends, since Spark's file server may read from it until then."""
+    """Create a private directory, and return its path. It exists until this process ends, as Spark may read it until then.
+
+    Args:
+        prefix: beginning of the directory's name.
+    """
     return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))
 
 
@@ -86,7 +91,7 @@ def delete_unused(parent: Path) -> None:
 
 
 def _lock(directory: Path) -> IO[str]:
-    """Lock a private directory for this process.
+    """Lock a private directory for this process, and return the lock file; closing the file releases the lock.
 
     Raises:
         OSError: another process has locked the directory, so that process is still running.

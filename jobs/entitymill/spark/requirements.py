@@ -67,6 +67,7 @@ def _find_wheel_file() -> str | None:
 
 
 def _spark_advice() -> str:
+    """Return the part of a message that says how to install PySpark."""
     return (
         f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`, for 4.1 "
         f"`{install_command('spark41')}`), or use spark-submit of an installed Spark"
@@ -74,6 +75,7 @@ def _spark_advice() -> str:
 
 
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
+"""Part of a message that says how to install the packages that prepare models."""
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
 """Module -> name of the module's package in messages."""
 EXTRAS = {"report": ("jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
@@ -98,7 +100,7 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     If Delta's jar were for another Scala version, any call could raise NoSuchMethodError.
 
     Args:
-        jar: location of Delta's classes, usually in a jar; None if Delta is not on Spark's class path.
+        jar: location of Delta's classes, which usually names a jar; None if Delta is not on Spark's class path.
         spark: version of Spark, which `check_spark` has accepted.
         scala: Scala version for which Spark was built.
 
@@ -133,13 +135,13 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
     """
     if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(
-            f"recognition.engine: sparknlp runs on Spark 3.5 for Scala {SPARK_NLP_SCALA}, this Spark is for Scala "
-            f"{_major_minor(scala)}; use engine openvino."
+            f"`recognition.engine: sparknlp` needs Spark 3.5 for Scala {SPARK_NLP_SCALA}, but this Spark is for Scala "
+            f"{_major_minor(scala)}: set `recognition.engine: openvino`."
         )
     missing = [what for what, found in (("jars", classes), ("Python package", package)) if not found]
     if missing:
         raise SessionError(
-            f"recognition.engine: sparknlp needs Spark NLP, whose {' and '.join(missing)} cannot be found: the jars "
+            f"`recognition.engine: sparknlp` needs Spark NLP, whose {' and '.join(missing)} cannot be found: the jars "
             "come with `make jars-sparknlp` and spark.jars=build/jars,build/jars-sparknlp, or with --packages "
             f"com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3; the Python package with `{install_command('sparknlp')}`."
         )
@@ -187,14 +189,16 @@ def explain_missing_java() -> str | None:
     if home:
         if (Path(home) / "bin" / "java").is_file():
             return None
-        return f"JAVA_HOME is {home}, where no Java is: set it to a JDK 17, or unset it."
+        return f"JAVA_HOME is {home}, but that directory contains no Java: set it to a JDK 17, or unset it."
     if shutil.which("java"):
         return None
     return "Spark needs Java, which is not on the path: install a JDK 17 (openjdk-17-jre-headless), or set JAVA_HOME to one."
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return what to do if the missing model is a bundled one; None if the path is not that of a bundled model."""
+    """Return the part of a message that says how to get a missing bundled model; None for the path of another model."""
     if Path(path).parts[:1] != (MODELS,):
         return None
-    return f"copy the directory {MODELS} of the repository, or of build/package, to where you start, or name another model"
+    return (
+        f"copy the directory {MODELS} of the repository, or of build/package, to the working directory, or set another model"
+    )

@@ -52,6 +52,7 @@ UNSET = (
 )
 """Spark properties that a run must not inherit from the caller's session."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
+"""Id of a Spark Connect session -> the lock that a run in this session holds."""
 
 
 @contextmanager

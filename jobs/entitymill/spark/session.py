@@ -46,14 +46,17 @@ def open_session(
     spark: SparkSession | None = None,
     brief: Callable[[], bool] = lambda: False,
 ) -> SparkSession:
-    """Return a session that this program can use: the given one, the active one, one from spark-submit, or a new one.
+    """Return a session that this program can use: `spark`, the active one, that of spark-submit, or a new one.
+
+    This package is sent to the session's executors.
 
     Args:
         settings: settings of a new session; used only if this program starts Spark itself.
         name: name of the application; used only if this program starts Spark itself.
         sparknlp: whether Spark NLP is required, for engine `sparknlp`.
-        spark: the caller's session, if there is one.
-        brief: function that returns whether there is little work; called only if this program starts Spark itself.
+        spark: the caller's session; None to find or start one.
+        brief: function that returns whether there is so little work that the JVM should only use its fast compiler; called
+            only if this program starts Spark itself.
 
     Raises:
         SessionError: Spark cannot start, or Delta or a required Spark NLP is missing.
@@ -103,6 +106,11 @@ def on_databricks() -> bool:
 
 
 def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
+    """Start Spark's JVM and a session; see `open_session` for the arguments.
+
+    Raises:
+        SessionError: there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
+    """
     no_java = requirements.explain_missing_java()
     if no_java:
         raise SessionError(no_java)
@@ -122,17 +130,24 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
         launch_jvm({"spark.app.name": name, "spark.master": settings.master, **properties})
         return builder.getOrCreate()
     except Exception as error:
-        raise SessionError(f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}.") from error
+        raise SessionError(
+            f"spark.master: Spark cannot start with {settings.master}: {type(error).__name__}; see the log."
+        ) from error
 
 
 def _find_jars(settings: SparkSettings) -> list[str]:
+    """Return the absolute paths of all jars in the directories that `spark.jars` names.
+
+    Raises:
+        SessionError: a directory contains no jar.
+    """
     jars = []
     for directory in settings.jars.split(","):
         found = sorted(str(jar.resolve()) for jar in Path(find_installed(directory.strip())).glob("*.jar"))
         if not found:
             raise SessionError(
-                f"spark.jars: no jar in {directory}: run `entitymill fetch-jars --to {directory}` (in the repository `make "
-                "jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or name where they are."
+                f"spark.jars: {directory} contains no jar: run `entitymill fetch-jars --to {directory}` (in the repository "
+                "`make jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or set another one."
             )
         jars += found
     return jars
@@ -146,7 +161,11 @@ def _read_defaults() -> dict[str, str]:
 
 
 def _local_options(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
-    """Return properties for a new session: a quiet log and, if the master is local, the loopback address and few tasks."""
+    """Return properties for a new session: a quiet log and, if the master is local, properties that suit one machine.
+
+    These are the archive of Java classes, the loopback address, a small number of tasks and, for a brief run, the fast
+    compiler. If the master is local, SPARK_LOCAL_IP is also set in the environment.
+    """
     local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
@@ -172,7 +191,9 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     requirements.check_spark(spark.version)
     if spark_connect.is_remote(spark):
         if sparknlp:
-            raise SessionError("recognition.engine: sparknlp does not run through Spark Connect; use engine openvino.")
+            raise SessionError(
+                "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`."
+            )
         return
     virtual_machine: Any = spark.sparkContext._jvm
     scala = str(virtual_machine.scala.util.Properties.versionNumberString())
@@ -197,7 +218,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
-    """Return the location of a class on the driver's class path; None if the class is not on the path."""
+    """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
     virtual_machine: Any = spark.sparkContext._jvm
     loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")

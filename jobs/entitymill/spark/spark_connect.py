@@ -25,9 +25,9 @@ from entitymill.settings.sections import OutputSettings
 from entitymill.spark.local_paths import FILE, to_local_path
 
 _MANY = 1_000_000
-_KEPT_SECONDS = 60.0
+_CACHE_SECONDS = 60.0
 _counted_cores: dict[str, tuple[float, int]] = {}
-"""Session id -> when the cores were counted (see `time.monotonic`), and their number."""
+"""Session id -> (value of `time.monotonic()` when the cores were counted, number of cores)."""
 
 
 def is_remote(spark: SparkSession) -> bool:
@@ -44,22 +44,22 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
     if not is_remote(spark):
         return
     if output.path is not None:
-        raise SettingsError("output.path: through Spark Connect tables are those of a catalog; set output.schema.")
+        raise SettingsError("output.path: Spark Connect can write only tables of a catalog; set output.schema instead.")
     if output.annotations:
-        raise SettingsError("output.annotations are not written through Spark Connect; set it to false.")
+        raise SettingsError("output.annotations: Spark Connect cannot write annotations; set `output.annotations: false`.")
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks Spark's executors run at once; before any has registered, Spark's default parallelism.
+    """Return how many tasks Spark's executors run at once; if no executor has registered yet, Spark's default parallelism.
 
-    With Spark Connect, this is the number of partitions of a large range. It takes a Spark job, so a result is kept for a
-    minute.
+    With Spark Connect, this is the number of partitions of a large range. Counting them takes a Spark job, so the number is
+    cached for a minute.
     """
     if not is_remote(spark):
         return _count_executor_cores(spark) or spark.sparkContext.defaultParallelism
     session, now = get_session_id(spark), time.monotonic()
     counted = _counted_cores.get(session)
-    if counted is None or now - counted[0] > _KEPT_SECONDS:
+    if counted is None or now - counted[0] > _CACHE_SECONDS:
         counted = (now, spark.range(_MANY).select(F.spark_partition_id()).distinct().count())
         _counted_cores[session] = counted
     return counted[1]
@@ -76,7 +76,7 @@ def _count_executor_cores(spark: SparkSession) -> int:
 
 
 def get_session_id(spark: SparkSession) -> str:
-    """Return the id of what receives files sent to Spark: of the session on Spark Connect, else of the application."""
+    """Return the id of a Spark Connect session or, for any other session, the id of its Spark application."""
     return str(spark.session_id) if is_remote(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 
@@ -148,6 +148,7 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _describe_local_file(path: Path) -> tuple[str, int, int]:
+    """Return (path, size in bytes, modification time in ms) of a file."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns // 1_000_000
 
@@ -174,10 +175,11 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the `file:` URI of a path on this program's own disk; the server resolves other paths, so return them as is."""
+    """Return the `file:` URI of a path on this program's own disk, and other paths, which the server resolves, unchanged."""
     return f"{FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 
 def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:
+    """Return a row for each file below a directory: `path`, `length` in bytes, and `modified`, a time in ms."""
     found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
     return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))

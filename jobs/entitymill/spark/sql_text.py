@@ -18,11 +18,12 @@ _READ_FUNCTIONS = re.compile(
     r"\b(input_file_name|input_file_block_start|input_file_block_length|spark_partition_id|monotonically_increasing_id)`?\s*\(",
     re.IGNORECASE,
 )
+"""Matches calls of functions whose result depends on how Spark reads the row."""
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """Split a name into its levels at the dots; a level that contains a dot is in backquotes.
+    """Return the levels of a name, which dots separate; in the name, a level that contains a dot is in backquotes.
 
     Raises:
         ValueError: the name is not valid.
@@ -37,7 +38,7 @@ def split_name(name: str) -> tuple[str, ...]:
         match = quoted_one or plain_one
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
-                f"{name!r} is not a valid table or schema name: empty level, lone backquote or control character"
+                f"{name!r} is not a valid table or schema name: it has an empty level, lone backquote or control character"
             )
         at = match.end()
         if at == len(name):
@@ -96,7 +97,7 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Check that a condition does not depend on files or tasks, since it would select different rows in each run.
+    """Check that a condition depends only on columns, since any other could select different rows in each run.
 
     Raises:
         ValueError: the condition calls a function of _READ_FUNCTIONS. Function names inside string literals are allowed.

@@ -29,7 +29,7 @@ _CREDENTIALS = re.compile(
     r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
     r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
 )
-_SILENT = re.compile(
+_NO_ANSWER = re.compile(
     r"Unable to execute HTTP request: (?P<reason>[^\n]{1,160}?)(?:\n|$)"
     r"|(?:ConnectException|ConnectTimeoutException|SocketTimeoutException|UnknownHostException|NoHttpResponseException"
     r"|NoRouteToHostException)(?:: (?P<other>[^\n]{1,160}?))?(?:\n|$)"
@@ -45,7 +45,7 @@ _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of every URI that this program has used. Messages may quote these parts from any error."""
+"""Scheme and bucket of each URI that this program has used; only these URIs may be quoted from errors of Spark tasks."""
 
 
 def forget_configuration(spark: SparkSession) -> None:
@@ -200,7 +200,7 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
 
 
 def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
-    """Return one SHA-256 for the contents of several files; it does not depend on their names and order.
+    """Return one SHA-256, in hexadecimal, for the contents of several files; their names and order do not matter.
 
     Raises:
         OSError: a file cannot be read.
@@ -216,7 +216,7 @@ def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
 
 
 def combine_digests(digests: Iterable[str]) -> str:
-    """Return one SHA-256 for several digests, independent of their order."""
+    """Return one SHA-256, in hexadecimal, for several digests; their order does not matter."""
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
 
@@ -239,7 +239,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Raise Java errors as OSError, or as StorageError if the storage failed, which does not mean that a file is missing."""
+    """Convert Java errors in the block: to StorageError if the storage failed, otherwise (file missing) to OSError."""
     try:
         yield
     except Py4JJavaError as error:
@@ -256,7 +256,7 @@ def java_message(error: Py4JJavaError) -> str:
 
 
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
-    """Return a StorageError if the text of an error and its causes shows that the storage failed; else None.
+    """Return a StorageError if the text of an error, which includes its causes, shows that the storage failed; else None.
 
     Errors of Spark tasks may quote a document. The message of the StorageError quotes from such an error only URIs that this
     program uses, and known reasons such as `Connection refused`.
@@ -274,9 +274,9 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
             "the storage refuses these credentials, or there are none; set them in the environment or name a credentials "
             "provider (docs/cluster.md)"
         )
-    elif silent := _SILENT.search(text):
-        quoted = (silent["reason"] or silent["other"] or "").strip().rstrip(".:")
-        known = _REASON.search(silent[0])
+    elif unanswered := _NO_ANSWER.search(text):
+        quoted = (unanswered["reason"] or unanswered["other"] or "").strip().rstrip(".:")
+        known = _REASON.search(unanswered[0])
         reason = quoted if address else known[0] if known else ""
         why = f"the storage cannot be reached ({reason or 'no answer'})"
     elif _FAILING.search(text):
@@ -289,14 +289,14 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return the first URI's scheme and bucket in a text that this program has used; a general phrase if there is none."""
+    """Return scheme and bucket of the first URI in a text whose bucket this program has used; else a general phrase."""
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
 
 @contextmanager
 def raise_storage_errors() -> Iterator[None]:
-    """Raise Spark's errors as StorageError if the storage failed, so that callers do not take them for missing tables."""
+    """Convert Spark errors in the block to StorageError if the storage failed, so that no table seems missing."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:

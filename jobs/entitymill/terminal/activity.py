@@ -1,4 +1,4 @@
-"""Say on stderr what a command is doing, while it shows nothing else."""
+"""Print on stderr what a command is doing while it prints nothing else."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import time
 from entitymill.terminal.console_text import open_console
 
 FIRST_SECONDS, LINE_SECONDS = 3.0, 30.0
-"""Seconds after which a step is first mentioned, and seconds between two more lines about it."""
+"""Seconds from the start of a step to the first line about it, and seconds between two further lines."""
 _steps: list[tuple[threading.Event, threading.Thread]] = []
-"""The current step, if there is one."""
+"""The current step: the event that ends it, and the thread that prints it; empty if there is none."""
 
 
 def begin(step: str) -> None:
-    """Begin a step, such as "starting Spark"; the step before it ends. A short step is not mentioned."""
+    """Begin a step, such as "starting Spark", and end the step before it.
+
+    A thread prints the step, but only if it takes longer than FIRST_SECONDS.
+    """
     end()
     ended = threading.Event()
-    thread = threading.Thread(target=_mention, args=(step, ended), daemon=True)
+    thread = threading.Thread(target=_print_step, args=(step, ended), daemon=True)
     _steps.append((ended, thread))
     thread.start()
 
 
 def end() -> None:
-    """End the current step."""
+    """End the current step, if there is one, and wait for its thread."""
     while _steps:
         ended, thread = _steps.pop()
         ended.set()
         thread.join()
 
 
-def _mention(step: str, ended: threading.Event) -> None:
+def _print_step(step: str, ended: threading.Event) -> None:
+    """Print lines about a step until `ended` is set; print nothing if that happens within FIRST_SECONDS."""
     console = open_console(stderr=True, highlight=False, soft_wrap=True)
     began = time.monotonic()
     if ended.wait(FIRST_SECONDS):

@@ -14,12 +14,14 @@ from rich.segment import Segment
 from entitymill.errors import EntityMillError
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Matches control characters, except tabs and line breaks, and lone surrogates."""
 _FRAME = re.compile(
     r"^\s*at [\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\)$"  # a Java stack frame
     r'|^\s*File "/[\w./-]+\.py", line \d+, in [\w<>]+$'  # a Python stack frame
     r"|(?<=^Caused by: )[\w.$]+(?=:|$)",
     re.MULTILINE,
 )
+"""Matches stack frames of Java and Python, and class names after `Caused by:`, in the message of a Spark error."""
 _MOST_CAUSES, _MOST_FRAMES = 10, 60
 _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -82,11 +84,11 @@ class SafeFormatter(logging.Formatter):
     """Formats log records without control characters, and without exception messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a log record as text."""
+        """Return a log record as text, with control characters replaced by escapes."""
         return visible(super().format(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
-        """Return the types and stack traces of an exception and its causes."""
+        """Return the text that `describe_exception` builds, instead of the standard traceback with all messages."""
         return describe_exception(ei[1])
 
 
@@ -99,17 +101,15 @@ def describe_exception(error: BaseException | None) -> str:
     parts: list[str] = []
     while error is not None and len(parts) < _MOST_CAUSES:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        kind = type(error)
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
         inside = "".join(f"  in Spark: {line}\n" for line in _inner_frames(error))
-        parts.append(
-            f"Traceback (most recent call last):\n{frames}{kind.__module__}.{kind.__qualname__}{_detail(error)}\n{inside}"
-        )
+        parts.append(f"Traceback (most recent call last):\n{frames}{name}{_safe_message(error)}\n{inside}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\nThe above exception was the direct cause of the following:\n\n".join(reversed(parts)).rstrip()
 
 
-def _detail(error: BaseException) -> str:
-    """Return ": " and the part of an exception's message that cannot quote a document; empty if there is no such part."""
+def _safe_message(error: BaseException) -> str:
+    """Return the part of an exception's message that cannot quote a document, after ": "; empty if there is no such part."""
     if isinstance(error, EntityMillError):
         return f": {error}"
     if isinstance(error, ImportError):

@@ -16,13 +16,14 @@ from entitymill.terminal.review_files import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _NEEDED = ("label", "confidence", CORRECT)
+"""Columns that a CSV file must have."""
 Span = tuple[int, int, str]
 """Begin and end in code points of the shown text, and label."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A drawn mention, and whether the reviewer called its span and label correct."""
+    """A mention of the sample, and whether the reviewer called its span and label correct."""
 
     label: str
     confidence: float
@@ -31,12 +32,13 @@ class Judgement:
 
 @dataclass
 class Review:
-    """What a corrected file says.
+    """The reviewers' answers in a corrected file.
 
-    judgements: the drawn mentions that were reviewed.
-    unreviewed: number of drawn mentions without an answer.
-    annotated: label -> mentions that the reviewers marked in the sentences shown; None for a CSV file.
-    found: label -> those of them that the table has, too; None for a CSV file.
+    judgements: list of the answers, one for each reviewed mention of the sample.
+    unreviewed: number of mentions of the sample without an answer.
+    annotated: label -> number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in
+        which reviewers cannot mark mentions.
+    found: label -> number of these mentions that the entity table also contains; None for a CSV file.
     """
 
     judgements: list[Judgement] = field(default_factory=list)
@@ -46,11 +48,13 @@ class Review:
 
 
 def read_review(file: Path) -> Review:
-    """Read a corrected file; a file whose first character is [ or { is a Label Studio export, any other file is CSV.
+    """Return the reviewers' answers in a corrected file.
+
+    A file whose first character is [ or { is read as a Label Studio export, any other file as CSV.
 
     Raises:
-        SourceError: the file cannot be read, or is not such a file. The message quotes nothing from the file but names
-            of columns.
+        SourceError: the file cannot be read, has another format, or contains no answer. The message never quotes text of
+            documents.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -60,11 +64,22 @@ def read_review(file: Path) -> Review:
         raise SourceError(f"--reviewed: {file} is not in UTF-8; save it as UTF-8.") from error
     review = _read_label_studio(file, text) if text.lstrip()[:1] in ("[", "{") else _read_csv(file, text)
     if not review.judgements:
-        raise SourceError(f"--reviewed: {file} has no reviewed mention; {review.unreviewed:,} wait for an answer.")
+        raise SourceError(
+            f"--reviewed: {file} has no answer yet for any of its {review.unreviewed:,} mentions; review it first."
+        )
     return review
 
 
 def _read_csv(file: Path, text: str) -> Review:
+    """Return the answers in a CSV file.
+
+    Args:
+        file: path of the file, for messages.
+        text: content of the file.
+
+    Raises:
+        SourceError: a column is missing, or a row is malformed.
+    """
     header = text.partition("\n")[0]
     # Spreadsheets of some countries separate columns with semicolons.
     delimiter = ";" if header.count(";") > header.count(",") else ","
@@ -73,9 +88,9 @@ def _read_csv(file: Path, text: str) -> Review:
     try:
         for name in _NEEDED:
             if name not in (rows.fieldnames or ()):
-                raise SourceError(f"--reviewed: {file} has no column {name}; it needs {', '.join(_NEEDED)}.")
+                raise SourceError(f"--reviewed: {file} has no column {name}; it needs the columns {', '.join(_NEEDED)}.")
         for row in rows:
-            judgement = _judge_row(row, f"--reviewed: {file}, line {rows.line_num}")
+            judgement = _read_row(row, f"--reviewed: {file}, line {rows.line_num}")
             if judgement is None:
                 review.unreviewed += 1
             else:
@@ -85,8 +100,16 @@ def _read_csv(file: Path, text: str) -> Review:
     return review
 
 
-def _judge_row(row: dict[str, Any], where: str) -> Judgement | None:
-    """Return the judgement in a row of the CSV file; None if the reviewer left the row empty."""
+def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
+    """Return the reviewer's answer in a row of the CSV file; None if the reviewer left the row empty.
+
+    Args:
+        row: column name -> value.
+        where: file and line, for messages.
+
+    Raises:
+        SourceError: the row has no label, an unknown or contradictory answer, or an invalid confidence.
+    """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
     other = (row.get(CORRECTED_LABEL) or "").strip()
     if not label:
@@ -102,6 +125,11 @@ def _judge_row(row: dict[str, Any], where: str) -> Judgement | None:
 
 
 def _read_confidence(value: object, where: str) -> float:
+    """Return a confidence as a number.
+
+    Raises:
+        SourceError: the value is not a number from 0 to 1.
+    """
     try:
         confidence = float(str(value))
     except ValueError:
@@ -112,6 +140,7 @@ def _read_confidence(value: object, where: str) -> float:
 
 
 def _read_label_studio(file: Path, text: str) -> Review:
+    """Return the answers in a JSON export of Label Studio; arguments and errors as for `_read_csv`."""
     try:
         tasks = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -131,7 +160,7 @@ def _read_label_studio(file: Path, text: str) -> Review:
 
 
 def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
-    """Add what one task says to a review; a task without a finished annotation counts as not reviewed."""
+    """Add the answers in one Label Studio task to `review`; without a finished annotation, its mentions are unreviewed."""
     data = task["data"]
     drawn = set(data["mention_ids"])
     finished = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
@@ -153,14 +182,14 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
 
 
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
-    """Yield the span of a result once per label, in code points; nothing for results that are not spans."""
+    """Yield (begin, end, label) for each label of one result of an annotation; nothing if the result is not a span."""
     if result.get("type") != "labels":
         return
     value = result["value"]
     begin, end = int(value["start"]), int(value["end"])
     quoted = value.get("text")
     if text[begin:end] != quoted:
-        # Old versions of Label Studio count UTF-16 code units. The quoted text says which of the two it is.
+        # Old versions of Label Studio count UTF-16 code units. The quoted text shows which of the two this file has.
         units = convert_from_utf16(text, begin), convert_from_utf16(text, end)
         if text[slice(*units)] == quoted:
             begin, end = units
@@ -169,5 +198,5 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
 
 
 def convert_from_utf16(text: str, units: int) -> int:
-    """Return the number of code points in the first UTF-16 code units of a text; half a pair counts as a whole one."""
+    """Convert an offset in UTF-16 code units to code points; inside a surrogate pair, the pair counts as one code point."""
     return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "replace"))

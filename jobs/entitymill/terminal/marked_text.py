@@ -12,7 +12,9 @@ from entitymill.terminal.console_text import visible
 
 T = TypeVar("T")
 COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
+"""Label -> the rich style in which its mentions are shown."""
 OTHER_COLOUR = "bold black on plum2"
+"""The style of all other labels."""
 LONGEST_SHOWN = 120
 """Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
 
@@ -23,7 +25,7 @@ def shows_colours(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return a mention for display, without the middle of a long mention, because a mention may have many megabytes."""
+    """Return the text of a mention for display, without the middle of a long text, since a mention may have megabytes."""
     if len(entity) <= LONGEST_SHOWN:
         return entity
     end = LONGEST_SHOWN // 3
@@ -40,7 +42,7 @@ def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterat
 
     Args:
         spans: (begin, end, anything) of each span, sorted by begin. A span of which nothing remains is left out.
-        first: position before which nothing is covered by the result.
+        first: smallest position in the result; the part of a span before it is cut off.
     """
     for begin, end, value in spans:
         if end > max(begin, first):

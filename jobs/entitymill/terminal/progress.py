@@ -51,13 +51,13 @@ class Progress:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread and remove the bar."""
+        """Stop the thread that shows the progress, and remove the bar."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def measure(self, summary: Summary) -> dict[str, Any]:
-        """Return the counts, the speed and the seconds left of a run.
+        """Return a dictionary with the stage, the counts, the speed and the estimated remaining seconds of a run.
 
         The number of finished documents in the current unit of work (documents that are committed together) is estimated
         from finished Spark tasks.
@@ -84,7 +84,7 @@ class Progress:
         }
 
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
-        """Return (sentences per second of recognition, seconds left); each is None while it is unknown."""
+        """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown."""
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
             return None, None
@@ -94,6 +94,7 @@ class Progress:
         return rate, left
 
     def _print_lines(self, summary: Summary) -> None:
+        """Print the progress at regular intervals, as a line of text or of JSON, until `close` is called."""
         stage = ""
         while not self._stopped.wait(self._seconds if stage else 0):
             state = self.measure(summary)
@@ -105,6 +106,7 @@ class Progress:
             stage = state["stage"]
 
     def _show_bar(self, summary: Summary) -> None:
+        """Show a bar, and update it at regular intervals, until `close` is called."""
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(self._seconds):
                 state = self.measure(summary)
@@ -114,7 +116,11 @@ class Progress:
 
 
 def describe_progress(state: dict[str, Any]) -> str:
-    """Return one line of text about the result of `Progress.measure`."""
+    """Return one line of text that shows the progress of a run.
+
+    Args:
+        state: result of `Progress.measure`.
+    """
     text = f"run {visible(state['run_id'])}: {state['stage']}"
     if state["waiting"]:
         return f"{text} for {visible(state['waiting'], lines=False)}"

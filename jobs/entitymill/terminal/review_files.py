@@ -32,9 +32,9 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Mention:
-    """One mention of the table `entities`; `begin` and `end` are code points of the document's text.
+    """One mention of the table `entities`; `begin` and `end` are offsets in the document's text, in code points.
 
-    entity: the mention as written; None if the file must not contain text.
+    entity: the text of the mention; None if the file must not contain text of documents.
     """
 
     mention_id: str
@@ -51,10 +51,10 @@ class Mention:
 class Sentence:
     """A sentence that reviewers see, or the part of a long sentence around a mention.
 
-    begin: first code point of the sentence in the document's text.
-    mentions: all mentions that the table has in the sentence, drawn or not, sorted by `begin`. Reviewers would otherwise
-        add the mentions that were not drawn, and recall would be too low.
-    drawn: ids of the mentions that were drawn.
+    begin: offset of the sentence in the document's text, in code points.
+    mentions: all mentions that the table has in the sentence, sorted by `begin`, even those that are not in the sample.
+        Otherwise reviewers would add these, and the computed recall would be too low.
+    drawn: ids of the mentions that are in the sample.
     """
 
     doc_id: str
@@ -70,7 +70,7 @@ def choose_format(file: Path) -> str | None:
 
 
 def write_file(file: Path, content: str) -> None:
-    """Write a file atomically.
+    """Write a text to a file in UTF-8, atomically; an existing file is replaced.
 
     Raises:
         OutputError: the file cannot be written.
@@ -82,11 +82,11 @@ def write_file(file: Path, content: str) -> None:
 
 
 def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None = None) -> str:
-    """Return a CSV file with one row per drawn mention, and empty columns for the reviewers.
+    """Return the content of a CSV file with one row per mention of the sample, and empty columns for the reviewers.
 
     Args:
-        mentions: the drawn mentions; used if there are no sentences.
-        sentences: the sentences of the drawn mentions; None for a file without text of documents.
+        mentions: the mentions of the sample; used only if `sentences` is None.
+        sentences: the sentences with the mentions of the sample; None for a file without text of documents.
     """
     columns = (*_COLUMNS, *(_TEXT_COLUMNS if sentences is not None else ()), CORRECT, CORRECTED_LABEL)
     written = io.StringIO(newline="")
@@ -108,7 +108,7 @@ def format_label_studio(sentences: Sequence[Sentence]) -> str:
 
 
 def _build_task(sentence: Sentence) -> dict[str, Any]:
-    """Return one task; `data` repeats the mentions, because Label Studio exports only the ids of predictions."""
+    """Return the task for a sentence; `data` repeats the mentions, because Label Studio exports only ids of predictions."""
     data = {
         "text": sentence.text,
         "doc_id": sentence.doc_id,
@@ -140,10 +140,10 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
 
 
 def format_conll(sentences: Sequence[Sentence]) -> str:
-    """Return one line per token: token, begin and end in the document's text, and tag in IOB2, separated by tabs.
+    """Return the content of a CoNLL file: on each line a token, its begin and end in the document, and its IOB2 tag.
 
-    Before each sentence is a comment with the document's id as JSON, and after it an empty line. Tokens are words and single
-    other characters; they are not the tokens of the model.
+    The columns are separated by tabs. Before each sentence is a comment with the id of the document as JSON, after it an
+    empty line. A token is a word or a single other character; the model has different tokens.
     """
     lines = []
     for sentence in sentences:
@@ -154,7 +154,7 @@ def format_conll(sentences: Sequence[Sentence]) -> str:
 
 
 def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
-    """Yield token, begin, end and tag; a token never crosses an edge of a mention."""
+    """Yield (token, begin, end, IOB2 tag) for each token; a token never crosses the begin or end of a mention."""
     place = 0
     for mention in sentence.mentions:
         begin, end = mention.begin - sentence.begin, mention.end - sentence.begin
@@ -168,5 +168,6 @@ def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
 
 
 def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """Yield (token, begin, end in the document) for each token of a part of a sentence."""
     for found in _TOKEN.finditer(sentence.text, begin, end):
         yield found[0], sentence.begin + found.start(), sentence.begin + found.end()

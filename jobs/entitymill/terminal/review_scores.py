@@ -1,4 +1,4 @@
-"""Compute scores from a review: precision with its interval, recall where possible, and a confidence threshold."""
+"""Compute scores from reviewers' answers: precision and its confidence interval, recall if known, and a threshold."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from entitymill.terminal.console_text import visible
 from entitymill.terminal.corrected_files import Judgement, Review
 
 ALL = "all"
+"""Key of the score of all labels together."""
 LEVEL = 0.95
 """Probability with which the interval contains the precision of the table, if the sample is random."""
 _STEPS = 10_000
-"""Thresholds are multiples of 1 / _STEPS, so that the printed number is exactly the one that was tried."""
+"""Thresholds are multiples of 1 / _STEPS, so that the printed threshold is not rounded."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Threshold:
 class ReviewScore:
     """The scores of one label.
 
-    precision: correct / reviewed; None if nothing was reviewed.
-    low, high: Wilson interval of the precision.
+    reviewed, correct: number of reviewed mentions, and how many of them are correct.
+    precision: correct / reviewed; None if no mention was reviewed.
+    low, high: ends of the Wilson interval of the precision.
     threshold: the smallest threshold with the wanted precision; None if no threshold reaches it.
-    annotated: mentions that the reviewers marked in the sentences shown; None if the file does not say.
-    recall: share of these that the table has; None if unknown.
+    annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
+        reviewers cannot mark mentions.
+    recall: share of the annotated mentions that the entity table contains; None if `annotated` is None or 0.
     """
 
     reviewed: int
@@ -52,10 +55,10 @@ class ReviewScore:
 
 
 def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return the score interval of a proportion, after E. B. Wilson (1927), JASA 22(158), pages 209-212.
+    """Return the ends of the score interval of a proportion, after E. B. Wilson (1927), JASA 22(158), pages 209-212.
 
-    It stays within 0 and 1 and is useful for small samples, where the usual interval (p plus or minus 1.96 standard errors)
-    is too narrow. Without any observation it is (0, 1).
+    The interval stays within 0 and 1, and is valid for small samples, for which the usual interval (p plus or minus 1.96
+    standard errors) is too narrow. If nothing was reviewed, the interval is (0, 1).
     """
     if not reviewed:
         return 0.0, 1.0
@@ -69,11 +72,11 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
     return low, high
 
 
-def find_threshold(judgements: Iterable[Judgement], wanted: float) -> Threshold | None:
-    """Return the smallest min_confidence whose precision on the judgements is at least `wanted`.
+def find_threshold(judgements: Iterable[Judgement], wanted_precision: float) -> Threshold | None:
+    """Return the smallest threshold at which the reviewed mentions reach the wanted precision; None if there is none.
 
-    0 if all mentions together reach it; None if no threshold does. Precision need not grow with the threshold, so this tries
-    every confidence in the sample.
+    The threshold is 0 if all mentions together reach the precision. A higher threshold may have a lower precision, so every
+    confidence in the sample is tried.
     """
     ordered = sorted(judgements, key=lambda one: one.confidence, reverse=True)
     best, correct = None, 0
@@ -81,27 +84,28 @@ def find_threshold(judgements: Iterable[Judgement], wanted: float) -> Threshold 
         correct += judgement.correct
         step = math.floor(judgement.confidence * _STEPS)
         following = ordered[number].confidence if number < len(ordered) else -1.0
-        if math.floor(following * _STEPS) != step and correct >= wanted * number:
+        if math.floor(following * _STEPS) != step and correct >= wanted_precision * number:
             lowest = step / _STEPS if number < len(ordered) else 0.0
             best = Threshold(lowest, correct / number, number)
     return best
 
 
-def score_review(review: Review, wanted: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
-    """Return the score of each label, sorted by label; the last key, ALL, pools the labels as the sample mixes them.
+def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
+    """Return a dict with the score of each label, sorted by label, and last, under ALL, the score of these labels together.
 
     Args:
-        review: what the reviewers answered.
-        wanted: wanted precision, from 0 to 1.
-        labels: the labels to score; empty for all.
+        review: the reviewers' answers.
+        wanted_precision: precision for which each score has a threshold, from 0 to 1.
+        labels: the labels to score; empty for all labels.
     """
     known = {one.label for one in review.judgements} | set(review.annotated or ())
     chosen = sorted(known & set(labels) if labels else known)
-    scores = {label: _score_labels(review, wanted, [label]) for label in chosen}
-    return {**scores, ALL: _score_labels(review, wanted, chosen)}
+    scores = {label: _score_labels(review, wanted_precision, [label]) for label in chosen}
+    return {**scores, ALL: _score_labels(review, wanted_precision, chosen)}
 
 
-def _score_labels(review: Review, wanted: float, labels: Sequence[str]) -> ReviewScore:
+def _score_labels(review: Review, wanted_precision: float, labels: Sequence[str]) -> ReviewScore:
+    """Return one score for all mentions with any of the labels."""
     own = [one for one in review.judgements if one.label in labels]
     correct = sum(one.correct for one in own)
     low, high = compute_wilson_interval(correct, len(own))
@@ -110,17 +114,24 @@ def _score_labels(review: Review, wanted: float, labels: Sequence[str]) -> Revie
         annotated = sum(review.annotated[label] for label in labels)
         recall = sum(review.found[label] for label in labels) / annotated if annotated else None
     precision = correct / len(own) if own else None
-    return ReviewScore(len(own), correct, precision, low, high, find_threshold(own, wanted), annotated, recall)
+    return ReviewScore(len(own), correct, precision, low, high, find_threshold(own, wanted_precision), annotated, recall)
 
 
 def build_json(scores: dict[str, ReviewScore]) -> dict[str, Any]:
-    """Return the scores for JSON: label -> names of ReviewScore -> value."""
+    """Return the scores as plain data for JSON: label -> name of a field of ReviewScore -> value."""
     return {label: asdict(score) for label, score in scores.items()}
 
 
-def build_table(scores: dict[str, ReviewScore], wanted: float) -> Table:
+def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Table:
     """Return the table of scores that is printed on the terminal."""
-    headings = ["label", "reviewed", "correct", "precision", f"{LEVEL:.0%} interval", f"min_confidence for {wanted:g}"]
+    headings = [
+        "label",
+        "reviewed",
+        "correct",
+        "precision",
+        f"{LEVEL:.0%} interval",
+        f"min_confidence for {wanted_precision:g}",
+    ]
     with_recall = any(score.annotated is not None for score in scores.values())
     table = Table(*headings, *(["recall in the sentences shown"] if with_recall else []))
     for label, score in scores.items():
@@ -135,4 +146,5 @@ def build_table(scores: dict[str, ReviewScore], wanted: float) -> Table:
 
 
 def _format_share(share: float | None) -> str:
+    """Return a share with four decimal places; `-` for None, an unknown share."""
     return "-" if share is None else f"{share:.4f}"

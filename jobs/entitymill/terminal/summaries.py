@@ -23,13 +23,14 @@ TOP_ENTITIES = 8
 SHOWN_SENTENCES = 6
 MAX_SHOWN_CHARS = 400
 MILLION = 1_000_000
-LITTLE = 0.1
+FEW_CORE_HOURS = 0.1
+"""Smaller numbers of core-hours are printed with two significant digits, not with two decimal places."""
 _PARTS = {part: part for part in schemas.PARTS} | {"idle": "Spark, transfer or idle"}
-"""Entry of `Summary.seconds` that is summed over all cores -> its label, in the order of the table."""
+"""Key of `Summary.seconds` whose value is a sum over all cores -> label of its row, in the order of the rows."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
-    """Print counts, seconds, and the paths or names of the tables, but no text of documents."""
+    """Print the counts, costs and seconds of a run, and the paths or names of its tables, but no text of documents."""
     if summary.mode == "none":
         message = f"run {summary.run_id}: nothing to do, the source has not changed since the last run"
         console.print(f"{message} ({summary.seconds['total']:.1f} s)", highlight=False)
@@ -80,18 +81,18 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
 
 
 def add_cost(table: Table, core_hours: float, documents: int, settings: Settings) -> None:
-    """Add rows with core-hours and, if cost.per_core_hour is set, their price: in total and for a million documents."""
+    """Add rows to `table` with core-hours and, if cost.per_core_hour is set, the price, in total and per million."""
     price, currency = settings.cost.per_core_hour, visible(settings.cost.currency, lines=False)
     shown = [("core-hours", core_hours)]
     if documents:
         shown.append(("  per million documents", core_hours * MILLION / documents))
     for name, hours in shown:
         money = "" if price is None else f" = {price * hours:,.2f} {currency}"
-        table.add_row(name, Text(f"{hours:,.2f}{money}" if hours >= LITTLE else f"{hours:.2g}{money}"))
+        table.add_row(name, Text(f"{hours:,.2f}{money}" if hours >= FEW_CORE_HOURS else f"{hours:.2g}{money}"))
 
 
 def print_plan(console: Console, plan: Plan, settings: Settings) -> None:
-    """Print the result of a dry run: what a run would do."""
+    """Print the result of a dry run: how many documents a run would process or remove, and how long it would take."""
     shown = Table(title="Dry run: nothing was written", title_justify="left", show_header=False)
     shown.add_column(style="bold")
     shown.add_column(justify="right")
