@@ -62,16 +62,10 @@ def parser() -> argparse.ArgumentParser:
         help="number format of the stored weights (default: as in SOURCE; float16 becomes f32)",
     )
     built.add_argument(
-        "--calibrate",
-        metavar="TABLE",
-        type=Path,
-        help="with --precision int8: quantize activations, too, and measure their ranges on this table",
+        "--calibrate", metavar="TABLE", type=Path, help="with int8: also quantize activations, as measured on this table"
     )
     built.add_argument(
-        "--calibrate-confidence",
-        metavar="GOLD",
-        type=Path,
-        help="scale confidences so that they fit this table of tagged sentences",
+        "--calibrate-confidence", metavar="GOLD", type=Path, help="scale confidences to fit this table of tagged sentences"
     )
     built.add_argument(
         "--sample",
@@ -80,20 +74,14 @@ def parser() -> argparse.ArgumentParser:
         help="table to check the accuracy on (default: the table of --calibrate, otherwise the bundled speeches)",
     )
     built.add_argument(
-        "--max-loss",
-        metavar="SHARE",
-        type=_parse_share,
-        default=0.01,
-        help="largest accepted loss of span F1 (default: 0.01)",
+        "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="accepted loss of span F1 (default: 0.01)"
     )
     built.add_argument("--name", help="the model's name (default: the name of SOURCE)")
     built.add_argument("--licence", help="the model's licence, for the manifest")
     built.add_argument(
         "--max-length", metavar="N", type=int, help="maximum number of pieces in one input row, including special pieces"
     )
-    built.add_argument(
-        "--casing", choices=("cased", "uncased"), help="casing of the vocabulary, if SOURCE does not state it"
-    )
+    built.add_argument("--casing", choices=("cased", "uncased"), help="the casing, if SOURCE does not state it")
     built.add_argument(
         "--labels",
         choices=label_conversion.LABEL_SCHEMES,
@@ -160,9 +148,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
     with memory_limit(limit), blame_file(str(options.source)):
         found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
-            raise SettingsError(
-                f"--labels: the bundle {options.source} already states the scheme of its labels: leave the option out."
-            )
+            raise SettingsError(f"--labels: the bundle {options.source} already states its scheme: leave the option out.")
         found, scheme = (
             (found, origin.scheme) if origin else label_conversion.convert_labels(found, str(options.source), options.labels)
         )

@@ -130,6 +130,6 @@ def test_a_label_that_cannot_name_a_partition_is_refused(
 def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, place = made(SCHEMES["io"][0], tmp_path)
     assert prepare_command.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
-    assert "already states the scheme of its labels: leave the option out" in " ".join(capsys.readouterr().err.split())
+    assert "already states its scheme: leave the option out" in " ".join(capsys.readouterr().err.split())
     assert prepare_command.main([str(place), str(tmp_path / "again")]) == 0
     assert bundle.read_directory(tmp_path / "again")[0].scheme == "iob1"
