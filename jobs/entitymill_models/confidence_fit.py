@@ -50,7 +50,7 @@ class ScoredMentions:
 
 @dataclass(frozen=True)
 class Bin:
-    """The mentions whose confidence is at least `low` and below `high`.
+    """The mentions whose confidence is at least `low` and below `high`; the last bin also includes 1.
 
     mentions: number of these mentions.
     confidence: their mean confidence.
