@@ -1,4 +1,7 @@
-"""Example of a DAG that runs whenever the entities of `speeches` have passed their check, if that table is configured."""
+"""Example of a DAG that runs after each run whose entities of the table `speeches` have passed the check.
+
+There is no such DAG if `tables.yaml` has no table `speeches`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from airflow.sdk import DAG, Asset, task
 
 from entitymill_dags.tables import load
 
-FOLLOWED = "speeches"
+FOLLOWED_TABLE = "speeches"
 
-if any(table.name == FOLLOWED for table in load().tables):
+if any(table.name == FOLLOWED_TABLE for table in load().tables):
     with DAG(
         dag_id="follow_speeches",
         schedule=[Asset(name="speeches_entities", uri="x-entitymill://entities/speeches", group="entitymill")],
@@ -21,8 +24,8 @@ if any(table.name == FOLLOWED for table in load().tables):
 
         @task
         def report(**context: Any) -> list[dict[str, Any]]:
-            """Log the runs that triggered this one, with their counts."""
-            events = [event.extra for found in context["triggering_asset_events"].values() for event in found]
+            """Log and return the run id and the number of documents and entities of each run that triggered this one."""
+            events = [event.extra for asset_events in context["triggering_asset_events"].values() for event in asset_events]
             for extra in events:
                 logging.getLogger(__name__).info("run %(run_id)s: %(documents)s documents, %(entities)s entities", extra)
             return events

@@ -1,4 +1,4 @@
-"""Entity table against gold table -> precision, recall, F1: `evaluate_entities.py --entities PATH --gold PATH`."""
+"""Compute precision, recall and F1 of an entity table: `evaluate_entities.py --entities PATH --gold PATH`."""
 
 import sys
 

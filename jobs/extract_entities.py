@@ -1,4 +1,4 @@
-"""Text table -> entity tables: `extract_entities.py --config conf/X.yaml`, under spark-submit or plain python."""
+"""Extract the entities of a text table: `extract_entities.py --config conf/X.yaml`, under spark-submit or plain python."""
 
 import sys
 

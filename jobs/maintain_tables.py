@@ -1,4 +1,4 @@
-"""Entity tables -> the same, compact and clean: `maintain_tables.py --config conf/X.yaml optimize|vacuum|purge`."""
+"""Compact and clean up entity tables: `maintain_tables.py --config conf/X.yaml optimize|vacuum|purge`."""
 
 import sys
 

@@ -10,9 +10,9 @@ from entitymill_reports.page_content import (
     SENTENCE_BINS,
     Days,
     Documents,
-    Figures,
     Label,
     Lengths,
+    PageContent,
     Part,
     Reject,
     Run,
@@ -63,11 +63,11 @@ def shown() -> TextSamples:
     return TextSamples({"PER": ((SCRIPT, 12), ("Smith", 3)), "LOC": (("Paris", 4),)}, sentences, changed=1)
 
 
-def figures(**other: object) -> Figures:
+def figures(**other: object) -> PageContent:
     """Return the content of a page about three runs, without text unless `shown` is given."""
     runs = tuple(run(number) for number in (2, 1, 0))
     bins = tuple(range(CONFIDENCE_BINS))
-    made = Figures(
+    made = PageContent(
         output=f"/out/{SCRIPT}",
         run=runs[0],
         runs=runs,

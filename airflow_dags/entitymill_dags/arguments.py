@@ -1,4 +1,4 @@
-"""Build the job's arguments from a table, a data interval and a run's params. Pure functions of the task's context."""
+"""Build the job's arguments from a table, a data interval and a run's params. The functions have no side effects."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
     return f"{column} >= {first} AND {column} < {last}"
 
 
-def _literal(part: Slice, moment: Any, zone: str) -> str:
+def _literal(slice_: Slice, moment: Any, zone: str) -> str:
+    """Return a moment as a SQL literal of the type of the slice's column; `zone` is the table's time zone."""
     # Days are those of the table's time zone: midnight in Berlin is still the day before in UTC.
-    if part.type == "date":
+    if slice_.type == "date":
         return f"DATE '{moment.in_timezone(zone).to_date_string()}'"
     return f"TIMESTAMP '{moment.in_timezone('UTC').strftime('%Y-%m-%dT%H:%M:%S')}Z'"
 
 
 def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
-    """Return every `key.path=value` of a run. The DAG's own settings come last, so they override what a person entered."""
+    """Return the list of all settings of a run, each as `key.path=value`.
+
+    Those that the DAG itself sets come last, so that they override what a person entered.
+    """
     params = context["params"]
     condition = build_condition(table, context)
     slicing = [f"source.where={condition}", "output.replace_slice=true"] if condition is not None else []
@@ -48,14 +52,14 @@ def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
 
 
 def build_job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
-    """Return the job's command line."""
+    """Return the list of command-line arguments of the job; `config` is the path of its settings file."""
     assert config is not None, "validated with the entry"  # noqa: S101
     sets = [item for override in build_overrides(table, context) for item in ("--set", override)]
     return ["--config", config, *sets, *(["--full"] if context["params"].get("full") else [])]
 
 
 def build_job_parameters(table: Table, context: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters of the Databricks bundle's job (`resources/extract_entities.yml`)."""
+    """Return the job parameters of a run of the job that `resources/extract_entities.yml` defines in Databricks."""
     params = context["params"]
     condition = build_condition(table, context)
     return {

@@ -1,4 +1,4 @@
-"""Check the tables after a run: do they agree with each other, and were few enough rows rejected?"""
+"""Check after a run that the tables agree with each other, and that not too many rows were rejected."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _RUN_COLUMNS = (
     "sentences_per_second",
 )  # fmt: skip
 MOST_RUNS = 1000
+"""Maximum number of runs among which the last run of a slice is searched."""
 SOURCE_STAGE = "source"
-"""Stage in `rejects` of rows that are not documents. The job itself limits the other stage, which the tagger rejects."""
+"""The stage, in the table `rejects`, of source rows that are not valid documents. The check counts only these, because the
+job itself limits how many documents the tagger may reject."""
 
 
 class ReportLink(BaseOperatorLink):
@@ -35,7 +37,7 @@ class ReportLink(BaseOperatorLink):
 
 
 class CheckTables(BaseOperator):
-    """Reads the tables of a run without Spark, pushes a report, and fails if the report has faults."""
+    """An operator that checks the tables of a run without Spark, pushes a report to XCom, and fails if it finds a fault."""
 
     operator_extra_links = (ReportLink(),)
 
@@ -56,7 +58,7 @@ class CheckTables(BaseOperator):
 
         Raises:
             AirflowFailException: the tables contradict each other, or too many rows were rejected; a retry would not help.
-            AirflowException: the same, but another run is changing the tables; a retry may help.
+            AirflowException: the same faults, while another run is changing the tables; a retry may help.
         """
         condition = build_condition(self.table, context)
         output = self.table.output
@@ -67,7 +69,9 @@ class CheckTables(BaseOperator):
         self.log.info("%s", format_report(report))
         context["ti"].xcom_push(key="report", value=format_report(report))
         if faults and report["at_work"]:
-            raise AirflowException(f"{' '.join(faults)} Run {report['at_work']} is still changing these tables.")
+            raise AirflowException(
+                f"{' '.join(faults)} Run {report['at_work']} is still changing these tables, which may be the reason."
+            )
         if faults:
             raise AirflowFailException(" ".join(faults))
         for outlet in self.outlets:
@@ -76,19 +80,22 @@ class CheckTables(BaseOperator):
 
 
 def slice_digest(condition: str) -> str:
-    """Return the id of a slice in the job's tables, as entitymill.run.summary.compute_slice_digest computes it."""
+    """Return the digest that is in the column `slice` of the tables for this `source.where`.
+
+    entitymill.run.summary.compute_slice_digest computes the same; Airflow's workers lack that package.
+    """
     return sha256(condition.strip().encode()).hexdigest()[:16]
 
 
 def read_report(output: Output, condition: str | None) -> dict[str, Any]:
-    """Return the last run of a slice, or of the complete source, with counts from the tables.
+    """Return a report on the last run of a slice, or of the complete source: the run's row, and counts from the tables.
 
     Args:
         output: path or schema of the tables.
-        condition: source.where of the slice; none: the complete source.
+        condition: source.where of the slice, or None for the complete source.
 
     Raises:
-        AirflowFailException: none of the last MOST_RUNS runs was such a run.
+        AirflowFailException: none of the last MOST_RUNS runs covered this slice, or the complete source.
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
@@ -111,15 +118,15 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
     if plain:
         ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {mine}")]
-        held, found = _count_parquet_rows(output.address("entities"), ids, last["run_id"])
+        scope_rows, run_rows = _count_parquet_rows(output.address("entities"), ids, last["run_id"])
     else:
         joined = (
             f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{mine}" if condition is not None else ""
         )
-        held = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
+        scope_rows = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
         # Only this run: the ids of a large table would not fit into a worker. Older duplicates show up in the sum of counts.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"
-        found = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
+        run_rows = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
     refused = rows(f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY stage, code ORDER BY code")
     return {
         **{key: str(value) if isinstance(value, datetime) else value for key, value in last.items() if key != "settings"},
@@ -127,33 +134,42 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         **here,
         "rejects": {row["code"]: row["documents"] for row in refused},
         "refused": sum(row["documents"] for row in refused if row["stage"] == SOURCE_STAGE),
-        "found": held["entities"],
-        "doubled": found["entities"] - found["mentions"],
+        "found": scope_rows["entities"],
+        "doubled": run_rows["entities"] - run_rows["mentions"],
         "at_work": next((run["run_id"] for run in runs if run["status"] == "running"), None),
     }
 
 
 def _is_plain(entities: str) -> bool:
-    """Return whether `entities` is plain Parquet (output.format parquet), which is never on an object store."""
+    """Return whether `entities` is plain Parquet (output.format parquet), which is never in object storage."""
     return Path(entities).is_dir() and not (Path(entities) / "_delta_log").is_dir()
 
 
 def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Count rows in plain Parquet: of some documents, or of all; and of a run, its rows and its different mentions."""
+    """Count rows of plain Parquet.
+
+    Args:
+        entities: path of the table `entities`.
+        ids: the ids of the documents whose rows are counted; None for all documents.
+        run_id: the run whose rows and mentions are counted.
+
+    Returns:
+        The number of rows of these documents; and the number of rows and of distinct mention ids of the run.
+    """
     from pyarrow import array, dataset  # noqa: PLC0415  # comes with deltalake
 
     if not any(Path(entities).rglob("*.parquet")):  # no mention at all
         return {"entities": 0}, {"entities": 0, "mentions": 0}
-    held = dataset.dataset(entities, format="parquet", partitioning="hive")
+    table = dataset.dataset(entities, format="parquet", partitioning="hive")
     # With an explicit type, because Arrow cannot infer one from an empty list.
-    of_ids = None if ids is None else dataset.field("doc_id").isin(array(ids, held.schema.field("doc_id").type))
-    new = held.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
-    return {"entities": held.count_rows(filter=of_ids)}, {"entities": len(new), "mentions": len(new.unique())}
+    of_ids = None if ids is None else dataset.field("doc_id").isin(array(ids, table.schema.field("doc_id").type))
+    new = table.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
+    return {"entities": table.count_rows(filter=of_ids)}, {"entities": len(new), "mentions": len(new.unique())}
 
 
 def _covers(run: Mapping[str, Any], condition: str | None) -> bool:
     """Return whether a run covered this slice or, without a condition, the complete source."""
-    if run["settings"] is None:  # maintenance
+    if run["settings"] is None:  # a run of `entitymill maintain`
         return False
     settings = json.loads(run["settings"])
     sliced = settings["output"]["replace_slice"]
@@ -161,7 +177,7 @@ def _covers(run: Mapping[str, Any], condition: str | None) -> bool:
 
 
 def find_faults(report: Mapping[str, Any], allowed: float) -> list[str]:
-    """Return a sentence for each fault in a report.
+    """Return a list with one sentence for each fault in a report; empty if there is none.
 
     Args:
         report: the result of read_report.
@@ -169,9 +185,11 @@ def find_faults(report: Mapping[str, Any], allowed: float) -> list[str]:
     """
     faults = []
     if report["status"] != "done":
-        faults.append(f"The last run, {report['run_id']}, is {report['status']}.")
+        faults.append(f"The last run, {report['run_id']}, has the status {report['status']}.")
     if report["entities"] != report["found"]:
-        faults.append(f"documents claims {report['entities']} entities, the table has {report['found']}.")
+        faults.append(
+            f"The table documents counts {report['entities']} entities, but the table entities has {report['found']} rows."
+        )
     if report["doubled"]:
         faults.append(f"{report['doubled']} mentions of the last run are in entities more than once.")
     refused = report["refused"]

@@ -23,7 +23,7 @@ SECTIONS = "source|segmentation|model|recognition|incremental|limits"
 # The DAG itself sets the source, the output and the slice.
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
-"""Pattern of the settings that a person may enter for a manual run."""
+"""Pattern of the settings that a person may enter for a manual run: those in SECTIONS, except those in OWN."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 Rendered = Callable[..., Any]
@@ -67,7 +67,7 @@ def make_dag(table: Table, home: Path) -> DAG:
 
 
 def _import_on_call(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function that imports another by name when it is called: a wrong alert must not break the DAG itself."""
+    """Return a function that imports the function `name` only when it is called, so that a wrong `alert` breaks no DAG."""
 
     def call(context: Mapping[str, Any]) -> Any:
         module, _, function = name.rpartition(".")
@@ -110,6 +110,7 @@ def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
 
 
 def _common_arguments(table: Table) -> dict[str, Any]:
+    """Return the arguments that the task `extract` has with every runner."""
     return {
         # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier one. If that one is
         # still running, the job's lease makes the new one wait, on every kind of cluster.
@@ -149,7 +150,7 @@ def _resolve(home: Path, place: str) -> str:
 
 
 def list_jars(home: Path, places: Sequence[str]) -> str:
-    """Return the value of --jars: all jars in the directories, and the addresses as they are.
+    """Return the value of --jars: all jars in the directories, and the addresses unchanged.
 
     Raises:
         FileNotFoundError: a directory contains no jar.
@@ -158,7 +159,10 @@ def list_jars(home: Path, places: Sequence[str]) -> str:
     for place in places:
         here = [place] if _ADDRESS.match(place) else sorted(str(jar) for jar in (home / place).glob("*.jar"))
         if not here:
-            raise FileNotFoundError(f"spark_submit.jars: no jar in {home / place}: run `make jars` there, or set [].")
+            raise FileNotFoundError(
+                f"spark_submit.jars: {home / place} contains no jar. Run `make jars` in {home}, or set "
+                "`spark_submit.jars: []` if the cluster has the jars."
+            )
         found += here
     return ",".join(found)
 
@@ -207,7 +211,7 @@ _RUNNERS: dict[str, Callable[[Table, Path], BaseOperator]] = {
 
 
 def _aware(moment: datetime, zone: str) -> DateTime:
-    """Return a moment with a time zone: the table's, unless it has one."""
+    """Return a moment with its own time zone or, if it has none, with `zone`."""
     return instance(moment, tz=zone)
 
 

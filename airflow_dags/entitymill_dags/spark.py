@@ -1,4 +1,4 @@
-"""Run the job by spark-submit, without retries of errors that a retry cannot fix, or would hide."""
+"""Run the job with spark-submit, and do not retry errors that a retry cannot fix or would hide."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 _CODES = (re.compile(r"[Ss]park exit code is: (\d+)"), re.compile(r"Error code is: (\d+)"))
-"""On Kubernetes spark-submit itself ends with 0, and the provider's message contains the driver's exit code, too."""
+"""Patterns of the exit code in error messages of the provider. The first one is for Kubernetes, where spark-submit itself
+ends with 0 and the message also contains the exit code of the driver."""
 FINAL = {
     2: "a setting is wrong",
     3: "the source cannot be read as the settings say",
-    4: "too many rows were rejected, or too many documents would be removed: if that is right, trigger a run with a higher "
-    "max_reject_ratio, or with limits.max_removed_ratio=1 in settings",
+    4: "too many rows were rejected, or too many documents would be removed; if you accept that, trigger a run with a "
+    "higher max_reject_ratio, or with limits.max_removed_ratio=1 in settings",
     5: "the model was refused",
     6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
     7: "the run reached limits.max_core_hours; what it finished was published, and the next run of the same rows "
-    "continues: clear this one if it covers a slice",
+    "continues. If this run covers a slice, clear it to continue",
 }
-"""Exit codes after which a retry would fail again or hide the problem, and their meanings."""
+"""Exit code after which a retry would fail again or hide the problem -> what it means."""
 
 
 class SubmitJob(SparkSubmitOperator):
-    """The provider's operator, which does not retry exit codes in FINAL."""
+    """The provider's operator, except that exit codes in FINAL are not retried."""
 
     def execute(self, context: Any) -> Any:
         """Submit the job and wait for its end.
@@ -39,12 +40,12 @@ class SubmitJob(SparkSubmitOperator):
             if code is None:
                 raise
             raise AirflowFailException(
-                f"exit {code}: {FINAL[code]}; see the error in the log above. A retry would not help, so there is none."
+                f"exit {code}: {FINAL[code]}; see the error in the log above. Airflow does not retry: it would not help."
             ) from error
 
 
 def parse_final_code(message: str) -> int | None:
     """Return the exit code in an error message of the provider if it is in FINAL, else None."""
-    found = next(filter(None, (code.search(message) for code in _CODES)), None)
-    code = int(found[1]) if found else None
+    match = next(filter(None, (code.search(message) for code in _CODES)), None)
+    code = int(match[1]) if match else None
     return code if code in FINAL else None

@@ -8,7 +8,7 @@ from airflow.providers.databricks.operators.databricks import DatabricksSubmitRu
 
 
 class SubmitRun(DatabricksSubmitRunOperator):
-    """The provider's operator, but without the DAG's params: the API accepts either these or a command line."""
+    """The provider's operator, but it does not send the DAG's params, as the API refuses them next to a command line."""
 
     def _prepare_submit_json(self, context: Any) -> dict[str, Any]:
         payload = super()._prepare_submit_json(context)

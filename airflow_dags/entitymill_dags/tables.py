@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 HERE = Path(__file__).parents[1]
 CHECKED_FIRINGS = 100
+"""Number of firings of a schedule among which two on the same day are searched."""
 _SECRET = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
@@ -26,7 +27,8 @@ _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Keys that match _SECRET but only say where a secret comes from; as in secret_masking, which Airflow cannot import."""
+"""Keys that match _SECRET but only say where a secret comes from; the same pattern is in entitymill's secret_masking,
+which Airflow cannot import."""
 
 
 class _Section(BaseModel):
@@ -42,7 +44,7 @@ class Slice(_Section):
 
 
 class Output(_Section):
-    """The place of the four tables: a directory or a catalog schema."""
+    """The place of the tables that the job writes: a directory or a catalog schema."""
 
     path: str | None = Field(None, min_length=1)
     schema_: str | None = Field(None, min_length=1, alias="schema")
@@ -54,7 +56,7 @@ class Output(_Section):
         return self
 
     def setting(self) -> str:
-        """Return the place as an argument of --set."""
+        """Return the place as a setting of the job, `output.path=…` or `output.schema=…`."""
         return f"output.path={self.path}" if self.path is not None else f"output.schema={self.schema_}"
 
     def address(self, table: str) -> str:
@@ -67,15 +69,17 @@ class SparkSubmit(_Section):
 
     connection: str = "spark_default"
     binary: str = Field("airflow_dags/spark-submit", description="relative to home, or absolute")
-    application: str = Field("jobs/extract_entities.py", description="in cluster mode its place on the driver: local:///...")
+    application: str = Field(
+        "jobs/extract_entities.py", description="in cluster mode, its address on the driver's machine: local:///..."
+    )
     deploy_mode: Literal["client", "cluster"] = Field(
         "client", description="with cluster, `config` is passed unchanged, because the driver opens it on another host"
     )
     properties_file: str = "conf/spark-defaults.conf"
     jars: tuple[str, ...] = Field(
-        ("build/jars",), description="directories, or addresses of jars; none: the cluster has them"
+        ("build/jars",), description="directories with jars, or addresses of jars; empty if the cluster has them"
     )
-    files: tuple[str, ...] = Field((), description="for the driver's directory in cluster mode on YARN")
+    files: tuple[str, ...] = Field((), description="files to copy to the driver's directory, in cluster mode on YARN")
     archives: str | None = Field(None, description="PATH#NAME: unpacked as NAME for every executor")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
 
@@ -109,7 +113,7 @@ class Table(_Section):
     after: tuple[str, ...] = Field((), description="URIs of assets: a run starts when all of them have been updated")
     timezone: str = "UTC"
     start_date: datetime
-    end_date: datetime | None = Field(None, description="no interval after it is scheduled")
+    end_date: datetime | None = Field(None, description="no data interval after this date is scheduled")
     catchup: bool = Field(False, description="whether to run intervals from before the DAG was enabled")
     slice: Slice | None = Field(None, description="null: each run updates the output to the complete source")
     runner: Literal["spark_submit", "databricks_run_now", "databricks_submit"] = "spark_submit"
@@ -158,7 +162,7 @@ class Table(_Section):
         if self.after and self.schedule is not None:
             raise ValueError("set either schedule or after")
         if self.deferrable and self.runner == "spark_submit":
-            raise ValueError("deferrable needs a runner of Databricks: spark-submit itself must wait for the job")
+            raise ValueError("deferrable needs a Databricks runner, because spark-submit itself must wait for the job")
         if self.slice is not None and self.schedule is None:
             raise ValueError("slice needs data intervals, which come from a schedule: set a schedule, or remove slice")
         if self.slice is not None and self.slice.type == "date" and _fires_twice_a_day(self.schedule or "", self.start_date):
@@ -195,7 +199,9 @@ class Table(_Section):
 class Tables(_Section):
     """The content of `tables.yaml`."""
 
-    home: Path = Field(description="the repository's directory on the Airflow workers; unset: that of this file")
+    home: Path = Field(
+        description="the repository's directory on the Airflow workers; by default, the one that contains this file"
+    )
     tables: tuple[Table, ...]
 
     @field_validator("tables")
@@ -204,15 +210,16 @@ class Tables(_Section):
         names = [table.name for table in value]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two tables are called {twice[0]}")
+            raise ValueError(f"two tables are called {twice[0]}: rename one of them")
         return value
 
 
 def load(path: Path | None = None) -> Tables:
-    """Read and validate the file.
+    """Read and validate `tables.yaml`; the environment variable ENTITYMILL_HOME overrides its `home`.
 
     Args:
-        path: none: the value of the environment variable ENTITYMILL_TABLES, or `tables.yaml` next to the DAG files.
+        path: the file. None for the value of the environment variable ENTITYMILL_TABLES or, if it is not set, `tables.yaml`
+            next to the DAG files.
 
     Raises:
         pydantic.ValidationError: an entry is wrong; the message names it.
@@ -227,9 +234,13 @@ def _refuse_secrets(keys: Iterable[str]) -> None:
     """Refuse secrets, which would be part of a command line that every user of the machine can read."""
     for key in keys:
         if _SECRET.search(key) and not _SECRET_REFERENCE.search(key):
-            raise ValueError(f"{key} holds a secret: use the worker's environment or a credentials provider instead")
+            raise ValueError(
+                f"{key} holds a secret, which the command line would show: use the worker's "
+                "environment or a credentials provider"
+            )
 
 
 def _fires_twice_a_day(schedule: str, start: datetime) -> bool:
+    """Return whether two of the next CHECKED_FIRINGS firings are on the same day."""
     firings = (moment.date() for moment in croniter(schedule, start).all_next(datetime))
     return any(one == other for one, other in pairwise(islice(firings, CHECKED_FIRINGS)))

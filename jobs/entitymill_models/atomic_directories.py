@@ -13,7 +13,7 @@ from entitymill_models import sparknlp_saved
 
 
 def check_destination(dest: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that exists, unless it is a model that may be overwritten.
+    """Refuse a destination that exists, unless it is a model and `overwrite` is set.
 
     Raises:
         SettingsError: the destination exists, and is not a model or `overwrite` is not set.
@@ -21,12 +21,12 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
     if not dest.exists() and not dest.is_symlink():
         return
     if not overwrite:
-        raise SettingsError(f"DEST: {dest} exists: choose another, or pass --overwrite.")
-    if dest.is_symlink() or not (_is_bundle(dest) or _is_saved(dest)):
-        raise SettingsError(f"DEST: {dest} is not a model, and so is not overwritten: choose another.")
+        raise SettingsError(f"DEST: {dest} already exists. Choose another directory, or pass --overwrite to replace it.")
+    if dest.is_symlink() or not (_is_bundle(dest) or _is_saved_model(dest)):
+        raise SettingsError(f"DEST: {dest} is not a model, so --overwrite does not replace it. Choose another directory.")
 
 
-def _is_saved(directory: Path) -> bool:
+def _is_saved_model(directory: Path) -> bool:
     # A directory named metadata is not sufficient: other formats have one, too.
     return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
 
@@ -48,13 +48,20 @@ def open_scratch_directory(dest: Path) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         made = tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=parent)
     except OSError as error:
-        raise OutputError(f"DEST: {parent} cannot be written ({error.strerror}).") from error
+        raise OutputError(
+            f"DEST: {parent} cannot be written ({error.strerror}). Choose a directory that you can write."
+        ) from error
     with made as scratch:
         yield Path(scratch)
 
 
 def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
-    """Rename a directory to its destination, and replace an existing directory; if renaming fails, restore the existing one.
+    """Rename the directory `made` to `dest`; if renaming fails, restore the directory that was at `dest` before.
+
+    Args:
+        made: the complete new directory.
+        dest: its destination; a directory that exists there is replaced.
+        scratch: a directory on the same file system, to which the replaced directory is moved.
 
     Raises:
         OutputError: the directory cannot be renamed.
@@ -70,4 +77,6 @@ def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
                 old.rename(dest)
             raise
     except OSError as error:
-        raise OutputError(f"DEST: {dest} cannot be written ({error.strerror}).") from error
+        raise OutputError(
+            f"DEST: {dest} cannot be written ({error.strerror}). Choose a directory that you can write."
+        ) from error

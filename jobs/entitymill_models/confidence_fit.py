@@ -16,9 +16,10 @@ from entitymill.recognition.tagger import bundle
 from entitymill.spark import requirements
 from entitymill_models import precision_loss
 
-FEWEST = 50
+MIN_MENTIONS = 50
 """A label with fewer mentions than this gets the scaling that is fitted to the mentions of all labels."""
 BINS = 10
+"""Number of bins of equal width in which confidences are compared with the share of correct mentions."""
 OPTION = "--calibrate-confidence"
 
 
@@ -49,7 +50,12 @@ class ScoredMentions:
 
 @dataclass(frozen=True)
 class Bin:
-    """The mentions with a confidence in low..high: how many, their mean confidence, and the share that is correct."""
+    """The mentions whose confidence is at least `low` and below `high`; the last bin also includes 1.
+
+    mentions: number of these mentions.
+    confidence: their mean confidence.
+    correct: the share of them that is correct, 0 to 1.
+    """
 
     low: float
     high: float
@@ -59,24 +65,25 @@ class Bin:
 
 
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
-    """Return the scaling of each label that makes the confidences most likely (least logarithmic loss).
+    """Return label -> the scaling with which the confidences of the mentions have the least logarithmic loss.
 
     Raises:
-        ValueError: there are fewer than FEWEST mentions, or all of them are correct, or none is.
+        ValueError: there are fewer than MIN_MENTIONS mentions, all of them are correct, or none of them is.
     """
-    if len(mentions.correct) < FEWEST or mentions.correct.all() or not mentions.correct.any():
+    if len(mentions.correct) < MIN_MENTIONS or mentions.correct.all() or not mentions.correct.any():
         raise ValueError(f"{len(mentions.correct)} mentions, {int(mentions.correct.sum())} of them correct")
     names = np.array(mentions.labels)
-    of_all = _fit(mentions.confidences, mentions.correct)
+    of_all = _fit_scaling(mentions.confidences, mentions.correct)
     scalings = {}
     for label in sorted(set(mentions.labels)):
         chosen = mentions.select(names == label)
-        enough = len(chosen.correct) >= FEWEST and chosen.correct.any() and not chosen.correct.all()
-        scalings[label] = _fit(chosen.confidences, chosen.correct) if enough else of_all
+        enough = len(chosen.correct) >= MIN_MENTIONS and chosen.correct.any() and not chosen.correct.all()
+        scalings[label] = _fit_scaling(chosen.confidences, chosen.correct) if enough else of_all
     return scalings
 
 
-def _fit(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
+def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
+    """Return the scaling with the least logarithmic loss; raise SettingsError if scipy is not installed."""
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
     except ImportError as error:
@@ -93,7 +100,7 @@ def _fit(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scalin
 
 
 def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
-    """Return the bins, of equal width, that have a mention."""
+    """Sort mentions by confidence into BINS bins of equal width; return the list of the bins that have a mention."""
     numbers = np.minimum((mentions.confidences * BINS).astype(np.int64), BINS - 1)
     bins = []
     for number in np.unique(numbers).tolist():
@@ -104,7 +111,10 @@ def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
 
 
 def compute_calibration_error(mentions: ScoredMentions) -> float:
-    """Return the expected calibration error: the mean distance, over mentions, of a bin's confidence from its correct share.
+    """Return the expected calibration error: how far confidences are from the share of correct mentions.
+
+    This is the mean, over mentions, of the difference between the mean confidence and the correct share in the mention's
+    bin.
 
     (Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.)
     """
@@ -115,8 +125,13 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
 def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write it to the manifest.
 
-    It prints the calibration error of every second sentence, without scaling and with the scaling that fits the others. The
-    scaling that is written fits all sentences.
+    To print the effect, fit a scaling to every second sentence, and compute the calibration error of the other sentences
+    with and without it. The scaling that is written to the manifest is fitted to all sentences.
+
+    Args:
+        directory: the bundle, whose manifest is changed.
+        table: a table with the columns tokens and tags (see `precision_loss.read_sample`).
+        console: the console on which the calibration errors are printed.
 
     Raises:
         ModelError: the bundle cannot be run.
@@ -126,7 +141,7 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     if sample.gold is None:
         raise SettingsError(f"{OPTION}: {table} needs a column tags with as many IOB2 tags as the sentence has tokens.")
     found = precision_loss.find_confidences(directory, "f32", sample.sentences, "viterbi")
-    gold = precision_loss.find_gold(sample.gold)
+    gold = precision_loss.join_gold_tags(sample.gold)
     correct = np.array([mention in gold for mention in found], np.bool_)
     mentions = ScoredMentions([label for *_, label in found], np.array(list(found.values())), correct)
     even = np.array([sentence % 2 == 0 for sentence, *_ in found], np.bool_)
@@ -134,10 +149,12 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
         half, scalings = fit_scalings(mentions.select(even)), fit_scalings(mentions)
     except ValueError as error:
         raise SettingsError(
-            f"{OPTION}: in {table} the model finds {error}, which is too few to fit confidences: name a table with at least "
-            f"{2 * FEWEST} mentions."
+            f"{OPTION}: in {table} the model finds {error}, which is not enough to fit confidences: name a table with "
+            f"at least {2 * MIN_MENTIONS} mentions, some of which the model gets wrong."
         ) from error
     rest = mentions.select(~even)
     before, after = compute_calibration_error(rest), compute_calibration_error(rest.scale(half))
     bundle.update_manifest(directory, confidence=scalings)
-    console.print(f"confidences: expected calibration error {before:.4f}, {after:.4f} with scaling", highlight=False)
+    console.print(
+        f"confidences: expected calibration error {before:.4f} without scaling, {after:.4f} with scaling", highlight=False
+    )

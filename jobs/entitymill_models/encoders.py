@@ -73,47 +73,54 @@ def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -
         ModelError: a parameter is missing, or its shape does not fit the other parameters.
     """
     try:
-        return _Builder(weights, names, shape, where).network()
+        return _Builder(weights, names, shape, where).build()
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"The parameters of {where} do not fit each other or its config.json: copy it again.") from error
+        raise ModelError(
+            f"The parameters of {where} do not fit each other or its config.json: copy the model again."
+        ) from error
 
 
 class _Builder:
+    """Builds the network of one model; each method returns the last operation of the part that it builds."""
+
     def __init__(self, weights: Weights, names: Names, shape: Shape, where: str) -> None:
         self._weights = weights
         self._names = names
         self._shape = shape
         self._where = where
-        self._width = self._parameter(f"{names.words}.weight").shape[1]
+        self._width = self._read_parameter(f"{names.words}.weight").shape[1]
         if self._width % shape.heads:
-            raise ModelError(f"config.json of {where}: {shape.heads} heads do not divide a width of {self._width}.")
+            raise ModelError(
+                f"config.json of {where} has {shape.heads} attention heads, but the width of the network, {self._width}, is "
+                "not a multiple of this number: copy the model again."
+            )
 
-    def network(self) -> ov.Model:
+    def build(self) -> ov.Model:
         ids, mask = (ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS)
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})
-        hidden = self._embed(ids)
+        hidden = self._build_embeddings(ids)
         # True where a piece is not padding, shape [batch, 1, 1, length]: the same for every head and every attending piece.
         visible = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
         for layer in range(self._shape.layers):
-            hidden = self._layer(hidden, visible, layer)
-        result = ops.result(self._linear(hidden, self._names.classifier))
+            hidden = self._build_layer(hidden, visible, layer)
+        result = ops.result(self._build_linear(hidden, self._names.classifier))
         result.output(0).get_tensor().set_names({"logits"})
         return ov.Model([result], [ids, mask], "token_classifier")
 
-    def _embed(self, ids: ov.Node) -> ov.Node:
+    def _build_embeddings(self, ids: ov.Node) -> ov.Node:
         axis = ops.constant(np.int64(0))
-        places = self._constant(f"{self._names.positions}.weight", self._segment())
-        words = ops.gather(self._constant(f"{self._names.words}.weight"), ids, axis)
-        summed = ops.add(words, ops.gather(places, self._positions(ids), axis))
-        return self._norm(summed, self._names.normalized)
+        places = self._build_constant(f"{self._names.positions}.weight", self._read_segment_embedding())
+        words = ops.gather(self._build_constant(f"{self._names.words}.weight"), ids, axis)
+        summed = ops.add(words, ops.gather(places, self._build_positions(ids), axis))
+        return self._build_normalization(summed, self._names.normalized)
 
-    def _segment(self) -> NDArray[np.float32] | None:
+    def _read_segment_embedding(self) -> NDArray[np.float32] | None:
         """Return the embedding of segment 0, to which every piece belongs; None if the architecture has no segments."""
         name = self._names.segments
-        return None if name is None else self._parameter(f"{name}.weight")[0]
+        return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
-    def _positions(self, ids: ov.Node) -> ov.Node:
+    def _build_positions(self, ids: ov.Node) -> ov.Node:
         """Return the position of each piece, shape [1, length], or [batch, length] if padding is not counted."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
@@ -123,18 +130,18 @@ class _Builder:
         counted = ops.convert(ops.not_equal(ids, padding), "i64")
         return ops.add(ops.multiply(ops.cum_sum(counted, one), counted), padding)
 
-    def _layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
+    def _build_layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
         query, key, value = (
-            self._split_heads(self._linear(hidden, name.format(number)))
+            self._split_heads(self._build_linear(hidden, name.format(number)))
             for name in (self._names.query, self._names.key, self._names.value)
         )
         attended = ops.scaled_dot_product_attention(query, key, value, visible)
         joined = ops.reshape(ops.transpose(attended, _ints(0, 2, 1, 3)), _ints(0, 0, self._width), special_zero=True)
-        attention = self._linear(joined, self._names.attended.format(number))
-        hidden = self._norm(ops.add(attention, hidden), self._names.after_attention.format(number))
-        inner = ops.gelu(self._linear(hidden, self._names.inner.format(number)), "erf")
-        network = self._linear(inner, self._names.outer.format(number))
-        return self._norm(ops.add(network, hidden), self._names.after_network.format(number))
+        attention = self._build_linear(joined, self._names.attended.format(number))
+        hidden = self._build_normalization(ops.add(attention, hidden), self._names.after_attention.format(number))
+        inner = ops.gelu(self._build_linear(hidden, self._names.inner.format(number)), "erf")
+        network = self._build_linear(inner, self._names.outer.format(number))
+        return self._build_normalization(ops.add(network, hidden), self._names.after_network.format(number))
 
     def _split_heads(self, hidden: ov.Node) -> ov.Node:
         """Convert shape [batch, length, width] to shape [batch, heads, length, width / heads]."""
@@ -143,26 +150,30 @@ class _Builder:
             ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True), _ints(0, 2, 1, 3)
         )
 
-    def _linear(self, hidden: ov.Node, name: str) -> ov.Node:
-        product = ops.matmul(hidden, self._constant(f"{name}.weight"), transpose_a=False, transpose_b=True)
-        return ops.add(product, ops.constant(self._parameter(f"{name}.bias").reshape(1, 1, -1)))
+    def _build_linear(self, hidden: ov.Node, name: str) -> ov.Node:
+        product = ops.matmul(hidden, self._build_constant(f"{name}.weight"), transpose_a=False, transpose_b=True)
+        return ops.add(product, ops.constant(self._read_parameter(f"{name}.bias").reshape(1, 1, -1)))
 
-    def _norm(self, hidden: ov.Node, name: str) -> ov.Node:
+    def _build_normalization(self, hidden: ov.Node, name: str) -> ov.Node:
         last = ops.constant(np.array([-1], np.int64))
         centred = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
-        gain, shift = (self._parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
+        gain, shift = (self._read_parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
         return ops.add(ops.multiply(centred, ops.constant(gain)), ops.constant(shift))
 
-    def _constant(self, name: str, added: NDArray[np.float32] | None = None) -> ov.Node:
-        value = self._parameter(name)
+    def _build_constant(self, name: str, added: NDArray[np.float32] | None = None) -> ov.Node:
+        """Build a constant from a parameter, with `added` added to it."""
+        value = self._read_parameter(name)
         return ops.constant(value if added is None else value + added, name=name)
 
-    def _parameter(self, name: str) -> NDArray[np.float32]:
+    def _read_parameter(self, name: str) -> NDArray[np.float32]:
+        """Return a parameter of the model; raise ModelError if the model does not have it."""
         # In checkpoints converted from TensorFlow, the parameters of normalizations are called gamma and beta.
         older = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         found = self._weights.get(name, self._weights.get(older))
         if found is None:
-            raise ModelError(f"{self._where} has no parameter {name}: it is not a token classifier, or incomplete.")
+            raise ModelError(
+                f"{self._where} has no parameter {name}, so it is incomplete or no token classifier: copy the model again."
+            )
         return found
 
 

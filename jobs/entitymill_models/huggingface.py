@@ -15,9 +15,11 @@ from entitymill_models.imported_classifier import Casing, Parts, read_json
 
 INDEX = "model.safetensors.index.json"
 _ATTENTION = "encoder.layer.{}.attention"
+_EXPORT = "Export the model to ONNX, then run `entitymill prepare` on the export."
 
 
-def _bert(prefix: str) -> encoders.Names:
+def _bert_names(prefix: str) -> encoders.Names:
+    """Return the names of the parameters of BERT or RoBERTa, which all begin with `prefix`."""
     return encoders.Names(
         words=f"{prefix}.embeddings.word_embeddings",
         positions=f"{prefix}.embeddings.position_embeddings",
@@ -50,12 +52,13 @@ NAMES = {
         outer=f"{_LAYER}.ffn.lin2",
         after_network=f"{_LAYER}.output_layer_norm",
     ),
-    "bert": _bert("bert"),
-    "roberta": _bert("roberta"),
-    "xlm-roberta": _bert("roberta"),
+    "bert": _bert_names("bert"),
+    "roberta": _bert_names("roberta"),
+    "xlm-roberta": _bert_names("roberta"),
 }
 """model_type of config.json -> names of the parameters (source: transformers, models/*/modeling_*.py)."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
+"""Architectures that count positions from the id of the padding piece, and whose tokenizer needs a tokenizer.json."""
 DISTILBERT_EPSILON = 1e-12
 """The epsilon of DistilBERT's normalizations, a constant in the code of transformers that is not in config.json."""
 
@@ -74,52 +77,49 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer.
     """
     config = read_json(directory / tokenizer_files.CONFIG)
-    kind = _check(config, where)
+    kind = _check_architecture(config, where)
     labels = tokenizer_files.read_config_labels(config, f"{where}/{tokenizer_files.CONFIG}")
-    words = tokenizer_files.read_tokenizer(directory, where, casing, require_json=kind in OFFSET_POSITIONS)
-    found = _weights(directory, where)
-    shape = _shape(config, kind, where)
+    tokenizer = tokenizer_files.read_tokenizer(directory, where, casing, require_json=kind in OFFSET_POSITIONS)
+    found = _read_weights(directory, where)
+    shape = _read_shape(config, kind, where)
     names = NAMES[kind]
     network = encoders.build_classifier(found, names, shape, where)
     scored = found[f"{names.classifier}.weight"].shape[0]
     if scored != len(labels):
-        raise ModelError(f"{where} scores {scored} tags, id2label of its config.json lists {len(labels)}.")
+        raise ModelError(
+            f"The network of {where} scores {scored} tags, but id2label in its config.json lists {len(labels)}: copy the "
+            "model again."
+        )
     rows = found[f"{names.positions}.weight"].shape[0] - (0 if shape.padding is None else shape.padding + 1)
     return Parts(
         network=network,
         labels=labels,
-        tokenizer=words.tokenizer,
-        vocabulary=words.vocabulary,
-        casing=words.casing,
+        tokenizer=tokenizer.tokenizer,
+        vocabulary=tokenizer.vocabulary,
+        casing=tokenizer.casing,
         max_length=min(rows, tokenizer_files.read_max_length(directory)),
         source=f"a Hugging Face {kind} token classifier",
         limit=rows,
     )
 
 
-def _check(config: dict[str, object], where: str) -> str:
+def _check_architecture(config: dict[str, object], where: str) -> str:
     """Return the architecture of a model; raise ModelError if `encoders` cannot build exactly this architecture."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
-        raise ModelError(
-            f"{where} is a {kind} model; supported are {', '.join(NAMES)}: export it to ONNX, and prepare the result."
-        )
+        raise ModelError(f"{where} is a {kind} model, but only {', '.join(NAMES)} are supported. {_EXPORT}")
     made_for = config.get("architectures")
     if isinstance(made_for, list) and made_for and not any("TokenClassification" in str(name) for name in made_for):
         raise ModelError(f"{where} is a {made_for[0]}, not a token classifier: train or choose one that tags tokens.")
     activation = config.get("activation" if kind == "distilbert" else "hidden_act", "gelu")
     if activation != "gelu":
-        raise ModelError(
-            f"{where} has activation {activation}, only gelu is supported: export it to ONNX, and prepare the result."
-        )
+        raise ModelError(f"{where} uses activation {activation}, but only gelu is supported. {_EXPORT}")
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise ModelError(
-            f"{where} has relative position embeddings, which are not supported: export it to ONNX, and prepare the result."
-        )
+        raise ModelError(f"{where} uses relative position embeddings, which are not supported. {_EXPORT}")
     return kind
 
 
-def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
+def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
     """Read the encoder's shape from config.json, whose keys depend on the architecture."""
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)
@@ -132,11 +132,14 @@ def _shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
         or not (padding is None or isinstance(padding, int))
         or not (0 < layers < 1000 and heads > 0)
     ):
-        raise ModelError(f"config.json of {where} lacks {names[0]}, {names[1]} or another of its numbers: copy it again.")
+        raise ModelError(
+            f"config.json of {where} lacks {names[0]}, {names[1]} or another number that describes the network: copy the "
+            "model again."
+        )
     return encoders.Shape(layers, heads, epsilon, padding)
 
 
-def _weights(directory: Path, where: str) -> encoders.Weights:
+def _read_weights(directory: Path, where: str) -> encoders.Weights:
     """Read every floating-point tensor of a Hugging Face directory, from all its safetensors files, as float32.
 
     Raises:
@@ -144,12 +147,13 @@ def _weights(directory: Path, where: str) -> encoders.Weights:
         SettingsError: the library safetensors is not installed.
     """
     found: encoders.Weights = {}
-    for file in _files(directory, where):
-        found |= _read_one(file, where)
+    for file in _list_weight_files(directory, where):
+        found |= _read_safetensors(file, where)
     return found
 
 
-def _files(directory: Path, where: str) -> list[Path]:
+def _list_weight_files(directory: Path, where: str) -> list[Path]:
+    """Return the safetensors files of a model: those that its index lists, or its only one."""
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
@@ -160,7 +164,7 @@ def _files(directory: Path, where: str) -> list[Path]:
     if len(found) == 1:
         return found
     if found:
-        raise ModelError(f"{where} has {len(found)} safetensors files but no {INDEX}: copy it, too.")
+        raise ModelError(f"{where} has {len(found)} safetensors files but no {INDEX}: copy that file, too.")
     if (directory / "pytorch_model.bin").exists() or list(directory.glob("pytorch_model-*.bin")):
         raise ModelError(
             f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code and is not opened: "
@@ -169,7 +173,8 @@ def _files(directory: Path, where: str) -> list[Path]:
     raise ModelError(f"{where} has no *.safetensors file: copy the model again.")
 
 
-def _read_one(file: Path, where: str) -> encoders.Weights:
+def _read_safetensors(file: Path, where: str) -> encoders.Weights:
+    """Return the floating-point tensors of one file as float32."""
     try:
         import safetensors  # noqa: PLC0415  - needed only for models from Hugging Face
     except ImportError as error:
@@ -178,11 +183,11 @@ def _read_one(file: Path, where: str) -> encoders.Weights:
         tensors = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise ModelError(f"{file.name} of {where} is missing or damaged: copy the model again.") from error
-    return {name: _floats(tensor["data"], tensor["dtype"]).reshape(tensor["shape"]) for name, tensor in tensors
+    return {name: _convert_to_float32(tensor["data"], tensor["dtype"]).reshape(tensor["shape"]) for name, tensor in tensors
             if tensor["dtype"] in ("F32", "F16", "BF16", "F64")}  # fmt: skip
 
 
-def _floats(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
+def _convert_to_float32(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
     if kind == "BF16":
         # A bfloat16 is the upper 16 bits of a float32.
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

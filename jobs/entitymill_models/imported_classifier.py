@@ -1,4 +1,4 @@
-"""The parts of a token classifier that was read from any format, and functions to read the files of a model."""
+"""The parts of a token classifier, whatever its format was, and functions that read and write the files of a model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Parts:
     network: a network that takes input_ids and attention_mask, int64, shape [batch, length], and returns logits, float32,
         shape [batch, length, labels].
     labels: the tag of each logit.
-    tokenizer: the text of a tokenizer.json, or None.
+    tokenizer: the text of a tokenizer.json; None if the model has only a vocabulary.
     vocabulary: the pieces in the order of their ids; None if there is a tokenizer.json.
     casing: whether the tokenizer distinguishes upper and lower case.
-    max_length: maximum number of pieces that the network is given at once, including special pieces.
+    max_length: maximum number of pieces in one input row of the network, including special pieces.
     source: a phrase about the model's origin, for the manifest.
-    limit: the upper bound of max_length, or None if it is not known.
+    limit: the largest max_length that the network can process; None if it is not known.
     sparknlp_max_length: the parameter maxSentenceLength in Spark NLP, whose default is 128.
     """
 
@@ -52,7 +52,9 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > LONGEST_TEXT:
-            raise ModelError(f"{path} is larger than {LONGEST_TEXT:,} bytes, as no such file is: copy the model again.")
+            raise ModelError(
+                f"{path} is larger than {LONGEST_TEXT:,} bytes, the limit for such a file: copy the model again."
+            )
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}): copy the model again.") from error

@@ -57,7 +57,7 @@ ALLOWED = {
         ("scala.collection.immutable.List$SerializationProxy", "scala.collection.mutable.HashMap"), _WITH_OWN_DATA
     ),
 }
-"""Class that a stream may contain -> the flags of the class."""
+"""Name of a class that a stream may contain -> the flags of the class."""
 
 
 @dataclass
@@ -69,17 +69,17 @@ class _Description:
     codes: list[str] = field(default_factory=list)
     parent: _Description | None = None
 
-    def lineage(self) -> list[_Description]:
+    def list_ancestry(self) -> list[_Description]:
         """Return the class and its superclasses, the topmost first: an object's fields are in this order in a stream."""
-        return [*(self.parent.lineage() if self.parent else []), self]
+        return [*(self.parent.list_ancestry() if self.parent else []), self]
 
 
 class _DamagedError(Exception):
-    pass
+    """The stream does not follow the grammar."""
 
 
 class _ForbiddenError(Exception):
-    pass
+    """The stream contains something that this module refuses; the message names it."""
 
 
 def check_stream(content: bytes, where: str) -> None:
@@ -96,11 +96,11 @@ def check_stream(content: bytes, where: str) -> None:
         _Reader(content).read_all()
     except _ForbiddenError as error:
         raise ModelError(
-            f"{where} holds a Java object ({error}) that no token classifier of Spark NLP needs and that may run code: copy "
-            "the model again, from where it can be trusted."
+            f"{where} contains a Java object ({error}) that no token classifier of Spark NLP needs and that may run code: "
+            "copy the model again from a source that you trust."
         ) from error
     except (_DamagedError, struct.error, IndexError, RecursionError, UnicodeDecodeError) as error:
-        raise ModelError(f"{where} is not a stream of Java objects that can be read: copy the model again.") from error
+        raise ModelError(f"{where} is not a readable stream of Java objects: copy the model again.") from error
 
 
 class _Reader:
@@ -119,28 +119,28 @@ class _Reader:
         if self._at != len(self._content):
             raise _DamagedError
 
-    def _number(self, code: str) -> int:
+    def _read_number(self, code: str) -> int:
         (found,) = struct.unpack_from(f">{code}", self._content, self._at)
         self._at += struct.calcsize(f">{code}")
         return int(found)
 
-    def _skip(self, size: int) -> bytes:
+    def _read_bytes(self, size: int) -> bytes:
         begin, self._at = self._at, self._at + size
         if size < 0 or self._at > len(self._content):
             raise _DamagedError
         return self._content[begin : self._at]
 
-    def _text(self, length: str = "H") -> str:
-        return self._skip(self._number(length)).decode("utf8", "surrogatepass")
+    def _read_text(self, length: str = "H") -> str:
+        return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:
-        number = self._number("i") - _FIRST_HANDLE
+        number = self._read_number("i") - _FIRST_HANDLE
         if not 0 <= number < len(self._handles):
             raise _DamagedError
         return self._handles[number]
 
     def _read_description(self) -> _Description | None:
-        kind = self._number("B")
+        kind = self._read_number("B")
         if kind == _NULL:
             return None
         if kind == _REFERENCE:
@@ -149,47 +149,48 @@ class _Reader:
                 raise _DamagedError
             return found
         if kind != _CLASS_DESCRIPTION:
-            raise _ForbiddenError("a class made at run time")
-        description = _Description(self._text())
-        self._skip(8)  # serialVersionUID
+            raise _ForbiddenError("a proxy class")
+        description = _Description(self._read_text())
+        self._read_bytes(8)  # serialVersionUID
         self._handles.append(description)
-        description.flags = self._number("B")
+        description.flags = self._read_number("B")
         if ALLOWED.get(description.name) != description.flags:
             raise _ForbiddenError(f"class {description.name!r}"[:200])
-        for _ in range(self._number("H")):
-            code = chr(self._number("B"))
-            self._text()
+        for _ in range(self._read_number("H")):
+            code = chr(self._read_number("B"))
+            self._read_text()
             if code in "L[":
                 self._read_type()
             elif code not in _PRIMITIVES:
                 raise _DamagedError
             description.codes.append(code)
-        if self._number("B") != _END:
-            raise _ForbiddenError("a class with notes")
+        if self._read_number("B") != _END:
+            raise _ForbiddenError("a class with annotations")
         self._descend()
         description.parent = self._read_description()
         self._depth -= 1
         return description
 
     def _read_type(self) -> None:
-        kind = self._number("B")
+        kind = self._read_number("B")
         if kind == _STRING:
-            self._handles.append(self._text())
+            self._handles.append(self._read_text())
         elif kind != _REFERENCE or not isinstance(self._read_reference(), str):
             raise _DamagedError
 
     def _descend(self) -> None:
+        """Count one level of nesting, and refuse a stream that is nested too deeply for this reader."""
         self._depth += 1
         if self._depth > JAVA_DEPTH:
             raise _DamagedError
 
     def _read_value(self) -> None:
         self._descend()
-        kind = self._number("B")
+        kind = self._read_number("B")
         if kind == _REFERENCE:
             self._read_reference()
         elif kind in (_STRING, _LONG_STRING):
-            self._handles.append(self._text("H" if kind == _STRING else "q"))
+            self._handles.append(self._read_text("H" if kind == _STRING else "q"))
         elif kind == _ARRAY:
             self._read_array()
         elif kind == _OBJECT:
@@ -208,9 +209,9 @@ class _Reader:
         if description is None or description.name[0] != "[" or description.parent is not None:
             raise _DamagedError
         self._handles.append(None)
-        count, code = self._number("i"), description.name[1]
+        count, code = self._read_number("i"), description.name[1]
         if code in _PRIMITIVES:
-            self._skip(count * _PRIMITIVES[code])
+            self._read_bytes(count * _PRIMITIVES[code])
             return
         if not 0 <= count <= len(self._content) - self._at:  # each element has at least one byte
             raise _DamagedError
@@ -222,10 +223,10 @@ class _Reader:
         if description is None or description.name[0] == "[":
             raise _DamagedError
         self._handles.append(None)
-        for part in description.lineage():
+        for part in description.list_ancestry():
             for code in part.codes:
                 if code in _PRIMITIVES:
-                    self._skip(_PRIMITIVES[code])
+                    self._read_bytes(_PRIMITIVES[code])
                 else:
                     self._read_value()
             if part.flags == _WITH_OWN_DATA:
@@ -235,7 +236,7 @@ class _Reader:
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1
-                self._skip(self._number("B" if kind == _BLOCK else "i"))
+                self._read_bytes(self._read_number("B" if kind == _BLOCK else "i"))
             else:
                 self._read_value()
         self._at += 1

@@ -20,30 +20,32 @@ from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.bundle import Scheme
 from entitymill_models.imported_classifier import Parts
 
-GivenScheme = Literal["iob1", "iob2", "plain"]
-GIVEN_SCHEMES = get_args(GivenScheme)
+LabelScheme = Literal["iob1", "iob2", "plain"]
+LABEL_SCHEMES = get_args(LabelScheme)
 OUTSIDE = "O"
-_BEGINS, _GOES_ON = "BSUW", "IMLE"
+_BEGINS, _CONTINUES = "BSUW", "IMLE"
 """First letters of labels in BILOU, IOBES, BMES and BMEWO.
 
 Begin, single, unit and whole become B-; inside, middle, last and end become I-.
 """
-_PREFIXED = re.compile(rf"([{_BEGINS}{_GOES_ON}])[-_](.+)")
-_NEVER = np.float32(-1e9)
+_PREFIXED = re.compile(rf"([{_BEGINS}{_CONTINUES}])[-_](.+)")
+_IMPOSSIBLE = np.float32(-1e9)
+"""A logit whose probability is 0."""
 
 
-def convert_labels(found: Parts, where: str, given: GivenScheme | None = None) -> tuple[Parts, Scheme]:
+def convert_labels(found: Parts, where: str, specified: LabelScheme | None = None) -> tuple[Parts, Scheme]:
     """Convert the labels of a model to those of a bundle; return the converted model and its tagging scheme.
 
     Args:
         found: the model; its network is changed and must not be used again.
         where: path of the model, for messages.
-        given: the scheme that the user specified, or None. The labels do not always show whether they are IOB1 or IOB2.
+        specified: the scheme that the user specified, or None to detect it. The labels do not always show whether they are
+            IOB1 or IOB2.
 
     Raises:
-        ModelError: the labels are of no known scheme, or a label cannot name a directory of the table `entities`.
+        ModelError: the labels follow no known scheme, or a label cannot name a directory of the table `entities`.
     """
-    labels, scheme = _convert(found.labels, where, given)
+    labels, scheme = _convert(found.labels, where, specified)
     bundle.check_labels(labels, where)
     names = tuple(dict.fromkeys(labels))
     if len(names) < len(labels):
@@ -51,22 +53,23 @@ def convert_labels(found: Parts, where: str, given: GivenScheme | None = None) -
     return replace(found, labels=names), scheme
 
 
-def _convert(labels: Sequence[str], where: str, given: GivenScheme | None) -> tuple[list[str], Scheme]:
+def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
     """Return the bundle's label for each label of a model, and the tagging scheme of these labels."""
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(
-            f"The labels of {where} are not {OUTSIDE} and names of entities, each once, but {_shorten_list(labels)}: name "
-            "them as the model was trained, in id2label of config.json or in labels.json."
+            f"The labels of {where} must be {OUTSIDE} and at least one other label, none of them twice, but are "
+            f"{_list_first_labels(labels)}. Write the labels with which the model was trained to id2label of config.json or "
+            "to labels.json."
         )
     parts = {label: _PREFIXED.fullmatch(label) for label in labels if label not in outside}
-    if given == "plain" or not any(parts.values()):
+    if specified == "plain" or not any(parts.values()):
         return [OUTSIDE if label in outside else f"I-{label}" for label in labels], "iob1"
     strange = [label for label, found in parts.items() if found is None]
     if strange:
         raise ModelError(
-            f"The labels of {where} are of two schemes, {_shorten_list(labels)}: "
-            f"{bundle.shorten_label(strange[0])} has no letter before it."
+            f"The labels of {where} ({_list_first_labels(labels)}) mix two schemes: {bundle.shorten_label(strange[0])} has "
+            "no prefix such as B- or I-. Correct the labels, or pass `--labels plain` if none of them has a prefix."
         )
     converted, begun = [], set()
     for label in labels:
@@ -79,10 +82,11 @@ def _convert(labels: Sequence[str], where: str, given: GivenScheme | None) -> tu
             converted.append(f"{letter}-{found[2]}")
     # In IOB1, B- occurs only between adjacent mentions of one kind, so some kinds may have no B- label.
     each = begun == {label[2:] for label in converted if label != OUTSIDE}
-    return converted, given or ("iob2" if each else "iob1")
+    return converted, specified or ("iob2" if each else "iob1")
 
 
-def _shorten_list(labels: Sequence[str]) -> str:
+def _list_first_labels(labels: Sequence[str]) -> str:
+    """Return the first six labels, separated by commas, for a message."""
     return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 
@@ -100,7 +104,7 @@ def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
     names = result.output(0).get_names()
     most = max(map(len, groups))
     picked = np.array([group + group[:1] * (most - len(group)) for group in groups], np.int64)
-    padding = np.array([[0] * len(group) + [_NEVER] * (most - len(group)) for group in groups], np.float32)
+    padding = np.array([[0] * len(group) + [_IMPOSSIBLE] * (most - len(group)) for group in groups], np.float32)
     members = ops.add(ops.gather(logits, ops.constant(picked), ops.constant(np.int64(2))), ops.constant(padding))
     last = ops.constant(np.int64(3))
     top = ops.reduce_max(members, last, keep_dims=True)

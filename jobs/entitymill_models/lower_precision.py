@@ -45,7 +45,7 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     found = {node.get_element_type() for node in _find_weights(operations)}
     if strange := found - {ov.Type.f32, ov.Type.i64, ov.Type.i32, *_FLOATS, *_BYTES}:
         kind = strange.pop().to_string()
-        raise ModelError(f"{where} has weights of type {kind}, which are not supported: export them as f32.")
+        raise ModelError(f"{where} has weights of type {kind}, which are not supported: export the model as f32.")
     if found & set(_BYTES):
         return "int8"
     return "bf16" if ov.Type.bf16 in found else "f32"
@@ -54,7 +54,7 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
 def reduce_precision(
     network: ov.Model, precision: Precision, calibration: Sequence[dict[str, NDArray[np.int64]]] = ()
 ) -> ov.Model:
-    """Convert the weights of a network to a lower precision.
+    """Convert the weights of a network to a precision, and return the resulting network.
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
@@ -66,7 +66,7 @@ def reduce_precision(
     """
     widen_weights(network)
     if precision == "bf16":
-        _round(network)
+        _round_to_bfloat16(network)
         return network
     if precision == "int8":
         return _quantize(network, calibration)
@@ -81,19 +81,19 @@ def widen_weights(network: ov.Model) -> None:
         for target in node.output(0).get_target_inputs():
             convert = target.get_node()
             if convert.get_type_name() == "Convert" and convert.get_element_type() == ov.Type.f32:
-                wide = ops.constant(_float32(node), name=node.get_friendly_name())
+                wide = ops.constant(_read_as_float32(node), name=node.get_friendly_name())
                 for user in convert.output(0).get_target_inputs():
                     user.replace_source_output(wide.output(0))
 
 
-def _float32(constant: ov.Node) -> NDArray[np.float32]:
+def _read_as_float32(constant: ov.Node) -> NDArray[np.float32]:
     if constant.get_element_type() == ov.Type.f16:
         return constant.data.astype(np.float32)
     raw = constant.get_data(dtype=np.float32)
     return np.asarray(raw, np.float32)
 
 
-def _round(network: ov.Model) -> None:
+def _round_to_bfloat16(network: ov.Model) -> None:
     """Store float32 weights as bfloat16, rounded to nearest, ties to even; the network converts them back to float32."""
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() != ov.Type.f32:
@@ -109,6 +109,7 @@ def _round(network: ov.Model) -> None:
 
 
 def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
+    """Return the network with weights of 8 bits and, if there are calibration inputs, with quantized activations."""
     nncf = _import_nncf()
     if not calibration:
         return nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM)

@@ -11,7 +11,11 @@ from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_files, sparknlp_saved, symlink_check
 from entitymill_models.imported_classifier import Casing, Parts, read_vocabulary
 
-KINDS = "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, one ONNX or OpenVINO network"
+KINDS = (
+    "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, or a directory with one ONNX or "
+    "OpenVINO network"
+)
+"""The supported formats of a model, for messages and the help."""
 
 
 def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
@@ -20,7 +24,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     Args:
         source: the model's directory, or the zip archive of a saved Spark NLP model.
         scratch: an empty directory for unpacked files, which must exist as long as the result is used.
-        casing: the casing that the user specified, or None.
+        casing: the casing that the user specified, or None to read it from the model.
 
     Raises:
         ModelError: the model is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
@@ -30,16 +34,16 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
         raise SettingsError(f"SOURCE: {source} does not exist.")
     symlink_check.check_links(source)
     with loading(str(source)):
-        return _read(source, str(source), scratch, casing)
+        return _detect_and_read(source, str(source), scratch, casing)
 
 
-def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
+def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
     packed, unpacked = scratch / "network", scratch / "model"
     packed.mkdir()
     if source.is_file():
         if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
             raise ModelError(
-                f"{where} is a file of a model: name the directory that contains it, with labels and vocabulary."
+                f"{where} is only one file of a model: name the directory that contains it, its labels and its vocabulary."
             )
         unpacked.mkdir()
         budget = sparknlp_saved.Budget.for_archive(source)
@@ -48,17 +52,17 @@ def _read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tup
             sparknlp_saved.find_model(unpacked, where), packed, where, casing, budget
         ), None
     if (source / bundle.MANIFEST).is_file():
-        return _bundle(source, casing)
+        return _read_bundle(source, casing)
     if sparknlp_saved.is_saved(source):
         return sparknlp_saved.read_saved_model(source, packed, where, casing), None
     if huggingface.is_model_directory(source):
         return huggingface.read_directory(source, where, casing), None
     if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
         return network_files.read_directory(source, where, casing), None
-    raise ModelError(f"{where} is none of these: {KINDS}.")
+    raise ModelError(f"{where} is not a model in a supported format. SOURCE must be {KINDS}.")
 
 
-def _bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
+def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
     """Read a bundle; return its parts and its manifest."""
     where = str(directory)
     manifest, files = bundle.read_directory(directory)

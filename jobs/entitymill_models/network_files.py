@@ -30,18 +30,18 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     onnx, xml = sorted(directory.glob("*.onnx")), sorted(directory.glob("*.xml"))
     found = onnx or [path for path in xml if "tokenizer" not in path.name]
     if len(found) != 1:
-        raise ModelError(f"{where} contains {len(found)} networks, expected one: move the others elsewhere.")
+        raise ModelError(f"{where} contains {len(found)} networks, but must contain one: move the others elsewhere.")
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
     labels = tokenizer_files.read_labels(directory, where)
-    words = tokenizer_files.read_tokenizer(directory, where, casing)
+    tokenizer = tokenizer_files.read_tokenizer(directory, where, casing)
     network = normalise(network, len(labels), where)
     limit = count_positions(network)
     return Parts(
         network=network,
         labels=labels,
-        tokenizer=words.tokenizer,
-        vocabulary=words.vocabulary,
-        casing=words.casing,
+        tokenizer=tokenizer.tokenizer,
+        vocabulary=tokenizer.vocabulary,
+        casing=tokenizer.casing,
         max_length=min(tokenizer_files.read_max_length(directory), limit or tokenizer_files.LONGEST),
         source="an ONNX network" if onnx else "an OpenVINO network",
         limit=limit,
@@ -89,8 +89,11 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
     known = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
     if len(known) != len(network.inputs) or not set(INPUTS) <= set(known):
         names = sorted(name for port in network.inputs for name in port.get_names())
-        raise ModelError(f"The network of {where} takes {names}, expected {list(INPUTS)}, with or without {SEGMENTS}.")
-    logits = _logits(network, labels, where)
+        raise ModelError(
+            f"The network of {where} has the inputs {names}, but must have {list(INPUTS)}, with or without {SEGMENTS}: "
+            "export it again."
+        )
+    logits = _find_logits(network, labels, where)
     try:
         network.reshape({port: ov.PartialShape([-1, -1]) for port in network.inputs})
         fresh = {name: ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS}
@@ -120,7 +123,7 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
     return rebuilt
 
 
-def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:
+def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
     """Return the output that scores tags: the output named logits, or the only output of the right shape."""
     shaped = []
     for port in network.outputs:
@@ -134,5 +137,8 @@ def _logits(network: ov.Model, labels: int, where: str) -> ov.Output:
     named = [port for port in shaped if "logits" in port.get_names()]
     chosen = named or shaped
     if len(chosen) != 1:
-        raise ModelError(f"The network of {where} has no single output that scores {labels} tags for every piece.")
+        raise ModelError(
+            f"The network of {where} must have exactly one output that scores {labels} tags for every piece, but has "
+            f"{len(chosen)}: export a token classifier with an output named logits."
+        )
     return chosen[0]

@@ -35,6 +35,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 MAX_SENTENCES = 200_000
 """Maximum number of sentences to read; the sample is selected from these."""
 LONGEST_SENTENCE = 1000
+"""Maximum number of words of a sentence; further words are dropped."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def print_scores(console: Console, scores: Scores) -> None:
 
 
 def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Scores:
-    """Tag a sample with two bundles, and compare their mentions.
+    """Tag a sample with two bundles, and return how well their mentions agree.
 
     Args:
         original: the bundle to compare with, which runs in f32; None to compare `reduced` with itself in f32.
@@ -88,18 +89,18 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     precisions = list_precisions(manifest.precision)
     found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in precisions}
     base = found.get("f32", set()) if original is None else tag_sentences(original, "f32", sample.sentences)
-    gold = None if sample.gold is None else find_gold(sample.gold)
+    gold = None if sample.gold is None else join_gold_tags(sample.gold)
     return Scores(
         sentences=len(sample.sentences),
         mentions=len(base),
-        original={} if gold is None else {"f32": span_f1(base, gold)},
-        reduced={} if gold is None else {name: span_f1(mentions, gold) for name, mentions in found.items()},
-        agreement={name: span_f1(mentions, base) for name, mentions in found.items()},
+        original={} if gold is None else {"f32": compute_span_f1(base, gold)},
+        reduced={} if gold is None else {name: compute_span_f1(mentions, gold) for name, mentions in found.items()},
+        agreement={name: compute_span_f1(mentions, base) for name, mentions in found.items()},
     )
 
 
 def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
-    """Return the mentions that a bundle finds in sentences, which are given as lists of tokens.
+    """Return the set of mentions that a bundle finds in sentences, each of which is a list of tokens.
 
     Raises:
         ModelError: the bundle cannot be run.
@@ -110,7 +111,7 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
 def find_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
-    """Return the mentions that a bundle finds in sentences, with the confidence of each before any scaling.
+    """Return mention -> confidence, without scaling, for each mention that a bundle finds in sentences.
 
     Raises:
         ModelError: the bundle cannot be run.
@@ -120,33 +121,42 @@ def find_confidences(
     tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
-    return _mentions(tagger.labels, tags.tags, lengths, tagger.scheme, tags.confidences)
+    return _join_mentions(tagger.labels, tags.tags, lengths, tagger.scheme, tags.confidences)
 
 
-def span_f1(found: Mentions, expected: Mentions) -> float:
-    """Return the F1 of mentions that agree in span and label; 1 if both sets are empty."""
+def compute_span_f1(found: Mentions, expected: Mentions) -> float:
+    """Return the F1 of the found mentions; a mention counts only if span and label agree. F1 is 1 if both sets are empty."""
     if not found and not expected:
         return 1.0
     return 2 * len(found & expected) / (len(found) + len(expected))
 
 
-def find_gold(tags: Sequence[Sequence[str]]) -> Mentions:
-    """Return the mentions of tagged sentences."""
+def join_gold_tags(tags: Sequence[Sequence[str]]) -> Mentions:
+    """Return the set of mentions in sentences, given the IOB2 tags of each sentence's tokens."""
     labels = ("O", *sorted({tag for sentence in tags for tag in sentence} - {"O"}))
     number = {label: i for i, label in enumerate(labels)}
     flat = np.array([number[tag] for sentence in tags for tag in sentence], np.int16)
     lengths = np.array([len(sentence) for sentence in tags], np.int64)
-    return set(_mentions(labels, flat, lengths, "iob2", np.ones(len(flat), np.float32)))
+    return set(_join_mentions(labels, flat, lengths, "iob2", np.ones(len(flat), np.float32)))
 
 
-def _mentions(
+def _join_mentions(
     labels: Sequence[str],
     tags: NDArray[np.int16],
     lengths: NDArray[np.int64],
-    how: bundle.Scheme,
+    scheme_name: bundle.Scheme,
     confidences: NDArray[np.float32],
 ) -> dict[Mention, float]:
-    scheme = TagScheme(labels, splits_kinds=how == "iob1")
+    """Join the tags of sentences to mentions; return mention -> mean confidence of its tags.
+
+    Args:
+        labels: the list of tags into which `tags` are indices.
+        tags: the tag of each token of all sentences.
+        lengths: number of tokens of each sentence.
+        scheme_name: the tagging scheme.
+        confidences: the confidence of each tag.
+    """
+    scheme = TagScheme(labels, splits_kinds=scheme_name == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
     spans = scheme.join_spans(tags, confidences, sentence_of)
@@ -197,8 +207,8 @@ def read_sample(path: Path, option: str) -> Sample:
     if not path.exists():
         raise SettingsError(f"{option}: {path} does not exist.")
     try:
-        rows = _json_rows(path) if path.suffix in (".jsonl", ".json") else _table_rows(path)
-        found = _collect(rows, path, option)
+        rows = _read_json_rows(path) if path.suffix in (".jsonl", ".json") else _read_table_rows(path)
+        found = _collect_sentences(rows, path, option)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SettingsError(f"{option}: {path} cannot be read as a Parquet, Delta or JSON-lines table.") from error
     if not found.sentences:
@@ -206,7 +216,8 @@ def read_sample(path: Path, option: str) -> Sample:
     return found
 
 
-def _collect(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
+def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
+    """Return the first MAX_SENTENCES sentences of rows, and their tags if every row has tags."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -220,7 +231,7 @@ def _collect(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
                 gold.append(tags or [])
         else:
             tagged = False
-            sentences += split_text(_text(row, path, option))
+            sentences += split_text(_select_text(row, path, option))
         if len(sentences) >= MAX_SENTENCES:
             break
     return Sample(sentences, gold if tagged else None)
@@ -233,16 +244,18 @@ def split_text(text: str) -> list[list[str]]:
 
 
 def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None:
+    """Raise SettingsError unless tokens are strings, and there are no tags or one for each token."""
     ok = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
     if not ok:
-        raise SettingsError(f"{option}: column tokens of {path} is not a list of strings in every row.")
+        raise SettingsError(f"{option}: column tokens of {path} must be a list of strings in every row.")
     if tags is None:
         return
     if not isinstance(tags, list) or len(tags) != len(tokens) or not all(isinstance(tag, str) for tag in tags):  # type: ignore[arg-type]
-        raise SettingsError(f"{option}: column tags of {path} is not a list of one tag a token in every row.")
+        raise SettingsError(f"{option}: column tags of {path} must be a list with one tag for each token in every row.")
 
 
-def _text(row: dict[str, Any], path: Path, option: str) -> str:
+def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
+    """Return the value of the column `text` or of the only column of strings; raise SettingsError if there is neither."""
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
         raise SettingsError(f"{option}: {path} needs a column tokens or text, or exactly one column of strings.")
@@ -250,7 +263,7 @@ def _text(row: dict[str, Any], path: Path, option: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf8") as lines:
         for line in lines:
             if line.strip():
@@ -260,13 +273,13 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
-    found = _delta(path) if (path / "_delta_log").is_dir() else ds.dataset(path, format="parquet")
+def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
+    found = _open_delta_table(path) if (path / "_delta_log").is_dir() else ds.dataset(path, format="parquet")
     for batch in found.to_batches(batch_size=1024):
         yield from batch.to_pylist()
 
 
-def _delta(path: Path) -> Any:
+def _open_delta_table(path: Path) -> Any:
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:

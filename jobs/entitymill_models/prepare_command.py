@@ -33,11 +33,14 @@ from entitymill_models import (
 from entitymill_models import imported_classifier as parts_module
 from entitymill_models.imported_classifier import Parts
 
-CARRIED_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
+DEFAULT_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
+"""The speeches in this repository, on which accuracy is checked if no option names a table."""
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
+"""Number of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
 """The function that the child process calls, as `module:function` (see `isolation.Work`)."""
 LONGEST_SECONDS = 7 * 86_400.0
+"""Time limit of the child process."""
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
 """Value of --to -> name of the directory, inside the scratch directory, in which the result is created."""
 
@@ -56,30 +59,32 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--precision",
         choices=("f32", "bf16", "int8"),
-        help="of the stored weights (default: as in SOURCE; half counts as f32)",
+        help="number format of the stored weights (default: as in SOURCE; float16 becomes f32)",
     )
     built.add_argument(
-        "--calibrate", metavar="TABLE", type=Path, help="with int8: measure activations on it and quantize them too"
+        "--calibrate", metavar="TABLE", type=Path, help="with int8: also quantize activations, as measured on this table"
     )
     built.add_argument(
-        "--calibrate-confidence", metavar="GOLD", type=Path, help="fit the confidences to this table of tagged sentences"
+        "--calibrate-confidence", metavar="GOLD", type=Path, help="scale confidences to fit this table of tagged sentences"
     )
     built.add_argument(
         "--sample",
         metavar="TABLE",
         type=Path,
-        help="check accuracy on it (default: the calibration table, then the speeches)",
+        help="table to check the accuracy on (default: the table of --calibrate, otherwise the bundled speeches)",
     )
     built.add_argument(
-        "--max-loss", metavar="SHARE", type=_share, default=0.01, help="span F1 that may be lost (default: 0.01)"
+        "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="accepted loss of span F1 (default: 0.01)"
     )
-    built.add_argument("--name", help="the model's name (default: SOURCE's)")
+    built.add_argument("--name", help="the model's name (default: the name of SOURCE)")
     built.add_argument("--licence", help="the model's licence, for the manifest")
-    built.add_argument("--max-length", metavar="N", type=int, help="pieces in one window, special ones included")
-    built.add_argument("--casing", choices=("cased", "uncased"), help="where SOURCE does not say")
+    built.add_argument(
+        "--max-length", metavar="N", type=int, help="maximum number of pieces in one input row, including special pieces"
+    )
+    built.add_argument("--casing", choices=("cased", "uncased"), help="the casing, if SOURCE does not state it")
     built.add_argument(
         "--labels",
-        choices=label_conversion.GIVEN_SCHEMES,
+        choices=label_conversion.LABEL_SCHEMES,
         help="scheme of the labels, if they do not show it: IOB1 (CoNLL-2003), IOB2, or plain names",
     )
     built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
@@ -121,7 +126,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
             reason = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
             raise ModelError(
                 f"{options.source} cannot be prepared: the process that reads and tests it failed ({reason}); copy the "
-                "model again from where it can be trusted, or prepare it on a machine with more memory."
+                "model again from a source that you trust, or prepare it on a machine with more memory."
             ) from error
         atomic_directories.move_into_place(scratch / _DIRECTORIES[options.to], options.dest, scratch)
     console.print(f"wrote {options.dest}", highlight=False, markup=False)
@@ -143,7 +148,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
     with memory_limit(limit), blame_file(str(options.source)):
         found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
-            raise SettingsError(f"--labels: the bundle {options.source} already names its scheme: leave the option out.")
+            raise SettingsError(f"--labels: the bundle {options.source} already states its scheme: leave the option out.")
         found, scheme = (
             (found, origin.scheme) if origin else label_conversion.convert_labels(found, str(options.source), options.labels)
         )
@@ -151,7 +156,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         made = scratch / _DIRECTORIES["bundle"]
         made.mkdir()
         _reduce_and_check(options, found, manifest, made, unpacked, open_console())
-        _try_longest(made, options.source)
+        _try_longest_sentence(made, options.source)
         if options.calibrate_confidence is not None:
             confidence_fit.calibrate_bundle(made, options.calibrate_confidence, open_console())
         if options.to == "sparknlp":
@@ -165,7 +170,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
 def _reduce_and_check(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
-    """Write the bundle, with weights of lower precision if requested, and check its accuracy."""
+    """Write the bundle to `made`, with weights of lower precision if requested, and check its accuracy."""
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
     target = options.precision or current
@@ -188,7 +193,7 @@ def _reduce_and_check(
     original.mkdir()
     parts_module.write_parts(found, original)
     bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
-    _try_longest(original, options.source)
+    _try_longest_sentence(original, options.source)
     checked, feeds = _read_samples(options, original)
     reduced = lower_precision.reduce_precision(found.network, target, feeds)
     parts_module.write_parts(replace(found, network=reduced), made)
@@ -205,7 +210,7 @@ def _read_samples(
 
     The inputs are made from other sentences than those to check, if there are enough sentences.
     """
-    table = options.sample or options.calibrate or (CARRIED_SAMPLE if CARRIED_SAMPLE.exists() else None)
+    table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
         raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
     if table is None:
@@ -232,28 +237,29 @@ def _check_accuracy(
         )
     if scores.original.get("f32") == 0:
         raise SettingsError(
-            "--sample: the model finds none of the mentions in this table, so the loss of accuracy cannot be measured: its "
-            "labels have other names than "
-            "the model's, or it contains another kind of text; name another table, or one without tags."
+            "--sample: the model finds none of the mentions in this table, so the loss of accuracy cannot be measured: the "
+            "table's labels have other names than the model's, or it contains another kind of text. Name another table, or "
+            "one without tags."
         )
     loss = scores.compute_loss()
     if loss > options.max_loss:
         raise ModelError(
-            f"The model loses {loss:.4f} span F1, more than --max-loss {options.max_loss:g}: nothing was written."
+            f"The model loses {loss:.4f} span F1, more than --max-loss {options.max_loss:g}: nothing was written. Choose "
+            "another --precision, or allow a larger loss."
         )
     if scores.reduced:
-        name = (options.sample or options.calibrate or CARRIED_SAMPLE).stem
+        name = (options.sample or options.calibrate or DEFAULT_SAMPLE).stem
         manifest["f1"] = {name: {precision: round(score, 4) for precision, score in scores.reduced.items()}}
         bundle.write_manifest(made, manifest)
 
 
 def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """Return the fields of the manifest, except for the tagging scheme, the precision, calibration and the files."""
+    """Return the manifest as a dictionary that still lacks the tagging scheme, precision, calibration and files."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
-        raise SettingsError(f"--max-length is {length}, but {options.source} has positions for {found.limit} pieces.")
+        raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces.")
     if not length >= 8:
-        raise SettingsError(f"--max-length is {length}, at least 8 are needed.")
+        raise SettingsError(f"--max-length is {length}, but must be at least 8.")
     name = options.source.resolve().name
     return {
         "name": options.name or (origin.name if origin else name.removesuffix(".zip")),
@@ -267,7 +273,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
     }
 
 
-def _try_longest(directory: Path, source: Path) -> None:
+def _try_longest_sentence(directory: Path, source: Path) -> None:
     """Load the bundle as a run would, and tag a sentence of the maximum number of pieces.
 
     Raises:
@@ -286,13 +292,14 @@ def _try_longest(directory: Path, source: Path) -> None:
 
 
 def _check_options(options: argparse.Namespace) -> None:
+    """Raise SettingsError if options contradict each other, or DEST must not be written."""
     if options.calibrate is not None and options.precision != "int8":
-        raise SettingsError("--calibrate goes with --precision int8 only.")
+        raise SettingsError("--calibrate needs --precision int8: add it, or leave --calibrate out.")
     atomic_directories.check_destination(options.dest, overwrite=options.overwrite)
 
 
-def _share(text: str) -> float:
+def _parse_share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError("a share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
     return share

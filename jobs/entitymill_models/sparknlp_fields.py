@@ -2,8 +2,8 @@
 
 The file is a Hadoop SequenceFile, version 6, uncompressed, with NullWritable keys and BytesWritable values, as Spark's
 `RDD.saveAsObjectFile` writes it. It consists of a header (magic, two class names, two compression flags, a metadata count, a
-16-byte sync marker) and records (record length, key length, key, value). If -1 is in place of a record length, the sync
-marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes. (Source:
+16-byte sync marker) and records (record length, key length, key, value). A record length of -1 means that the
+sync marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes. (Source:
 org.apache.hadoop.io.SequenceFile.)
 
 This module reads and writes bytes, and instantiates no Java class. The grammar of a serialized array is in the Java Object
@@ -64,14 +64,14 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
         raise _damage_error(where)
     spans, markers = [], [at - _SYNC_BYTES]
     while at < len(content):
-        length = _integer(content, at, where)
+        length = _read_integer(content, at, where)
         if length == _ESCAPE:
             if content[at + 4 : at + 4 + _SYNC_BYTES] != sync:
                 raise _damage_error(where)
             markers.append(at + 4)
             at += 4 + _SYNC_BYTES
             continue
-        key, size = _integer(content, at + 4, where), _integer(content, at + 8, where)
+        key, size = _read_integer(content, at + 4, where), _read_integer(content, at + 8, where)
         begin, end = at + 12, at + 8 + length
         if key != 0 or size < 0 or end - begin != size or end > len(content):
             raise _damage_error(where)
@@ -83,11 +83,12 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
     yield from (content[begin:end] for begin, end in spans)
 
 
-def _find_all(content: bytes, found: bytes) -> Iterator[int]:
-    at = content.find(found)
+def _find_all(content: bytes, sought: bytes) -> Iterator[int]:
+    """Yield the index of each occurrence of `sought`."""
+    at = content.find(sought)
     while at >= 0:
         yield at
-        at = content.find(found, at + 1)
+        at = content.find(sought, at + 1)
 
 
 def write_records(values: Iterable[bytes]) -> bytes:
@@ -106,7 +107,7 @@ def write_records(values: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _integer(content: bytes, at: int, where: str) -> int:
+def _read_integer(content: bytes, at: int, where: str) -> int:
     try:
         return int(struct.unpack_from(">i", content, at)[0])
     except struct.error as error:
@@ -117,14 +118,15 @@ def _damage_error(where: str) -> ModelError:
     return ModelError(f"{where} is a damaged SequenceFile: copy the model again.")
 
 
-def _pattern(template: bytes) -> re.Pattern[bytes]:
+def _compile_pattern(template: bytes) -> re.Pattern[bytes]:
+    """Return a pattern that matches a template with any serialVersionUIDs."""
     pattern = re.escape(template)
     for uid in _UIDS:
         pattern = pattern.replace(re.escape(uid), b".{8}")
     return re.compile(pattern, re.DOTALL)
 
 
-_PATTERNS = {template: _pattern(template) for template in (_ARRAY, *_STRINGS, *_NUMBERS)}
+_PATTERNS = {template: _compile_pattern(template) for template in (_ARRAY, *_STRINGS, *_NUMBERS)}
 
 
 def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
@@ -138,7 +140,8 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
         ModelError: the stream is damaged, or contains anything but distinct pairs of strings and integers.
     """
 
-    def after(template: bytes, at: int) -> int:
+    def skip_template(template: bytes, at: int) -> int:
+        """Return the index after a template that must be at index `at`."""
         matched = _PATTERNS[template].match(content, at)
         if matched is None:
             raise ValueError(at)
@@ -147,18 +150,18 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     count = 0
     try:
-        at = after(_ARRAY, 0) + 4
+        at = skip_template(_ARRAY, 0) + 4
         (count,) = struct.unpack_from(">i", content, at - 4)
         for number in range(count):
-            first = after(_STRINGS[number > 0], at) + 2
+            first = skip_template(_STRINGS[number > 0], at) + 2
             (length,) = struct.unpack_from(">H", content, first - 2)
-            at = after(_NUMBERS[number > 0], first + length) + 4
+            at = skip_template(_NUMBERS[number > 0], first + length) + 4
             found.append((_decode_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
     except (ValueError, struct.error):
         at = -1
     if at != len(content) or count < 0:
         raise ModelError(
-            f"{where} is damaged, or holds other Java objects than pairs of strings and integers: copy the model again."
+            f"{where} is damaged, or contains Java objects other than pairs of strings and integers: copy the model again."
         )
     return found
 
@@ -199,9 +202,12 @@ def _decode_text(raw: bytes) -> str:
 
 
 def _encode_text(text: str) -> bytes:
+    """Encode a string as Java's modified UTF-8, with its length before it."""
     units = text.encode("utf-16-be", "surrogatepass")
     characters = (units[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(units), 2))
     raw = "".join(characters).encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
     if len(raw) > _LONGEST:
-        raise ModelError(f"A piece of the vocabulary has {len(raw)} bytes; a saved Spark NLP model takes up to {_LONGEST}.")
+        raise ModelError(
+            f"A piece of the vocabulary has {len(raw)} bytes; a saved Spark NLP model allows at most {_LONGEST}."
+        )
     return struct.pack(">H", len(raw)) + raw

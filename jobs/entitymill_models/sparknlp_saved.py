@@ -46,16 +46,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class SavedDescription:
-    """What the metadata and the fields of a saved model say about it.
+    """The description of a saved model in its metadata and fields.
 
-    name: prefix of the name of the network's archive.
+    network_prefix: beginning of the name of the network's archive.
     engine: the engine that runs the network, openvino or onnx.
     labels, vocabulary: the labels and the pieces, each in the order of their numbers.
     casing: whether Spark NLP distinguishes upper and lower case.
     max_length: maximum number of pieces in one sentence, including special pieces.
     """
 
-    name: str
+    network_prefix: str
     engine: str
     labels: tuple[str, ...]
     vocabulary: tuple[str, ...]
@@ -90,42 +90,42 @@ def read_saved_model(
         directory: the saved model.
         scratch: an empty directory for the unpacked network, which must exist as long as the result is used.
         where: path of the model, for messages.
-        casing: the casing to use instead of the model's casing, or None.
+        casing: the casing to use instead of the one in the metadata; None to use that one.
         budget: the remaining budget of the archive that contained the directory; None if there was no archive.
 
     Raises:
         ModelError: the model is damaged, incomplete, of another class, or of an engine that cannot be read.
     """
-    said = describe(directory, where)
-    packed = directory / f"{said.name}_{said.engine}"
+    description = read_description(directory, where)
+    packed = directory / f"{description.network_prefix}_{description.engine}"
     if not packed.is_file():
         raise ModelError(f"{where} has no {packed.name}, which its metadata names: copy the model again.")
     unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.for_archive(packed))
-    if said.engine == "onnx":
+    if description.engine == "onnx":
         network = network_files.read_network(_find_file(scratch, ".onnx", where), None, where)
     else:
         network = network_files.read_network(_find_file(scratch, ".xml", where), _find_file(scratch, ".bin", where), where)
-    network = network_files.normalise(network, len(said.labels), where)
+    network = network_files.normalise(network, len(description.labels), where)
     return Parts(
         network=network,
-        labels=said.labels,
+        labels=description.labels,
         tokenizer=None,
-        vocabulary=said.vocabulary,
-        casing=casing or said.casing,
-        max_length=said.max_length,
-        source=f"a saved Spark NLP model, engine {said.engine}",
+        vocabulary=description.vocabulary,
+        casing=casing or description.casing,
+        max_length=description.max_length,
+        source=f"a saved Spark NLP model, engine {description.engine}",
         limit=count_positions(network),
-        sparknlp_max_length=said.max_length,
+        sparknlp_max_length=description.max_length,
     )
 
 
-def describe(directory: Path, where: str) -> SavedDescription:
+def read_description(directory: Path, where: str) -> SavedDescription:
     """Read a saved model's metadata and fields, but not its network.
 
     Raises:
         ModelError: metadata or fields are damaged or incomplete, or the model has a class or engine that cannot be read.
     """
-    metadata, parameters = _metadata(directory, where)
+    metadata, parameters = _read_metadata(directory, where)
     kind = str(metadata.get("class"))
     if kind not in NETWORKS:
         raise ModelError(
@@ -141,18 +141,23 @@ def describe(directory: Path, where: str) -> SavedDescription:
     if not isinstance(length, int) or isinstance(length, bool) or not isinstance(sensitive, bool):
         raise ModelError(f"The metadata of {where} lacks maxSentenceLength or caseSensitive: copy the model again.")
     return SavedDescription(
-        name=NETWORKS[kind],
+        network_prefix=NETWORKS[kind],
         engine=str(engine),
-        labels=sort_by_number(_field(directory, "labels", where), "labels", where),
-        vocabulary=sort_by_number(_field(directory, "vocabulary", where), "vocabulary", where),
+        labels=sort_by_number(_read_field(directory, "labels", where), "labels", where),
+        vocabulary=sort_by_number(_read_field(directory, "vocabulary", where), "vocabulary", where),
         casing="cased" if sensitive else "uncased",
         max_length=length,
     )
 
 
-def _metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
+def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
     """Return a model's metadata, and the model's parameters, in which values that were set override default values."""
-    lines = [line for part in _parts(directory / METADATA, where) for line in read_text(part).splitlines() if line.strip()]
+    lines = [
+        line
+        for part in _list_part_files(directory / METADATA, where)
+        for line in read_text(part).splitlines()
+        if line.strip()
+    ]
     if len(lines) != 1:
         raise ModelError(f"The metadata of {where} is not one line of JSON: copy the model again.")
     found = parse_json(lines[0], f"The metadata of {where}")
@@ -162,10 +167,10 @@ def _metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str,
     return found, {**defaults, **chosen}
 
 
-def _field(directory: Path, name: str, where: str) -> dict[str, int]:
+def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
     """Read a field of a saved model that is a Map[String, Int]."""
     found: dict[str, int] = {}
-    for part in _parts(directory / FIELDS / name, where):
+    for part in _list_part_files(directory / FIELDS / name, where):
         for record in sparknlp_fields.read_records(read_bytes(part), str(part)):
             for key, value in sparknlp_fields.read_pairs(record, str(part)):
                 if key in found:
@@ -174,7 +179,7 @@ def _field(directory: Path, name: str, where: str) -> dict[str, int]:
     return found
 
 
-def _parts(directory: Path, where: str) -> list[Path]:
+def _list_part_files(directory: Path, where: str) -> list[Path]:
     found = sorted(directory.glob("part-*"))
     if not found:
         raise ModelError(f"{where} has no {directory.parent.name}/{directory.name}/part-*: copy the model again.")
@@ -185,7 +190,9 @@ def _find_file(directory: Path, suffix: str, where: str) -> Path:
     """Return the only file with a suffix; the rest of the file's name differs between versions of Spark NLP."""
     found = [path for path in directory.rglob("*") if path.suffix == suffix]
     if len(found) != 1:
-        raise ModelError(f"The network of {where} has {len(found)} files ending in {suffix}, expected one.")
+        raise ModelError(
+            f"The network of {where} has {len(found)} files ending in {suffix}, but must have one: copy the model again."
+        )
     return found[0]
 
 
@@ -215,20 +222,20 @@ def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None
                     "the model again from a source that you trust."
                 )
             for member in members:
-                target = _target(member, into or Path(), where)
+                target = _resolve_target(member, into or Path(), where)
                 _unpack_one(opened, member, target if into else Path(os.devnull), budget, where)
     except DAMAGE as error:
-        raise ModelError(f"{where} is not a zip archive that can be read: copy it again.") from error
+        raise ModelError(f"{where} is not a readable zip archive: copy the model again.") from error
 
 
-def _target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
+def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
     path = PurePosixPath(member.filename)
     mode = member.external_attr >> 16
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
     if outside or stat.S_ISLNK(mode):
         raise ModelError(
-            f"{where} contains a link, or a file that would be unpacked outside of it: copy the model again, from where it "
-            "can be trusted."
+            f"{where} contains a link, or a file that would be unpacked outside of it: copy the model again from a source "
+            "that you trust."
         )
     return into / path
 
@@ -241,7 +248,7 @@ def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, 
             budget.bytes -= len(block)
             if budget.bytes < 0:
                 raise ModelError(
-                    f"{where} unpacks to far more than its own size, as no model does: copy the model again, from where it "
-                    "can be trusted."
+                    f"{where} unpacks to far more than its own size, as no model does: copy the model again from a source "
+                    "that you trust."
                 )
             copy.write(block)

@@ -23,24 +23,24 @@ def check_links(source: Path) -> None:
         ModelError: a link leads out of the directory, even if the target of the link does not exist.
     """
     root = source.resolve()
-    allowed = [root, *_blobs(root)]
+    allowed = [root, *_find_blobs(root)]
     for directory, folders, files in os.walk(root):
         for path in (Path(directory, name) for name in (*folders, *files)):
-            if path.is_symlink() and not any(_target(path, source).is_relative_to(place) for place in allowed):
+            if path.is_symlink() and not any(_resolve_link(path, source).is_relative_to(place) for place in allowed):
                 raise ModelError(
                     f"{source / path.relative_to(root)} is a symbolic link to {path.readlink()}, outside of {source}: if "
                     f"you trust where it leads, make a copy without links (cp -RL {source} COPY), and prepare the copy."
                 )
 
 
-def _blobs(root: Path) -> list[Path]:
+def _find_blobs(root: Path) -> list[Path]:
     """Return the blobs directory that belongs to `root`; empty if `root` is not in a snapshot of a Hugging Face cache."""
     snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
     # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.
     return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]
 
 
-def _target(link: Path, source: Path) -> Path:
+def _resolve_link(link: Path, source: Path) -> Path:
     """Return the final target of a symbolic link; raise ModelError if the link leads to itself."""
     try:
         return link.resolve()

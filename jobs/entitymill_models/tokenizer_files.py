@@ -16,15 +16,16 @@ from entitymill_models.imported_classifier import Casing, parse_json, read_json,
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 LONGEST, DEFAULT_LENGTH = 512, 128
+"""Upper limit and default for the maximum number of pieces of a model."""
 _FOLDERS = ("", "assets")
 """Folders in which the files may be: next to the network, or in the folder where Spark NLP's import expects them."""
 
 
 @dataclass(frozen=True)
-class Words:
+class TokenizerFiles:
     """A model's tokenizer and casing.
 
-    tokenizer: the text of a tokenizer.json, or None.
+    tokenizer: the text of a tokenizer.json; None if there is only a vocab.txt.
     vocabulary: the pieces of a vocab.txt in the order of their ids; None if there is a tokenizer.json.
     casing: whether the tokenizer distinguishes upper and lower case.
     """
@@ -34,8 +35,10 @@ class Words:
     casing: Casing
 
 
-def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *, require_json: bool = False) -> Words:
-    """Read the tokenizer in a directory.
+def read_tokenizer(
+    directory: Path, where: str, casing: Casing | None = None, *, require_json: bool = False
+) -> TokenizerFiles:
+    """Read the tokenizer in a directory, and return it with its casing.
 
     Args:
         directory: a directory with tokenizer.json, or with vocab.txt and optionally tokenizer_config.json.
@@ -47,17 +50,17 @@ def read_tokenizer(directory: Path, where: str, casing: Casing | None = None, *,
         ModelError: there is no tokenizer, or the tokenizer cannot be read.
         SettingsError: `casing` is None although no file states the casing, or it contradicts tokenizer.json.
     """
-    file = _find(directory, bundle.TOKENIZER)
+    file = _find_file(directory, bundle.TOKENIZER)
     if file is not None:
         text, found = adapt_to_single_words(read_text(file), str(file))
         if casing not in (None, found):
             raise SettingsError(f"--casing says {casing}, but {file} is {found}: leave the option out.")
-        return Words(text, None, found)
-    file = _find(directory, bundle.VOCABULARY)
+        return TokenizerFiles(text, None, found)
+    file = _find_file(directory, bundle.VOCABULARY)
     if file is None or require_json:
         missing = bundle.TOKENIZER if require_json else f"{bundle.TOKENIZER} or {bundle.VOCABULARY}"
         raise ModelError(f"{where} has no {missing}: add it (save_pretrained of a fast tokenizer writes tokenizer.json).")
-    return Words(None, read_vocabulary(file), casing or _read_casing(directory, where))
+    return TokenizerFiles(None, read_vocabulary(file), casing or _read_casing(directory, where))
 
 
 def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
@@ -82,7 +85,7 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
         except BaseException as error:
             if not (isinstance(error, Exception) or is_rust_panic(error)):  # tokenizers raises bare Exception
                 raise
-            raise ModelError(f"{where} is not a tokenizer that can be read: copy the model again.") from error
+            raise ModelError(f"{where} is not a readable tokenizer: copy the model again.") from error
     lowers = any(
         part.get("type") == "Lowercase" or (part.get("type") == "BertNormalizer" and part.get("lowercase"))
         for part in _components(found.get("normalizer"))
@@ -105,12 +108,12 @@ def _components(component: object) -> Iterator[dict[str, object]]:
 
 def _read_casing(directory: Path, where: str) -> Casing:
     """Read the casing that belongs to a vocab.txt from tokenizer_config.json."""
-    file = _find(directory, TOKENIZER_CONFIG)
-    said = read_json(file) if file is not None else {}
-    lower = said.get("do_lower_case")
+    file = _find_file(directory, TOKENIZER_CONFIG)
+    config = read_json(file) if file is not None else {}
+    lower = config.get("do_lower_case")
     if not isinstance(lower, bool):
         raise SettingsError(f"{where} does not say whether its vocab.txt is cased: pass --casing cased or --casing uncased.")
-    if said.get("strip_accents") not in (None, lower) or said.get("tokenize_chinese_chars", True) is not True:
+    if config.get("strip_accents") not in (None, lower) or config.get("tokenize_chinese_chars", True) is not True:
         raise ModelError(
             f"{where} normalizes words with settings that vocab.txt cannot express (strip_accents, tokenize_chinese_chars): "
             "add its tokenizer.json (save_pretrained of a fast tokenizer writes one)."
@@ -124,16 +127,18 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     Raises:
         ModelError: no file contains the labels, or the file with the labels is not valid.
     """
-    file = _find(directory, bundle.LABELS)
+    file = _find_file(directory, bundle.LABELS)
     if file is not None:
         return _read_label_list(file)
-    file = _find(directory, CONFIG)
+    file = _find_file(directory, CONFIG)
     if file is not None and "id2label" in (config := read_json(file)):
         return read_config_labels(config, str(file))
-    file = _find(directory, "labels.txt")
+    file = _find_file(directory, "labels.txt")
     if file is not None:
         return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
-    raise ModelError(f"{where} does not say what its outputs mean: add labels.json, a list of tags (O, B-PER, I-PER, …).")
+    raise ModelError(
+        f"{where} does not state the tags that its network predicts: add labels.json, a list of tags (O, B-PER, I-PER, …)."
+    )
 
 
 def _read_label_list(file: Path) -> tuple[str, ...]:
@@ -154,21 +159,23 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
     """
     named = config.get("id2label")
     if not isinstance(named, dict) or set(named) != {str(number) for number in range(len(named))} or not named:
-        raise ModelError(f"id2label of {where} does not number the tags 0, 1, 2, …: add the labels it was trained with.")
+        raise ModelError(
+            f"id2label of {where} does not number the tags 0, 1, 2, …: write the labels with which the model was trained."
+        )
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
 
 def read_max_length(directory: Path) -> int:
-    """Return the maximum number of pieces that a model may be given at once, at most LONGEST.
+    """Return the maximum number of pieces in one input row of a model, at most LONGEST.
 
-    The number is the smaller of those in the configurations of tokenizer and network, or DEFAULT_LENGTH if there is none.
+    It is the smaller of the maximums in the configurations of tokenizer and network; if neither has one, DEFAULT_LENGTH.
 
     Raises:
         ModelError: a configuration is not JSON.
     """
     allowed = []
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):
-        file = _find(directory, name)
+        file = _find_file(directory, name)
         value = read_json(file).get(key) if file is not None else None
         # transformers writes 1e30 if the maximum length is unknown.
         if isinstance(value, int) and 0 < value < 2**20:
@@ -176,5 +183,6 @@ def read_max_length(directory: Path) -> int:
     return min([*allowed, LONGEST]) if allowed else DEFAULT_LENGTH
 
 
-def _find(directory: Path, name: str) -> Path | None:
+def _find_file(directory: Path, name: str) -> Path | None:
+    """Return the path of a file in one of _FOLDERS, or None if there is no such file."""
     return next((directory / folder / name for folder in _FOLDERS if (directory / folder / name).is_file()), None)

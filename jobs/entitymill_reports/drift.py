@@ -16,14 +16,14 @@ MOST_EARLIER_RUNS = 20
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of a run, compared with the same figure of all the earlier runs together.
+    """A measure of a run, compared with the same measure of all earlier runs together.
 
     measure: `share` (of one label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean,
         0 to 1).
     label: the label for the measure `share`; None for the other measures.
-    before, now: the figure of the earlier runs, and the figure of the run.
+    before, now: the value for the earlier runs, and the value for the run.
     change: `now` minus `before`; for `rate`, this difference divided by `before`.
-    bound: the largest absolute change that is not flagged.
+    bound: the largest absolute value of `change` that is not flagged.
     """
 
     measure: str
@@ -40,13 +40,13 @@ class Change:
 
     @property
     def name(self) -> str:
-        """The name of the figure in messages and on the report page; contains no text of documents."""
+        """The name of the measure in messages and on the report page; contains no text of documents."""
         return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(
             self.measure, "mean confidence"
         )
 
     def __str__(self) -> str:
-        """Return the name of the figure with the values now and before, for messages."""
+        """Return the name of the measure with the values now and before, for messages."""
         places = 1 if self.measure == "rate" else 3
         return f"{self.name} {self.now:.{places}f} instead of {self.before:.{places}f}"
 
@@ -55,9 +55,9 @@ class Change:
 class Drift:
     """The result of comparing a run with earlier runs.
 
-    run: the run that was compared, or None if there is no run.
+    run: the run that was compared; None if the output has no run to compare.
     runs, sentences: the number of earlier runs, and the number of sentences in these runs.
-    changes: one change for each figure; empty if nothing could be compared.
+    changes: one change for each measure; empty if nothing could be compared.
     why_not_compared: the reason why nothing could be compared; otherwise empty.
     other_model: whether an earlier run used another model or precision, or other settings that affect results.
     """
@@ -81,12 +81,12 @@ class Drift:
 
 
 def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> Drift:
-    """Compare a run with the latest completed runs before it.
+    """Compare a run with the latest completed runs before it; return the changes, or why nothing was compared.
 
     Args:
-        run: the run to compare, or None if there is no run.
+        run: the run to compare; None if the output has no run to compare.
         before: the earlier runs, newest first.
-        bounds: the settings with the largest changes that are not flagged.
+        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and how many sentences are needed.
     """
     done = [other for other in before if other.status == "done" and other.sentences][:MOST_EARLIER_RUNS]
     sentences = sum(other.sentences for other in done)
@@ -94,12 +94,12 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
     if run is None or run.status != "done":
         return Drift(run, why_not_compared="No run has completed yet.")
     if run.sentences < least:
-        why = f"The run tagged {run.sentences:,} sentences; fewer than report.drift_sentences, {least:,}, are not compared."
+        why = f"The run tagged {run.sentences:,} sentences, but report.drift_sentences requires {least:,} for a comparison."
         return Drift(run, len(done), sentences, why_not_compared=why)
     if not done:
         return Drift(run, why_not_compared="No earlier run tagged any sentence.")
     if sentences < least:
-        why = f"Earlier runs tagged {sentences:,} sentences; fewer than report.drift_sentences, {least:,}, are not compared."
+        why = f"Earlier runs tagged {sentences:,} sentences, but report.drift_sentences requires {least:,} for a comparison."
         return Drift(run, len(done), sentences, why_not_compared=why)
     other_model = any(other.fingerprint != run.fingerprint for other in done)
     return Drift(run, len(done), sentences, tuple(_compute_changes(run, done, bounds)), other_model=other_model)
@@ -114,12 +114,14 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
     if drift is not None and bounds.fail_on_drift and drift.flagged:
         flagged = ", ".join(str(change) for change in drift.flagged)
         raise DriftError(
-            f"report.fail_on_drift: the run was published, but differs from {drift.earlier_runs}: {flagged}. Look at its "
-            "page; if the results are right, raise the bound in report.drift_*. Later runs are compared with this one, too."
+            f"report.fail_on_drift: the run was published, but differs from {drift.earlier_runs}: {flagged}. Look "
+            "at its report page; if the results are right, raise the bound in report.drift_*. Later runs are compared with "
+            "this one, too."
         )
 
 
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
+    """Return a list of one change for each label's share, and one each for the rate and the mean confidence."""
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []
     for label in sorted({label for other in (run, *before) for label in other.by_label}):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PRODUCER = "entitymill"
 JOB = "entitymill.extract"
-SECONDS = 5
+TIMEOUT_SECONDS = 5
 """Seconds to wait for the receiver's answer to an event; a run sends two events."""
 
 
@@ -46,11 +46,11 @@ class Lineage:
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Send the event COMPLETE, FAIL or ABORT, if `begin` was called before.
+        """Send the last event of the run, if `begin` was called before.
 
         Args:
-            state: the type of the event.
-            error: one sentence about the error that ended the run, or None.
+            state: the type of the event: COMPLETE, FAIL or ABORT.
+            error: one sentence about the error that ended the run; None if the run did not fail.
         """
         if self._summary is not None:
             self._send(self._summary, state, error)
@@ -62,12 +62,13 @@ class Lineage:
 
         address = str(self._settings.lineage.url)
         try:
-            config = HttpConfig(url=address, timeout=SECONDS, retry={"total": 0})
+            config = HttpConfig(url=address, timeout=TIMEOUT_SECONDS, retry={"total": 0})
             OpenLineageClient(transport=HttpTransport(config)).emit(self._build_event(summary, state, error))
         except Exception as fault:
             log.exception("the lineage event could not be sent")
             where, why = secret_masking.mask_address(address), type(fault).__name__
-            message = f"lineage.url: the event {state} of the run could not be sent to {where}: {why}."
+            failure = f"lineage.url: the event {state} of the run could not be sent to {where}: {why}."
+            message = f"{failure} This does not affect the run."
             open_console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
 
     def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
@@ -94,6 +95,7 @@ class Lineage:
         )
 
     def _build_outputs(self, summary: Summary) -> list[Any]:
+        """Return the list of output datasets of the event, with the schema and the number of rows of each table."""
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset  # noqa: PLC0415
 

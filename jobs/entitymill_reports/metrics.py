@@ -30,8 +30,8 @@ JOB = "entitymill"
 PUSH_SECONDS = 5
 """Time limit, in seconds, for a push, which is the last step of a run."""
 MOST_LABELS = 100
-_WORKERS = (*schemas.PARTS, "idle")
-"""Parts of recognition. Their seconds are summed over all cores."""
+_CORE_SECONDS_STAGES = (*schemas.PARTS, "idle")
+"""The stages of recognition, whose seconds are sums over all cores; those of other stages are wall-clock times."""
 _OVER_ALL = "over all runs of the output"
 
 
@@ -55,14 +55,14 @@ class Totals:
 
 @dataclass
 class RunOutcome:
-    """What is known about a run when it ends; after a failure, most of this may be missing.
+    """The outcome of a run, as far as it is available when the run ends; after a failure, most of it may be missing.
 
     output: path or schema of the run's tables, without secrets.
     exit_code: 0, or the exit code of the run's error.
     summary: the run's summary if the run published its results; otherwise None.
     drift: the run's drift if the run was compared with earlier runs; otherwise None.
-    tables: the tables from which the totals are read, or None if the run did not open the tables.
-    totals: the sums over all runs, or None if they were not read.
+    tables: the tables from which the totals are read; None if the run ended before it opened the tables.
+    totals: the sums over all runs; None if they could not be read.
     """
 
     output: str
@@ -77,7 +77,9 @@ class RunOutcome:
 
 @contextmanager
 def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunOutcome]:
-    """Write the metrics of the run inside the `with` block, even if the run fails, if a setting asks for metrics.
+    """Write the metrics of the run inside the `with` block when it ends, even if it fails, if a setting asks for metrics.
+
+    The value of the `with` statement is the object in which the caller collects the outcome of the run.
 
     Metrics that cannot be written are reported in the log and on stderr, but they are not an error.
 
@@ -88,39 +90,39 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
         SettingsError: a setting asks for metrics, but Prometheus' library is not installed; raised before the run begins.
     """
     place = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
-    known = RunOutcome(place, datetime.now(timezone.utc))
+    run_outcome = RunOutcome(place, datetime.now(timezone.utc))
     enabled = enabled and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if enabled:
         requirements.require_extra("metrics", "metrics")
     try:
-        yield known
+        yield run_outcome
     except BaseException as error:
-        known.exit_code = outcome.describe_error(error)[1]
+        run_outcome.exit_code = outcome.describe_error(error)[1]
         if enabled:
             # An interrupted run must end quickly, so it does not read the totals with Spark.
-            _write_metrics(settings, known, totals=isinstance(error, Exception))
+            _write_metrics(settings, run_outcome, totals=isinstance(error, Exception))
         raise
     if enabled:
-        _write_metrics(settings, known, totals=True)
+        _write_metrics(settings, run_outcome, totals=True)
 
 
-def _write_metrics(settings: Settings, known: RunOutcome, *, totals: bool) -> None:
-    known.ended = datetime.now(timezone.utc)
+def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
+    run_outcome.ended = datetime.now(timezone.utc)
     try:
-        if totals and known.tables is not None:
-            known.totals = read_totals(known.tables)
+        if totals and run_outcome.tables is not None:
+            run_outcome.totals = read_totals(run_outcome.tables)
     except Exception:
         log.exception("the totals of the runs could not be read for the metrics")
-    registry = build_metrics(known)
+    registry = build_metrics(run_outcome)
     for setting, write in (("textfile", write_textfile), ("pushgateway", push)):
         place = getattr(settings.metrics, setting)
         try:
             if place:
-                write(registry, place, known)
+                write(registry, place, run_outcome)
         except Exception as error:
             log.exception("metrics could not be written")
             where, why = secret_masking.mask_address(place), type(error).__name__
-            message = f"metrics.{setting}: the metrics could not be written to {where}: {why}."
+            message = f"metrics.{setting}: the metrics could not be written to {where}: {why}. This does not affect the run."
             open_console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
 
@@ -153,24 +155,27 @@ def read_totals(tables: Tables) -> Totals | None:
     )
 
 
-def build_metrics(known: RunOutcome) -> _Metrics:
-    """Return those metrics of a run that are known; metrics of the type counter are sums over all runs of the output."""
-    metrics = _Metrics(known.output)
-    published = known.summary is not None
+def build_metrics(run_outcome: RunOutcome) -> _Metrics:
+    """Return the collector with the metrics of a run, except those that its outcome lacks.
+
+    Metrics of the type counter are sums over all runs of the output.
+    """
+    metrics = _Metrics(run_outcome.output)
+    published = run_outcome.summary is not None
     metrics.gauge("run_success", "1 if the last run published everything, else 0", float(published))
-    metrics.gauge("run_exit_code", "Exit code of the last run", known.exit_code)
-    metrics.gauge("run_start_timestamp_seconds", "Start of the last run", known.started.timestamp())
-    metrics.gauge("run_end_timestamp_seconds", "End of the last run", known.ended.timestamp())
-    seconds = (known.ended - known.started).total_seconds()
+    metrics.gauge("run_exit_code", "Exit code of the last run", run_outcome.exit_code)
+    metrics.gauge("run_start_timestamp_seconds", "Start of the last run", run_outcome.started.timestamp())
+    metrics.gauge("run_end_timestamp_seconds", "End of the last run", run_outcome.ended.timestamp())
+    seconds = (run_outcome.ended - run_outcome.started).total_seconds()
     metrics.gauge("run_duration_seconds", "Wall-clock seconds of the last run, its page included", seconds)
     metrics.add("Gauge", "build_info", "Version of the program, always 1", {__version__: 1}, "version")
-    if known.summary is not None:
-        _add_summary(metrics, known.summary)
-    if known.drift is not None:
-        flagged = len(known.drift.flagged)
-        metrics.gauge("run_drift_marked", "Figures of the last run that differ by more than report.drift_* allow", flagged)
-    if known.totals is not None:
-        _add_totals(metrics, known.totals)
+    if run_outcome.summary is not None:
+        _add_summary(metrics, run_outcome.summary)
+    if run_outcome.drift is not None:
+        flagged = len(run_outcome.drift.flagged)
+        metrics.gauge("run_drift_marked", "Measures of the last run that differ by more than report.drift_* allow", flagged)
+    if run_outcome.totals is not None:
+        _add_totals(metrics, run_outcome.totals)
     return metrics
 
 
@@ -182,9 +187,13 @@ def _add_summary(metrics: _Metrics, summary: Summary) -> None:
     )
     metrics.add("Gauge", "run_mentions", "Mentions that the last run found", summary.by_label, "label")
     metrics.add("Gauge", "run_rejects", "Rows that the last run rejected", summary.rejects, "code")
-    clock = {stage: spent for stage, spent in summary.seconds.items() if stage not in (*_WORKERS, "recognizing", "total")}
+    clock = {
+        stage: spent
+        for stage, spent in summary.seconds.items()
+        if stage not in (*_CORE_SECONDS_STAGES, "recognizing", "total")
+    }
     metrics.add("Gauge", "run_stage_seconds", "Wall-clock seconds of the last run by stage", clock, "stage")
-    workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _WORKERS}
+    workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _CORE_SECONDS_STAGES}
     metrics.add(
         "Gauge", "run_worker_seconds", "Parts of recognition in the last run, summed over all cores", workers, "stage"
     )
@@ -207,7 +216,7 @@ class _Metrics:
     """
 
     def __init__(self, output: str) -> None:
-        """Create a collector that has no metrics yet."""
+        """Create a collector without metrics, whose metrics will have the label `output` with this value."""
         self._output = output
         self._families: list[Metric] = []
 
@@ -216,6 +225,7 @@ class _Metrics:
         return self._families
 
     def gauge(self, name: str, help_: str, value: float) -> None:
+        """Add a metric of the type gauge that has only the label `output` (see `add`)."""
         self.add("Gauge", name, help_, {"": value})
 
     def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
@@ -244,10 +254,10 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
     atomic_files.write(Path(path), generate_latest(registry))
 
 
-def push(registry: Any, address: str, known: RunOutcome) -> None:
+def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
     """Send the metrics to the Pushgateway at a URL, grouped by output.
 
-    After a failed run, metrics that are not known for this run keep their old values in the Pushgateway.
+    After a failed run, the metrics that its outcome lacks keep their old values in the Pushgateway.
     """
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # installed only with the extra
 
@@ -256,5 +266,5 @@ def push(registry: Any, address: str, known: RunOutcome) -> None:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
 
     handler = partial(exposition.basic_auth_handler, username=user or None, password=password)
-    send = push_to_gateway if known.summary is not None else pushadd_to_gateway
-    send(bare, JOB, registry, {"output": known.output}, timeout=PUSH_SECONDS, handler=handler)
+    send = push_to_gateway if run_outcome.summary is not None else pushadd_to_gateway
+    send(bare, JOB, registry, {"output": run_outcome.output}, timeout=PUSH_SECONDS, handler=handler)

@@ -13,12 +13,14 @@ from markupsafe import Markup
 from entitymill import __version__
 from entitymill_reports import plots
 from entitymill_reports.drift import Drift
-from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, Figures, Run
+from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, PageContent, Run
 
 SHOWN_RUNS = 20
+"""Number of runs in the table and the plots of runs."""
 MOST_BARS = 200
 """Maximum number of bars in the plot of mentions by time; if there are more, bars without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
+"""Name of a sample of mentions -> its description on the page."""
 MODES = {
     "first": "all documents, in the first run",
     "full": "all documents (--full)",
@@ -28,30 +30,31 @@ MODES = {
     "none": "nothing to do",
     "": "unknown",
 }
+"""Mode of a run -> its description on the page."""
 
 
-def render(figures: Figures, drift: Drift) -> str:
+def render(content: PageContent, drift: Drift) -> str:
     """Return the HTML of the report page.
 
     Args:
-        figures: the content of the page.
+        content: the content of the page.
         drift: the drift of the run that the page shows.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, seconds=_seconds, time=_time)
-    script, style = _resource("page.js"), _resource("page.css")
+    environment.filters.update(number=_format_number, seconds=_format_seconds, time=_format_time)
+    script, style = _read_resource("page.js"), _read_resource("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    colours = {label.name: min(number, plots.SERIES - 1) for number, label in enumerate(figures.labels)}
-    return environment.from_string(_resource("page.html")).render(
-        figures=figures,
-        run=figures.run,
-        runs=figures.runs[:SHOWN_RUNS],
-        failed=_failed_since(figures),
+    colours = {label.name: min(number, plots.SERIES - 1) for number, label in enumerate(content.labels)}
+    return environment.from_string(_read_resource("page.html")).render(
+        content=content,
+        run=content.run,
+        runs=content.runs[:SHOWN_RUNS],
+        failed=_find_newer_failed_run(content),
         drift=drift,
         modes=MODES,
         samples=SAMPLES,
         stages=STAGES,
-        plots={name: Markup(drawn) for name, drawn in _draw_plots(figures).items()},  # noqa: S704  # escaped by matplotlib
+        plots={name: Markup(drawn) for name, drawn in _draw_plots(content).items()},  # noqa: S704  # escaped by matplotlib
         colours=colours,
         script=Markup(script),  # noqa: S704  # file of this package
         script_hash=digest,
@@ -61,38 +64,38 @@ def render(figures: Figures, drift: Drift) -> str:
     )
 
 
-def _draw_plots(figures: Figures) -> dict[str, str]:
+def _draw_plots(content: PageContent) -> dict[str, str]:
     """Return name of the plot -> SVG for each plot that has data."""
-    names = [label.name for label in figures.labels]
+    names = [label.name for label in content.labels]
     found = {}
-    if figures.labels:
-        rows = [(label.name, label.mentions, number) for number, label in enumerate(figures.labels)]
+    if content.labels:
+        rows = [(label.name, label.mentions, number) for number, label in enumerate(content.labels)]
         found["labels"] = plots.draw_bars(rows, "Mentions by label")
-        bins = len(figures.labels[0].bins)
+        bins = len(content.labels[0].bins)
         found["confidence"] = plots.draw_stacked_bars(
             [f"{number / bins:.2g}" for number in range(bins)],
-            {label.name: label.bins for label in figures.labels},
+            {label.name: label.bins for label in content.labels},
             "Mentions by confidence",
             about="confidence, from",
         )
-    days = figures.days
+    days = content.days
     if days is not None and days.counts:
         form = {"day": "%-d %b", "week": "%-d %b", "month": "%b %Y", "year": "%Y"}[days.step]
         every = _list_steps(days)
         series = {name: [days.counts.get(day, {}).get(name, 0) for day in every] for name in names}
         found["days"] = plots.draw_stacked_bars([day.strftime(form) for day in every], series, f"Mentions by {days.step}")
-    if any(figures.lengths.bins):
+    if any(content.lengths.bins):
         labels = [str(at * SENTENCE_BIN) for at in range(SENTENCE_BINS)]
         found["sentences"] = plots.draw_stacked_bars(
-            labels, {"sentences": figures.lengths.bins}, "Sentences by length", about="characters, from"
+            labels, {"sentences": content.lengths.bins}, "Sentences by length", about="characters, from"
         )
-    sizes = figures.documents.by_tokens
+    sizes = content.documents.by_tokens
     if sizes:
         places = range(min(sizes), max(sizes) + 1)
         series = {"documents": [sizes.get(place, 0) for place in places]}
         labels = ["none" if place < 0 else f"{2**place:,}" for place in places]
         found["documents"] = plots.draw_stacked_bars(labels, series, "Documents by length", about="tokens, from")
-    return found | _draw_runs(figures)
+    return found | _draw_runs(content)
 
 
 def _list_steps(days: Days) -> list[date]:
@@ -114,8 +117,9 @@ def _list_steps(days: Days) -> list[date]:
     return [*found, last]
 
 
-def _draw_runs(figures: Figures) -> dict[str, str]:
-    runs = [run for run in figures.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
+def _draw_runs(content: PageContent) -> dict[str, str]:
+    """Return name of the plot -> SVG for each plot that compares runs or units."""
+    runs = [run for run in content.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
     found = {}
     if runs:
         days = [f"{run.started:%-d %b}" for run in runs]
@@ -124,42 +128,43 @@ def _draw_runs(figures: Figures) -> dict[str, str]:
         found["seconds"] = plots.draw_stacked_bars(at, stages, "Seconds by stage and run", about="run of", seconds=True)
         speeds: dict[str, list[float | None]] = {
             "complete run": [run.speed for run in runs],
-            "recognition": [_recognition_speed(run) for run in runs],
+            "recognition": [_compute_recognition_speed(run) for run in runs],
         }
         found["speed"] = plots.draw_lines(at, speeds, "Sentences per second by run", about="run of")
-        rates = {label.name: _rates(runs, label.name) for label in figures.labels}
+        rates = {label.name: _compute_rates(runs, label.name) for label in content.labels}
         found["rates"] = plots.draw_lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")
-    if len(figures.units) > 1:
-        units = [str(unit.number) for unit in figures.units]
-        values = {"documents": [unit.speed for unit in figures.units]}
+    if len(content.units) > 1:
+        units = [str(unit.number) for unit in content.units]
+        values = {"documents": [unit.speed for unit in content.units]}
         found["units"] = plots.draw_stacked_bars(units, values, "Documents per second by unit", about="unit")
     return found
 
 
-def _rates(runs: list[Run], label: str) -> list[float]:
+def _compute_rates(runs: list[Run], label: str) -> list[float]:
+    """Return the list of mentions of a label per 1,000 sentences, one number for each run."""
     return [1000 * run.by_label.get(label, 0) / run.sentences for run in runs]
 
 
-def _recognition_speed(run: Run) -> float | None:
+def _compute_recognition_speed(run: Run) -> float | None:
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 
 
-def _failed_since(figures: Figures) -> Run | None:
-    """Return the newest run if it is not the run that the page shows, and it failed or died; otherwise None."""
-    newest = figures.runs[0] if figures.runs else None
-    return newest if newest is not None and newest != figures.run and newest.status in ("failed", "died") else None
+def _find_newer_failed_run(content: PageContent) -> Run | None:
+    """Return the newest run if it failed or died and the page shows an older run; otherwise None."""
+    newest = content.runs[0] if content.runs else None
+    return newest if newest is not None and newest != content.run and newest.status in ("failed", "died") else None
 
 
-def _resource(name: str) -> str:
+def _read_resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf8")
 
 
-def _number(value: float, places: int = 0) -> str:
+def _format_number(value: float, places: int = 0) -> str:
     return f"{value:,.{places}f}"
 
 
-def _seconds(value: float) -> str:
+def _format_seconds(value: float) -> str:
     if value < 60:
         return f"{value:.1f} s"
     minutes, seconds = divmod(round(value), 60)
@@ -167,5 +172,5 @@ def _seconds(value: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def _time(value: datetime | None) -> str:
+def _format_time(value: datetime | None) -> str:
     return "" if value is None else value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -34,11 +34,11 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
     """
     from entitymill_reports import page, page_queries  # noqa: PLC0415  # import libraries of the extra `report`
 
-    figures = page_queries.read_figures(spark, settings, tables, run_id)
-    drift = drift_module.compare_runs(figures.run, figures.before, settings.report)
+    content = page_queries.read_page_content(spark, settings, tables, run_id)
+    drift = drift_module.compare_runs(content.run, content.before, settings.report)
     try:
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
-        atomic_files.write(Path(to), page.render(figures, drift).encode("utf8", "replace"))
+        atomic_files.write(Path(to), page.render(content, drift).encode("utf8", "replace"))
     except OSError as error:
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
     return drift

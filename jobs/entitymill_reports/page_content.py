@@ -30,7 +30,8 @@ class Run:
     current_mentions: number of the run's mentions that are still in the table `entities`.
     confidence: mean confidence of the current mentions; None if there are no current mentions.
     core_hours: hours of the complete run, times its cores.
-    price, currency: price of one core for one hour in the run's settings, or None, and its currency.
+    price: price of one core for one hour in the run's settings; None if it is not set.
+    currency: currency of the price.
     """
 
     run_id: str
@@ -139,7 +140,7 @@ class Days:
     column: the column with the date of a mention.
     step: the length of a step: day, week, month or year.
     counts: first day of a step -> label -> number of mentions.
-    without: number of mentions without a date.
+    without: number of mentions that have no date.
     """
 
     column: str
@@ -237,15 +238,15 @@ class TextSamples:
 
 
 @dataclass(frozen=True)
-class Figures:
+class PageContent:
     """The complete content of a report page.
 
     output: path or schema of the tables.
-    run: the run that the page shows, or None if no run has completed.
+    run: the run that the page shows; None if no run has completed.
     runs: the latest runs, newest first.
     days: the mentions by time; None if report.date_column is not set.
     settings: the settings of the run as YAML, without secrets.
-    shown: the texts of documents, or None if report.show_text does not allow texts.
+    shown: samples of text from the documents; None if report.show_text does not allow text.
     """
 
     output: str

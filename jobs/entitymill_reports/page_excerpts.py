@@ -23,17 +23,21 @@ SAMPLE_SIZE = 20
 MAX_CHARS = 600
 """Maximum length, in characters, of a sentence in a sample."""
 LABELS = 30
+"""Maximum number of labels to show."""
 SAMPLES = ("least", "rarest", "random")
 _SENTENCE = ("doc_id", "sentence_id", "sentence_begin", "sentence_end")
 
 
 def read_samples(spark: SparkSession, settings: Settings, tables: Tables) -> TextSamples:
-    """Return frequent entities, and samples of sentences with their mentions; equal tables give equal results."""
+    """Return the most frequent entities, and samples of sentences with their mentions.
+
+    The samples are chosen by hashes, so the result is always the same for the same tables and texts.
+    """
     entities = tables.read("entities")
     # One mention of each entity, chosen by hash, so that every read chooses the same mention.
     example = F.min_by(F.struct(*_SENTENCE, "mention_id"), F.xxhash64("mention_id")).alias("example")
     counted = entities.groupBy("label", "entity").agg(F.count("*").alias("mentions"), example)
-    top = _top_entities(counted)
+    top = _list_top_entities(counted)
     chosen = _sample_mentions(entities, counted)
     if not chosen:
         return TextSamples(top)
@@ -44,14 +48,15 @@ def read_samples(spark: SparkSession, settings: Settings, tables: Tables) -> Tex
         problem = str(error) if isinstance(error, EntityMillError) else "The source cannot be read now."
         return TextSamples(top, problem=problem)
     hashes = tables.read("documents").where(F.col("doc_id").isin(ids)).select("doc_id", "text_hash").collect()
-    unchanged = {row["doc_id"] for row in hashes if _hash(texts.get(row["doc_id"])) == row["text_hash"]}
+    unchanged = {row["doc_id"] for row in hashes if _hash_text(texts.get(row["doc_id"])) == row["text_hash"]}
     mentions = _read_mentions(spark, entities, chosen)
-    keys = _sentence_keys(chosen)
+    keys = _list_sentence_keys(chosen)
     found = [_build_sentence(texts[key[0]], key, mentions, chosen) for key in keys if key[0] in unchanged]
     return TextSamples(top, tuple(found), changed=sum(key[0] not in unchanged for key in keys))
 
 
-def _top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], ...]]:
+def _list_top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Return label -> (entity, number of mentions) of its TOP most frequent entities."""
     place = F.row_number().over(Window.partitionBy("label").orderBy(F.desc("mentions"), "entity")).alias("place")
     rows = counted.select("label", "entity", "mentions", place).where(F.col("place") <= TOP).limit(TOP * LABELS).collect()
     found: dict[str, list[tuple[str, int]]] = {}
@@ -61,7 +66,12 @@ def _top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], ...]]:
 
 
 def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
-    """Return the sampled mentions, each with the name of the sample and the mention's sentence."""
+    """Return one row per sampled mention, with the name of the sample and the mention's sentence.
+
+    Args:
+        entities: the table `entities`.
+        counted: one row per label and entity, with its number of mentions and one example mention.
+    """
     short = F.col("sentence_end") - F.col("sentence_begin") <= MAX_CHARS
     random_order = F.xxhash64("mention_id")
     mention = [*_SENTENCE, "mention_id"]
@@ -77,7 +87,7 @@ def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
     return least.unionAll(rarest).unionAll(at_random).collect()
 
 
-def _sentence_keys(chosen: Iterable[Row]) -> list[tuple[str, int, int, int]]:
+def _list_sentence_keys(chosen: Iterable[Row]) -> list[tuple[str, int, int, int]]:
     """Return (doc_id, sentence_id, begin, end) of each sentence that contains a sampled mention; no sentence twice."""
     return list(
         dict.fromkeys((row["doc_id"], row["sentence_id"], row["sentence_begin"], row["sentence_end"]) for row in chosen)
@@ -86,12 +96,20 @@ def _sentence_keys(chosen: Iterable[Row]) -> list[tuple[str, int, int, int]]:
 
 def _read_mentions(spark: SparkSession, entities: DataFrame, chosen: list[Row]) -> list[Row]:
     """Return all mentions in the sentences of the sampled mentions, sorted by document and begin."""
-    keys = spark.createDataFrame([key[:2] for key in _sentence_keys(chosen)], "doc_id string, sentence_id int")
+    keys = spark.createDataFrame([key[:2] for key in _list_sentence_keys(chosen)], "doc_id string, sentence_id int")
     columns = ("doc_id", "sentence_id", "mention_id", "begin", "end", "label", "confidence")
     return entities.select(*columns).join(F.broadcast(keys), ["doc_id", "sentence_id"]).orderBy("doc_id", "begin").collect()
 
 
 def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequence[Row], chosen: Sequence[Row]) -> Sentence:
+    """Return a sentence of a document, split into its mentions and the text between them.
+
+    Args:
+        text: the text of the document.
+        key: (doc_id, sentence_id, begin, end) of the sentence.
+        mentions: all mentions in this and other sentences.
+        chosen: the sampled mentions.
+    """
     doc_id, number, at, end = key
     own = [row for row in chosen if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]
     sampled = {row["mention_id"] for row in own}
@@ -106,5 +124,5 @@ def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequenc
     return Sentence(doc_id, tuple(part for part in parts if part.text), samples)
 
 
-def _hash(text: str | None) -> str:
+def _hash_text(text: str | None) -> str:
     return "" if text is None else hashlib.sha256(text.encode("utf8", "surrogatepass")).hexdigest()

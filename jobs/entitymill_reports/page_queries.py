@@ -19,16 +19,17 @@ from entitymill.spark.sql_text import quote_part
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, exclude_maintenance
 from entitymill_reports import page_content, page_excerpts
-from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, Figures, Run, UnitSpeed
+from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, PageContent, Run, UnitSpeed
 
 MOST_RUNS = 40
 """Maximum number of runs to read."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
-"""Step of the plot of mentions by time -> about how many days a step has."""
+"""Step of the plot of mentions by time -> approximate number of days in a step."""
 MOST_STEPS = 70
-"""About the number of bars for which a plot has room. If there are more, even by year, only the latest are shown."""
+"""Maximum number of bars in a plot of mentions by time, by which its step is chosen. If there are more years than this, only
+the latest are shown."""
 SAMPLED_MENTIONS = 1_000_000
-"""If there are more mentions than this, only the sentences of some documents are measured."""
+"""Number of mentions above which only the sentences of a sample of documents are measured."""
 MOST_LABELS, MOST_CODES = 30, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
 MOST_COMMITS = 300
@@ -36,7 +37,7 @@ MOST_COMMITS = 300
 _DATES = (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType)
 
 
-def read_figures(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | None = None) -> Figures:
+def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | None = None) -> PageContent:
     """Return the content of a report page.
 
     Args:
@@ -56,9 +57,11 @@ def read_figures(spark: SparkSession, settings: Settings, tables: Tables, run_id
         runs = _build_runs(rows, counts)
         run = select_run(runs, run_id)
         if run is None and run_id is not None:
-            raise SettingsError(f"--run: {run_id} is not among the latest {MOST_RUNS} runs of {tables.place}.")
+            raise SettingsError(
+                f"--run: {run_id} is not among the latest {MOST_RUNS} runs of {tables.place}; `entitymill runs` lists them."
+            )
         labels = _build_labels(counts)
-        return Figures(
+        return PageContent(
             output=tables.place,
             run=run,
             runs=runs,
@@ -74,7 +77,7 @@ def read_figures(spark: SparkSession, settings: Settings, tables: Tables, run_id
 
 
 def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
-    """Return only what the drift is computed from: a run, and the runs before this run, newest first.
+    """Return a run, and the runs before it, newest first; this is all that the computation of drift needs.
 
     Args:
         run_id: the id of the run, or None for the latest completed run that processed or removed documents.
@@ -121,6 +124,7 @@ def _read_run_rows(tables: Tables) -> list[Row]:
 
 
 def _build_runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
+    """Build the runs from rows of the table `runs` and the result of _count_mentions."""
     found = []
     for row in rows:
         started = datetime.fromtimestamp(row["started_at"] / 1e6, timezone.utc)
@@ -132,6 +136,7 @@ def _build_runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
 
 
 def _select_date(entities: DataFrame, settings: Settings) -> Column | None:
+    """Return the column with the day of a mention, as a date; None if report.date_column is not set."""
     name = settings.report.date_column
     if name is None:
         return None
@@ -150,7 +155,7 @@ def _select_date(entities: DataFrame, settings: Settings) -> Column | None:
 
 
 def _count_mentions(entities: DataFrame, date: Column | None, runs: list[str]) -> list[Row]:
-    """Count the mentions by label, bin of confidence and run, in one pass over the table.
+    """Count mentions by label, bin of confidence and run, in one pass over the table; return one row per group.
 
     Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. The
     column run_id is null for the mentions of all other runs than `runs`.
@@ -169,6 +174,7 @@ def _count_mentions(entities: DataFrame, date: Column | None, runs: list[str]) -
 
 
 def _build_labels(counts: list[Row]) -> tuple[page_content.Label, ...]:
+    """Build the labels from the result of _count_mentions, those with the most mentions first."""
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
@@ -189,6 +195,14 @@ def _read_documents(tables: Tables) -> page_content.Documents:
 
 
 def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_content.Days:
+    """Count the mentions by day, week, month or year, depending on the time that they span.
+
+    Args:
+        entities: the table `entities`.
+        date: the day of a mention.
+        name: name of the column from which the day is computed.
+        counts: the result of _count_mentions.
+    """
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
     if not dated:
@@ -206,6 +220,7 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
 
 
 def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
+    """Count the sentences with a mention by length; `mentions` is the number of rows of `entities`."""
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
     length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")

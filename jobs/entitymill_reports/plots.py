@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 WIDTH, HEIGHT = 352, 190
 """Size of a plot in CSS pixels. A card of the page has this width on all screens, so letters have the same size, too."""
 SERIES = 8
-"""Number of colours. If a plot has more series, all further series share the last colour."""
+"""Number of colours of the series of a plot; if it has more series, all further ones share the last colour."""
 _PER_INCH = 72
 # Placeholders: colours that occur nowhere else, and are replaced by the page's CSS variables.
 _INK, _MUTED, _LINE, _BAD = "#010101", "#010102", "#010103", "#010104"
@@ -114,7 +114,7 @@ def draw_stacked_bars(
 def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str, *, about: str = "") -> str:
     """Return a plot of lines as SVG; the vertical axis begins at zero.
 
-    The arguments are the same as for `draw_stacked_bars`. A value of None leaves a gap in the line.
+    The arguments have the same meaning as in `draw_stacked_bars`. A value of None leaves a gap in the line.
     """
 
     def draw(axes: Axes) -> None:
@@ -137,7 +137,7 @@ def _add_legend(axes: Axes, series: int) -> None:
         )  # fmt: skip
 
 
-def _label_places(axes: Axes, names: Sequence[str]) -> None:
+def _label_horizontal_axis(axes: Axes, names: Sequence[str]) -> None:
     """Write as many of the names below the horizontal axis as fit, evenly spaced."""
     room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
     step = -(-len(names) // room)
@@ -159,7 +159,7 @@ def _format_value(value: float) -> str:
 def _set_up_axes(
     axes: Axes, names: Sequence[str], series: Mapping[str, object], about: str, *, unit: str = "", integer: bool = False
 ) -> None:
-    _label_places(axes, names)
+    _label_horizontal_axis(axes, names)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=integer))
     axes.set_xlabel(about)

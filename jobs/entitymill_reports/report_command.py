@@ -32,14 +32,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report page and return the exit code."""
+    """Run `entitymill report` and return its exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
         settings = settings_module.load(options.config, options.overrides)
         to = options.to or settings.report.path
         if to is None:
-            raise SettingsError("--to is not given, and report.path is not set: name the HTML file to write.")
+            raise SettingsError("Neither --to nor report.path names the HTML file to write: pass --to FILE.html.")
         start_log(settings.log)
         _write_page(settings, to, options.run)
 

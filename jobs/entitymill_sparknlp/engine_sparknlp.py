@@ -1,6 +1,6 @@
 """Recognize documents with Spark NLP in the executors' JVM, with the four stages of the model card.
 
-The same code as for the engine `openvino` joins the tags to mentions.
+The tags are joined to mentions by the same code as for the engine `openvino`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     """Load the Spark NLP model that the settings name, and the pipeline stages that run before it.
 
     Returns:
-        The model's name; the parts of the fingerprint (the digest of everything but the text that decides a document's
-        result), without the settings of mentions; and a function that recognizes documents.
+        The model's name; a dictionary of what the fingerprint is computed from (the digest of everything but the text that
+        decides a document's result), without the settings of mentions; and a function that recognizes the documents of a
+        DataFrame.
 
     Raises:
         ModelError: a model is missing, damaged or of another kind.
@@ -75,7 +76,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 def recognise(
     rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
 ) -> DataFrame:
-    """Recognize documents.
+    """Return a lazy DataFrame with the mentions of documents.
 
     Args:
         rows: documents with the columns doc_id, text, text_hash, chars, and optionally passthrough.
@@ -85,8 +86,8 @@ def recognise(
         consistent_labels: whether to give all mentions with the same spelling in a document the same label.
 
     Returns:
-        A table with the columns of schemas.RECOGNISED, passthrough if the rows have this column, and the columns of
-        schemas.ANNOTATIONS if requested.
+        One row per document, with the columns of schemas.RECOGNISED, passthrough if the rows have this column, and the
+        columns of schemas.ANNOTATIONS if requested.
     """
     passthrough = [field for field in rows.schema.fields if field.name == "passthrough"]
     packed = rows.select(F.col("text").alias(pipeline.text), F.struct(*rows.columns).alias("_row"))
@@ -188,12 +189,12 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
     # An annotation belongs to the token that begins at the same offset.
     begins = _to_places(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)
-    there = tagged < len(segments.token_begin)
-    there[there] = segments.token_begin[tagged[there]] == begins[there]
-    tagged = tagged[there]
+    has_token = tagged < len(segments.token_begin)
+    has_token[has_token] = segments.token_begin[tagged[has_token]] == begins[has_token]
+    tagged = tagged[has_token]
     after = np.concatenate([np.zeros(1, np.int64), np.cumsum(segments.sentence_tokens)])
     split = np.zeros(len(segments.sentence_begin), np.bool_)
     split[find_truncated_sentences(tagged, after)] = True
     confidences = batch.column("ner_confidence").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     tags = results.indices.to_numpy().astype(np.int16)
-    return Tags(tagged, tags[there], confidences[there], None, split), labels
+    return Tags(tagged, tags[has_token], confidences[has_token], None, split), labels

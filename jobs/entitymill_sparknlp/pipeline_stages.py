@@ -26,7 +26,9 @@ from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model_check
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
+"""Keys of the settings for the Java binding: the directory of OpenVINO's library, and the properties of models."""
 _DYNAMIC_GROUP = 128
+"""The group size for dynamic quantization in OpenVINO (see `precision_properties`)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class SavedModel:
 
 
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
-    """Return the class and engine of a saved model, and check that no file of the model could run foreign code.
+    """Check that no file of a saved model could run foreign code, and return the model's class and engine.
 
     Args:
         address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
@@ -99,21 +101,23 @@ def check_runnable(model: SavedModel, precision: Precision, *, classes: bool, bi
     if model.engine in ("openvino", "unknown") and not classes:
         raise ModelError(
             f"{model.address} runs on OpenVINO, but the classes org.intel.openvino are not on Spark's class path: add "
-            "entitymill-openvino-1.jar and jna (`make jars-sparknlp` puts both into build/jars-sparknlp), or on a cluster "
-            "with all of Maven Central com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12."
+            "entitymill-openvino-1.jar and jna (`make jars-sparknlp` puts both into build/jars-sparknlp) or, on a "
+            "cluster that can download from Maven Central, com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12."
         )
     if model.engine in ("onnx", "tensorflow") and precision != "f32":
         raise ModelError(
-            f"{model.address} runs on {model.engine}, which runs it in f32 only: recognition.precision is {precision}."
+            f"{model.address} runs on {model.engine}, which supports only f32, but the settings say "
+            f"`recognition.precision: {precision}`. Set `recognition.precision: f32`."
         )
     if model.engine == "openvino" and precision != "f32" and not binding:
         raise ModelError(
-            f"recognition.precision is {precision}, which jsl-openvino-cpu has no way to set: use entitymill-openvino-1.jar."
+            f"`recognition.precision: {precision}` cannot be set with jsl-openvino-cpu: put entitymill-openvino-1.jar on "
+            "Spark's class path instead, or set `recognition.precision: f32`."
         )
 
 
 def configure_openvino(spark: SparkSession, precision: Precision) -> None:
-    """Set where the Java binding of OpenVINO finds its library and how it runs models, on the driver and in every task.
+    """Tell the Java binding of OpenVINO, on the driver and in every task, where its library is and how to run models.
 
     The binding reads these settings from the local properties of a Spark job, and on the driver from system properties
     (`jars/sparknlp/src`).
@@ -136,13 +140,13 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
         system.java.lang.System.setProperty(key, value)
 
 
-def load_pipeline(model: SavedModel, before: Sequence[Any]) -> Pipeline:
+def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
     """Load a model as a pipeline.
 
     Args:
         model: a checked model.
-        before: the stages document assembler, sentence detector and tokenizer for a classifier that was saved without
-            them; not used if the model is a saved pipeline.
+        earlier_stages: the stages document assembler, sentence detector and tokenizer for a classifier that was saved
+            without them; not used if the model is a saved pipeline.
 
     Raises:
         ModelError: the model is damaged, or cannot be downloaded.
@@ -155,11 +159,12 @@ def load_pipeline(model: SavedModel, before: Sequence[Any]) -> Pipeline:
         classifier = kind.pretrained(named[1], named[2]) if named else kind.load(model.address)
     except (Py4JJavaError, TypeError, AttributeError) as error:
         raise ModelError(_describe_loading_error(model, error)) from error
-    columns = [stage.getOutputCol() for stage in before]
-    return Pipeline.from_stages([*before, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address)
+    columns = [stage.getOutputCol() for stage in earlier_stages]
+    return Pipeline.from_stages([*earlier_stages, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address)
 
 
 def _describe_loading_error(model: SavedModel, error: Exception) -> str:
+    """Return the message for a model that could not be loaded or downloaded."""
     reason = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     if "libopenvino_c" in reason or "openvino_c" in reason:
         return f"{model.address} runs on OpenVINO, whose library libopenvino_c cannot be loaded: {reason}"
@@ -234,11 +239,11 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
             return SentenceDetectorDLModel.pretrained(named[1], named[2])
         address = storage.prefer_local_file(model)
         if not storage.exists(spark, address):
-            raise ModelError(f"segmentation.model: nothing is at {model}; name a saved SentenceDetectorDLModel.")
+            raise ModelError(f"segmentation.model: {model} does not exist; name a saved SentenceDetectorDLModel.")
         if re.search(r"\s", address):
             raise ModelError(
-                f"segmentation.model: {model} cannot be read: Spark NLP reads nothing below a directory with a blank in its "
-                "name."
+                f"segmentation.model: {model} cannot be read, because Spark NLP reads nothing below a directory with a "
+                "blank in its name: move it to a path without blanks."
             )
         found = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
         if found != saved_model_check.DETECTOR:
@@ -250,7 +255,7 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
-    """Return what identifies the sentence detector in the fingerprint: its name, or a digest of its model's files.
+    """Return a string that identifies the sentence detector in the fingerprint: its name, or a digest of its model's files.
 
     Raises:
         ModelError: the detector's model is missing.

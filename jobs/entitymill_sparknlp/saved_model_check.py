@@ -38,11 +38,12 @@ STAGES = (
     "com.johnsnowlabs.nlp.annotators.sbd.pragmatic.SentenceDetector",
     DETECTOR,
 )
-"""The stages that a pipeline may have in addition to token classifiers; others (SQLTransformer) can run SQL or code."""
+"""The classes that the stages of a pipeline may have, besides token classifiers; others, such as SQLTransformer, can run
+SQL or code."""
 _METADATA_FILE = re.compile(r"part-\d+")
 """Matches the name of a metadata file, but not part-00000.gz, which Spark would unpack."""
 _STAGE_ID = re.compile(r"\w[\w.-]*")
-_FROM_ELSEWHERE = "copy the model again, from where it can be trusted"
+_COPY_AGAIN = "copy the model again from a source that you trust"
 
 
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
         OSError: the model cannot be listed or read.
     """
     saved: dict[str, dict[str, Any]] = {}
-    files = list(_visible_files(spark, address, setting))
+    files = list(_list_visible_files(spark, address, setting))
     if not any(str(file.parent) == sparknlp_saved.METADATA for file, _ in files):
         raise ModelError(f"{setting}: {address} is not a saved Spark NLP model: it has no metadata.")
     with tempfile.TemporaryDirectory() as scratch:
@@ -72,7 +73,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
                 if not is_first or not _METADATA_FILE.fullmatch(file.name):
                     raise ModelError(
                         f"{setting}: {file.parent} of {address} contains {file.name} in addition to or instead of one file "
-                        f"part-00000, and Spark may read either: {_FROM_ELSEWHERE}."
+                        f"part-00000, and Spark may read either: {_COPY_AGAIN}."
                     )
                 saved[str(file.parent.parent)] = _parse_metadata(copy, f"{setting}: {place}")
             elif sparknlp_saved.FIELDS in file.parts:
@@ -84,7 +85,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
     return saved["."]
 
 
-def _visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
+def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
     """Yield (path inside the model, URI) of each file in the model that Spark reads."""
     top = storage.qualify(spark, address).rstrip("/")
     for place, *_ in storage.list_files(spark, address):
@@ -97,10 +98,11 @@ def _visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[
     for directory, _, names in os.walk(top.removeprefix("file:"), followlinks=True) if top.startswith("file:") else ():
         for name in names:
             if name.endswith(".crc") and name[0] not in "._":
-                raise ModelError(f"{setting}: {directory}/{name} does not belong to a saved model: {_FROM_ELSEWHERE}.")
+                raise ModelError(f"{setting}: {directory}/{name} does not belong to a saved model: {_COPY_AGAIN}.")
 
 
 def _fetch(spark: SparkSession, place: str, copy: Path) -> Path:
+    """Return the path of a local file, or copy a remote file to `copy` and return that path."""
     local = Path(place.removeprefix("file:"))
     if place.startswith("file:") and local.is_file():
         return local
@@ -132,23 +134,23 @@ def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
     """Refuse a class that Spark must not instantiate for a directory of the model; "." is the model's own directory."""
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
-        if names_python(metadata):
+        if imports_python(metadata):
             raise ModelError(
                 f"{where} was saved with a stage written in Python, and would import whatever module it names: "
                 "save it with only stages of Spark and Spark NLP."
             )
         stages = metadata["paramMap"].get("stageUids")
         if not isinstance(stages, list) or not all(isinstance(one, str) and _STAGE_ID.fullmatch(one) for one in stages):
-            raise ModelError(f"The metadata of {where} does not list its stages: {_FROM_ELSEWHERE}.")
+            raise ModelError(f"The metadata of {where} does not list its stages: {_COPY_AGAIN}.")
     elif kind not in STAGES and not CLASSIFIER.fullmatch(kind) and directory != ".":
         raise ModelError(
-            f"{where} has a stage of class {kind}, which tagging does not need and which may run code: save the pipeline "
+            f"{where} has a stage of class {kind}, which is not needed for tagging and may run code: save the pipeline "
             "without it."
         )
 
 
-def names_python(metadata: dict[str, Any]) -> bool:
-    """Return whether PySpark would load a pipeline's classes from Python modules.
+def imports_python(metadata: dict[str, Any]) -> bool:
+    """Return whether PySpark would import Python modules that the metadata of a pipeline names.
 
     (Source: PipelineModelReader in pyspark.ml.pipeline.)
     """

@@ -1,7 +1,7 @@
 """Write a bundle as a saved Spark NLP model that DistilBertForTokenClassification.load can read.
 
-Each class of Spark NLP splits words and feeds the network in its own way. The DistilBERT class fits any network with a
-WordPiece vocabulary and without token types, so this module saves every such bundle as that class.
+Each class of Spark NLP splits words differently and gives the network different inputs. The DistilBERT class fits any
+network with a WordPiece vocabulary and without token types, so this module saves every such bundle as that class.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
         kind = model.get("type") if isinstance(model, dict) else None
         if kind != "WordPiece":
             raise ModelError(
-                f"{manifest.name} has a {kind} vocabulary; {CLASS} of Spark NLP needs WordPiece (BERT's kinds)."
+                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, as BERT has."
             )
     vocabulary: dict[str, int] = read_tokenizer(files, manifest).get_vocab()
     missing = [piece for piece in BERT_PIECES if piece not in vocabulary]
@@ -100,6 +100,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
+    """Write pairs as a field of a saved model, in records as Spark writes them."""
     records = (
         sparknlp_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
         for first in range(0, len(pairs), _PAIRS_IN_RECORD)

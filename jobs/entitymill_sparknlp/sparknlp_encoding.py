@@ -1,7 +1,7 @@
 """Encode tokens as Spark NLP 5.5.3's DistilBertForTokenClassification does, for comparison and for migration.
 
 Spark NLP uses only the pieces of a token's first word ("well-known" is tagged as "well"), strips accents even if the model
-is cased, and by default tags nothing after piece 127 of a sentence. This module leads to exactly the same tags as
+is cased, and by default tags nothing after piece 127 of a sentence. With this module, the tags are exactly those of
 DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
 """
 
@@ -72,30 +72,37 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return (id, begin in the token in UTF-16 units) of each piece of each word."""
+        """Return, for each word, the list of its pieces, each as (id, begin in the token in UTF-16 units)."""
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
 
 def _match_tokens(
-    sentence: NDArray[np.int64], begin: NDArray[np.int64], of: NDArray[np.int64], begins: NDArray[np.int64]
+    piece_sentences: NDArray[np.int64],
+    piece_begins: NDArray[np.int64],
+    token_sentences: NDArray[np.int64],
+    token_begins: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return, for each piece, the token of its sentence that begins at the same offset, and whether there is such a token.
+    """Find, for each piece, the token of the same sentence that begins at the same offset.
 
     Spark NLP matches pieces to tokens only by offset. Normalization can make a word longer than its token, so an inner
     piece of one token may begin where another token begins, and determine the tag of that other token.
 
     Args:
-        sentence: index of each piece's sentence, shape [pieces].
-        begin: where each piece begins in the document, in UTF-16 units, shape [pieces].
-        of: index of each token's sentence, shape [tokens].
-        begins: where each token begins in the document, in UTF-16 units, shape [tokens].
+        piece_sentences: index of each piece's sentence, shape [pieces].
+        piece_begins: where each piece begins in the document, in UTF-16 units, shape [pieces].
+        token_sentences: index of each token's sentence, shape [tokens].
+        token_begins: where each token begins in the document, in UTF-16 units, shape [tokens].
+
+    Returns:
+        The index of the token for each piece, any number if there is none; and whether there is one. Both have the shape
+        [pieces].
     """
-    if not len(begins):
-        return np.zeros(len(begin), np.int64), np.zeros(len(begin), np.bool_)
+    if not len(token_begins):
+        return np.zeros(len(piece_begins), np.int64), np.zeros(len(piece_begins), np.bool_)
     # The keys are ordered by sentence first, and then by offset.
-    size = 1 + int(max(begin.max(initial=0), begins.max(initial=0)))
-    token_keys, piece_keys = of * size + begins, sentence * size + begin
+    size = 1 + int(max(piece_begins.max(initial=0), token_begins.max(initial=0)))
+    token_keys, piece_keys = token_sentences * size + token_begins, piece_sentences * size + piece_begins
     match = np.minimum(np.searchsorted(token_keys, piece_keys), len(token_keys) - 1)
     return match, token_keys[match] == piece_keys
 
@@ -120,7 +127,7 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 
 
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
-    """Split a word into pieces, longest match first; return (id, begin in UTF-16 units) of each piece.
+    """Split a word into pieces, longest match first; return a list of pieces, each as (id, begin in UTF-16 units).
 
     If no piece matches a part of the word, the whole word is one piece [UNK], whose id is `unknown`.
     """
@@ -142,6 +149,7 @@ def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
 
 
 def _normalize(text: str, *, lowercase: bool) -> str:
+    """Return a text without accents and control characters, as Spark NLP's BasicTokenizer does."""
     plain = _COMBINING.sub("", unicodedata.normalize("NFD", text.strip(_TRIMMED)))
     kept = "".join(character for character in plain if not _is_dropped(character))
     return kept.lower() if lowercase else kept
@@ -154,6 +162,7 @@ def _is_white(character: str) -> bool:
 
 
 def _is_dropped(character: str) -> bool:
+    """Return whether a character is removed from words and separates them: a control character, NUL or U+FFFD."""
     control = character not in "\t\n\r" and (ord(character) <= 0x1F or 0x7F <= ord(character) <= 0x9F)
     return control or character in "\0\ufffd"
 

@@ -55,8 +55,8 @@ def test_a_bad_report_is_judged_bad() -> None:
     assert check.find_faults(good, 0.1) == []
     assert check.find_faults({**good, "refused": 0, "documents": 0}, 0.0) == []
     for wrong, says in [
-        ({"status": "failed"}, "is failed"),
-        ({"entities": 6}, "claims 6 entities, the table has 5"),
+        ({"status": "failed"}, "has the status failed"),
+        ({"entities": 6}, "counts 6 entities, but the table entities has 5 rows"),
         ({"doubled": 1}, "1 mentions of the last run are in entities more than once"),
         ({"documents": 8}, "1 of 9 rows were rejected"),
     ]:

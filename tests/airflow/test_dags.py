@@ -90,7 +90,7 @@ print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]
         ({"name": "a b"}, "String should match"),
         ({"after": ["s3://lake/articles"], "slice": None}, "either schedule or after"),
         ({"after": ["s3://lake/articles"], "schedule": None}, "slice needs data intervals"),
-        ({"deferrable": True}, "deferrable needs a runner of Databricks"),
+        ({"deferrable": True}, "deferrable needs a Databricks runner"),
         ({"settings": ["spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2"]}, r"secret\.key holds a secret"),
         ({"spark_submit": {"conf": {"spark.hadoop.fs.s3a.access.key": "hunter2"}}}, r"access\.key holds a secret"),
     ],

@@ -47,7 +47,7 @@ def _the_check_sees_what_is_wrong(home: Home) -> None:
     assert check.find_faults(report, 0.05) == []
     DeltaTable(str(home.output / "entities")).delete("doc_id = 'b' AND label = 'LOC'")
     [fault] = check.find_faults(check.read_report(output, condition), 0.05)
-    assert "claims 6 entities, the table has 5" in fault
+    assert "counts 6 entities, but the table entities has 5 rows" in fault
     with pytest.raises(AirflowFailException, match="covered `held on` >= DATE '2026-01-02'"):
         check.read_report(output, condition.replace("2026-01-02", "2026-01-03").replace("2026-01-01", "2026-01-02"))
 

@@ -39,7 +39,7 @@ HARM = (
     *("javascript:alert(1)", " onmouseover=alert(1) x=", " style=background:url(//x) ", "<style>@import '//x'</style>"),
     *("<meta http-equiv=refresh content=0;//x>", "<base href=//x>", "<form action=//x><input>", "<object data=//x>"),
     *("<!--", "<!-- -->", "<![CDATA[", "<?xml", "<plaintext>", "<textarea>", "<math><mtext>", "<template>", "<noscript>"),
-    *("{{ 7 * 7 }}", "{% include 'x' %}", "{{ figures.__class__ }}", "${7*7}", "<%= 7 %>", "{# x #}"),
+    *("{{ 7 * 7 }}", "{% include 'x' %}", "{{ content.__class__ }}", "${7*7}", "<%= 7 %>", "{# x #}"),
     *("&lt;script&gt;", "&#60;script&#62;", "&#x3c;", "&amp", "\uff1cscript\uff1e", "$\\frac{1}{2}$", "$_$", "%s", "<"),
 )
 ODD = (*'"\\\n\r{}=, #\0é😀\u2028\x85', "# TYPE x gauge", "\\n", 'a"} 1')

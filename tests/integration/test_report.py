@@ -20,7 +20,7 @@ from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill_reports import drift as drift_module
 from entitymill_reports import metrics, page_and_drift, page_excerpts, page_queries
-from entitymill_reports.page_content import Figures
+from entitymill_reports.page_content import PageContent
 from expected_tables import TEXT_POOL
 
 from .conftest import Job
@@ -55,9 +55,9 @@ def loaded(job: Job, *overrides: str) -> settings.Settings:
     return settings.load(None, job.options(*PAGE, *overrides), {})
 
 
-def read(job: Job, *overrides: str) -> Figures:
+def read(job: Job, *overrides: str) -> PageContent:
     chosen = loaded(job, *overrides)
-    return page_queries.read_figures(job.spark, chosen, Tables(job.spark, chosen.output))
+    return page_queries.read_page_content(job.spark, chosen, Tables(job.spark, chosen.output))
 
 
 def test_figures_are_those_of_the_tables(output: Job) -> None:
@@ -208,7 +208,7 @@ def test_the_command_writes_a_page(output: Job, capsys: pytest.CaptureFixture[st
     assert [file.name for file in output.directory.iterdir() if "page" in file.name] == ["page.html"]
     capsys.readouterr()
     assert cli.main(["report", *options]) == 2
-    assert "--to is not given, and report.path is not set" in capsys.readouterr().err
+    assert "Neither --to nor report.path names the HTML file to write" in capsys.readouterr().err
     assert cli.main(["report", *options, "--to", str(page), "--run", "nobody"]) == 2
     assert "nobody is not among the latest" in capsys.readouterr().err
 

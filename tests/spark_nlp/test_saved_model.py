@@ -103,6 +103,6 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
 
 
 def test_a_resaved_model_says_what_the_export_said(exported: Path, resaved: Path) -> None:
-    first, second = (sparknlp_saved.describe(path, "here") for path in (exported, resaved))
+    first, second = (sparknlp_saved.read_description(path, "here") for path in (exported, resaved))
     assert first == second
     assert len(first.vocabulary) > 30_000

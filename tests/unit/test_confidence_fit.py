@@ -3,7 +3,7 @@ import pytest
 
 from entitymill.recognition.confidence_scaling import Scaling
 from entitymill_models.confidence_fit import (
-    FEWEST,
+    MIN_MENTIONS,
     ScoredMentions,
     build_reliability_table,
     compute_calibration_error,
@@ -39,7 +39,7 @@ def test_scaled_confidences_are_shares_of_correct_mentions() -> None:
 
 def test_a_rare_label_gets_the_scaling_of_all_mentions() -> None:
     many = draw(20_000, "PER", 2, -0.5)
-    fitted = fit_scalings(join(many, draw(FEWEST - 1, "MISC", 0.2, 3)))
+    fitted = fit_scalings(join(many, draw(MIN_MENTIONS - 1, "MISC", 0.2, 3)))
     assert fitted["MISC"].temperature == pytest.approx(fitted["PER"].temperature, rel=0.05)
 
 

@@ -146,7 +146,7 @@ def test_what_is_no_plain_file_name_is_none_in_any_list(tmp_path: Path, demo_man
     with pytest.raises(ModelError, match="not a valid file name inside the bundle"):
         bundle.read_manifest(json.dumps({**manifest, "files": {**manifest["files"], odd: "0" * 64}}), "here")
     with pytest.raises(ModelError, match="does not list files of its own directory"):
-        huggingface._weights(tmp_path, "here")
+        huggingface._read_weights(tmp_path, "here")
 
 
 @pytest.mark.parametrize("digest", ["../../../../out/", "/out", "", "0" * 63, "0" * 65, "A" * 64, "0" * 64 + "\n", "g" * 64])
@@ -161,7 +161,7 @@ def test_what_is_no_digest_is_refused_before_a_file_is_called_after_it(demo_mani
     [({}, False), ({"stageUids": ["a"]}, False), ({"language": "Python"}, True), ({"language": 1}, True), (None, True)],
 )
 def test_a_pipeline_that_would_have_pyspark_import_modules_is_told(chosen: object, *, refused: bool) -> None:
-    assert saved_model_check.names_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
+    assert saved_model_check.imports_python({"class": "org.apache.spark.ml.PipelineModel", "paramMap": chosen}) == refused
 
 
 def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:

@@ -97,10 +97,13 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"], "are not O and names of entities, each once, but LABEL_0"),
-        (["O", "B-PER", "I-PER", "PAD", "X"], "are of two schemes, .*: PAD has no letter before it"),
-        (["O", "PER", "PER", "LOC", "ORG"], "each once"),
-        (["O", "B-PER", "I-PER", "PAD" * 200, "X"], r"(?s)\A.{,200}: (PAD){13}P… has no letter before it\.\Z"),
+        (
+            ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"],
+            "must be O and at least one other label, none of them twice, but are LABEL_0",
+        ),
+        (["O", "B-PER", "I-PER", "PAD", "X"], r"\(O, .*\) mix two schemes: PAD has no prefix such as B-"),
+        (["O", "PER", "PER", "LOC", "ORG"], "none of them twice"),
+        (["O", "B-PER", "I-PER", "PAD" * 200, "X"], r"(?s)\A.{,200}: (PAD){13}P… has no prefix such as .{,120}\Z"),
     ],
 )
 def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -> None:
@@ -127,6 +130,6 @@ def test_a_label_that_cannot_name_a_partition_is_refused(
 def test_a_bundle_says_itself_what_its_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, place = made(SCHEMES["io"][0], tmp_path)
     assert prepare_command.main([str(place), str(tmp_path / "again"), "--labels", "iob2"]) == 2
-    assert "already names its scheme: leave the option out" in " ".join(capsys.readouterr().err.split())
+    assert "already states its scheme: leave the option out" in " ".join(capsys.readouterr().err.split())
     assert prepare_command.main([str(place), str(tmp_path / "again")]) == 0
     assert bundle.read_directory(tmp_path / "again")[0].scheme == "iob1"

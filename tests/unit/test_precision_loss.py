@@ -69,4 +69,4 @@ def test_loss_is_taken_from_the_worst_precision_and_from_gold_where_there_is_any
     assert precision_loss.Scores(1, 1, {}, {}, agreement).compute_loss() == pytest.approx(0.1)
     with_gold = precision_loss.Scores(1, 1, {"f32": 0.8}, {"f32": 0.81, "int8": 0.77}, agreement)
     assert with_gold.compute_loss() == pytest.approx(0.03)
-    assert np.isclose(precision_loss.span_f1({(0, 0, 1, "PER"), (0, 2, 3, "LOC")}, {(0, 0, 1, "PER")}), 2 / 3)
+    assert np.isclose(precision_loss.compute_span_f1({(0, 0, 1, "PER"), (0, 2, 3, "LOC")}, {(0, 0, 1, "PER")}), 2 / 3)

@@ -18,7 +18,7 @@ from entitymill_models import prepare_command as preparation
 from unit import tiny
 
 Prepare = Callable[..., tuple[int, str]]
-SPEECHES = preparation.CARRIED_SAMPLE
+SPEECHES = preparation.DEFAULT_SAMPLE
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_bundle_goes_to_spark_nlp_and_back(prepare: Prepare, tmp_path: Path) -
 def test_a_vocabulary_that_spark_nlp_cannot_take_is_refused(prepare: Prepare, tmp_path: Path) -> None:
     code, said = prepare(tiny.TINY / "roberta", tmp_path / "saved", "--to", "sparknlp")
     assert (code, left_in(tmp_path)) == (5, set())
-    assert "BPE vocabulary; DistilBertForTokenClassification of Spark NLP needs WordPiece" in said
+    assert "BPE vocabulary, but DistilBertForTokenClassification of Spark NLP needs WordPiece" in said
 
 
 @pytest.mark.slow
@@ -124,11 +124,11 @@ def test_lower_precision_is_checked_and_noted(
     assert set(manifest.f1) == {"speeches"} and set(manifest.f1["speeches"]) == runs
     gold = precision_loss.read_sample(texts, "x")
     assert gold.gold is not None
-    expected = precision_loss.find_gold(gold.gold)
+    expected = precision_loss.join_gold_tags(gold.gold)
     if not calibrated:
         for precision, f1 in manifest.f1["speeches"].items():
             found = precision_loss.tag_sentences(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
-            assert f1 == pytest.approx(precision_loss.span_f1(found, expected), abs=1e-4)
+            assert f1 == pytest.approx(precision_loss.compute_span_f1(found, expected), abs=1e-4)
         assert "checked on 100 sentences" in said
 
 
@@ -201,9 +201,9 @@ def test_gold_with_labels_of_other_names_shows_no_loss(prepare: Prepare, tmp_pat
     ("options", "code", "message"),
     [
         (["--max-length", 0], 2, "at least 8"),
-        (["--max-length", 65], 2, "has positions for 64 pieces"),
+        (["--max-length", 65], 2, "takes at most 64 pieces"),
         (["--max-length", 4], 2, "at least 8"),
-        (["--calibrate", SPEECHES], 2, "--calibrate goes with --precision int8"),
+        (["--calibrate", SPEECHES], 2, "--calibrate needs --precision int8"),
         (["--precision", "int8", "--sample", "/nowhere"], 2, "--sample: /nowhere does not exist"),
         (["--casing", "uncased"], 2, "leave the option out"),
     ],
@@ -235,11 +235,11 @@ def test_weights_of_8_bits_are_not_reduced_again(prepare: Prepare, tmp_path: Pat
 
 def test_the_length_of_a_foreign_network_is_bound_by_its_positions(prepare: Prepare, tmp_path: Path) -> None:
     code, said = prepare(tiny.onnx_directory(tmp_path / "onnx"), tmp_path / "out", "--casing", "uncased", "--max-length", 65)
-    assert code == 2 and "has positions for 64 pieces" in said
+    assert code == 2 and "takes at most 64 pieces" in said
     assert prepare(tmp_path / "onnx", tmp_path / "out", "--casing", "uncased")[0] == 0
     assert manifest_of(tmp_path / "out").max_length == 64
     code, said = prepare(tmp_path / "out", tmp_path / "again", "--max-length", 65)
-    assert code == 2 and "has positions for 64 pieces" in said
+    assert code == 2 and "takes at most 64 pieces" in said
 
 
 def test_a_network_that_fails_at_its_full_length_is_refused(prepare: Prepare, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_network_that_fails_at_its_full_length_is_refused(prepare: Prepare, tm
 def test_a_file_that_is_no_model_is_refused(prepare: Prepare, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.zip").write_bytes(content)
     code, said = prepare(tmp_path / "model.zip", tmp_path / "out")
-    assert code == 5 and "is not a zip archive that can be read" in said
+    assert code == 5 and "is not a readable zip archive" in said
 
 
 def test_a_tokenizer_at_which_its_package_panics_is_refused(prepare: Prepare, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_tokenizer_at_which_its_package_panics_is_refused(prepare: Prepare, tm
     normalizer = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
     file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": normalizer}))
     code, said = prepare(tmp_path / "source", tmp_path / "out")
-    assert code == 5 and "is not a tokenizer that can be read" in said
+    assert code == 5 and "is not a readable tokenizer" in said
 
 
 def test_a_network_alone_is_no_model(prepare: Prepare, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_no_byte_of_a_record_can_be_missing(at: int) -> None:
 def test_other_objects_are_refused(found: bytes, instead: bytes) -> None:
     record = sparknlp_fields.write_pairs([("a", 1)])
     assert found in record
-    with pytest.raises(ModelError, match="other Java objects"):
+    with pytest.raises(ModelError, match="Java objects other than pairs"):
         sparknlp_fields.read_pairs(record.replace(found, instead), "here")
 
 
