@@ -20,9 +20,8 @@ def open_test_session(warehouse: Path, *, sparknlp: bool = False) -> SparkSessio
         **SMALL_QUERIES,
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.driver.memory": "3g",
-        # Without the optimizing compiler, two files of tests took 167 CPU seconds instead of 205.
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()} -XX:TieredStopAtLevel=1 "
-        "-XX:ReservedCodeCacheSize=400m",
+        # With the optimizing compiler, a run over ten documents took 4.6 s after eight runs, without it 6.7 to 7.9 s.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={logging.as_uri()} -XX:ReservedCodeCacheSize=400m",
     }
     jars = f"{ROOT}/build/jars" + (f",{ROOT}/build/jars-sparknlp" if sparknlp else "")
     chosen = sections.SparkSettings(master="local[2]", jars=jars, conf=conf)

@@ -30,8 +30,8 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     lease.POLL_SECONDS = 0.2
     # Without more room for code, Java says on stdout that it stops compiling.
-    quick = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
-    java = f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()} {quick}"
+    room = "-XX:ReservedCodeCacheSize=400m"
+    java = f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()} {room}"
     conf = {**SMALL_QUERIES, "spark.driver.memory": "1500m", "spark.driver.extraJavaOptions": java}
     chosen = sections.SparkSettings(master="local[1]", jars=str(ROOT / "build" / "jars"), conf=conf)
     spark = open_session(chosen, "entitymill stub runner")

@@ -29,7 +29,7 @@ def victim(tmp_path: Path) -> Path:
 
 def test_a_page_does_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: Path) -> None:
     found: Any = SimpleNamespace(run=None, before=[])
-    monkeypatch.setattr(page_queries, "read_figures", lambda *_: found)
+    monkeypatch.setattr(page_queries, "read_page_content", lambda *_: found)
     monkeypatch.setattr(page, "render", lambda *_: "<html>")
     monkeypatch.setattr(drift, "compare_runs", lambda *_: None)
     there = tmp_path / "page.html"

@@ -44,10 +44,10 @@ PRIVATE_ALLOWED = {
     "entitymill_sparknlp.pipeline_stages",
     "entitymill.source.unreadable_source",
     "entitymill.spark.run_session",
-    "entitymill.spark.session",
     "entitymill.spark.cpu_time",
     "entitymill.spark.spark_connect",
     "entitymill.spark.class_archive",
+    "entitymill.spark.java_classes",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }

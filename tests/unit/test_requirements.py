@@ -179,12 +179,16 @@ OLD, NEW = "file:/jars/delta-spark_2.12-3.3.3.jar!/io/delta", "file:/jars/delta-
 NEWEST = "file:/jars/delta-spark_2.13-4.1.0.jar!/io/delta"
 
 
-@pytest.mark.parametrize(("version", "runs"), [("3.5.9", True), ("4.0.5", True), ("4.1.4", True), ("3.4.4", False), ("4.2.0", False)])
+@pytest.mark.parametrize(
+    ("version", "runs"), [("3.5.9", True), ("4.0.5", True), ("4.1.4", True), ("3.4.4", False), ("4.2.0", False)]
+)
 def test_only_releases_that_were_run_are_taken(version: str, runs: bool) -> None:
     if runs:
         requirements.check_spark(version)
     else:
-        with pytest.raises(SessionError, match=f"Spark {version} is not supported: this program runs on Spark 3.5, 4.0 and 4.1"):
+        with pytest.raises(
+            SessionError, match=f"Spark {version} is not supported: this program runs on Spark 3.5, 4.0 and 4.1"
+        ):
             requirements.check_spark(version)
 
 

@@ -144,8 +144,8 @@ class RecognitionSettings(Section):
     )
     encoding: Encoding = Field(
         "complete",
-        description="how tokens become the model's input; complete: all pieces, normalized as the model expects; "
-        "sparknlp: as Spark NLP does, always used with engine sparknlp",
+        description="how tokens become the model's input; complete: all pieces, as the model expects; "
+        "sparknlp: as Spark NLP does, always with engine sparknlp",
     )
     precision: Precision = Field(
         "f32", description="number format of the computation; int8 is fastest, and needs 8-bit weights"

@@ -91,7 +91,8 @@ def check_spark(version: str) -> None:
         SessionError: this program does not support the version.
     """
     if _major_minor(version) not in DELTA:
-        raise SessionError(f"Spark {version} is not supported: this program runs on Spark {', '.join(list(DELTA)[:-1])} and {list(DELTA)[-1]}.")
+        *others, newest = DELTA
+        raise SessionError(f"Spark {version} is not supported: this program runs on Spark {', '.join(others)} and {newest}.")
 
 
 def check_delta(jar: str | None, spark: str, scala: str) -> None:

@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
@@ -21,7 +20,7 @@ from pyspark.sql import SparkSession
 from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import class_archive, requirements, spark_connect
+from entitymill.spark import class_archive, java_classes, requirements, spark_connect
 from entitymill.spark.installed_files import find_installed
 from entitymill.spark.jvm_launch import launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
@@ -195,8 +194,8 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
                 "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`."
             )
         return
-    virtual_machine: Any = spark.sparkContext._jvm
-    scala = str(virtual_machine.scala.util.Properties.versionNumberString())
+    java_classes.remember_classes(spark)
+    scala = str(java_classes.get_class(spark, "scala.util.Properties").versionNumberString())
     if not on_databricks():  # Databricks has its own Delta, in other jars
         requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
@@ -219,8 +218,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
     """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
-    virtual_machine: Any = spark.sparkContext._jvm
-    loader = virtual_machine.org.apache.spark.util.Utils.getContextOrSparkClassLoader()
+    loader = java_classes.get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
     return None if found is None else str(found.toString())
 

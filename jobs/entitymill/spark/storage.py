@@ -20,9 +20,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
-from entitymill.spark import spark_connect
+from entitymill.spark import java_classes, spark_connect
 from entitymill.spark.installed_files import find_installed
 
+_PATH = "org.apache.hadoop.fs.Path"
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
 _CREDENTIALS = re.compile(
@@ -59,11 +60,10 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     Raises:
         OSError: the scheme is unknown or its client is not configured; the message is Hadoop's.
     """
-    gateway: Any = spark.sparkContext._jvm
     if root := _ROOT.match(path):
         _roots.add(root[0])
     with _translate_errors(path):
-        java_path = gateway.org.apache.hadoop.fs.Path(path)
+        java_path = java_classes.get_class(spark, _PATH)(path)
         if spark not in _confs:
             _confs[spark] = spark._jsparkSession.sessionState().newHadoopConf()
         system = java_path.getFileSystem(_confs[spark])
@@ -228,8 +228,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
-    gateway: Any = spark.sparkContext._jvm
-    probe = gateway.org.apache.hadoop.fs.Path(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
+    probe = java_classes.get_class(spark, _PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _translate_errors(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")

@@ -170,7 +170,7 @@ def _literal(value: Any, kind: T.DataType) -> Column:
     if isinstance(value, datetime):
         # Convert from microseconds, so that the session's settings for old dates do not matter.
         return F.timestamp_micros(F.lit((value - _UNIX_EPOCH) // timedelta(microseconds=1)))
-    return F.lit(value).cast(kind)
+    return F.lit(value).cast(kind.simpleString())  # a type as an object makes PySpark ask Java for the active session
 
 
 def _as_utc(local: datetime) -> datetime:

@@ -1,0 +1,48 @@
+"""Name Java classes without py4j's search for them.
+
+For `jvm.org.apache.spark.X`, py4j asks Java for each part of the name, and Java looks in every jar for a class `org`, a
+class `org.apache`, and so on, at every use. PySpark itself does this for each call of a function such as `F.col`. In a
+run over ten documents, these searches took a tenth of the driver's CPU time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from py4j.java_gateway import JavaClass, JavaMember
+from pyspark.sql import SparkSession
+
+_USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
+"""Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
+
+
+class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
+    """A Java class whose static methods are looked up once."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a static member; methods are kept, so that the next use does not ask Java."""
+        member = super().__getattr__(name)
+        if isinstance(member, JavaMember):
+            setattr(self, name, member)
+        return member
+
+
+def get_class(spark: SparkSession, name: str) -> Any:
+    """Return the py4j proxy of a Java class by its full name; an unknown class raises an error only when it is used."""
+    return JavaClass(name, _get_client(spark))
+
+
+def remember_classes(spark: SparkSession) -> None:
+    """Let PySpark find the classes that it uses most without a search, in all sessions of this Spark application."""
+    view: Any = spark.sparkContext._jvm
+    for name in _USED_BY_PYSPARK:
+        if name in vars(view):
+            continue
+        found: Any = getattr(view, name, None)
+        if type(found) is JavaClass:
+            setattr(view, name, RememberedClass(found._fqn, _get_client(spark)))
+
+
+def _get_client(spark: SparkSession) -> Any:
+    gateway: Any = spark.sparkContext._gateway
+    return gateway._gateway_client
