@@ -107,7 +107,7 @@ bench-growth: $(DEV_READY) $(JARS) ## measure incremental runs on 10^4 to 10^6 d
 
 .PHONY: test-spark4
 test-spark4: $(DEV_READY) $(SPARK4_READY) $(SPARK41_READY) $(JARS) $(SPARK4_JARS) $(SPARK41_JARS) ## test that the job writes the same tables on Spark 4.0 and 4.1 as on 3.5 (ten minutes)
-	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py
+	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py tests/spark4/test_pipeline.py
 
 .PHONY: test-connect
 test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect (six minutes)

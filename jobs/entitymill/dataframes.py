@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -55,9 +56,10 @@ def mentions(
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
         SettingsError: an option is unknown or has an unknown value, or the DataFrame lacks a column.
     """
+    names = _read_column_names(df)
     for column in (id_column, text_column):
-        if column not in df.columns:
-            raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(df.columns)}.")
+        if column not in names:
+            raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
     worker = _ship(df.sparkSession, model, _Options(**_check_options(options)))
     text = F.coalesce(_replace_invalid_bytes(df[text_column]), F.lit(""))
     rows = df.select(
@@ -73,6 +75,23 @@ def mentions(
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
     exploded = found.select(F.col("passthrough.id").alias(id_column), F.explode(listed).alias("mention"))
     return exploded.select(F.col(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
+
+
+def _read_column_names(df: DataFrame) -> list[str]:
+    """Return the names of a DataFrame's columns.
+
+    Raises:
+        SettingsError: the caller is a query function of a declarative pipeline, which may not ask Spark for them.
+    """
+    try:
+        return df.columns
+    except PySparkException as error:
+        if "ATTEMPT_ANALYSIS_IN_PIPELINE_QUERY_FUNCTION" not in str(error):
+            raise
+        raise SettingsError(
+            "entitymill.mentions cannot be called in a query function of a pipeline, because it needs the DataFrame's "
+            "schema: call entitymill.udf outside of the function, and explode its result (examples/pipeline)."
+        ) from error
 
 
 def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **options: Any) -> Any:

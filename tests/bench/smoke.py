@@ -10,6 +10,7 @@ import time
 
 import encoding_scores
 import engines
+import estimates
 import growth
 import isolation
 import job
@@ -24,7 +25,7 @@ import cluster
 def main() -> None:
     """Run all benchmarks."""
     began = time.perf_counter()
-    for bench in (isolation, layout, tagger, engines, growth, long_documents, encoding_scores, job, cluster):
+    for bench in (isolation, layout, tagger, engines, growth, long_documents, encoding_scores, estimates, job, cluster):
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)

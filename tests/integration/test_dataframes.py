@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -100,3 +101,17 @@ def test_a_stream_goes_on_where_it_was_stopped(spark: SparkSession, tmp_path: Pa
 def test_what_is_wrong_is_said_before_anything_runs(spark: SparkSession, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         entitymill.mentions(spark.createDataFrame([], "id string, text string"), model=DEMO, **options)
+
+
+class StandInForAPipelinesFrame:
+    """A stand-in for a DataFrame in a pipeline's query function, where Spark 4.1 refuses to look up a schema."""
+
+    @property
+    def columns(self) -> list[str]:
+        raise PySparkException("[ATTEMPT_ANALYSIS_IN_PIPELINE_QUERY_FUNCTION] Operations ...")
+
+
+def test_a_pipelines_function_is_told_what_works_there() -> None:
+    frame: Any = StandInForAPipelinesFrame()
+    with pytest.raises(SettingsError, match=r"call entitymill\.udf outside of the function"):
+        entitymill.mentions(frame, model=DEMO)

@@ -144,7 +144,7 @@ class RecognitionSettings(Section):
     )
     encoding: Encoding = Field(
         "complete",
-        description="how tokens become the model's input; complete: all pieces, as the model expects; "
+        description="how a token becomes the model's input; complete: all its pieces; "
         "sparknlp: as Spark NLP does, always with engine sparknlp",
     )
     precision: Precision = Field(

@@ -1,0 +1,106 @@
+"""The examples with Spark: a stream that is killed loses and doubles nothing; the dbt model returns mentions."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from small_queries import SMALL_QUERIES
+
+from .conftest import ROOT
+
+STREAM, DBT = ROOT / "examples" / "spark" / "stream_mentions.py", ROOT / "examples" / "dbt" / "mentions.py"
+DEMO = ROOT / "models" / "demo"
+TEXT = "Angela Merkel flew to Paris."
+FILES = 8
+SECONDS = 300
+
+
+def start_stream(directory: Path) -> subprocess.Popen[bytes]:
+    jars = ",".join(map(str, (ROOT / "build" / "jars").glob("*.jar")))
+    conf = {
+        **SMALL_QUERIES,
+        "spark.jars": jars,
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.master": "local[1]",
+        "spark.ui.enabled": "false",
+    }
+    submit = " ".join(f"--conf {key}={value}" for key, value in conf.items()) + " pyspark-shell"
+    paths = [str(directory / "in"), str(directory / "out"), "--model", str(DEMO), "--files", "1"]
+    environment = {
+        **os.environ,
+        "PYSPARK_SUBMIT_ARGS": submit,
+        "PYTHONPATH": str(ROOT / "jobs"),
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    log = (directory / "log").open("ab")
+    # A session of its own, so that the whole group of processes can be killed: Python, Java, workers and taggers.
+    return subprocess.Popen(
+        [sys.executable, str(STREAM), *paths], env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def count_mentions(directory: Path) -> Counter[str]:
+    table = directory / "out" / "mentions"
+    if not (table / "_delta_log").is_dir() or not list((table / "_delta_log").glob("*.json")):
+        return Counter()
+    return Counter(DeltaTable(table).to_pyarrow_table()["id"].to_pylist())
+
+
+def test_a_stream_that_is_killed_goes_on_without_loss(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(FILES):
+        pq.write_table(pa.table({"id": [str(number)], "text": [TEXT]}), tmp_path / "in" / f"{number}.parquet")
+    stream, deadline = start_stream(tmp_path), time.monotonic() + SECONDS
+    while not count_mentions(tmp_path):
+        assert stream.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+        time.sleep(0.05)
+    os.killpg(stream.pid, signal.SIGKILL)
+    stream.wait()
+    assert 0 < len(count_mentions(tmp_path)) < FILES
+    assert start_stream(tmp_path).wait(SECONDS) == 0, (tmp_path / "log").read_text()[-3000:]
+    assert count_mentions(tmp_path) == {str(number): 2 for number in range(FILES)}
+
+
+class StandInForDbtsConfig:
+    """A stand-in for `dbt.config`: a call sets values, `get` reads the project's."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def __call__(self, **values: Any) -> None:
+        self.values |= values
+
+    def get(self, name: str) -> str:
+        return {"entitymill_model": str(DEMO)}[name]
+
+
+def find_model(name: str, frame: DataFrame) -> DataFrame:
+    assert name == "articles"
+    return frame
+
+
+def test_the_dbt_model_returns_mentions(spark: SparkSession) -> None:
+    specification = importlib.util.spec_from_file_location("dbt_mentions", DBT)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    articles = spark.createDataFrame([("a", TEXT)], "id string, body string")
+    dbt = SimpleNamespace(config=StandInForDbtsConfig(), ref=lambda name: find_model(name, articles))
+    found = module.model(dbt, spark).collect()
+    assert sorted((row.id, row.entity, row.label) for row in found) == [("a", "Angela Merkel", "PER"), ("a", "Paris", "LOC")]
+    assert dbt.config.values == {"materialized": "table"}

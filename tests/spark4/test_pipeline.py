@@ -1,0 +1,42 @@
+"""The example of a declarative pipeline, run by Spark 4.1's own command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spark4.both import NEWEST, ROOT
+
+TEXTS = {"a": "Angela Merkel flew to Paris.", "b": "Nothing here."}
+
+
+def test_the_pipeline_writes_the_mentions(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "pipeline", tmp_path / "pipeline")
+    articles = tmp_path / "articles"
+    articles.mkdir()
+    pq.write_table(pa.table({"id": list(TEXTS), "text": list(TEXTS.values())}), articles / "texts.parquet")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))}
+    environment = {
+        **clean,
+        "PYTHONPATH": str(ROOT / "jobs"),
+        "PYSPARK_PYTHON": str(NEWEST.python),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PATH": f"{NEWEST.python.parent}:{os.environ['PATH']}",
+        "ENTITYMILL_MODEL": str(ROOT / "models" / "demo"),
+        "ARTICLES": str(articles),
+    }
+    command = [str(NEWEST.python.with_name("spark-pipelines")), "run"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "pipeline", env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = pq.read_table(tmp_path / "pipeline" / "spark-warehouse" / "mentions").to_pylist()
+    assert sorted((row["id"], row["entity"], row["label"]) for row in found) == [
+        ("a", "Angela Merkel", "PER"),
+        ("a", "Paris", "LOC"),
+    ]
