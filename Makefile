@@ -62,6 +62,14 @@ test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, r
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED)
 
+.PHONY: coverage
+coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests of `make test` run (an hour); TESTS=tests/unit measures a part
+	@rm -rf build/coverage
+	@mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 .PHONY: test-sparknlp
 test-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test engine sparknlp, and that both engines find the same entities (four minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/spark_nlp
