@@ -26,7 +26,7 @@ from entitymill.errors import (
 )
 
 if TYPE_CHECKING:
-    from entitymill.dataframes import mentions, udf
+    from entitymill.dataframe_functions import mentions, udf
     from entitymill.python_api import Mention, TextTagger, extract, load
 
 __version__ = "0.2.0.dev0"
@@ -54,6 +54,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The API is imported on first use, because workers and `entitymill --help` do not need the packages that it loads.
     if name in __all__:
-        module = import_module("entitymill.dataframes" if name in ("mentions", "udf") else "entitymill.python_api")
+        module = import_module("entitymill.dataframe_functions" if name in ("mentions", "udf") else "entitymill.python_api")
         return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.recognition.model_loading import loading
+from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_files, sparknlp_saved, symlink_check

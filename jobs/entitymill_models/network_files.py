@@ -9,7 +9,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-from entitymill.recognition.model_loading import loading
+from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger.network import INPUTS, count_positions
 from entitymill_models import tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts

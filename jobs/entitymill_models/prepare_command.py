@@ -16,7 +16,7 @@ from entitymill import extensions
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition import resource_limits
-from entitymill.recognition.model_loading import blame_file, loading, memory_limit
+from entitymill.recognition.guarded_loading import blame_file, loading, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
@@ -25,10 +25,10 @@ from entitymill.workers import isolation
 from entitymill_models import (
     atomic_directories,
     confidence_fit,
-    label_conversion,
     lower_precision,
     model_formats,
     precision_loss,
+    tagging_schemes,
 )
 from entitymill_models import imported_classifier as parts_module
 from entitymill_models.imported_classifier import Parts
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--casing", choices=("cased", "uncased"), help="the casing, if SOURCE does not state it")
     built.add_argument(
         "--labels",
-        choices=label_conversion.LABEL_SCHEMES,
+        choices=tagging_schemes.LABEL_SCHEMES,
         help="scheme of the labels, if they do not show it: IOB1 (CoNLL-2003), IOB2, or plain names",
     )
     built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
@@ -150,7 +150,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} already states its scheme: leave the option out.")
         found, scheme = (
-            (found, origin.scheme) if origin else label_conversion.convert_labels(found, str(options.source), options.labels)
+            (found, origin.scheme) if origin else tagging_schemes.convert_labels(found, str(options.source), options.labels)
         )
         manifest = {**_build_manifest(options, found, origin), "scheme": scheme}
         made = scratch / _DIRECTORIES["bundle"]

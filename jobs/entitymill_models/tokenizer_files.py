@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError, is_rust_panic
-from entitymill.recognition.model_loading import loading
+from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger import bundle
 from entitymill_models.imported_classifier import Casing, parse_json, read_json, read_text, read_vocabulary
 

@@ -12,13 +12,13 @@ from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.spark import requirements
 from entitymill.tables import Tables
-from entitymill_reports import drift, lineage, metrics, page_and_drift
+from entitymill_reports import drift, lineage, page_and_drift, prometheus_metrics
 
 
 class Observer:
     """The observer of one run, created by `observe`."""
 
-    def __init__(self, settings: Settings, outcome: metrics.RunOutcome, events: lineage.Lineage | None) -> None:
+    def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
         """Store the objects that the observer uses.
 
         Args:
@@ -61,7 +61,7 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
         requirements.require_extra("report.path", "report")
     enabled = not dry_run
     with (
-        metrics.record_metrics(settings, enabled=enabled) as outcome,
+        prometheus_metrics.record_metrics(settings, enabled=enabled) as outcome,
         lineage.emit_lineage(settings, enabled=enabled) as events,
     ):
         yield Observer(settings, outcome, events)

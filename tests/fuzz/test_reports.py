@@ -14,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entitymill.settings.report_sections import ReportSettings
 from entitymill.terminal import console_text
-from entitymill_reports import drift, metrics, page
-from entitymill_reports.metrics import Totals
+from entitymill_reports import drift, page, prometheus_metrics
 from entitymill_reports.page_content import Days, Label, Part, Reject, Sentence, TextSamples
+from entitymill_reports.prometheus_metrics import Totals
 from fuzzing import attempt, report, tries
 from sample_figures import START, figures, run, shown
 from unit.test_console_text import _CONTROLS
-from unit.test_metrics import summary
 from unit.test_page import LINKS, Elements
+from unit.test_prometheus_metrics import summary
 
 PLACES = (
     *("output", "settings", "run_id", "mode", "model", "fingerprint", "source", "source_version"),
@@ -97,9 +97,9 @@ def test_odd_names_stay_names_in_metrics(tmp_path: Path) -> None:
         with attempt("metrics", number) as draw:
             names = {"".join(draw.choices(ODD, k=draw.randrange(1, 6))) + str(place): place for place in range(4)}
             place = "".join(draw.choices(ODD, k=3))
-            known = metrics.RunOutcome(place, START, totals=Totals(names, 1, 2, 3, names, None))
+            known = prometheus_metrics.RunOutcome(place, START, totals=Totals(names, 1, 2, 3, names, None))
             known.summary = dataclasses.replace(summary(), by_label=names, rejects=names)
-            metrics.write_textfile(metrics.build_metrics(known), str(file), known)
+            prometheus_metrics.write_textfile(prometheus_metrics.build_metrics(known), str(file), known)
             found = list(text_string_to_metric_families(file.read_bytes().decode()))
             samples = [sample for family in found for sample in family.samples]
             assert {sample.labels["output"] for sample in samples} == {place}

@@ -19,7 +19,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill_reports import drift as drift_module
-from entitymill_reports import metrics, page_and_drift, page_excerpts, page_queries
+from entitymill_reports import page_and_drift, page_excerpts, page_queries, prometheus_metrics
 from entitymill_reports.page_content import PageContent
 from expected_tables import TEXT_POOL
 
@@ -277,7 +277,7 @@ def test_totals_are_sums_over_the_runs(output: Job) -> None:
     one = output.read("runs").where("documents > 0").limit(1)
     for status in ("running", "stopped"):  # what is not over yet does not count, what a signal ended does
         tables.append(one.withColumn("status", F.lit(status)).withColumn("run_id", F.lit(status)), "runs")
-    found = metrics.read_totals(tables)
+    found = prometheus_metrics.read_totals(tables)
     runs = output.read("runs").where("status <> 'running'").collect()
     tables.delete("runs", "status IN ('running', 'stopped')")
     assert found is not None

@@ -10,7 +10,7 @@ from delta.exceptions import DeltaConcurrentModificationException
 
 from entitymill.tables import Tables
 from entitymill.tables.runs import Runs
-from entitymill_reports.metrics import read_totals
+from entitymill_reports.prometheus_metrics import read_totals
 
 from .conftest import DAY
 

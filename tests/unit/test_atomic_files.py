@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from entitymill.commands import init
 from entitymill.settings import load
 from entitymill.spark import atomic_files
-from entitymill_reports import drift, metrics, page, page_and_drift, page_queries
+from entitymill_reports import drift, page, page_and_drift, page_queries, prometheus_metrics
 
 MINE = "not to be touched"
 
@@ -45,7 +45,7 @@ def test_metrics_do_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pytes
     thread = threading.get_ident()
     for name in (f"run.prom.{os.getpid()}.{thread}", f".run.prom.{os.getpid()}"):
         (tmp_path / name).symlink_to(victim)
-    metrics.write_textfile(CollectorRegistry(), str(file), cast("Any", None))
+    prometheus_metrics.write_textfile(CollectorRegistry(), str(file), cast("Any", None))
     assert (victim.read_text(), file.read_text()) == (MINE, "")
 
 

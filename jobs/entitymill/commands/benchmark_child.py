@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from entitymill import python_api
 from entitymill.recognition import resource_limits
-from entitymill.recognition.model_loading import limit_memory
+from entitymill.recognition.guarded_loading import limit_memory
 from entitymill.recognition.tagger import Precision
 
 

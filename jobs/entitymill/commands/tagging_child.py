@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from entitymill import python_api
 from entitymill.recognition import resource_limits, sentences
-from entitymill.recognition.model_loading import limit_memory
+from entitymill.recognition.guarded_loading import limit_memory
 from entitymill.recognition.tagger import Markup, Precision
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from entitymill.errors import ModelError
 from entitymill.recognition import resource_limits
-from entitymill.recognition.model_loading import loading
+from entitymill.recognition.guarded_loading import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
 """The two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""

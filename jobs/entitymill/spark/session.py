@@ -20,10 +20,10 @@ from pyspark.sql import SparkSession
 from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import class_archive, java_classes, requirements, spark_connect
-from entitymill.spark.installed_files import find_installed
+from entitymill.spark import class_data_sharing, java_classes, requirements, spark_connect
 from entitymill.spark.jvm_launch import launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
+from entitymill.spark.repository_files import find_installed
 
 DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
@@ -170,7 +170,7 @@ def _local_options(settings: SparkSettings, jars: list[str], *, brief: bool) -> 
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
     java += [QUICK_START] if local and brief else []
     if local and settings.class_archive != "off":
-        java += map(shlex.quote, class_archive.choose_options(jars, make=settings.class_archive == "make"))
+        java += map(shlex.quote, class_data_sharing.choose_options(jars, make=settings.class_archive == "make"))
     options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
     if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import java_classes, spark_connect
-from entitymill.spark.installed_files import find_installed
+from entitymill.spark.repository_files import find_installed
 
 _PATH = "org.apache.hadoop.fs.Path"
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.errors import EntityMillError, hide_message, is_rust_panic
-from entitymill.recognition import model_loading
+from entitymill.recognition import guarded_loading
 from entitymill.workers.isolation import (
     OUT_OF_MEMORY,
     PANICKED,
@@ -46,7 +46,7 @@ def serve(descriptor: int, parent: int) -> None:
     with Connection(descriptor) as connection:
         try:
             work: Work = connection.recv()
-            model_loading.report_files_to(lambda file: connection.send(Loading(file)))
+            guarded_loading.report_files_to(lambda file: connection.send(Loading(file)))
             module, _, name = work.factory.partition(":")
             tag: Batch = _run_or_send_error(
                 connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments)

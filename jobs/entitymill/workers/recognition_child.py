@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from entitymill.recognition import resource_limits, sentences
-from entitymill.recognition.model_loading import memory_limit
+from entitymill.recognition.guarded_loading import memory_limit
 from entitymill.recognition.recogniser import Recogniser
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger

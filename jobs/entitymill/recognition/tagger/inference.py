@@ -16,7 +16,7 @@ from entitymill import extensions
 from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.best_tag_sequence import ViterbiDecoder
 from entitymill.recognition.confidence_scaling import Scaling
-from entitymill.recognition.model_loading import loading
+from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
 from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer

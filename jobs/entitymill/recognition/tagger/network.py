@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from openvino import passes
 
 from entitymill.errors import ModelError
-from entitymill.recognition.model_loading import loading
+from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")

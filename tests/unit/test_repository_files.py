@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.settings import sections
-from entitymill.spark import installed_files, session, storage
+from entitymill.spark import repository_files, session, storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: 
     repository = tmp_path / "clone"
     (repository / "build" / "jars").mkdir(parents=True)
     (repository / "build" / "jars" / "delta.jar").touch()
-    monkeypatch.setattr(installed_files, "REPOSITORY", repository)
+    monkeypatch.setattr(repository_files, "REPOSITORY", repository)
     assert session._find_jars(sections.SparkSettings()) == [str(repository / "build" / "jars" / "delta.jar")]
 
 
@@ -28,8 +28,8 @@ def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: 
 def test_all_else_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     (tmp_path / "models" / "demo").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert installed_files.find_installed(path) == path
-    assert installed_files.find_installed("models/demo") == "models/demo"
+    assert repository_files.find_installed(path) == path
+    assert repository_files.find_installed("models/demo") == "models/demo"
 
 
 def test_what_is_only_in_this_directory_is_written_with_its_directory(
@@ -37,7 +37,7 @@ def test_what_is_only_in_this_directory_is_written_with_its_directory(
 ) -> None:
     (tmp_path / "models" / "demo").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert installed_files.pin_path("models/demo") == "models/demo"
-    monkeypatch.setattr(installed_files, "REPOSITORY", None)
-    assert installed_files.pin_path("models/demo") == f"{tmp_path}/models/demo"
-    assert installed_files.pin_path("models/none") == "models/none"
+    assert repository_files.pin_path("models/demo") == "models/demo"
+    monkeypatch.setattr(repository_files, "REPOSITORY", None)
+    assert repository_files.pin_path("models/demo") == f"{tmp_path}/models/demo"
+    assert repository_files.pin_path("models/none") == "models/none"

@@ -13,7 +13,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
-from entitymill_models import huggingface, label_conversion, precision_loss, prepare_command
+from entitymill_models import huggingface, precision_loss, prepare_command, tagging_schemes
 from unit import tiny
 
 KIND = "distilbert"
@@ -109,8 +109,8 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
 def test_labels_that_mean_nothing_are_refused(labels: list[str], message: str) -> None:
     found = huggingface.read_directory(tiny.TINY / KIND, KIND)
     with pytest.raises(ModelError, match=message):
-        label_conversion._convert(labels, "it", None)
-    assert label_conversion.convert_labels(found, "it")[0].labels == tuple(tiny.LABELS)
+        tagging_schemes._convert(labels, "it", None)
+    assert tagging_schemes.convert_labels(found, "it")[0].labels == tuple(tiny.LABELS)
 
 
 @pytest.mark.parametrize(("number", "label"), [(3, "S-a/b"), (1, f"B-{'x' * 300}"), (4, "E-__HIVE_DEFAULT_PARTITION__")])

@@ -16,8 +16,8 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
 from entitymill.settings.report_sections import ReportSettings
-from entitymill_reports import drift, metrics
-from entitymill_reports.metrics import Totals
+from entitymill_reports import drift, prometheus_metrics
+from entitymill_reports.prometheus_metrics import Totals
 from sample_figures import run
 
 MINIMAL = ["source.path=texts", "output.path=/lake/out"]
@@ -48,7 +48,7 @@ def loaded(*overrides: str) -> settings.Settings:
 def test_a_run_that_published(tmp_path: Path) -> None:
     file = tmp_path / "entitymill.prom"
     before = run(0, sentences=5000)
-    with metrics.record_metrics(loaded(f"metrics.textfile={file}")) as known:
+    with prometheus_metrics.record_metrics(loaded(f"metrics.textfile={file}")) as known:
         known.summary = summary()
         known.drift = drift.compare_runs(run(1, by_label={"PER": 1000}), [before], ReportSettings())
     found = values(file.read_text())
@@ -71,7 +71,7 @@ def test_a_run_that_published(tmp_path: Path) -> None:
 
 def test_a_run_that_failed(tmp_path: Path) -> None:
     file = tmp_path / "entitymill.prom"
-    with pytest.raises(ModelError), metrics.record_metrics(loaded(f"metrics.textfile={file}")):
+    with pytest.raises(ModelError), prometheus_metrics.record_metrics(loaded(f"metrics.textfile={file}")):
         raise ModelError("altered")
     found = values(file.read_text())
     assert (found["entitymill_run_success",], found["entitymill_run_exit_code",]) == (0, 5)
@@ -81,7 +81,7 @@ def test_a_run_that_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (Stopped(143, "SIGTERM"), 143)])
 def test_a_run_that_was_stopped(tmp_path: Path, stop: BaseException, code: int) -> None:
     file = tmp_path / "entitymill.prom"
-    with pytest.raises(type(stop)), metrics.record_metrics(loaded(f"metrics.textfile={file}")):
+    with pytest.raises(type(stop)), prometheus_metrics.record_metrics(loaded(f"metrics.textfile={file}")):
         raise stop
     assert values(file.read_text())["entitymill_run_exit_code",] == code
 
@@ -89,8 +89,8 @@ def test_a_run_that_was_stopped(tmp_path: Path, stop: BaseException, code: int) 
 def test_totals_are_counters(tmp_path: Path) -> None:
     totals = Totals({"done": 4, "failed": 1}, 70, 400, 9, {"PER": 50}, START.timestamp())
     file = tmp_path / "entitymill.prom"
-    known = metrics.RunOutcome("/lake/out", START, totals=totals)
-    metrics.write_textfile(metrics.build_metrics(known), str(file), known)
+    known = prometheus_metrics.RunOutcome("/lake/out", START, totals=totals)
+    prometheus_metrics.write_textfile(prometheus_metrics.build_metrics(known), str(file), known)
     text = file.read_text()
     found = values(text)
     assert found["entitymill_documents_total",] == 70
@@ -105,10 +105,10 @@ def test_totals_are_counters(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[object] = []
-    monkeypatch.setattr(metrics, "build_metrics", written.append)
-    with metrics.record_metrics(loaded()):
+    monkeypatch.setattr(prometheus_metrics, "build_metrics", written.append)
+    with prometheus_metrics.record_metrics(loaded()):
         pass
-    with metrics.record_metrics(loaded(f"metrics.textfile={tmp_path}/x.prom"), enabled=False):
+    with prometheus_metrics.record_metrics(loaded(f"metrics.textfile={tmp_path}/x.prom"), enabled=False):
         pass
     assert (written, list(tmp_path.iterdir())) == ([], [])
 
@@ -146,7 +146,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_figures_are_pushed(receiver: Receiver) -> None:
-    with metrics.record_metrics(loaded(f"metrics.pushgateway=http://{receiver.place}")) as known:
+    with prometheus_metrics.record_metrics(loaded(f"metrics.pushgateway=http://{receiver.place}")) as known:
         known.summary = summary()
     [(method, path, authorization, body)] = receiver.requests
     group = base64.urlsafe_b64encode(b"/lake/out").decode()
@@ -157,7 +157,7 @@ def test_figures_are_pushed(receiver: Receiver) -> None:
 
 def test_a_failed_run_leaves_figures_that_it_cannot_know(receiver: Receiver) -> None:
     address = f"metrics.pushgateway=http://me:hunter%2F2@{receiver.place}/base"
-    with pytest.raises(ModelError), metrics.record_metrics(loaded(address)):
+    with pytest.raises(ModelError), prometheus_metrics.record_metrics(loaded(address)):
         raise ModelError("altered")
     [(method, path, authorization, body)] = receiver.requests
     assert (method, path.startswith("/base/metrics/job/")) == ("POST", True)
@@ -165,9 +165,11 @@ def test_a_failed_run_leaves_figures_that_it_cannot_know(receiver: Receiver) -> 
     assert values(body)["entitymill_run_success",] == 0
 
 
-@pytest.mark.parametrize("place", ["metrics.textfile=/nowhere/x.prom", "metrics.pushgateway=http://me:hunter2@127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "place", ["metrics.textfile=/nowhere/x.prom", "metrics.pushgateway=http://me:hunter2@127.0.0.1:1"]
+)
 def test_what_cannot_be_written_is_said_and_no_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with metrics.record_metrics(loaded(place)) as known:
+    with prometheus_metrics.record_metrics(loaded(place)) as known:
         known.summary = summary()
     said = capsys.readouterr().err
     assert said.startswith(f"{place.partition('=')[0]}: the metrics could not be written to ")
@@ -180,7 +182,7 @@ def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
         pytest.raises(
             SettingsError, match=r"^metrics needs prometheus_client, which is not installed: run `make (-C \S+ )?extras`\.$"
         ),
-        metrics.record_metrics(loaded("metrics.textfile=/x.prom")),
+        prometheus_metrics.record_metrics(loaded("metrics.textfile=/x.prom")),
     ):
         pytest.fail("work began")
 
@@ -189,6 +191,6 @@ def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
     ("address", "shown"), [("http://host:abc", "http://***"), ("http://127.0.0.1:1", "http://127.0.0.1:1")]
 )
 def test_an_address_that_leads_nowhere_fails_no_run(capsys: pytest.CaptureFixture[str], address: str, shown: str) -> None:
-    with metrics.record_metrics(loaded(f"metrics.pushgateway={address}")) as known:
+    with prometheus_metrics.record_metrics(loaded(f"metrics.pushgateway={address}")) as known:
         known.summary = summary()
     assert f"metrics.pushgateway: the metrics could not be written to {shown}: " in capsys.readouterr().err
