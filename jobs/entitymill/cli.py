@@ -47,6 +47,9 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names, or `extract` if that argument is an option; return the exit code.
 
+    Without arguments, and for `help`, -h and --help, print the help; for --version, print the version. If the command is
+    unknown or cannot be imported, print an error to standard error.
+
     Args:
         arguments: arguments of the command line; None for those of this process.
     """

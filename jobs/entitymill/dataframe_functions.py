@@ -134,7 +134,11 @@ class _Options:
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options unchanged, after checking their names and values."""
+    """Return the options unchanged, after checking their names and values.
+
+    Raises:
+        SettingsError: a name is unknown, or an option with a fixed set of values has another value; None is accepted.
+    """
     known = tuple(_Options.__dataclass_fields__)
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -146,7 +150,13 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
-    """Send this package, the model and the detector to the executors, and return the worker that uses them."""
+    """Send this package, the model and the detector to the executors, and return the worker that uses them.
+
+    The worker is a function of Arrow batches, for `mapInArrow`.
+
+    Raises:
+        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+    """
     session.ship_package(spark)
     kind = choose_kind(chosen.detector, chosen.detector_model)
     detector = engine_openvino.ship_detector(spark, kind, os.fspath(chosen.detector_model or DETECTOR_MODEL))
@@ -183,7 +193,7 @@ class _TextColumn:
         return recognise
 
     def recognise(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
-        """Return a list with the mentions of each text, or None if the text is null.
+        """Return, for each text, a list of its mentions as dicts, or None if the text is null (None or NaN).
 
         Raises:
             WorkerError: a text crashes or hangs the model.

@@ -98,7 +98,10 @@ def is_rust_panic(error: BaseException) -> bool:
 
 
 def hide_message(error: Exception) -> WorkerError:
-    """Return an error that names the type of another error and where it was raised, but not its message."""
+    """Return an error that names the type of another error and where it was raised, but not its message.
+
+    The returned error has a note with the stack frames, without the values of variables.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     described = WorkerError(
         f"{type(error).__name__} in the process that tags, at line {frames[-1].lineno} of {Path(frames[-1].filename).name}: "

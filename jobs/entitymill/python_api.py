@@ -97,6 +97,7 @@ class TextTagger:
         return self._tag_list(list(texts))
 
     def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:
+        """Return one list of mentions per text; the list is empty for None, NA and NaN. Other values raise a TypeError."""
         strings = [_to_string(text) for text in texts]
         # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
         found = self.recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
@@ -106,6 +107,11 @@ class TextTagger:
         return result
 
     def _tag_arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
+        """Return the mentions in an array of texts as a list array of structs; the list of a null text is null.
+
+        Raises:
+            TypeError: the array does not contain strings.
+        """
         column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
         if isinstance(column, pa.ChunkedArray):  # some pyarrow versions return one if there is no chunk
             column = pa.array([], texts.type)
@@ -155,7 +161,8 @@ def load(
         precision: number format in which the model runs.
         trim: whether to remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
-        consistent_labels: whether to give the same label to all mentions of one text that are spelled alike.
+        consistent_labels: whether to give the same label to all mentions of one text that are spelled alike: the label whose
+            confidences have the greatest sum.
         markup: html to ignore HTML tags in the texts, none to treat them as text. Offsets count the characters of tags.
         threads: number of threads for inference; None for one thread per core.
 

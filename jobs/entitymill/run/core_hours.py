@@ -16,7 +16,7 @@ class CostMeter:
     """Measures core-hours and CPU seconds of one run, and writes them to its summary."""
 
     def __init__(self, spark: SparkSession, summary: Summary, clock: Clock, max_core_hours: float | None) -> None:
-        """Start to measure.
+        """Start to measure CPU seconds; the core-hours count from the start of `clock`.
 
         Args:
             spark: the run's session.

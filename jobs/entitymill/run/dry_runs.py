@@ -120,6 +120,17 @@ def _build_plan(
     fingerprint: str,
     speed: float | None,
 ) -> Plan:
+    """Return the plan of a run, with estimated hours, and without `changed_settings`.
+
+    Args:
+        spark: the session.
+        settings: settings of the run.
+        tables: tables of the output, of which `runs` is read for the estimate.
+        found: changes that the run would make.
+        documents: number of documents in the output.
+        fingerprint: fingerprint of the run.
+        speed: result of `read_speed` for the last run.
+    """
     cores = spark_connect.count_cores(spark)
     number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
     estimate = estimates.estimate_run(tables, fingerprint, found.chars, number, cores)
@@ -158,7 +169,11 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
 
 def _check_output(tables: Tables) -> None:
-    """Check that the output can be written, then remove the directories that this check created."""
+    """Check that the output can be written, then remove the directories that this check created; create no schema.
+
+    Raises:
+        OutputError: the output cannot be written.
+    """
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, create_schema=False)

@@ -94,6 +94,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
 
 
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
+    """Do the work of `find_documents`, in its private session."""
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.place}; check output.path or output.schema.")
@@ -105,6 +106,10 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
 
 
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
+    """Do the work of `erase`, in its private session, after the checks; return table -> number of erased rows.
+
+    The rows are counted again, because a run may have changed the tables since `_find_documents`.
+    """
     tables = Tables(spark, settings.output)
     digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
     id_frame = _create_id_frame(spark, ids)
@@ -132,7 +137,7 @@ def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
 
 
 def _check_owner(settings: Settings, tables: Tables) -> None:
-    """Refuse to erase documents if the output belongs to another source than the settings name."""
+    """Raise SettingsError if the output belongs to another source than the settings name; not with output.adopt_source."""
     owner = guards.read_record(tables, Runs(tables)).owner
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
@@ -144,7 +149,10 @@ def _check_owner(settings: Settings, tables: Tables) -> None:
 
 
 def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
-    """Refuse to erase documents that the source contains, even in rows that `source.where` excludes: a run may read them."""
+    """Raise SourceError if the source still contains some of the ids, even in rows that `source.where` excludes.
+
+    A later run would read these rows and bring the documents back.
+    """
     found = _find_ids_in_source(spark, settings.source.model_copy(update={"where": None}), id_frame)
     if not found:
         return
@@ -157,13 +165,14 @@ def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) 
 
 
 def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: DataFrame) -> set[str]:
+    """Return up to _SHOWN_IDS of the ids that rows of the source have, among the rows that `source.where` selects."""
     rows = open_source(spark, source).rows.select("doc_id")
     left = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").distinct().limit(_SHOWN_IDS)
     return {row["doc_id"] for row in left.collect()}
 
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
-    """Return table -> doc_id -> number of rows, as in `Findings.rows`."""
+    """Return table -> doc_id -> number of rows, for the tables that exist, as in `Findings.rows`."""
     rows = {name: _count_table(tables, name, id_frame) for name in maintenance.DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
@@ -177,9 +186,10 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 
 
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
-    """Return whether any data file contains one of the ids; None if the files cannot be read.
+    """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
-    Files with old rows remain after a run has removed documents from a table.
+    Files with old rows remain after a run has removed documents from a table. Files of the current version count, too,
+    except those of `runs`.
     """
     try:
         for name in maintenance.DOCUMENT_TABLES:

@@ -146,7 +146,10 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return the error that explains why a run failed: if the run lost its lease, that error, otherwise `error`."""
+    """Return the error that explains why a run failed.
+
+    This is a StorageError if the storage failed, the lease's OutputError if another run took over, and otherwise `error`.
+    """
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
     known = outcome.convert_error(error)
@@ -164,7 +167,10 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
 def _record_idle(
     runs: Runs, tables: Tables, settings: Settings, provenance: Provenance, summary: Summary, clock: Clock
 ) -> None:
-    """Append the row of a run that has nothing to do to `runs`, unless another run is working on the output."""
+    """Append the row of a run that has nothing to do to `runs`, and set the summary's mode, stage and exit code.
+
+    If the tables have a path, the row is left out while another run has a live heartbeat.
+    """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
     row = summary.build_row(settings, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}

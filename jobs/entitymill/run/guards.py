@@ -169,7 +169,12 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Return a summary of `runs`; if another program wrote the table, raise the OutputError of `check_tables`."""
+    """Return a summary of `runs`.
+
+    Raises:
+        OutputError: `runs` cannot be read, and `check_tables` finds that another program or version wrote a table.
+        PySparkException, Py4JJavaError: `runs` cannot be read for another reason.
+    """
     try:
         return runs.read_record()
     except (PySparkException, Py4JJavaError):
@@ -178,7 +183,10 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 
 
 def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
-    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows."""
+    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
+
+    Return False if `latest` is None or recorded no versions, or if a table is missing or new since then.
+    """
     recorded = None if latest is None else latest["output_versions"]
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
         return False
@@ -212,7 +220,11 @@ def is_same_job(record: Record, summary: Summary, provenance: Provenance, source
 
 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
-    """Return whether the last run was the same job on the same source version, and the tables have not changed since."""
+    """Return whether a run would change nothing: same job and source version as the last run, tables not changed since.
+
+    Return False also if the source has no version, a document that crashed or hung the tagger is due for a retry, or the
+    Parquet export is outdated.
+    """
     last = record.last
     if last is None or provenance.source_version == "unversioned" or not is_same_job(record, summary, provenance, source):
         return False

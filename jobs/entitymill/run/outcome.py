@@ -43,14 +43,18 @@ class Stopped(KeyboardInterrupt):
     """Raised when a signal stops the run: SIGINT (Ctrl-C), or SIGTERM, which Kubernetes, YARN and Airflow send."""
 
     def __init__(self, exit_code: int, signal_name: str) -> None:
-        """Store the signal's name and the exit code, which is 128 plus the signal's number."""
+        """Create the exception for a signal, such as SIGTERM; `exit_code` is 128 plus the signal's number."""
         super().__init__(signal_name)
         self.exit_code = exit_code
         self.signal_name = signal_name
 
 
 def convert_error(error: BaseException) -> EntityMillError:
-    """Convert any error to an EntityMillError, whose message is one sentence and contains no document text."""
+    """Convert any error to an EntityMillError, whose message is one sentence and contains no document text.
+
+    An EntityMillError is returned unchanged, and the error of a worker gets back its class. Full disks, missing packages,
+    storage faults and damaged source files are recognized. Any other error becomes an EntityMillError that names its type.
+    """
     known = error if isinstance(error, EntityMillError) else full_disks.find_fault(error)
     if known is not None:
         return known
@@ -74,6 +78,7 @@ def convert_error(error: BaseException) -> EntityMillError:
 
 
 def _find_storage_fault(text: str) -> EntityMillError | None:
+    """Return a StorageError if an error's text shows that the storage failed; else, or without PySpark, return None."""
     try:
         from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # imports PySpark
     except ModuleNotFoundError:  # PySpark is not installed
@@ -82,7 +87,7 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:
-    """Return the message and the exit code for an error that ended a run."""
+    """Return the message and the exit code for an error that ended a run, which may be a KeyboardInterrupt."""
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
@@ -92,7 +97,10 @@ def describe_error(error: BaseException) -> tuple[str, int]:
 
 
 def write_result(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
-    """Write the outcome of a run as one JSON object.
+    """Write the outcome of a run as one JSON object: status, exit_code, error, log, and the fields of the summary.
+
+    The status is done, failed, or stopped (by a signal or limits.max_core_hours). DriftError counts as done, because the run
+    has published all documents.
 
     Args:
         path: path of the file to write, or STDOUT.
@@ -121,7 +129,10 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stopped inside the context when one of SIGNALS arrives; a second signal ends the process immediately."""
+    """Raise Stopped inside the context when one of SIGNALS arrives; a second signal ends the process immediately.
+
+    The first signal also cancels Spark's jobs. Outside the main thread, where Python allows no handlers, do nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

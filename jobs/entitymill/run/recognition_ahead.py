@@ -27,6 +27,8 @@ class RecognizedUnit:
 
     planned: the unit.
     recognised: cached frame of the unit's documents, with the columns schemas.RECOGNISED; read it only after `wait`.
+    lists_ids: whether the rows that `wait` returns contain all ids of the unit: only if the unit is small and replaces rows.
+    action: the action that recognizes the documents.
     """
 
     def __init__(self, spark: SparkSession, planned: PlannedUnit, recognised: DataFrame) -> None:
@@ -39,7 +41,7 @@ class RecognizedUnit:
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, counts.collect)
 
     def wait(self) -> list[Row]:
-        """Wait until all documents are recognized, and return the rows of `count_by_label`."""
+        """Wait until all documents are recognized, and return the rows of `count_by_label`, or raise the error."""
         return self.action.wait()
 
     def release(self) -> None:

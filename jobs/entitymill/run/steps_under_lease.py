@@ -47,7 +47,7 @@ class Options:
 
 @dataclass
 class Run:
-    """The part of a run that needs the lease (the right to write the output)."""
+    """The part of a run that needs the lease (the right to write the output); call `execute` once, while holding it."""
 
     spark: SparkSession
     settings: Settings
@@ -61,7 +61,7 @@ class Run:
     options: Options
 
     def __post_init__(self) -> None:
-        """Copy `commits` and `earlier_runs` from the lease, and prepare the table for the texts of units."""
+        """Copy `commits` and `earlier_runs` from the lease, and create helper objects; nothing is written yet."""
         self.commits = self.lease.commits
         self.earlier_runs = self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
@@ -72,6 +72,11 @@ class Run:
         """Create missing tables, find what changed, and recognize and publish it.
 
         These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
+
+        Raises:
+            RejectedError: too many rows are rejected or removed, and nothing is published; or too many documents of a unit
+                crash or hang the tagger, and only the units before are published.
+            LimitError: the run reached limits.max_core_hours, after it published its finished units.
         """
         self.summary.stage = "source"
         trusted = self._prepare_tables()
@@ -96,7 +101,10 @@ class Run:
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if earlier runs may have left changes incomplete.
 
-        Return True if no repair was needed.
+        The tables are also repaired in a full run, if a table was missing, or if another program may have changed rows.
+
+        Returns:
+            Whether no repair was made.
         """
         tables, earlier = self.tables, self.earlier_runs
         guards.check_slice_tables(tables, self.provenance.slice)
@@ -118,6 +126,7 @@ class Run:
         return settled
 
     def _build_schemas(self) -> dict[str, T.StructType]:
+        """Return table name -> schema, for each table that this run writes, except `runs`."""
         chosen = {
             "entities": schemas.entities_schema(self.source.passthrough),
             "documents": schemas.DOCUMENTS,
@@ -156,7 +165,10 @@ class Run:
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
-        """Recognize and publish all units of work, and count them in the summary."""
+        """Recognize and publish the units of work, up to limits.max_core_hours, and count them in the summary.
+
+        Then update the slices (the rows that source.where selects) to which documents belong.
+        """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
         )
@@ -222,6 +234,6 @@ class Run:
         self.meter.update()
 
     def record_versions(self) -> None:
-        """Record the tables' versions in the summary; if this fails, the next run checks all documents."""
+        """Record the tables' versions in the summary; errors are ignored, and then the next run checks all documents."""
         with contextlib.suppress(Exception):
             self.summary.output_versions = maintenance.read_versions(self.tables, self.known_tables)

@@ -89,7 +89,7 @@ class Summary:
 
     @property
     def sentences_per_second(self) -> float:
-        """Sentences per wall-clock second of the complete run, including its preparation."""
+        """Sentences per wall-clock second of the complete run, including its preparation; 0 before the time was recorded."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
 
     @property
@@ -102,11 +102,14 @@ class Summary:
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts to the summary, without documents that crashed or hung the tagger, and return the unit's ids.
+        """Add a unit's counts to the summary, and return the unit's ids.
+
+        Documents that crashed or hung the tagger do not count as documents, but their code points count, and their ids are
+        among the returned ids.
 
         Args:
             rows: the rows of `count_by_label`.
-            ids_collected: whether these rows contain all ids of the unit.
+            ids_collected: whether these rows contain all ids of the unit; otherwise, `ids` of the result is None.
         """
         found = {row["label"]: row for row in rows}
         documents = found.pop(None, None)
@@ -147,7 +150,9 @@ class Summary:
 def count_by_label(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
     """Return a frame of a unit's counts: one row for its documents, whose label is null, and one row for each label.
 
-    The rows of this frame are the argument of `Summary.add_counts`.
+    The rows of this frame are the argument of `Summary.add_counts`. The columns are label, rows (number of documents or of
+    mentions), first and last (smallest and greatest doc_id), ids, failed (number of documents that crashed or hung the
+    tagger), and sums, such as chars and sentences. In rows with a label, only `rows` is of use.
 
     Args:
         recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.

@@ -47,7 +47,8 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
     """Return the sizes for a number of cores.
 
     Args:
-        limits: settings, of which `unit_rows` and `unit_mb` replace the chosen maximum size of a unit if they are set.
+        limits: settings, of which `unit_rows` (documents) and `unit_mb` (millions of code points) replace the chosen maximum
+            size of a unit if they are set.
         cores: number of tasks that Spark runs at once.
         speed: code points that a core recognizes per second; None uses DEFAULT_SPEED.
     """

@@ -41,7 +41,10 @@ class PlannedUnit:
 
 
 def count_units(changes: Changes, sizes: UnitSizes) -> int:
-    """Return the number of units into which a run's work is split; documents to remove count like documents to recognize."""
+    """Return the number of units into which a run's work is split, at most MOST_UNITS; 0 if there is nothing to do.
+
+    Documents to remove count like documents to recognize.
+    """
     by_rows = -(-(changes.to_recognise + changes.to_remove) // sizes.rows)
     by_chars = -(-changes.chars // sizes.chars)
     return min(MOST_UNITS, max(by_rows, by_chars))

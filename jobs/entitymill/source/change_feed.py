@@ -116,7 +116,7 @@ def _has_change_feed(source: Source) -> bool:
 
 
 def _read_commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
-    """Return the commits after version `after`, up to the version that this run reads.
+    """Return the commits after version `after`, up to the version that this run reads, oldest first.
 
     Raises:
         SourceReplacedError: version `after` of the source was committed at another time than `recorded_ms`, or is missing.

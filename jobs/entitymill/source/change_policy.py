@@ -32,7 +32,8 @@ class Policy:
     """Rules that decide which documents a run recomputes.
 
     fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
-    on_fingerprint_change: value of `incremental.on_fingerprint_change`; a full run reprocesses whatever the value is.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`, what to do with documents of another fingerprint:
+        reprocess them, ignore them (leave them as they are), or refuse the run. A full run always reprocesses them.
     slice: digest of the slice (the rows that source.where selects) that the run replaces; None if it replaces no slice.
     full: whether every document is recomputed, even if nothing changed, except documents that `interrupted_runs` wrote.
     interrupted_runs: ids of earlier full runs with this fingerprint that did not complete; documents that these runs wrote
@@ -52,5 +53,5 @@ class Policy:
 
     @property
     def reprocesses(self) -> bool:
-        """Whether documents of another fingerprint count as changed."""
+        """Whether documents of another fingerprint count as changed; also true if the policy refuses them."""
         return self.on_fingerprint_change != "ignore" or self.full

@@ -55,7 +55,8 @@ class Changes:
     chars: total number of code points of the texts in `documents`.
     known: number of `documents` that are already in the output.
     close: function that releases cached data.
-    stale_rejects: number of ids in `touched` that may have rows in the table `rejects`; 0 if `touched` is None.
+    stale_rejects: number of ids in `touched` that earlier runs rejected, so that their old rows in `rejects` have to be
+        replaced; 0 if `touched` is None. See `FeedComparison`.
     causes: Cause -> number of changed documents.
     """
 
@@ -83,7 +84,10 @@ class Changes:
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return `Changes` in which every document of the source is new, because the output has no documents."""
+    """Return `Changes` in which every valid row of the source is a new document; call this if the output has no documents.
+
+    Other rows are rejected, and nothing is removed. This runs Spark jobs, to find duplicate ids and to count.
+    """
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)

@@ -31,8 +31,9 @@ class FeedComparison:
     differing: result of `row_comparison.compare_rows` without rows of kind SAME.
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
-    touched: frame with each doc_id that was compared.
-    stale_rejects: number of ids in `touched` that may have rows in the table `rejects`, because they are in it or are null.
+    touched: frame with each doc_id that was compared; null stands for rows without an id.
+    stale_rejects: number of ids in `touched` that earlier runs rejected, so that their old rows in `rejects` have to be
+        replaced. The null id counts whenever it is in `touched` and `rejects` has any rows.
     """
 
     differing: DataFrame
@@ -51,7 +52,7 @@ def compare_events(
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare the latest state of each changed id with the output.
+    """Compare the latest state of each changed id with the output; look up unsettled ids in the source.
 
     Args:
         source: source of the run.
@@ -63,7 +64,7 @@ def compare_events(
         cached: stack to which this function adds callbacks that release cached data when the stack is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
-    to_compare = latest if retry is None else _add_ids(latest, retry)
+    to_compare = latest if retry is None else _add_retried_ids(latest, retry)
     validated = _validate_latest(to_compare, source.settings.max_chars)
     related = _restrict_known(known, to_compare, policy)
     flagged = _flag_rejected(validated, rejected)
@@ -90,8 +91,11 @@ def compare_events(
     return FeedComparison(differing, Totals(sums), documents, compared.select("doc_id"), stale_rejects)
 
 
-def _add_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return the rows of `latest`, and add `ids`, which are looked up even without an event: `retried` is true for them."""
+def _add_retried_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
+    """Return the rows of `latest`, and a row for each of `ids` that has no event, with the column `retried`.
+
+    The column is true for `ids`, which are looked up in any case, and null for the others. Null ids are not added.
+    """
     retried = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("retried", F.lit(True))
     return latest.join(retried, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
 

@@ -94,7 +94,10 @@ def list_columns(table: DataFrame) -> list[str]:
 
 
 def describe_type(table: DataFrame, name: str) -> str:
-    """Return Spark's name for the type of a column, even if PySpark does not know the type."""
+    """Return Spark's name for the type of a column, even if PySpark does not know the type.
+
+    Spark Connect gives no access to the name; there, return a phrase that says that PySpark does not know the type.
+    """
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"
     java: Any = table._jdf

@@ -150,7 +150,7 @@ def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
 
 
 def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
-    """Return the result of DESCRIBE DETAIL (id, properties, sizeInBytes, ...); None if the source is not a Delta table."""
+    """Return the result of DESCRIBE DETAIL (id, properties, sizeInBytes, …); None if no Delta table can be described."""
     try:
         row = spark.sql(f"DESCRIBE DETAIL {_sql_name(spark, settings)}").collect()[0]
     except PySparkException:
@@ -193,7 +193,7 @@ def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFra
 
 
 def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
-    """Return the rows of a Delta source's change feed, of the versions `first` to `last`, inclusive."""
+    """Return the rows of a Delta source's change feed of versions `first` to `last` (inclusive), ignoring `source.where`."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
     return _load(reader, spark, settings)
@@ -205,7 +205,7 @@ def is_nondeterministic(where: str | None) -> bool:
 
 
 def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
-    """Return the rows that meet `source.where`; all rows if it is not set."""
+    """Return the rows that meet `source.where`, all rows if it is not set; raise SourceError if the condition is invalid."""
     if settings.where is None:
         return table
     try:
@@ -216,7 +216,10 @@ def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
-    """Return doc_id -> text for a few documents, for display."""
+    """Return doc_id -> text for a few documents, for display.
+
+    Only rows that meet `source.where` are read; ids without such a row are not in the result.
+    """
     rows = (
         select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
     )
@@ -279,7 +282,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Return a source of Parquet files as a table, without the columns that Spark cannot read."""
+    """Return a source of Parquet files as a table, without the columns that Spark cannot read; see `open_table`."""
     # List the files before Spark lists them. If a file is added in between, the digest does not contain it, and the next run
     # sees a new version.
     listing = list(storage.list_files(spark, settings.path))

@@ -44,7 +44,7 @@ def count_copies(rows: DataFrame) -> DataFrame:
 
 
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
-    """Return the rows with the columns `chars` (length of the text in code points) and CODE.
+    """Return all rows, with the columns `chars` (length of the text in code points) and CODE, which is null for documents.
 
     Args:
         rows: frame with at least the columns doc_id, text and copies.

@@ -17,7 +17,7 @@ from entitymill.source.row_checks import CODE
 
 
 def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
-    """Return a frame that Spark caches on disk until the stack `cached` is closed."""
+    """Mark a frame to be cached on disk when it is first computed, until the stack `cached` is closed; return the frame."""
     cached.callback(frame.persist(StorageLevel.DISK_ONLY).unpersist)
     return frame
 
@@ -114,10 +114,10 @@ def _classify(policy: Policy) -> Column:
 
 def _is_changed(policy: Policy) -> Column:
     """Return a condition that is true if a document in the source and in the output must be recomputed."""
-    has_other_model = _has_other_model(policy)
-    changed = _is_pending() | _has_other_text() | _has_other_columns(policy)
+    has_other_fingerprint = _has_other_fingerprint(policy)
+    changed = _is_pending() | _has_other_text() | _has_other_passthrough(policy)
     # A document of another slice is adopted only if it equals what this run would write.
-    changed |= has_other_model if policy.reprocesses else has_other_model & ~is_own(policy)
+    changed |= has_other_fingerprint if policy.reprocesses else has_other_fingerprint & ~is_own(policy)
     if policy.full:
         is_recomputed = F.coalesce(F.col("k.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
         changed |= ~is_recomputed
@@ -129,8 +129,8 @@ def _explain_change(policy: Policy) -> Column:
     return (
         F.when(_is_pending(), Cause.PENDING.value)
         .when(_has_other_text(), Cause.TEXT.value)
-        .when(_has_other_columns(policy), Cause.PASSTHROUGH.value)
-        .when(_has_other_model(policy), Cause.FINGERPRINT.value)
+        .when(_has_other_passthrough(policy), Cause.PASSTHROUGH.value)
+        .when(_has_other_fingerprint(policy), Cause.FINGERPRINT.value)
         .otherwise(Cause.FULL.value)
     )
 
@@ -143,22 +143,28 @@ def _has_other_text() -> Column:
     return ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
 
 
-def _has_other_model(policy: Policy) -> Column:
+def _has_other_fingerprint(policy: Policy) -> Column:
     return ~F.col("k.fingerprint").eqNullSafe(policy.fingerprint)
 
 
-def _has_other_columns(policy: Policy) -> Column:
+def _has_other_passthrough(policy: Policy) -> Column:
     # Passthrough columns are compared only for documents of the same model: for others, the policy decides.
-    return ~_has_other_model(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
+    return ~_has_other_fingerprint(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
 
 
 def is_own(policy: Policy) -> Column:
-    """Return a condition that is true if this run may remove a known document: one of its slice, if it replaces a slice."""
+    """Return a condition on known documents that is true for those of the run's slice; true for all if it replaces no slice.
+
+    Only these documents may be removed by the run if they are no longer in the source.
+    """
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition that is true if the policy refuses to change a known document, as it has another fingerprint."""
+    """Return a condition on known documents that is true for those with another fingerprint, if the policy refuses them.
+
+    It is false for pending documents, which are recomputed anyway, and for all documents with another policy.
+    """
     if not policy.refuses:
         return F.lit(False)
     return ~F.col("status").eqNullSafe(PENDING) & (F.col("fingerprint") != policy.fingerprint)
@@ -245,7 +251,10 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Return sums over the rows of `compare_rows` by kind, reject code, cause and any reason; this runs a Spark job."""
+    """Return sums over the rows of `compare_rows`, for `Totals`: one row per kind, reject code, cause and any reason.
+
+    This runs a Spark job.
+    """
     by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),

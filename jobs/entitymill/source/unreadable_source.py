@@ -87,7 +87,10 @@ def _advise_on_wildcards(path: str) -> str:
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return the text format and the path of the first data file if it is CSV or JSON; otherwise None."""
+    """Return the format (CSV or JSON, judged by the name) of the first data file, and the file's path.
+
+    Return None if there is no data file, or if it has another format.
+    """
     first = find_first_data_file(storage.list_files(spark, path))
     found = unsupported_formats.detect_text_format(first) if first else None
     if first is None or found is None:

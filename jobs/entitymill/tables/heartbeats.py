@@ -102,6 +102,7 @@ def commits_may_collide(tables: Tables) -> bool:
 
 
 def _read_file(spark: Any, address: str) -> dict[str, Any]:
+    """Return the row of `runs` in a heartbeat file; empty if the file does not exist or is incomplete."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "row"
         try:

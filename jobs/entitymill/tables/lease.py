@@ -109,7 +109,10 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lease, unless `end` has released it."""
+        """Release the lease, unless `end` has released it; if this fails, the error is only logged.
+
+        The run's status becomes done without an error, stopped after KeyboardInterrupt or LimitError, and failed otherwise.
+        """
         if not self._stopped.is_set():
             status = "failed"
             if error is None:
@@ -128,7 +131,7 @@ class Lease:
         """Write the run's final status to `runs`, and release the lease.
 
         Raises:
-            OutputError: another run took over, so Delta skipped the commit to `runs`.
+            OutputError: `status` is done, but another run took over, so Delta skipped the commit to `runs`.
         """
         self._stopped.set()
         self._thread.join()
@@ -158,6 +161,7 @@ class Lease:
         self._checked_at = time.time()
 
     def _raise_lost(self) -> None:
+        """Raise the OutputError for a run that lost its lease; it names the run that took over."""
         latest = self._runs.read_record().latest
         raise OutputError(
             f"output: run {latest and latest['run_id']} took over {self._tables.place}, because this run sent no heartbeat "
@@ -219,6 +223,7 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> dict[str, Any]:
+        """Return the run's row of `runs`: the values of `build_row`, and those that the lease sets. See schemas.RUNS."""
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {
@@ -234,6 +239,10 @@ class Lease:
         }
 
     def _beat_while_held(self) -> None:
+        """Write a heartbeat BEATS_PER_LEASE times per lease until the lease is released; runs in a thread of its own.
+
+        In a catalog and on Spark Connect, rewrite the row of `runs` instead of a heartbeat file. Errors are only logged.
+        """
         # Use a separate session: the run's session may contain the commit number of a statement that is running.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):

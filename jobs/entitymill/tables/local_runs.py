@@ -49,7 +49,10 @@ def read_rows(
 
 
 def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return run id -> row for each run that has a heartbeat file, as `heartbeats.read_all` does."""
+    """Return run id -> row for each run that has a heartbeat file, even if the run is dead, as `heartbeats.read_all` does.
+
+    The dict is empty if the output is not on this machine's disk.
+    """
     root = _find_directory(settings, conf)
     found = {}
     for file in (root / f"_{DIRECTORY}").glob("*") if root is not None else ():
@@ -69,7 +72,7 @@ def _find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path |
 
 
 def _convert(value: Any) -> Any:
-    """Return a value that deltalake has read in the form in which Spark returns it."""
+    """Convert a value from deltalake to what Spark returns: times in this machine's time zone, and maps as dicts."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone().replace(tzinfo=None)
     return dict(value) if isinstance(value, list) else value

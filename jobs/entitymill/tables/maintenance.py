@@ -74,7 +74,10 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Compact the small files of each table with more than MOST_FILES files, as counted in the cached result of `detail`."""
+    """Compact the small files of each table that has more than MOST_FILES files, if these are small on average.
+
+    SMALL_SHARE and SMALL_PART define a small file. Number and size of the files come from the cached result of `detail`.
+    """
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
         found = tables.detail(name)
@@ -129,9 +132,10 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 @contextmanager
 def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
-    """Hold the lease inside the context, and yield it, so that no job runs.
+    """Hold the lease inside the context, so that no job runs, and yield the lease.
 
-    Before, repair changes that dead runs left incomplete; afterwards, update the Parquet export.
+    Before, repair changes that dead runs left incomplete; afterwards, update the Parquet export. The lease writes a row with
+    the mode MAINTENANCE to `runs`.
 
     Args:
         tables: tables of the output, in a private session.

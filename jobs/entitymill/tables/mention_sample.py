@@ -42,8 +42,9 @@ _SMALLEST_LONG = -(1 << 63)
 class SampleRequest:
     """Which mentions to draw.
 
-    count: number of mentions to draw, divided evenly among the strata.
-    strategy: one of STRATEGIES, applied within each stratum.
+    count: number of mentions to draw, divided as evenly among the strata as their sizes allow.
+    strategy: which mentions of a stratum are drawn. RANDOM: any. LEAST_CONFIDENT: those with the lowest confidence. RARE:
+        one mention of each spelling (`entity_normalized`), those spellings first that have the fewest mentions.
     by: column whose values are the strata: LABEL, or a passthrough column.
     seed: any number; another seed gives another sample.
     """
@@ -76,6 +77,8 @@ class MentionSample:
 def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest, *, show_text: bool) -> MentionSample:
     """Draw a sample of mentions; with `show_text`, add the sentences around them, which are read from the source.
 
+    With `show_text`, mentions are left out of the sample if the source no longer has the text that their run read.
+
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
         SettingsError: `request.by` is not a column of strata, or has more than MOST_STRATA values.
@@ -104,7 +107,11 @@ def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> N
 
 
 def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
-    """Return stratum -> number of its mentions; raise SettingsError if there are more than MOST_STRATA."""
+    """Return stratum -> number of its mentions; the stratum None has the mentions whose column `by` is null.
+
+    Raises:
+        SettingsError: there are more than MOST_STRATA strata.
+    """
     counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MOST_STRATA + 1).collect()
     if len(counts) > MOST_STRATA:
         raise SettingsError(f"--by: {by} has more than {MOST_STRATA} values; choose a column with fewer.")
@@ -128,7 +135,11 @@ def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None
 
 
 def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: SampleRequest) -> list[Row]:
-    """Return the drawn rows of `entities`, sorted by stratum, rank and hash."""
+    """Return the drawn rows of `entities`, sorted by stratum, rank and hash; each stratum gives its rows of lowest rank.
+
+    The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM). Rows
+    of the same rank are drawn in the order of their hash. RARE draws at most one mention of each spelling.
+    """
     own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
     spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
     hashed = entities.select(*MENTION_COLUMNS, *_PLACE, _build_stratum(request.by), own_hash, spelling)
@@ -158,8 +169,8 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
 def choose_hash_limit(number: int, size: int) -> int:
     """Return the largest hash with which a row may be drawn; about 4 * number + 100 rows have a hash up to it.
 
-    Spark copies each row that it orders, so rows that cannot be in the sample are filtered out before. The number of rows
-    below the limit varies by its square root, so it is never below `number`.
+    Spark copies each row that it orders, so rows with a larger hash are filtered out before. The number of rows up to the
+    limit varies by about its square root, so in practice it is never less than `number`.
 
     Args:
         number: number of rows to draw.
@@ -185,7 +196,13 @@ def _add_sentences(
     drawn: Sequence[Row],
     sample: MentionSample,
 ) -> MentionSample:
-    """Return the sample with its sentences; mentions whose documents have changed since their run are left out."""
+    """Return the sample with its sentences, which are cut off CONTEXT_CHARS before and after a drawn mention.
+
+    Mentions are left out if the source no longer has the text that their run read.
+
+    Raises:
+        SourceError: the source cannot be read, or all mentions would be left out.
+    """
     current = _find_current_texts(spark, tables, drawn)
     keys: dict[tuple[str, int, int], list[str]] = {}
     for row in drawn:
@@ -225,14 +242,22 @@ def _add_sentences(
 
 
 def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Return (doc_id, run_id) -> SHA-256 of the text that the run read, for the documents of the drawn mentions."""
+    """Return (doc_id, run_id) -> SHA-256 of the text that the run read, for the documents of the drawn mentions.
+
+    The run_id is the one in `documents`; a mention with another run_id is no longer current.
+    """
     ids = spark.createDataFrame(sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
     documents = tables.read_latest("documents").select("doc_id", "run_id", "text_hash").join(F.broadcast(ids), "doc_id")
     return {(row["doc_id"], row["run_id"]): row["text_hash"] for row in documents.collect()}
 
 
 def _read_texts(source: DataFrame, keys: DataFrame) -> dict[tuple[str, int, int], str]:
-    """Return (doc_id, first, after) -> text of the sentence, if the source still has the text that the run read."""
+    """Return (doc_id, first, after) -> text between these offsets, for texts that have not changed since their run.
+
+    Args:
+        source: frame with the columns doc_id and text.
+        keys: frame with the columns doc_id, first, after, and known_hash, the SHA-256 of the text that the run read.
+    """
     same = (
         source.select("doc_id", "text").join(F.broadcast(keys), "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
     )

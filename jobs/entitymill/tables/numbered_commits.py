@@ -139,13 +139,16 @@ class Commits:
             )
 
     def has_committed(self, name: str) -> bool:
-        """Return whether this run's latest commit to a table is in the table's recent history."""
+        """Return whether Delta accepted this run's latest commit to a table: whether it is among the RECENT_COMMITS.
+
+        Call this only after a commit to the table.
+        """
         # Two runs that read the same state of `runs` use the same commit numbers, so the run id is compared, too.
         own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def stop_retrying(self) -> None:
-        """Do not retry further commits; called when a run fails because its storage is down."""
+        """Try each further commit only once; called when a run fails because its storage is down."""
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object]) -> None:
@@ -163,7 +166,7 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return a list of the JSON objects that this program wrote into userMetadata of a table's recent commits.
+    """Return the JSON objects that this program wrote into userMetadata of a table's recent commits, newest first.
 
     The keys are entitymill (the run id), epoch, number (of the commit) and, for documents, unit (number of the unit of
     work). Idle runs write only entitymill.
@@ -178,6 +181,8 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 
 def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
     """Call a function that changes a table, and retry after errors that may be temporary.
+
+    Other errors, and the error of the last attempt, are raised. Each pause is twice as long as the one before.
 
     Args:
         what: what the function changes, for log messages.

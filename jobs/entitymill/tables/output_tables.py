@@ -46,7 +46,7 @@ class Tables:
     """The Delta tables of one output; with `output.format: parquet`, `entities` also has a Parquet export."""
 
     def __init__(self, spark: SparkSession, settings: OutputSettings) -> None:
-        """Store the session and the settings; nothing is read yet."""
+        """Keep references to the session and the settings; nothing is read yet."""
         self.spark = spark
         self.settings = settings
         self._details: dict[str, Row] = {}
@@ -92,7 +92,7 @@ class Tables:
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a frame that reads a table."""
+        """Return a frame that reads a table; to be sure of one version, use `read_pinned`."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
@@ -265,7 +265,7 @@ class Tables:
         self.spark.sql(f"DELETE FROM {self.sql_name(name)} WHERE {condition}")
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
-        """Return the rows of DESCRIBE HISTORY for the `latest` commits of a table (None: for all commits)."""
+        """Return the rows of DESCRIBE HISTORY for the `latest` newest commits of a table (None: for all commits)."""
         limit = "" if latest is None else f" LIMIT {latest}"
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
@@ -288,6 +288,8 @@ class Tables:
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Return rows repartitioned for files of about the target size, and sorted by doc_id so that Delta can skip files.
+
+        If adaptive execution is off, all rows get into one partition.
 
         Args:
             frame: rows to write.

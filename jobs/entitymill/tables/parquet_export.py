@@ -37,7 +37,7 @@ class Marker:
 
 
 def is_current(tables: Tables) -> bool:
-    """Return whether the export contains the current version of the Delta table `entities`."""
+    """Return whether the export exists and contains the current version of the Delta table `entities`."""
     marker = _read_marker(tables, _address(tables))
     return marker is not None and marker.version == tables.version("entities")
 
@@ -112,6 +112,7 @@ def _address(tables: Tables) -> str:
 
 
 def _read_marker(tables: Tables, directory: str) -> Marker | None:
+    """Return the marker of the export in a directory; None if there is no readable marker file."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "marker"
         try:
@@ -122,6 +123,7 @@ def _read_marker(tables: Tables, directory: str) -> Marker | None:
 
 
 def _rename(tables: Tables, address: str, to: str) -> None:
+    """Rename a directory; raise OutputError if it does not exist, the new name is taken, or the rename fails."""
     try:
         renamed = not storage.exists(tables.spark, to) and storage.rename(tables.spark, address, to)
     except OSError:  # the directory no longer exists

@@ -88,7 +88,10 @@ class Publisher:
         self._old_annotations = not annotations and tables.exists("annotations")
 
     def publish(self, unit: Unit) -> None:
-        """Write the results of a unit's documents in place of older results, and delete the documents in `unit.removed`."""
+        """Write the results of a unit's documents in place of older results, and delete the documents in `unit.removed`.
+
+        If `unit.known` is False and nothing is removed, the rows are only appended. An empty unit makes no commit.
+        """
         if unit.doc_ids.first is None and unit.removed is None:
             return
         replaces = unit.known or unit.removed is not None
@@ -168,6 +171,8 @@ class RejectsWriter:
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
         """Replace all rows of `rejects`, or only those of a slice (rows that source.where selects) if the run replaces one.
 
+        If there are neither old nor new rows, nothing is written.
+
         Args:
             rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
@@ -183,7 +188,7 @@ class RejectsWriter:
             touched: frame with a column doc_id: the ids of all checked rows; null stands for rows without an id.
             rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
-            any_stale: whether `rejects` already has rows for some of these ids.
+            any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.
         """
         if not any_stale:
             if any_rejected:

@@ -43,6 +43,9 @@ def settle(tables: Tables, commits: Commits) -> int:
 
     Returns:
         The number of documents that were marked.
+
+    Raises:
+        OutputError: a later run has written a table.
     """
     unit_texts.remove_leftovers(tables, commits.epoch)
     for name in FENCED:
@@ -65,7 +68,10 @@ def settle(tables: Tables, commits: Commits) -> int:
 
 
 def read_settled_documents(tables: Tables) -> DataFrame:
-    """Return the rows that `documents` would have after `settle`, without writing anything."""
+    """Return the rows that `documents` would have after `settle`, without writing anything.
+
+    An unsound document without a row in `documents` gets a row in which only doc_id and status are not null.
+    """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read("documents").join(unsound, "doc_id", "full")
     return joined.withColumn("status", F.coalesce("found", "status")).drop("found")
@@ -101,7 +107,10 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return, for each doc_id in a table, the number of its rows and the smallest and greatest run_id in them."""
+    """Return, for each doc_id in a table, the number of its rows and the smallest and greatest run_id in them.
+
+    These columns are named `prefix` and _rows, _first or _last.
+    """
     return (
         tables.read(name)
         .groupBy("doc_id")
@@ -114,6 +123,9 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition: a document has no counted rows, or all its counted rows have the run_id from `documents`."""
+    """Return a condition: all of a document's rows in a table have the run_id that `documents` names, or there are no rows.
+
+    `prefix` is the one with which `_count_rows` counted the rows of that table.
+    """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

@@ -89,6 +89,7 @@ def _redact(
     partly: bool,
     known_labels: Sequence[str],
 ) -> RedactionResult:
+    """Do the work of `redact`, in its private session."""
     tables = Tables(spark, settings.output)
     if not tables.is_complete():
         raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
@@ -129,7 +130,7 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
 
 
 def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
-    """Return rows with masked texts, under the source's column names."""
+    """Return the id, the masked text and the passthrough columns of each row, under the source's column names."""
     done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
@@ -152,7 +153,7 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a label that neither a mention in the tables nor the model has: a misspelled one would mask nothing."""
+    """Raise SettingsError for a label that is not in `known` and that no mention has: if misspelled, it masks nothing."""
     unknown = [label for label in labels if label not in known]
     if not unknown:
         return
@@ -165,14 +166,19 @@ def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[st
 
 
 def _sql_name(spark: SparkSession, to: str) -> str:
-    """Return the quoted name of the target table for SQL statements."""
+    """Return the target's identifier for SQL statements: the quoted name for table:NAME, otherwise delta.`URI`."""
     if to.startswith(TABLE):
         return quote_name(spark, to.removeprefix(TABLE))
     return "delta." + quote_part(storage.qualify(spark, to))
 
 
 def _check_target(spark: SparkSession, source: Source, to: str) -> None:
-    """Refuse a target that overlaps the source or another table, or that exists and is not an earlier redaction."""
+    """Check that the redacted copy may be written to a target.
+
+    Raises:
+        OutputError: the target cannot be reached, or exists and `redact` did not write it.
+        SettingsError: the target is a new path that overlaps the source or is inside another table.
+    """
     named = _sql_name(spark, to)
     try:
         there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)

@@ -20,21 +20,24 @@ _COLUMNS = "run_id string, error string, settings string"
 
 
 class IdFinder:
-    """Finds ids in texts: verbatim, or escaped as in Python messages and JSON, but not as part of a longer word."""
+    """Finds document ids in texts: verbatim, or escaped as in Python messages and JSON, but not as part of a longer word."""
 
     def __init__(self, ids: Iterable[str]) -> None:
-        """Prepare the verbatim and escaped forms of the ids."""
+        """Prepare the verbatim and escaped forms of the document ids to find."""
         self._forms = [(one, form) for one in ids for form in {one, repr(one)[1:-1], json.dumps(one)[1:-1]}]
 
     def narrow_to(self, texts: Iterable[str | None]) -> IdFinder:
-        """Return a finder of only those ids that occur in any of the texts, so that searching each text is faster."""
+        """Return a new finder of only those document ids that occur in any of the texts; it searches each text faster.
+
+        The check ignores word boundaries, so the new finder may have ids that `find` does not find in any text.
+        """
         everything = "\0".join(text for text in texts if text)
         found = IdFinder(())
         found._forms = [(one, form) for one, form in self._forms if form in everything]
         return found
 
     def find(self, text: str | None) -> set[str]:
-        """Return the ids that occur in a text."""
+        """Return the document ids that occur in a text; an empty set for None."""
         if not text:
             return set()
         return {one for one, form in self._forms if form in text and _compile_word(form).search(text)}
@@ -52,14 +55,18 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
-    """Return the names of data files that contain one of the ids and do not belong to the current version of `runs`."""
+    """Return the names of data files of older versions of `runs` in whose rows one of the document ids occurs.
+
+    Files of the current version are left out; files of failed commits are included.
+    """
     rows = _find_rows(data_file_reader.read_all_files(tables, "runs", _COLUMNS), ids)
     return {row[data_file_reader.FILE] for row, _ in rows} - data_file_reader.list_current_files(tables, "runs")
 
 
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
-    """Replace errors and conditions that contain one of the ids with fixed sentences, then delete files with the old rows.
+    """Erase document ids from `runs`: overwrite the messages that contain one, then delete the data files with the old rows.
 
+    A message is the column `error`, replaced by ERASED, or `source.where` in the settings, replaced by ERASED_CONDITION.
     VACUUM would be unsafe: idle runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     """
     changed = {}
@@ -78,7 +85,7 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Return (row, ids) for each row whose error or condition contains some of the ids."""
+    """Return (row, ids found in it) for each distinct row whose `error` or `source.where` contains some of the ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", data_file_reader.FILE) if name in rows.columns]
@@ -89,6 +96,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
 
 
 def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
+    """Return a run's settings (JSON); if `source.where` in them contains an id, it is replaced by ERASED_CONDITION."""
     if settings is None:
         return None
     loaded = json.loads(settings)

@@ -65,11 +65,11 @@ class Runs:
     """The table `runs` of an output."""
 
     def __init__(self, tables: Tables) -> None:
-        """Store the tables; nothing is read yet."""
+        """Keep a reference to the output's tables; nothing is read yet."""
         self._tables = tables
 
     def create(self) -> None:
-        """Create the table `runs` if it does not exist."""
+        """Create the table `runs`; if it exists, only add missing columns and properties."""
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
     def read_record(self) -> Record:
@@ -160,11 +160,12 @@ class Runs:
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return rows of `runs` without those that maintenance wrote."""
+    """Return rows of `runs` without those with the mode MAINTENANCE; rows of idle runs are kept."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 
 def _literal(value: Any, kind: T.DataType) -> Column:
+    """Return a literal column of a type; a dict becomes a map, and a datetime must have a time zone."""
     if isinstance(value, dict):
         return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
     if isinstance(value, datetime):
@@ -179,7 +180,11 @@ def _as_utc(local: datetime) -> datetime:
 
 
 def choose_start(last: Row | None) -> datetime:
-    """Return the start time of a run that begins now; always later than the start in row `last`, even if clocks differ."""
+    """Return the start time (UTC) of a run that begins now; always later than the last run's, even if clocks differ.
+
+    Args:
+        last: row of the last run in `runs`; None if there is none.
+    """
     now = datetime.now(timezone.utc)
     if last is None:
         return now

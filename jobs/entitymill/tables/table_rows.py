@@ -48,7 +48,7 @@ def add_normalized(mentions: DataFrame) -> DataFrame:
 
 
 def build_entities(recognised: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `entities`, one per mention of the recognized documents."""
+    """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns."""
     passthrough = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
     rows = exploded.select("doc_id", "mention.*", *(f"{name}.*" for name in passthrough))
@@ -56,7 +56,7 @@ def build_entities(recognised: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_documents(recognised: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `documents`, one per recognized document."""
+    """Return rows of `documents`, one per recognized document; the status is blank if it has no tokens, otherwise done."""
     return recognised.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),

@@ -30,10 +30,15 @@ catalog."""
 
 
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
-    """Check that tables can be written to the output; with `create_schema`, create a missing catalog schema.
+    """Check that tables can be written to the output: create a missing directory, or a missing schema of the catalog.
+
+    Args:
+        tables: tables of the output.
+        create_schema: whether to create a missing schema; if False, a missing schema is no error.
 
     Raises:
-        OutputError: the output cannot be written.
+        OutputError: the directory cannot be written, the schema cannot be looked up or created, or a Parquet export is
+            requested on storage that cannot rename a directory atomically.
     """
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
@@ -61,10 +66,10 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
 
 
 def check_tables(tables: Tables) -> None:
-    """Check that this program wrote the existing tables, with the current schema version.
+    """Check that this program wrote the existing tables, with the current schema version; tables may be missing.
 
     Raises:
-        OutputError: a table has another schema version, or another program wrote it.
+        OutputError: a table has another schema version, or another program wrote it or the Parquet export.
     """
     for name in NAMES:
         if not tables.exists(name):
@@ -81,6 +86,8 @@ def check_tables(tables: Tables) -> None:
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
     """Check that passthrough columns have the same types in the source as in the existing table `entities`.
+
+    Columns that the table lacks are accepted.
 
     Raises:
         OutputError: a type differs.
@@ -101,10 +108,14 @@ def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None
 def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
     """Create a Delta table, or add missing columns and properties to an existing one.
 
-    A new table gets NOT NULL keys, column comments and, for some tables, a CHECK constraint.
+    A new table gets NOT NULL keys, column comments and, for some tables, a CHECK constraint. If an earlier run died while it
+    created the table, its leftovers are removed first.
 
     Returns:
-        Whether the table was created.
+        Whether the table was created; False if it existed.
+
+    Raises:
+        OutputError: a table of the catalog is missing, but its directory has data or is being created by another run.
     """
     is_new = not tables.exists(name)
     properties = {PROPERTY: schemas.VERSION}
@@ -140,9 +151,10 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
 
 
 def allow_deletion_vectors(tables: Tables, name: str) -> None:
-    """Turn on deletion vectors for a large table whose rows are about to be replaced, with `output.deletion_vectors: auto`.
+    """Turn on deletion vectors for a table of at least LARGE_BYTES, if `output.deletion_vectors` is auto.
 
-    The size is the one in the cached result of `detail`. All runs make the same change, so its commit needs no number.
+    Call this before rows of the table are replaced. The size is the one in the cached result of `detail`. All runs make the
+    same change, so its commit needs no number.
     """
     found = tables.detail(name) if tables.settings.deletion_vectors == "auto" else None
     if found is None or found["sizeInBytes"] < LARGE_BYTES or found["properties"].get(_VECTORS) == "true":
@@ -166,7 +178,7 @@ def _create_with_builder(tables: Tables, name: str, schema: T.StructType, proper
 
 
 def _wait_for_creation(tables: Tables, name: str) -> bool:
-    """Wait for another run to commit to a table whose directory already exists; return whether the table now exists."""
+    """Wait until another run has created a table whose directory exists; return False if CREATION_SECONDS pass before."""
     deadline = time.monotonic() + CREATION_SECONDS
     while not tables.exists(name):
         if time.monotonic() >= deadline:
