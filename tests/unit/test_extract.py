@@ -175,7 +175,7 @@ def test_java_compiles_quickly_where_the_source_is_small_and_here(tmp_path: Path
     assert [_is_small_local_source(str(tmp_path / "texts"), size) for size in (here, here - 1)] == [True, False]
     assert not any(_is_small_local_source(path, 10**9) for path in ("s3a://lake/texts", "main.raw.articles", "long" * 2000))
     options = [
-        session._local_options(SparkSettings(master=master), [str(tmp_path / "a.jar")], brief=brief)
+        session._build_session_properties(SparkSettings(master=master), [str(tmp_path / "a.jar")], brief=brief)
         for master, brief in (("local[2]", True), ("local[2]", False), ("yarn", True))
     ]
     assert [session.QUICK_START in one["spark.driver.extraJavaOptions"] for one in options] == [True, False, False]

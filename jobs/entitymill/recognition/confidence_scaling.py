@@ -27,7 +27,7 @@ class Scaling(BaseModel):
 
 
 def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log(p / (1 - p)) of each confidence p."""
+    """Return log(p / (1 - p)) of each confidence p, which is first clipped so that the result is finite (see _SMALLEST)."""
     clipped = np.clip(confidences, _SMALLEST, 1 - _SMALLEST)
     return np.log(clipped) - np.log1p(-clipped)
 

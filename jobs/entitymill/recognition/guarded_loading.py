@@ -18,18 +18,26 @@ _FAILURES = (
 )  # fmt: skip
 """Errors that OpenVINO, NumPy and this program's own readers raise if a file does not contain what they expect."""
 _listeners: list[Callable[[str], None]] = []
+"""Empty, or the listener of `report_files_to`."""
 _files: list[str] = [""]
 """A stack of the files being loaded: each file is part of the previous entry, which may be a complete model."""
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Register `listener`, which is called with the name of each file when loading begins, and with "" when it has ended."""
+    """From now on, call `listener`, instead of any earlier listener, whenever loading a file of a model begins or ends.
+
+    The argument is the file that is then being loaded: after a file that is part of a model, the model again; "" for none.
+    """
     _listeners[:] = [listener]
 
 
 @contextmanager
 def blame_file(file: str) -> Iterator[None]:
-    """Report that the `with` block loads `file`, a file of a model or a complete model, so that a crash is blamed on it."""
+    """Tell the listener of `report_files_to` that the `with` block loads `file`, so that a crash is blamed on it.
+
+    Args:
+        file: path or URI of a file of a model, or of a complete model.
+    """
     _files.append(file)
     _report_file()
     try:
@@ -47,7 +55,8 @@ def loading(file: str) -> Iterator[None]:
         file: path or URI of the file that the block loads, for messages.
 
     Raises:
-        ModelError: loading failed. A ModelError that the block itself raises is not changed.
+        ModelError: loading failed with a MemoryError, an error of _FAILURES or a panic of Rust code. All other errors, such
+            as an OSError or a ModelError of the block itself, pass unchanged.
     """
     try:
         with blame_file(file):
@@ -67,13 +76,15 @@ def loading(file: str) -> Iterator[None]:
 
 
 def _report_file() -> None:
-    """Tell the listeners which file is being loaded now."""
+    """Call the listener, if there is one, with the file that is being loaded now."""
     for listener in _listeners:
         listener(_files[-1])
 
 
 def limit_memory(limit: int) -> None:
     """Limit this process to `limit` bytes of memory; exceeding the limit raises a MemoryError or ends the process.
+
+    A lower limit that is already set stays.
 
     The limit applies to private writable memory (RLIMIT_DATA). A limit on address space would also count OpenVINO's mapped
     weights and memory that allocators reserve but never touch.

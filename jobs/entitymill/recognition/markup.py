@@ -36,10 +36,12 @@ _OUTSIDE_BMP = re.compile("[\U00010000-\U0010ffff]")
 
 
 def blank_markup(text: str) -> str:
-    """Return a text of the same length in which tags, comments, scripts and styles are blanks.
+    """Return a text of the same length in which HTML tags, comments, scripts and styles are blanks or line feeds.
 
-    A tag of an element that never occurs inside a sentence, such as <p> or <br>, becomes line feeds, which end the sentence.
-    The character references for a no-break space and a quotation mark become blanks; other references are not changed.
+    Comments and the tags of _INLINE, such as <b>, become blanks. Other tags, such as <p> or <br>, and scripts and styles
+    with their content become line feeds, which end the sentence. A comment without an end is not changed; of a script or
+    style without an end, only the tag is replaced. The character references for a no-break space and a quotation mark become
+    blanks; other references are not changed.
     Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 units stays the same, too.
     The time is linear in the length of the text.
     """

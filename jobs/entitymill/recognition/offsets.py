@@ -24,7 +24,7 @@ _UNITS = 1 << 16
 
 
 def _build_kinds() -> NDArray[np.uint8]:
-    """Return the kinds of every possible unit, as bits, shape [65536]."""
+    """Return a table whose entry u has the kinds of the unit u, as the bits SPACE, SKIP, MARK, AFFIX and GRAPHIC."""
     table = np.zeros(_UNITS, np.uint8)
     table[ord(" ") + 1 :] |= GRAPHIC
     for kind, characters in _KINDS.items():
@@ -54,7 +54,7 @@ class Texts:
 
     @cached_property
     def kinds(self) -> NDArray[np.uint8]:
-        """Return the kinds of each unit as bits, shape [units]."""
+        """Return the kinds of each unit, as the bits SPACE, SKIP, MARK, AFFIX and GRAPHIC, shape [units]."""
         return _KIND_OF_UNIT[self.units]
 
     @cached_property
@@ -85,12 +85,12 @@ class Texts:
         return [self.text[begin:end] for begin, end in edges]
 
     def text_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of the text that contains each place; places are in units."""
+        """Return the index of the text that contains each place in units; for the end of all texts, the number of texts."""
         return np.searchsorted(self.edges, places, side="right") - 1
 
 
 def read_texts(column: pa.Array) -> Texts:
-    """Return the concatenated texts of an Arrow array of strings or large strings without nulls."""
+    """Return the `Texts` of an Arrow array of strings or large strings, which must not contain nulls."""
     if len(column) == 0:
         return Texts("", np.zeros(0, np.uint8), np.zeros(1, np.int64))
     width = np.int64 if pa.types.is_large_string(column.type) else np.int32

@@ -43,12 +43,18 @@ class Processor:
         return _DRAWBACKS.get(precision) if known and not self.computes_in(precision) else None
 
     def computes_in(self, precision: Precision) -> bool:
-        """Return whether the processor can compute in a precision without conversions."""
+        """Return whether the processor can compute in a precision without conversions.
+
+        The result for bf16 and int8 is False if Linux lists no instruction sets; for f32 it is always True.
+        """
         return not _INSTRUCTION_SETS[precision] or bool(self.instructions & _INSTRUCTION_SETS[precision])
 
 
 def read_processor(file: Path = _CPU_INFO) -> Processor:
-    """Return the processor of this machine, read from `file`, in which Linux describes it."""
+    """Return the processor of this machine, read from `file`, in which Linux describes it.
+
+    If the file cannot be read, the name is Python's name for the processor, and the set of instruction sets is empty.
+    """
     try:
         lines = file.read_text(encoding="utf8").splitlines()
     except OSError:

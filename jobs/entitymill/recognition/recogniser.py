@@ -35,7 +35,7 @@ class Recognition:
     split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates such sentences.
     mentions: list of the text's mentions in order; each is a struct of sentence_id (int32), sentence_begin, sentence_end,
         begin, end (int32, in code points of the text, ends exclusive), entity, label (strings), confidence (float32), and
-        token_count (int32).
+        token_count (int32, number of tokens of which the mention contains at least a part).
     annotations: column name -> column, for the columns `ner` and `ner_chunk` in Spark NLP's format; empty unless requested.
     """
 
@@ -57,8 +57,8 @@ class Recogniser:
         Args:
             detector: the detector that finds the sentences.
             tagger: the tagger that tags the tokens.
-            trim: whether to remove possessive endings and stray punctuation from mentions.
-            consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
+            trim: whether to trim mentions (see `measure_trim`), and to drop those without a letter or digit.
+            consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
             markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
         """
         self._markup = markup

@@ -11,6 +11,7 @@ from pathlib import Path
 
 UNPACKED_FILES = 10_000
 UNPACKED_BYTES = 16 * 2**30
+"""Limits for the number and the total size of the files of a model, nested archives included, after unpacking."""
 UNPACKED_TIMES_SIZE = 200
 """The files of a model may unpack to this many times their own size, nested archives included. Real models need far less."""
 UNPACKED_FREE_BYTES = 2**20

@@ -40,9 +40,10 @@ class Detector(Protocol):
     """A sentence detector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places (in UTF-16 units, see `offsets`) where sentences begin or end: int64, sorted, shape [breaks].
+        """Return the places (in UTF-16 units, see `offsets`) that separate sentences: int64, sorted, shape [breaks].
 
-        A detector may return only the beginnings or only the ends, and may omit the beginnings of texts.
+        Each place is the beginning or the end of a sentence. A detector may return only the beginnings or only the ends, and
+        may omit the beginnings of texts.
         """
 
 
@@ -124,10 +125,10 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
 
 
 def find_detector_files(directory: Path) -> dict[str, Path]:
-    """Return the files of a saved detector in a local directory, for the parameter `files` of `open_detector`.
+    """Return the paths of a saved detector's files in a local directory, for the parameter `files` of `open_detector`.
 
     Raises:
-        ModelError: the directory is not a saved detector.
+        ModelError: the directory lacks one of the files. Their content is not read.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK

@@ -31,7 +31,7 @@ _HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
 
 @dataclass(frozen=True)
 class _CollapsedTexts:
-    """Texts in which every run of blanks is replaced by one blank.
+    """Texts in which every run of blanks and line feeds is replaced by one blank.
 
     All arrays have one value per unit that remains, and padding on both sides.
 
@@ -50,6 +50,7 @@ class Network:
     """The detector's network, with embedding and convolution precomputed as tables."""
 
     def __init__(self, detector: SavedDetector) -> None:
+        """Compute the tables from the weights of a saved detector, which `read_detector` has checked."""
         weights = {name: array.astype(np.float64) for name, array in detector.weights.items()}
         embedding = weights[saved.EMBEDDING][: max(detector.ids.values()) + 1]
         taps = np.einsum("vd,kdf->kvf", embedding, weights[saved.KERNEL])
@@ -96,6 +97,7 @@ class DeepDetector:
     """A detector that finds the same sentences as Spark NLP's SentenceDetectorDLModel."""
 
     def __init__(self, detector: SavedDetector) -> None:
+        """Prepare the network, the ids of characters and the words after which no sentence ends, from a saved detector."""
         self._network = Network(detector)
         self._ids = np.zeros(_UNITS, np.uint16)
         for character, number in detector.ids.items():
@@ -207,7 +209,8 @@ class DeepDetector:
 def _find_distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the distinct windows, and for each window its index among the distinct windows.
 
-    So the network computes equal windows, such as those in a long row of dots, only once.
+    So the network computes equal windows, such as those in a long row of dots, only once. In the rare case that different
+    windows have the same hash, all windows count as distinct.
     """
     hashed = windows.astype(np.uint64) @ _HASH_FACTORS
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
@@ -218,7 +221,7 @@ def _find_distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDAr
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Replace every run of blanks by one blank, and return the result and the places of the marks in it.
+    """Return the texts with each run of blanks and line feeds replaced by one blank, and the marks' places in the result.
 
     A run never spans two texts.
     """

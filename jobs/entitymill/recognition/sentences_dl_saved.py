@@ -94,7 +94,11 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
 
 
 def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the values `ids` and `never_last` of `SavedDetector` from a metadata file."""
+    """Return the values `ids` and `never_last` of `SavedDetector` from a metadata file.
+
+    Raises:
+        ModelError: the file is damaged, or describes another class, or a parameter has a value that is not supported here.
+    """
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
         kind = saved["class"]
@@ -173,7 +177,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield (field number, value) of each field of a protocol buffer message."""
+    """Yield (field number, value) of each field of a protocol buffer message; a varint as an int, other values as bytes."""
     at = 0
     while at < len(data):
         key, at = _read_varint(data, at)
@@ -190,7 +194,7 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) for each entry of a block of a table.
+    """Yield (key, value) for each entry of a block of a table; raise a ValueError if the block is compressed.
 
     A key is stored as the length of the prefix that it shares with the previous key, and the rest.
     """
@@ -209,7 +213,7 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Read the index of a checkpoint: name of a tensor -> serialized BundleEntryProto."""
+    """Return name of a tensor -> serialized BundleEntryProto, read from the index of a checkpoint."""
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
         raise ValueError("no index of a checkpoint")
@@ -225,7 +229,11 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
 
 
 def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
-    """Return the array that a serialized BundleEntryProto describes; `data` has the bytes of all tensors."""
+    """Return the array that a serialized BundleEntryProto describes; `data` has the bytes of all tensors.
+
+    Raises:
+        ValueError: the array is not of 32-bit floats, or its size does not fit its shape or `data`.
+    """
     values: dict[int, Any] = {}
     shape: list[int] = []
     for number, value in _read_fields(entry):

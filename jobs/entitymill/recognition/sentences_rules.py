@@ -1,10 +1,11 @@
 """Find the sentences that Spark NLP 5.5.3's rule-based SentenceDetector finds with its default settings.
 
 The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order, and each of them puts marks
-(special characters) into a copy of the text. In the end, a sentence ends at every full stop and semicolon that no mark
-protects. Each mark replaces a known number of characters, so offsets are computed from the marks. Spark NLP instead searches
-the text for each sentence, and returns begin -1 if the text contains one of the marks or if a rule removes a backslash. This
-module treats such texts like any other text (docs/migration.md).
+(special characters) into a copy of the text. In the end, a sentence ends at every full stop and semicolon that is still in
+the copy, and at every mark _BREAK, unless it is between the marks _OPEN and _CLOSE. Each mark replaces a known number of
+characters, so offsets are computed from the marks. Spark NLP instead searches the text for each sentence, and returns begin
+-1 if the text contains one of the marks or if a rule removes a backslash. This module treats such texts like any other text
+(docs/migration.md).
 
 Some of Spark NLP's expressions scan a run of characters again from each of its characters. Here these expressions are
 rewritten to scan a run once, so that they take linear time and have the same results.
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from entitymill.recognition.offsets import Texts
 
 _BREAK, _OPEN, _CLOSE = "\uf050", "\uf056", "\uf057"
+"""Marks that are inserted. _BREAK: a sentence ends here. _OPEN and _CLOSE: no sentence ends between them."""
 _DOT, _SEMICOLON = "\uf051", "\uf053"
 _SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
 _ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
@@ -44,6 +46,7 @@ _COMMON = (
 _TAIL = r"(?:\s(?:[a-z]|I\s|I'm|I'll|\d))"
 
 _Rule = Callable[[str], str]
+"""A function that takes a text with marks, and returns it with further marks."""
 
 
 def _build_rule(pattern: str, by: str | Callable[[re.Match[str]], str], needs: str = "", flags: int = re.ASCII) -> _Rule:
@@ -52,18 +55,18 @@ def _build_rule(pattern: str, by: str | Callable[[re.Match[str]], str], needs: s
     return lambda text: compiled.sub(by, text) if needs in text else text
 
 
-def _protect(match: re.Match[str]) -> str:
-    """Return the match between the marks of a protected part, in which no sentence ends."""
+def _enclose(match: re.Match[str]) -> str:
+    """Return the match between _OPEN and _CLOSE, so that no sentence ends in it."""
     return f"{_OPEN}{match[0]}{_CLOSE}"
 
 
-def _protect_list_item(match: re.Match[str]) -> str:
-    """Return the protected match after a break, because a sentence ends before a list item."""
-    return _BREAK + _protect(match)
+def _enclose_list_item(match: re.Match[str]) -> str:
+    """Return _BREAK, _OPEN, the match and _CLOSE: a sentence ends before a list item, but none ends in it."""
+    return _BREAK + _enclose(match)
 
 
 def _look_behind(words: Iterable[str], edge: str) -> str:
-    """Return a pattern that looks behind for one of several words, before which the pattern `edge` matches.
+    """Return a pattern that looks behind for one of several words, in any case, before which the pattern `edge` matches.
 
     The pattern has one look-behind for each length of words, because a look-behind in Python has a fixed width.
     """
@@ -92,8 +95,8 @@ _LAST_QUOTE = re.compile(r"'(?=\W)", re.ASCII)
 _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 
 
-def _protect_single_quotes(text: str) -> str:
-    r"""Protect the matches of (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W).
+def _enclose_single_quotes(text: str) -> str:
+    r"""Return a text with each match of (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W) between _OPEN and _CLOSE.
 
     A match extends from the first to the last quote in a run of the characters in the brackets.
     """
@@ -127,9 +130,10 @@ _JOINED = re.compile(_character_class(lambda c: unicodedata.category(c) == "Mn")
 _DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z]))*")
 
 
-def _protect_dotted_letters(text: str) -> str:
-    r"""Protect the matches of \b[a-zA-Z](?:\.[a-zA-Z])+….
+def _enclose_dotted_letters(text: str) -> str:
+    r"""Return a text with letters that full stops separate, such as U.S. or e.g, between _OPEN and _CLOSE.
 
+    The pattern is \b[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!\s[A-Z]))*, so a full stop before a blank and a capital is outside.
     \b is the word boundary of Java 17, for which a combining mark belongs to the letter before it.
     """
     if "." not in text:
@@ -143,26 +147,30 @@ def _protect_dotted_letters(text: str) -> str:
 
 
 def _continue_letter(marks: re.Match[str]) -> str:
-    """Return word characters in place of combining marks if they follow a letter of the BMP, otherwise other characters."""
+    r"""Return a string as long as the match, a run of combining marks, for use in its place.
+
+    After a letter or digit of the Basic Multilingual Plane it consists of underscores, which \w matches, since Java counts
+    the marks as a part of the letter. Otherwise it consists of U+F8FF, which \w does not match.
+    """
     letter = marks.string[marks.start() - 1 : marks.start()]
     return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
 
 
 _RULES: tuple[_Rule, ...] = (
-    _build_rule(r"(\()[a-z]+\)|^[a-z]+\)", _protect_list_item, ")"),
+    _build_rule(r"(\()[a-z]+\)|^[a-z]+\)", _enclose_list_item, ")"),
     _build_rule(
         rf"\s\d{{1,2}}\.\s|^\d{{1,2}}\.\s|\s\d{{1,2}}\.\)|^\d{{1,2}}\.\)|\s\-\d{{1,2}}\.\s|^\-\d{{1,2}}\.\s|s\-\d{{1,2}}\.\)"
         rf"|^\-\d{{1,2}}({_ANY}\))",
-        _protect_list_item,
+        _enclose_list_item,
     ),
     _build_rule(r"(?<=\d)\.(?=\d)", _NUMBER, "."),
     _build_rule(r"\.(?=\d)", _NUMBER, "."),
     _build_rule(r"(?<=\d)\.(?=\S)", _NUMBER, "."),
     _build_rule(r"(?<=^\d)\.(?=(\s\S)|\))", _NUMBER, "."),
     _build_rule(r"(?<=^\d\d)\.(?=(\s\S)|\))", _NUMBER, "."),
-    _protect_dotted_letters,
-    _build_rule(r"(?i)p\.m\.*", _protect, "."),
-    _build_rule(r"(?i)a\.m\.*", _protect, "."),
+    _enclose_dotted_letters,
+    _build_rule(r"(?i)p\.m\.*", _enclose, "."),
+    _build_rule(r"(?i)a\.m\.*", _enclose, "."),
     _build_rule(r"\.(?='s\s)|\.(?='s\$)|\.(?='s\Z)", _ABBREVIATION, ".'s"),
     _build_rule(r"(?<=Co)\.(?=\sKG)", _ABBREVIATION, "Co."),
     _build_rule(r"(?<=^[A-Z])\.(?=\s)", _ABBREVIATION, "."),
@@ -179,10 +187,10 @@ _RULES: tuple[_Rule, ...] = (
     _build_rule(r"(?<=[a-zA-z]°)\.(?=\s*\d+)", _PERIOD, "°."),
     _build_rule(r"\.\.\.(?=\s+[A-Z])", _ELLIPSIS + _BREAK, "..."),
     _build_rule(r"(?<=\S)\.{3}(?=\.\s[A-Z])", _ELLIPSIS + _BREAK, "..."),
-    _protect_single_quotes,
-    _build_rule(r'"[\w\s?!\.,]+"', _protect, '"'),
-    _build_rule(r"\[[\w\s?!\.,]+\]", _protect, "["),
-    _build_rule(r"\([\w\s?!\.,]+\)", _protect, "("),
+    _enclose_single_quotes,
+    _build_rule(r'"[\w\s?!\.,]+"', _enclose, '"'),
+    _build_rule(r"\[[\w\s?!\.,]+\]", _enclose, "["),
+    _build_rule(r"\([\w\s?!\.,]+\)", _enclose, "("),
     _build_rule(r"\?(?=('|\"))", _QUESTION, "?"),
     _build_rule(r"!(?=('|\"))", _EXCLAMATION, "!"),
     _build_rule(r"!(?=,\s[a-z])", _EXCLAMATION, "!,"),
@@ -201,7 +209,7 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
     for rule in _RULES:
         marked = rule(marked)
     marked = marked.replace(".", _DOT + _BREAK).replace(";", _SEMICOLON + _BREAK)
-    edges = [0, *_to_text_offsets(marked, _find_unprotected_breaks(marked)), len(text)]
+    edges = [0, *_to_text_offsets(marked, _find_effective_breaks(marked)), len(text)]
     found = []
     for begin, end in itertools.pairwise(edges):
         part = text[begin:end]
@@ -212,22 +220,22 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _find_unprotected_breaks(marked: str) -> list[int]:
-    """Return the places of the breaks in a marked text, except for breaks inside a protected part."""
-    unprotected: list[int] = []
-    pending: list[int] = []  # breaks since the last opening or closing mark; protected if a closing mark follows
+def _find_effective_breaks(marked: str) -> list[int]:
+    """Return the places of the breaks in a marked text, except for those after which _CLOSE comes before any _OPEN."""
+    effective: list[int] = []
+    pending: list[int] = []  # breaks since the last _OPEN or _CLOSE; dropped if the next of these marks is _CLOSE
     for mark in _MARKED.finditer(marked):
         if mark[0] == _BREAK:
             pending.append(mark.start())
             continue
         if mark[0] == _OPEN:
-            unprotected += pending
+            effective += pending
         pending = []
-    return unprotected + pending
+    return effective + pending
 
 
 def _to_text_offsets(marked: str, breaks: list[int]) -> list[int]:
-    """Convert places in a marked text to places in the original text."""
+    """Return places in the original text for places in a marked text."""
     at = np.fromiter((mark.start() for mark in _LONGER_OR_SHORTER.finditer(marked)), np.int64)
     longer = np.fromiter((_LENGTHS[marked[place]] - 1 for place in at.tolist()), np.int64, len(at))
     shift = np.concatenate([[0], np.cumsum(longer)])

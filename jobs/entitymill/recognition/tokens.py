@@ -38,7 +38,9 @@ class Segments:
 
 
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
-    """Return the sentences and tokens of texts; a sentence without a token is omitted.
+    """Return the sentences and tokens of texts.
+
+    Sentences without a token are omitted, and most sentences of only control characters (see `_drop_invisible_sentences`).
 
     Args:
         texts: the texts.
@@ -57,7 +59,14 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
 def group_by_sentence(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> Segments:
-    """Group tokens by sentence; `sentence` has, for each token, a number that differs between adjacent sentences."""
+    """Return the `Segments` of tokens whose sentences are known.
+
+    Args:
+        texts: the texts.
+        begin: place where each token begins, in units, ascending, shape [tokens].
+        end: place where each token ends (exclusive), in units, shape [tokens].
+        sentence: for each token, a number that differs between adjacent sentences, shape [tokens].
+    """
     new = np.ones(len(sentence), np.bool_)
     new[1:] = sentence[1:] != sentence[:-1]
     first = np.flatnonzero(new)

@@ -50,7 +50,10 @@ class BackgroundAction(Generic[T]):
         return self._result.result()
 
     def cancel(self) -> None:
-        """Cancel the action's jobs, if it has not ended, and wait until its thread has ended."""
+        """Cancel the action's jobs, if it has not ended, and wait until its thread has ended, but at most 60 seconds.
+
+        If the thread still runs then, a warning is logged.
+        """
         deadline = monotonic() + _CANCEL_SECONDS
         # The thread may not have submitted its job yet, so cancel more than once.
         while self._thread.is_alive() and monotonic() < deadline:
@@ -89,6 +92,7 @@ def _tag_thread(spark: Any, tag: str) -> None:
 
 
 def _cancel_tagged(spark: Any, tag: str) -> None:
+    """Cancel the Spark jobs that now run with a tag; jobs that start later are not cancelled."""
     if spark_connect.is_remote(spark):
         spark.interruptTag(tag)
     else:

@@ -1,5 +1,6 @@
 """Make and use an archive of the Java classes that Spark loads, with which Spark's JVM starts faster.
 
+Java calls this class data sharing.
 Java ignores an archive of another JVM or class path. The archive is in the directory of the jars whose classes it contains.
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
@@ -30,11 +31,14 @@ _END_SECONDS = 120
 
 
 def choose_options(jars: Sequence[str], *, make: bool) -> list[str]:
-    """Return the JVM options with which Java uses an existing archive or, with `make`, writes one; empty if it does neither.
+    """Return the JVM options for class data sharing; an empty list if there is no archive and none is to be made.
+
+    If the directory has an archive for this Java and these jars, the options make the JVM use it. Otherwise, with `make`,
+    they make the JVM write an archive when it ends; at the exit of this process, Spark is stopped and the archive is stored.
 
     Args:
         jars: paths of the jars in addition to Spark's own; the archive is in the directory of the first one.
-        make: whether to make an archive at the end of this process, if there is none and the directory is writable.
+        make: whether to make an archive if there is none, and if the directory is writable.
     """
     directory, name = Path(jars[0]).parent, f"{_NAME}{_hash_class_path(jars)}"
     for archive in directory.glob(f"{name}-*{_ENDING}"):

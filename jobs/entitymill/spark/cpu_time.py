@@ -27,7 +27,7 @@ class CpuMeter:
         self._before = self.read_seconds() or 0.0
 
     def read_seconds(self) -> float | None:
-        """Return the CPU seconds used since this meter was created; None if Spark does not tell them, as with Spark Connect.
+        """Return the CPU seconds used since this meter was created; None with Spark Connect, or if they cannot be read.
 
         On a cluster, call this often: Spark forgets all but its latest stages (spark.ui.retainedStages).
         """

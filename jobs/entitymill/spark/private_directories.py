@@ -66,8 +66,9 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return the property that makes Spark store blocks and shuffle files in this process's private directory.
 
-    The private directory is created in the directory that spark.local.dir names. If that property names several directories,
-    or an environment variable is set, the result is empty, so that the user's choice applies.
+    The private directory is created in the directory that spark.local.dir names. The result is empty, so that the user's
+    choice applies, if that property names several directories, or a directory that cannot be written, or if one of the
+    environment variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
 
     Args:
         properties: the session's properties.

@@ -22,7 +22,7 @@ def find_installed(path: str) -> str:
 
 
 def pin_path(path: str) -> str:
-    """Return the absolute path of something that exists only in the working directory; any other path unchanged.
+    """Return the absolute path of something that exists in the working directory but not in the repository; else `path`.
 
     A setting with the returned path means the same in every working directory.
     """

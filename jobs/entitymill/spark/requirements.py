@@ -66,7 +66,7 @@ def _find_wheel_file() -> str | None:
     return path if exists else None
 
 
-def _spark_advice() -> str:
+def _explain_spark_installation() -> str:
     """Return the part of a message that says how to install PySpark."""
     return (
         f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`, for 4.1 "
@@ -180,7 +180,7 @@ def explain_missing_package(error: ModuleNotFoundError) -> str | None:
     if module == "sparknlp":
         return f"{name} is not installed: install it with `{install_command('sparknlp')}`."
     if module in _PACKAGES:
-        return f"{name} is not installed: {_spark_advice()}."
+        return f"{name} is not installed: {_explain_spark_installation()}."
     return f"{name} is not installed: install everything that this program needs with `{install_command()}`."
 
 

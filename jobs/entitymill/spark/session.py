@@ -119,7 +119,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     # By default, TensorFlow, which Spark NLP's sentence detector uses, would log the processor's instruction sets.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     builder = SparkSession.builder.appName(name).master(settings.master)
-    local = _local_options(settings, jars, brief=brief)
+    local = _build_session_properties(settings, jars, brief=brief)
     properties = {**_read_defaults(), **local, "spark.jars": ",".join(jars), **settings.conf}
     if settings.master.startswith("local"):  # on a cluster, the property would reach executors on other machines
         properties |= choose_local_directory({**read_file_properties(), **properties})
@@ -159,7 +159,7 @@ def _read_defaults() -> dict[str, str]:
     return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
-def _local_options(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
+def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
     """Return properties for a new session: a quiet log and, if the master is local, properties that suit one machine.
 
     These are the archive of Java classes, the loopback address, a small number of tasks and, for a brief run, the fast
@@ -183,6 +183,8 @@ def _local_options(settings: SparkSettings, jars: list[str], *, brief: bool) -> 
 
 def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     """Check that a session has everything that a run needs, so that the run does not fail later with an unclear error.
+
+    With Spark Connect, only the version of Spark is checked, and Spark NLP is refused. On Databricks, Delta is not checked.
 
     Raises:
         SessionError: Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
@@ -224,7 +226,10 @@ def _find_class(spark: SparkSession, name: str) -> str | None:
 
 
 def ship_package(spark: SparkSession) -> None:
-    """Send this package and its extensions to the executors, so that they run the same code as the driver."""
+    """Send this package and its extensions to the executors, as a zip, so that they run the same code as the driver.
+
+    Nothing is sent if the session already has the same code, or if this package itself runs from a zip.
+    """
     if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
         return
     packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in extensions.PACKAGES)]

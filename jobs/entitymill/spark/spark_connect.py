@@ -36,7 +36,7 @@ def is_remote(spark: SparkSession) -> bool:
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
-    """Check that a session can write an output, since Spark Connect can write only tables of a catalog, and no annotations.
+    """Check that a session can write an output; Spark Connect can write only tables of a catalog, and no annotations.
 
     Raises:
         SettingsError: the session uses Spark Connect, which cannot write this output.
@@ -154,6 +154,7 @@ def _describe_local_file(path: Path) -> tuple[str, int, int]:
 
 
 def _raise_unless_missing(error: OSError) -> None:
+    """Raise an error of `os.walk`, unless it says that a directory no longer exists."""
     if not isinstance(error, FileNotFoundError):
         raise error
 

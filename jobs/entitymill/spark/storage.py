@@ -1,6 +1,7 @@
 """Read and write files on any file system of Spark's Hadoop client: local, s3a, abfss, dbfs, Volumes, hdfs.
 
 All functions that access a storage also raise StorageError if the storage does not answer or rejects the credentials.
+Through Spark Connect, files can only be read; `spark_connect` says what differs.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 
 
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
-    """Return the names of files and directories that match a path with wildcards in its last part.
+    """Return the sorted names of files and directories that match a path with wildcards in its last part.
 
     Raises:
         OSError: the file system cannot be accessed.
@@ -295,7 +296,10 @@ def _find_used_bucket(text: str) -> str:
 
 @contextmanager
 def raise_storage_errors() -> Iterator[None]:
-    """Convert Spark errors in the block to StorageError if the storage failed, so that no table seems missing."""
+    """Convert Spark errors in the block to StorageError if the storage failed; other errors pass unchanged.
+
+    Otherwise a caller could take a table that cannot be read for one that does not exist.
+    """
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:

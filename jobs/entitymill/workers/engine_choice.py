@@ -46,10 +46,12 @@ class Engine:
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     """Return the engine that the settings select, after checking that its model and its sentence detector exist and fit.
 
-    The weights are not read until `Engine.load`, since the run may have no documents to recognize.
+    The weights are not read until `Engine.load`, since the run may have no documents to recognize. If the settings
+    `entities` select mentions, the engine drops all other mentions from its results.
 
     Raises:
         ModelError: the model or the detector is missing, or does not fit the settings.
+        SettingsError: the settings name a label that the model does not have, or the engine is not installed.
     """
     open_selected = _open_openvino if settings.recognition.engine == "openvino" else _open_sparknlp
     engine = open_selected(spark, settings)
@@ -65,9 +67,13 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
-    """Return a function for Spark's `filter` that is true for mentions with a chosen label and enough confidence."""
+    """Return a function for Spark's `filter` that is true for mentions with a chosen label and enough confidence.
+
+    If no label is chosen, all are. If there is a smallest confidence for each label, it is 0 for labels that are not named.
+    """
 
     def keep(mention: Column) -> Column:
+        """Return a column that says whether to keep the mention in a column of structs."""
         label = mention["label"]
         least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
@@ -80,6 +86,16 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
 
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
+    """Return engine `openvino` for the model bundle and the detector that the settings name.
+
+    This function reads only the manifest, the detector's files and, if the settings name labels, the model's labels. Only
+    `Engine.load` reads the other files, checks all of them, and sends them to the executors. If Spark runs on this machine,
+    and its processor computes slowly in the chosen precision, a warning is logged.
+
+    Raises:
+        ModelError: the model or the detector is missing, or the model's weights do not allow the chosen precision.
+        SettingsError: the settings `entities` name a label that the model does not have.
+    """
     recognition = settings.recognition
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
     engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
@@ -111,6 +127,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
+        """Send the detector and the model to the executors; raise an error if either has changed since it was checked."""
         detector = engine_openvino.ship_detector(spark, settings.detector, settings.detector_model)
         model = engine_openvino.ship_model(spark, settings.model.path)
         # The run may have waited for another run after the model was checked. Running again helps: this is not a ModelError.
@@ -125,6 +142,12 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
+    """Return engine `sparknlp` of the extension, which opens the pipeline now, so that `Engine.load` has nothing to do.
+
+    Raises:
+        ModelError: the pipeline or one of its models is missing, or does not fit the settings.
+        SettingsError: the extension is not installed.
+    """
     extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognise = extension.open_pipeline(spark, settings)
     return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognise)
@@ -149,6 +172,6 @@ def _list_result_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _compute_fingerprint(parts: dict[str, Any]) -> str:
-    """Return a digest of `parts` and of the versions of the results and of the tables' schema."""
+    """Return the first 16 hex digits of a SHA-256 of `parts`, RESULTS_VERSION and the version of the tables' schema."""
     everything = {**parts, "results": RESULTS_VERSION, "schema": schemas.VERSION}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]

@@ -57,7 +57,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Check that a bundle's model has all of `labels`, which the settings `entities` name.
+    """Check that a bundle's model has all of `labels`, which the settings `entities` name; without labels, read nothing.
 
     Raises:
         SettingsError: the model does not have one of the labels.
@@ -112,7 +112,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return a string that identifies a sentence detector in the fingerprint.
 
-    The string is the detector's kind, followed by a digest of its files or by the version of its package, if it has one.
+    It is `dl` with a digest of the detector's files, `rules`, or `sentencex` with the version of the package sentencex.
 
     Args:
         spark: the session.
@@ -131,6 +131,7 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
 
 
 def _identify_without_files(kind: Kind) -> str:
+    """Return the result of `identify_detector` for kind rules or sentencex."""
     return kind if kind == "rules" else f"{kind} {metadata.version(kind)}"
 
 

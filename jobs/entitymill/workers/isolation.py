@@ -44,6 +44,7 @@ isolated_child.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
+"""A function that turns a batch into its result: what the factory of `Work` returns."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,11 @@ class LostError(Exception):
 
 
 class Child:
-    """A child process that is ready for work."""
+    """A child process that has run its factory, and now turns one batch after the other into a result.
+
+    work: the work for which the child was started.
+    closed: whether the child was killed, by `close` or after an error.
+    """
 
     def __init__(self, work: Work, seconds: float = START_SECONDS) -> None:
         """Start a child process, and wait at most `seconds` until it is ready.
@@ -126,7 +131,7 @@ class Child:
         return deserialize_batch(self._request(lambda: self._connection.send_bytes(serialize_batch(batch)), seconds))
 
     def close(self) -> None:
-        """Kill the child process."""
+        """Kill the child process, and wait until it has ended."""
         self.closed = True
         self._connection.close()
         self._process.kill()
@@ -135,7 +140,12 @@ class Child:
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
         """Send one message and return the child's answer. After an error, close the child, so no late answer is read.
 
-        The time limit covers sending, waiting and receiving: when it ends, the child is killed, which ends all three.
+        The time limit, `seconds`, covers sending, waiting and receiving: when it ends, the child is killed, which ends all
+        three.
+
+        Raises:
+            LostError: the child died, or exceeded the time limit.
+            Exception: the error that the child sent as its answer.
         """
         expired = threading.Event()
 
@@ -181,7 +191,7 @@ class Child:
         return WorkerError(f"The tagger cannot be started on {platform.node()}, or fails on a test sentence: {lost.detail}.")
 
     def _describe_end(self) -> str:
-        """Return how the child ended, for `LostError.detail`."""
+        """Return how the child ended, for `LostError.detail`; wait at most _EXIT_SECONDS for it to end."""
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -192,6 +202,7 @@ class Child:
 
 
 def _get_signal_name(number: int) -> str:
+    """Return a signal's name, such as SIGKILL, or `signal N` if Python does not know the number."""
     try:
         return signal.Signals(number).name
     except ValueError:

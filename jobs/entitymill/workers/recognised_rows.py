@@ -101,7 +101,13 @@ def read_failed_ids(results: pa.RecordBatch) -> list[str]:
 
 
 def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
-    """Return a batch of the computed `columns`, and of the columns that are copied from the documents."""
+    """Return a batch of the computed `columns`, and of the columns that are copied from the documents.
+
+    Args:
+        documents: the documents, from which doc_id, text_hash, chars and, if they have them, passthrough and ner are copied.
+        columns: name -> column for all other columns of schemas.RECOGNISED, and for schemas.ANNOTATIONS if they are added.
+        annotations: as in `build_rows`.
+    """
     # Spark assigns columns by position, in this order: schemas.RECOGNISED, passthrough, schemas.ANNOTATIONS.
     copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]
     added = [name for name in _ANNOTATIONS if annotations and name not in copied]

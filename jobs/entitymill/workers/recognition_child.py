@@ -56,6 +56,7 @@ def open_recognition(
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows of a window's documents; memory is limited meanwhile (see `tagging_memory_limit`)."""
         seconds_before, cpu_before = asdict(recogniser.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
         with memory_limit(loaded + resource_limits.tagging_memory_limit(characters, options.memory_mb)):

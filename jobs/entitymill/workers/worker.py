@@ -77,9 +77,9 @@ class RecognitionOptions:
 
     execution: how the model runs.
     detector: kind of sentence detector.
-    trim: whether to remove possessive endings and stray punctuation from mentions.
+    trim: whether to trim mentions (see `tags_to_mentions.measure_trim`), and to drop those without a letter or digit.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
-    consistent_labels: whether to give the same label to all mentions of a document that are spelled alike.
+    consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
     markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
     memory_mb: memory in MB that the child process may use beyond its loaded model; None for a limit that grows with the size
         of a window.
@@ -112,7 +112,9 @@ class Worker:
     signature: str = ""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield one row for each document of a task, in the order of the documents.
+        """Yield batches with one row for each document of a task, in the order of the documents.
+
+        A document that crashes or hangs the child process gets a row with a `failure`, and no mentions.
 
         Raises:
             ModelError: a model file on this machine differs from the file that the driver checked, or cannot be loaded.
@@ -124,6 +126,11 @@ class Worker:
             raise sign_error(error, self.signature) from error
 
     def _recognise_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of all documents of a task, with this process's own CPU time added to that of the child.
+
+        Raises:
+            WorkerError: more than MAX_FAILED_DOCUMENTS documents failed; their ids are logged on the worker.
+        """
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
         work = isolation.Work(self.factory, (model, detector, self.options))
@@ -143,7 +150,11 @@ class Worker:
                 yield recognised_rows.add_cpu_seconds(result, cpu - cpu_before)
 
     def _recognise_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a window's documents; if the child is lost, retry the documents one by one."""
+        """Yield the rows of a window, the documents that are sent to the child process at once, as one batch.
+
+        If the child dies or exceeds the time limit, start another one, send it the documents one by one, and yield a batch
+        for each.
+        """
         try:
             yield isolation.get_child(work)(window, self._compute_time_limit(window))
         except isolation.LostError as lost:
@@ -151,19 +162,19 @@ class Worker:
             yield from (self._recognise_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
     def _recognise_document(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the row of one document; if the child is lost, a row with a `failure`."""
+        """Return the row of one document; if the child dies or exceeds the time limit, a row with a `failure`."""
         try:
             return isolation.get_child(work)(document, self._compute_time_limit(document))
         except isolation.LostError as lost:
             return recognised_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
-        """Return the time limit for a window, in seconds."""
+        """Return the time limit for a window in seconds: longer if it has more than WINDOW_CHARS, at most LONGEST_WAIT."""
         return min(LONGEST_WAIT, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of `batches`, in the same order, as windows.
+    """Yield the rows of `batches`, in the same order, as windows: larger or smaller batches, of at least one row.
 
     A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES.
     """
@@ -186,6 +197,7 @@ def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _concatenate(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return the rows of several batches, at least one of which has a row, as one batch."""
     # pa.concat_batches needs pyarrow 19, and Databricks 16.4 has pyarrow 15.
     [whole] = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return whole

@@ -40,7 +40,7 @@ class Execution:
 
 
 def list_precisions(weights: str) -> tuple[Precision, ...]:
-    """Return the precisions in which a model can be run, f32 first; `weights` is the precision of its stored weights."""
+    """Return the precisions in which a model can be run: f32, bf16 and, if its stored `weights` are int8, int8."""
     return ("f32", "bf16", "int8") if weights == "int8" else ("f32", "bf16")
 
 

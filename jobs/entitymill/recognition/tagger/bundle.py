@@ -59,7 +59,7 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
-        """Return one SHA-256 for the bundle's files, its scheme and the scaling of its confidences."""
+        """Return one SHA-256 for the bundle's files, scheme and scaling of confidences; other fields do not change it."""
         scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
         scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}
         decisive: dict[str, object] = {**self.files, **scheme, **scaling}
@@ -73,8 +73,8 @@ class Manifest(BaseModel):
 def is_plain_name(name: str) -> bool:
     """Return whether a name from an untrusted file is a plain file name, not a path to another directory.
 
-    A plain name contains only letters, digits and ._- so that Python, Hadoop and Spark find no separator, scheme or pattern
-    in it.
+    A plain name has 1 to 100 letters, digits and ._- and does not begin with . or -, so that Python, Hadoop and Spark find
+    no separator, scheme or pattern in it.
     """
     return _PLAIN_NAME.fullmatch(name) is not None
 
@@ -222,7 +222,7 @@ def check_labels(tags: Sequence[str], where: str) -> None:
 
 
 def find_label_fault(label: str) -> str | None:
-    """Return why a label cannot be the name of a directory of the table `entities`; None if it can."""
+    """Return why a label cannot be the name of a directory of `entities`, such as "is empty"; None if it can."""
     # Spark writes many ASCII signs in directory names as %XX, so a sign may take three bytes.
     signs = sum(char.isascii() and not char.isalnum() for char in label)
     faults = (
@@ -245,11 +245,11 @@ def shorten_label(label: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Hash every file of a bundle directory, and write and return its manifest.
+    """Hash each of FILES that a bundle directory has, and write and return the bundle's manifest.
 
     Args:
         directory: directory with the bundle's files.
-        manifest: every field of `Manifest` except `files`.
+        manifest: every field of `Manifest` except `files`; an invalid field raises a ModelError.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))

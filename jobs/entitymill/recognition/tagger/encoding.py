@@ -52,6 +52,7 @@ class WordCache(ABC):
         """Return a list for each word, with the values of the word's pieces."""
 
     def _clear(self) -> None:
+        """Remove all words from the cache."""
         self._known: dict[str, int] = {}
         self._characters = 0
         self._values = np.zeros((0, *self._shape), np.int32)
@@ -75,6 +76,7 @@ class WordCache(ABC):
         return gather_rows(self._values, self._starts, words)
 
     def _add_words(self, words: list[str]) -> None:
+        """Encode distinct words that are not in the cache, and add them to it."""
         encoded = self._encode(words)
         for word in words:
             self._known[word] = len(self._known)
@@ -88,7 +90,18 @@ class Encoder(WordCache):
     """A cache that encodes tokens with a bundle's tokenizer; the value of a piece is its id."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """Wrap a tokenizer. A token is truncated to `max_pieces` pieces, since only its first piece decides its tag."""
+        """Keep a tokenizer, switch off its own truncation and padding, and look up the ids of its special pieces.
+
+        The special pieces are those of RoBERTa if the vocabulary has <s> but not [CLS], otherwise those of BERT.
+
+        Args:
+            tokenizer: the tokenizer.
+            max_pieces: largest number of pieces of a token. Further pieces are cut off, since only a token's first piece
+                decides its tag.
+
+        Raises:
+            ModelError: the vocabulary lacks a special piece.
+        """
         self.truncated: set[str] = set()
         """Words in the cache that have more than `max_pieces` pieces."""
         super().__init__()
@@ -101,7 +114,10 @@ class Encoder(WordCache):
         self.cls_id, self.sep_id, self.pad_id, self._unk_id = (find_special_id(tokenizer, piece) for piece in special)
 
     def encode(self, tokens: Sequence[str]) -> Pieces:
-        """Return the pieces of every token; a token that is empty after normalization becomes [UNK]."""
+        """Return the pieces of every token, at most `max_pieces` for each.
+
+        A token that is empty after normalization becomes [UNK].
+        """
         return Pieces(*self._encode_tokens(tokens))
 
     def _clear(self) -> None:

@@ -54,7 +54,7 @@ class Tagger:
         decoding: Decoding = "argmax",
         scalings: Mapping[str, Scaling] | None = None,
     ) -> None:
-        """Wrap a compiled model.
+        """Create a tagger for a compiled model, with all of `seconds` at 0.
 
         Args:
             model: the compiled model.
@@ -79,6 +79,8 @@ class Tagger:
     @classmethod
     def load(cls, files: dict[str, Path], manifest: bundle.Manifest, execution: Execution, where: str = "") -> Tagger:
         """Return a tagger, after checking a bundle's files, compiling its network and tagging a test sentence.
+
+        With encoding sparknlp, the manifest's scheme and scalings are ignored, as Spark NLP has neither.
 
         Args:
             files: file name -> local path, for every file that the manifest lists.
@@ -238,6 +240,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
 
     Raises:
         ModelError: the vocabulary lacks a special piece, such as [CLS].
+        SettingsError: the encoding is sparknlp, but the extension entitymill_sparknlp is not installed.
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)

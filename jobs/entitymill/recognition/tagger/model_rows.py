@@ -70,6 +70,7 @@ class CompleteRows:
     """The default encoding, which uses every piece of every token and splits a long sentence into overlapping windows."""
 
     def __init__(self, encoder: Encoder, max_length: int) -> None:
+        """Keep an encoder, whose tokens must have at most `max_length - SPECIAL_PIECES` pieces (see `RowMaker`)."""
         self._encoder = encoder
         self.max_length = max_length
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id

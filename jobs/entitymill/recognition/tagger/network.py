@@ -41,7 +41,7 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
     """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
 
     This check is needed because OpenVINO accepts piece ids beyond the embedding table, and then returns wrong results
-    without an error.
+    without an error. The number of outputs is not checked if the network leaves it open.
 
     Args:
         model: the network.
@@ -93,6 +93,8 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
 
 def check_window(model: ov.Model, max_length: int, where: str) -> None:
     """Check that a network has positions for `max_length` pieces, the length of the longest window.
+
+    A network without a position embedding passes.
 
     Raises:
         ModelError: the network has fewer positions.
@@ -149,7 +151,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
 
 def remove_activation_quantization(model: ov.Model) -> None:
-    """Remove the quantization of activations from a calibrated network; its weights remain 8-bit."""
+    """Remove the quantization of activations from a calibrated network, in place; its weights remain 8-bit."""
     needs = find_dependencies(model)
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize" and needs[source_name(node.input(0))]:
@@ -157,7 +159,7 @@ def remove_activation_quantization(model: ov.Model) -> None:
 
 
 def decompress_weights(model: ov.Model) -> None:
-    """Convert the 8-bit weights of matrix products to floats once, so that not every inference converts them again.
+    """Convert the 8-bit weights of matrix products to floats, in place, so that not every inference converts them again.
 
     The embeddings remain compressed, because an inference converts only the rows that it selects.
     """

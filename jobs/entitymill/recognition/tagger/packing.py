@@ -210,6 +210,9 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
     Args:
         value: the mask for a test input in which only the first piece is visible.
         length: number of pieces in the test input.
+
+    Raises:
+        _NotPackableError: the value is not a mask for pieces, or does not have exactly two different numbers.
     """
     if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
@@ -238,7 +241,16 @@ def _find_table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list
 def _find_positions(
     ports: list[ov.Input], values: list[NDArray[np.generic]], length: int
 ) -> tuple[ov.Input, NDArray[np.int64]]:
-    """Return the port that selects rows of the position embedding, and the positions of the pieces of the test input."""
+    """Return the port that selects rows of the position embedding, and the positions of the pieces of the test input.
+
+    Args:
+        ports: result of `_find_table_ports`.
+        values: value at each port for a test input of equal pieces.
+        length: number of pieces in the test input.
+
+    Raises:
+        _NotPackableError: the values of no port, or of several ports, are positions.
+    """
     candidates = []
     for port, value in zip(ports, values, strict=True):
         numbers = value.reshape(-1).astype(np.int64)
