@@ -85,7 +85,8 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
     Args:
         run: the run to compare; None if the output has no run to compare.
-        before: the earlier runs, newest first.
+        before: the earlier runs, newest first. Those that did not complete or tagged no sentence are left out, and then all
+            but the first MOST_EARLIER_RUNS.
         bounds: the settings `report.drift_*`: the largest changes that are not flagged, and how many sentences are needed.
     """
     done = [other for other in before if other.status == "done" and other.sentences][:MOST_EARLIER_RUNS]
@@ -108,6 +109,10 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
     """Raise an error if a run differs too much from earlier runs and report.fail_on_drift is set.
 
+    Args:
+        drift: result of `compare_runs`; None if the run was not compared, which is not an error.
+        bounds: the settings `report.*`.
+
     Raises:
         DriftError: the run was published, but at least one change is flagged.
     """
@@ -121,7 +126,11 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
 
 
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
-    """Return a list of one change for each label's share, and one each for the rate and the mean confidence."""
+    """Return one change for the share of each label, one for the rate, and one for the mean confidence.
+
+    The labels are those of all the runs. The confidence is left out if the run, or all earlier runs, have no mentions in the
+    table `entities` any more.
+    """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []
     for label in sorted({label for other in (run, *before) for label in other.by_label}):

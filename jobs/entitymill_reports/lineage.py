@@ -36,7 +36,7 @@ class Lineage:
     """Sends the events of one run: START, and then COMPLETE, FAIL or ABORT."""
 
     def __init__(self, settings: Settings) -> None:
-        """Store the settings; send nothing."""
+        """Keep a reference to the settings; nothing is sent yet."""
         self._settings = settings
         self._summary: Summary | None = None
 
@@ -46,7 +46,7 @@ class Lineage:
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Send the last event of the run, if `begin` was called before.
+        """Send the last event of the run; do nothing if `begin` was not called, since the receiver does not know such a run.
 
         Args:
             state: the type of the event: COMPLETE, FAIL or ABORT.
@@ -72,6 +72,13 @@ class Lineage:
             open_console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
 
     def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
+        """Return an OpenLineage RunEvent about the run, the job, the source and, if the run is complete, the written tables.
+
+        Args:
+            summary: summary of the run.
+            state: the type of the event: START, COMPLETE, FAIL or ABORT.
+            error: one sentence about the error that ended the run; None if there is none.
+        """
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
 
@@ -138,11 +145,14 @@ class Lineage:
 
 @contextmanager
 def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
-    """Send lineage events for the run inside the `with` block.
+    """Send the last lineage event when the run inside the `with` block ends; the caller sends the first one.
 
-    The value of the `with` statement is the object that sends the events, or None if no events are sent.
+    The event is COMPLETE if the run succeeded or only differs too much from earlier runs, ABORT if it was interrupted or
+    reached limits.max_core_hours, and FAIL otherwise. The value of the `with` statement is the object that sends the events.
+    If lineage.url is not set or `enabled` is false, the value is None, and no events are sent.
 
     Args:
+        settings: the settings of the run.
         enabled: false for dry runs, which send no events.
 
     Raises:

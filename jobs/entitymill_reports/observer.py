@@ -19,7 +19,7 @@ class Observer:
     """The observer of one run, created by `observe`."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
-        """Store the objects that the observer uses.
+        """Keep references to the objects that the observer uses; nothing is read, written or sent yet.
 
         Args:
             settings: the settings of the run.
@@ -31,16 +31,18 @@ class Observer:
         self._events = events
 
     def open_tables(self, tables: Tables) -> None:
-        """Store the tables that the run writes."""
+        """Keep a reference to the output's tables, from which metrics are read when the run ends; nothing is read yet."""
         self._outcome.tables = tables
 
     def begin(self, summary: Summary) -> None:
-        """Send the lineage event for the start of the run."""
+        """Send the lineage event for the start of the run, if lineage events are sent at all."""
         if self._events is not None:
             self._events.begin(summary)
 
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
+
+        Each is done only if the settings ask for it, as in `page_and_drift.finish`.
 
         Raises:
             DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
@@ -52,7 +54,13 @@ class Observer:
 
 @contextmanager
 def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
-    """Follow the run inside the `with` block; write metrics and lineage when the run ends, even if it fails.
+    """Follow the run inside the `with` block; write metrics and send lineage when the run ends, even if it fails.
+
+    The value of the `with` statement is the run's observer.
+
+    Args:
+        settings: the settings of the run.
+        dry_run: whether this is a dry run, for which neither metrics nor lineage are written.
 
     Raises:
         SettingsError: a library that the settings require is not installed; raised before the run begins.

@@ -118,7 +118,10 @@ def _list_steps(days: Days) -> list[date]:
 
 
 def _draw_runs(content: PageContent) -> dict[str, str]:
-    """Return name of the plot -> SVG for each plot that compares runs or units."""
+    """Return name of the plot -> SVG for each plot that compares runs, or units of the shown run.
+
+    Only the latest SHOWN_RUNS completed runs that tagged sentences are compared.
+    """
     runs = [run for run in content.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
     found = {}
     if runs:
@@ -146,6 +149,7 @@ def _compute_rates(runs: list[Run], label: str) -> list[float]:
 
 
 def _compute_recognition_speed(run: Run) -> float | None:
+    """Return the sentences per second of recognition only; None if the run did not measure its time."""
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 
@@ -157,6 +161,7 @@ def _find_newer_failed_run(content: PageContent) -> Run | None:
 
 
 def _read_resource(name: str) -> str:
+    """Return the text of a file of this package."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf8")
 
 
@@ -165,6 +170,7 @@ def _format_number(value: float, places: int = 0) -> str:
 
 
 def _format_seconds(value: float) -> str:
+    """Return a duration as text, such as `4.2 s`, `3 min 5 s` or `2 h 10 min`."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, seconds = divmod(round(value), 60)
@@ -173,4 +179,5 @@ def _format_seconds(value: float) -> str:
 
 
 def _format_time(value: datetime | None) -> str:
+    """Return a time in UTC, to the minute; empty for None."""
     return "" if value is None else value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -45,10 +45,11 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
 
 
 def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
-    """Write the report page and look for drift, if the settings ask for these; return the drift if it was computed.
+    """Write the report page if report.path is set, compare the run with earlier runs, and return the drift.
 
-    A page that cannot be written is reported in the log and on the console, but it is not an error, because the run has
-    already published its results.
+    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A page
+    that cannot be written is reported in the log and on the console, but it is not an error, because the run has already
+    published its results.
     """
     report = settings.report
     drift: Drift | None = None

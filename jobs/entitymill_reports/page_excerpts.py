@@ -31,7 +31,9 @@ _SENTENCE = ("doc_id", "sentence_id", "sentence_begin", "sentence_end")
 def read_samples(spark: SparkSession, settings: Settings, tables: Tables) -> TextSamples:
     """Return the most frequent entities, and samples of sentences with their mentions.
 
-    The samples are chosen by hashes, so the result is always the same for the same tables and texts.
+    Sentences of documents whose text has changed since the run are left out. If the source cannot be read, the result has
+    the reason instead of sentences. The samples are chosen by hashes, so the result is always the same for the same tables
+    and texts.
     """
     entities = tables.read("entities")
     # One mention of each entity, chosen by hash, so that every read chooses the same mention.
@@ -56,7 +58,11 @@ def read_samples(spark: SparkSession, settings: Settings, tables: Tables) -> Tex
 
 
 def _list_top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], ...]]:
-    """Return label -> (entity, number of mentions) of its TOP most frequent entities."""
+    """Return label -> (entity, number of mentions) of its TOP most frequent entities; TOP * LABELS entities at most.
+
+    Args:
+        counted: one row per label and entity, with its number of mentions.
+    """
     place = F.row_number().over(Window.partitionBy("label").orderBy(F.desc("mentions"), "entity")).alias("place")
     rows = counted.select("label", "entity", "mentions", place).where(F.col("place") <= TOP).limit(TOP * LABELS).collect()
     found: dict[str, list[tuple[str, int]]] = {}
@@ -67,6 +73,9 @@ def _list_top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], .
 
 def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
     """Return one row per sampled mention, with the name of the sample and the mention's sentence.
+
+    There are three samples of at most SAMPLE_SIZE mentions each: the least confident, one each of the rarest entities, and
+    random ones. Mentions in sentences longer than MAX_CHARS are left out.
 
     Args:
         entities: the table `entities`.
@@ -125,4 +134,5 @@ def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequenc
 
 
 def _hash_text(text: str | None) -> str:
+    """Return the SHA-256 of a text in hexadecimal, as in the column `text_hash` of `documents`; empty for None."""
     return "" if text is None else hashlib.sha256(text.encode("utf8", "surrogatepass")).hexdigest()

@@ -44,8 +44,8 @@ def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, r
         run_id: the id of the run to show, or None for the latest completed run that processed or removed documents.
 
     Raises:
-        OutputError: the output has no tables.
-        SettingsError: report.date_column is not a column of dates, or no recent run has this id.
+        OutputError: the output has no tables, or another program wrote them.
+        SettingsError: report.date_column is not a column of dates, or none of the latest MOST_RUNS runs has this id.
     """
     check_tables_exist(tables)
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -79,11 +79,13 @@ def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, r
 def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
     """Return a run, and the runs before it, newest first; this is all that the computation of drift needs.
 
+    Only the latest MOST_RUNS runs are read. If the run is not among them, the result is (None, ()).
+
     Args:
         run_id: the id of the run, or None for the latest completed run that processed or removed documents.
 
     Raises:
-        OutputError: the output has no tables.
+        OutputError: the output has no tables, or another program wrote them.
     """
     check_tables_exist(tables)
     with open_private_session(spark, "UTC", {}) as own:
@@ -108,15 +110,14 @@ def check_tables_exist(tables: Tables) -> None:
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
     """Return the run with an id or, if the id is None, the newest completed run that had something to do.
 
-    Args:
-        runs: the runs, newest first.
-        run_id: the id, or None.
+    Return None if `runs`, which are sorted with the newest first, contain no such run.
     """
     candidates = (run for run in runs if run.run_id == run_id or (not run_id and run.status == "done" and run.mode != IDLE))
     return next(candidates, None)
 
 
 def _read_run_rows(tables: Tables) -> list[Row]:
+    """Return the latest MOST_RUNS rows of `runs`, newest first, without maintenance; `started_at` is in microseconds."""
     runs = exclude_maintenance(tables.read("runs"))
     return (
         runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(MOST_RUNS).collect()
@@ -136,7 +137,13 @@ def _build_runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
 
 
 def _select_date(entities: DataFrame, settings: Settings) -> Column | None:
-    """Return the column with the day of a mention, as a date; None if report.date_column is not set."""
+    """Return the column with the day of a mention, as a date; None if report.date_column is not set.
+
+    A text that is not a date becomes null.
+
+    Raises:
+        SettingsError: the table lacks the column, or its type is neither date, timestamp nor string.
+    """
     name = settings.report.date_column
     if name is None:
         return None
@@ -185,6 +192,7 @@ def _build_labels(counts: list[Row]) -> tuple[page_content.Label, ...]:
 
 
 def _read_documents(tables: Tables) -> page_content.Documents:
+    """Return the sums over the table `documents`, and its documents counted by number of tokens."""
     size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
     names = ("sentences", "tokens", "split_sentences")
     sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
@@ -195,7 +203,7 @@ def _read_documents(tables: Tables) -> page_content.Documents:
 
 
 def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_content.Days:
-    """Count the mentions by day, week, month or year, depending on the time that they span.
+    """Count mentions by day, week, month or year, depending on the time that they span; leave out the oldest if too many.
 
     Args:
         entities: the table `entities`.
@@ -220,7 +228,12 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
 
 
 def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
-    """Count the sentences with a mention by length; `mentions` is the number of rows of `entities`."""
+    """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents.
+
+    Args:
+        entities: the table `entities`.
+        mentions: number of rows of the table.
+    """
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
     length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")
@@ -231,6 +244,7 @@ def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
 
 
 def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
+    """Return the MOST_CODES most frequent pairs of stage and reject code, each with its row count and up to four ids."""
     if not tables.exists("rejects") or tables.is_empty("rejects"):
         return ()
     key, random_order = F.col("doc_id"), F.xxhash64("doc_id")
@@ -252,7 +266,7 @@ def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
 
 
 def _format_settings(rows: list[Row], run: Run | None) -> str:
-    """Return the settings of a run as YAML; secrets are already masked in the table `runs`."""
+    """Return the settings of a run as YAML, with secrets masked, as in its row of `runs`; empty for None or no settings."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
 
@@ -260,7 +274,8 @@ def _format_settings(rows: list[Row], run: Run | None) -> str:
 def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
     """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
 
-    The result is empty for a run that replaces the complete table when it ends, as that run does not commit units.
+    A unit is left out if its start is not in the latest MOST_COMMITS commits. The result is empty for None, and for a run
+    that replaces the complete table when it ends, as that run does not commit units.
     """
     if run is None:
         return ()

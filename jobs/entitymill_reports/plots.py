@@ -57,7 +57,11 @@ _IDS = re.compile(
 
 
 def colour(number: int) -> str:
-    """Return the placeholder colour of the series with a number, counted from 0."""
+    """Return the placeholder for the colour of a series, which `_render_svg` replaces by the page's CSS variable.
+
+    Args:
+        number: number of the series, from 0; all from SERIES - 1 on have the same colour.
+    """
     return f"#0102{min(number, SERIES - 1):02x}"
 
 
@@ -70,6 +74,7 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
+        """Draw the bars from top to bottom, with the name before and the value behind each bar."""
         places = range(len(rows))[::-1]
         axes.barh(list(places), [value for _, value, _ in rows], color=[colour(number) for *_, number in rows], height=0.62)
         axes.set_yticks(list(places), [_shorten(name) for name, *_ in rows])
@@ -95,10 +100,11 @@ def draw_stacked_bars(
         series: name of the series -> its value for each bar; the first series has the first colour.
         title: description for screen readers.
         about: label of the horizontal axis.
-        seconds: whether the values are seconds.
+        seconds: whether the values are seconds; otherwise they are counts.
     """
 
     def draw(axes: Axes) -> None:
+        """Draw the bars of each series on top of those of the series before it."""
         below = [0.0] * len(names)
         # If there are only a few bars, keep them narrow.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
@@ -118,6 +124,7 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
     """
 
     def draw(axes: Axes) -> None:
+        """Draw one line with markers per series."""
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
             line = axes.plot(range(len(names)), found, "o-", color=colour(number), label=_shorten(name))[0]
@@ -130,6 +137,7 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
 
 
 def _add_legend(axes: Axes, series: int) -> None:
+    """Add a legend above the plot if it has more than one series; `series` is their number."""
     if series > 1:
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, frameon=False, handlelength=0.9, handleheight=0.9,
@@ -138,7 +146,7 @@ def _add_legend(axes: Axes, series: int) -> None:
 
 
 def _label_horizontal_axis(axes: Axes, names: Sequence[str]) -> None:
-    """Write as many of the names below the horizontal axis as fit, evenly spaced."""
+    """Write names below the horizontal axis: all of them, or every n-th if there is no room for all."""
     room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
     step = -(-len(names) // room)
     places = list(range(0, len(names), max(1, step)))
@@ -146,10 +154,12 @@ def _label_horizontal_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _shorten(name: str) -> str:
+    """Return a name, cut to 14 characters with an ellipsis at its end if it is longer."""
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
 def _format_value(value: float) -> str:
+    """Return a number with three significant digits and, from 1,000 on, a unit: `1.5 k`, `2 M`, `3 G`."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
@@ -159,6 +169,16 @@ def _format_value(value: float) -> str:
 def _set_up_axes(
     axes: Axes, names: Sequence[str], series: Mapping[str, object], about: str, *, unit: str = "", integer: bool = False
 ) -> None:
+    """Label both axes, and add a legend if there are several series.
+
+    Args:
+        axes: the axes of the plot.
+        names: labels below the horizontal axis.
+        series: the series by name.
+        about: label of the horizontal axis.
+        unit: text after each number of the vertical axis.
+        integer: whether the vertical axis has only whole numbers.
+    """
     _label_horizontal_axis(axes, names)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=integer))
@@ -170,6 +190,11 @@ def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) 
     """Return a plot as an <svg> element for the report page.
 
     Matplotlib escapes all text in the element except the title, which must be a text of this program.
+
+    Args:
+        draw: function that draws the plot on the axes that it gets.
+        title: description for screen readers.
+        height: height in CSS pixels.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt: the same plot has the same bytes
         figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")

@@ -30,6 +30,7 @@ JOB = "entitymill"
 PUSH_SECONDS = 5
 """Time limit, in seconds, for a push, which is the last step of a run."""
 MOST_LABELS = 100
+"""Maximum number of labels whose mentions are counted over all runs."""
 _CORE_SECONDS_STAGES = (*schemas.PARTS, "idle")
 """The stages of recognition, whose seconds are sums over all cores; those of other stages are wall-clock times."""
 _OVER_ALL = "over all runs of the output"
@@ -37,11 +38,11 @@ _OVER_ALL = "over all runs of the output"
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all runs of an output.
+    """Sums over all runs of an output that have ended, without maintenance.
 
     runs: status -> number of runs that ended with this status.
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
-    mentions: label -> number of mentions that the runs found.
+    mentions: label -> number of mentions that the runs found; at most MOST_LABELS labels.
     last_success: end of the latest run with the status done, in seconds since 1970; None if there is no such run.
     """
 
@@ -77,13 +78,14 @@ class RunOutcome:
 
 @contextmanager
 def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunOutcome]:
-    """Write the metrics of the run inside the `with` block when it ends, even if it fails, if a setting asks for metrics.
+    """Write the metrics of a run when the `with` block ends, whether the run in it succeeds or fails.
 
-    The value of the `with` statement is the object in which the caller collects the outcome of the run.
-
-    Metrics that cannot be written are reported in the log and on stderr, but they are not an error.
+    The value of the `with` statement is an object in which the caller collects the outcome of the run. Metrics are written
+    to metrics.textfile and metrics.pushgateway, or nowhere if neither is set. If writing fails, the failure is reported in
+    the log and on stderr, and the run does not fail.
 
     Args:
+        settings: the settings of the run.
         enabled: false for dry runs, which write no metrics.
 
     Raises:
@@ -107,6 +109,15 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
 
 
 def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
+    """Write the metrics to the file and the Pushgateway that the settings name; report failures in the log and on stderr.
+
+    Sets `ended` of the outcome and, if `totals` is true, its `totals`.
+
+    Args:
+        settings: the settings of the run.
+        run_outcome: the outcome of the run.
+        totals: whether to read the sums over all runs with Spark; otherwise their metrics are left out.
+    """
     run_outcome.ended = datetime.now(timezone.utc)
     try:
         if totals and run_outcome.tables is not None:
@@ -127,7 +138,11 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 
 
 def read_totals(tables: Tables) -> Totals | None:
-    """Return the sums over the table `runs`, or None if the table does not exist; this takes two Spark queries."""
+    """Return the sums over all runs in the table `runs` that have ended; None if the table does not exist.
+
+    Running runs and maintenance are left out. If there are more than MOST_LABELS labels, the mentions of an arbitrary
+    MOST_LABELS of them are counted. This takes two Spark queries.
+    """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
     from entitymill.tables.runs import exclude_maintenance  # noqa: PLC0415
@@ -156,7 +171,7 @@ def read_totals(tables: Tables) -> Totals | None:
 
 
 def build_metrics(run_outcome: RunOutcome) -> _Metrics:
-    """Return the collector with the metrics of a run, except those that its outcome lacks.
+    """Return the metrics of a run, as a collector for prometheus_client, except those that its outcome lacks.
 
     Metrics of the type counter are sums over all runs of the output.
     """
@@ -180,6 +195,7 @@ def build_metrics(run_outcome: RunOutcome) -> _Metrics:
 
 
 def _add_summary(metrics: _Metrics, summary: Summary) -> None:
+    """Add the counts, the speed, and the seconds by stage of the run that has just ended."""
     for name in ("documents", "removed", "units", "sentences", "tokens"):
         metrics.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
     metrics.gauge(
@@ -200,6 +216,7 @@ def _add_summary(metrics: _Metrics, summary: Summary) -> None:
 
 
 def _add_totals(metrics: _Metrics, totals: Totals) -> None:
+    """Add the sums over all runs as counters, and the time of the last success if there was one."""
     counted = {"documents": ("Documents processed", totals.documents), "sentences": ("Sentences tagged", totals.sentences)}
     for name, (help_, value) in {**counted, "rejects": ("Rows rejected", totals.rejects)}.items():
         metrics.add("Counter", name, f"{help_}, {_OVER_ALL}", {"": value})
@@ -216,7 +233,7 @@ class _Metrics:
     """
 
     def __init__(self, output: str) -> None:
-        """Create a collector without metrics, whose metrics will have the label `output` with this value."""
+        """Create an empty collector; `output` is the value of the label `output` of each metric that is added later."""
         self._output = output
         self._families: list[Metric] = []
 
@@ -225,7 +242,7 @@ class _Metrics:
         return self._families
 
     def gauge(self, name: str, help_: str, value: float) -> None:
-        """Add a metric of the type gauge that has only the label `output` (see `add`)."""
+        """Add a metric of the type gauge with one value, and no label but `output`; arguments as for `add`."""
         self.add("Gauge", name, help_, {"": value})
 
     def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
@@ -235,8 +252,8 @@ class _Metrics:
             kind: Gauge or Counter.
             name: the metric's name without the prefix `entitymill_`.
             help_: description of the metric, without a period.
-            values: value of the label -> value of the metric; without a label, one value with any key.
-            label: name of the other label, or empty.
+            values: value of the other label -> value of the metric; if `label` is empty, a dict with one value and any key.
+            label: name of the label that the metric has in addition to `output`; empty for none.
         """
         from prometheus_client import core  # noqa: PLC0415  # installed only with the extra
 
@@ -248,16 +265,24 @@ class _Metrics:
 
 
 def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
-    """Write the metrics to a temporary file and rename it, so that a collector never reads an incomplete file."""
+    """Write the metrics to a file, atomically, so that node_exporter never reads an incomplete file.
+
+    The unnamed argument is not used; it gives this function the same arguments as `push`.
+    """
     from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
     atomic_files.write(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
-    """Send the metrics to the Pushgateway at a URL, grouped by output.
+    """Send the metrics to a Pushgateway, as the group of this output.
 
-    After a failed run, the metrics that its outcome lacks keep their old values in the Pushgateway.
+    They replace all metrics of the group. But after a failed run, metrics that its outcome lacks keep their old values.
+
+    Args:
+        registry: the result of `build_metrics`.
+        address: URL of the Pushgateway; a user and password in it are sent as basic authentication.
+        run_outcome: the outcome of the run.
     """
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # installed only with the extra
 

@@ -32,10 +32,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `entitymill report` and return its exit code."""
+    """Write the report page, check the run for drift if report.fail_on_drift is set, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Load the settings, start the log, and write the page to --to or, without this option, to report.path."""
         settings = settings_module.load(options.config, options.overrides)
         to = options.to or settings.report.path
         if to is None:
@@ -47,6 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
+    """Start Spark, write the report page, and print its path.
+
+    Args:
+        settings: the settings of the job.
+        to: path of the page's file.
+        run_id: the id of the run to show, or None for the latest run that processed or removed documents.
+
+    Raises:
+        DriftError: the page was written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
+    """
     # Imported only here: --help and errors in the settings must not wait a second for Spark.
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables

@@ -1,4 +1,5 @@
-"""The commands of `entitymill`: each module parses the options of one command and returns its exit code.
+"""The commands of `entitymill`: each module has the parser of one command, and `main`, which returns its exit code.
 
-All commands use the module `common`.
+`main(None)` reads the options of this process. All commands use the module `common`; `benchmark_child` and `tagging_child`
+run in child processes.
 """

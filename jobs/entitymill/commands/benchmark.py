@@ -28,9 +28,9 @@ MODEL, TEXTS = ROOT / "models" / "demo", ROOT / "data" / "state_union.parquet"
 FACTORY = "entitymill.commands.benchmark_child:open_measured_tagger"
 """The function that each child process calls, as `module:function` (see `isolation.Work`)."""
 CHARACTERS = 60_000
-"""Number of characters that each round recognizes; a round takes the bundled model about two seconds."""
+"""Maximum number of characters that each round recognizes; a round takes the bundled model about two seconds."""
 MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
-"""Number and length of the documents for which core-hours and prices are computed, and the seconds in an hour."""
+"""Number of documents for which core-hours and prices are computed, their length in characters, and seconds in an hour."""
 F1_TOLERANCE = 0.005
 """A precision is recommended only if its F1 is at most this much below the best F1."""
 LONGEST_SECONDS = 600.0
@@ -175,13 +175,22 @@ def measure(
 def _run_round(
     children: Mapping[Precision, Callable[[pa.RecordBatch, float], pa.RecordBatch]], batch: pa.RecordBatch
 ) -> dict[Precision, tuple[int, float]]:
-    """Let each child recognize the batch once; return precision -> (number of sentences, CPU seconds)."""
+    """Let each child recognize the batch once, one child after the other.
+
+    Returns:
+        precision -> (number of sentences, CPU seconds).
+
+    Raises:
+        isolation.LostError: a child crashes, or takes longer than LONGEST_SECONDS.
+    """
     found = {precision: child(batch, LONGEST_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}
 
 
 def _read_texts(path: Path) -> list[str]:
     """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
+
+    The texts are the values of the column `text` of a Parquet file, or the lines of any other file; empty ones are left out.
 
     Raises:
         SourceError: the file cannot be read, or has no text.

@@ -53,7 +53,7 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select a job's settings: `config` and `overrides`."""
+    """Add the options --config and --set, which select a job's settings; they are parsed to `config` and `overrides`."""
     parser.add_argument("--config", type=Path, help="YAML file of the job's settings; base.yaml next to it is read first")
     parser.add_argument(
         "--set", dest="overrides", metavar="KEY.PATH=VALUE", action="append", default=[], help="one setting; repeatable"
@@ -64,6 +64,7 @@ def positive_number(kind: type[int | float]) -> Callable[[str], float]:
     """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to LARGEST_NUMBER."""
 
     def number(text: str) -> float:
+        """Return the text as a number; raise ArgumentTypeError if it is out of range."""
         value = kind(text)
         if not 0 < value <= LARGEST_NUMBER:
             raise argparse.ArgumentTypeError(
@@ -92,7 +93,9 @@ def run_with_settings(
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `output.path` exists. Skip a path that may be on another machine's disk.
+    """Check, before Spark starts, that `output.path` exists.
+
+    Nothing is checked if the output is a catalog schema, or if the path may be on another machine's disk.
 
     Raises:
         OutputError: the directory does not exist.
@@ -103,7 +106,10 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `source.path` exists. Skip a path that may be on another machine's disk.
+    """Check, before Spark starts, that `source.path` exists.
+
+    Nothing is checked for a catalog table, for a path with wildcards or with the version of a Delta table, or for a path
+    that may be on another machine's disk.
 
     Raises:
         SourceError: nothing is at source.path.
@@ -179,7 +185,7 @@ def run_and_report(
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file or to stderr; return the log's handler, and the file's path or STDERR.
+    """Send this program's log to a file or to stderr, and nowhere else; return the handler, and the file's path or STDERR.
 
     Args:
         path: the file; STDERR for stderr; None for a new temporary file.

@@ -21,7 +21,7 @@ from entitymill.terminal.console_text import open_console
 
 
 def _read_ids(options: argparse.Namespace) -> list[str]:
-    """Return the ids in --ids and in the file of --ids-file, without empty and repeated ones.
+    """Return the ids in --ids and in the file of --ids-file (one per line), without empty and repeated ones.
 
     Raises:
         SettingsError: the file cannot be read, or there is no id, or there are more than MOST_IDS.
@@ -95,7 +95,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
             f"would erase {_describe_findings(findings)} of {place}; nothing was changed", markup=False, soft_wrap=True
         )
         return
-    if not options.yes and _on_terminal() and not _confirm(findings, str(place), console):
+    if not options.yes and _is_on_terminal() and not _confirm(findings, str(place), console):
         console.print("nothing was changed")
         return
     activity.begin("waiting until no run is active, then erasing")
@@ -107,7 +107,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return the end of the message that no table contains the ids: whether old files could be searched, too."""
+    """Return the part of a message which says that old files do not contain the ids, or that they cannot be searched."""
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"
@@ -122,7 +122,8 @@ def _describe_findings(findings: Findings) -> str:
     return f"{said}{messages} and all older versions of the tables"
 
 
-def _on_terminal() -> bool:
+def _is_on_terminal() -> bool:
+    """Return whether both stdin and stdout are a terminal, so that the user can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 

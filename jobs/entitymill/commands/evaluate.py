@@ -53,15 +53,17 @@ class Score:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
+        """Harmonic mean of precision and recall; 0 if neither table has a mention."""
         return 2 * self.correct / (self.found + self.gold) if self.found + self.gold else 0.0
 
 
 def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
-    """Return the score of each label, sorted by label; the last key, ALL, has the micro average.
+    """Return label -> score, sorted by label; the last key, ALL, has the micro average.
+
+    A mention that occurs several times in a table counts once.
 
     Args:
-        entities: a table with the columns doc_id, begin, end and label; a mention that occurs twice counts once.
+        entities: a table with the columns doc_id, begin, end and label.
         gold: a table with the same columns.
         labels: the labels to score; None or empty for all labels that occur in either table.
     """
@@ -128,7 +130,7 @@ _parse_share.__name__ = "share"  # argparse shows this name in its own error mes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score an entity table or a reviewed sample, and return the exit code."""
+    """Score an entity table or a reviewed sample, print the scores, and return the exit code."""
     built = parser()
     options = built.parse_args(arguments)
     given = tuple(value is not None for value in (options.entities, options.gold, options.reviewed))
@@ -165,6 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_json: bool) -> None:
     """Score a reviewed sample, and print the scores, as a table or as JSON.
 
+    Args:
+        file: the corrected file.
+        wanted_precision: precision for which a value of `entities.min_confidence` is printed.
+        labels: the labels to score; empty for all labels.
+        as_json: whether to print JSON.
+
     Raises:
         SourceError: the file cannot be read, or is not a reviewed sample.
     """
@@ -180,11 +188,13 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
 
 
 def _format_json(scores: dict[str, Score]) -> str:
+    """Return a JSON object: label -> counts, precision, recall and F1."""
     measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
     return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
 
 
 def _build_table(scores: dict[str, Score]) -> Table:
+    """Return the table of scores that is printed on the terminal, with one row per label."""
     table = Table("label", *("precision", "recall", "F1", "found", "gold", "correct"))
     for label, score in scores.items():
         shares = (f"{share:.4f}" for share in (score.precision, score.recall, score.f1))

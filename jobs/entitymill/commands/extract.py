@@ -74,7 +74,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job, write its outcome as JSON if --result-json is given, and return the exit code."""
+    """Run the job, write its outcome as JSON if --result-json is given, and return the exit code.
+
+    If the outcome cannot be written, the exit code is that of the run, or 1 if the run succeeded.
+    """
     options = parser().parse_args(arguments)
     results: dict[str, Any] = {}
 
@@ -103,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
     """Return a context manager whose value is the observer that writes the report page, metrics and lineage of a run.
 
-    The value is None if no setting asks for a page, metrics, lineage or a check for drift.
+    The value is None if no setting asks for a page, metrics, lineage or a check for drift. A dry run writes no metrics and
+    sends no lineage events.
 
     Raises:
         SettingsError: a package that the observer needs is not installed.
@@ -117,7 +121,7 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
 
 
 def _is_small_local_source(path: str, size: int) -> bool:
-    """Return whether a source is on this machine's own disk and has at most `size` bytes."""
+    """Return whether a file or directory exists on this machine's own disk and has at most `size` bytes in total."""
     place = Path(path)
     try:
         sizes = (file.stat().st_size for file in itertools.chain([place], place.rglob("*")))

@@ -199,7 +199,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
         encoding="utf8",
     )
     copy = [f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={scratch / 'jars'}"]
-    _run_client([*_mvn(), "--quiet", "--batch-mode", "--file", str(scratch / "pom.xml"), *copy], "mvn")
+    _run_client([*_find_maven(), "--quiet", "--batch-mode", "--file", str(scratch / "pom.xml"), *copy], "mvn")
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
@@ -210,17 +210,17 @@ def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None
     # Spark contains Delta's other dependencies.
     options += ["--exclude-packages", "org.antlr:antlr4-runtime,org.scala-lang:scala-library"]
     options += ["--repositories", repository] if repository else []
-    _run_client([*_spark_submit(), *options, str(scratch / "nothing.py")], "spark")
+    _run_client([*_find_spark_submit(), *options, str(scratch / "nothing.py")], "spark")
 
 
-def _mvn() -> list[str]:
-    """Return the command line of Maven; empty if Maven is not installed."""
+def _find_maven() -> list[str]:
+    """Return the beginning of Maven's command line; an empty list if Maven is not installed."""
     found = shutil.which("mvn")
     return [found] if found else []
 
 
-def _spark_submit() -> list[str]:
-    """Return the command line of PySpark's spark-submit; empty if PySpark or Java is not installed."""
+def _find_spark_submit() -> list[str]:
+    """Return the beginning of spark-submit's command line; an empty list if PySpark or Java is not installed."""
     found = importlib.util.find_spec("pyspark")
     java = os.environ.get("JAVA_HOME") or shutil.which("java")
     if found is None or found.origin is None or not java:
@@ -229,14 +229,19 @@ def _spark_submit() -> list[str]:
 
 
 _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path, str | None], None]]] = {
-    "mvn": (_mvn, _fetch_with_maven),
-    "spark": (_spark_submit, _fetch_with_spark),
+    "mvn": (_find_maven, _fetch_with_maven),
+    "spark": (_find_spark_submit, _fetch_with_spark),
 }
-"""Client -> (function that returns its command line, empty if it is not installed; function that fetches jars with it)."""
+"""Client -> (function that returns the beginning of its command line, or an empty list if it is not installed; function that
+fetches jars with it)."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:
     """Run a client (the program that fetches the jars), and write its output to the log, with credentials masked.
+
+    Args:
+        command_line: the program and its arguments.
+        client: key of _CLIENTS.
 
     Raises:
         SessionError: the client fails, or takes longer than CLIENT_TIMEOUT.

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(start_log: Callable[[str | None], str]) -> None:
         """Inspect the table, write the settings file, and print the proposed columns."""
-        file = options.to or Path(f"{_file_stem(options.table)}.yaml")
+        file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = options.output and column_proposal.make_absolute(spark, options.output)
         neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
         if source.format == "table":
-            neighbour = column_proposal.make_absolute(spark, f"entities/{_file_stem(source.path)}")
+            neighbour = column_proposal.make_absolute(spark, f"entities/{_build_file_stem(source.path)}")
         bad_ids = column_proposal.describe_bad_ids(proposal.key, proposal.rows)
         write(file, render(file, source, proposal, output or neighbour, loaded.spark.jars, bad_ids))
         columns = f"id {proposal.key.name}, text {proposal.text.name}, {len(proposal.passthrough)} passthrough columns"
@@ -87,8 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_and_report(work, "interrupted; nothing was written.")
 
 
-def _file_stem(table: str) -> str:
-    """Return a file name, without suffix, that is made from a table's path or name."""
+def _build_file_stem(table: str) -> str:
+    """Return the last part of a table's path, or the table's name, as a file name without suffix; `table` if it is empty.
+
+    Characters other than letters, digits, `-` and `_` are replaced by `_`.
+    """
     last = table.rstrip("/").rpartition("/")[2].removesuffix(".parquet")
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
 
@@ -96,8 +99,9 @@ def _file_stem(table: str) -> str:
 def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
     """Return the text of the settings file.
 
-    The paths of the model and the jars are made absolute if only the working directory contains them; the paths in `source`
-    and `output` are written unchanged.
+    The file must mean the same in every working directory. Therefore relative paths of the model and the jars are written as
+    absolute paths if they exist in the working directory, but not in this program's repository. The paths in `source` and
+    `output` are written unchanged.
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.
@@ -105,7 +109,7 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
         proposal: the proposed columns.
         output: directory of the entity tables.
         jars: the setting spark.jars of this session; it is written to the file only if it differs from the default.
-        bad_ids: what a run does with null and repeated ids; empty if there are none.
+        bad_ids: phrase on what a run does with null and repeated ids; empty if there are none.
     """
     keys = _name_alternatives(f"{column.name} ({column.kind})" for column in proposal.other_keys)
     texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in proposal.other_texts)
@@ -139,6 +143,8 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
 def write(file: Path, text: str) -> None:
     """Write a new settings file, and next to it the JSON Schema that the first line of the settings file names.
 
+    An existing schema is not overwritten.
+
     Raises:
         SettingsError: the file exists already, or its settings are not valid; an invalid new file is deleted.
         OutputError: the file cannot be written.
@@ -163,7 +169,7 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(others: Iterable[str]) -> str:
-    """Return the part of a comment that names other possible columns, at most _MOST_NAMED; empty if there are none."""
+    """Return the end of a comment, which names at most _MOST_NAMED other possible columns; empty if there are none."""
     named = list(others)
     more = ", …" if len(named) > _MOST_NAMED else ""
     return f"; or {_to_yaml(', '.join(named[:_MOST_NAMED]))}{more}" if named else ""

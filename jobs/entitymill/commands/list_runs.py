@@ -82,7 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[dict[str, Any]] | None:
-    """Return the same rows as `read_runs`, but read without Spark; None if only Spark can read the tables."""
+    """Return the same rows as `read_runs`, but read without Spark; None if only Spark can read the tables.
+
+    Raises:
+        OutputError: no run has written the tables yet.
+    """
     from entitymill.tables import local_runs
 
     rows = local_runs.read_rows(output, conf, _COLUMNS, last)
@@ -92,7 +96,8 @@ def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int)
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
     """Return the latest `last` runs, newest first, as dictionaries with the keys _COLUMNS.
 
-    A value is None if an older version of this program created the table, without the column.
+    A value is None if an older version of this program created the table, without the column. The progress of an active run
+    is read from its heartbeat.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -113,7 +118,12 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
 def _add_progress(
     rows: list[dict[str, Any]], read_heartbeats: Callable[[], dict[str, dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """Update the rows of active runs in place, and return all rows; heartbeats are read only if a run is active."""
+    """Update the rows of active runs from their heartbeats, in place, and return all rows.
+
+    Args:
+        rows: rows of the table `runs`, with the keys _COLUMNS.
+        read_heartbeats: function that returns run id -> heartbeat; called only if a run is active.
+    """
     if any(row["status"] == "running" for row in rows):
         newest = read_heartbeats()
         for row in rows:
@@ -122,7 +132,10 @@ def _add_progress(
 
 
 def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
-    """Update the row of an active run from the run's heartbeat, because the row was written when the run started."""
+    """Update the row of an active run from the run's heartbeat, because the row was written when the run started.
+
+    The rows of other runs stay unchanged.
+    """
     if row["status"] == "running":
         row |= {name: heartbeat[name] for name in _PROGRESS if heartbeat.get(name) is not None}
         if heartbeat.get("until"):

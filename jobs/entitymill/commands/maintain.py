@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the task that the options name on the tables of one output, and return the exit code."""
+    """Run optimize, vacuum or purge, as the options say, on the tables of one output, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """Run the console script `entitymill-maintain`."""
+    """Run `main` for the console script `entitymill-maintain`, and end the program with its exit code."""
     common.exit_with(main())
 
 
@@ -67,7 +67,7 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
     """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
 
     Raises:
-        OutputError: there are no entity tables at the output.
+        OutputError: there are no entity tables at the output, or another program or version wrote them.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
@@ -75,15 +75,15 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
             place = tables.address("documents").rpartition("/")[0] or "that schema"
             raise OutputError(f"output: no entity tables at {place}; check output.path or output.schema.")
         table_setup.check_tables(tables)
-        changes, note = _maintain(tables, settings, options)
+        changes, note = _change_tables(tables, settings, options)
     _print_changes(changes, note)
 
 
-def _maintain(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
-    """Run the task; return how each table's files changed, and a note for the user about the result.
+def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
+    """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about the result.
 
     Raises:
-        SettingsError: --retain-hours is negative.
+        SettingsError: --retain-hours is negative, or too small for vacuum.
     """
     if options.task == "optimize":
         with shared_access(tables, settings):

@@ -123,7 +123,12 @@ def _check_target(to: Path, count: float) -> None:
 
 
 def format_sample(sample: MentionSample, kind: str) -> str:
-    """Return the content of a file with the sample, in the format `kind`, which is one of `review_files.FORMATS`."""
+    """Return the content of a file with the sample.
+
+    Args:
+        sample: the sample.
+        kind: one of `review_files.FORMATS`; ignored if the sample has no text, since then only CSV is possible.
+    """
     if sample.sentences is None:
         return review_files.format_csv([Mention(**mention) for mention in sample.mentions])
     sentences = [_build_sentence(**sentence) for sentence in sample.sentences]

@@ -117,7 +117,11 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
 
 
 def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, text) for each command-line argument: a file's content, standard input, or the argument itself."""
+    """Yield (name, text) for each command-line argument: a file's content, standard input, or the argument itself.
+
+    Raises:
+        SourceError: a file cannot be read or is not UTF-8, or an argument looks like the path of a missing file.
+    """
     for number, argument in enumerate(arguments):
         path = Path(argument)
         if argument == STDIN or _is_file(path):
@@ -134,6 +138,7 @@ def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_file(path: Path) -> bool:
+    """Return whether a path names a file; False also for a text that cannot be a path."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # the text is too long for a file name, or contains NUL
@@ -141,7 +146,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _print_json(name: str, _: str, mentions: list[dict[str, Any]], *, several: bool) -> None:
-    """Print each mention as one line of JSON; if there are several texts, each line also has the name of its text."""
+    """Print each mention as one line of JSON; if there are several texts, each line has the name of its text as `source`."""
     for mention in mentions:
         row = {**({"source": name} if several else {}), **mention, "confidence": round(mention["confidence"], 6)}
         print(json.dumps(row, ensure_ascii=True))

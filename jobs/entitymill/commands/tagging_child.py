@@ -26,6 +26,7 @@ def open_tagger(
     The memory of this process is limited to what the model's files and the texts need.
 
     Args:
+        model, precision, detector, detector_model, markup: as for `python_api.load`.
         characters: the total number of characters in the texts, for the memory limit.
     """
     files = [

@@ -91,7 +91,11 @@ class _SizeCounter:
             raise UnboundedError(f"is nested deeper than {DEEPEST} levels")
 
     def _count_alias(self, alias: yaml.AliasEvent) -> int:
-        """Count the values of the anchored value to which an alias refers, and return the levels of that value."""
+        """Count the values of the anchored value to which an alias refers, and return the levels of that value.
+
+        Raises:
+            UnboundedError: the alias is inside the value to which it refers.
+        """
         if any(collection.anchor == alias.anchor for collection in self._open):
             raise UnboundedError(f"has a value that contains itself: {alias.anchor}")
         # An alias without an anchor is an error, which the YAML parser reports later.

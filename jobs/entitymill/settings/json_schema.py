@@ -27,7 +27,10 @@ def build_schema() -> str:
 
 
 def _simplify(part: Any) -> Any:
-    """Adapt part of pydantic's schema for editors: no key is required, and strings may be written as numbers."""
+    """Return part of pydantic's schema, adapted for editors: no key is required, and a number may stand for a string.
+
+    Titles are removed, because pydantic only repeats the names in them.
+    """
     if isinstance(part, list):
         return [_simplify(item) for item in part]
     if not isinstance(part, dict):
@@ -51,10 +54,10 @@ def update_page(text: str) -> str:
     """
     schema = Settings.model_json_schema(by_alias=True)
     top_level = {name: field for name, field in schema["properties"].items() if "$ref" not in field}
-    tables = {"At the top level": _table_rows("", top_level, ())}
+    tables = {"At the top level": _format_table_lines("", top_level, ())}
     for name in schema["properties"].keys() - top_level.keys():
         section = schema["$defs"][schema["properties"][name]["$ref"].rpartition("/")[2]]
-        tables[name] = _table_rows(f"{name}.", section["properties"], section.get("required", ()))
+        tables[name] = _format_table_lines(f"{name}.", section["properties"], section.get("required", ()))
     for heading, rows in tables.items():
         table = "".join(f"{row}\n" for row in rows)
         under = re.compile(rf"(^## {heading}\n(?:(?!##|\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
@@ -64,7 +67,7 @@ def update_page(text: str) -> str:
     return text
 
 
-def _table_rows(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
+def _format_table_lines(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
     """Yield the lines of a Markdown table of settings: two for its heading, then one per setting.
 
     Args:
@@ -79,6 +82,7 @@ def _table_rows(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[
 
 
 def _format_default(value: Any) -> str:
+    """Return a default as Markdown code; `none`, without backquotes, for None."""
     if value is None:
         return "none"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

@@ -76,7 +76,11 @@ class Layers:
         self._assign(key.strip().split("."), text, "")
 
     def describe_place(self, key: str) -> str:
-        """Return ` (PLACE)`, where PLACE names what set a key; empty if an option set the key, or if nothing did."""
+        """Return ` (PLACE)`, where PLACE names the file and line, or the environment variable, that set a key.
+
+        If nothing set the key itself, PLACE is that of the section around it. The result is empty if an option set the key,
+        or if nothing did.
+        """
         while key and key not in self.places:
             key = key.rpartition(".")[0]
         return f" ({self.places[key]})" if self.places.get(key) else ""
@@ -85,7 +89,7 @@ class Layers:
         """Set one key in `merged`, and record in `places` what set it.
 
         Args:
-            path: names of the sections and of the key.
+            path: names of the sections and of the key; after spark.conf, the parts of a Spark property's name.
             text: the value. A list, a mapping or null is parsed as YAML; `Settings` parses any other value.
             place: what sets the key; empty for an option.
 
@@ -139,6 +143,7 @@ def suggest_keys(wrong: str, known: Iterable[str]) -> str:
 
 
 def _join_names(names: list[str]) -> str:
+    """Return names as `a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
@@ -160,6 +165,7 @@ def _find_intended_variable(name: str, known: Collection[str]) -> str:
 
 
 def _normalize_name(name: str) -> str:
+    """Return a name in capitals and without underscores."""
     return name.replace("_", "").upper()
 
 
@@ -173,7 +179,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the content of a YAML file, and a dict: key path -> line number.
+    """Return the content of a YAML file, and a dict: key path -> line number; both are empty for an empty file.
 
     Raises:
         SettingsError: the file cannot be read, is not YAML, is too large, has a key twice, or is not a mapping.
@@ -202,6 +208,11 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
     """Yield (key path, line number) for each key of a YAML node; a key comes before the keys inside its value.
+
+    Args:
+        node: the node; None for an empty file.
+        file: path of the file, for messages.
+        at: key path of the node; empty for the complete file.
 
     Raises:
         SettingsError: a mapping has a key twice; the YAML parser would silently use the last one.

@@ -46,12 +46,14 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_slice(self) -> Settings:
+        """Check that a run that replaces only part of the output has a condition that selects this part."""
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where, the condition that selects the rows to replace")
         return self
 
     @model_validator(mode="after")
     def _check_date_column(self) -> Settings:
+        """Check that the column of dates for the report page is a passthrough column."""
         column = self.report.date_column
         if column is not None and column not in self.source.passthrough:
             raise ValueError(f"report.date_column: {column} must be one of the columns in source.passthrough")
@@ -59,6 +61,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_detector(self) -> Settings:
+        """Check that the selected engine has the selected sentence detector."""
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "`segmentation.detector: sentencex` needs `recognition.engine: openvino`: Spark NLP has no such detector"
@@ -67,6 +70,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_markup(self) -> Settings:
+        """Check that the selected engine can ignore HTML tags, if the texts are HTML."""
         if self.source.markup != "none" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "`source.markup: html` needs `recognition.engine: openvino`, because Spark NLP reads tags as text"
@@ -75,6 +79,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_decoding(self) -> Settings:
+        """Check that viterbi is not selected together with Spark NLP's engine or encoding."""
         if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(
                 "`mentions.decoding: viterbi` needs `recognition.engine: openvino` and `recognition.encoding: complete`, "
@@ -84,34 +89,46 @@ class Settings(sections.Section):
 
     @property
     def _follows_sparknlp(self) -> bool:
-        """Whether results must be those of Spark NLP, because its engine or its encoding is selected."""
+        """Whether recognition.engine or recognition.encoding is `sparknlp`, so that results must be those of Spark NLP."""
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
     def detector(self) -> Kind:
-        """Name of the sentence detector that runs: the selected one, or the default for the other settings."""
+        """Name of the sentence detector that runs: segmentation.detector or, if it is None, the default.
+
+        The default is `dl` if segmentation.model is set, or if engine or encoding is `sparknlp`; otherwise `sentencex`.
+        """
         names_model = self.segmentation.model is not None
         return self.segmentation.detector or ("dl" if names_model or self._follows_sparknlp else "sentencex")
 
     @property
     def detector_model(self) -> str:
-        """Path of the saved model of the detector `dl`."""
+        """Path of the saved model of the detector `dl`: segmentation.model or, if it is None, DETECTOR_MODEL."""
         return self.segmentation.model or sections.DETECTOR_MODEL
 
     @property
     def trims(self) -> bool:
-        """Whether to remove possessive endings and stray punctuation from mentions."""
+        """Whether to remove possessive endings and stray punctuation from mentions.
+
+        If mentions.trim is None: True, unless engine or encoding is `sparknlp`.
+        """
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
     @property
     def makes_labels_consistent(self) -> bool:
-        """Whether to give the same label to all mentions of a document that are spelled alike."""
+        """Whether to give the same label to all mentions of a document that are spelled alike.
+
+        If mentions.consistent_labels is None: True, unless engine or encoding is `sparknlp`.
+        """
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
 
     @property
     def decoding(self) -> Decoding:
-        """How tags are chosen from the model's probabilities: `viterbi` or `argmax`."""
+        """How tags are chosen from the model's probabilities: `viterbi` or `argmax`.
+
+        If mentions.decoding is None: `viterbi`, unless engine or encoding is `sparknlp`.
+        """
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
     def dump_masked(self) -> dict[str, Any]:
@@ -123,7 +140,7 @@ class Settings(sections.Section):
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the validated settings from base.yaml, a file, environment variables and overrides, in this order.
+    """Return the validated settings from base.yaml, a file, environment variables and overrides; later ones take precedence.
 
     Args:
         config: YAML file; a base.yaml in its directory is read first. None to use only the environment and overrides.
@@ -173,7 +190,12 @@ def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str
 
 
 def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Yield the key paths of all settings and of the sections themselves, such as `source` and `source.path`."""
+    """Yield the key paths of all settings in a section and of the sections in it, such as `source` and `source.path`.
+
+    Args:
+        section: class of the section; by default, all settings.
+        prefix: beginning of each key path, such as `source.`.
+    """
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
         yield key

@@ -103,7 +103,7 @@ _FREE_TEXT = {"source.where"}
 
 
 def mask_settings(settings: Any, key: str = "") -> Any:
-    """Return settings as plain data, with everything masked that may be a credential.
+    """Return settings as plain data, with MASK instead of each value, or part of an address, that may be a credential.
 
     Args:
         settings: all settings, or the value of one key, as plain data from pydantic's `model_dump`.
@@ -139,7 +139,7 @@ def _mask_property(name: str, value: Any) -> str:
 
 
 def _mask_names(value: Any) -> Any:
-    """Return a name, or a list or dict of names, with every string masked that does not look like a name."""
+    """Return a name, or a list or dict of names, with MASK instead of each string that does not look like a name."""
     if isinstance(value, dict):
         return {_mask_names(name): _mask_names(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -148,7 +148,7 @@ def _mask_names(value: Any) -> Any:
 
 
 def mask_address(address: str) -> str:
-    """Return a path or URI without user names, passwords, query string, fragment and `;` options (as in JDBC URLs).
+    """Return a path or URI with MASK instead of user and password, and instead of query, fragment or `;` options (JDBC).
 
     Masked URIs of different tables must differ, since a run compares them to decide whether an output belongs to its job.
     Hadoop treats `?`, `#` and `;` as parts of a path, so without them two tables could look the same. Therefore, in local

@@ -184,7 +184,7 @@ class MentionSettings(Section):
 
 
 def _parse_probability(value: Any) -> float:
-    """Return a value as a number from 0 to 1; raise ValueError or TypeError if it is none."""
+    """Return a value as a number; raise ValueError or TypeError if it is not a number from 0 to 1."""
     number = float(value)
     if isinstance(value, bool) or not 0 <= number <= 1:
         raise ValueError

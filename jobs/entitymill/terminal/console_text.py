@@ -41,6 +41,7 @@ def visible(text: str, *, lines: bool = True) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
+    r"""Return the escape for the matched character, such as `\x1b`."""
     number = ord(found[0])
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
@@ -57,11 +58,15 @@ class _Visible:
 
 
 class _ShowControls(RenderHook):
+    """Hook of a rich console that replaces control characters in everything that the console prints by escapes."""
+
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Visible(one) for one in renderables]
 
 
 class _SafeConsole(Console):
+    """A rich console that prints control characters as escapes; see `open_console`."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.push_render_hook(_ShowControls())
@@ -93,7 +98,7 @@ class SafeFormatter(logging.Formatter):
 
 
 def describe_exception(error: BaseException | None) -> str:
-    """Return the types, stack frames, error classes and SQL states of an exception and its causes.
+    """Return the types, stack frames, error classes and SQL states of an exception and its causes, the first cause first.
 
     Messages of this program are included, because they never quote a document. Spark's messages are not included, because
     they quote values and so texts of documents, for example in `cast('…' as int)` or `raise_error`.
@@ -102,7 +107,7 @@ def describe_exception(error: BaseException | None) -> str:
     while error is not None and len(parts) < _MOST_CAUSES:
         frames = "".join(traceback.format_tb(error.__traceback__))
         name = f"{type(error).__module__}.{type(error).__qualname__}"
-        inside = "".join(f"  in Spark: {line}\n" for line in _inner_frames(error))
+        inside = "".join(f"  in Spark: {line}\n" for line in _find_inner_frames(error))
         parts.append(f"Traceback (most recent call last):\n{frames}{name}{_safe_message(error)}\n{inside}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\nThe above exception was the direct cause of the following:\n\n".join(reversed(parts)).rstrip()
@@ -123,6 +128,9 @@ def _safe_message(error: BaseException) -> str:
     return f": {', '.join(dict.fromkeys(one for one in found if one != 'None'))}" if found else ""
 
 
-def _inner_frames(error: BaseException) -> list[str]:
-    """Return the stack frames and exception classes, of Java and Python, that are in the message of a Spark error."""
+def _find_inner_frames(error: BaseException) -> list[str]:
+    """Return the stack frames and exception classes, of Java and Python, that are in the message of a Spark error.
+
+    The list has at most _MOST_FRAMES items; it is empty for other errors.
+    """
     return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MOST_FRAMES]

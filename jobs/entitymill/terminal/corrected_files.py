@@ -15,6 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.terminal.review_files import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+"""Answer in the column `correct`, in lower case -> whether the mention is correct."""
 _NEEDED = ("label", "confidence", CORRECT)
 """Columns that a CSV file must have."""
 Span = tuple[int, int, str]
@@ -103,6 +104,8 @@ def _read_csv(file: Path, text: str) -> Review:
 def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
     """Return the reviewer's answer in a row of the CSV file; None if the reviewer left the row empty.
 
+    A mention to which the reviewer gave another label is not correct, even if the column `correct` is empty.
+
     Args:
         row: column name -> value.
         where: file and line, for messages.
@@ -140,7 +143,15 @@ def _read_confidence(value: object, where: str) -> float:
 
 
 def _read_label_studio(file: Path, text: str) -> Review:
-    """Return the answers in a JSON export of Label Studio; arguments and errors as for `_read_csv`."""
+    """Return the answers in a JSON export of Label Studio.
+
+    Args:
+        file: path of the file, for messages.
+        text: content of the file.
+
+    Raises:
+        SourceError: the text is not a JSON export, or a task in it was not made by `entitymill sample`.
+    """
     try:
         tasks = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -160,7 +171,19 @@ def _read_label_studio(file: Path, text: str) -> Review:
 
 
 def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
-    """Add the answers in one Label Studio task to `review`; without a finished annotation, its mentions are unreviewed."""
+    """Add the answers in one Label Studio task to `review`.
+
+    A mention of the sample is correct if the first finished annotation has the same span with the same label. If no
+    annotation is finished, the task's mentions count as unreviewed.
+
+    Args:
+        task: one task of the export. A malformed task raises one of Python's lookup, type or value errors.
+        review: the review to which the answers are added.
+        where: file and number of the task, for messages.
+
+    Raises:
+        SourceError: a confidence is not a number from 0 to 1.
+    """
     data = task["data"]
     drawn = set(data["mention_ids"])
     finished = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
@@ -182,7 +205,14 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
 
 
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
-    """Yield (begin, end, label) for each label of one result of an annotation; nothing if the result is not a span."""
+    """Yield (begin, end, label) for each label of one result of an annotation; nothing if the result is not a span.
+
+    Offsets are code points, even if the file has UTF-16 code units.
+
+    Args:
+        result: item of the list `result` of a Label Studio annotation.
+        text: the text that the reviewer saw.
+    """
     if result.get("type") != "labels":
         return
     value = result["value"]
@@ -198,5 +228,5 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
 
 
 def convert_from_utf16(text: str, units: int) -> int:
-    """Convert an offset in UTF-16 code units to code points; inside a surrogate pair, the pair counts as one code point."""
+    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair is moved behind the pair."""
     return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "replace"))

@@ -43,7 +43,7 @@ class Progress:
         self._done = 0
 
     def watch(self, summary: Summary) -> None:
-        """Start the thread that shows the progress of a run."""
+        """Start a thread that shows the progress of a run until `close` is called; for the kind `none`, do nothing."""
         if self._kind == "none":
             return
         show = self._show_bar if self._kind == "bar" else self._print_lines
@@ -66,7 +66,7 @@ class Progress:
         if summary.stage == _RECOGNITION:
             unit = (summary.planned - done) / max(1, summary.units - summary.units_done)
             # Tasks of the next unit may run, too, so the share may fall.
-            done = self._done = max(self._done, done + int(unit * _finished_share()))
+            done = self._done = max(self._done, done + int(unit * _compute_finished_share()))
         rate, left = self._estimate_speed(summary, done)
         return {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -84,7 +84,12 @@ class Progress:
         }
 
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
-        """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown."""
+        """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown.
+
+        Args:
+            summary: summary of the run.
+            done: number of finished documents, which may be an estimate.
+        """
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
             return None, None
@@ -142,7 +147,7 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _finished_share() -> float:
+def _compute_finished_share() -> float:
     """Return the share of finished tasks in Spark's largest active stage; 0 if no session or status tracker exists."""
     from pyspark import SparkContext  # noqa: PLC0415  # not all commands need Spark
 

@@ -103,12 +103,15 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
 
 
 def format_label_studio(sentences: Sequence[Sentence]) -> str:
-    """Return the tasks for Label Studio's template for named entity recognition, as JSON: one task per sentence."""
+    """Return a JSON list with one task per sentence, for Label Studio's template for named entity recognition."""
     return json.dumps([_build_task(sentence) for sentence in sentences], ensure_ascii=False, indent=1) + "\n"
 
 
 def _build_task(sentence: Sentence) -> dict[str, Any]:
-    """Return the task for a sentence; `data` repeats the mentions, because Label Studio exports only ids of predictions."""
+    """Return Label Studio's task for one sentence, with all its mentions as predictions, which reviewers correct.
+
+    The task's `data` repeats the mentions, because an export contains only the ids of predictions.
+    """
     data = {
         "text": sentence.text,
         "doc_id": sentence.doc_id,
@@ -154,7 +157,10 @@ def format_conll(sentences: Sequence[Sentence]) -> str:
 
 
 def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
-    """Yield (token, begin, end, IOB2 tag) for each token; a token never crosses the begin or end of a mention."""
+    """Yield (token, begin in the document, end in the document, IOB2 tag) for each token of a sentence.
+
+    A token never crosses the begin or end of a mention. A mention that overlaps the one before it is ignored.
+    """
     place = 0
     for mention in sentence.mentions:
         begin, end = mention.begin - sentence.begin, mention.end - sentence.begin
@@ -168,6 +174,11 @@ def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
 
 
 def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield (token, begin, end in the document) for each token of a part of a sentence."""
+    """Yield (token, begin in the document, end in the document) for each token of a part of a sentence.
+
+    Args:
+        sentence: the sentence.
+        begin, end: offsets of the part in the sentence.
+    """
     for found in _TOKEN.finditer(sentence.text, begin, end):
         yield found[0], sentence.begin + found.start(), sentence.begin + found.end()

@@ -96,7 +96,7 @@ def score_review(review: Review, wanted_precision: float, labels: Sequence[str] 
     Args:
         review: the reviewers' answers.
         wanted_precision: precision for which each score has a threshold, from 0 to 1.
-        labels: the labels to score; empty for all labels.
+        labels: the labels to score, without those that do not occur in the review; empty for all labels.
     """
     known = {one.label for one in review.judgements} | set(review.annotated or ())
     chosen = sorted(known & set(labels) if labels else known)
@@ -123,7 +123,7 @@ def build_json(scores: dict[str, ReviewScore]) -> dict[str, Any]:
 
 
 def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Table:
-    """Return the table of scores that is printed on the terminal."""
+    """Return the table of scores that is printed on the terminal; it has recall only if reviewers could mark mentions."""
     headings = [
         "label",
         "reviewed",

@@ -30,7 +30,10 @@ _PARTS = {part: part for part in schemas.PARTS} | {"idle": "Spark, transfer or i
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
-    """Print the counts, costs and seconds of a run, and the paths or names of its tables, but no text of documents."""
+    """Print the counts, costs and seconds of a run, and the paths or names of its tables, but no text of documents.
+
+    If the run had nothing to do, only one line is printed.
+    """
     if summary.mode == "none":
         message = f"run {summary.run_id}: nothing to do, the source has not changed since the last run"
         console.print(f"{message} ({summary.seconds['total']:.1f} s)", highlight=False)
@@ -81,7 +84,10 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
 
 
 def add_cost(table: Table, core_hours: float, documents: int, settings: Settings) -> None:
-    """Add rows to `table` with core-hours and, if cost.per_core_hour is set, the price, in total and per million."""
+    """Add rows to `table` with core-hours, in total and, if `documents` is not 0, per million documents.
+
+    If cost.per_core_hour is set, the rows also have the price.
+    """
     price, currency = settings.cost.per_core_hour, visible(settings.cost.currency, lines=False)
     shown = [("core-hours", core_hours)]
     if documents:
@@ -135,7 +141,7 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print a few short sentences with many different labels, at most one per document."""
+    """Print up to SHOWN_SENTENCES short sentences, with their mentions marked: those with most labels, one per document."""
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
     rich = entities.groupBy(*key).agg(
