@@ -16,7 +16,7 @@ def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
     The same interval always gives the same text, because the job identifies a slice by the text of its condition.
 
     Raises:
-        AirflowFailException: the run has no data interval.
+        AirflowFailException: the table has slices, but the run has no data interval, or an empty one.
     """
     if table.slice is None:
         return None
@@ -27,13 +27,13 @@ def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
             "create a backfill."
         )
     column = "`" + table.slice.column.replace("`", "``") + "`"
-    first, last = (_literal(table.slice, moment, table.timezone) for moment in (start, end))
+    first, last = (_format_literal(table.slice, moment, table.timezone) for moment in (start, end))
     return f"{column} >= {first} AND {column} < {last}"
 
 
-def _literal(slice_: Slice, moment: Any, zone: str) -> str:
-    """Return a moment as a SQL literal of the type of the slice's column; `zone` is the table's time zone."""
-    # Days are those of the table's time zone: midnight in Berlin is still the day before in UTC.
+def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
+    """Return a moment as a SQL literal: for the type date, its day in the time zone `zone`; otherwise a timestamp in UTC."""
+    # Midnight in Berlin is still the day before in UTC.
     if slice_.type == "date":
         return f"DATE '{moment.in_timezone(zone).to_date_string()}'"
     return f"TIMESTAMP '{moment.in_timezone('UTC').strftime('%Y-%m-%dT%H:%M:%S')}Z'"
@@ -42,7 +42,11 @@ def _literal(slice_: Slice, moment: Any, zone: str) -> str:
 def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
     """Return the list of all settings of a run, each as `key.path=value`.
 
-    Those that the DAG itself sets come last, so that they override what a person entered.
+    First come those of the table, then those that a person entered for this run. Those that the DAG itself sets (output,
+    max_reject_ratio and slice) come last, so that they override the others.
+
+    Raises:
+        AirflowFailException: the run needs a data interval (see `build_condition`).
     """
     params = context["params"]
     condition = build_condition(table, context)
@@ -52,14 +56,17 @@ def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
 
 
 def build_job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
-    """Return the list of command-line arguments of the job; `config` is the path of its settings file."""
+    """Return the command-line arguments of the job: its settings file `config`, all overrides, and --full if requested."""
     assert config is not None, "validated with the entry"  # noqa: S101
     sets = [item for override in build_overrides(table, context) for item in ("--set", override)]
     return ["--config", config, *sets, *(["--full"] if context["params"].get("full") else [])]
 
 
 def build_job_parameters(table: Table, context: Mapping[str, Any]) -> dict[str, str]:
-    """Return the job parameters of a run of the job that `resources/extract_entities.yml` defines in Databricks."""
+    """Return the job parameters of a run of the job that `resources/extract_entities.yml` defines in Databricks.
+
+    For a table without slices, the parameter `where` is "null".
+    """
     params = context["params"]
     condition = build_condition(table, context)
     return {

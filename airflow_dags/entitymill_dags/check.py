@@ -42,7 +42,7 @@ class CheckTables(BaseOperator):
     operator_extra_links = (ReportLink(),)
 
     def __init__(self, *, table: Table, home: str, **options: Any) -> None:
-        """Store the arguments.
+        """Keep the arguments; nothing is read yet.
 
         Args:
             table: the table whose run is checked.
@@ -54,11 +54,12 @@ class CheckTables(BaseOperator):
         self.home = home
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Check the tables, return the report, and add it to the event of the asset.
+        """Check the tables, return the report, and add its run id and counts to the event of the asset.
 
         Raises:
-            AirflowFailException: the tables contradict each other, or too many rows were rejected; a retry would not help.
-            AirflowException: the same faults, while another run is changing the tables; a retry may help.
+            AirflowFailException: the last run is not done, the tables contradict each other, or too many rows were rejected;
+                or no run covered the slice, or this run has no data interval. A retry would not help.
+            AirflowException: the tables have such faults while another run is changing them; a retry may help.
         """
         condition = build_condition(self.table, context)
         output = self.table.output
@@ -80,7 +81,7 @@ class CheckTables(BaseOperator):
 
 
 def slice_digest(condition: str) -> str:
-    """Return the digest that is in the column `slice` of the tables for this `source.where`.
+    """Return the digest that the column `slice` of the tables has for the slice with this `source.where`.
 
     entitymill.run.summary.compute_slice_digest computes the same; Airflow's workers lack that package.
     """
@@ -94,12 +95,22 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         output: path or schema of the tables.
         condition: source.where of the slice, or None for the complete source.
 
+    Returns:
+        The columns of `runs` for that run, except its settings, and:
+            where: the condition.
+            documents, entities: number of documents of the slice or source, and the sum of their counts of entities.
+            rejects: code -> number of rejected rows.
+            refused: number of the rejected rows that are not valid documents.
+            found: number of rows in the table `entities`.
+            doubled: number of this run's rows in `entities` that repeat a mention id.
+            at_work: id of the latest run with the status `running`, or None.
+
     Raises:
         AirflowFailException: none of the last MOST_RUNS runs covered this slice, or the complete source.
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
-    plain = output.path is not None and _is_plain(output.address("entities"))
+    plain = output.path is not None and _is_plain_parquet(output.address("entities"))
     query = QueryBuilder()
     for name in ("runs", "documents", "rejects", *(() if plain else ("entities",))):
         query = query.register(name, DeltaTable(output.address(name)))
@@ -140,7 +151,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     }
 
 
-def _is_plain(entities: str) -> bool:
+def _is_plain_parquet(entities: str) -> bool:
     """Return whether `entities` is plain Parquet (output.format parquet), which is never in object storage."""
     return Path(entities).is_dir() and not (Path(entities) / "_delta_log").is_dir()
 
@@ -168,7 +179,10 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
 
 
 def _covers(run: Mapping[str, Any], condition: str | None) -> bool:
-    """Return whether a run covered this slice or, without a condition, the complete source."""
+    """Return whether a run covered exactly this slice or, if the condition is None, the complete source.
+
+    Runs of `entitymill maintain` cover nothing.
+    """
     if run["settings"] is None:  # a run of `entitymill maintain`
         return False
     settings = json.loads(run["settings"])
@@ -179,9 +193,12 @@ def _covers(run: Mapping[str, Any], condition: str | None) -> bool:
 def find_faults(report: Mapping[str, Any], allowed: float) -> list[str]:
     """Return a list with one sentence for each fault in a report; empty if there is none.
 
+    Faults are: the status of the run is not `done`, the counts of `documents` and `entities` differ, the run wrote mentions
+    more than once, and too many source rows were not valid documents.
+
     Args:
         report: the result of read_report.
-        allowed: largest allowed share of rejected rows.
+        allowed: largest allowed share of rejected rows among all rows, from 0 to 1.
     """
     faults = []
     if report["status"] != "done":

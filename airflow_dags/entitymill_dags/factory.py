@@ -35,16 +35,16 @@ def make_dags(tables: Tables) -> dict[str, DAG]:
 
 
 def make_dag(table: Table, home: Path) -> DAG:
-    """Return the DAG of one table; `home` is the repository's directory on the workers."""
+    """Return a table's DAG, with the tasks `extract` and `check`; `home` is the repository's directory on the workers."""
     cron = CronDataIntervalTimetable(table.schedule, timezone=table.timezone) if table.schedule else None
     schedule = [Asset(uri=uri) for uri in table.after] or cron
     dag = DAG(
         dag_id=table.dag_id,
         description=f"Entities of {table.name}",
-        doc_md=_describe(table),
+        doc_md=_build_description(table),
         schedule=schedule,
-        start_date=_aware(table.start_date, table.timezone),
-        end_date=_aware(table.end_date, table.timezone) if table.end_date else None,
+        start_date=_add_time_zone(table.start_date, table.timezone),
+        end_date=_add_time_zone(table.end_date, table.timezone) if table.end_date else None,
         catchup=table.catchup,
         max_active_runs=table.max_active_runs,
         on_failure_callback=_import_on_call(table.alert) if table.alert else None,
@@ -82,7 +82,11 @@ def make_asset(table: Table) -> Asset:
 
 
 def make_params(table: Table) -> dict[str, Param]:
-    """Return the params of a manual run, with the schemas by which Airflow validates them."""
+    """Return the params of a manual run, with the schemas by which Airflow validates them.
+
+    These are `max_reject_ratio`; `settings`, except with the runner databricks_run_now; and `full`, except with this runner
+    or with slices.
+    """
     chosen = {
         "max_reject_ratio": Param(
             table.max_reject_ratio, type="number", minimum=0, maximum=1,
@@ -101,7 +105,7 @@ def make_params(table: Table) -> dict[str, Param]:
 
 
 def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
-    """Return a template field whose value is computed when and where the task runs."""
+    """Return a value for a template field that Airflow replaces by `make(context)` when and where the task runs."""
 
     def rendered(*, context: Mapping[str, Any], jinja_env: Any) -> Any:  # noqa: ARG001  # Airflow passes both by name
         return make(context)
@@ -109,7 +113,7 @@ def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
     return rendered
 
 
-def _common_arguments(table: Table) -> dict[str, Any]:
+def _build_common_arguments(table: Table) -> dict[str, Any]:
     """Return the arguments that the task `extract` has with every runner."""
     return {
         # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier one. If that one is
@@ -123,13 +127,14 @@ def _common_arguments(table: Table) -> dict[str, Any]:
     }
 
 
-def _spark_submit(table: Table, home: Path) -> BaseOperator:
+def _make_spark_submit_task(table: Table, home: Path) -> BaseOperator:
+    """Return the task `extract` that runs the job with spark-submit; `home` is the directory to which paths are relative."""
     from entitymill_dags.spark import SubmitJob  # noqa: PLC0415  # loads the provider
 
     submit = table.spark_submit
     config = table.config if submit.deploy_mode == "cluster" else str(home / (table.config or ""))
     return SubmitJob(
-        **_common_arguments(table),
+        **_build_common_arguments(table),
         conn_id=submit.connection,
         spark_binary=str(home / submit.binary),
         application=_resolve(home, submit.application),
@@ -145,12 +150,12 @@ def _spark_submit(table: Table, home: Path) -> BaseOperator:
 
 
 def _resolve(home: Path, place: str) -> str:
-    """Return a path relative to home as an absolute one; addresses stay as they are."""
+    """Return the absolute form of a path that is relative to `home`; return an address such as s3://… unchanged."""
     return place if _ADDRESS.match(place) else str(home / place)
 
 
 def list_jars(home: Path, places: Sequence[str]) -> str:
-    """Return the value of --jars: all jars in the directories, and the addresses unchanged.
+    """Return the value of --jars, separated by commas: all jars in the directories, and the addresses unchanged.
 
     Raises:
         FileNotFoundError: a directory contains no jar.
@@ -167,11 +172,12 @@ def list_jars(home: Path, places: Sequence[str]) -> str:
     return ",".join(found)
 
 
-def _databricks_run_now(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners have the same signature
+def _make_run_now_task(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners have the same signature
+    """Return the task `extract` that starts a run of the existing Databricks job `databricks.job_name`."""
     from airflow.providers.databricks.operators.databricks import DatabricksRunNowOperator  # noqa: PLC0415
 
     return DatabricksRunNowOperator(
-        **_common_arguments(table),
+        **_build_common_arguments(table),
         databricks_conn_id=table.databricks.connection,
         job_name=table.databricks.job_name,
         deferrable=table.deferrable,
@@ -179,10 +185,12 @@ def _databricks_run_now(table: Table, home: Path) -> BaseOperator:  # noqa: ARG0
     )
 
 
-def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners have the same signature
+def _make_submit_run_task(table: Table, home: Path) -> BaseOperator:  # noqa: ARG001  # all runners have the same signature
+    """Return the task `extract` that submits a run to Databricks on a new cluster, without a job."""
     from entitymill_dags.submission import SubmitRun  # noqa: PLC0415  # loads the provider
 
-    def tasks(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def build_tasks(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the only task of the submitted run, as the Databricks API expects it."""
         wheel = {"package_name": "entitymill", "entry_point": "entitymill"}
         wheel["parameters"] = build_job_arguments(table, table.config, context)  # type: ignore[assignment]
         return [
@@ -195,27 +203,28 @@ def _databricks_submit(table: Table, home: Path) -> BaseOperator:  # noqa: ARG00
         ]
 
     return SubmitRun(
-        **_common_arguments(table),
+        **_build_common_arguments(table),
         databricks_conn_id=table.databricks.connection,
         run_name=f"entitymill {table.name}",
         deferrable=table.deferrable,
-        tasks=_render_at_run_time(tasks),  # type: ignore[arg-type]
+        tasks=_render_at_run_time(build_tasks),  # type: ignore[arg-type]
     )
 
 
 _RUNNERS: dict[str, Callable[[Table, Path], BaseOperator]] = {
-    "spark_submit": _spark_submit,
-    "databricks_run_now": _databricks_run_now,
-    "databricks_submit": _databricks_submit,
+    "spark_submit": _make_spark_submit_task,
+    "databricks_run_now": _make_run_now_task,
+    "databricks_submit": _make_submit_run_task,
 }
 
 
-def _aware(moment: datetime, zone: str) -> DateTime:
-    """Return a moment with its own time zone or, if it has none, with `zone`."""
+def _add_time_zone(moment: datetime, zone: str) -> DateTime:
+    """Return a moment with its own time zone or, if it has none, in the time zone `zone`."""
     return instance(moment, tz=zone)
 
 
-def _describe(table: Table) -> str:
+def _build_description(table: Table) -> str:
+    """Return the description of a DAG that Airflow shows, in Markdown."""
     slices = (
         f"slices of `{table.slice.column}`, one per data interval" if table.slice else "the complete source, incrementally"
     )

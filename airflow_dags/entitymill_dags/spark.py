@@ -32,6 +32,7 @@ class SubmitJob(SparkSubmitOperator):
 
         Raises:
             AirflowFailException: the job ended with an exit code in FINAL.
+            AirflowException: the job failed otherwise; Airflow retries.
         """
         try:
             return super().execute(context)

@@ -11,6 +11,7 @@ class SubmitRun(DatabricksSubmitRunOperator):
     """The provider's operator, but it does not send the DAG's params, as the API refuses them next to a command line."""
 
     def _prepare_submit_json(self, context: Any) -> dict[str, Any]:
+        """Return the provider's request without the DAG's params."""
         payload = super()._prepare_submit_json(context)
         for task in payload["tasks"]:
             task["python_wheel_task"].pop("named_parameters", None)

@@ -16,6 +16,7 @@ from croniter import croniter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 HERE = Path(__file__).parents[1]
+"""The directory of the DAG files."""
 CHECKED_FIRINGS = 100
 """Number of firings of a schedule among which two on the same day are searched."""
 _SECRET = re.compile(
@@ -50,7 +51,8 @@ class Output(_Section):
     schema_: str | None = Field(None, min_length=1, alias="schema")
 
     @model_validator(mode="after")
-    def _one_place(self) -> Output:
+    def _check_one_place(self) -> Output:
+        """Refuse both or neither of path and schema."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         return self
@@ -85,7 +87,7 @@ class SparkSubmit(_Section):
 
     @field_validator("conf")
     @classmethod
-    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         _refuse_secrets(value)
         return value
 
@@ -137,20 +139,20 @@ class Table(_Section):
 
     @field_validator("schedule")
     @classmethod
-    def _cron(cls, value: str | None) -> str | None:
+    def _check_cron(cls, value: str | None) -> str | None:
         if value is not None and not croniter.is_valid(value):
             raise ValueError(f"{value!r} is not a cron expression")
         return value
 
     @field_validator("settings")
     @classmethod
-    def _no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         _refuse_secrets(setting.partition("=")[0] for setting in value)
         return value
 
     @field_validator("timezone")
     @classmethod
-    def _zone(cls, value: str) -> str:
+    def _check_time_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError) as error:
@@ -158,7 +160,8 @@ class Table(_Section):
         return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Table:
+    def _check_combinations(self) -> Table:
+        """Refuse contradictory values of `schedule`, `after`, `slice`, `deferrable` and `runner`."""
         if self.after and self.schedule is not None:
             raise ValueError("set either schedule or after")
         if self.deferrable and self.runner == "spark_submit":
@@ -170,7 +173,8 @@ class Table(_Section):
         return self
 
     @model_validator(mode="after")
-    def _runner_has_what_it_needs(self) -> Table:
+    def _check_runner_settings(self) -> Table:
+        """Refuse a table that lacks a setting that its runner needs, or has one that its runner does not take."""
         if self.runner == "databricks_run_now":
             if self.databricks.job_name is None or "source" not in self.databricks.parameters:
                 raise ValueError("runner databricks_run_now needs databricks.job_name and databricks.parameters.source")
@@ -206,7 +210,7 @@ class Tables(_Section):
 
     @field_validator("tables")
     @classmethod
-    def _names_differ(cls, value: tuple[Table, ...]) -> tuple[Table, ...]:
+    def _check_names_differ(cls, value: tuple[Table, ...]) -> tuple[Table, ...]:
         names = [table.name for table in value]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -231,7 +235,10 @@ def load(path: Path | None = None) -> Tables:
 
 
 def _refuse_secrets(keys: Iterable[str]) -> None:
-    """Refuse secrets, which would be part of a command line that every user of the machine can read."""
+    """Raise ValueError if a key looks like the name of a secret.
+
+    Every user of the machine can read the values in a command line.
+    """
     for key in keys:
         if _SECRET.search(key) and not _SECRET_REFERENCE.search(key):
             raise ValueError(
@@ -241,6 +248,6 @@ def _refuse_secrets(keys: Iterable[str]) -> None:
 
 
 def _fires_twice_a_day(schedule: str, start: datetime) -> bool:
-    """Return whether two of the next CHECKED_FIRINGS firings are on the same day."""
+    """Return whether two of the first CHECKED_FIRINGS firings after `start` are on the same day."""
     firings = (moment.date() for moment in croniter(schedule, start).all_next(datetime))
     return any(one == other for one, other in pairwise(islice(firings, CHECKED_FIRINGS)))

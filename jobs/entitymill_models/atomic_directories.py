@@ -13,7 +13,7 @@ from entitymill_models import sparknlp_saved
 
 
 def check_destination(dest: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that exists, unless it is a model and `overwrite` is set.
+    """Refuse a destination that exists, unless it is a model and `overwrite` is set; always refuse a symbolic link.
 
     Raises:
         SettingsError: the destination exists, and is not a model or `overwrite` is not set.
@@ -27,18 +27,22 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
 
 
 def _is_saved_model(directory: Path) -> bool:
+    """Return whether a directory contains metadata/part-*, as a saved Spark NLP model does."""
     # A directory named metadata is not sufficient: other formats have one, too.
     return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
 
 
 def _is_bundle(directory: Path) -> bool:
+    """Return whether a directory contains a manifest and a network, as a bundle does."""
     # Other tools also write a manifest.json. It is not parsed, because a damaged bundle may be overwritten.
     return all((directory / name).is_file() for name in (bundle.MANIFEST, bundle.NETWORK))
 
 
 @contextmanager
 def open_scratch_directory(dest: Path) -> Iterator[Path]:
-    """Create a temporary directory next to a destination, so on the same file system; remove it after the `with` block.
+    """Yield a new temporary directory next to a destination, so on the same file system; remove it after the `with` block.
+
+    Missing parent directories of the destination are created, too, and remain.
 
     Raises:
         OutputError: the directory cannot be created.

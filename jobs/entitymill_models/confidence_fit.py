@@ -42,7 +42,7 @@ class ScoredMentions:
         return ScoredMentions(labels, self.confidences[chosen], self.correct[chosen])
 
     def scale(self, scalings: dict[str, Scaling]) -> ScoredMentions:
-        """Return the same mentions with scaled confidences."""
+        """Return the same mentions with scaled confidences; a label without a scaling keeps its confidences."""
         names = sorted(set(self.labels))
         kinds = np.array([names.index(label) for label in self.labels], np.int64)
         return ScoredMentions(self.labels, scale_confidences(self.confidences, kinds, names, scalings), self.correct)
@@ -65,10 +65,14 @@ class Bin:
 
 
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
-    """Return label -> the scaling with which the confidences of the mentions have the least logarithmic loss.
+    """Return label -> the scaling with which the confidences of the label's mentions have the least logarithmic loss.
+
+    A label with fewer than MIN_MENTIONS mentions, or whose mentions are all correct or all wrong, gets the scaling that is
+    fitted to the mentions of all labels.
 
     Raises:
-        ValueError: there are fewer than MIN_MENTIONS mentions, all of them are correct, or none of them is.
+        SettingsError: scipy is not installed.
+        ValueError: there are fewer than MIN_MENTIONS mentions in total, all of them are correct, or none of them is.
     """
     if len(mentions.correct) < MIN_MENTIONS or mentions.correct.all() or not mentions.correct.any():
         raise ValueError(f"{len(mentions.correct)} mentions, {int(mentions.correct.sum())} of them correct")
@@ -114,7 +118,7 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
     """Return the expected calibration error: how far confidences are from the share of correct mentions.
 
     This is the mean, over mentions, of the difference between the mean confidence and the correct share in the mention's
-    bin.
+    bin (see `build_reliability_table`). It is 0 if there are no mentions.
 
     (Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.)
     """
@@ -135,7 +139,8 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
 
     Raises:
         ModelError: the bundle cannot be run.
-        SettingsError: the table cannot be read, has no tags, or the model finds too few mentions in it.
+        SettingsError: the table cannot be read, has no tags, or scipy is not installed; or the mentions that the model
+            finds in it, or in every second sentence of it, do not suffice for `fit_scalings`.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:

@@ -17,6 +17,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger.network import INPUTS
 
 Weights = dict[str, NDArray[np.float32]]
+"""Name of a parameter, with .weight or .bias -> its values."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class _Builder:
     """Builds the network of one model; each method returns the last operation of the part that it builds."""
 
     def __init__(self, weights: Weights, names: Names, shape: Shape, where: str) -> None:
+        """Keep the arguments; raise ModelError if the network's width is not a multiple of the number of attention heads."""
         self._weights = weights
         self._names = names
         self._shape = shape
@@ -96,6 +98,7 @@ class _Builder:
             )
 
     def build(self) -> ov.Model:
+        """Return the complete network (see `build_classifier`)."""
         ids, mask = (ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS)
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})
@@ -109,6 +112,7 @@ class _Builder:
         return ov.Model([result], [ids, mask], "token_classifier")
 
     def _build_embeddings(self, ids: ov.Node) -> ov.Node:
+        """Build the normalized sum of the embeddings of words, positions and segment 0, shape [batch, length, width]."""
         axis = ops.constant(np.int64(0))
         places = self._build_constant(f"{self._names.positions}.weight", self._read_segment_embedding())
         words = ops.gather(self._build_constant(f"{self._names.words}.weight"), ids, axis)
@@ -121,7 +125,7 @@ class _Builder:
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
-        """Return the position of each piece, shape [1, length], or [batch, length] if padding is not counted."""
+        """Build the position of each piece, shape [1, length], or [batch, length] if padding is not counted."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
@@ -131,6 +135,13 @@ class _Builder:
         return ops.add(ops.multiply(ops.cum_sum(counted, one), counted), padding)
 
     def _build_layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
+        """Build one layer: attention and the feed-forward network.
+
+        Args:
+            hidden: the output of the previous layer or of the embeddings, shape [batch, length, width].
+            visible: the pieces to which attention is paid, bool, shape [batch, 1, 1, length].
+            number: the number of the layer, from 0, in the names of its parameters.
+        """
         query, key, value = (
             self._split_heads(self._build_linear(hidden, name.format(number)))
             for name in (self._names.query, self._names.key, self._names.value)
@@ -151,17 +162,19 @@ class _Builder:
         )
 
     def _build_linear(self, hidden: ov.Node, name: str) -> ov.Node:
+        """Build the linear layer whose weight and bias begin with `name`."""
         product = ops.matmul(hidden, self._build_constant(f"{name}.weight"), transpose_a=False, transpose_b=True)
         return ops.add(product, ops.constant(self._read_parameter(f"{name}.bias").reshape(1, 1, -1)))
 
     def _build_normalization(self, hidden: ov.Node, name: str) -> ov.Node:
+        """Build the layer normalization whose gain and shift begin with `name`."""
         last = ops.constant(np.array([-1], np.int64))
         centred = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
         gain, shift = (self._read_parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
         return ops.add(ops.multiply(centred, ops.constant(gain)), ops.constant(shift))
 
     def _build_constant(self, name: str, added: NDArray[np.float32] | None = None) -> ov.Node:
-        """Build a constant from a parameter, with `added` added to it."""
+        """Build a constant from a parameter, with the numbers `added` added to it; None adds nothing."""
         value = self._read_parameter(name)
         return ops.constant(value if added is None else value + added, name=name)
 
@@ -178,4 +191,5 @@ class _Builder:
 
 
 def _ints(*values: int) -> ov.Node:
+    """Return a constant with these values, int64, shape [number of values]."""
     return ops.constant(np.array(values, np.int64))

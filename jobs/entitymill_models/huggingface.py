@@ -64,7 +64,7 @@ DISTILBERT_EPSILON = 1e-12
 
 
 def is_model_directory(directory: Path) -> bool:
-    """Return whether a directory looks like a Hugging Face model with weights."""
+    """Return whether a directory has a model of Hugging Face: config.json, and *.safetensors or pytorch_model*.bin."""
     has_weights = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
     return has_weights and (directory / tokenizer_files.CONFIG).is_file()
 
@@ -72,9 +72,15 @@ def is_model_directory(directory: Path) -> bool:
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     """Read a token classifier of one of the architectures in NAMES.
 
+    Args:
+        directory: a directory with config.json, safetensors files and a tokenizer.
+        where: path of the model, for messages.
+        casing: the casing that the user specified, or None (see `tokenizer_files.read_tokenizer`).
+
     Raises:
         ModelError: a file is missing or damaged, or the model is of another kind.
-        SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer.
+        SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer; or the library
+            safetensors is not installed.
     """
     config = read_json(directory / tokenizer_files.CONFIG)
     kind = _check_architecture(config, where)
@@ -120,7 +126,11 @@ def _check_architecture(config: dict[str, object], where: str) -> str:
 
 
 def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
-    """Read the encoder's shape from config.json, whose keys depend on the architecture."""
+    """Read the encoder's shape from config.json, whose keys depend on the architecture `kind`.
+
+    Raises:
+        ModelError: a number is missing or impossible.
+    """
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)
     epsilon = DISTILBERT_EPSILON if kind == "distilbert" else config.get("layer_norm_eps", 1e-12)
@@ -153,7 +163,11 @@ def _read_weights(directory: Path, where: str) -> encoders.Weights:
 
 
 def _list_weight_files(directory: Path, where: str) -> list[Path]:
-    """Return the safetensors files of a model: those that its index lists, or its only one."""
+    """Return the safetensors files of a model: those that its index lists or, without an index, the only one.
+
+    Raises:
+        ModelError: there is no such file, or there are several without an index that lists them.
+    """
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
@@ -174,7 +188,12 @@ def _list_weight_files(directory: Path, where: str) -> list[Path]:
 
 
 def _read_safetensors(file: Path, where: str) -> encoders.Weights:
-    """Return the floating-point tensors of one file as float32."""
+    """Return the floating-point tensors of one file as float32; tensors of integers are left out.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+        SettingsError: the library safetensors is not installed.
+    """
     try:
         import safetensors  # noqa: PLC0415  - needed only for models from Hugging Face
     except ImportError as error:
@@ -188,6 +207,7 @@ def _read_safetensors(file: Path, where: str) -> encoders.Weights:
 
 
 def _convert_to_float32(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
+    """Convert the bytes of a tensor of type `kind` (F64, F32, F16 or BF16) to a one-dimensional array."""
     if kind == "BF16":
         # A bfloat16 is the upper 16 bits of a float32.
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

@@ -126,10 +126,10 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def write_parts(parts: Parts, directory: Path) -> None:
-    """Write all files of a bundle, except the manifest, to a directory.
+    """Write all files of a bundle, except the manifest, to a directory: network, labels, and tokenizer or vocabulary.
 
     Raises:
-        ModelError: a piece of the vocabulary contains a line break, or the labels are not IOB2 tags.
+        ModelError: a piece of the vocabulary contains a line break, or the labels are not O and distinct B- and I- tags.
     """
     ov.save_model(parts.network, directory / bundle.NETWORK, compress_to_fp16=False)
     if parts.tokenizer is not None:

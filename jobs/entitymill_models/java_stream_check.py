@@ -104,7 +104,11 @@ def check_stream(content: bytes, where: str) -> None:
 
 
 class _Reader:
-    """Reads a stream once. `_handles` lists the elements of the stream to which later elements may refer by number."""
+    """Reads a stream once; each method reads the next element of the stream, from index `_at`, and moves `_at` behind it.
+
+    The methods raise _DamagedError or _ForbiddenError, or the errors of struct or of decoding. `_handles` lists the elements
+    of the stream to which later elements may refer by number; None stands for an object, whose content is not kept.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -113,6 +117,7 @@ class _Reader:
         self._handles: list[_Description | str | None] = []
 
     def read_all(self) -> None:
+        """Read the complete stream, which must be one value and nothing after it."""
         if not self._content.startswith(_MAGIC):
             raise _DamagedError
         self._read_value()
@@ -120,6 +125,7 @@ class _Reader:
             raise _DamagedError
 
     def _read_number(self, code: str) -> int:
+        """Read a big-endian number of the type that `code` has in the module struct."""
         (found,) = struct.unpack_from(f">{code}", self._content, self._at)
         self._at += struct.calcsize(f">{code}")
         return int(found)
@@ -131,15 +137,18 @@ class _Reader:
         return self._content[begin : self._at]
 
     def _read_text(self, length: str = "H") -> str:
+        """Read a string; `length` is the struct code of the number before it, its size in bytes."""
         return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:
+        """Read the number of an earlier element, and return this element."""
         number = self._read_number("i") - _FIRST_HANDLE
         if not 0 <= number < len(self._handles):
             raise _DamagedError
         return self._handles[number]
 
     def _read_description(self) -> _Description | None:
+        """Read and return the description of a class, None for no class; refuse a class that is not in ALLOWED."""
         kind = self._read_number("B")
         if kind == _NULL:
             return None
@@ -172,6 +181,7 @@ class _Reader:
         return description
 
     def _read_type(self) -> None:
+        """Read the name of a field's type, or the reference to an earlier name."""
         kind = self._read_number("B")
         if kind == _STRING:
             self._handles.append(self._read_text())
@@ -179,12 +189,13 @@ class _Reader:
             raise _DamagedError
 
     def _descend(self) -> None:
-        """Count one level of nesting, and refuse a stream that is nested too deeply for this reader."""
+        """Begin a level of nesting, which the caller ends with `_depth -= 1`; refuse more than JAVA_DEPTH levels."""
         self._depth += 1
         if self._depth > JAVA_DEPTH:
             raise _DamagedError
 
     def _read_value(self) -> None:
+        """Read an object, array, string, reference, null, or the Class object of _LAMBDA_OWNER; refuse anything else."""
         self._descend()
         kind = self._read_number("B")
         if kind == _REFERENCE:
@@ -205,6 +216,7 @@ class _Reader:
         self._depth -= 1
 
     def _read_array(self) -> None:
+        """Read the class and the elements of an array."""
         description = self._read_description()
         if description is None or description.name[0] != "[" or description.parent is not None:
             raise _DamagedError
@@ -219,6 +231,7 @@ class _Reader:
             self._read_value()
 
     def _read_object(self) -> None:
+        """Read the class of an object and its fields, those of the topmost superclass first."""
         description = self._read_description()
         if description is None or description.name[0] == "[":
             raise _DamagedError
@@ -233,6 +246,7 @@ class _Reader:
                 self._read_own_data()
 
     def _read_own_data(self) -> None:
+        """Read the data that a class with SC_WRITE_METHOD writes after its fields, up to the mark of its end."""
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1

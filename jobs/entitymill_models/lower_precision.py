@@ -29,12 +29,15 @@ from entitymill.spark import requirements
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 LARGE = 1024
 """A constant of at least this many elements is a weight; smaller constants are not reduced, as that would save nothing."""
-_FLOATS = (ov.Type.f16, ov.Type.bf16)
+_HALF_FLOATS = (ov.Type.f16, ov.Type.bf16)
 _BYTES = (ov.Type.i8, ov.Type.u8)
 
 
 def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
+
+    "calibrated" means that activations are quantized, too; "int8" and "bf16", that at least one weight has this precision.
+    Weights in float16 count as "f32".
 
     Raises:
         ModelError: the type of the weights is not supported.
@@ -43,7 +46,7 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
         return "calibrated"
     found = {node.get_element_type() for node in _find_weights(operations)}
-    if strange := found - {ov.Type.f32, ov.Type.i64, ov.Type.i32, *_FLOATS, *_BYTES}:
+    if strange := found - {ov.Type.f32, ov.Type.i64, ov.Type.i32, *_HALF_FLOATS, *_BYTES}:
         kind = strange.pop().to_string()
         raise ModelError(f"{where} has weights of type {kind}, which are not supported: export the model as f32.")
     if found & set(_BYTES):
@@ -58,7 +61,7 @@ def reduce_precision(
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
-        precision: the new precision of the weights.
+        precision: the new precision of the weights. With f32, only half-precision weights change: they become float32.
         calibration: for int8, network inputs on which activations are measured; if empty, activations are not quantized.
 
     Raises:
@@ -74,9 +77,9 @@ def reduce_precision(
 
 
 def widen_weights(network: ov.Model) -> None:
-    """Convert the half-precision weights of a network to float32; this conversion is exact."""
+    """Change a network so that its half-precision weights are stored as float32; this conversion is exact."""
     for node in _find_weights(network.get_ops()):
-        if node.get_element_type() not in _FLOATS:
+        if node.get_element_type() not in _HALF_FLOATS:
             continue
         for target in node.output(0).get_target_inputs():
             convert = target.get_node()
@@ -87,6 +90,7 @@ def widen_weights(network: ov.Model) -> None:
 
 
 def _read_as_float32(constant: ov.Node) -> NDArray[np.float32]:
+    """Return the values of a float16 or bfloat16 constant as float32."""
     if constant.get_element_type() == ov.Type.f16:
         return constant.data.astype(np.float32)
     raw = constant.get_data(dtype=np.float32)
@@ -94,7 +98,10 @@ def _read_as_float32(constant: ov.Node) -> NDArray[np.float32]:
 
 
 def _round_to_bfloat16(network: ov.Model) -> None:
-    """Store float32 weights as bfloat16, rounded to nearest, ties to even; the network converts them back to float32."""
+    """Change a network so that its float32 weights are stored as bfloat16, rounded to nearest, ties to even.
+
+    When the network runs, it converts them back to float32.
+    """
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() != ov.Type.f32:
             continue
@@ -109,7 +116,7 @@ def _round_to_bfloat16(network: ov.Model) -> None:
 
 
 def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
-    """Return the network with weights of 8 bits and, if there are calibration inputs, with quantized activations."""
+    """Return the network with 8-bit weights and, if there are calibration inputs, also with quantized activations."""
     nncf = _import_nncf()
     if not calibration:
         return nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -117,10 +124,11 @@ def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int6
 
 
 def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
-    """Quantize weights to 8 bits with one scale per row, and activations to 8 bits with one scale per tensor.
+    """Return the network with weights quantized to 8 bits, one scale per row, and activations to 8 bits, one per tensor.
 
-    Smooth quantization and bias correction are off, because they improved nothing in measurements. Without them, removing
-    the FakeQuantize operations of the activations yields exactly the network in which only the weights are quantized.
+    Attention is not quantized. Smooth quantization and bias correction are off, because they improved nothing in
+    measurements. Without them, removing the FakeQuantize operations of the activations yields exactly the network in which
+    only the weights are quantized.
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
@@ -146,7 +154,7 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
 
 def _merge_equal_quantizers(network: ov.Model) -> None:
-    """Quantize the common input of queries, keys and values once instead of three times."""
+    """Replace FakeQuantize operations of the same input and ranges, as before query, key and value, by the first one."""
     quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
@@ -159,6 +167,7 @@ def _merge_equal_quantizers(network: ov.Model) -> None:
 
 
 def _import_nncf() -> Any:
+    """Return the module nncf, which will log only errors; raise SettingsError if it is not installed."""
     try:
         import nncf  # noqa: PLC0415  - slow to import, and needed only for int8
     except ImportError as error:
@@ -168,12 +177,17 @@ def _import_nncf() -> Any:
 
 
 def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
-    """Return the constants that are weights."""
+    """Return the constants that are weights: those with at least LARGE elements."""
     return [node for node in operations if node.get_type_name() == "Constant" and np.prod(node.get_output_shape(0)) >= LARGE]
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs for each sentence, truncated to the model's maximum number of pieces."""
+    """Return the network's inputs (name -> value) for each sentence, truncated to the model's maximum number of pieces.
+
+    Args:
+        directory: the bundle whose tokenizer encodes the sentences.
+        sentences: a list of tokens for each sentence. Each sentence becomes a batch with one row.
+    """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES
     encoder = Encoder(read_tokenizer(files, manifest), capacity)

@@ -24,7 +24,8 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     Args:
         source: the model's directory, or the zip archive of a saved Spark NLP model.
         scratch: an empty directory for unpacked files, which must exist as long as the result is used.
-        casing: the casing that the user specified, or None to read it from the model.
+        casing: the casing that the user specified, or None to read it from the model. It must agree with a bundle's manifest
+            or a tokenizer.json, but overrides the metadata of a saved Spark NLP model or a tokenizer_config.json.
 
     Raises:
         ModelError: the model is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
@@ -38,6 +39,14 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
 
 
 def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
+    """Read a model whose links were checked; return its parts and, if it is a bundle, its manifest.
+
+    A file must be the archive of a saved Spark NLP model. A directory is tried as a bundle, a saved Spark NLP model, a
+    Hugging Face directory, and a directory with a network, in this order.
+
+    Raises:
+        ModelError: the model has none of these formats, or cannot be read.
+    """
     packed, unpacked = scratch / "network", scratch / "model"
     packed.mkdir()
     if source.is_file():
@@ -63,7 +72,12 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
 
 
 def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
-    """Read a bundle; return its parts and its manifest."""
+    """Read a bundle, after checking its files against the manifest; return its parts and its manifest.
+
+    Raises:
+        ModelError: the bundle is damaged or incomplete.
+        SettingsError: `casing` is not None and differs from the casing in the manifest.
+    """
     where = str(directory)
     manifest, files = bundle.read_directory(directory)
     if casing not in (None, manifest.casing):

@@ -20,8 +20,14 @@ SEGMENTS = "token_type_ids"
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     """Read a model from a directory that contains one network, a vocabulary and labels.
 
-    The network is one *.onnx file, or one *.xml file with its *.bin file. The vocabulary and the labels are in the same
-    directory or in its folder assets/.
+    The network is one *.onnx file, or one *.xml file with its *.bin file. If there is an *.onnx file, *.xml files are
+    ignored; those with "tokenizer" in their names always are. The vocabulary and the labels are in the same directory or in
+    its folder assets/.
+
+    Args:
+        directory: the model.
+        where: path of the model, for messages.
+        casing: the casing that the user specified, or None (see `tokenizer_files.read_tokenizer`).
 
     Raises:
         ModelError: a file is missing or damaged, there are several networks, or the network is not a token classifier.
@@ -73,7 +79,7 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
 
 
 def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
-    """Convert a network to the inputs and the output that this program uses.
+    """Convert a network to the inputs and the output that this program uses, and return the converted network.
 
     The inputs become input_ids and attention_mask, int64, shape [batch, length] of any size. An input token_type_ids is
     replaced by zeros. If there are several outputs, only the logits remain.
@@ -124,7 +130,11 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
 
 
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
-    """Return the output that scores tags: the output named logits, or the only output of the right shape."""
+    """Return the output that scores tags: the output named logits or, if there is none, the only one of the right shape.
+
+    Raises:
+        ModelError: no output, or more than one, fits.
+    """
     shaped = []
     for port in network.outputs:
         shape = port.get_partial_shape()

@@ -44,7 +44,7 @@ class Scores:
 
     sentences: number of tagged sentences.
     mentions: number of mentions that the original model finds in f32.
-    original, reduced: span F1 of each model against gold tags; empty if the sample has no gold tags.
+    original, reduced: span F1 of each model against gold tags; empty without gold tags. `original` has only f32.
     agreement: span F1 of the reduced model's mentions against the original model's mentions in f32.
     """
 
@@ -57,7 +57,8 @@ class Scores:
     def compute_loss(self) -> float:
         """Return the loss of the reduced model in the precision that loses most.
 
-        The loss is the decrease of F1 against gold tags; without gold tags, it is 1 minus the agreement with the original.
+        The loss is the decrease of F1 against gold tags, negative if F1 increases. Without gold tags, it is 1 minus the
+        agreement with the original.
         """
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
@@ -112,6 +113,12 @@ def find_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
     """Return mention -> confidence, without scaling, for each mention that a bundle finds in sentences.
+
+    Args:
+        directory: the bundle.
+        precision: the precision in which the bundle runs, on all cores of this process.
+        sentences: a list of tokens for each sentence.
+        decoding: how tags are chosen from probabilities: the most probable tag of each token, or the best valid sequence.
 
     Raises:
         ModelError: the bundle cannot be run.
@@ -194,8 +201,8 @@ def read_sample(path: Path, option: str) -> Sample:
     """Read the sentences of a table.
 
     A table with a column `tokens` (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
-    Any other table needs a column `text`, or exactly one column of strings. Its texts are split into sentences after . ! ?
-    and at blank lines, and the sentences are split into words.
+    Any other table needs a column `text`, or exactly one column of strings. Its texts are split into sentences and words
+    by `split_text`. Reading stops after the row with sentence number MAX_SENTENCES.
 
     Args:
         path: a Parquet file or directory, a Delta table's directory, or a file of JSON lines (*.jsonl, *.json).
@@ -217,7 +224,7 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the first MAX_SENTENCES sentences of rows, and their tags if every row has tags."""
+    """Return the sentences of rows, until there are MAX_SENTENCES, and their tags if each of these rows has tags."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -238,7 +245,10 @@ def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) 
 
 
 def split_text(text: str) -> list[list[str]]:
-    """Split a text into sentences, and each sentence into words; drop the words of a sentence after LONGEST_SENTENCE."""
+    """Return a list of words for each sentence of a text; words of a sentence after the first LONGEST_SENTENCE are dropped.
+
+    A sentence ends at white space after . ! or ? and at a blank line; empty sentences are left out.
+    """
     found = (_WORD.findall(part)[:LONGEST_SENTENCE] for part in _SENTENCE_END.split(text))
     return [words for words in found if words]
 
@@ -255,7 +265,7 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 
 def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
-    """Return the value of the column `text` or of the only column of strings; raise SettingsError if there is neither."""
+    """Return the column `text` or the only column of strings, "" if null; raise SettingsError if there is neither."""
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
         raise SettingsError(f"{option}: {path} needs a column tokens or text, or exactly one column of strings.")
@@ -264,6 +274,7 @@ def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
 
 
 def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the object in each line of a file, except blank lines; raise ValueError if a line is not a JSON object."""
     with path.open(encoding="utf8") as lines:
         for line in lines:
             if line.strip():
@@ -274,12 +285,19 @@ def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Delta table, of a Parquet file, or of a directory of Parquet files."""
     found = _open_delta_table(path) if (path / "_delta_log").is_dir() else ds.dataset(path, format="parquet")
     for batch in found.to_batches(batch_size=1024):
         yield from batch.to_pylist()
 
 
 def _open_delta_table(path: Path) -> Any:
+    """Return a Delta table as a PyArrow dataset.
+
+    Raises:
+        SettingsError: the package deltalake is not installed.
+        ValueError: the directory is not a Delta table that can be read.
+    """
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:

@@ -170,7 +170,10 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
 def _reduce_and_check(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
-    """Write the bundle to `made`, with weights of lower precision if requested, and check its accuracy."""
+    """Write the bundle to `made`, with weights of lower precision if requested, and complete `manifest`.
+
+    If the weights change, or there is a --sample, also check the accuracy (see `_read_samples` and `_check_accuracy`).
+    """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
     target = options.precision or current
@@ -228,7 +231,7 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print the scores, refuse a model that loses too much accuracy, and write F1 to the manifest."""
+    """Print scores, refuse a model that loses too much or a sample without mentions, and write F1 to the manifest."""
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
         raise SettingsError(
@@ -254,7 +257,7 @@ def _check_accuracy(
 
 
 def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """Return the manifest as a dictionary that still lacks the tagging scheme, precision, calibration and files."""
+    """Return the manifest without tagging scheme, precision, calibration and files; check that --max-length is possible."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces.")
@@ -299,6 +302,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _parse_share(text: str) -> float:
+    """Return the number in a text; raise an error that argparse reports if it is no number from 0 to 1."""
     share = float(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")

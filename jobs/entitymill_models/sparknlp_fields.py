@@ -41,7 +41,7 @@ _LONGEST = 0xFFFF
 
 
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
-    """Yield the values of a SequenceFile, in order.
+    """Yield the values of a SequenceFile, in order; the complete file is checked before the first value is yielded.
 
     Args:
         content: the complete file.
@@ -92,7 +92,10 @@ def _find_all(content: bytes, sought: bytes) -> Iterator[int]:
 
 
 def write_records(values: Iterable[bytes]) -> bytes:
-    """Return a SequenceFile of values. The sync marker is computed from the values, so equal models have equal files."""
+    """Return the bytes of a SequenceFile with these values, in order.
+
+    The sync marker is computed from the values, so equal models have equal files.
+    """
     chosen = list(values)
     sync = hashlib.md5(b"".join(chosen), usedforsecurity=False).digest()
     parts = [_CLASSES, bytes(6), sync]
@@ -108,6 +111,7 @@ def write_records(values: Iterable[bytes]) -> bytes:
 
 
 def _read_integer(content: bytes, at: int, where: str) -> int:
+    """Return the 4-byte integer at index `at`; raise ModelError if the content ends before it is complete."""
     try:
         return int(struct.unpack_from(">i", content, at)[0])
     except struct.error as error:
@@ -119,7 +123,7 @@ def _damage_error(where: str) -> ModelError:
 
 
 def _compile_pattern(template: bytes) -> re.Pattern[bytes]:
-    """Return a pattern that matches a template with any serialVersionUIDs."""
+    """Return a pattern that matches the bytes of a template, with any values in place of the serialVersionUIDs in _UIDS."""
     pattern = re.escape(template)
     for uid in _UIDS:
         pattern = pattern.replace(re.escape(uid), b".{8}")
@@ -130,18 +134,21 @@ _PATTERNS = {template: _compile_pattern(template) for template in (_ARRAY, *_STR
 
 
 def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
-    """Read the pairs of one serialized array.
+    """Return the pairs of one serialized `Array[(String, Int)]`, in order.
+
+    Only the layout that `write_pairs` writes is read. Java also has other layouts: for example, if the same string object
+    is in two pairs, it writes the string once, and then refers to it.
 
     Args:
         content: the complete stream.
         where: path of the stream's file, for messages.
 
     Raises:
-        ModelError: the stream is damaged, or contains anything but distinct pairs of strings and integers.
+        ModelError: the stream is damaged, contains other objects than such an array, or has another layout.
     """
 
-    def skip_template(template: bytes, at: int) -> int:
-        """Return the index after a template that must be at index `at`."""
+    def match_template(template: bytes, at: int) -> int:
+        """Return the index after `template`, if `content` has these bytes at index `at`; otherwise raise ValueError."""
         matched = _PATTERNS[template].match(content, at)
         if matched is None:
             raise ValueError(at)
@@ -150,12 +157,12 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     count = 0
     try:
-        at = skip_template(_ARRAY, 0) + 4
+        at = match_template(_ARRAY, 0) + 4
         (count,) = struct.unpack_from(">i", content, at - 4)
         for number in range(count):
-            first = skip_template(_STRINGS[number > 0], at) + 2
+            first = match_template(_STRINGS[number > 0], at) + 2
             (length,) = struct.unpack_from(">H", content, first - 2)
-            at = skip_template(_NUMBERS[number > 0], first + length) + 4
+            at = match_template(_NUMBERS[number > 0], first + length) + 4
             found.append((_decode_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
     except (ValueError, struct.error):
         at = -1
@@ -167,10 +174,12 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 
 
 def check_field(content: bytes, where: str) -> None:
-    """Check that a field contains only classes that Spark NLP saves, before a JVM reads the field.
+    """Check, before a JVM reads a field of a saved Spark NLP model, that it has only classes that Spark NLP saves.
+
+    A field is a part of the model, such as its vocabulary, that is saved as a directory of SequenceFiles below fields/.
 
     Args:
-        content: the field's complete file.
+        content: the complete content of one of these files.
         where: path of the file, for messages.
 
     Raises:
@@ -184,7 +193,7 @@ def check_field(content: bytes, where: str) -> None:
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
-    """Serialize an `Array[(String, Int)]` to the same bytes as Java does if all integers are distinct objects.
+    """Return pairs as a serialized `Array[(String, Int)]`: the bytes that Java writes if no string or integer is shared.
 
     Raises:
         ModelError: a string has more than 65,535 bytes, the limit of Java's short form.
@@ -202,7 +211,7 @@ def _decode_text(raw: bytes) -> str:
 
 
 def _encode_text(text: str) -> bytes:
-    """Encode a string as Java's modified UTF-8, with its length before it."""
+    """Encode a string as Java's modified UTF-8, after its size in bytes; raise ModelError if it is too long for this."""
     units = text.encode("utf-16-be", "surrogatepass")
     characters = (units[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(units), 2))
     raw = "".join(characters).encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")

@@ -39,7 +39,7 @@ class Budget:
 
     @classmethod
     def for_archive(cls, archive: Path) -> Budget:
-        """Return the budget for an archive, which depends on its size."""
+        """Return the budget for an archive, which grows with its size up to `resource_limits.UNPACKED_BYTES`."""
         allowed = resource_limits.UNPACKED_FREE_BYTES + resource_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
         return cls(min(resource_limits.UNPACKED_BYTES, allowed), resource_limits.UNPACKED_FILES)
 
@@ -64,12 +64,14 @@ class SavedDescription:
 
 
 def is_saved(directory: Path) -> bool:
-    """Return whether a directory looks like a saved Spark ML or Spark NLP model."""
+    """Return whether a directory looks like a saved Spark ML or Spark NLP model: whether it has a directory `metadata`."""
     return (directory / METADATA).is_dir()
 
 
 def find_model(unpacked: Path, where: str) -> Path:
     """Return the directory of the model in an unpacked archive: the archive's root, or its only folder.
+
+    Folders whose names begin with "__", such as __MACOSX, are ignored.
 
     Raises:
         ModelError: neither the root nor an only folder is a saved model.
@@ -151,7 +153,11 @@ def read_description(directory: Path, where: str) -> SavedDescription:
 
 
 def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return a model's metadata, and the model's parameters, in which values that were set override default values."""
+    """Return a model's metadata, and the model's parameters, in which values that were set override default values.
+
+    Raises:
+        ModelError: the metadata is missing, damaged or has no parameters.
+    """
     lines = [
         line
         for part in _list_part_files(directory / METADATA, where)
@@ -168,7 +174,11 @@ def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict
 
 
 def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
-    """Read a field of a saved model that is a Map[String, Int]."""
+    """Return the content of fields/NAME of a saved model, a Map[String, Int].
+
+    Raises:
+        ModelError: the field is missing or damaged, or contains a string twice.
+    """
     found: dict[str, int] = {}
     for part in _list_part_files(directory / FIELDS / name, where):
         for record in sparknlp_fields.read_records(read_bytes(part), str(part)):
@@ -180,6 +190,7 @@ def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
 
 
 def _list_part_files(directory: Path, where: str) -> list[Path]:
+    """Return the files part-* of a directory, sorted; raise ModelError if there is none."""
     found = sorted(directory.glob("part-*"))
     if not found:
         raise ModelError(f"{where} has no {directory.parent.name}/{directory.name}/part-*: copy the model again.")
@@ -187,7 +198,10 @@ def _list_part_files(directory: Path, where: str) -> list[Path]:
 
 
 def _find_file(directory: Path, suffix: str, where: str) -> Path:
-    """Return the only file with a suffix; the rest of the file's name differs between versions of Spark NLP."""
+    """Return the only file with a suffix in a directory and its folders; raise ModelError if there is none or several.
+
+    The rest of the file's name differs between versions of Spark NLP.
+    """
     found = [path for path in directory.rglob("*") if path.suffix == suffix]
     if len(found) != 1:
         raise ModelError(
@@ -229,6 +243,7 @@ def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None
 
 
 def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
+    """Return the path to which a file is unpacked; raise ModelError if it is a link, or its path leads out of `into`."""
     path = PurePosixPath(member.filename)
     mode = member.external_attr >> 16
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
@@ -241,7 +256,10 @@ def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
 
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
-    """Unpack one file of an archive. The actual bytes are counted, because the size in the file's header may be wrong."""
+    """Unpack one file of an archive to `target`, and reduce the budget by its size; raise ModelError if it is exceeded.
+
+    The actual bytes are counted, because the size in the file's header may be wrong.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened.open(member) as source, target.open("wb") as copy:
         while block := source.read(_BLOCK):

@@ -40,7 +40,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
         found: the model; its network is changed and must not be used again.
         where: path of the model, for messages.
         specified: the scheme that the user specified, or None to detect it. The labels do not always show whether they are
-            IOB1 or IOB2.
+            IOB1 or IOB2. In the scheme "plain", no label has a prefix such as B-.
 
     Raises:
         ModelError: the labels follow no known scheme, or a label cannot name a directory of the table `entities`.
@@ -54,7 +54,14 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 
 
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
-    """Return the bundle's label for each label of a model, and the tagging scheme of these labels."""
+    """Return the bundle's label for each label of a model, and the tagging scheme of these labels.
+
+    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is the specified one
+    or, if none is specified, IOB2 if every kind of entity has a B- label, otherwise IOB1.
+
+    Raises:
+        ModelError: the labels are not O and at least one other, occur twice, or only some of them have prefixes.
+    """
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(

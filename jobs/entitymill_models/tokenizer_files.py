@@ -40,11 +40,15 @@ def read_tokenizer(
 ) -> TokenizerFiles:
     """Read the tokenizer in a directory, and return it with its casing.
 
+    A tokenizer.json is preferred to a vocab.txt, and its text is changed as `adapt_to_single_words` describes. The files
+    may also be in the folder assets/ of the directory.
+
     Args:
         directory: a directory with tokenizer.json, or with vocab.txt and optionally tokenizer_config.json.
         where: path of the model, for messages.
-        casing: the casing that the user specified, or None; required if no file states the casing.
-        require_json: whether a vocab.txt is refused, because it would be read as WordPiece.
+        casing: the casing that the user specified, or None to read it from the files. It must agree with a tokenizer.json,
+            but overrides the tokenizer_config.json of a vocab.txt.
+        require_json: whether to refuse a model that has only a vocab.txt, because this would be read as WordPiece.
 
     Raises:
         ModelError: there is no tokenizer, or the tokenizer cannot be read.
@@ -67,13 +71,15 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
     """Change the text of a tokenizer.json so that the tokenizer can encode single words; return the text and the casing.
 
     In byte-level BPE, the first piece of a word contains the blank before the word. For a single word, the tokenizer must
-    add this blank; otherwise it uses pieces that occur only inside words.
+    add this blank; otherwise it uses pieces that occur only inside words. Truncation and padding are switched off.
+
+    The casing is "uncased" if the tokenizer's normalizer converts words to lower case.
 
     Raises:
         ModelError: the text is not a tokenizer.
     """
     found = parse_json(text, where)
-    for part in _components(found.get("pre_tokenizer")):
+    for part in _iterate_components(found.get("pre_tokenizer")):
         if part.get("type") == "ByteLevel":
             part["add_prefix_space"] = True
     # The tagger, not the tokenizer, truncates and pads.
@@ -88,13 +94,13 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
             raise ModelError(f"{where} is not a readable tokenizer: copy the model again.") from error
     lowers = any(
         part.get("type") == "Lowercase" or (part.get("type") == "BertNormalizer" and part.get("lowercase"))
-        for part in _components(found.get("normalizer"))
+        for part in _iterate_components(found.get("normalizer"))
     )
     return changed, "uncased" if lowers else "cased"
 
 
-def _components(component: object) -> Iterator[dict[str, object]]:
-    """Yield a normalizer or pre-tokenizer, or, if it is a sequence, each of its elements."""
+def _iterate_components(component: object) -> Iterator[dict[str, object]]:
+    """Yield a normalizer or pre-tokenizer or, if it is a sequence, its elements; yield nothing if there is none."""
     if not isinstance(component, dict):
         return
     if component.get("type") != "Sequence":
@@ -107,7 +113,12 @@ def _components(component: object) -> Iterator[dict[str, object]]:
 
 
 def _read_casing(directory: Path, where: str) -> Casing:
-    """Read the casing that belongs to a vocab.txt from tokenizer_config.json."""
+    """Read the casing that belongs to a vocab.txt from tokenizer_config.json.
+
+    Raises:
+        ModelError: the configuration normalizes words in a way that vocab.txt cannot express.
+        SettingsError: no tokenizer_config.json states the casing.
+    """
     file = _find_file(directory, TOKENIZER_CONFIG)
     config = read_json(file) if file is not None else {}
     lower = config.get("do_lower_case")
@@ -122,7 +133,7 @@ def _read_casing(directory: Path, where: str) -> Casing:
 
 
 def read_labels(directory: Path, where: str) -> tuple[str, ...]:
-    """Read the tag of each logit from labels.json, id2label of config.json, or labels.txt.
+    """Read the tag of each logit from the first of these that exists: labels.json, id2label of config.json, labels.txt.
 
     Raises:
         ModelError: no file contains the labels, or the file with the labels is not valid.
@@ -142,6 +153,7 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
 
 
 def _read_label_list(file: Path) -> tuple[str, ...]:
+    """Read the tags in a labels.json; raise ModelError if it is not a JSON list of strings."""
     try:
         labels = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
@@ -152,7 +164,7 @@ def _read_label_list(file: Path) -> tuple[str, ...]:
 
 
 def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]:
-    """Return the labels in a Hugging Face config.json.
+    """Return the labels in a Hugging Face config.json, in the order of their numbers in id2label.
 
     Raises:
         ModelError: id2label is missing, or its numbers are not 0, 1, 2, … without a gap.
@@ -184,5 +196,5 @@ def read_max_length(directory: Path) -> int:
 
 
 def _find_file(directory: Path, name: str) -> Path | None:
-    """Return the path of a file in one of _FOLDERS, or None if there is no such file."""
+    """Return the path of the file `name` in the first of _FOLDERS that has it; None if none has it."""
     return next((directory / folder / name for folder in _FOLDERS if (directory / folder / name).is_file()), None)

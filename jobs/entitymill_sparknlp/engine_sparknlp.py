@@ -35,6 +35,9 @@ if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's pack
 def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, Any], Callable[[DataFrame], DataFrame]]:
     """Load the Spark NLP model that the settings name, and the pipeline stages that run before it.
 
+    A saved model is checked before it is loaded (see `pipeline_stages.inspect_model`). OpenVINO is configured for this Spark
+    session.
+
     Returns:
         The model's name; a dictionary of what the fingerprint is computed from (the digest of everything but the text that
         decides a document's result), without the settings of mentions; and a function that recognizes the documents of a
@@ -118,6 +121,7 @@ class _Join:
     consistent_labels: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that `recognise` returns for the documents of each batch; skip empty batches."""
         for batch in batches:
             if not batch.num_rows:
                 continue
@@ -132,26 +136,30 @@ class _Join:
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
-    """Return the sentences and tokens that Spark NLP found in a batch.
+    """Return the sentences and tokens that Spark NLP found in a batch; tokens of no length are left out.
 
-    Spark NLP's offsets count UTF-16 units in the document, and its ends are inclusive.
+    Spark NLP's offsets count UTF-16 units in the document, and its ends are inclusive. The returned ones count in the
+    concatenated texts of the batch, and the ends are exclusive.
     """
-    begin = _to_places(batch, "token_begin", texts)
-    end = _to_places(batch, "token_end", texts, 1)
+    begin = _convert_to_places(batch, "token_begin", texts)
+    end = _convert_to_places(batch, "token_end", texts, 1)
     # The rule-based detector returns wrong offsets for some texts (docs/migration.md), which must not affect other texts.
-    sentences = np.sort(_to_places(batch, "sentence_begin", texts))
+    sentences = np.sort(_convert_to_places(batch, "sentence_begin", texts))
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
     begin, end = begin[order], end[order]
     return tokens.group_by_sentence(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
 
 
-def _to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
-    """Convert a column of offsets in documents to offsets in the concatenated texts of the batch.
+def _convert_to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
+    """Convert a column with a list of offsets per document to places, offsets in the concatenated texts of the batch.
 
-    A result is limited to the part of the concatenated texts that belongs to the document.
+    The lists are concatenated. An offset outside its document becomes the document's begin or end.
 
     Args:
+        batch: the batch, with one row per document.
+        column: name of the column.
+        texts: the texts of the batch.
         add: the number to add to each offset.
     """
     values = batch.column(column)
@@ -162,6 +170,9 @@ def _to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
     """Return the tags of a batch, and the list of labels into which the tags are indices.
+
+    A tag belongs to the token that begins where the tag begins; a tag without such a token is left out. A sentence whose
+    last token has no tag is marked as split: Spark NLP truncated it.
 
     Args:
         batch: a batch with the columns ner_begin, ner_result and ner_confidence, one row per document.
@@ -186,8 +197,7 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
                 f"recognition.sparknlp_model: the model's label '{bundle.shorten_label(label[2:])}' {fault}, so it cannot "
                 "name a directory of the table entities: train or save the model with another name for it."
             )
-    # An annotation belongs to the token that begins at the same offset.
-    begins = _to_places(batch, "ner_begin", texts)
+    begins = _convert_to_places(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)
     has_token = tagged < len(segments.token_begin)
     has_token[has_token] = segments.token_begin[tagged[has_token]] == begins[has_token]

@@ -58,6 +58,8 @@ class SavedModel:
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
     """Check that no file of a saved model could run foreign code, and return the model's class and engine.
 
+    A model pretrained:NAME/LANGUAGE is neither downloaded nor checked; its class is assumed to be the DistilBERT one.
+
     Args:
         address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
 
@@ -192,7 +194,11 @@ class Pipeline:
 
     @classmethod
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Create a pipeline from stages, and determine its columns from the stages; drop stages after the token classifier.
+        """Create a pipeline from stages, up to the first token classifier, and take its columns from these stages.
+
+        Args:
+            stages: the stages of a pipeline, loaded or fitted.
+            address: address of the model, for messages.
 
         Raises:
             ModelError: the first stage is not a DocumentAssembler, or no stage is a token classifier.
@@ -213,6 +219,11 @@ class Pipeline:
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the column `text`.
 
+    Args:
+        spark: the session.
+        kind: kind of sentence detector.
+        model: address of the detector's model, for any kind but rules (see `load_detector`).
+
     Raises:
         ModelError: the detector's model is missing or is not a sentence detector.
     """
@@ -226,7 +237,9 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
 
 
 def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
-    """Load a sentence detector: the rules, or the saved SentenceDetectorDLModel at `model`.
+    """Load a sentence detector: the rules or, for any other kind, the SentenceDetectorDLModel at `model`.
+
+    A saved detector is checked first; a pretrained:NAME/LANGUAGE is downloaded from the models hub and not checked.
 
     Raises:
         ModelError: the detector's model is missing or is not a sentence detector.
@@ -255,7 +268,9 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
-    """Return a string that identifies the sentence detector in the fingerprint: its name, or a digest of its model's files.
+    """Return a string that identifies the sentence detector in the fingerprint.
+
+    For a model pretrained:NAME/LANGUAGE, it is this address; otherwise, see `engine_openvino.identify_detector`.
 
     Raises:
         ModelError: the detector's model is missing.

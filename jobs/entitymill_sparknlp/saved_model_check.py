@@ -47,7 +47,9 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 
 
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
-    """Check every file of a saved model.
+    """Check every file of a saved model, and the class of each stage if the model is a pipeline.
+
+    Whether the class of the model itself is one that may be loaded, the caller must check.
 
     Args:
         spark: the session.
@@ -55,7 +57,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
         setting: the setting that names the model, for messages.
 
     Returns:
-        The model's metadata.
+        The model's metadata as a JSON object; `class` is the name of its class.
 
     Raises:
         ModelError: a file could run code that is not part of Spark NLP, or is damaged.
@@ -86,7 +88,12 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 
 
 def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield (path inside the model, URI) of each file in the model that Spark reads."""
+    """Yield (path inside the model, URI) of each file of the model; leave out names that begin with . or _, as Spark does.
+
+    Raises:
+        ModelError: a file is outside the model's directory, or a local *.crc file has a name that Spark does not ignore.
+        OSError: the model cannot be listed.
+    """
     top = storage.qualify(spark, address).rstrip("/")
     for place, *_ in storage.list_files(spark, address):
         if not place.startswith(f"{top}/"):
@@ -131,7 +138,17 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
-    """Refuse a class that Spark must not instantiate for a directory of the model; "." is the model's own directory."""
+    """Check that Spark may instantiate the class that a directory's metadata names.
+
+    Args:
+        metadata: the content of the metadata.
+        directory: path inside the model: "." for the model itself, which may be a pipeline, otherwise a stage.
+        where: the setting and the address of the model, for messages.
+
+    Raises:
+        ModelError: a stage is not of a class in STAGES or of a token classifier; or a pipeline would import Python modules,
+            or does not list its stages. A model itself that is no pipeline is not checked.
+    """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
         if imports_python(metadata):

@@ -75,7 +75,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
 
 
 def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[str, Path]:
-    """Write the network without the quantization of its activations, and return its files."""
+    """Write the network without the quantization of its activations to `into`, and return name -> path of its two files."""
     model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
     network.remove_activation_quantization(model)
     ov.save_model(model, into / bundle.NETWORK, compress_to_fp16=False)
@@ -100,7 +100,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
-    """Write pairs as a field of a saved model, in records as Spark writes them."""
+    """Write pairs to fields/NAME of a saved model, in records of as many pairs as Spark writes into one."""
     records = (
         sparknlp_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
         for first in range(0, len(pairs), _PAIRS_IN_RECORD)

@@ -47,7 +47,11 @@ class SparkNlpRows(WordCache):
         self._lowercase = lowercase
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Lay out sentences as rows of input batches (see `RowMaker`); a sentence without pieces has no row."""
+        """Return one row for each sentence (see `RowMaker.make_rows`); a sentence without pieces has no row.
+
+        A row is truncated to `max_length` pieces, and later tokens have no tag, except one that begins with the first piece
+        that does not fit.
+        """
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
         first, end = piece_starts[starts[:-1]], piece_starts[starts[1:]]
@@ -108,7 +112,7 @@ def _match_tokens(
 
 
 def extract_first_word(token: str, *, lowercase: bool) -> str:
-    """Return the first word or punctuation mark of a token, normalized, as Spark NLP's BasicTokenizer does."""
+    """Return the first word or punctuation mark of a token, normalized, as Spark NLP's BasicTokenizer does; "" if none."""
     text = token.lower() if lowercase else token
     at = 0
     while at < len(text):
@@ -149,13 +153,14 @@ def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
 
 
 def _normalize(text: str, *, lowercase: bool) -> str:
-    """Return a text without accents and control characters, as Spark NLP's BasicTokenizer does."""
+    """Return a text without accents and control characters, lowercased on request, as Spark NLP's BasicTokenizer does."""
     plain = _COMBINING.sub("", unicodedata.normalize("NFD", text.strip(_TRIMMED)))
     kept = "".join(character for character in plain if not _is_dropped(character))
     return kept.lower() if lowercase else kept
 
 
 def _is_white(character: str) -> bool:
+    """Return whether java.lang.Character.isWhitespace is true for a character."""
     if character in _WHITE:
         return True
     return unicodedata.category(character) in ("Zs", "Zl", "Zp") and character not in _NOT_WHITE
@@ -173,6 +178,7 @@ def _is_own_word(character: str) -> bool:
 
 
 def _is_punctuation(character: str) -> bool:
+    """Return whether Spark NLP treats a character as punctuation, which includes ASCII symbols such as $ and +."""
     # Spark NLP examines UTF-16 units: those of a character above U+FFFF are surrogates, which are not punctuation.
     named = ord(character) <= 0xFFFF and "PUNCTUATION" in unicodedata.name(character, "")
     return character in _ASCII_PUNCTUATION or named
