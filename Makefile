@@ -12,6 +12,7 @@ DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
 SPARK41_READY := $(VENV)-spark41/.ready
 DOCS_READY := $(VENV)-docs/.ready
+LOWEST_READY := $(VENV)-lowest/.ready
 # pip must not build packages in isolation, because then it would fetch the newest setuptools without a hash.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 BUILD_TOOLS = $(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements-build.lock
@@ -69,6 +70,11 @@ coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests o
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Old packages warn of what newer ones have deprecated.
+.PHONY: test-lowest
+test-lowest: $(LOWEST_READY) ## run the quick unit tests with the lowest versions of dependencies that pyproject.toml allows (five minutes)
+	PYTHONPATH=jobs $(VENV)-lowest/bin/python -m pytest $(LIMITED) --numprocesses 2 -o filterwarnings=default --disable-warnings -m "not slow" tests/unit
 
 .PHONY: test-sparknlp
 test-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test engine sparknlp, and that both engines find the same entities (four minutes)
@@ -207,6 +213,16 @@ lock: $(DEV_READY) ## update all pinned dependencies and their hashes
 	    --no-annotate pyproject.toml $$groups --output-file requirements-$$kind.lock; \
 	done
 
+LOWEST = $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --no-emit-index-url \
+  --no-header --no-annotate pyproject.toml --extra spark --extra report --extra metrics --extra lineage
+
+# Packages for tests and for preparing models, of which no other version is promised, are the newest that fit.
+.PHONY: lock-lowest
+lock-lowest: $(DEV_READY) ## update the lowest versions of dependencies that pyproject.toml allows, with their hashes
+	@mkdir -p build
+	$(LOWEST) --resolution lowest-direct --output-file build/lowest.txt
+	$(LOWEST) --generate-hashes --group test --group prepare --constraint build/lowest.txt --output-file requirements-lowest.lock
+
 .PHONY: lock-airflow
 lock-airflow: $(DEV_READY) ## update the pinned dependencies of the DAGs, their tests and those of the bundle
 	$(AIRFLOW_LOCK) airflow_dags/requirements.in --output-file airflow_dags/requirements.lock
@@ -275,6 +291,12 @@ $(SPARK41_READY): requirements-spark41.lock requirements-build.lock
 	@test -x $(VENV)-spark41/bin/python || $(PYTHON) -m venv $(VENV)-spark41
 	$(VENV)-spark41/bin/python $(BUILD_TOOLS)
 	$(VENV)-spark41/bin/python $(LOCKED) -r $<
+	@touch $@
+
+$(LOWEST_READY): requirements-lowest.lock requirements-build.lock
+	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python $(BUILD_TOOLS)
+	$(VENV)-lowest/bin/python $(LOCKED) -r $<
 	@touch $@
 
 $(DOCS_READY): requirements-docs.lock requirements-build.lock

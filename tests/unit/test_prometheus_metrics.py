@@ -165,9 +165,7 @@ def test_a_failed_run_leaves_figures_that_it_cannot_know(receiver: Receiver) -> 
     assert values(body)["entitymill_run_success",] == 0
 
 
-@pytest.mark.parametrize(
-    "place", ["metrics.textfile=/nowhere/x.prom", "metrics.pushgateway=http://me:hunter2@127.0.0.1:1"]
-)
+@pytest.mark.parametrize("place", ["metrics.textfile=/nowhere/x.prom", "metrics.pushgateway=http://me:hunter2@127.0.0.1:1"])
 def test_what_cannot_be_written_is_said_and_no_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     with prometheus_metrics.record_metrics(loaded(place)) as known:
         known.summary = summary()
