@@ -30,10 +30,9 @@ from entitymill.workers.worker import RecognitionOptions, Worker
 if TYPE_CHECKING:
     import pandas as pd
 
-_MENTION: Any = schemas.MENTIONS.elementType
-MENTION_LIST = T.ArrayType(T.StructType([field for field in _MENTION if field.name != "mention_id"]), False)
+MENTION_LIST = schemas.MENTIONS
 """The type that the function from `udf` returns: the mentions of a text, in order."""
-_FIELDS = tuple(field.name for field in _MENTION if field.name != "mention_id")
+_FIELDS = tuple(schemas.MENTIONS.elementType.names)  # type: ignore[attr-defined]
 
 
 def mentions(

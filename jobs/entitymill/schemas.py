@@ -18,8 +18,8 @@ def _key(name: str, kind: T.DataType, comment: str) -> T.StructField:
 
 _STRING, _INT, _LONG, _TIME = T.StringType(), T.IntegerType(), T.LongType(), T.TimestampType()
 
+MENTION_ID = _key("mention_id", _STRING, "doc_id:begin-end, unique in the table")
 _MENTION = [
-    _key("mention_id", _STRING, "doc_id:begin-end, unique in the table"),
     _column("sentence_id", _INT, "number of the sentence in its document, from 0"),
     _column("sentence_begin", _INT, "first code point of the sentence in the source text"),
     _column("sentence_end", _INT, "code point after the last one of the sentence"),
@@ -51,7 +51,7 @@ def entities_schema(passthrough: list[T.StructField]) -> T.StructType:
     """
     copied = [T.StructField(field.name, field.dataType, True, field.metadata) for field in passthrough]
     after = [field.name for field in _MENTION].index("entity") + 1
-    return T.StructType([_DOC_ID, *_MENTION[:after], NORMALIZED, *_MENTION[after:], *copied, *_ORIGIN])
+    return T.StructType([_DOC_ID, MENTION_ID, *_MENTION[:after], NORMALIZED, *_MENTION[after:], *copied, *_ORIGIN])
 
 
 ENTITY_COLUMNS = tuple(entities_schema([]).names)

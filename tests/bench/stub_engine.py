@@ -15,9 +15,8 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
 
     def mention(begin: Column, entity: Column, label: str) -> Column:
         end = begin + F.length(entity)
-        name = F.coalesce(F.format_string("%s:%d-%d", "doc_id", begin, end), F.lit(""))
         values = {
-            "mention_id": name, "sentence_id": F.lit(0), "sentence_begin": F.lit(0), "sentence_end": F.col("chars"),
+            "sentence_id": F.lit(0), "sentence_begin": F.lit(0), "sentence_end": F.col("chars"),
             "begin": begin, "end": end, "entity": entity, "label": F.lit(label), "confidence": F.lit(0.9),
             "token_count": F.lit(1),
         }  # fmt: skip

@@ -50,7 +50,9 @@ def test_healthy_texts_beside_nasty_ones_are_as_without_them(job: Job) -> None:
 def test_so_they_are_with_the_other_detector(spark: SparkSession) -> None:
     rows = recognised(spark, TEXTS, "segmentation.detector=rules")
 
-    healthy = [(found.mention_id, *brief(found)) for key in sorted(HEALTHY) for found in rows[key].mentions]
+    healthy = [
+        (f"{key}:{found.begin}-{found.end}", *brief(found)) for key in sorted(HEALTHY) for found in rows[key].mentions
+    ]
     assert healthy == clean("rules") != []
     assert [key for key, row in rows.items() if row.failure is not None] == []
     assert set(rows) == set(TEXTS)

@@ -79,7 +79,9 @@ def run(
 
 def found(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {
-        row["doc_id"]: [(m["mention_id"], m["label"], pytest.approx(m["confidence"], abs=1e-5)) for m in row["mentions"]]
+        row["doc_id"]: [
+            (m["begin"], m["end"], m["label"], pytest.approx(m["confidence"], abs=1e-5)) for m in row["mentions"]
+        ]
         for row in rows
     }
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
@@ -50,7 +49,7 @@ def build_rows(
             "sentences": recognised.sentences,
             "tokens": recognised.tokens,
             "split_sentences": recognised.split_sentences,
-            "mentions": _add_mention_ids(documents.column("doc_id"), recognised.mentions),
+            "mentions": recognised.mentions,
             **{f"{name}_seconds": pa.array(timing[row], pa.float64()) for row, name in enumerate(schemas.TIMES)},
             "failure": pa.nulls(documents.num_rows, _FAILURE),
             **recognised.annotations,
@@ -114,16 +113,3 @@ def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, ann
     names = [*(field.name for field in schemas.RECOGNISED), *copied, *added]
     all_columns = {**columns, **{name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *copied)}}
     return pa.RecordBatch.from_arrays([all_columns[name] for name in names], names=names)
-
-
-def _add_mention_ids(doc_ids: pa.StringArray, mentions: pa.ListArray) -> pa.ListArray:
-    """Return the lists of mentions with an additional field, mention_id, which is `doc_id:begin-end`."""
-    flat = mentions.flatten()
-    counts = np.diff(mentions.offsets.to_numpy())
-    begins, ends = (flat.field(name).cast(pa.string()) for name in ("begin", "end"))
-    document = doc_ids.cast(pa.string()).take(pa.array(np.repeat(np.arange(len(doc_ids)), counts)))
-    ids = pc.binary_join_element_wise(document, pc.binary_join_element_wise(begins, ends, "-"), ":")
-    names = [field.name for field in flat.type]
-    fields = [ids, *(flat.field(name) for name in names)]
-    structs = pa.StructArray.from_arrays(fields, names=["mention_id", *names])
-    return pa.ListArray.from_arrays(mentions.offsets, structs)
