@@ -14,7 +14,8 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     words = F.split("text", " ", 3)
 
     def mention(begin: Column, entity: Column, label: str) -> Column:
-        end = begin + F.length(entity)
+        # Spark believes that a word's place may be null.
+        begin, end = (F.coalesce(place, F.lit(0)) for place in (begin, begin + F.length(entity)))
         values = {
             "sentence_id": F.lit(0), "sentence_begin": F.lit(0), "sentence_end": F.col("chars"),
             "begin": begin, "end": end, "entity": entity, "label": F.lit(label), "confidence": F.lit(0.9),

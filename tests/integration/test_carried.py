@@ -210,7 +210,7 @@ def test_files_of_a_delta_table_are_not_read_as_plain_parquet(job: Job, main: Ma
         code, error = main(f"source.path={path}")
         assert (code, job.output.exists()) == (2, False)
         assert f"source.format: parquet would read deleted rows of {path}, since file:{source} is a Delta table" in error
-        assert "source.format=delta" in error
+        assert "`source.format: delta`" in error
 
 
 def test_an_output_in_or_around_its_source_is_refused_wherever_that_is_said_to_be(job: Job) -> None:

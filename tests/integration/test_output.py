@@ -108,7 +108,7 @@ def test_a_dry_run_plans_and_writes_nothing(job: Job) -> None:
     job.texts([*TEXTS, ("c", None)])
     assert planned() == Plan(2, 0, 0, 0, {"null_text": 1}, 1, None, None)
     assert not job.output.exists()
-    with pytest.raises(RejectedError, match=r"1 of 3 rows .* would be rejected \(1 null_text\), more than .* 0.05 allows"):
+    with pytest.raises(RejectedError, match=r"1 of 3 rows .* would be rejected \(1 null_text\), more than .* 0.05` allows"):
         planned("limits.max_reject_ratio=0.05")
 
     job.run("limits.max_reject_ratio=0.5")

@@ -123,7 +123,7 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
         return counts
 
     monkeypatch.setattr(RecognizedUnit, "wait", then_loses_it)
-    with pytest.raises((PySparkException, Py4JJavaError), match="failed that did not fail before"):
+    with pytest.raises((PySparkException, Py4JJavaError), match="only when Spark recomputed a lost partition"):
         job.run(*LIMITS)
     assert marker.exists()
     assert entities(job) == []

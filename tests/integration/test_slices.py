@@ -77,7 +77,7 @@ def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
     # Where a table was lost, all documents have to be recomputed: after one slice, those of the others would stay lost.
     shutil.rmtree(job.output / "entities")
     before = read_delta(job.output / "documents").sort_by("doc_id").to_pylist()
-    said = r"a table of .*/out is missing.* run once without output\.replace_slice"
+    said = r"a table of .*/out is missing.* Run once with output\.replace_slice=false"
     with pytest.raises(OutputError, match=said):
         extract(job.spark, settings.load(None, job.options(*of_day(0)), {}), dry_run=True)
     with pytest.raises(OutputError, match=said):
