@@ -120,7 +120,7 @@ class _Reader:
         """Read the complete stream, which must be one value and nothing after it."""
         if not self._content.startswith(_MAGIC):
             raise _DamagedError
-        self._read_value()
+        self._check_value()
         if self._at != len(self._content):
             raise _DamagedError
 
@@ -194,8 +194,8 @@ class _Reader:
         if self._depth > JAVA_DEPTH:
             raise _DamagedError
 
-    def _read_value(self) -> None:
-        """Read an object, array, string, reference, null, or the Class object of _LAMBDA_OWNER; refuse anything else."""
+    def _check_value(self) -> None:
+        """Check the next value and move past it: an object, array, string, reference, null, or the Class of _LAMBDA_OWNER."""
         self._descend()
         kind = self._read_number("B")
         if kind == _REFERENCE:
@@ -228,7 +228,7 @@ class _Reader:
         if not 0 <= count <= len(self._content) - self._at:  # each element has at least one byte
             raise _DamagedError
         for _ in range(count):
-            self._read_value()
+            self._check_value()
 
     def _read_object(self) -> None:
         """Read the class of an object and its fields, those of the topmost superclass first."""
@@ -241,7 +241,7 @@ class _Reader:
                 if code in _PRIMITIVES:
                     self._read_bytes(_PRIMITIVES[code])
                 else:
-                    self._read_value()
+                    self._check_value()
             if part.flags == _WITH_OWN_DATA:
                 self._read_own_data()
 
@@ -252,5 +252,5 @@ class _Reader:
                 self._at += 1
                 self._read_bytes(self._read_number("B" if kind == _BLOCK else "i"))
             else:
-                self._read_value()
+                self._check_value()
         self._at += 1

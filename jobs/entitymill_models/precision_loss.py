@@ -191,7 +191,7 @@ class Sample:
         return Sample([self.sentences[i] for i in chosen], None if self.gold is None else [self.gold[i] for i in chosen])
 
     def exclude(self, other: Sample) -> Sample:
-        """Return a sample of the sentences that are not in the other sample."""
+        """Return this sample without the sentences that are also in the other sample."""
         theirs = {tuple(sentence) for sentence in other.sentences}
         kept = [i for i, sentence in enumerate(self.sentences) if tuple(sentence) not in theirs]
         return Sample([self.sentences[i] for i in kept], None if self.gold is None else [self.gold[i] for i in kept])

@@ -109,12 +109,12 @@ def recognise(
         *([F.col(pipeline.ner).alias("ner")] if annotations else []),
     ]
     returned = T.StructType([*schemas.RECOGNISED, *passthrough, *(schemas.ANNOTATIONS if annotations else [])])
-    return tagged.select(*columns).mapInArrow(_Join(trim, annotations, consistent_labels), returned)
+    return tagged.select(*columns).mapInArrow(_MentionBuilder(trim, annotations, consistent_labels), returned)
 
 
 @dataclass(frozen=True)
-class _Join:
-    """A function for executors that joins the tags of Spark NLP to mentions, one batch at a time."""
+class _MentionBuilder:
+    """A function for executors that builds mentions from Spark NLP's tags (one tag per token), one batch at a time."""
 
     trim: bool
     annotations: bool

@@ -20,7 +20,7 @@ def load(spark: SparkSession, directory: Path) -> None:
 
 def test_a_java_object_in_the_vocabulary_is_not_built(spark: SparkSession, tmp_path: Path) -> None:
     directory = hostile.saved_model(tmp_path / "model", field=hostile.java_object("evil.Gadget"))
-    with pytest.raises(ModelError, match=r"part-00001 holds a Java object \(class 'evil\.Gadget'\)"):
+    with pytest.raises(ModelError, match=r"part-00001 contains a Java object \(class 'evil\.Gadget'\)"):
         load(spark, directory)
 
 

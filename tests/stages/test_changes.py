@@ -524,7 +524,7 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     monkeypatch.setattr(change_feed, "MOST_COMMITS", 1001)
     with caplog.at_level(logging.INFO, "entitymill"):
         assert read_since(spark, path, before) is None
-    assert "(1,002 commits since the last run, more than the 1,001 that are read)" in caplog.text
+    assert "(the source has 1,002 commits since the last run, and a run reads at most 1,001)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_without_a_model(tmp_path: Path) -> None:
 
 
 OLD, NEW = "file:/jars/delta-spark_2.12-3.3.3.jar!/io/delta", "file:/jars/delta-spark_2.13-4.0.1.jar!/io/delta"
-NEWEST = "file:/jars/delta-spark_2.13-4.1.0.jar!/io/delta"
+NEWEST = "file:/jars/delta-spark_4.1_2.13-4.3.1.jar!/io/delta"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_each_spark_takes_its_own_delta() -> None:
     requirements.check_delta(OLD, "3.5.9", "2.12.18")
     requirements.check_delta(NEW, "4.0.5", "2.13.16")
     requirements.check_delta(NEWEST, "4.1.4", "2.13.17")
-    requirements.check_delta("file:/jars/delta-spark_4.1_2.13-4.1.0.jar!/io/delta", "4.1.4", "2.13.17")
+    requirements.check_delta("file:/jars/delta-spark_2.13-4.3.1.jar!/io/delta", "4.1.4", "2.13.17")
     requirements.check_delta("file:/platform/its-own-name.jar!/io/delta", "3.5.2", "2.12.15")
 
 
@@ -212,8 +212,18 @@ def test_each_spark_takes_its_own_delta() -> None:
         ),
         (OLD, "4.0.5", "2.13.16", r"^delta-spark_2.12-3.3.3.jar does not fit Spark 4.0.5 for Scala 2.13: use .*:4.0.1"),
         (NEW, "3.5.9", "2.12.18", r"^delta-spark_2.13-4.0.1.jar does not fit Spark 3.5.9 for Scala 2.12: use .*:3.3.3"),
-        (NEW, "4.1.4", "2.13.17", r"^delta-spark_2.13-4.0.1.jar does not fit Spark 4.1.4 for Scala 2.13: use .*:4.1.0"),
-        (NEWEST, "4.0.5", "2.13.16", r"^delta-spark_2.13-4.1.0.jar does not fit Spark 4.0.5 for Scala 2.13: use .*:4.0.1"),
+        (
+            NEW,
+            "4.1.4",
+            "2.13.17",
+            r"^delta-spark_2.13-4.0.1.jar does not fit Spark 4.1.4 for Scala 2.13: use .*_4.1_2.13:4.3.1",
+        ),
+        (
+            NEWEST,
+            "4.0.5",
+            "2.13.16",
+            r"^delta-spark_4.1_2.13-4.3.1.jar does not fit Spark 4.0.5 for Scala 2.13: use .*:4.0.1",
+        ),
         (NEW, "3.5.9", "2.13.8", "does not fit Spark 3.5.9 for Scala 2.13: use io.delta:delta-spark_2.13:3.3.3"),
     ],
 )

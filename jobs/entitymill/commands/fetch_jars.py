@@ -58,8 +58,8 @@ JARS = {
         Jar("io.delta:delta-storage:4.0.1", "ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4"),
     ),
     "4.1": (
-        Jar("io.delta:delta-spark_2.13:4.1.0", "9b05d7a82196ee1f1073733a45a2faae59161e52b86ae918fe6742fad6eaf036"),
-        Jar("io.delta:delta-storage:4.1.0", "6d0520ffcc35b582369f92c23fa24e14a5bb935cf6e31ed7f47c5046ae17cb25"),
+        Jar("io.delta:delta-spark_4.1_2.13:4.3.1", "ebf35a4383f0a653c3ee3c7882c0edcac2f846be31ac61af4b96ccfaaf36c171"),
+        Jar("io.delta:delta-storage:4.3.1", "577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718"),
     ),
 }
 """Release of Spark -> the jars that a run needs in addition to Spark."""

@@ -44,7 +44,11 @@ CHANGE, COMMIT = "_change_type", "_commit_version"
 
 
 class SourceReplacedError(FeedUnavailableError):
-    """Raised if the source is not the table that the last run read, although it has the same path and id."""
+    """Raised if the source has the path and table id that the last run recorded, but another history.
+
+    For example, somebody put the table back from a backup, so that the version which the last run read was committed at
+    another time, or does not exist yet.
+    """
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
     until = int(source.version)
     if until - after > MOST_COMMITS:
         raise FeedUnavailableError(
-            f"{until - after:,} commits since the last run, more than the {MOST_COMMITS:,} that are read"
+            f"the source has {until - after:,} commits since the last run, and a run reads at most {MOST_COMMITS:,}"
         )
     if after > until:
         raise SourceReplacedError(f"the source is at version {until}, the last run read version {after}")

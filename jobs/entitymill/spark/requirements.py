@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 
-DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4"), "4.1": ("4.1.0", "jars-spark41")}
+DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4"), "4.1": ("4.3.1", "jars-spark41")}
 """Spark version -> (Delta version, make target TARGET that fetches Delta's jars into build/TARGET)."""
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {
@@ -109,13 +109,14 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
         SessionError: Delta is missing or does not fit.
     """
     version, target = DELTA[_major_minor(spark)]
-    fitting = f"io.delta:delta-spark_{_major_minor(scala)}:{version}"
+    # From Delta 4.1 on, there is a jar for each release of Spark: delta-spark_4.1_2.13-4.3.1.jar.
+    suffix = f"{_major_minor(spark)}_" if version > "4.1" else ""
+    fitting = f"io.delta:delta-spark_{suffix}{_major_minor(scala)}:{version}"
     local = f"local runs: `entitymill fetch-jars` or `make {target}`, and spark.jars=build/{target}"
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {fitting} with --jars or --packages ({local}).")
-    # From Delta 4.1 on, the name may begin with the version of Spark: delta-spark_4.1_2.13-4.1.0.jar.
     named = re.search(r"delta-spark_(?:[\d.]+_)?([\d.]+)-([\d.]+)\.jar", jar)
-    # Any Delta 3 fits Spark 3.5; on Spark 4, each release of Spark needs its own release of Delta.
+    # Any Delta 3 fits Spark 3.5; each release of Spark 4 needs a release of Delta.
     release = _major_minor if version.startswith("4.") else lambda text: text.split(".")[0]
     if named and (named[1] != _major_minor(scala) or release(named[2]) != release(version)):
         raise SessionError(

@@ -214,7 +214,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Return whether a class is on the driver's class path. The class is not loaded, which could start native libraries."""
+    """Return whether a class is on the driver's class path. It is not loaded: that could start native libraries."""
     return _find_class(spark, name) is not None
 
 

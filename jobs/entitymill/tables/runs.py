@@ -50,7 +50,7 @@ class Record:
 
     @property
     def settled(self) -> bool:
-        """Whether all changes of the latest run are known to be complete; False if there has been no run."""
+        """Whether the latest run is known to have finished all its writes to the tables; False if there has been no run."""
         return self.latest is not None and bool(self.latest["settled"])
 
     @property

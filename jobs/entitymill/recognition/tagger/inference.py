@@ -54,14 +54,14 @@ class Tagger:
         decoding: Decoding = "argmax",
         scalings: Mapping[str, Scaling] | None = None,
     ) -> None:
-        """Create a tagger for a compiled model, with all of `seconds` at 0.
+        """Create a tagger for a compiled model; every timer in the attribute `seconds` starts at 0.
 
         Args:
             model: the compiled model.
             maker: the row maker for the model's encoding.
             labels: the model's labels, in the order of its outputs.
             positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
-            scheme: the tagging scheme of the labels, which says how tags join to mentions.
+            scheme: the tagging scheme of the labels, which says how tags combine into mentions.
             decoding: how tags are chosen from their probabilities (see `Execution`).
             scalings: label -> scaling of the confidences of its mentions; None or empty for no scaling.
         """

@@ -88,7 +88,9 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
             return shape[0].get_length(), shape[1].get_length()
         if node.get_type_name() == "Convert":
             waiting += node.output(0).get_target_inputs()
-    raise ModelError("The network is no supported token classifier: it has no word embedding that input_ids selects from.")
+    raise ModelError(
+        "The network is not a supported token classifier: it has no table of word embeddings that input_ids selects from."
+    )
 
 
 def check_window(model: ov.Model, max_length: int, where: str) -> None:
