@@ -195,7 +195,7 @@ class _Reader:
             raise _DamagedError
 
     def _check_value(self) -> None:
-        """Check the next value and move past it: an object, array, string, reference, null, or the Class of _LAMBDA_OWNER."""
+        """Check the next value and move past it: an object, array, string, reference, null, or class _LAMBDA_OWNER."""
         self._descend()
         kind = self._read_number("B")
         if kind == _REFERENCE:
