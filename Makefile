@@ -262,10 +262,11 @@ $(DEV_READY): requirements-dev.lock requirements-build.lock
 	$(BIN)/python $(EDITABLE)
 	@touch $@ $(RUN_READY)
 
-$(BENCH_READY): requirements-bench.lock requirements-build.lock
-	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/python $(BUILD_TOOLS)
-	$(VENV)-bench/bin/python $(LOCKED) -r $<
+# The environments of benchmarks, the site, other releases of Spark and lowest versions; explicit rules come before this one.
+$(VENV)-%/.ready: requirements-%.lock requirements-build.lock
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(BUILD_TOOLS)
+	$(@D)/bin/python $(LOCKED) -r $<
 	@touch $@
 
 $(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock requirements-build.lock
@@ -279,30 +280,6 @@ $(DATABRICKS_READY): tests/databricks/runtime.lock requirements-build.lock
 	@test -x $(VENV)-databricks/bin/python || $(PYTHON) -m venv $(VENV)-databricks
 	$(VENV)-databricks/bin/python $(BUILD_TOOLS)
 	$(VENV)-databricks/bin/python $(LOCKED) -r $<
-	@touch $@
-
-$(SPARK4_READY): requirements-spark4.lock requirements-build.lock
-	@test -x $(VENV)-spark4/bin/python || $(PYTHON) -m venv $(VENV)-spark4
-	$(VENV)-spark4/bin/python $(BUILD_TOOLS)
-	$(VENV)-spark4/bin/python $(LOCKED) -r $<
-	@touch $@
-
-$(SPARK41_READY): requirements-spark41.lock requirements-build.lock
-	@test -x $(VENV)-spark41/bin/python || $(PYTHON) -m venv $(VENV)-spark41
-	$(VENV)-spark41/bin/python $(BUILD_TOOLS)
-	$(VENV)-spark41/bin/python $(LOCKED) -r $<
-	@touch $@
-
-$(LOWEST_READY): requirements-lowest.lock requirements-build.lock
-	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python $(BUILD_TOOLS)
-	$(VENV)-lowest/bin/python $(LOCKED) -r $<
-	@touch $@
-
-$(DOCS_READY): requirements-docs.lock requirements-build.lock
-	@test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python $(BUILD_TOOLS)
-	$(VENV)-docs/bin/python $(LOCKED) -r $<
 	@touch $@
 
 $(JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
