@@ -31,15 +31,9 @@ SECONDS = 300
 
 def start_stream(directory: Path) -> subprocess.Popen[bytes]:
     jars = ",".join(map(str, (ROOT / "build" / "jars").glob("*.jar")))
-    conf = {
-        **SMALL_QUERIES,
-        "spark.jars": jars,
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.master": "local[1]",
-        "spark.ui.enabled": "false",
-    }
-    submit = " ".join(f"--conf {key}={value}" for key, value in conf.items()) + " pyspark-shell"
+    conf = {**SMALL_QUERIES, "spark.jars": jars, "spark.master": "local[1]"}
+    chosen = " ".join(f"--conf {key}={value}" for key, value in conf.items())
+    submit = f"--properties-file {ROOT}/conf/spark-defaults.conf {chosen} pyspark-shell"
     paths = [str(directory / "in"), str(directory / "out"), "--model", str(DEMO), "--files", "1"]
     environment = {
         **os.environ,

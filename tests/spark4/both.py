@@ -53,6 +53,11 @@ PROBABILITY = re.compile(r"[01]\.\d+(E-\d+)?|\d\.\d+E-\d+")
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("day", pa.date32()), ("tags", pa.list_(pa.string()))])
 
 
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without variables that tell of a Spark or of Python modules."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))}
+
+
 @dataclass
 class Spark:
     """One of the ways to run the job; settings: beside the usual ones, or in their place, none to leave one out."""
@@ -76,9 +81,7 @@ class Spark:
         chosen = {key: value for key, value in {**settings, **self.settings}.items() if value is not None}
         overrides = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
         command = [str(self.python), str(ROOT / "jobs" / "extract_entities.py"), *overrides, *flags]
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))
-        } | self.environment
+        environment = clean_environment() | self.environment
         return subprocess.run(
             command, cwd=output.parent, env=environment, capture_output=True, text=True, timeout=600, check=False
         )

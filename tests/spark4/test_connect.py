@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from deltalake import write_deltalake
 
-from spark4.both import NEW, TEXTS, Spark, assert_equal, change, held, make, rows
+from spark4.both import NEW, TEXTS, Spark, assert_equal, change, clean_environment, held, make, rows
 
 STARTING_SECONDS = 90
 UNITS = {"limits.unit_rows": "12", "limits.max_removed_ratio": "1", "output.annotations": "false"}
@@ -41,8 +40,7 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
         *(word for key, value in conf.items() for word in ("--conf", f"{key}={value}")),
         "spark-internal",
     ]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))}
-    environment = {**clean, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": str(NEW.python)}
+    environment = {**clean_environment(), "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": str(NEW.python)}
     with (directory / "server.log").open("w") as log:
         server = subprocess.Popen(
             [str(word) for word in command], cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT

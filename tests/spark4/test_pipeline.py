@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spark4.both import NEWEST, ROOT
+from spark4.both import NEWEST, ROOT, clean_environment
 
 TEXTS = {"a": "Angela Merkel flew to Paris.", "b": "Nothing here."}
 
@@ -20,9 +20,8 @@ def test_the_pipeline_writes_the_mentions(tmp_path: Path) -> None:
     articles = tmp_path / "articles"
     articles.mkdir()
     pq.write_table(pa.table({"id": list(TEXTS), "text": list(TEXTS.values())}), articles / "texts.parquet")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))}
     environment = {
-        **clean,
+        **clean_environment(),
         "PYTHONPATH": str(ROOT / "jobs"),
         "PYSPARK_PYTHON": str(NEWEST.python),
         "SPARK_LOCAL_IP": "127.0.0.1",
