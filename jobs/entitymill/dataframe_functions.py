@@ -30,8 +30,6 @@ from entitymill.workers.worker import RecognitionOptions, Worker
 if TYPE_CHECKING:
     import pandas as pd
 
-MENTION_LIST = schemas.MENTIONS
-"""The type that the function from `udf` returns: the mentions of a text, in order."""
 _FIELDS = tuple(schemas.MENTIONS.elementType.names)  # type: ignore[attr-defined]
 
 
@@ -105,7 +103,7 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
         options: as in `mentions`.
 
     Returns:
-        A pandas UDF. The array has the fields of `Mention`, in MENTION_LIST; it is null where the text is null.
+        A pandas UDF. The array has the fields of `Mention`, in schemas.MENTIONS; it is null where the text is null.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
@@ -115,7 +113,7 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
     if opened is None:
         raise SettingsError("There is no active Spark session: pass one to udf as the argument `spark`.")
     make: Any = pandas_udf  # its type hints know no array of structs
-    return make(_TextColumn(_ship(opened, model, _Options(**_check_options(options)))).build(), MENTION_LIST)
+    return make(_TextColumn(_ship(opened, model, _Options(**_check_options(options)))).build(), schemas.MENTIONS)
 
 
 @dataclass(frozen=True)

@@ -75,4 +75,4 @@ def test_two_deltas_never_lie_side_by_side(tmp_path: Path, capsys: pytest.Captur
 
 def test_what_is_fetched_fits_the_versions_that_a_session_asks_for() -> None:
     versions = {spark: {jar.coordinates.split(":")[2] for jar in jars} for spark, jars in fetch_jars.JARS.items()}
-    assert versions == {spark: {delta} for spark, (delta, _) in requirements.DELTA.items()}
+    assert versions == {spark: {delta.version} for spark, delta in requirements.DELTA.items()}

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill.settings import unsupported_formats
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark import spark_connect, storage
+from entitymill.spark import java_classes, spark_connect, storage
 
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")
@@ -143,26 +143,25 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
 
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
     """Return the columns of a Parquet file, and Spark's converter for Parquet schemas; all are py4j proxies."""
-    java: Any = spark.sparkContext._jvm
     session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
-    file = java.org.apache.parquet.hadoop.util.HadoopInputFile.fromPath(path, session.sessionState().newHadoopConf())
-    reader = java.org.apache.parquet.hadoop.ParquetFileReader.open(file)
+    input_file = java_classes.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
+    file = input_file.fromPath(path, session.sessionState().newHadoopConf())
+    reader = java_classes.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
     try:
         columns = list(reader.getFooter().getFileMetaData().getSchema().getFields())
     finally:
         reader.close()
-    package = java.org.apache.spark.sql.execution.datasources.parquet
-    return columns, package.ParquetToSparkSchemaConverter(session.sessionState().conf())
+    name = "org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter"
+    return columns, java_classes.get_class(spark, name)(session.sessionState().conf())
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
     """Return a Java object, the Parquet schema with these columns."""
-    java: Any = spark.sparkContext._jvm
-    fields = java.java.util.ArrayList()
+    fields = java_classes.get_class(spark, "java.util.ArrayList")()
     for column in columns:
         fields.add(column)
-    return java.org.apache.parquet.schema.MessageType("columns", fields)
+    return java_classes.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:

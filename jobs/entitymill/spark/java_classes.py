@@ -12,6 +12,7 @@ from typing import Any
 from py4j.java_gateway import JavaClass, JavaMember
 from pyspark.sql import SparkSession
 
+HADOOP_PATH = "org.apache.hadoop.fs.Path"
 _USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
 """Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
 

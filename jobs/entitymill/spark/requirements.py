@@ -10,12 +10,33 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 
-DELTA = {"3.5": ("3.3.3", "jars"), "4.0": ("4.0.1", "jars-spark4"), "4.1": ("4.3.1", "jars-spark41")}
-"""Spark version -> (Delta version, make target TARGET that fetches Delta's jars into build/TARGET)."""
+
+class DeltaRelease(NamedTuple):
+    """The release of Delta for a release of Spark.
+
+    version: version of Delta.
+    artifact: name of the jar in a Maven repository, without the versions of Scala and Delta.
+    fitting: beginning of the versions of Delta that fit this release of Spark.
+    target: make target that fetches Delta's jars into the directory of this name in build/.
+    """
+
+    version: str
+    artifact: str
+    fitting: str
+    target: str
+
+
+DELTA = {
+    "3.5": DeltaRelease("3.3.3", "delta-spark", "3.", "jars"),
+    "4.0": DeltaRelease("4.0.1", "delta-spark", "4.0.", "jars-spark4"),
+    "4.1": DeltaRelease("4.3.1", "delta-spark_4.1", "4.3.", "jars-spark41"),
+}
+"""Release of Spark -> release of Delta."""
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {
     "spark": "install",
@@ -108,19 +129,15 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     Raises:
         SessionError: Delta is missing or does not fit.
     """
-    version, target = DELTA[_major_minor(spark)]
-    # From Delta 4.1 on, there is a jar for each release of Spark: delta-spark_4.1_2.13-4.3.1.jar.
-    suffix = f"{_major_minor(spark)}_" if version > "4.1" else ""
-    fitting = f"io.delta:delta-spark_{suffix}{_major_minor(scala)}:{version}"
-    local = f"local runs: `entitymill fetch-jars` or `make {target}`, and spark.jars=build/{target}"
+    delta = DELTA[_major_minor(spark)]
+    advised = f"io.delta:{delta.artifact}_{_major_minor(scala)}:{delta.version}"
+    local = f"local runs: `entitymill fetch-jars` or `make {delta.target}`, and spark.jars=build/{delta.target}"
     if jar is None:
-        raise SessionError(f"Delta is not on Spark's class path: add {fitting} with --jars or --packages ({local}).")
+        raise SessionError(f"Delta is not on Spark's class path: add {advised} with --jars or --packages ({local}).")
     named = re.search(r"delta-spark_(?:[\d.]+_)?([\d.]+)-([\d.]+)\.jar", jar)
-    # Any Delta 3 fits Spark 3.5; each release of Spark 4 needs a release of Delta.
-    release = _major_minor if version.startswith("4.") else lambda text: text.split(".")[0]
-    if named and (named[1] != _major_minor(scala) or release(named[2]) != release(version)):
+    if named and (named[1] != _major_minor(scala) or not named[2].startswith(delta.fitting)):
         raise SessionError(
-            f"{named[0]} does not fit Spark {spark} for Scala {_major_minor(scala)}: use {fitting} ({local})."
+            f"{named[0]} does not fit Spark {spark} for Scala {_major_minor(scala)}: use {advised} ({local})."
         )
 
 

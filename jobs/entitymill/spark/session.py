@@ -68,6 +68,8 @@ def open_session(
         with _preserve_sigint():
             spark = SparkSession.builder.getOrCreate() if exists else _start_session(settings, name, brief=brief())
     check_session(spark, sparknlp=sparknlp)
+    if not spark_connect.is_remote(spark):
+        java_classes.remember_classes(spark)
     ship_package(spark)
     return spark
 
@@ -196,7 +198,6 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
                 "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`."
             )
         return
-    java_classes.remember_classes(spark)
     scala = str(java_classes.get_class(spark, "scala.util.Properties").versionNumberString())
     if not on_databricks():  # Databricks has its own Delta, in other jars
         requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)

@@ -24,7 +24,6 @@ from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import java_classes, spark_connect
 from entitymill.spark.repository_files import find_installed
 
-_PATH = "org.apache.hadoop.fs.Path"
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
 _CREDENTIALS = re.compile(
@@ -64,7 +63,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     if root := _ROOT.match(path):
         _roots.add(root[0])
     with _translate_errors(path):
-        java_path = java_classes.get_class(spark, _PATH)(path)
+        java_path = java_classes.get_class(spark, java_classes.HADOOP_PATH)(path)
         if spark not in _confs:
             _confs[spark] = spark._jsparkSession.sessionState().newHadoopConf()
         system = java_path.getFileSystem(_confs[spark])
@@ -229,7 +228,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
-    probe = java_classes.get_class(spark, _PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
+    probe = java_classes.get_class(spark, java_classes.HADOOP_PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _translate_errors(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")

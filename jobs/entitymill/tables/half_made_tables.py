@@ -82,6 +82,6 @@ def _find_default_directory(spark: SparkSession, name: str) -> str | None:
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quote_part, levels[-2:])))
         place = state.catalog().defaultTablePath(identifier)
-        return str(java_classes.get_class(spark, "org.apache.hadoop.fs.Path")(place).toString())
+        return str(java_classes.get_class(spark, java_classes.HADOOP_PATH)(place).toString())
     except (PySparkException, Py4JJavaError):
         return None

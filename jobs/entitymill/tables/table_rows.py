@@ -51,7 +51,7 @@ def build_entities(recognised: DataFrame, provenance: Provenance) -> DataFrame:
     """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns."""
     passthrough = [name for name in recognised.columns if name == "passthrough"]
     exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
-    mention_id = F.concat("doc_id", F.lit(":"), "mention.begin", F.lit("-"), "mention.end").alias("mention_id")
+    mention_id = F.concat("doc_id", F.lit(":"), "mention.begin", F.lit("-"), "mention.end").alias(schemas.MENTION_ID.name)
     rows = exploded.select("doc_id", mention_id, "mention.*", *(f"{name}.*" for name in passthrough))
     return add_normalized(rows).withColumns({"model": F.lit(provenance.model), **provenance.columns()})
 
