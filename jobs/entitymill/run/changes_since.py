@@ -30,7 +30,7 @@ def find_changes(
 
     Args:
         settings: settings of the run.
-        tables: tables of the output, of which `documents` has rows.
+        tables: tables of the output; `documents` must not be empty.
         source: the opened source.
         provenance: values that the run writes into each row.
         record: summary of `runs` before this run.

@@ -63,6 +63,6 @@ class CostMeter:
         if self._stopped:
             summary = self._summary
             raise LimitError(
-                f"limits.max_core_hours: the run stopped at {summary.core_hours:.2f} core-hours, after "
-                f"{summary.documents:,} of {summary.planned:,} documents; these are published, and the next run continues."
+                f"limits.max_core_hours: the run stopped at {summary.core_hours:.2f} core-hours, after it "
+                f"published {summary.documents:,} of {summary.planned:,} documents; the next run continues."
             )

@@ -102,17 +102,20 @@ class FailureRecorder:
         if new > 1 and new > ratio * unit.rows:  # one document never fails a unit
             raise RejectedError(
                 f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
-                f"than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists them. "
-                "Fix the machines or the texts, or raise the ratio for one run; later runs do not count these documents."
+                f"than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists these "
+                "documents. Fix the machines or the texts, or raise the ratio for one run, after which these documents no "
+                "longer count."
             )
 
 
 def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
     """Return the documents of a unit that did not fail.
 
+    If Spark recomputes a lost partition of the result, and a document fails that is not in `failed`, the query raises an
+    error.
+
     Args:
-        recognised: frame of the unit's documents. If Spark recomputes a lost partition, and a document fails that is not in
-            `failed`, the query raises an error.
+        recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
         failed: ids of the documents that failed.
     """
     theirs = F.col("doc_id").isin(failed)

@@ -37,8 +37,8 @@ class Plan:
     new, changed, removed, unchanged: number of documents.
     refused: reject code -> number of rejected rows.
     units: number of units of work (documents that are published together).
-    causes: why documents are changed: Cause -> number of documents.
-    changed_settings: names of the settings that make results of earlier runs outdated, because they have other values now.
+    causes: Cause (reason why documents count as changed) -> number of documents.
+    changed_settings: names of the settings whose values have changed, so that results of earlier runs are outdated.
     hours, core_hours: estimated wall-clock hours, and these multiplied by the number of cores; None if there is no earlier
         run to estimate from.
     same_model: whether the estimate is based on a run with the same model and settings.
@@ -70,7 +70,7 @@ def plan_run(
     """Set `summary.plan` and the counts in `summary` to what a run would do; write nothing to the output.
 
     Raises:
-        EntityMillError: the error with which the run would end before it publishes anything.
+        EntityMillError: a check failed; the run itself would end with the same error before it publishes anything.
     """
     record = guards.read_record(tables, Runs(tables))
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
@@ -149,9 +149,10 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the names of settings that affect results and differ from those of the latest run with another fingerprint.
+    """Return the names of settings that affect results and whose values have changed since an earlier run.
 
-    The tuple is empty if only the files of the model or this program have changed.
+    The earlier run is the latest one with status done whose fingerprint is not `fingerprint`. The tuple is empty if only the
+    files of the model or this program have changed.
     """
     if not tables.exists("runs"):
         return ()

@@ -86,7 +86,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         Table -> number of erased rows; for `runs`, number of rows in which a message was replaced.
 
     Raises:
-        EntityMillError: the errors of `find_documents`, or a job is still running after `limits.wait_seconds`.
+        EntityMillError: an error that `find_documents` raises, or a job is still running after `limits.wait_seconds`.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
@@ -137,14 +137,14 @@ def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
 
 
 def _check_owner(settings: Settings, tables: Tables) -> None:
-    """Raise SettingsError if the output belongs to another source than the settings name; not with output.adopt_source."""
+    """Raise SettingsError if the output belongs to another source than source.path, unless output.adopt_source is set."""
     owner = guards.read_record(tables, Runs(tables)).owner
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
         raise SettingsError(
-            f"source.path: the output {tables.place} belongs to {owner}, but the settings name {here}, which cannot show "
-            f"whether the next run brings the documents back: set source.path to {owner}, or output.adopt_source=true if "
-            f"{here} has replaced it."
+            f"source.path: the output {tables.place} belongs to {owner}, but the settings name {here}. Only {owner} "
+            f"can show whether the next run would bring the documents back: set source.path to {owner}, or "
+            f"output.adopt_source=true if {here} has replaced it."
         )
 
 
@@ -165,7 +165,7 @@ def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) 
 
 
 def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: DataFrame) -> set[str]:
-    """Return up to _SHOWN_IDS of the ids that rows of the source have, among the rows that `source.where` selects."""
+    """Return the ids of `id_frame` that occur in the rows that `source.where` selects; at most _SHOWN_IDS of them."""
     rows = open_source(spark, source).rows.select("doc_id")
     left = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").distinct().limit(_SHOWN_IDS)
     return {row["doc_id"] for row in left.collect()}
@@ -188,8 +188,8 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
     """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
-    Files with old rows remain after a run has removed documents from a table. Files of the current version count, too,
-    except those of `runs`.
+    Data files keep the rows of removed documents until the files are deleted. Files of the current version are searched,
+    too, except those of `runs`.
     """
     try:
         for name in maintenance.DOCUMENT_TABLES:

@@ -20,7 +20,7 @@ class Estimate:
 
     hours: wall-clock hours.
     core_hours: hours, times the number of cores.
-    same_model: whether the earlier run had the same model and settings.
+    same_model: whether the earlier run, on which the estimate is based, had the same model and settings.
     """
 
     hours: float
@@ -32,8 +32,8 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
     The estimate is based on the largest of the latest runs, because in a small run the start of the workers takes most of
-    the time. Runs with the same fingerprint are preferred. A unit is written while the next one is recognized, so
-    the estimate is the longer of the two, plus the writing of the last unit.
+    the time. Runs with the same fingerprint are preferred. A unit of work is written while the next one is recognized,
+    so the estimate takes the longer of recognition and writing, and adds the writing of the last unit.
 
     Args:
         tables: tables of the output.
@@ -61,5 +61,5 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 
 
 def _read_core_seconds(run: Row) -> float:
-    """Return an earlier run's core-seconds of recognition: the seconds of its parts, plus the idle seconds of all cores."""
+    """Return an earlier run's core-seconds of recognition: the seconds of schemas.PARTS, plus all cores' idle seconds."""
     return sum(run["seconds"].get(part, 0.0) for part in (*schemas.PARTS, "idle"))

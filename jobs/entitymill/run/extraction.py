@@ -98,9 +98,9 @@ def _run_or_record_idle(
     large_source_confs: Mapping[str, str],
     options: Options,
 ) -> None:
-    """Hold the lease and run the job; if nothing has changed since the last run, only record that in `runs`.
+    """Hold the lease and run the job; if nothing has changed since the last run, only append an idle run to `runs`.
 
-    `large_source_confs` are the Spark properties for a source that is not small, in place of SMALL_QUERIES.
+    `large_source_confs` are the Spark properties to use in place of SMALL_QUERIES unless the source is known to be small.
     """
     # Read `runs` before the source. If another run begins in between, this run notices it when it holds the lease, and
     # opens the source again.
@@ -167,9 +167,9 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
 def _record_idle(
     runs: Runs, tables: Tables, settings: Settings, provenance: Provenance, summary: Summary, clock: Clock
 ) -> None:
-    """Append the row of a run that has nothing to do to `runs`, and set the summary's mode, stage and exit code.
+    """Append to `runs` the row of an idle run (one with nothing to do); set the summary's mode, stage and exit code.
 
-    If the tables have a path, the row is left out while another run has a live heartbeat.
+    If the tables are not in a catalog, and another run has a live heartbeat, no row is appended.
     """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
@@ -181,7 +181,7 @@ def _record_idle(
     try:
         heartbeat.beat({"run_id": summary.run_id})
         if heartbeat.read_other_runs():
-            log.info("nothing to do; the table runs gets no row for this run, because another run is working on the output")
+            log.info("nothing to do; this run gets no row in the table `runs`, because another run is working on the output")
         else:
             runs.append_idle(row)
     finally:

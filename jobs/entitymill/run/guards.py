@@ -44,7 +44,7 @@ def check_owner(settings: Settings, owner: str | None) -> None:
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
         f"source.path: the output {output} belongs to {owner}, whose documents would all be removed; give {here} an "
-        "output of its own, or set output.adopt_source=true if it replaces the other source."
+        f"output of its own, or set output.adopt_source=true if it replaces {owner}."
     )
 
 
@@ -128,7 +128,7 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
         raise RejectedError(
             f"{rejected} of {found.rows} rows of {settings.source.path} {verb} rejected ({reasons}), more than "
             f"`limits.max_reject_ratio: {allowed:g}` allows. Nothing was published"
-            + ("; the table rejects lists the rows." if verb == "were" else ".")
+            + ("; the rows are in the table `rejects`." if verb == "were" else ".")
             + " Correct the rows, or raise the ratio."
         )
 
@@ -136,7 +136,7 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Provenance]:
-    """Open the source, check that the run may write to the output, and return the source and the values for the run's rows.
+    """Open the source, and check that the run may write to the output.
 
     Args:
         spark: the session.
@@ -144,6 +144,9 @@ def open_checked_source(
         summary: summary of the run; this function sets `summary.scope`.
         engine: engine that recognizes the documents.
         owner: path of the source from which the output was written; None if there has been no run.
+
+    Returns:
+        A tuple of the source and the values that the run writes into each row.
 
     Raises:
         EntityMillError: the source cannot be read, the output overlaps it, or the output belongs to another source.
@@ -169,7 +172,7 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Return a summary of `runs`.
+    """Return a summary of `runs`; if it cannot be read, check whether this program wrote the tables.
 
     Raises:
         OutputError: `runs` cannot be read, and `check_tables` finds that another program or version wrote a table.
@@ -200,7 +203,7 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
         operations = [row["operation"] for row in since.select("operation").collect()]
         if present < before or len(operations) < present - before or not NON_DATA_OPERATIONS.issuperset(operations):
             log.warning(
-                "%s was changed by something else than this program's runs (%s); checking all documents",
+                "another program has changed %s since the last run (operations: %s); checking all documents",
                 tables.address(name),
                 ", ".join(operations),
             )

@@ -52,8 +52,9 @@ class Stopped(KeyboardInterrupt):
 def convert_error(error: BaseException) -> EntityMillError:
     """Convert any error to an EntityMillError, whose message is one sentence and contains no document text.
 
-    An EntityMillError is returned unchanged, and the error of a worker gets back its class. Full disks, missing packages,
-    storage faults and damaged source files are recognized. Any other error becomes an EntityMillError that names its type.
+    An EntityMillError is returned unchanged. An error that a Python worker raised as an EntityMillError, which Spark reports
+    as another class, is converted back. Full disks, missing packages, storage faults and damaged source files are
+    recognized. Any other error becomes an EntityMillError that names its type.
     """
     known = error if isinstance(error, EntityMillError) else full_disks.find_fault(error)
     if known is not None:

@@ -23,7 +23,7 @@ cores for which the first one has no more tasks."""
 
 
 class RecognizedUnit:
-    """A unit whose documents are being recognized in the background.
+    """A unit of work whose documents are being recognized in the background.
 
     planned: the unit.
     recognised: cached frame of the unit's documents, with the columns schemas.RECOGNISED; read it only after `wait`.
@@ -92,7 +92,7 @@ class BusySeconds:
         self._until = 0.0
 
     def add(self, action: BackgroundAction[list[Row]]) -> None:
-        """Add the seconds of an action that has ended, without those in which an earlier action was running, too."""
+        """Add the seconds of an action that has ended; do not count seconds twice in which an earlier action also ran."""
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)

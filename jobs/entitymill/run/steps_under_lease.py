@@ -47,7 +47,10 @@ class Options:
 
 @dataclass
 class Run:
-    """The part of a run that needs the lease (the right to write the output); call `execute` once, while holding it."""
+    """The part of a run that needs the lease (the right to write the output).
+
+    Call `execute` once, inside the context of `lease`.
+    """
 
     spark: SparkSession
     settings: Settings
@@ -101,10 +104,11 @@ class Run:
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if earlier runs may have left changes incomplete.
 
-        The tables are also repaired in a full run, if a table was missing, or if another program may have changed rows.
+        The tables are also repaired if the run is a full run, if a table was missing, or if another program may have
+        changed rows. The first run repairs nothing if no table existed.
 
         Returns:
-            Whether no repair was made.
+            True if no repair was necessary; False if the tables were repaired.
         """
         tables, earlier = self.tables, self.earlier_runs
         guards.check_slice_tables(tables, self.provenance.slice)

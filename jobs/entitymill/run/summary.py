@@ -36,7 +36,8 @@ class Summary:
     mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
         nothing to do.
     output_versions: table -> Delta version of the table when the run ended.
-    documents, sentences, tokens, split_sentences: how many of them the run processed.
+    documents, sentences, tokens: how many of them the run processed.
+    split_sentences: number of sentences longer than the model's limit.
     removed: number of documents that were removed because the source no longer contains them.
     units: number of units of work (documents that are published together).
     planned: number of documents to process, counted before the first unit.
@@ -52,7 +53,7 @@ class Summary:
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors run at once, as last counted.
-    core_seconds: sum of the cores over the seconds of the run.
+    core_seconds: number of cores, added up over the seconds of the run.
     cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark reports it.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
@@ -94,7 +95,7 @@ class Summary:
 
     @property
     def core_hours(self) -> float:
-        """Sum of the cores over the hours of the run; 0 before the cores were counted."""
+        """Number of cores, added up over the hours of the run; 0 before the cores were counted."""
         return self.core_seconds / 3600
 
     def start_waiting(self, holder: str) -> None:

@@ -62,9 +62,9 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
 
 
 def read_speed(run: Row | None) -> float | None:
-    """Return code points per second and core of an earlier run, from its row of `runs`.
+    """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
 
-    Return None if there was no run, or if it was too small or did not measure its parts.
+    Return None if there was no run, if the run was too small, or if it did not measure the times of schemas.PARTS.
     """
     if run is None or (run["chars"] or 0) < MIN_MEASURED_CHARS:
         return None

@@ -29,9 +29,9 @@ def is_half_made(spark: SparkSession, directory: str) -> bool:
 
 
 def clear_log(spark: SparkSession, directory: str) -> None:
-    """Delete the empty Delta log of a half-made table, because Delta would treat the directory as a table.
+    """Delete the empty Delta log of a half-made table; otherwise, Delta would treat the directory as a table.
 
-    Only temporary files and empty directories are deleted. So the table survives if another run is creating it right now.
+    Only temporary files and empty directories are deleted. So a table that another run is creating right now survives.
     """
     log = f"{directory}/_delta_log"
     for name in storage.list_names(spark, f"{log}/.*"):
@@ -42,7 +42,9 @@ def clear_log(spark: SparkSession, directory: str) -> None:
 
 
 def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0) -> None:
-    """Remove what a dead run left of a managed table: the catalog does not contain the table, but its directory exists.
+    """Remove the leftovers of a managed table that is not in the catalog, because a run died while it created the table.
+
+    Do nothing if the table's default directory does not exist or is unknown.
 
     Args:
         spark: the session.

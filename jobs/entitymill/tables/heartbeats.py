@@ -3,9 +3,9 @@
 Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The age of a heartbeat is measured by the
 storage's own clock.
 
-On most storage, heartbeats only save work; the tables are correct without them. On storage where one Delta commit may
-overwrite another (S3 without a commit service), they are necessary. Each run first writes its own file and then lists all
-files. S3 lists every file that was written before, so of several runs that start at the same time at most one continues.
+On most storage, heartbeats only avoid wasted work; the tables are correct without them. On storage where one Delta commit
+may overwrite another (S3 without a commit service), they are necessary. Each run first writes its own file and then lists
+all files. S3 lists every file that was written before, so of several runs that start at the same time at most one continues.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
@@ -43,7 +43,7 @@ class Heartbeat:
         self._milliseconds = 1000 * lease_seconds
 
     def beat(self, row: Mapping[str, Any]) -> None:
-        """Write the heartbeat file, or rewrite it, which shows that the run is alive.
+        """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
 
         Args:
             row: the run's current row of the table `runs`; `entitymill runs` shows it.
@@ -51,7 +51,7 @@ class Heartbeat:
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
     def read_other_runs(self) -> list[dict[str, Any]]:
-        """Return the heartbeats of all other live runs (the rows that they passed to `beat`), and delete those of dead runs.
+        """Return the rows in the heartbeat files of all other live runs, and delete the heartbeat files of dead runs.
 
         Call `beat` first: the modification time of this run's own file serves as the current time.
         """

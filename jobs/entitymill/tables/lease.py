@@ -1,7 +1,8 @@
 """Let one run at a time work on an output; other runs wait until the lease of that run ends.
 
-The lease only saves work. What keeps the tables correct is the epoch: a number, greater than that of every earlier run,
-that a run takes with its first commit to `runs`. See docs/decisions.md.
+The lease only avoids wasted work. The epoch keeps the tables correct, even if two runs write at once: with its first commit
+to `runs`, each run takes a number that is greater than that of every earlier run, and Delta refuses later commits of the
+earlier runs. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Lease:
             tables: tables of the output, in the run's private session.
             limits: settings, of which `wait_seconds` and `lease_seconds` are used.
             run_id: id of this run.
-            build_row: function that returns the run's current values for its row of `runs`; None writes only the mode
-                `maintenance`.
+            build_row: function that returns the run's current values for its row of `runs`; None stands for a function that
+                returns only the mode `maintenance`.
             record: summary of `runs`, if the caller has just read it; None makes the lease read it. If another run has begun
                 since it was read, Delta skips this run's first commit, and the lease reads `runs` again and retries.
             on_wait: function that is called with a description of the run for which this run waits.
@@ -109,9 +110,10 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lease, unless `end` has released it; if this fails, the error is only logged.
+        """Release the lease, unless `end` has released it; an error of the release is only logged.
 
-        The run's status becomes done without an error, stopped after KeyboardInterrupt or LimitError, and failed otherwise.
+        If the context raised no error, the run's status becomes done; after KeyboardInterrupt or LimitError, stopped; after
+        another error, failed.
         """
         if not self._stopped.is_set():
             status = "failed"
@@ -142,7 +144,7 @@ class Lease:
     def check_if_due(self) -> None:
         """Check that no other run took over, if the last check is older than half of `limits.lease_seconds`.
 
-        The check saves work: Delta would refuse the commits of a run that lost its lease.
+        The check only avoids wasted work: Delta refuses the commits of a run that lost its lease.
 
         Raises:
             OutputError: another run took over.
@@ -188,7 +190,10 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Return a summary of `runs`, and the epoch for this run; retry, because another run may be creating the table."""
+        """Return a tuple of a summary of `runs` and the epoch for this run.
+
+        Create the table `runs` if it is missing; retry after errors, because another run may be creating it, too.
+        """
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.is_current("runs"):
@@ -205,13 +210,13 @@ class Lease:
                 return found, max(last, self._runs.read_greatest_noted_epoch() if self._skipped else 0) + 1
         raise AssertionError
 
-    def _begin(self, found: Record, epoch: int) -> bool:
-        """Commit the run's row under a new epoch; return whether Delta accepted it."""
+    def _begin(self, earlier_runs: Record, epoch: int) -> bool:
+        """Commit the run's row to `runs` with this epoch; return whether Delta accepted the commit."""
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
-        self.started = choose_start(found.last)
+        self.started = choose_start(earlier_runs.last)
         try:
-            self._runs.write_row(self._build_row("running"), self.commits, mark_dead=found.running)
+            self._runs.write_row(self._build_row("running"), self.commits, mark_dead=earlier_runs.running)
         except Exception as error:
             if is_concurrent_write(error):
                 return False
@@ -219,7 +224,7 @@ class Lease:
         if not self.commits.has_committed("runs"):
             self._skipped = True  # another run took this epoch first, or somebody restored an old version of `runs`
             return False
-        self.earlier_runs, self._checked_at = found, time.time()
+        self.earlier_runs, self._checked_at = earlier_runs, time.time()
         return True
 
     def _build_row(self, status: str) -> dict[str, Any]:
@@ -243,7 +248,7 @@ class Lease:
 
         In a catalog and on Spark Connect, rewrite the row of `runs` instead of a heartbeat file. Errors are only logged.
         """
-        # Use a separate session: the run's session may contain the commit number of a statement that is running.
+        # Use a separate session: the run's session may contain the transaction number of a statement that is running.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:

@@ -19,7 +19,8 @@ def read_rows(
 ) -> list[dict[str, Any]] | None:
     """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
 
-    Times are in this machine's time zone, without the zone, as Spark returns them. A column that the table lacks is None.
+    Times are datetimes without tzinfo in this machine's time zone, as Spark returns them. A column that the table lacks is
+    None.
 
     Args:
         settings: where the tables are.
@@ -72,7 +73,7 @@ def _find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path |
 
 
 def _convert(value: Any) -> Any:
-    """Convert a value from deltalake to what Spark returns: times in this machine's time zone, and maps as dicts."""
+    """Convert a value from deltalake to the one that Spark would return: local times without tzinfo, and maps as dicts."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone().replace(tzinfo=None)
     return dict(value) if isinstance(value, list) else value

@@ -55,7 +55,8 @@ class TableChange:
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
     """Compact small files of all tables to about `output.target_file_mb`, and return how each table's files changed.
 
-    Also delete rows of `runs` that are older than IDLE_DAYS and belong to idle runs. A job may run at the same time.
+    Also delete from `runs` the rows of idle runs (runs that had nothing to do) that are older than IDLE_DAYS. A job may
+    run at the same time.
 
     Args:
         tables: tables of the output.
@@ -74,9 +75,10 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Compact the small files of each table that has more than MOST_FILES files, if these are small on average.
+    """Compact the small files of each table that has more than MOST_FILES files, if its files are small on average.
 
-    SMALL_SHARE and SMALL_PART define a small file. Number and size of the files come from the cached result of `detail`.
+    SMALL_SHARE and SMALL_PART define which size is small. Number and size of the files come from `Tables.detail`, which is
+    cached.
     """
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
@@ -107,7 +109,7 @@ def vacuum(tables: Tables, hours: float) -> list[TableChange]:
     """
     if hours < DAY_HOURS:
         raise SettingsError(
-            f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the least that `vacuum` accepts, because a job may be "
+            f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the minimum for `vacuum`, because a job may be "
             "running. Use `purge` to delete younger files: it waits until no job is running."
         )
     return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
@@ -131,22 +133,22 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 
 @contextmanager
-def exclusive_access(tables: Tables, settings: Settings, name: str) -> Iterator[Lease]:
+def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterator[Lease]:
     """Hold the lease inside the context, so that no job runs, and yield the lease.
 
-    Before, repair changes that dead runs left incomplete; afterwards, update the Parquet export. The lease writes a row with
+    On entry, repair changes that dead runs left incomplete; on exit, update the Parquet export. The lease writes a row with
     the mode MAINTENANCE to `runs`.
 
     Args:
         tables: tables of the output, in a private session.
         settings: settings of the job.
-        name: run id for the row that maintenance writes to `runs`.
+        run_id: run id for the row that the lease writes to `runs`.
 
     Raises:
         OutputError: a job is still running after `limits.wait_seconds`.
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
-    with Lease(tables, settings.limits, name, lambda: row) as lease:
+    with Lease(tables, settings.limits, run_id, lambda: row) as lease:
         known = [name for name in DOCUMENT_TABLES if tables.exists(name)]
         if tables.is_complete():
             recovery.settle(tables, lease.commits)

@@ -44,7 +44,7 @@ class SampleRequest:
 
     count: number of mentions to draw, divided as evenly among the strata as their sizes allow.
     strategy: which mentions of a stratum are drawn. RANDOM: any. LEAST_CONFIDENT: those with the lowest confidence. RARE:
-        one mention of each spelling (`entity_normalized`), those spellings first that have the fewest mentions.
+        one mention of each spelling (`entity_normalized`), beginning with the spellings that have the fewest mentions.
     by: column whose values are the strata: LABEL, or a passthrough column.
     seed: any number; another seed gives another sample.
     """
@@ -61,7 +61,7 @@ class MentionSample:
 
     mentions: list of the drawn mentions, as dicts with the keys MENTION_COLUMNS.
     sentences: list of dicts with the keys doc_id, begin, text, drawn (ids of drawn mentions) and mentions (all mentions of
-        the sentence, as above); None if the sample was drawn without text.
+        the sentence, as dicts like the drawn ones); None if the sample was drawn without text.
     population: number of mentions in the table.
     strata: number of strata.
     left_out: number of drawn mentions without a sentence, because the source no longer has the text that the run read.
@@ -81,7 +81,7 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
 
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
-        SettingsError: `request.by` is not a column of strata, or has more than MOST_STRATA values.
+        SettingsError: `request.by` is neither LABEL nor a passthrough column, or has more than MOST_STRATA values.
         SourceError: the source cannot be read, or has changed so much that no drawn mention has its sentence.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:

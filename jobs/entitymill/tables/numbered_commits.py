@@ -1,9 +1,9 @@
-"""Number each commit, so that Delta applies it only once and rejects the commits of runs with an older epoch.
+"""Give each commit a transaction number, so that Delta applies it only once and rejects commits of runs with an older epoch.
 
-Every commit contains Delta's txnAppId and txnVersion. The txnVersion grows with each commit, and with the run's epoch, a
-number that is greater than the epochs of all earlier runs. Delta silently skips a commit whose txnVersion is not greater
-than the last one in the table. Delta rejects a commit if another writer has changed the table's txnVersion since the
-commit began.
+Every commit contains Delta's txnAppId and txnVersion (the transaction number). The txnVersion grows with each commit, and
+with the run's epoch, a number that is greater than the epochs of all earlier runs. Delta silently skips a commit whose
+txnVersion is not greater than the last one in the table. Delta rejects a commit if another writer has changed the table's
+txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
 """Values of txnAppId. `runs` has its own value, because the heartbeat thread may write `runs` during another commit."""
 COMMITS_PER_EPOCH = 1_000_000
-"""Commit number n of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n."""
+"""The n-th commit of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n."""
 TRIES = 5
 """Maximum number of attempts of a commit."""
 PAUSE_SECONDS = 0.5
@@ -98,10 +98,10 @@ class Commits:
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options))
 
     def execute(self, name: str, statement: Callable[[], object]) -> None:
-        """Run an SQL statement that changes a table; Delta takes the commit's number from the session's properties.
+        """Call a function that runs an SQL statement; meanwhile, session properties give Delta the transaction number.
 
         Args:
-            name: name of the table.
+            name: name of the table that the statement changes.
             statement: function that makes at most one commit; it is called again after an error that may be temporary.
         """
         options = self._number_commit(name)
@@ -139,11 +139,11 @@ class Commits:
             )
 
     def has_committed(self, name: str) -> bool:
-        """Return whether Delta accepted this run's latest commit to a table: whether it is among the RECENT_COMMITS.
+        """Return whether Delta accepted this run's latest commit to a table.
 
-        Call this only after a commit to the table.
+        Call this only after a commit to the table; only the newest RECENT_COMMITS commits are searched.
         """
-        # Two runs that read the same state of `runs` use the same commit numbers, so the run id is compared, too.
+        # Two runs that read the same state of `runs` use the same transaction numbers, so the run id is compared, too.
         own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
@@ -156,7 +156,7 @@ class Commits:
             retry(name, commit, self._tries)
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer that give the next commit to a table its number and a note in the history."""
+        """Return options for Delta's writer: a new transaction number for a commit, and a note for the table's history."""
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self._run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -168,8 +168,8 @@ class Commits:
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
     """Return the JSON objects that this program wrote into userMetadata of a table's recent commits, newest first.
 
-    The keys are entitymill (the run id), epoch, number (of the commit) and, for documents, unit (number of the unit of
-    work). Idle runs write only entitymill.
+    The keys are entitymill (the run id), epoch, number (the transaction number) and, for documents, unit (number of the
+    unit of work). Idle runs write only entitymill.
     """
     notes = []
     for row in tables.history(name, RECENT_COMMITS).collect():

@@ -67,7 +67,7 @@ class Tables:
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return a table's URI, or its unquoted name in a catalog; a table that is not in NAMES is hidden."""
+        """Return a table's URI, or its unquoted name in a catalog; a name not in NAMES gets the prefix of hidden tables."""
         hidden = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
@@ -92,7 +92,7 @@ class Tables:
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a frame that reads a table; to be sure of one version, use `read_pinned`."""
+        """Return a frame of a table, whose version may change between uses of the frame; `read_pinned` prevents this."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
@@ -100,7 +100,7 @@ class Tables:
     def read_latest(self, name: str) -> DataFrame:
         """Return a frame of a table's current version.
 
-        On Spark Connect, pin this version, because each use of the frame would look up the current version again.
+        On Spark Connect, pin this version: a frame of `read` would look up the current version at each use.
         """
         return self.read_pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
 
@@ -194,8 +194,8 @@ class Tables:
     ) -> None:
         """Replace the rows that meet an SQL condition (None: all rows) in one commit.
 
-        The new rows may violate the condition. Columns that the table lacks are added to it; columns that the new rows lack
-        are null in them. Constraints and table properties do not change. The session must have the properties WRITE_CONFS.
+        The new rows may violate the condition. Columns that the table lacks are added; columns that `frame` lacks are null
+        in its rows. Constraints and table properties do not change. The session must have the properties WRITE_CONFS.
         """
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
@@ -278,7 +278,7 @@ class Tables:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
     def hidden_tables(self, prefix: str) -> list[str]:
-        """Return the names of hidden tables that begin with `prefix`, without the leading underscore or HIDDEN."""
+        """Return the names of hidden tables that begin with `prefix`; names and `prefix` lack the underscore or HIDDEN."""
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
         schema = quote_name(self.spark, self.settings.schema_ or "")

@@ -1,7 +1,7 @@
 """Export `entities` as plain Parquet: at the end of a run, copy the Delta table and replace the previous export.
 
-A marker file in each export contains the version of the Delta table and the epoch of the run. A run reads the marker to
-see whether the export is outdated; if so, the run exports again.
+A marker file in each export contains the version of the Delta table and the run's epoch (see `lease`). A run reads the
+marker to see whether the export is outdated; if so, the run exports again.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def restore_previous(tables: Tables) -> None:
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     """Write `entities` as Parquet, and replace the previous export; between two renames, the export does not exist.
 
-    Delta's commit numbers do not protect renames. So a run that was frozen after `check_now` may replace the export of a
-    later run. The marker of the replaced export shows this; the run then moves the later run's export back.
+    Transaction numbers protect Delta's commits, but not renames. So a run that was frozen after `check_now` may replace the
+    export of a later run. The marker of the replaced export shows this; the run then moves the later run's export back.
 
     Args:
         tables: tables of the output.

@@ -73,7 +73,7 @@ class Publisher:
 
         Args:
             tables: tables of the output, in the run's private session.
-            commits: numbered commits of the run.
+            commits: makes the run's commits.
             provenance: values that the run writes into each row.
             passthrough: schema fields of the passthrough columns.
             annotations: whether the table `annotations` is written, too.

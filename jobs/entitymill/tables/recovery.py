@@ -42,7 +42,7 @@ def settle(tables: Tables, commits: Commits) -> int:
     Also remove hidden tables that older runs left.
 
     Returns:
-        The number of documents that were marked.
+        The number of documents that were marked as pending.
 
     Raises:
         OutputError: a later run has written a table.
@@ -107,9 +107,9 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return, for each doc_id in a table, the number of its rows and the smallest and greatest run_id in them.
+    """Return a frame that counts the rows of each doc_id in a table.
 
-    These columns are named `prefix` and _rows, _first or _last.
+    Its columns are doc_id, {prefix}_rows (number of rows), {prefix}_first and {prefix}_last (smallest and greatest run_id).
     """
     return (
         tables.read(name)
@@ -123,9 +123,9 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition: all of a document's rows in a table have the run_id that `documents` names, or there are no rows.
+    """Return a condition that is true if all of a document's rows in a table (perhaps none) have its run_id in `documents`.
 
-    `prefix` is the one with which `_count_rows` counted the rows of that table.
+    `prefix` is the argument with which `_count_rows` counted the rows of that table.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

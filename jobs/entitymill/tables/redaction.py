@@ -66,7 +66,7 @@ def redact(
         to: target: the path of a Delta table, or table:NAME for a table in a catalog.
         labels: labels of the mentions to mask; empty masks all labels.
         mask: replacement for each mention, as in `mask_text`.
-        partly: whether to leave out documents without current results; otherwise they raise SourceError.
+        partly: whether to leave out documents without current results; if False, such documents raise SourceError.
         known_labels: labels that are accepted even if no mention in the tables has them.
 
     Raises:
@@ -153,7 +153,7 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingsError for a label that is not in `known` and that no mention has: if misspelled, it masks nothing."""
+    """Raise SettingsError for a label not in `known` that no mention has; a misspelled label would mask nothing."""
     unknown = [label for label in labels if label not in known]
     if not unknown:
         return

@@ -30,8 +30,8 @@ class Record:
     """Summary of the table `runs` at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: path of the source to which the output belongs: the source of the latest run that compared and has the status
-        done or, if there is none, the source of `last`.
+    owner: path of the source to which the output belongs: the source of the latest run that compared the source with the
+        tables and has the status done or, if there is none, the source of `last`.
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
@@ -98,9 +98,10 @@ class Runs:
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
     def read_base_epoch(self) -> int:
-        """Return the time at which the table `runs` was created, in seconds since 1970; the first run's epoch is 1 more.
+        """Return the number before the first run's epoch: the time at which `runs` was created, in seconds since 1970.
 
-        All waiting runs get the same number, and epochs keep growing even if somebody removes and recreates the table.
+        Runs that begin at the same time get the same number, and epochs keep growing even if somebody removes and recreates
+        the table.
 
         Raises:
             OutputError: the table does not exist.
@@ -118,7 +119,10 @@ class Runs:
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
-        """Return the ids of runs with --full and this fingerprint that began after the last run with status done."""
+        """Return the ids of runs with --full and this fingerprint that began after the latest run with status done.
+
+        That latest run may have any fingerprint; idle runs and maintenance are ignored.
+        """
         rows = self._tables.read("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
@@ -131,8 +135,8 @@ class Runs:
 
         Args:
             row: column name -> value of the run's row.
-            commits: numbered commits of the run.
-            mark_dead: whether to keep the rows of other runs that have the status running, and set their status to died.
+            commits: makes the run's commits.
+            mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, they are deleted.
         """
         frame = self._build_frame(row)
         if mark_dead:

@@ -1,4 +1,4 @@
-"""Build rows of the tables from recognized documents; they may have extra columns, which callers drop with `to(schema)`."""
+"""Build rows of the tables from recognized documents; callers drop extra columns of the rows with `to(schema)`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Provenance:
 def add_normalized(mentions: DataFrame) -> DataFrame:
     """Add the column `entity_normalized`, computed from the column `entity`, and return the rows.
 
-    It is equal for spellings that differ only in case, white space, or a possessive ending.
+    The new column is equal for spellings that differ only in case, white space, or a possessive ending.
     """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 

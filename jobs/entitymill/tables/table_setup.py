@@ -154,7 +154,7 @@ def allow_deletion_vectors(tables: Tables, name: str) -> None:
     """Turn on deletion vectors for a table of at least LARGE_BYTES, if `output.deletion_vectors` is auto.
 
     Call this before rows of the table are replaced. The size is the one in the cached result of `detail`. All runs make the
-    same change, so its commit needs no number.
+    same change, so its commit needs no transaction number.
     """
     found = tables.detail(name) if tables.settings.deletion_vectors == "auto" else None
     if found is None or found["sizeInBytes"] < LARGE_BYTES or found["properties"].get(_VECTORS) == "true":
@@ -188,7 +188,7 @@ def _wait_for_creation(tables: Tables, name: str) -> bool:
 
 
 def _update_table(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """Add missing columns and set properties; all runs make the same changes, so these commits need no number."""
+    """Add missing columns and set properties; all runs make the same changes, so the commits need no transaction number."""
     held = {column.lower() for column in tables.read(name).columns}
     if any(column.lower() not in held for column in schema.names):
         tables.append(tables.spark.createDataFrame([], schema), name)

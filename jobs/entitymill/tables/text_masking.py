@@ -31,7 +31,7 @@ def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> st
 def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """Return the spans sorted by begin, with overlapping spans merged.
 
-    A merged span has the label of the span that begins first; if several spans begin there, of the longest one.
+    A merged span has the label of the span that begins first; if several spans begin there, it has the label of the longest.
     """
     merged: list[tuple[int, int, str]] = []
     for begin, end, label in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):

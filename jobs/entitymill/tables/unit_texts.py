@@ -1,8 +1,8 @@
 """Store the texts of a run that has several units of work, partitioned by unit, so that each unit reads only its own texts.
 
 A unit of work is a set of documents that are published together. The texts are in a hidden table next to the output's
-tables. Its name contains the run's epoch, so no two runs share a table. The run removes the table at its end. If a run
-dies, the next run that repairs the tables removes it.
+tables. Its name contains the run's epoch (see `lease`), so no two runs share a table. The run removes the table at its end.
+If a run dies, the next run that repairs the tables removes it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UnitTable:
         self._written = False
 
     def write(self, documents: DataFrame) -> DataFrame:
-        """Write documents, partitioned by their column UNIT, and return the written rows."""
+        """Write documents, partitioned by the column UNIT of the frame, and return a frame of the written rows."""
         self._tables.drop(self._name)
         self._written = True
         if self._tables.root is not None:
