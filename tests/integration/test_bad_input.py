@@ -66,7 +66,11 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         (["source.id_column=tags"], 3, "source.id_column: tags of {texts} is array<string>"),
         (["source.passthrough=[n, a b]"], 3, "source.passthrough: a b of {texts} cannot be a column of the entities table"),
         (["source.text_column=txt"], 3, "{texts} has no column txt; it has a b, id, n, tags, text; did you mean text?"),
-        (["source.where=n >"], 3, "source.where: 'n >' is not a condition on {texts}: syntax error at or near end of input"),
+        (
+            ["source.where=n >"],
+            3,
+            "source.where: 'n >' is not a valid condition on {texts}: syntax error at or near end of input",
+        ),
         (["source.where=tag = 1"], 3, "`tag` cannot be resolved. Did you mean one of the following? [`"),
         (
             ["source.path=/data/2026-*/*.parquet"],

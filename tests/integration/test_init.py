@@ -127,8 +127,8 @@ def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSessio
     ("content", "arguments", "message"),
     [
         ({"n": [1, 2]}, {}, "has no string column"),
-        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column of single values that are never null and unique in its first 2"),
-        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column of single values that are never null and unique"),
+        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column of single values that are unique and never null in its first 2"),
+        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column of single values that are unique and never null"),
         ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not a column of single values; choose"),
         ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not a column of strings; choose one of"),
         ({"n": pa.array([], pa.int64())}, {}, "has no rows"),

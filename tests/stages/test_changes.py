@@ -477,7 +477,7 @@ def test_a_source_put_back_from_a_backup_is_not_trusted(
             assert change_feed.read_changes_since(spark, source, version, committed_ms) is None
     assert [record.message.replace("change feed unavailable ", "") for record in caplog.records] == [
         "(the last run did not record when version 1 of the source was committed); comparing all rows instead",
-        "the source is at version 2, the last run read version 9: comparing all rows instead",
+        "the source is at version 2, which is older than version 9, which the last run read: comparing all rows instead",
         "(version 1 is not in the history of the source any more); comparing all rows instead",
     ]
 

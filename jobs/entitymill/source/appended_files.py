@@ -33,7 +33,9 @@ class FeedUnavailableError(Exception):
 
 
 def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
-    """Return the rows that the versions `first` to `last` (inclusive) of a Delta source appended, with all columns.
+    """Return the rows, with all columns, that the versions `first` to `last` (inclusive) of a Delta source appended.
+
+    This runs a Spark job that reads the commit files.
 
     Raises:
         FeedUnavailableError: a version did more than append rows, or Spark would read the files differently from Delta.
@@ -63,7 +65,10 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
-    """Return the actions of the commits `first` to `last` that add or remove rows or change columns."""
+    """Return the actions of the versions `first` to `last` that change rows, columns or properties.
+
+    This runs a Spark job. At most MOST_FILES + 1 actions are returned.
+    """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
     data_change = F.coalesce("add.dataChange", "remove.dataChange", F.lit(True))
@@ -83,7 +88,7 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
     """Return the paths of the added data files, relative to the table's directory.
 
     Raises:
-        FeedUnavailableError: an action does something else than add a file, or there are more than MOST_FILES actions.
+        FeedUnavailableError: an action does anything other than add a data file, or there are more than MOST_FILES actions.
     """
     if len(actions) > MOST_FILES:
         raise FeedUnavailableError(f"the source has no change feed, and more than {MOST_FILES:,} files were added")
@@ -105,19 +110,22 @@ def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
         partitions: names of the table's partition columns.
 
     Raises:
-        FeedUnavailableError: Spark might treat a path as a wildcard or a hidden file, or find other partition columns.
+        FeedUnavailableError: Spark might treat a path as a wildcard or a hidden file, or find
+            partition columns that differ from Delta's.
     """
     root, *files = paths
     if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):
-        raise FeedUnavailableError("the source has no change feed, and a path in it has wildcards")
+        raise FeedUnavailableError(
+            "the source has no change feed, and a path of its data files contains a wildcard character"
+        )
     for path in files:
         *directories, name = path.split("/")
         if ":" in path.split("/", maxsplit=1)[0] or path.startswith("/"):
-            raise FeedUnavailableError("the source has no change feed, and files outside its directory were added")
+            raise FeedUnavailableError("the source has no change feed, and data files outside its directory were added")
         if name.startswith(("_", ".")) or name.endswith("._COPYING_"):
             raise FeedUnavailableError("the source has no change feed, and a file with a hidden name was added")
         named = [unquote(part.partition("=")[0]) for part in directories if "=" in part]
         if named != partitions:
             raise FeedUnavailableError(
-                "the source has no change feed, and its directories do not match its partition columns"
+                "the source has no change feed, and the directories of a data file do not match the partition columns"
             )

@@ -44,10 +44,10 @@ CHANGE, COMMIT = "_change_type", "_commit_version"
 
 
 class SourceReplacedError(FeedUnavailableError):
-    """Raised if the source has the path and table id that the last run recorded, but another history.
+    """Raised if the source has the path and table id that the last run recorded, but a different commit history.
 
-    For example, somebody put the table back from a backup, so that the version which the last run read was committed at
-    another time, or does not exist yet.
+    For example, somebody restored the table from a backup, so that the version that the last run read has a different
+    commit time, or does not exist yet.
     """
 
 
@@ -56,8 +56,9 @@ class Feed:
     """Changes of the source since the last run.
 
     mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
-    events: one row for each inserted, updated or deleted row that meets `source.where`; empty if nothing changed. The
-        columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE and COMMIT.
+    events: one row per change event whose row meets `source.where`; an update is two events, for the row before it and
+        after it. Empty if nothing changed. The columns are doc_id, text, `passthrough` if there are passthrough columns,
+        CHANGE (type of the event) and COMMIT (version of the commit; always 0 for appended files).
     """
 
     mode: Mode
@@ -75,7 +76,8 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
             it recorded no time.
 
     Returns:
-        The changes; None if all rows must be compared instead; the log says why, unless the source is not a Delta table.
+        The changes, or None if all rows must be compared instead. Unless the source is not a Delta table, the reason for
+        None is logged.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
         return None
@@ -96,7 +98,9 @@ def log_unreadable(error: Exception) -> None:
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    """Return what changed after version `after`, which the earlier run recorded with commit time `recorded_ms`.
+    """Return what changed after version `after`.
+
+    `recorded_ms` is the commit time of version `after` as the earlier run recorded it, or None.
 
     Raises:
         FeedUnavailableError: all rows must be compared instead.
@@ -123,8 +127,10 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
     """Return the commits after version `after`, up to the version that this run reads, oldest first.
 
     Raises:
-        SourceReplacedError: version `after` of the source was committed at another time than `recorded_ms`, or is missing.
-        FeedUnavailableError: there are too many commits, or one is missing or has an unknown operation.
+        SourceReplacedError: version `after` was not committed at `recorded_ms`, or is later than the version that this run
+            reads.
+        FeedUnavailableError: `recorded_ms` is None, there are too many commits, or a commit is missing or has an unknown
+            operation.
     """
     until = int(source.version)
     if until - after > MOST_COMMITS:
@@ -132,7 +138,9 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
             f"the source has {until - after:,} commits since the last run, and a run reads at most {MOST_COMMITS:,}"
         )
     if after > until:
-        raise SourceReplacedError(f"the source is at version {until}, the last run read version {after}")
+        raise SourceReplacedError(
+            f"the source is at version {until}, which is older than version {after}, which the last run read"
+        )
     commits = {commit["version"]: commit for commit in _read_history_since(spark, source, after)}
     if after not in commits:
         raise FeedUnavailableError(f"version {after} is not in the history of the source any more")
@@ -147,15 +155,18 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
     unknown = next((commit for commit in since if commit["operation"] not in ROW_OPERATIONS | NON_DATA_OPERATIONS), None)
     if unknown is not None:
         version, operation = unknown["version"], unknown["operation"]
-        raise FeedUnavailableError(f"version {version} of the source is from {operation}, which may write no change events")
+        raise FeedUnavailableError(
+            f"version {version} of the source was written by the operation {operation}, which may write no change events"
+        )
     return since
 
 
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
-    """Return the commits from version `oldest` on, newest first; if possible, `oldest` is the last commit in the list.
+    """Return the commits of version `oldest` and later, newest first, so that `oldest` is the last one if possible.
 
-    If two commits in a list have the same time, Delta changes the time of the newer one. This is frequent on S3, where file
-    times are in whole seconds. So only the last commit in a list is sure to have the time that `reader.open_table` returned.
+    The caller compares the time of `oldest` with a recorded time. Only the last commit in a result of DESCRIBE HISTORY
+    certainly has its own time there: if two commits in the result have the same time, Delta changes the time of the newer
+    one. This is frequent on S3, where file times are in whole seconds.
     """
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
@@ -172,9 +183,9 @@ def aggregate_events(feed: Feed) -> DataFrame:
     """Return one row per id in the events, with the id's state after the latest commit that changed it.
 
     Returns:
-        Frame with the columns doc_id; row: struct of text and, if present, `passthrough`, null if the latest commit neither
-        inserted nor updated a row; rows_put: number of rows that the latest commit inserted or updated; net_rows: number of
-        new row versions minus number of removed row versions, over all commits.
+        Frame with the columns doc_id, row (struct of text and, if present, `passthrough`; null if the latest commit neither
+        inserted nor updated a row with this id), rows_put (number of rows that the latest commit inserted or updated), and
+        net_rows (number of rows added minus number of rows removed, over all commits; an update does both).
     """
     put = F.col(CHANGE).isin(*PUT_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]

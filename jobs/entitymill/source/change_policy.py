@@ -1,4 +1,4 @@
-"""The rules for a run: how it finds its documents, and which documents count as changed."""
+"""Define how a run found its documents (`Mode`), and by which rules it decides what to recompute (`Policy`)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Policy:
     """Rules that decide which documents a run recomputes.
 
     fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
-    on_fingerprint_change: value of `incremental.on_fingerprint_change`, what to do with documents of another fingerprint:
-        reprocess them, ignore them (leave them as they are), or refuse the run. A full run always reprocesses them.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`, what to do with documents in the output whose
+        fingerprint differs from this run's: `reprocess` them, `ignore` them (leave them as they are), or `refuse` the run.
+        A full run always reprocesses them.
     slice: digest of the slice (the rows that source.where selects) that the run replaces; None if it replaces no slice.
     full: whether every document is recomputed, even if nothing changed, except documents that `interrupted_runs` wrote.
     interrupted_runs: ids of earlier full runs with this fingerprint that did not complete; documents that these runs wrote
@@ -48,10 +49,10 @@ class Policy:
 
     @property
     def refuses(self) -> bool:
-        """Whether the run fails if the output has documents of another fingerprint."""
+        """Whether the run fails if the output has documents whose fingerprint differs from this run's."""
         return self.on_fingerprint_change == "refuse" and not self.full
 
     @property
     def reprocesses(self) -> bool:
-        """Whether documents of another fingerprint count as changed; also true if the policy refuses them."""
+        """Whether documents whose fingerprint differs from this run's count as changed; also true if they are refused."""
         return self.on_fingerprint_change != "ignore" or self.full

@@ -1,4 +1,4 @@
-"""Find which documents a run must process: compare all rows, or only changed rows, with the output by hash."""
+"""Find which documents a run must process, by comparing hashes of all rows, or only of changed rows, with the output."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ class Changes:
         rows of the source were compared; then all rejects of the run's source or slice are replaced.
     adopted: frame with the doc_id of each unchanged document that belongs to no slice or another slice, and now gets the
         run's slice.
-    rows: number of rows from which the share of rejected rows is computed: all rows that were compared. If only changes
-        were compared, the number of documents in the output plus rejected rows, or 0 if no row was rejected.
+    rows: number by which the number of rejected rows is divided to get their share. It is the number of source rows that
+        were compared. If only changed rows were compared, it is the number of rejected rows plus that of the documents in
+        the output (in the run's slice, if it replaces one), or 0 if no row was rejected.
     reject_counts: reject code -> number of rows in `rejected`.
     to_recognise, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
     chars: total number of code points of the texts in `documents`.
@@ -84,9 +85,10 @@ class Changes:
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return `Changes` in which every valid row of the source is a new document; call this if the output has no documents.
+    """Return `Changes` in which every valid row of the source is a new document.
 
-    Other rows are rejected, and nothing is removed. This runs Spark jobs, to find duplicate ids and to count.
+    Call this only if the output has no documents. Invalid rows are rejected, and nothing is removed. This runs Spark jobs,
+    to find duplicate ids and to count.
     """
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
@@ -111,7 +113,8 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
 def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
     """Compare all rows of the source with the output, by hash, and return what the run must do.
 
-    The frame `Changes.documents` reads the source a second time, for the texts to recognize.
+    This runs Spark jobs, and caches data until `Changes.close` is called. The frame `Changes.documents` reads the source a
+    second time, for the texts to recognize.
 
     Args:
         source: source of the run.
@@ -119,7 +122,8 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
         policy: rules that decide which documents are recomputed.
 
     Raises:
-        OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
+        OutputError: the policy refuses fingerprints that differ from the run's. A document of the run's slice has one, or
+            the run would change a document of another slice that has one.
     """
     check_fingerprints(known, policy)
     validated = source.validate_rows()
@@ -140,7 +144,8 @@ def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached:
     """Count the rows of the slice (the rows that source.where selects), and select the known documents to compare with them.
 
     Returns:
-        The number of rows of the slice, and the rows of `known` that belong to the slice or whose id a row of the slice has.
+        The number of rows of the slice, and the rows of `known` that belong to the slice or whose doc_id
+        occurs in the rows of the slice.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -163,7 +168,8 @@ def compare_feed(
 ) -> Changes | None:
     """Compare only the rows that changed since the last run with the output, and return what the run must do.
 
-    If the change events do not tell which rows an id has now, the id is looked up in the source.
+    If the change events do not tell which rows an id has now, the id is looked up in the source. This runs Spark jobs, and
+    caches data until `Changes.close` is called.
 
     Args:
         source: source of the run.
@@ -177,7 +183,8 @@ def compare_feed(
         What the run must do; None if Delta cannot read the feed, so that all rows must be compared.
 
     Raises:
-        OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
+        OutputError: the policy refuses fingerprints that differ from the run's. A document of the run's slice has one, or
+            the run would change a document of another slice that has one.
     """
     check_fingerprints(known, policy)
     try:
@@ -200,7 +207,7 @@ def compare_feed(
 def _build_changes(
     mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
-    """Build `Changes` from a comparison; the caller sets `rows`, `touched`, `stale_rejects` and `close`.
+    """Return `Changes` from a comparison; the caller must set `rows`, `touched`, `stale_rejects` and `close`.
 
     Args:
         mode: mode of the run.
@@ -211,7 +218,8 @@ def _build_changes(
         documents: result of `row_checks.select_documents`, with at least all new and changed documents.
 
     Raises:
-        OutputError: the policy refuses other fingerprints, and the run would change a document that has one.
+        OutputError: the policy refuses fingerprints that differ from the run's, and the run would change a document that has
+            one.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:

@@ -34,9 +34,10 @@ class Column:
     atomic: whether the type is atomic, that is, not an array, map or struct.
     text: whether the type is string.
     unique: whether every row has a value, and all values differ.
-    surplus: number of rows that would have to be deleted to make the column unique; a run rejects at least as many rows.
-    null_ids, repeated_ids: number of rows without a value, and number of rows whose value occurs in other rows. A run puts
-        both into `rejects`. 0 for columns for which these rows were not counted.
+    surplus: number of rows that would have to be deleted to make the column unique; with this column as id,
+        a run rejects at least this many rows.
+    null_ids, repeated_ids: number of rows without a value, and number of rows whose value occurs in other rows. With
+        this column as id, a run rejects all these rows. Both numbers are 0 if they were not counted.
     length: mean length of strings in characters; 0 for other types.
     exclusion: reason why the column is not proposed as a passthrough column; empty if it is proposed.
     """
@@ -54,12 +55,12 @@ class Column:
 
     @property
     def internal(self) -> bool:
-        """Whether pandas or another program added the column, as its name shows, such as __index_level_0__."""
+        """Whether the name, such as __index_level_0__, shows that pandas or another program added the column."""
         return _is_internal(self.name)
 
     @property
     def rejected(self) -> int:
-        """Number of inspected rows that a run rejects because of their ids."""
+        """Number of inspected rows that a run with this id column rejects because of their ids."""
         return self.null_ids + self.repeated_ids
 
 
@@ -71,7 +72,7 @@ class Proposal:
     key, text: the proposed id column, and the proposed text column.
     passthrough: proposed passthrough columns.
     other_keys, other_texts: other columns that could be the id column or the text column.
-    left_out: (column name, reason) for each column that is not proposed.
+    left_out: (column name, reason) for each column that is not proposed in any role.
     """
 
     rows: int
@@ -86,7 +87,7 @@ class Proposal:
 def propose_columns(
     spark: SparkSession, table: str, key: str | None = None, text: str | None = None
 ) -> tuple[SourceSettings, Proposal]:
-    """Inspect the first rows of a table, and return its settings and the columns to propose for them.
+    """Inspect the first rows of a table, and propose the columns for its settings.
 
     Args:
         spark: the session.
@@ -95,7 +96,7 @@ def propose_columns(
         text: name of the text column, if the user chose one.
 
     Returns:
-        Settings with the path and the format of the table, and the proposed columns.
+        A pair: settings that contain only the path and the format of the table, and the proposed columns.
 
     Raises:
         SourceError: the table does not exist, has no rows, or has no suitable id or text column.
@@ -147,7 +148,11 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
-    """Return the number of inspected rows and the properties of all columns; this reads at most SAMPLE rows, in one pass."""
+    """Return the number of inspected rows and the properties of all columns; this reads at most SAMPLE rows, in one pass.
+
+    Raises:
+        SourceError: the table has no rows.
+    """
     kinds: dict[str, T.StructField | None] = {}
     for name in passthrough_columns.list_columns(table):
         try:
@@ -201,10 +206,10 @@ def _is_internal(name: str) -> bool:
 
 
 def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: str) -> Column:
-    """Return the candidate that fits best as id column.
+    """Return the candidate that is the best id column. This may run Spark jobs.
 
     Raises:
-        SourceError: whichever candidate is the id column, a run would reject too many rows.
+        SourceError: with each of the candidates as id column, a run would reject too many rows.
     """
     closest = None
     for column in sorted(candidates, key=_rank_as_id):
@@ -220,13 +225,13 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
     if closest is not None:
         found = f" ({closest.name} comes closest: {describe_bad_ids(_count_bad_ids(table, closest), rows)})"
     raise SourceError(
-        f"{path} has no column of single values that are never null and unique in its first {rows:,} rows{found}. Name the "
+        f"{path} has no column of single values that are unique and never null in its first {rows:,} rows{found}. Name the "
         "id column with --id, or create a view that has one."
     )
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
-    """Return a column with its `null_ids` and `repeated_ids`; this runs a Spark job unless the column is unique."""
+    """Return a copy of `column` with `null_ids` and `repeated_ids` counted; this runs a Spark job unless it is unique."""
     if column.unique:
         return column
     copies = table.select(F.col(quote_part(column.name)).alias("id")).limit(SAMPLE).groupBy("id").count()
@@ -274,10 +279,16 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
 
 
 def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
-    """Return the column that the user chose with `option`.
+    """Return the atomic column with this name.
+
+    Args:
+        name: name of the column.
+        columns: columns to search.
+        option: option with which the user chose the column, its value and the table, for the message.
+        requirement: what the column must contain, such as `of strings`, for the message.
 
     Raises:
-        SourceError: no atomic column has this name; the message says that it must be a column `requirement`.
+        SourceError: no atomic column has this name.
     """
     for column in columns:
         if column.name == name and column.atomic:

@@ -64,7 +64,7 @@ def compare_events(
         cached: stack to which this function adds callbacks that release cached data when the stack is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
-    to_compare = latest if retry is None else _add_retried_ids(latest, retry)
+    to_compare = latest if retry is None else _add_ids_to_look_up(latest, retry)
     validated = _validate_latest(to_compare, source.settings.max_chars)
     related = _restrict_known(known, to_compare, policy)
     flagged = _flag_rejected(validated, rejected)
@@ -91,21 +91,22 @@ def compare_events(
     return FeedComparison(differing, Totals(sums), documents, compared.select("doc_id"), stale_rejects)
 
 
-def _add_retried_ids(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return the rows of `latest`, and a row for each of `ids` that has no event, with the column `retried`.
+def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
+    """Return the rows of `latest`, and a row for each of `ids` that has no event, with the new column `must_look_up`.
 
-    The column is true for `ids`, which are looked up in any case, and null for the others. Null ids are not added.
+    The column is true for `ids`, and null for all other ids. Null ids are not added.
     """
-    retried = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("retried", F.lit(True))
-    return latest.join(retried, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
+    flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
+    return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
 
 
 def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
     """Validate the row that the latest commit inserted or updated for each id, if there is one.
 
     Returns:
-        Frame with the columns of `row_checks.validate_rows`; present: whether the latest commit inserted or updated exactly
-        one row; rows_put and net_rows as in `change_feed.aggregate_events`; retried: whether to look up the id in any case.
+        Frame with the columns of `row_checks.validate_rows`, present (whether the latest commit inserted or updated exactly
+        one row), rows_put and net_rows (see `change_feed.aggregate_events`), and must_look_up (whether the id must be looked
+        up whatever its events say).
     """
     rows = latest.select(
         "doc_id",
@@ -113,13 +114,13 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
         F.lit(1).cast("long").alias("copies"),
         (F.col("rows_put") == 1).alias("present"),
         *("rows_put", "net_rows"),
-        F.col("retried") if "retried" in latest.columns else F.lit(False).alias("retried"),
+        F.col("must_look_up") if "must_look_up" in latest.columns else F.lit(False).alias("must_look_up"),
     )
     return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
 
 
 def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:
-    """Return the rows with the column `rejected`: true if the id is in the table `rejects`, otherwise false or null."""
+    """Return `validated` with the new column `rejected`: true if the table `rejects` has the id, otherwise false or null."""
     if rejected is None:
         return validated.withColumn("rejected", F.lit(False))
     # This join does not match null ids, which are looked up anyway; a null-safe join would shuffle the events once more.
@@ -140,13 +141,15 @@ def _restrict_known(known: DataFrame, ids: DataFrame, policy: Policy) -> DataFra
 def _explain_unsettled() -> Column:
     """Return an expression for the reason why the events do not tell which rows an id has now; null if they do.
 
+    The expression is over the aliases s and k of `row_comparison.compare_rows`.
+
     The events suffice under two conditions. Before the events, the source had one row with the id if the document is known,
     and no row otherwise. Now, the source has at most one row with the id, and the id's latest commit inserted or updated it.
     """
     known_rows = F.col("k.doc_id").isNotNull().cast("int")
     return (
         F.when(F.col("s.rejected"), _REJECTED)
-        .when(F.col("s.retried"), "to be retried")
+        .when(F.col("s.must_look_up"), "to be retried")
         .when(F.col("k.status").eqNullSafe(PENDING), PENDING)
         .when(F.coalesce("s.doc_id", "k.doc_id").isNull(), _NULL)
         .when(F.col("s.rows_put") > 1, "in several rows of a commit")

@@ -18,7 +18,7 @@ BROADCAST_IDS = 100_000
 def look_up_rows(
     source: Source, ids: DataFrame, id_count: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
-    """Return the rows that the source has for some ids.
+    """Return the rows that the source has for some ids. This runs Spark jobs.
 
     Args:
         source: source of the run.

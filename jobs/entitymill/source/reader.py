@@ -1,4 +1,4 @@
-"""Open and read the source; no other module reads it."""
+"""Open the source, and read its rows, its history and its change feed."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def commit_time_ms(commit: Row) -> int:
 
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
-    """Return the source, which must be a Delta table, at a version, with all rows and columns."""
+    """Return all rows and columns of one version of the source, which must be a Delta table."""
     return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
@@ -193,7 +193,7 @@ def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFra
 
 
 def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
-    """Return the rows of a Delta source's change feed of versions `first` to `last` (inclusive), ignoring `source.where`."""
+    """Return all rows of a Delta source's change feed for the versions `first` to `last` (inclusive)."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
     return _load(reader, spark, settings)
@@ -212,7 +212,9 @@ def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
         return table.where(settings.where)
     except PySparkException as error:
         reason = unreadable_source.summarize_error(error)
-        raise SourceError(f"source.where: {settings.where!r} is not a condition on {settings.path}: {reason}.") from error
+        raise SourceError(
+            f"source.where: {settings.where!r} is not a valid condition on {settings.path}: {reason}."
+        ) from error
 
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
@@ -263,6 +265,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
         SourceError: the source is missing or unreadable.
+        StorageError: the storage of a catalog table failed.
     """
     try:
         if settings.format == "parquet":

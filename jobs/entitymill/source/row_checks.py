@@ -29,7 +29,7 @@ different bytes, which the two `malformed` conditions detect.
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
-    """Return the rows with the column `copies`: the number of rows with the same id, null or 1 if there is only one.
+    """Return the rows with the new column `copies`: the number of rows with the same id; null or 1 if no other row has it.
 
     This runs a Spark job. Only ids are shuffled, unless more than BROADCAST_DUPLICATES ids occur in several rows.
     """
@@ -44,7 +44,7 @@ def count_copies(rows: DataFrame) -> DataFrame:
 
 
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
-    """Return all rows, with the columns `chars` (length of the text in code points) and CODE, which is null for documents.
+    """Return all rows, with the new columns `chars` (code points of the text) and CODE (reject code; null for documents).
 
     Args:
         rows: frame with at least the columns doc_id, text and copies.
@@ -66,7 +66,7 @@ def select_documents(validated: DataFrame) -> DataFrame:
 
 
 def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
-    """Return doc_id, stage, code and detail of the rows that are rejected, as the table `rejects` has them.
+    """Return doc_id, stage, code and detail of the rejected rows, for the table `rejects`.
 
     `validated` is the result of `validate_rows` with the same `max_chars`.
     """

@@ -50,7 +50,7 @@ class Cause(StrEnum):
 
 
 def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettled: Column | None = None) -> DataFrame:
-    """Return one row for each row of the source, and for each known document that is not in the source.
+    """Return one row for each row of `validated`, and for each known document whose doc_id is not in `validated`.
 
     Args:
         validated: result of `row_checks.validate_rows`, with the column `present`: whether the row is in the source.
@@ -98,7 +98,7 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
 
 
 def _classify(policy: Policy) -> Column:
-    """Return an expression for the Kind of a row that joins the source (s) with the known documents (k)."""
+    """Return an expression for the Kind of a row of the join of the source (s) with the known documents (k)."""
     is_known = F.col("k.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
@@ -113,7 +113,7 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return a condition that is true if a document in the source and in the output must be recomputed."""
+    """Return a condition that is true if a document that is both in the source and in the output must be recomputed."""
     has_other_fingerprint = _has_other_fingerprint(policy)
     changed = _is_pending() | _has_other_text() | _has_other_passthrough(policy)
     # A document of another slice is adopted only if it equals what this run would write.
@@ -153,7 +153,7 @@ def _has_other_passthrough(policy: Policy) -> Column:
 
 
 def is_own(policy: Policy) -> Column:
-    """Return a condition on known documents that is true for those of the run's slice; true for all if it replaces no slice.
+    """Return a condition that is true for known documents of the run's slice; for all, if the run replaces no slice.
 
     Only these documents may be removed by the run if they are no longer in the source.
     """
@@ -161,9 +161,10 @@ def is_own(policy: Policy) -> Column:
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition on known documents that is true for those with another fingerprint, if the policy refuses them.
+    """Return a condition that is true for known documents which the policy refuses because of their fingerprint.
 
-    It is false for pending documents, which are recomputed anyway, and for all documents with another policy.
+    These have a fingerprint that differs from the run's. The condition is false for pending documents, which are recomputed
+    anyway, and for all documents if the policy does not refuse any fingerprint.
     """
     if not policy.refuses:
         return F.lit(False)
@@ -171,7 +172,7 @@ def has_refused_fingerprint(policy: Policy) -> Column:
 
 
 def check_fingerprints(known: DataFrame, policy: Policy) -> None:
-    """Check that the output has no documents of another fingerprint; if the policy does not refuse them, do nothing.
+    """Check that the output has no documents that the policy refuses because of their fingerprint.
 
     If the run replaces a slice, this checks only documents of the slice. `compare_all` and `compare_feed` later check the
     documents of other slices that the run would change.
@@ -235,7 +236,7 @@ class Totals:
         return self._count_by("cause", Kind.CHANGED)
 
     def find_refused_fingerprint(self) -> str | None:
-        """Return the fingerprint of a document that the run would change although the policy refuses this, or None."""
+        """Return the fingerprint of one document that the run would change, but the policy refuses, or None."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
@@ -251,7 +252,9 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Return sums over the rows of `compare_rows`, for `Totals`: one row per kind, reject code, cause and any reason.
+    """Return sums over the rows of `compare_rows`, for `Totals`.
+
+    There is one row per combination of kind, reject code, cause and, if there is such a column, reason.
 
     This runs a Spark job.
     """

@@ -60,7 +60,8 @@ def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
         return f"{path} is not a Delta table. For plain Parquet files, set `source.format: parquet`."
     if kind:
         return (
-            f"{path} has a column of type {kind} in some of its files, which Spark cannot read. Write the files without it."
+            f"some files of {path} have a column of type {kind}, which Spark cannot read. "
+            "Write these files without the column."
         )
     return f"{path} is not readable as {settings.format}: a file there is damaged or of another format."
 
@@ -77,7 +78,7 @@ def summarize_error(error: Exception) -> str:
 
 
 def _advise_on_wildcards(path: str) -> str:
-    """Return a sentence, after a blank, on what to do instead of using wildcards; empty if the path has none."""
+    """Return advice on what to use instead of wildcards, with a leading space; empty if the path has no wildcards."""
     if not _WILDCARD.search(path):
         return ""
     return (
@@ -87,7 +88,7 @@ def _advise_on_wildcards(path: str) -> str:
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return the format (CSV or JSON, judged by the name) of the first data file, and the file's path.
+    """Return a pair: the format (CSV or JSON, judged by the name) of the first data file, and the file's path.
 
     Return None if there is no data file, or if it has another format.
     """
@@ -117,13 +118,15 @@ def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
 
 
 def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
-    """Return the readable columns of a Parquet file, and name -> Parquet type of the columns that Spark cannot read.
-
-    Return None if Spark can read all columns, or if this check is not possible. The check runs on the driver.
+    """Find which columns of a Parquet file Spark can read; this runs on the driver, without a Spark job.
 
     Args:
         spark: the session.
         address: URI of a Parquet file, on any file system that Spark's Hadoop client can read.
+
+    Returns:
+        A pair: the schema of the readable columns, and name -> Parquet type of the other columns. None if Spark can read all
+        columns, or if the check is not possible.
     """
     if spark_connect.is_remote(spark):
         return None
@@ -157,7 +160,7 @@ def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any],
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
-    """Return a Java object, the Parquet schema with these columns."""
+    """Return a Parquet schema with these columns, as a py4j proxy."""
     fields = java_classes.get_class(spark, "java.util.ArrayList")()
     for column in columns:
         fields.add(column)

@@ -10,8 +10,8 @@ from pathlib import Path
 def write(file: Path, content: bytes) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
 
-    The temporary file has a random name, and an existing file of that name is an error. Otherwise, in a directory to which
-    others can write, a link with the temporary name could make this program overwrite any file of its user.
+    The temporary file has a random name, and must not exist yet. Otherwise, in a directory to which others can write, a
+    link with that name could make this program overwrite any file of its user.
 
     Raises:
         OSError: the file cannot be written; no temporary file remains.

@@ -83,7 +83,7 @@ class BackgroundAction(Generic[T]):
 
 
 def _tag_thread(spark: Any, tag: str) -> None:
-    """Tag the Spark jobs that this thread starts, so that they can be cancelled, and put them into POOL if possible."""
+    """Tag the Spark jobs that this thread starts, so that they can be cancelled; without Spark Connect, also use POOL."""
     if spark_connect.is_remote(spark):
         spark.addTag(tag)
     else:

@@ -1,7 +1,7 @@
-"""Make and use an archive of the Java classes that Spark loads, with which Spark's JVM starts faster.
+"""Make and use an archive of the Java classes that Spark loads, so that Spark's JVM starts faster.
 
-Java calls this class data sharing.
-Java ignores an archive of another JVM or class path. The archive is in the directory of the jars whose classes it contains.
+Java calls this class data sharing. The archive is stored in the directory of the first jar in addition to Spark's own jars.
+Java ignores an archive that was made by another JVM or for another class path.
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
 
@@ -33,12 +33,13 @@ _END_SECONDS = 120
 def choose_options(jars: Sequence[str], *, make: bool) -> list[str]:
     """Return the JVM options for class data sharing; an empty list if there is no archive and none is to be made.
 
-    If the directory has an archive for this Java and these jars, the options make the JVM use it. Otherwise, with `make`,
-    they make the JVM write an archive when it ends; at the exit of this process, Spark is stopped and the archive is stored.
+    If there is an archive for this Java and these jars, the options make the JVM use it. Otherwise, with `make`, they make
+    the JVM write an archive when it ends, and this function registers an exit handler that stops Spark and stores the
+    archive.
 
     Args:
-        jars: paths of the jars in addition to Spark's own; the archive is in the directory of the first one.
-        make: whether to make an archive if there is none, and if the directory is writable.
+        jars: paths of the jars in addition to Spark's own; the archive is stored in the directory of the first one.
+        make: whether to make an archive if there is none and the directory is writable.
     """
     directory, name = Path(jars[0]).parent, f"{_NAME}{_hash_class_path(jars)}"
     for archive in directory.glob(f"{name}-*{_ENDING}"):

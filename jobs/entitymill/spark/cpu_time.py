@@ -1,4 +1,4 @@
-"""Read the CPU time that a program and Spark's tasks have used so far."""
+"""Read the CPU time that this program and Spark's tasks have used so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _NANOSECONDS = 1e9
 
 
 class CpuMeter:
-    """Measures the CPU seconds of this process, the driver's JVM and Spark's tasks in other JVMs, without Python workers."""
+    """Measures the CPU seconds of this process, the driver's JVM and, on a cluster, Spark's tasks in the executors' JVMs.
+
+    The CPU time of Python workers is not included.
+    """
 
     def __init__(self, spark: SparkSession) -> None:
         """Start to measure: `read_seconds` returns the CPU seconds used from now on."""

@@ -32,8 +32,8 @@ def watch(directory: str, setting: str) -> None:
 def find_fault(error: BaseException) -> StorageError | None:
     """Return a StorageError that names the full disks, if `error` was raised because a disk is full; else None.
 
-    The text of an error may quote a document that contains the same words. So the text counts only if one of the remembered
-    disks really is full; an error number always counts.
+    The text of an error may quote a document that contains the same words. So the text counts only if one of the
+    watched disks, or a disk with a private directory of this process, really is full; an error number always counts.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):

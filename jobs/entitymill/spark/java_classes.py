@@ -1,4 +1,4 @@
-"""Name Java classes without py4j's search for them.
+"""Get Java classes by their full names, without the search that py4j makes for each name.
 
 For `jvm.org.apache.spark.X`, py4j asks Java for each part of the name, and Java looks in every jar for a class `org`, a
 class `org.apache`, and so on, at every use. PySpark itself does this for each call of a function such as `F.col`. In a
@@ -18,10 +18,10 @@ _USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
 
 
 class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
-    """A Java class whose static methods are looked up once."""
+    """A Java class that looks up each of its static methods only once."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return a static member; methods are kept, so that the next use does not ask Java."""
+        """Return a static member; a method is stored in this object, so that its next use does not ask Java."""
         member = super().__getattr__(name)
         if isinstance(member, JavaMember):
             setattr(self, name, member)
@@ -34,7 +34,7 @@ def get_class(spark: SparkSession, name: str) -> Any:
 
 
 def remember_classes(spark: SparkSession) -> None:
-    """Let PySpark find the classes that it uses most without a search, in all sessions of this Spark application."""
+    """Store Java classes that PySpark uses often, so that PySpark no longer searches for them in this Spark application."""
     view: Any = spark.sparkContext._jvm
     for name in _USED_BY_PYSPARK:
         if name in vars(view):

@@ -80,9 +80,10 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
 
 
 def _hide_system_properties(options: str, file: Path) -> str:
-    """Write the `-D` options of a JVM to the new file `file`, and return all options with `@FILE` in place of these.
+    """Move the `-D` options of a JVM to the new file `file`, and return the options with `@FILE` in their place.
 
-    Options that begin with `-Dspark` are not moved to the file, so that Spark reports that they are not allowed.
+    Without such options, no file is written. Options that begin with `-Dspark` are not moved, so that Spark reports that
+    they are not allowed.
     """
     everything = shlex.split(options)
     hidden = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]
@@ -94,7 +95,7 @@ def _hide_system_properties(options: str, file: Path) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape a key or value for java.util.Properties."""
+    """Return a key or value, escaped for a file that java.util.Properties reads."""
     named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f", " ": "\\ "}
     escaped = (named.get(one) or (f"\\{one}" if one in "=:#!" else one) for one in text)
     return "".join(escaped)

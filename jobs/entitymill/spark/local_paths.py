@@ -23,7 +23,7 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
 
     Args:
         path: path, URI or name.
-        conf: Spark properties from the settings.
+        conf: Spark properties from the settings; those in spark-defaults.conf are also considered.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False

@@ -39,7 +39,7 @@ class Place:
     parts: tuple[str, ...]
 
     def contains(self, other: Place) -> bool:
-        """Return whether another place is this place or below it."""
+        """Return whether `other` is this place or below it."""
         return self.storage == other.storage and self.parts == other.parts[: len(self.parts)]
 
 
@@ -112,7 +112,7 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
 
 def _walk_up(address: str) -> Iterator[str]:
-    """Yield a path and all directories above it as URIs, then those of the paths to which its symbolic links lead."""
+    """Yield the URIs of a path and of all directories above it, then the same for each path to which its links lead."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
     # The scheme and host as written in the URI, but with the scheme in lower case.

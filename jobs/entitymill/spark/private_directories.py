@@ -50,12 +50,12 @@ def open_private_directory(parent: Path | None = None) -> Path:
 
 
 def list_parents() -> list[Path]:
-    """Return the directories in which this process has private directories."""
+    """Return the parent directories of this process's private directories."""
     return [parent for pid, parent in _directories if pid == os.getpid()]
 
 
 def create_scratch_directory(prefix: str) -> Path:
-    """Create a private directory, and return its path. It exists until this process ends, as Spark may read it until then.
+    """Create a directory in this process's private directory, and return its path; it exists until this process ends.
 
     Args:
         prefix: beginning of the directory's name.
@@ -64,11 +64,11 @@ def create_scratch_directory(prefix: str) -> Path:
 
 
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
-    """Return the property that makes Spark store blocks and shuffle files in this process's private directory.
+    """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir names. The result is empty, so that the user's
-    choice applies, if that property names several directories, or a directory that cannot be written, or if one of the
-    environment variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
+    The private directory is created in the directory that spark.local.dir names. The dict is empty, so that the user's
+    choice applies, in three cases: spark.local.dir names several directories, it names a directory that cannot be written,
+    or one of the environment variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
 
     Args:
         properties: the session's properties.

@@ -12,7 +12,8 @@ REPOSITORY = _CODE.parent if _CODE.name == "jobs" else None
 def find_installed(path: str) -> str:
     """Return a path in the repository if a relative path exists there but not in the working directory.
 
-    Any other path is returned unchanged: absolute paths, URIs, and paths that exist in the working directory or nowhere.
+    Any other path is returned unchanged: absolute paths, URIs, paths with `..`, and paths that exist in the
+    working directory or nowhere.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or relative.exists():
@@ -22,7 +23,7 @@ def find_installed(path: str) -> str:
 
 
 def pin_path(path: str) -> str:
-    """Return the absolute path of something that exists in the working directory but not in the repository; else `path`.
+    """Return the absolute form of a path that exists in the working directory but not in the repository; else `path` itself.
 
     A setting with the returned path means the same in every working directory.
     """

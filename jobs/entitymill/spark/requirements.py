@@ -21,7 +21,7 @@ class DeltaRelease(NamedTuple):
 
     version: version of Delta.
     artifact: name of the jar in a Maven repository, without the versions of Scala and Delta.
-    fitting: beginning of the versions of Delta that fit this release of Spark.
+    fitting: prefix of every version of Delta that fits this release of Spark, such as `4.0.`.
     target: make target that fetches Delta's jars into the directory of this name in build/.
     """
 
@@ -131,7 +131,7 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     """
     delta = DELTA[_major_minor(spark)]
     advised = f"io.delta:{delta.artifact}_{_major_minor(scala)}:{delta.version}"
-    local = f"local runs: `entitymill fetch-jars` or `make {delta.target}`, and spark.jars=build/{delta.target}"
+    local = f"local runs: `entitymill fetch-jars` or `make {delta.target}`, then set spark.jars=build/{delta.target}"
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {advised} with --jars or --packages ({local}).")
     named = re.search(r"delta-spark_(?:[\d.]+_)?([\d.]+)-([\d.]+)\.jar", jar)
@@ -150,7 +150,7 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
         package: whether Spark NLP's Python package is installed.
 
     Raises:
-        SessionError: the jars or the Python package are missing, or Scala has another version.
+        SessionError: the jars or the Python package are missing, or Spark was built for another version of Scala.
     """
     if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(

@@ -59,14 +59,15 @@ _SESSION_LOCKS: dict[str, threading.RLock] = {}
 def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
     """Yield a session for one run: a copy of the caller's session, with the properties PINNED and `confs`.
 
-    The copy shares tables, temporary views, functions and cached data with the caller's session. Delta transaction numbers
-    are set only in the copy, so that statements of other threads cannot use them. Spark Connect cannot copy a session, so
-    there the caller's session itself is changed and later restored, and runs in the same session wait for each other.
+    The copy shares tables, temporary views, functions and cached data with the caller's session, but not properties: if a
+    run sets Delta's txnVersion in the copy, no statement of another thread uses it. Until the block ends, the copy is the
+    active session. Spark Connect cannot copy a session: there the properties of the caller's session itself are changed
+    and later restored, and runs in the same session wait for each other.
 
     Args:
         spark: the caller's session.
         time_zone: time zone in which times are compared and cast to strings.
-        confs: more Spark properties for the run.
+        confs: Spark properties to set in addition to PINNED.
     """
     chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
     if spark_connect.is_remote(spark):

@@ -87,7 +87,7 @@ def _preserve_sigint() -> Iterator[None]:
 
 @contextmanager
 def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Set properties of a session, and restore their previous values at the end of the context."""
+    """Set properties of a session, and restore their previous values at the end of the block."""
     before = {key: spark.conf.get(key, None) for key in values}
     try:
         for key, value in values.items():
@@ -148,7 +148,8 @@ def _find_jars(settings: SparkSettings) -> list[str]:
         if not found:
             raise SessionError(
                 f"spark.jars: {directory} contains no jar: run `entitymill fetch-jars --to {directory}` (in the repository "
-                "`make jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or set another one."
+                "`make jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), "
+                "or set another directory."
             )
         jars += found
     return jars
@@ -164,8 +165,8 @@ def _read_defaults() -> dict[str, str]:
 def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
     """Return properties for a new session: a quiet log and, if the master is local, properties that suit one machine.
 
-    These are the archive of Java classes, the loopback address, a small number of tasks and, for a brief run, the fast
-    compiler. If the master is local, SPARK_LOCAL_IP is also set in the environment.
+    The properties for one machine set the archive of Java classes, the loopback address, a small number of tasks and, if
+    `brief`, only the fast compiler. If the master is local, this also sets the environment variable SPARK_LOCAL_IP.
     """
     local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"
@@ -245,7 +246,7 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Send a file to the executors. If the session already has it, only delete the new copy.
+    """Send a file to the executors. If a copy of it was already sent to the session, delete `file` instead.
 
     The name of a file must depend on its content, since Spark rejects a second file with the same name.
 

@@ -50,10 +50,10 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return how many tasks Spark's executors run at once; if no executor has registered yet, Spark's default parallelism.
+    """Return how many tasks Spark's executors can run at once.
 
-    With Spark Connect, this is the number of partitions of a large range. Counting them takes a Spark job, so the number is
-    cached for a minute.
+    If no executor has registered yet, return Spark's default parallelism. With Spark Connect, return the number of
+    partitions into which Spark splits a large range; counting them takes a Spark job, so the number is cached for a minute.
     """
     if not is_remote(spark):
         return _count_executor_cores(spark) or spark.sparkContext.defaultParallelism
@@ -66,7 +66,7 @@ def count_cores(spark: SparkSession) -> int:
 
 
 def _count_executor_cores(spark: SparkSession) -> int:
-    """Return the number of tasks for which the registered executors have cores; 0 if Spark does not tell."""
+    """Return the number of tasks for which the registered executors have cores; 0 if it cannot be read."""
     context: Any = spark.sparkContext
     with contextlib.suppress(Exception):  # each Spark version may keep its counters elsewhere
         executors = context._jsc.sc().statusStore().executorList(True)
@@ -131,8 +131,9 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms) of every file below a directory on this program's own disk.
 
-    The order is arbitrary. Hadoop's client is not used: it would start a process, `ls`, for each file, and would fail if
-    another run removed a file at the same time.
+    If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary.
+    Hadoop's client is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file
+    at the same time.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -176,11 +177,11 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the `file:` URI of a path on this program's own disk, and other paths, which the server resolves, unchanged."""
+    """Return the `file:` URI of a path on this program's own disk; return other paths, which the server resolves, as is."""
     return f"{FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 
 def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:
-    """Return a row for each file below a directory: `path`, `length` in bytes, and `modified`, a time in ms."""
+    """Return a lazy frame of the files below a directory: `path`, `length` in bytes, and `modified`, a time in ms."""
     found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
     return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))

@@ -23,7 +23,7 @@ _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """Return the levels of a name, which dots separate; in the name, a level that contains a dot is in backquotes.
+    """Split a table or schema name at its dots, except dots inside backquotes, and return the levels without backquotes.
 
     Raises:
         ValueError: the name is not valid.
@@ -38,7 +38,8 @@ def split_name(name: str) -> tuple[str, ...]:
         match = quoted_one or plain_one
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
-                f"{name!r} is not a valid table or schema name: it has an empty level, lone backquote or control character"
+                f"{name!r} is not a valid table or schema name: "
+                "it has an empty level, a single backquote or a control character"
             )
         at = match.end()
         if at == len(name):
@@ -84,7 +85,7 @@ def quote_literal(text: str) -> str:
 
 
 def type_to_sql(kind: T.DataType) -> str:
-    """Return a Spark type in SQL, with field names in backquotes; simpleString() does not quote them."""
+    """Return the SQL text of a Spark type, with field names in backquotes, which simpleString() omits."""
     from pyspark.sql import types as T  # noqa: PLC0415  # `settings` must not load PySpark
 
     if isinstance(kind, T.StructType):
@@ -97,10 +98,10 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Check that a condition depends only on columns, since any other could select different rows in each run.
+    """Check that a condition calls none of _READ_FUNCTIONS, which could make it select different rows in each run.
 
     Raises:
-        ValueError: the condition calls a function of _READ_FUNCTIONS. Function names inside string literals are allowed.
+        ValueError: the condition calls such a function. Function names inside string literals are allowed.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:

@@ -224,7 +224,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     """Check that a directory can be written: create the directory, then create and delete an empty file in it.
 
     Raises:
-        OSError: the directory or the file cannot be created or deleted; the message is the file system's.
+        OSError: the directory or the file cannot be created, or the file cannot be deleted.
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
@@ -238,7 +238,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Convert Java errors in the block: to StorageError if the storage failed, otherwise (file missing) to OSError."""
+    """Convert Java errors in the block: to StorageError if the storage failed, otherwise to OSError (file missing, …)."""
     try:
         yield
     except Py4JJavaError as error:
@@ -257,13 +257,13 @@ def java_message(error: Py4JJavaError) -> str:
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
     """Return a StorageError if the text of an error, which includes its causes, shows that the storage failed; else None.
 
-    Errors of Spark tasks may quote a document. The message of the StorageError quotes from such an error only URIs that this
-    program uses, and known reasons such as `Connection refused`.
+    Errors of Spark tasks may quote a document. From such an error, the message of the StorageError quotes only the bucket of
+    a URI that this program has used, and known reasons such as `Connection refused`.
 
     Args:
         text: text of the error.
-        address: path or URI that the driver itself accessed; the error then contains no document text, and is quoted. None
-            for errors of Spark tasks.
+        address: path or URI that the driver itself accessed; the error then contains no document text, so its reason is
+            quoted. None for errors of Spark tasks.
     """
     text = strip_quoted_values(text)
     if not _CLIENTS.search(text):
@@ -297,7 +297,7 @@ def _find_used_bucket(text: str) -> str:
 def raise_storage_errors() -> Iterator[None]:
     """Convert Spark errors in the block to StorageError if the storage failed; other errors pass unchanged.
 
-    Otherwise a caller could take a table that cannot be read for one that does not exist.
+    Without this, a caller could mistake a table that cannot be read for a table that does not exist.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Recognize documents on Spark executors (step 3).
+"""Recognize documents on Spark executors.
 
 An engine takes a DataFrame of documents (doc_id, text, …) and returns a DataFrame with the columns
 `schemas.RECOGNISED`. The module `engine_choice` selects one of two engines. The engine in `engine_openvino` is part of

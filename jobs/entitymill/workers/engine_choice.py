@@ -69,11 +69,12 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
     """Return a function for Spark's `filter` that is true for mentions with a chosen label and enough confidence.
 
-    If no label is chosen, all are. If there is a smallest confidence for each label, it is 0 for labels that are not named.
+    If the settings choose no labels, all labels count as chosen. If they give a minimum confidence for some labels
+    (`by_label`), the minimum for all other labels is 0.
     """
 
     def keep(mention: Column) -> Column:
-        """Return a column that says whether to keep the mention in a column of structs."""
+        """Return a condition that is true if `mention`, a struct, is to be kept."""
         label = mention["label"]
         least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
@@ -127,7 +128,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        """Send the detector and the model to the executors; raise an error if either has changed since it was checked."""
+        """Send the detector and the model to the executors; raise EntityMillError if either was replaced meanwhile."""
         detector = engine_openvino.ship_detector(spark, settings.detector, settings.detector_model)
         model = engine_openvino.ship_model(spark, settings.model.path)
         # The run may have waited for another run after the model was checked. Running again helps: this is not a ModelError.
@@ -142,7 +143,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `sparknlp` of the extension, which opens the pipeline now, so that `Engine.load` has nothing to do.
+    """Return engine `sparknlp`. Its extension opens the pipeline now, so `Engine.load` has nothing left to do.
 
     Raises:
         ModelError: the pipeline or one of its models is missing, or does not fit the settings.
@@ -154,7 +155,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return name -> value of the settings, for the fingerprint, that decide which results of a document are stored."""
+    """Return, for the fingerprint, name -> value of the settings that decide which results of a document are stored."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.

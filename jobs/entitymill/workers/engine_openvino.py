@@ -57,7 +57,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Check that a bundle's model has all of `labels`, which the settings `entities` name; without labels, read nothing.
+    """Check that a bundle's model has all of `labels`, which the settings `entities` name; if empty, read nothing.
 
     Raises:
         SettingsError: the model does not have one of the labels.
@@ -144,7 +144,8 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
     if PRETRAINED.fullmatch(model):
         raise ModelError(
             f"segmentation.model: {model} is on Spark NLP's models hub, which only `recognition.engine: sparknlp` "
-            "can read. Save it with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)); name that directory."
+            "can read. Save it with Spark NLP (SentenceDetectorDLModel.pretrained(…).write().save(…)), and set "
+            "segmentation.model to that directory."
         )
     try:
         place = storage.prefer_local_file(model).rstrip("/")
@@ -171,7 +172,7 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
     """Read and check a sentence detector on the driver, and distribute its files, if it has any, to the executors.
 
     Raises:
-        ModelError: the saved detector is missing, damaged, or of another architecture.
+        ModelError: the saved detector is missing, damaged, or has an unsupported architecture.
     """
     if kind != "dl":
         return ShippedDetector({}, kind, {}, _identify_without_files(kind))
@@ -202,7 +203,7 @@ def recognise(
         model: the bundle that `ship_model` returned.
         detector: the sentence detector that `ship_detector` returned.
         options: the options of recognition.
-        seconds: time limit for a window (a batch of documents given to the child process at once).
+        seconds: time limit, in seconds, for a window (a batch of documents given to the child process at once).
 
     Returns:
         Lazy DataFrame with schemas.RECOGNISED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if

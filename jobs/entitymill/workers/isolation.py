@@ -1,4 +1,4 @@
-"""Run code that may crash or hang in a child process, so that the Python worker survives and can name the document.
+"""Run code that may crash or hang in a child process, so that the Python worker survives and knows which batch is the cause.
 
 The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions
 as Arrow IPC messages. If the worker ends, the kernel kills the child, and the connection between the two is closed.
@@ -72,7 +72,10 @@ class Loading:
 
 
 class LostError(Exception):
-    """A child died or was killed. `code` is CRASHED or TIMED_OUT, and `detail` says how, without text of documents."""
+    """Raised if a child died or was killed.
+
+    `code` is CRASHED or TIMED_OUT; `detail` says how it ended, without text of documents.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -176,7 +179,7 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the next answer; before it, the child may report files that it loads, the last of which is remembered."""
+        """Return the next answer. Before it, the child may send `Loading` messages: remember the file of the last one."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer

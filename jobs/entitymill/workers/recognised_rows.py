@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the module `recogniser` imports OpenVINO, which a worker mu
 
 
 def _to_arrow_type(kind: T.DataType) -> pa.DataType:
-    """Return the Arrow type for a Spark type, as Arrow builds arrays: nullable fields, lists with default names."""
+    """Return the Arrow type for a Spark type; all fields are nullable, and list elements have Arrow's default name."""
     if isinstance(kind, T.ArrayType):
         return pa.list_(_to_arrow_type(kind.elementType))
     if isinstance(kind, T.StructType):

@@ -2,7 +2,7 @@
 
 A worker splits the documents into windows: batches of documents given to a child process at once. If the child dies or
 exceeds the time limit of a window, the worker retries the documents of the window one by one. Every new child is tested
-first. A document that fails again is returned with a `failure`. The worker itself does not load OpenVINO.
+first. A document that fails again gets a row with a `failure`. The worker itself does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class ShippedDetector(Shipped):
 class RecognitionOptions:
     """The options of recognition.
 
-    execution: how the model runs.
+    execution: precision, encoding, threads and decoding of the model.
     detector: kind of sentence detector.
-    trim: whether to trim mentions (see `tags_to_mentions.measure_trim`), and to drop those without a letter or digit.
+    trim: whether to trim mentions (see `tags_to_mentions.measure_trim`), and to drop mentions without a letter or digit.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
     consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
     markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
@@ -150,10 +150,10 @@ class Worker:
                 yield recognised_rows.add_cpu_seconds(result, cpu - cpu_before)
 
     def _recognise_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a window, the documents that are sent to the child process at once, as one batch.
+        """Send a window (the documents of one request) to the child process, and yield one batch with their rows.
 
-        If the child dies or exceeds the time limit, start another one, send it the documents one by one, and yield a batch
-        for each.
+        If the child dies or exceeds the time limit, send the documents one by one to a new child, and yield one batch for
+        each.
         """
         try:
             yield isolation.get_child(work)(window, self._compute_time_limit(window))
