@@ -14,7 +14,7 @@ from entitymill.terminal.console_text import visible
 
 COMMANDS = {
     "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
-    "tag": ("entitymill.commands.tag", "mark the entities of texts and files, or print them as JSON; no Spark"),
+    "tag": ("entitymill.commands.tag", "mark the entities in texts and files, or print the entities as JSON; no Spark"),
     "benchmark": ("entitymill.commands.benchmark", "measure each precision on this machine, and recommend one; no Spark"),
     "sample": ("entitymill.commands.sample", "draw a sample of mentions, and write a file in which people check them"),
     "evaluate": (
@@ -26,7 +26,7 @@ COMMANDS = {
     "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
     "maintain": ("entitymill.commands.maintain", "compact and clean up entity tables"),
     "redact": ("entitymill.commands.redact", "write a table of the source's texts with their mentions masked"),
-    "erase": ("entitymill.commands.erase", "erase documents from the tables and their old files, and record it"),
+    "erase": ("entitymill.commands.erase", "erase documents from the tables and their old files, and record the erasure"),
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: progress, how they ended, and why"),
     "report": (f"{extensions.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }

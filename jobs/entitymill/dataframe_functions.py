@@ -1,7 +1,7 @@
 """Find the mentions in a column of any Spark DataFrame, as the job does, in batch and in Structured Streaming.
 
-When a function is called, it reads and checks the model on the driver and sends it to the executors. Texts are read only
-when the caller uses the result. Nothing is written.
+A call of `mentions` or `udf` reads and checks the model on the driver, and sends the model to the executors. Texts are read
+only when the caller uses the result. Nothing is written.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def mentions(
     )
     returned = T.StructType([*schemas.RECOGNISED, rows.schema["passthrough"]])
     found = rows.mapInArrow(worker, returned)
-    failure = F.concat(F.lit("a text cannot be recognized: "), F.col("failure.code"), F.lit(", "), F.col("failure.detail"))
+    failure = F.concat(F.lit("recognition failed on a text: "), F.col("failure.code"), F.lit(", "), F.col("failure.detail"))
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
     exploded = found.select(F.col("passthrough.id").alias(id_column), F.explode(listed).alias("mention"))
     return exploded.select(F.col(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
@@ -78,7 +78,7 @@ def _read_column_names(df: DataFrame) -> list[str]:
     """Return the names of a DataFrame's columns.
 
     Raises:
-        SettingsError: the caller is a query function of a declarative pipeline, which may not ask Spark for them.
+        SettingsError: the caller is a query function of a declarative pipeline; such a function may not analyze a DataFrame.
     """
     try:
         return df.columns
@@ -149,7 +149,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
 def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
     """Send this package, the model and the detector to the executors, and return the worker that uses them.
 
-    The worker is a function of Arrow batches, for `mapInArrow`.
+    The worker is a function that `mapInArrow` can call: it takes and yields Arrow batches.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the given precision.
@@ -168,13 +168,13 @@ def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) 
 
 
 def _replace_invalid_bytes(text: Column) -> Column:
-    """Return a column of texts in which the replacement character stands for bytes that are not UTF-8."""
+    """Return a column of texts in which bytes that are not valid UTF-8 are replaced with U+FFFD."""
     return F.decode(F.encode(text, "UTF-8"), "UTF-8")
 
 
 @dataclass(frozen=True)
 class _TextColumn:
-    """The pandas UDF behind `udf`: it recognizes pandas columns of texts with a worker."""
+    """The pandas UDF behind `udf`: it finds the mentions in pandas columns of texts with a worker."""
 
     worker: Worker
 
@@ -206,6 +206,6 @@ class _TextColumn:
         for window in self.worker([batch]):
             for row in window.to_pylist():
                 if row["failure"] is not None:
-                    raise WorkerError(f"a text cannot be recognized: {row['failure']['code']}, {row['failure']['detail']}")
+                    raise WorkerError(f"recognition failed on a text: {row['failure']['code']}, {row['failure']['detail']}")
                 found.append([{name: mention[name] for name in _FIELDS} for mention in row["mentions"]])
         return [None if text is None else mentioned for text, mentioned in zip(texts, found, strict=True)]

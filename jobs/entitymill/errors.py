@@ -80,7 +80,7 @@ class WorkerError(EntityMillError):
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
-    """Return a copy of a worker's error whose message begins with a signature, which proves that a worker raised it."""
+    """Return a copy of an error whose message starts with `[signature]`, the proof that a worker raised the error."""
     return type(error)(f"[{signature}] {error}")
 
 
@@ -98,9 +98,9 @@ def is_rust_panic(error: BaseException) -> bool:
 
 
 def hide_message(error: Exception) -> WorkerError:
-    """Return an error that names the type of another error and where it was raised, but not its message.
+    """Return a WorkerError that tells the type of `error` and the line that raised it, but not its message.
 
-    The returned error has a note with the stack frames, without the values of variables.
+    A note of the returned error lists the stack frames of `error`, without the values of variables.
     """
     frames = traceback.extract_tb(error.__traceback__)
     described = WorkerError(

@@ -1,6 +1,6 @@
-"""Load extensions of the core by name, when a setting or a command needs one.
+"""Load the extension packages, such as entitymill_reports, by name, when a setting or a command needs one.
 
-The core never imports an extension directly, so that it runs without any of them; a test enforces that.
+The package entitymill never imports an extension directly, so that it runs without any extension; a test enforces that.
 """
 
 from __future__ import annotations

@@ -154,16 +154,16 @@ def load(
 
     Args:
         model: directory of a bundle, such as models/demo; each file is checked against the manifest.
-        detector: kind of sentence detector: dl, rules or sentencex. None for dl if `detector_model` is not None, otherwise
-            for sentencex.
-        detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None for the directory
-            `sentence_detector` next to the model's directory or, in a clone of the repository, for the bundled detector.
+        detector: kind of sentence detector: dl, rules or sentencex. None means dl if `detector_model` is set,
+            otherwise sentencex.
+        detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None means the directory
+            `sentence_detector` next to the model's directory or, in a clone of the repository, the bundled detector.
         precision: number format in which the model runs.
         trim: whether to remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
         consistent_labels: whether to give the same label to all mentions of one text that are spelled alike: the label whose
             confidences have the greatest sum.
-        markup: html to ignore HTML tags in the texts, none to treat them as text. Offsets count the characters of tags.
+        markup: `html` to ignore HTML tags in the texts, `none` to treat them as text. Offsets always count the tags, too.
         threads: number of threads for inference; None for one thread per core.
 
     Raises:
@@ -189,7 +189,7 @@ def load(
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
-    """Return the manifest of a bundle, and a dict file name -> path of its files, which are not checked.
+    """Return (manifest, dict of file name -> path) of a bundle; the files are not checked.
 
     Raises:
         ModelError: the directory is missing or not a bundle, or its manifest is invalid.

@@ -197,7 +197,7 @@ def test_another_model_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
     ("path", "message"),
     [
         ("dslim/distilbert-NER", "hf download dslim/distilbert-NER --local-dir DIRECTORY"),
-        ("pretrained:distilbert_base/en", "is on Spark NLP's models hub, which recognition.sparknlp_model names"),
+        ("pretrained:distilbert_base/en", "is on Spark NLP's models hub: to use it, set recognition.sparknlp_model"),
         ("/nowhere/at/all", "nothing is at /nowhere/at/all; name a model bundle"),
     ],
 )

@@ -60,7 +60,7 @@ BUNDLES: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.panicking_tokenizer, "/tokenizer.json is not a tokenizer that can be read"),
 ]
 DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
-    (hostile.wide_kernel, "a convolution over 20 characters, where a window has 11"),
+    (hostile.wide_kernel, "a convolution over 20 characters; 1 to 11 are possible"),
     (hostile.large_detector, "layers that multiply out to 242,000,000,000 bytes"),
     (hostile.large_numbers, "layers that do not fit each other"),
 ]

@@ -49,7 +49,7 @@ def test_the_carried_detector_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"modelArchitecture": "bilstm"}, "was saved with modelArchitecture 'bilstm'; this program's detector supports"),
+        ({"modelArchitecture": "bilstm"}, "was saved with modelArchitecture 'bilstm', but this program's detector supports"),
         ({"customBounds": ["%"]}, r"was saved with customBounds \['%'\]"),
         ({"useCustomBoundsOnly": True}, "was saved with useCustomBoundsOnly True"),
         ({"explodeSentences": True}, "was saved with explodeSentences True"),

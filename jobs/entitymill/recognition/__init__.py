@@ -1,4 +1,4 @@
-"""Find the mentions in texts, from Arrow arrays to Arrow arrays, without Spark and without a JVM (step 2).
+"""Find the mentions in texts, without Spark and without a JVM; texts and results are Arrow arrays.
 
 A text passes through the modules `offsets`, `sentences`, `tokens`, `tagger` and `tags_to_mentions`, in this order. The
 module `recogniser` calls all of them.

@@ -15,8 +15,8 @@ class ViterbiDecoder:
     """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
 
     Apart from that rule, tags are treated as independent. So if the most probable tag of each token gives a valid sequence,
-    that sequence is also the most probable one. Only the other sentences, a few in a hundred, need the algorithm of
-    Viterbi (1967).
+    that sequence is also the most probable one. Only sentences in which it is not valid, a few in a hundred, need the
+    algorithm of Viterbi (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class ViterbiDecoder:
         self._allowed = self._starts[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the tags of the most probable valid sequence as indices into the labels, shape [tokens].
+        """Return each sentence's most probable valid sequence of tags, as indices into the labels, shape [tokens].
 
         Args:
             probabilities: probability of each label for each token, shape [tokens, labels].
@@ -66,7 +66,7 @@ class ViterbiDecoder:
             probabilities: as in `decode`.
             starts: index of the first token of each sentence; sentences are sorted from longest to shortest.
             lengths: number of tokens of each sentence.
-            tags: tags of all tokens; those of the sentences are changed.
+            tags: tags of the tokens of all sentences; only the tags of these sentences are changed, in place.
         """
         steps = np.where(self._allowed, 0.0, -np.inf)
         best = np.where(self._starts, _logarithms(probabilities[starts]), -np.inf)
@@ -96,7 +96,7 @@ def choose_labels(
     """Return new labels and confidences for mentions, in which equal spellings in a document have the same label.
 
     Of the labels of a spelling, the one whose confidences have the greatest sum is chosen, or the one with the lower index
-    if the sums are equal. A mention whose label changes gets the mean confidence of the mentions that already had the label.
+    if the sums are equal. A mention whose label changes gets the mean confidence of the mentions that had the chosen label.
 
     Args:
         keys: (document, spelling) of each mention.
@@ -104,7 +104,7 @@ def choose_labels(
         confidences: confidence of each mention, shape [mentions].
 
     Returns:
-        New kinds and new confidences, both of shape [mentions].
+        New label indices (like `kinds`) and new confidences, both of shape [mentions].
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for number, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""Scale a model's confidences, so that nine in ten mentions with confidence 0.9 are correct."""
+"""Scale a model's confidences, so that, for example, nine in ten mentions with confidence 0.9 are correct."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def scale_confidences(
     Args:
         confidences: confidence of each mention, shape [mentions].
         kinds: index of each mention's label in `labels`, shape [mentions].
-        labels: the labels.
-        scalings: label -> scaling.
+        labels: names of the labels.
+        scalings: name of a label -> scaling.
     """
     if not scalings:
         return confidences

@@ -24,9 +24,10 @@ _files: list[str] = [""]
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """From now on, call `listener`, instead of any earlier listener, whenever loading a file of a model begins or ends.
+    """Set the function to call whenever loading a model or one of its files begins or ends; replace any earlier one.
 
-    The argument is the file that is then being loaded: after a file that is part of a model, the model again; "" for none.
+    Its argument is the path of what is being loaded from then on: a file, the model when a file in it is finished, or ""
+    when nothing is being loaded.
     """
     _listeners[:] = [listener]
 
@@ -55,7 +56,7 @@ def loading(file: str) -> Iterator[None]:
         file: path or URI of the file that the block loads, for messages.
 
     Raises:
-        ModelError: loading failed with a MemoryError, an error of _FAILURES or a panic of Rust code. All other errors, such
+        ModelError: loading failed with a MemoryError, an error in _FAILURES or a panic of Rust code. All other errors, such
             as an OSError or a ModelError of the block itself, pass unchanged.
     """
     try:

@@ -36,7 +36,7 @@ _OUTSIDE_BMP = re.compile("[\U00010000-\U0010ffff]")
 
 
 def blank_markup(text: str) -> str:
-    """Return a text of the same length in which HTML tags, comments, scripts and styles are blanks or line feeds.
+    """Return a text of the same length, with blanks or line feeds instead of HTML tags, comments, scripts and styles.
 
     Comments and the tags of _INLINE, such as <b>, become blanks. Other tags, such as <p> or <br>, and scripts and styles
     with their content become line feeds, which end the sentence. A comment without an end is not changed; of a script or

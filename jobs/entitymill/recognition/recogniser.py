@@ -47,7 +47,7 @@ class Recognition:
 
 
 class Recogniser:
-    """A sentence detector and a tagger that together recognize texts. Not thread-safe."""
+    """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe."""
 
     def __init__(
         self, detector: Detector, tagger: Tagger, *, trim: bool, consistent_labels: bool = False, markup: Markup = "none"
@@ -58,7 +58,7 @@ class Recogniser:
             detector: the detector that finds the sentences.
             tagger: the tagger that tags the tokens.
             trim: whether to trim mentions (see `measure_trim`), and to drop those without a letter or digit.
-            consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
+            consistent_labels: whether to give one label to all mentions in a document that have exactly the same characters.
             markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
         """
         self._markup = markup
@@ -100,7 +100,7 @@ class Recogniser:
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
-    """Join the tags of tokens to spans, and return the texts with their tags and spans.
+    """Join tagged tokens into spans, and return the texts with their tags and spans.
 
     A token without a tag ends a span, as it does in Spark NLP's NerConverter.
 
@@ -109,7 +109,7 @@ def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str
         segments: the sentences and tokens of the texts.
         tags: the tags of the tokens. Encoding sparknlp may tag tokens out of order or repeatedly; then the first tag counts.
         labels: the labels to which the indices in `tags` refer.
-        scheme: the tagging scheme of the labels, which says how tags join to mentions.
+        scheme: the tagging scheme of the labels, which says how tagged tokens join into mentions.
     """
     tag_scheme = TagScheme(labels, splits_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)
@@ -136,7 +136,7 @@ def build_recognition(
         consistent_labels: as in `Recogniser`.
         annotations: whether to also build annotations.
         scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
-        original: the texts from which `entity` is copied. None if they are the tagged texts, because no markup was blanked.
+        original: the texts from which `entity` is copied. None for the tagged texts, if no markup was blanked.
     """
     segments = tagged.segments
     starts = segments.sentence_starts
@@ -265,7 +265,7 @@ def _build_annotation_column(
     Args:
         annotator: the type of the annotations in Spark NLP.
         tagged: the tagged texts.
-        edges: indices of the first and of the last token of each annotation.
+        edges: two arrays, the indices of the first and of the last token of each annotation.
         results: text of each annotation's field `result`.
         metadata: (key, value) pairs of each annotation.
     """

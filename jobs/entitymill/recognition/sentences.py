@@ -113,7 +113,7 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
         where: path or URI of the saved detector, for messages.
 
     Raises:
-        ModelError: the saved detector is missing, damaged, or of another architecture.
+        ModelError: the saved detector is missing, damaged, or not a supported SentenceDetectorDLModel.
     """
     if kind == "rules":
         return RuleDetector()

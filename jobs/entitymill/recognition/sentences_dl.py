@@ -33,11 +33,11 @@ _HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
 class _CollapsedTexts:
     """Texts in which every run of blanks and line feeds is replaced by one blank.
 
-    All arrays have one value per unit that remains, and padding on both sides.
+    All arrays have one value per remaining unit (a blank for a run, or a copied unit), and padding on both sides.
 
-    values: the units.
-    blank: whether a unit replaces a run of blanks.
-    first, last: the places, in the original texts, of the first and the last unit that a unit replaces.
+    values: the remaining units.
+    blank: whether the unit is the blank for a run.
+    first, last: places, in the original texts, of the first and last unit of the run, or of the copied unit.
     """
 
     values: NDArray[np.uint16]
@@ -132,11 +132,11 @@ class DeepDetector:
         texts: Texts,
         collapsed: _CollapsedTexts,
         marks: NDArray[np.int64],
-        place: NDArray[np.int64],
+        collapsed_marks: NDArray[np.int64],
         low: NDArray[np.int64],
         high: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
-        """Return for each mark the ids in its window, the five units to its left, and how many of these five exist.
+        """Return three arrays: the ids in each mark's window, the five units to its left, and how many of the five exist.
 
         The shapes are [marks, 11], [marks, 5] and [marks].
 
@@ -144,11 +144,11 @@ class DeepDetector:
             texts: the texts.
             collapsed: the same texts with runs of blanks collapsed.
             marks: places of the marks in `texts`, in units.
-            place: places of the marks in `collapsed`, shape [marks].
+            collapsed_marks: places of the marks in `collapsed`, shape [marks].
             low: place where the text of each mark begins, shape [marks].
             high: place where the text of each mark ends, shape [marks].
         """
-        left, right = place - 1, place + 1
+        left, right = collapsed_marks - 1, collapsed_marks + 1
         left = left - collapsed.blank[left]
         right = right + collapsed.blank[right]
         reach = np.arange(_SIDE)
@@ -182,9 +182,10 @@ class DeepDetector:
         lefts: NDArray[np.uint16],
         count: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        """Return for each mark whether a word that never ends a sentence precedes it, shape [marks].
+        """Return whether each mark follows a word after which no sentence ends, shape [marks].
 
-        Like Spark NLP, look for the word both in the window and in the text before the mark, trimmed of blanks.
+        Like Spark NLP, look for the word both in the window and in the text before the mark, trimmed of blanks. `begins` are
+        the places where the texts of the marks begin; `lefts` and `count` are results of `_build_windows`.
         """
         solid = np.flatnonzero(texts.kinds & GRAPHIC)
         padded = np.concatenate([[-1], solid, [len(texts.kinds)]])

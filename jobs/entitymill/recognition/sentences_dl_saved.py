@@ -78,7 +78,7 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
         where: path or URI of the detector, for messages.
 
     Raises:
-        ModelError: the model is damaged, of another class, or has parameters that are not implemented here.
+        ModelError: the model is damaged, not a SentenceDetectorDLModel, or has a parameter value that is not supported here.
     """
     ids, never_last = _read_parameters(metadata, where)
     with loading(f"{where}/{NETWORK}"):
@@ -97,7 +97,7 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
     """Return the values `ids` and `never_last` of `SavedDetector` from a metadata file.
 
     Raises:
-        ModelError: the file is damaged, or describes another class, or a parameter has a value that is not supported here.
+        ModelError: the file is damaged, does not describe a SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
@@ -112,8 +112,8 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
     for name, supported in _SUPPORTED_VALUES.items():
         if chosen.get(name, supported) != supported:
             raise ModelError(
-                f"segmentation.model: {where} was saved with {name} {chosen[name]!r}; this program's detector supports "
-                f"only {supported!r}. Save the model with that value, or set `recognition.engine: sparknlp`."
+                f"segmentation.model: {where} was saved with {name} {chosen[name]!r}, but this program's detector supports "
+                f"only {supported!r}. Save the model with {supported!r}, or set `recognition.engine: sparknlp`."
             )
     try:
         ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}
@@ -131,12 +131,12 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
 
 
 def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
-    """Return name -> array of the weights in a network's file; raise an error of DAMAGE if the file is damaged."""
+    """Return a dict of name -> weight array, read from a network's file; raise one of DAMAGE if the file is damaged."""
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
         if max(index.file_size, data.file_size) > resource_limits.DETECTOR_FILE_BYTES:
-            raise ValueError(f"too large: a file in it has more than {resource_limits.DETECTOR_FILE_BYTES:,} bytes")
+            raise ValueError(f"too large: it contains a file of more than {resource_limits.DETECTOR_FILE_BYTES:,} bytes")
         entries, content = _read_table(archive.read(index)), archive.read(data)
     return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
@@ -154,10 +154,12 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
     if not fits or not biased or known > min(rows, resource_limits.DETECTOR_CHARACTERS):
         raise ValueError("layers that do not fit each other")
     if not 0 < kernel <= WINDOW:
-        raise ValueError(f"a convolution over {kernel} characters, where a window has {WINDOW}")
+        raise ValueError(f"a convolution over {kernel} characters; 1 to {WINDOW} are possible")
     size = WINDOW * known * (WINDOW - kernel + 1) * filters * np.dtype(np.float64).itemsize
     if size > resource_limits.DETECTOR_TABLE_BYTES:
-        raise ValueError(f"layers that multiply out to {size:,} bytes; {resource_limits.DETECTOR_TABLE_BYTES:,} are allowed")
+        raise ValueError(
+            f"layers that multiply out to {size:,} bytes; at most {resource_limits.DETECTOR_TABLE_BYTES:,} are allowed"
+        )
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise ValueError("weights that are not finite")
 
@@ -200,7 +202,7 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
-        raise ValueError("a compressed index")
+        raise ValueError("a compressed index, which is not supported")
     end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]
     at, key = 0, b""
     while at < end:
@@ -213,10 +215,10 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Return name of a tensor -> serialized BundleEntryProto, read from the index of a checkpoint."""
+    """Return a dict of tensor name -> serialized BundleEntryProto, read from the index of a checkpoint."""
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
-        raise ValueError("no index of a checkpoint")
+        raise ValueError("a file that is not the index of a checkpoint")
     _, at = _read_varint(footer, 0)
     _, at = _read_varint(footer, at)
     offset, at = _read_varint(footer, at)

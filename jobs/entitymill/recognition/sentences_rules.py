@@ -2,7 +2,7 @@
 
 The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order, and each of them puts marks
 (special characters) into a copy of the text. In the end, a sentence ends at every full stop and semicolon that is still in
-the copy, and at every mark _BREAK, unless it is between the marks _OPEN and _CLOSE. Each mark replaces a known number of
+the copy, and at every mark _BREAK, except between the marks _OPEN and _CLOSE. Each mark replaces a known number of
 characters, so offsets are computed from the marks. Spark NLP instead searches the text for each sentence, and returns begin
 -1 if the text contains one of the marks or if a rule removes a backslash. This module treats such texts like any other text
 (docs/migration.md).
@@ -49,10 +49,12 @@ _Rule = Callable[[str], str]
 """A function that takes a text with marks, and returns it with further marks."""
 
 
-def _build_rule(pattern: str, by: str | Callable[[re.Match[str]], str], needs: str = "", flags: int = re.ASCII) -> _Rule:
-    """Return a rule that replaces the matches of a pattern by `by`, and that skips texts that do not contain `needs`."""
+def _build_rule(
+    pattern: str, replacement: str | Callable[[re.Match[str]], str], needs: str = "", flags: int = re.ASCII
+) -> _Rule:
+    """Return a rule that replaces the matches of a pattern, and that skips texts that do not contain `needs`."""
     compiled = re.compile(pattern, flags)
-    return lambda text: compiled.sub(by, text) if needs in text else text
+    return lambda text: compiled.sub(replacement, text) if needs in text else text
 
 
 def _enclose(match: re.Match[str]) -> str:
@@ -66,7 +68,7 @@ def _enclose_list_item(match: re.Match[str]) -> str:
 
 
 def _look_behind(words: Iterable[str], edge: str) -> str:
-    """Return a pattern that looks behind for one of several words, in any case, before which the pattern `edge` matches.
+    """Return a look-behind pattern for `edge` followed by one of several words, in upper or lower case.
 
     The pattern has one look-behind for each length of words, because a look-behind in Python has a fixed width.
     """
@@ -146,14 +148,14 @@ def _enclose_dotted_letters(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _continue_letter(marks: re.Match[str]) -> str:
-    r"""Return a string as long as the match, a run of combining marks, for use in its place.
+def _continue_letter(run: re.Match[str]) -> str:
+    r"""Return the replacement, of the same length, for a run of combining marks.
 
-    After a letter or digit of the Basic Multilingual Plane it consists of underscores, which \w matches, since Java counts
-    the marks as a part of the letter. Otherwise it consists of U+F8FF, which \w does not match.
+    After a letter or digit of the Basic Multilingual Plane, the replacement is underscores, which \w matches, since Java
+    counts the run as a part of the letter. Otherwise it is U+F8FF characters, which \w does not match.
     """
-    letter = marks.string[marks.start() - 1 : marks.start()]
-    return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
+    letter = run.string[run.start() - 1 : run.start()]
+    return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(run[0])
 
 
 _RULES: tuple[_Rule, ...] = (
@@ -235,7 +237,7 @@ def _find_effective_breaks(marked: str) -> list[int]:
 
 
 def _to_text_offsets(marked: str, breaks: list[int]) -> list[int]:
-    """Return places in the original text for places in a marked text."""
+    """Convert places in a marked text to offsets in the original text."""
     at = np.fromiter((mark.start() for mark in _LONGER_OR_SHORTER.finditer(marked)), np.int64)
     longer = np.fromiter((_LENGTHS[marked[place]] - 1 for place in at.tolist()), np.int64, len(at))
     shift = np.concatenate([[0], np.cumsum(longer)])

@@ -1,4 +1,4 @@
-"""Join tags to spans of tokens as Spark NLP's NerConverter does, and trim spans to names.
+"""Join tagged tokens into spans as Spark NLP's NerConverter does, and trim spans to names.
 
 Trimming is needed because a token may contain more than a name: "America's" is one token, and in `"Acme Inc."` the full stop
 and the closing quote are one token.
@@ -36,7 +36,7 @@ class Spans:
 
 
 class TagScheme:
-    """The meaning of a model's tags: which tags join to one span, and which label the span gets.
+    """The meaning of a model's tags: which tagged tokens join into one span, and which label the span gets.
 
     kinds: the labels without the prefixes B- and I-, sorted.
     """
@@ -46,7 +46,8 @@ class TagScheme:
 
         Args:
             labels: the model's labels, in the model's order: O, B-PER, I-PER, …
-            splits_kinds: whether an I- of another kind begins a new span, as in IOB1. Otherwise it continues the span.
+            splits_kinds: whether an I- that differs in kind from the tag before begins a new span, as in IOB1. Otherwise, it
+                continues the span.
         """
         self._splits_kinds = splits_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
@@ -62,8 +63,8 @@ class TagScheme:
         """Return the spans that tags of tokens form.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
-        or O. So an I- of another kind continues the span, unless `splits_kinds` is set. A span never crosses the end of a
-        sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
+        or O. So an I- of a different kind continues the span, unless `splits_kinds` is set. A span never crosses the end
+        of a sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
             tags: tag of each token, as an index into the labels, shape [tagged].
@@ -135,7 +136,7 @@ def measure_trim(entity: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=100_000)
 def _measure_trim(entity: str) -> tuple[int, int]:
-    """Return the result of `measure_trim` for a mention of any length; only short mentions may enter the cache."""
+    """Return the result of `measure_trim` without the check of the length, so that only short mentions are cached."""
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]
@@ -149,13 +150,16 @@ def _measure_trim(entity: str) -> tuple[int, int]:
 
 
 def _measure_stray(entity: str) -> tuple[int, int]:
-    """Return how much to trim, as `measure_trim` does: one stray punctuation character at either end."""
+    """Return how many characters to trim from front and end to remove one stray punctuation character at either end."""
     front = entity[0] in LEADING and not OWN_LEADING.match(entity)
     return int(front), int(entity[-1] in STRAY and len(entity) > front)
 
 
 def _measure_pair(entity: str) -> tuple[int, int]:
-    """Return how much to trim: brackets or quotes around the complete mention: "(NATO)", but not "(I) and (II)"."""
+    """Return how many characters to trim from front and end to remove a pair of brackets or quotes.
+
+    The pair must enclose the whole mention: "(NATO)", but not "(I) and (II)".
+    """
     closing = PAIRS.get(entity[0])
     if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
         return 0, 0
@@ -163,7 +167,7 @@ def _measure_pair(entity: str) -> tuple[int, int]:
 
 
 def _measure_unpaired(entity: str) -> tuple[int, int]:
-    """Return how much to trim: one bracket or quote that lacks its partner, or one apostrophe, which is no quote."""
+    """Return how many characters to trim from front and end to remove an apostrophe, or an unpaired bracket or quote."""
     first, last = entity[0], entity[-1]
     if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):
         return (1, 0) if first in QUOTES else (0, 1)
@@ -181,7 +185,7 @@ def _measure_unpaired(entity: str) -> tuple[int, int]:
 
 
 def _measure_possessive(entity: str) -> tuple[int, int]:
-    """Return how much to trim: the ending 's, unless it belongs to the name."""
+    """Return how many characters to trim from front and end to remove an ending 's that does not belong to the name."""
     if not POSSESSIVE.search(entity):
         return 0, 0
     last = _last_word(entity[:-2])
@@ -189,7 +193,10 @@ def _measure_possessive(entity: str) -> tuple[int, int]:
 
 
 def _measure_full_stop(entity: str) -> tuple[int, int]:
-    """Return how much to trim: a full stop at the end, unless it belongs to an abbreviation or initials."""
+    """Return how many characters to trim from front and end to remove a last full stop.
+
+    The full stop of an abbreviation or of initials is kept.
+    """
     if entity[-1] != ".":
         return 0, 0
     last = _last_word(entity[:-1]).strip(f"{QUOTES}{APOSTROPHES}([{{")
@@ -204,7 +211,10 @@ def _last_word(entity: str) -> str:
 
 
 def _measure_markup(entity: str) -> tuple[int, int]:
-    """Return how much to trim: a part of an HTML tag at one end: "<p>Satya", 'href="x">Bank' and "Bank</b"."""
+    """Return how many characters to trim from front and end to remove a part of an HTML tag at one end.
+
+    Examples are "<p>Satya", 'href="x">Bank' and "Bank</b".
+    """
     if "<" not in entity and ">" not in entity:
         return 0, 0
     opening = _OPENING_MARKUP.match(entity)
@@ -217,7 +227,7 @@ def _measure_markup(entity: str) -> tuple[int, int]:
 
 
 def _measure_emoji(entity: str) -> tuple[int, int]:
-    """Return how much to trim: the emoji at either end."""
+    """Return how many characters to trim from front and end to remove the emoji at either end."""
     leading, trailing = _LEADING_EMOJI.match(entity), _TRAILING_EMOJI.search(entity)
     return leading.end() if leading else 0, len(entity) - trailing.start() if trailing else 0
 

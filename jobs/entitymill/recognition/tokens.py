@@ -40,7 +40,8 @@ class Segments:
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
     """Return the sentences and tokens of texts.
 
-    Sentences without a token are omitted, and most sentences of only control characters (see `_drop_invisible_sentences`).
+    Omit sentences without a token, and most sentences that consist only of control characters (see
+    `_drop_invisible_sentences`).
 
     Args:
         texts: the texts.
@@ -90,7 +91,7 @@ def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int
 def _split_off_affixes(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each token begins and ends, after splitting the punctuation at either end of words off as own tokens."""
+    """Return where each token begins and ends, after making the punctuation at either end of a word a separate token."""
     affix = (texts.kinds & AFFIX) != 0
     affected = np.flatnonzero(affix[begin] | affix[end - 1])
     if not len(affected):

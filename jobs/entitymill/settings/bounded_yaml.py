@@ -12,11 +12,11 @@ MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
 
 
 class UnboundedError(Exception):
-    """A YAML text exceeds a limit or contains itself; the message continues a sentence about the text."""
+    """A YAML text exceeds a limit or contains itself; the message completes a sentence: `has more than 20,000 values`."""
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; a longer text is cut after MOST_CHARACTERS + 1 characters, and `check_size` rejects it.
+    """Return the first MOST_CHARACTERS + 1 characters of a file; if there are so many, `check_size` rejects the text.
 
     Raises:
         OSError: the file cannot be read.
@@ -91,7 +91,7 @@ class _SizeCounter:
             raise UnboundedError(f"is nested deeper than {DEEPEST} levels")
 
     def _count_alias(self, alias: yaml.AliasEvent) -> int:
-        """Count the values of the anchored value to which an alias refers, and return the levels of that value.
+        """Count the values of the anchored value to which an alias refers, and return that value's number of nesting levels.
 
         Raises:
             UnboundedError: the alias is inside the value to which it refers.

@@ -27,7 +27,7 @@ def build_schema() -> str:
 
 
 def _simplify(part: Any) -> Any:
-    """Return part of pydantic's schema, adapted for editors: no key is required, and a number may stand for a string.
+    """Return part of pydantic's schema, adapted for editors: no key is required, and a string setting also allows a number.
 
     Titles are removed, because pydantic only repeats the names in them.
     """

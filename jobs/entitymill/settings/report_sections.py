@@ -11,7 +11,7 @@ from entitymill.settings.sections import Section
 
 
 def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], str | None]:
-    """Return a validator that accepts None and local paths with an ending, and raises ValueError for other values.
+    """Return a validator that accepts None and local paths that end in `ending`, and raises ValueError for other values.
 
     Args:
         ending: ending of the file's name, such as `.html`.
@@ -20,14 +20,14 @@ def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], s
 
     def check(path: str | None) -> str | None:
         if path is not None and not (path.endswith(ending) and "://" not in path):
-            raise ValueError(f"must be a file on the driver's own disk whose name ends in {ending}{reason}")
+            raise ValueError(f"must be a path that ends in {ending}, on the driver's own disk{reason}")
         return path
 
     return check
 
 
 def _build_address_check(example: str) -> Callable[[str | None], str | None]:
-    """Return a validator that accepts None and http(s) addresses; for other values, its ValueError shows the example."""
+    """Return a validator that accepts None and http(s) addresses, and otherwise raises a ValueError that shows `example`."""
 
     def check(address: str | None) -> str | None:
         if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):

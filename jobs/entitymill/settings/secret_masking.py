@@ -200,7 +200,7 @@ def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
 
 @cache
 def _digest(hidden: str) -> str:
-    """Return `-` and a digest of eight characters. Computing it takes 0.1 s, too long for guessing passwords."""
+    """Return `-` followed by eight hex digits of a hash that takes 0.1 s, which makes guessing passwords too slow."""
     return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
 
 

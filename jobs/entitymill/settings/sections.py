@@ -107,7 +107,7 @@ class OutputSettings(Section):
 
     @model_validator(mode="after")
     def _check_place(self) -> OutputSettings:
-        """Check that either a path or a valid schema is set, and that the format is possible there."""
+        """Check that either a path or a valid schema is set, and that tables in that place can have the format."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         if self.schema_ is not None:
@@ -222,7 +222,7 @@ class EntitySettings(Section):
     def _check_labels(self) -> EntitySettings:
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
-            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: add or remove it")
+            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: name it in both or neither")
         return self
 
     @property

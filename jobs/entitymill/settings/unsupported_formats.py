@@ -10,7 +10,7 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return `CSV` or `JSON` if a file's name, even of a compressed file, or a format's name stands for it; else None."""
+    """Return `CSV` or `JSON` for the name of such a file, also a compressed one, or of such a format; else None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 

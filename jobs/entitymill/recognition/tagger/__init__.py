@@ -1,8 +1,9 @@
 """Predict the tags of tokens with a token classifier on OpenVINO, without Spark.
 
 This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `encoding` splits
-tokens into pieces. `model_rows` arranges the pieces of sentences in rows. `packing` puts several sentences into one row and
-changes the network to accept such rows. `network` reads, checks and compiles the network, and `inference` runs it.
+tokens into pieces (subwords in the model's vocabulary). `model_rows` arranges the pieces of sentences in rows. `packing`
+puts several sentences into one row and changes the network to accept such rows. `network` reads, checks and compiles the
+network, and `inference` runs it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Execution:
 
 
 def list_precisions(weights: str) -> tuple[Precision, ...]:
-    """Return the precisions in which a model can be run: f32, bf16 and, if its stored `weights` are int8, int8."""
+    """Return the precisions in which a model can be run: f32 and bf16, and also int8 if `weights` is int8."""
     return ("f32", "bf16", "int8") if weights == "int8" else ("f32", "bf16")
 
 

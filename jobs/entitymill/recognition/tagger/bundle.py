@@ -66,7 +66,7 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Return file name -> unique name for the copy that Spark distributes; it contains the file's digest."""
+        """Return file name -> name of the copy that Spark distributes, made unique by the file's digest."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
@@ -217,7 +217,7 @@ def check_labels(tags: Sequence[str], where: str) -> None:
         if fault is not None:
             raise ModelError(
                 f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}. Each label becomes "
-                "the name of a directory of the table entities. Rename it in the original model, and prepare that again."
+                "the name of a directory of the table entities. Rename it in the original, then prepare the model again."
             )
 
 
@@ -270,8 +270,8 @@ def describe_missing(path: str) -> str:
         return f"nothing is at {path}; {advice} ({PAGE})."
     if path.startswith("pretrained:"):
         return (
-            f"{path} is on Spark NLP's models hub, which recognition.sparknlp_model names (with `recognition.engine: "
-            "sparknlp`). Here, name the directory of a model bundle."
+            f"{path} is on Spark NLP's models hub: to use it, set recognition.sparknlp_model and `recognition.engine: "
+            "sparknlp`; otherwise, name the directory of a model bundle."
         )
     if "/" in path and _HUB_NAME.fullmatch(path):
         return (

@@ -1,4 +1,4 @@
-"""Split tokens into pieces, and encode each distinct word only once.
+"""Split tokens into pieces (subwords in the model's vocabulary), and encode each distinct word only once.
 
 WordPiece encodes each word independently. So encoding the distinct words and looking up their pieces gives the same result
 as encoding complete sentences, and takes time in proportion to the number of distinct words, not to the length of the text.

@@ -62,14 +62,14 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
     width = outputs[len(outputs) - 1]
     if width.is_static and width.get_length() != labels:
         raise ModelError(
-            f"The network of the model at {where} scores {width.get_length()} tags, but its labels.json lists {labels}. "
-            "Prepare the model again."
+            f"The network of the model at {where} scores {width.get_length()} tags, but its labels.json lists {labels}: the "
+            "numbers must be equal. Prepare the model again."
         )
     rows = embedding_shape(model)[0]
     if max(vocabulary.values()) >= rows:
         raise ModelError(
-            f"The vocabulary of the model at {where} has piece ids up to {max(vocabulary.values())}, "
-            f"but its embedding table has only {rows} rows: they belong to different models. Prepare the model again."
+            f"The vocabulary of the model at {where} has piece ids up to {max(vocabulary.values())}, but the network's "
+            f"embedding table has only {rows} rows: they belong to different models. Prepare the model again."
         )
 
 
@@ -105,7 +105,7 @@ def check_window(model: ov.Model, max_length: int, where: str) -> None:
     if available is not None and max_length > available:
         raise ModelError(
             f"The manifest of the model at {where} says max_length {max_length}, but its {bundle.NETWORK} has "
-            f"positions for {available} pieces. Prepare the model again."
+            f"positions for {available} pieces only. Prepare the model again."
         )
 
 
@@ -133,7 +133,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
     """Return a network compiled for one Spark task, with one stream.
 
     Args:
-        model: a checked network, whose weights `check_precision` allows in the precision. It may be changed in place.
+        model: a checked network, for which `check_precision` allows the precision. It may be changed in place.
         precision: number format of the computation. In int8 without calibration, activations are quantized per piece, so
             that the results of a sentence do not depend on the other sentences of its batch.
         threads: number of threads for inference; no more than the cores of the task.
@@ -181,7 +181,7 @@ def decompress_weights(model: ov.Model) -> None:
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
-    """Return name -> value of the OpenVINO properties for running a network in a precision.
+    """Return a dict of name -> value, the OpenVINO properties for running a network in a precision.
 
     Args:
         precision: number format of the computation.
@@ -196,7 +196,7 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
 
 
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Return name of each node -> names of the network inputs on whose values (not only shapes) the node depends."""
+    """Return a dict of node name -> names of the network inputs on whose values (not only shapes) the node depends."""
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -218,7 +218,7 @@ def source_name(port: ov.Input) -> str:
 def evaluate(
     model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
 ) -> list[NDArray[np.generic]]:
-    """Return the values of inner outputs of a network, computed in f32.
+    """Return the values of outputs of nodes inside a network, computed in f32.
 
     Args:
         model: the network; it is not changed.

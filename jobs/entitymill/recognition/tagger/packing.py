@@ -5,7 +5,7 @@ attention_mask: `positions`, which start again in each sentence, and `segments`,
 attends to the pieces in its segment. This works for different architectures, because masks and positions are identified by
 the inputs on which they depend, and by their values for a test input. (Source of the idea: Krell et al. 2021, "Efficient
 Sequence Packing without Cross-contamination".)
-Sentences are assigned to rows from the longest to the shortest, each to the row with the least room that is sufficient.
+Sentences are assigned to rows from the longest to the shortest, each to the row with the least free room in which it fits.
 This fills the rows to about 99 %. Sentences that occur several times are run only once.
 """
 
@@ -145,7 +145,7 @@ class _NotPackableError(Exception):
 
 
 def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | None:
-    """Change a network in place to take packed rows.
+    """Change a network in place, so that it accepts packed rows.
 
     Args:
         model: network with the inputs input_ids and attention_mask. Afterwards, its inputs are input_ids, positions and
@@ -205,7 +205,7 @@ def _find_mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return the value with which a mask lets a piece be seen, and the value with which it hides a piece.
+    """Return two values of a mask: the one that makes a piece visible, and the one that hides a piece.
 
     Args:
         value: the mask for a test input in which only the first piece is visible.
