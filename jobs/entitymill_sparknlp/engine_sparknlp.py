@@ -1,4 +1,4 @@
-"""Recognize documents with Spark NLP in the executors' JVM, with the four stages of the model card.
+"""Recognize documents with Spark NLP in the executors' JVM: assembler, sentence detector, tokenizer, token classifier.
 
 The tags are joined to mentions by the same code as for the engine `openvino`.
 """
@@ -39,20 +39,20 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     session.
 
     Returns:
-        The model's name; a dictionary of what the fingerprint is computed from (the digest of everything but the text that
-        decides a document's result), without the settings of mentions; and a function that recognizes the documents of a
+        A tuple: the model's name; a dictionary with the model's part of what the fingerprint is computed from (the digest of
+        everything but the text that decides a document's result); and a function that recognizes the documents of a
         DataFrame.
 
     Raises:
-        ModelError: a model is missing, damaged or of another kind.
+        ModelError: a model is missing, damaged or of the wrong kind, or cannot run in this session.
     """
     from entitymill_sparknlp import pipeline_stages  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
 
     recognition = settings.recognition
     saved = pipeline_stages.inspect_model(spark, recognition.sparknlp_model or "")
     # Whether OpenVINO's Java classes are on the class path, and whether they are this product's own binding.
-    classes, binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
-    pipeline_stages.check_runnable(saved, recognition.precision, classes=classes, binding=binding)
+    has_classes, is_own_binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
+    pipeline_stages.check_runnable(saved, recognition.precision, has_classes=has_classes, is_own_binding=is_own_binding)
     pipeline_stages.configure_openvino(spark, recognition.precision)
     classifier = saved.kind != "PipelineModel"
     detector = settings.detector, settings.detector_model
@@ -66,7 +66,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
         "detector": pipeline_stages.identify_detector(spark, *detector) if classifier else "the pipeline's",
         "model": own or saved.address,
         "engine": recognition.engine,
-        "precision": recognition.precision if binding or saved.engine != "openvino" else "as jsl-openvino chooses",
+        "precision": recognition.precision if is_own_binding or saved.engine != "openvino" else "as jsl-openvino chooses",
     }
     options = {
         "trim": settings.trims,
@@ -136,10 +136,10 @@ class _MentionBuilder:
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
-    """Return the sentences and tokens that Spark NLP found in a batch; tokens of no length are left out.
+    """Return the sentences and tokens that Spark NLP found in a batch; empty tokens are left out.
 
-    Spark NLP's offsets count UTF-16 units in the document, and its ends are inclusive. The returned ones count in the
-    concatenated texts of the batch, and the ends are exclusive.
+    Spark NLP's offsets count UTF-16 units in the document, with inclusive ends. The returned offsets count UTF-16 units in
+    the concatenated texts of the batch, with exclusive ends.
     """
     begin = _convert_to_places(batch, "token_begin", texts)
     end = _convert_to_places(batch, "token_end", texts, 1)
@@ -152,13 +152,13 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
 
 
 def _convert_to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
-    """Convert a column with a list of offsets per document to places, offsets in the concatenated texts of the batch.
+    """Convert offsets in documents to places, which are offsets in the concatenated texts of the batch.
 
-    The lists are concatenated. An offset outside its document becomes the document's begin or end.
+    The places of all documents are in one array. An offset outside its document becomes the document's begin or end.
 
     Args:
         batch: the batch, with one row per document.
-        column: name of the column.
+        column: name of a column with a list of offsets per document.
         texts: the texts of the batch.
         add: the number to add to each offset.
     """
@@ -169,7 +169,7 @@ def _convert_to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: in
 
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
-    """Return the tags of a batch, and the list of labels into which the tags are indices.
+    """Return the tags of a batch as indices, and the list of labels (such as B-PER) to which the indices refer.
 
     A tag belongs to the token that begins where the tag begins; a tag without such a token is left out. A sentence whose
     last token has no tag is marked as split: Spark NLP truncated it.
@@ -180,7 +180,7 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
         segments: the sentences and tokens of the texts.
 
     Raises:
-        ModelError: a tag is neither O nor an IOB2 tag, or its label cannot be the name of a partition.
+        ModelError: a tag is neither O nor an IOB2 tag, or the label in a tag cannot be the name of a partition.
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()

@@ -1,4 +1,4 @@
-"""Load a model saved by Spark NLP, and the other stages of the model card, such as sentence detector and tokenizer."""
+"""Load a model saved by Spark NLP, and build the stages that run before it: assembler, sentence detector, tokenizer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DYNAMIC_GROUP = 128
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A saved Spark NLP model that was checked but not loaded.
+    """A Spark NLP model that is not loaded yet; a saved one was checked, a pretrained:NAME/LANGUAGE was not.
 
     address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
     kind: the name of the model's class, without its package.
@@ -56,7 +56,7 @@ class SavedModel:
 
 
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
-    """Check that no file of a saved model could run foreign code, and return the model's class and engine.
+    """Check that no file of a saved model could run foreign code, and return a SavedModel with its class and engine.
 
     A model pretrained:NAME/LANGUAGE is neither downloaded nor checked; its class is assumed to be the DistilBERT one.
 
@@ -88,19 +88,19 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
 
 
-def check_runnable(model: SavedModel, precision: Precision, *, classes: bool, binding: bool) -> None:
-    """Refuse a model that cannot run, before it is loaded.
+def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool, is_own_binding: bool) -> None:
+    """Raise ModelError for a model that cannot run, before it is loaded.
 
     Args:
         model: the model.
         precision: the precision in which the model is to run.
-        classes: whether the classes org.intel.openvino are on the class path.
-        binding: whether these classes are this product's own binding, which can set the precision.
+        has_classes: whether the classes org.intel.openvino are on the class path.
+        is_own_binding: whether these classes are this product's own binding, which can set the precision.
 
     Raises:
         ModelError: the classes are missing, or the engine cannot run the model in this precision.
     """
-    if model.engine in ("openvino", "unknown") and not classes:
+    if model.engine in ("openvino", "unknown") and not has_classes:
         raise ModelError(
             f"{model.address} runs on OpenVINO, but the classes org.intel.openvino are not on Spark's class path: add "
             "entitymill-openvino-1.jar and jna (`make jars-sparknlp` puts both into build/jars-sparknlp) or, on a "
@@ -111,7 +111,7 @@ def check_runnable(model: SavedModel, precision: Precision, *, classes: bool, bi
             f"{model.address} runs on {model.engine}, which supports only f32, but the settings say "
             f"`recognition.precision: {precision}`. Set `recognition.precision: f32`."
         )
-    if model.engine == "openvino" and precision != "f32" and not binding:
+    if model.engine == "openvino" and precision != "f32" and not is_own_binding:
         raise ModelError(
             f"`recognition.precision: {precision}` cannot be set with jsl-openvino-cpu: put entitymill-openvino-1.jar on "
             "Spark's class path instead, or set `recognition.precision: f32`."
@@ -143,7 +143,7 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
 
 
 def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
-    """Load a model as a pipeline.
+    """Load a model as a pipeline; a pretrained:NAME/LANGUAGE is downloaded from the models hub.
 
     Args:
         model: a checked model.
@@ -194,7 +194,9 @@ class Pipeline:
 
     @classmethod
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Create a pipeline from stages, up to the first token classifier, and take its columns from these stages.
+        """Create a pipeline from the stages up to the first token classifier; later stages are left out.
+
+        The names of the pipeline's columns are those that these stages read and write.
 
         Args:
             stages: the stages of a pipeline, loaded or fitted.
@@ -268,9 +270,9 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
-    """Return a string that identifies the sentence detector in the fingerprint.
+    """Return a string that stands for the sentence detector in the fingerprint (see `engine_sparknlp.open_pipeline`).
 
-    For a model pretrained:NAME/LANGUAGE, it is this address; otherwise, see `engine_openvino.identify_detector`.
+    For a model pretrained:NAME/LANGUAGE, the string is this address; otherwise see `engine_openvino.identify_detector`.
 
     Raises:
         ModelError: the detector's model is missing.

@@ -49,7 +49,7 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
     """Check every file of a saved model, and the class of each stage if the model is a pipeline.
 
-    Whether the class of the model itself is one that may be loaded, the caller must check.
+    The caller must check that the class of the model itself may be loaded.
 
     Args:
         spark: the session.
@@ -57,7 +57,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
         setting: the setting that names the model, for messages.
 
     Returns:
-        The model's metadata as a JSON object; `class` is the name of its class.
+        The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
 
     Raises:
         ModelError: a file could run code that is not part of Spark NLP, or is damaged.
@@ -74,8 +74,8 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
                 is_first = file.parent.name == sparknlp_saved.METADATA and str(file.parent.parent) not in saved
                 if not is_first or not _METADATA_FILE.fullmatch(file.name):
                     raise ModelError(
-                        f"{setting}: {file.parent} of {address} contains {file.name} in addition to or instead of one file "
-                        f"part-00000, and Spark may read either: {_COPY_AGAIN}."
+                        f"{setting}: {file.parent} of {address} must contain only one file, part-00000, but also or instead "
+                        f"contains {file.name}, which Spark might read: {_COPY_AGAIN}."
                     )
                 saved[str(file.parent.parent)] = _parse_metadata(copy, f"{setting}: {place}")
             elif sparknlp_saved.FIELDS in file.parts:
@@ -130,7 +130,7 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raise ValueError if a key occurs twice, because readers differ in which value they use."""
+    """Return the pairs as a dict; raise ValueError if a key occurs twice, since readers differ in which value they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate key")
@@ -140,21 +140,23 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
     """Check that Spark may instantiate the class that a directory's metadata names.
 
+    The class of the model itself is not checked.
+
     Args:
         metadata: the content of the metadata.
         directory: path inside the model: "." for the model itself, which may be a pipeline, otherwise a stage.
         where: the setting and the address of the model, for messages.
 
     Raises:
-        ModelError: a stage is not of a class in STAGES or of a token classifier; or a pipeline would import Python modules,
-            or does not list its stages. A model itself that is no pipeline is not checked.
+        ModelError: a stage's class is neither in STAGES nor a token classifier; or the model is a pipeline that would import
+            Python modules, or whose metadata does not list its stages.
     """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
         if imports_python(metadata):
             raise ModelError(
-                f"{where} was saved with a stage written in Python, and would import whatever module it names: "
-                "save it with only stages of Spark and Spark NLP."
+                f"{where} was saved with a stage written in Python, so PySpark would import any module that the metadata "
+                "names: save it with only stages of Spark and Spark NLP."
             )
         stages = metadata["paramMap"].get("stageUids")
         if not isinstance(stages, list) or not all(isinstance(one, str) and _STAGE_ID.fullmatch(one) for one in stages):

@@ -39,10 +39,10 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
         directory: the directory of a checked bundle.
         into: an empty directory for the saved model.
         keep_calibration: whether to keep the calibration of activations, if the bundle has one. With it, Spark NLP quantizes
-            activations in f32, too, and finds other entities than the bundle does in f32.
+            activations even in precision f32, and so finds different entities than this program finds in f32.
 
     Raises:
-        ModelError: the bundle's vocabulary is not WordPiece, which Spark NLP's class needs.
+        ModelError: the bundle's vocabulary is not WordPiece or lacks a special piece, so Spark NLP's class cannot use it.
     """
     manifest, files = bundle.read_directory(directory)
     vocabulary = _read_vocabulary(files, manifest)
@@ -75,7 +75,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
 
 
 def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[str, Path]:
-    """Write the network without the quantization of its activations to `into`, and return name -> path of its two files."""
+    """Write a copy of the network, whose activations are not quantized, to `into`; return name -> path of its two files."""
     model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
     network.remove_activation_quantization(model)
     ov.save_model(model, into / bundle.NETWORK, compress_to_fp16=False)
@@ -100,7 +100,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
-    """Write pairs to fields/NAME of a saved model, in records of as many pairs as Spark writes into one."""
+    """Write pairs to fields/NAME of a saved model, in records of _PAIRS_IN_RECORD pairs, as Spark does."""
     records = (
         sparknlp_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
         for first in range(0, len(pairs), _PAIRS_IN_RECORD)

@@ -30,7 +30,7 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF))
 
 
 class SparkNlpRows(WordCache):
-    """The encoding `sparknlp`, which turns sentences into rows as Spark NLP does."""
+    """The encoding `sparknlp`, which turns sentences into rows of the model's input, as Spark NLP does."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
         """Create the encoding with the vocabulary of a tokenizer.
@@ -99,8 +99,8 @@ def _match_tokens(
         token_begins: where each token begins in the document, in UTF-16 units, shape [tokens].
 
     Returns:
-        The index of the token for each piece, any number if there is none; and whether there is one. Both have the shape
-        [pieces].
+        Two arrays of shape [pieces]: the index of each piece's token (arbitrary if the piece has no token), and whether the
+        piece has a token.
     """
     if not len(token_begins):
         return np.zeros(len(piece_begins), np.int64), np.zeros(len(piece_begins), np.bool_)
@@ -133,7 +133,8 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
     """Split a word into pieces, longest match first; return a list of pieces, each as (id, begin in UTF-16 units).
 
-    If no piece matches a part of the word, the whole word is one piece [UNK], whose id is `unknown`.
+    If no piece matches a part of the word, or the word is longer than MAX_WORD, the whole word is one piece [UNK], whose id
+    is `unknown`.
     """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]
@@ -173,7 +174,7 @@ def _is_dropped(character: str) -> bool:
 
 
 def _is_own_word(character: str) -> bool:
-    """Return whether a character is always a separate word."""
+    """Return whether a character is always a separate word: punctuation or a CJK ideograph."""
     return _is_punctuation(character) or any(low <= ord(character) <= high for low, high in _CJK)
 
 

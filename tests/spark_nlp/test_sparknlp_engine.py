@@ -165,14 +165,14 @@ def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_p
 def test_an_onnx_model_has_one_precision(spark: SparkSession, saved_onnx: Path) -> None:
     saved = pipeline_stages.inspect_model(spark, str(saved_onnx))
     with pytest.raises(ModelError, match="runs on onnx, which supports only f32"):
-        pipeline_stages.check_runnable(saved, "bf16", classes=True, binding=True)
+        pipeline_stages.check_runnable(saved, "bf16", has_classes=True, is_own_binding=True)
 
 
 def test_the_vendors_jar_cannot_set_a_precision(spark: SparkSession, saved_demo: Path) -> None:
     saved = pipeline_stages.inspect_model(spark, str(saved_demo))
-    pipeline_stages.check_runnable(saved, "f32", classes=True, binding=False)
+    pipeline_stages.check_runnable(saved, "f32", has_classes=True, is_own_binding=False)
     with pytest.raises(ModelError, match="cannot be set with jsl-openvino-cpu"):
-        pipeline_stages.check_runnable(saved, "bf16", classes=True, binding=False)
+        pipeline_stages.check_runnable(saved, "bf16", has_classes=True, is_own_binding=False)
 
 
 def test_a_class_is_looked_for_without_loading_it(spark: SparkSession) -> None:

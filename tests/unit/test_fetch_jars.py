@@ -38,7 +38,7 @@ def test_an_altered_file_is_refused(
     monkeypatch.setitem(fetch_jars.JARS, "3.5", (OURS[0], wrong))
     assert fetch_jars.main(["--to", str(tmp_path / "jars"), "--spark", "3.5", "--client", "mvn"]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "delta-storage-3.3.3.jar has SHA-256 45ad193053fd…, this version expects 000000000000…" in said
+    assert "delta-storage-3.3.3.jar has SHA-256 45ad193053fd…, but entitymill expects 000000000000…" in said
     assert not (tmp_path / "jars").exists()
 
 

@@ -59,7 +59,7 @@ class BenchmarkResult:
 def recommend(results: Sequence[BenchmarkResult]) -> BenchmarkResult:
     """Return the fastest result whose F1 is at most F1_TOLERANCE below the best F1.
 
-    A result without F1 counts as having lost no accuracy.
+    A result without F1 is treated as accurate enough.
     """
     best = max((result.f1 for result in results if result.f1 is not None), default=0.0)
     accurate = [result for result in results if result.f1 is None or result.f1 >= best - F1_TOLERANCE]
@@ -70,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `entitymill benchmark`."""
     built = common.build_parser(
         "benchmark",
-        description="Measure how many sentences a second of one core a model recognizes on this machine, in each precision, "
-        "and recommend a precision.",
+        description="Measure how many sentences per CPU-second a model recognizes on this machine, in each precision, and "
+        "recommend a precision.",
         epilog="The precisions take turns, so that other programs disturb all of them alike. Only recognition is measured: "
         "a run also reads, compares and writes tables.",
     )
@@ -131,7 +131,7 @@ def measure(
         price: price of one core for one hour; None if results need no price.
 
     Raises:
-        ModelError: the model cannot be loaded, or crashes on the texts.
+        ModelError: the model cannot be loaded, crashes on the texts, or takes longer than LONGEST_SECONDS for one round.
     """
     import pyarrow as pa
 
@@ -224,7 +224,7 @@ def _read_texts(path: Path) -> list[str]:
 
 
 def _build_table(results: Sequence[BenchmarkResult]) -> Table:
-    """Return the table of results that is printed on the terminal; it has prices only if the results have them."""
+    """Return the table of results for the terminal; it has a column of prices only if the results have prices."""
     caption = (
         f"core-hours, price: recognition of a million documents of {DOCUMENT_CHARACTERS:,} characters; F1: mean over the "
         "data sets in the model's manifest"

@@ -166,7 +166,7 @@ def run_and_report(
         stopped = isinstance(error, KeyboardInterrupt)
         errors.print(interrupted if stopped and interrupted else said, markup=False)
         if logs and not stopped:
-            log.exception("the run failed")
+            log.exception("the command failed")
             errors.print(f"       stack trace: {logs[0]}", markup=False)
         return code
     else:

@@ -21,7 +21,7 @@ from entitymill.terminal.console_text import open_console
 
 
 def _read_ids(options: argparse.Namespace) -> list[str]:
-    """Return the ids in --ids and in the file of --ids-file (one per line), without empty and repeated ones.
+    """Return the ids in --ids and in the file of --ids-file (one per line), without empty ids and duplicates.
 
     Raises:
         SettingsError: the file cannot be read, or there is no id, or there are more than MOST_IDS.
@@ -73,9 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
-    """Find the documents, ask for confirmation on a terminal, erase them, and print the number of erased rows per table.
+    """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    Nothing is changed if no document is found, in a dry run, or if the user does not confirm.
+    The user is asked only on a terminal and without --yes. Nothing is changed if no document is found, in a dry run, or if
+    the user does not confirm.
     """
     common.check_output_exists(settings)
     activity.begin("starting Spark")

@@ -58,7 +58,7 @@ class Score:
 
 
 def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
-    """Return label -> score, sorted by label; the last key, ALL, has the micro average.
+    """Return a dictionary label -> score, sorted by label; after the labels, the key ALL has the micro average.
 
     A mention that occurs several times in a table counts once.
 
@@ -88,15 +88,18 @@ def parser() -> argparse.ArgumentParser:
     built = common.build_parser(
         "evaluate",
         script="evaluate_entities.py",
-        description="Score an entity table against a gold table: a mention counts if doc_id, begin, end and label agree. "
-        "Or score a sample from `entitymill sample` that people have reviewed; this needs no Spark.",
-        epilog="With --entities and --gold, every mention of either table counts, so both must cover the same documents.\n"
+        description="Score an entity table against a gold table: a mention is correct if doc_id, begin, end and label "
+        "agree. Or score a sample from `entitymill sample` that people have reviewed; this needs no Spark.",
+        epilog="With --entities and --gold, all mentions of both tables are compared, so the tables must cover the same "
+        "documents.\n"
         "Exit codes: 0 done, 2 bad options, 3 bad input, 1 anything else.",
     )
     address = "a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME of the catalog"
     built.add_argument("--entities", metavar="PATH", help=address)
     built.add_argument(
-        "--gold", metavar="PATH", help="a table of the same kinds, with the columns doc_id, begin, end, label"
+        "--gold",
+        metavar="PATH",
+        help="a table in any format of --entities, with the columns doc_id, begin, end, label",
     )
     built.add_argument(
         "--reviewed",
@@ -112,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
         help="with --reviewed: show the smallest min_confidence that reaches this precision on the sample "
         f"(default: {WANTED_PRECISION})",
     )
-    built.add_argument("--labels", help="score only these, separated by commas: PER,ORG,LOC")
+    built.add_argument("--labels", help="score only these labels, separated by commas: PER,ORG,LOC")
     built.add_argument("--json", action="store_true", help="print JSON")
     built.add_argument("--jars", default="build/jars", help="directory of jars, used if this program starts Spark itself")
     return built
@@ -138,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         built.error("give either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Score the reviewed sample or the entity table, and print the scores."""
+        """Score the reviewed sample or, with Spark, the entity table, and print the scores."""
         start_log(None)
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         if options.reviewed is not None:
@@ -169,7 +172,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
 
     Args:
         file: the corrected file.
-        wanted_precision: precision for which a value of `entities.min_confidence` is printed.
+        wanted_precision: the smallest `entities.min_confidence` that reaches this precision is printed.
         labels: the labels to score; empty for all labels.
         as_json: whether to print JSON.
 
@@ -188,7 +191,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
 
 
 def _format_json(scores: dict[str, Score]) -> str:
-    """Return a JSON object: label -> counts, precision, recall and F1."""
+    """Return the scores as the text of one JSON object: label -> object with counts, precision, recall and F1."""
     measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
     return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
 

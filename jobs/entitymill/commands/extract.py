@@ -121,7 +121,7 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
 
 
 def _is_small_local_source(path: str, size: int) -> bool:
-    """Return whether a file or directory exists on this machine's own disk and has at most `size` bytes in total."""
+    """Return whether a path names a local file or directory of at most `size` bytes in total; False if it is unreadable."""
     place = Path(path)
     try:
         sizes = (file.stat().st_size for file in itertools.chain([place], place.rglob("*")))
@@ -136,13 +136,13 @@ def _run_job(
     observer: Any,
     results: dict[str, Any],
 ) -> None:
-    """Run the job or a dry run, show its progress, and print its summary.
+    """Start Spark, run the job or a dry run, show its progress, and print its summary.
 
     Args:
         settings: the settings of the run.
         options: the options of the command line.
         observer: the observer of the run; None if there is none.
-        results: dictionary with the log's path under `log`; the run's summary is added under `summary`.
+        results: dictionary that has the log's path under `log`; this function adds the run's summary under `summary`.
     """
     common.check_source_exists(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.

@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Fetch the jars into the directory --to, unless it already has them."""
+        """Fetch the jars into the directory --to, unless it already has them, and print what was done.
+
+        A directory with jars of another Delta version is refused.
+        """
         jars = JARS[options.spark or _installed_release()]
         names = ", ".join(jar.name for jar in jars)
         _refuse_other_delta(options.to, jars)
@@ -136,7 +139,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
                 )
             if _sha256(fetched) != jar.sha256:
                 raise SessionError(
-                    f"{jar.name} has SHA-256 {str(_sha256(fetched))[:12]}…, this version expects {jar.sha256[:12]}…: the "
+                    f"{jar.name} has SHA-256 {str(_sha256(fetched))[:12]}…, but entitymill expects {jar.sha256[:12]}…: the "
                     "file was altered or damaged, and nothing was written. Empty the client's cache and fetch again."
                 )
             files[jar] = fetched
@@ -170,7 +173,7 @@ def _refuse_other_delta(to: Path, jars: Sequence[Jar]) -> None:
     others = [path.name for path in sorted(to.glob("delta-*.jar")) if path.name not in names]
     if others:
         raise SettingsError(
-            f"--to {to} contains {others[0]}, another version of Delta: delete it, or name another directory."
+            f"--to {to} contains {others[0]}, another version of Delta: delete that file, or name another directory."
         )
 
 
@@ -203,7 +206,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars with spark-submit: before it runs an empty program, Ivy downloads `--packages` to SCRATCH/jars."""
+    """Fetch the jars into SCRATCH/jars: spark-submit downloads its --packages there, with Ivy, and runs an empty program."""
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in jars)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]

@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Inspect the table, write the settings file, and print the proposed columns."""
+        """Start Spark, inspect the table, write a new settings file, and print the proposed columns.
+
+        An existing --to is refused before Spark starts.
+        """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if file.exists():
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
@@ -88,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build_file_stem(table: str) -> str:
-    """Return the last part of a table's path, or the table's name, as a file name without suffix; `table` if it is empty.
+    """Return the last part of a table's path, or the table's name, as a file name without suffix.
 
-    Characters other than letters, digits, `-` and `_` are replaced by `_`.
+    Characters other than letters, digits, `-` and `_` are replaced by `_`. If none is left, the file name is "table".
     """
     last = table.rstrip("/").rpartition("/")[2].removesuffix(".parquet")
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
@@ -141,9 +144,9 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
 
 
 def write(file: Path, text: str) -> None:
-    """Write a new settings file, and next to it the JSON Schema that the first line of the settings file names.
+    """Write a new settings file and, next to it, the JSON Schema to which the file's first line refers.
 
-    An existing schema is not overwritten.
+    Missing directories are created. An existing schema is not overwritten.
 
     Raises:
         SettingsError: the file exists already, or its settings are not valid; an invalid new file is deleted.

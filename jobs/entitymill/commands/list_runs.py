@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[dict[str, Any]] | None:
-    """Return the same rows as `read_runs`, but read without Spark; None if only Spark can read the tables.
+    """Return what `read_runs` returns, without starting Spark; None if only Spark can read the tables.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -96,8 +96,8 @@ def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int)
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
     """Return the latest `last` runs, newest first, as dictionaries with the keys _COLUMNS.
 
-    A value is None if an older version of this program created the table, without the column. The progress of an active run
-    is read from its heartbeat.
+    A value is None if the table lacks the column, because an older version of this program created the table. The progress
+    of an active run is read from the run's heartbeat.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -132,9 +132,9 @@ def _add_progress(
 
 
 def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
-    """Update the row of an active run from the run's heartbeat, because the row was written when the run started.
+    """Update the row of an active run, in place, from the run's heartbeat, which is newer than the row.
 
-    The rows of other runs stay unchanged.
+    The row of a run that has ended stays unchanged.
     """
     if row["status"] == "running":
         row |= {name: heartbeat[name] for name in _PROGRESS if heartbeat.get(name) is not None}
@@ -163,7 +163,7 @@ def build_table(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def _cell(value: str) -> Text:
-    """Return a value as plain text that cannot control the terminal, since anyone who can write to `runs` can choose it."""
+    """Return a value as plain text with control characters escaped: whoever can write to the table `runs` chooses it."""
     return Text(visible(value, lines=False))
 
 

@@ -67,7 +67,8 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
     """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
 
     Raises:
-        OutputError: there are no entity tables at the output, or another program or version wrote them.
+        OutputError: there are no entity tables at the output, they have another schema version, or this program did not
+            write them.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
@@ -80,7 +81,7 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
 
 
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
-    """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about the result.
+    """Run optimize, vacuum or purge; return a tuple: how each table's files changed, and a note about it for the user.
 
     Raises:
         SettingsError: --retain-hours is negative, or too small for vacuum.
@@ -93,12 +94,16 @@ def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespa
         raise SettingsError("--retain-hours cannot be negative: give 0 or more.")
     note = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
-        return purge(tables, settings, hours), f"{note}, and rows removed before that are gone from the disk; {_LOG_NOTE}"
+        gone = f"rows that were removed more than {hours:g} hours ago are gone from the disk"
+        return purge(tables, settings, hours), f"{note}, and {gone}; {_LOG_NOTE}"
     with shared_access(tables, settings):
         return vacuum(tables, hours), note
 
 
-_LOG_NOTE = "the Delta log contains the smallest and greatest ids of deleted files until its own retention ends (30 days)"
+_LOG_NOTE = (
+    "the Delta log still contains the smallest and greatest doc_id of each deleted file, until the log's retention ends "
+    "(30 days)"
+)
 
 
 def _format_number(value: float | None, places: int) -> str:

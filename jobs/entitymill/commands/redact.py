@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `entitymill redact`."""
     built = common.build_parser(
         "redact",
-        description="Write the source's texts with their mentions masked, as a Delta table of the same columns.",
+        description="Write the source's texts with their mentions masked, as a Delta table with the same columns.",
         epilog="Entities that the model did not find are not masked: docs/privacy.md.\n"
         "Exit codes: 0 done, 2 bad settings, 3 some documents are new or changed since the last run, 1 anything else.",
     )
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        """Write the redacted table, and print how many mentions were masked."""
+        """Start Spark, write the redacted table, and print how many mentions were masked and how many rows left out."""
         common.check_output_exists(settings)
         activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--by",
         metavar="COLUMN",
         default="label",
-        help="draw the same number for each value of this column: label (the default), or a passthrough column",
+        help="draw the same number of mentions for each value of this column: label (default), or a passthrough column",
     )
     built.add_argument(
         "--seed", type=int, default=0, help="seed of the random choice; another number gives another sample (default: 0)"
@@ -69,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        """Draw the sample and write it to the file --to, after checks that need no Spark."""
+        """Start Spark, draw the sample, write it to the new file --to, and print a line with its size.
+
+        An existing file and bad options are refused before Spark starts.
+        """
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)
@@ -138,6 +141,6 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
-    """Build a Sentence from an item of `MentionSample.sentences`, and cut the text of each mention out of the sentence."""
+    """Build a Sentence from an item of `MentionSample.sentences`; each mention's `entity` is copied from the sentence."""
     own = (Mention(**one, entity=text[one["begin"] - begin : one["end"] - begin]) for one in mentions)
     return Sentence(doc_id, begin, text, tuple(own), frozenset(drawn))

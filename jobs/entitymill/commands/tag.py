@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.texts = options.texts or [STDIN]
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Find the mentions of all texts, and print them as --json says."""
+        """Find the mentions of all texts, and print them, with --json as JSON lines, otherwise marked in the texts."""
         start_log(None)
         named_texts = list(_read_texts(options.texts))
         found = _tag([text for _, text in named_texts], options)

@@ -58,7 +58,7 @@ class _Visible:
 
 
 class _ShowControls(RenderHook):
-    """Hook of a rich console that replaces control characters in everything that the console prints by escapes."""
+    """Hook that turns control characters into escapes in everything that a rich console prints."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Visible(one) for one in renderables]
@@ -98,10 +98,11 @@ class SafeFormatter(logging.Formatter):
 
 
 def describe_exception(error: BaseException | None) -> str:
-    """Return the types, stack frames, error classes and SQL states of an exception and its causes, the first cause first.
+    """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    Messages of this program are included, because they never quote a document. Spark's messages are not included, because
-    they quote values and so texts of documents, for example in `cast('…' as int)` or `raise_error`.
+    The root cause comes first; at most _MOST_CAUSES exceptions are described. Messages of this program are
+    included, because they never quote a document. Spark's messages are not included, because they quote values and so texts
+    of documents, for example in `cast('…' as int)` or `raise_error`.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MOST_CAUSES:
@@ -114,7 +115,7 @@ def describe_exception(error: BaseException | None) -> str:
 
 
 def _safe_message(error: BaseException) -> str:
-    """Return the part of an exception's message that cannot quote a document, after ": "; empty if there is no such part."""
+    """Return ": " and the part of an exception's message that cannot quote a document; empty if there is no such part."""
     if isinstance(error, EntityMillError):
         return f": {error}"
     if isinstance(error, ImportError):

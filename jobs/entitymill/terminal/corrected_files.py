@@ -39,7 +39,7 @@ class Review:
     unreviewed: number of mentions of the sample without an answer.
     annotated: label -> number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in
         which reviewers cannot mark mentions.
-    found: label -> number of these mentions that the entity table also contains; None for a CSV file.
+    found: label -> number of the mentions counted in `annotated` that the entity table also contains; None for a CSV file.
     """
 
     judgements: list[Judgement] = field(default_factory=list)
@@ -102,9 +102,9 @@ def _read_csv(file: Path, text: str) -> Review:
 
 
 def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
-    """Return the reviewer's answer in a row of the CSV file; None if the reviewer left the row empty.
+    """Return the reviewer's answer in a row of the CSV file; None if the reviewer filled in nothing.
 
-    A mention to which the reviewer gave another label is not correct, even if the column `correct` is empty.
+    A mention counts as wrong if the reviewer gave it another label, even if the column `correct` is empty.
 
     Args:
         row: column name -> value.
@@ -123,7 +123,9 @@ def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
     if not answer and not relabelled:
         return None
     if relabelled and ANSWERS.get(answer, False):
-        raise SourceError(f"{where}: {CORRECT} says yes, but {CORRECTED_LABEL} is another label; change one of them.")
+        raise SourceError(
+            f"{where}: {CORRECT} says yes, but {CORRECTED_LABEL} differs from label; change {CORRECT} or {CORRECTED_LABEL}."
+        )
     return Judgement(label, _read_confidence(row["confidence"], where), ANSWERS.get(answer, False))
 
 
@@ -164,8 +166,8 @@ def _read_label_studio(file: Path, text: str) -> Review:
             _read_task(task, review, f"--reviewed: {file}, task {number}")
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise SourceError(
-                f"--reviewed: {file}, task {number} is not a task of `entitymill sample`, or not of Label Studio's JSON "
-                "export (JSON-MIN and CSV exports lack what is needed)."
+                f"--reviewed: {file}, task {number} is not a task of `entitymill sample`, or was not exported in Label "
+                "Studio's format JSON (JSON-MIN and CSV lack what is needed)."
             ) from error
     return review
 
@@ -207,7 +209,7 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
     """Yield (begin, end, label) for each label of one result of an annotation; nothing if the result is not a span.
 
-    Offsets are code points, even if the file has UTF-16 code units.
+    The yielded offsets are code points, even if those in the file are UTF-16 code units.
 
     Args:
         result: item of the list `result` of a Label Studio annotation.

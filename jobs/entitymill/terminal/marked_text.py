@@ -25,7 +25,7 @@ def shows_colours(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return the text of a mention for display, without the middle of a long text, since a mention may have megabytes."""
+    """Return a mention's text for display; if it is longer than LONGEST_SHOWN, a note replaces its middle."""
     if len(entity) <= LONGEST_SHOWN:
         return entity
     end = LONGEST_SHOWN // 3
@@ -38,7 +38,7 @@ def select_style(label: str) -> str:
 
 
 def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterator[tuple[int, int, T]]:
-    """Yield spans without the parts that an earlier span covers or that lie before `first`, so that none overlap.
+    """Yield spans without the parts that an earlier span covers or that lie before `first`, so that no two overlap.
 
     Args:
         spans: (begin, end, anything) of each span, sorted by begin. A span of which nothing remains is left out.
@@ -53,13 +53,15 @@ def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterat
 def mark_mentions(
     text: str, spans: Iterable[tuple[int, int, str]], *, colours: bool, first: int = 0, last: int | None = None
 ) -> Text:
-    """Return text[first:last] with its mentions marked and long mentions shortened.
+    """Return text[first:last] as a rich Text with the mentions marked.
+
+    Each mention is followed by its label, and a long mention is shortened. Control characters are replaced by escapes.
 
     Args:
         text: the complete text.
         spans: (begin, end, label) of each mention, in code points of the complete text, sorted by begin. If two mentions
             overlap, only the rest of the later mention is marked, so that each character is shown once.
-        colours: whether to mark with colours; otherwise a mention is written as [Paris LOC].
+        colours: whether to mark mentions with colours; otherwise a mention and its label are written as [Paris LOC].
         first: where the returned part begins, in code points.
         last: where the returned part ends, or None for the end of the text.
     """

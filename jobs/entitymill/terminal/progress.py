@@ -86,6 +86,8 @@ class Progress:
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
         """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown.
 
+        The first call during recognition starts the clock for the estimate.
+
         Args:
             summary: summary of the run.
             done: number of finished documents, which may be an estimate.
@@ -148,7 +150,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _compute_finished_share() -> float:
-    """Return the share of finished tasks in Spark's largest active stage; 0 if no session or status tracker exists."""
+    """Return the share of finished tasks of the active Spark stage that has the most tasks; 0 if there is none."""
     from pyspark import SparkContext  # noqa: PLC0415  # not all commands need Spark
 
     context = SparkContext._active_spark_context

@@ -1,8 +1,8 @@
 """Write a sample of mentions for review, as CSV, Label Studio JSON or CoNLL.
 
 All offsets in these files are code points, as in the tables. That includes Label Studio's JSON: its editor converts the
-UTF-16 code units of JavaScript to code points, and back (`charsToCodePoints` in its selection-tools.js). Old versions did
-not: see `corrected_files`.
+UTF-16 code units of JavaScript to code points, and back (`charsToCodePoints` in its selection-tools.js). Old versions of
+Label Studio did not: see `corrected_files`.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Sentence:
     """A sentence that reviewers see, or the part of a long sentence around a mention.
 
     begin: offset of the sentence in the document's text, in code points.
-    mentions: all mentions that the table has in the sentence, sorted by `begin`, even those that are not in the sample.
-        Otherwise reviewers would add these, and the computed recall would be too low.
+    mentions: all mentions that the table has in the sentence, sorted by `begin`, including those that are not in the
+        sample: if they were missing, reviewers would add them, and the computed recall would be too low.
     drawn: ids of the mentions that are in the sample.
     """
 
@@ -103,7 +103,7 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
 
 
 def format_label_studio(sentences: Sequence[Sentence]) -> str:
-    """Return a JSON list with one task per sentence, for Label Studio's template for named entity recognition."""
+    """Return a JSON list, as text, with one task per sentence for Label Studio's template for named entity recognition."""
     return json.dumps([_build_task(sentence) for sentence in sentences], ensure_ascii=False, indent=1) + "\n"
 
 
@@ -146,7 +146,7 @@ def format_conll(sentences: Sequence[Sentence]) -> str:
     """Return the content of a CoNLL file: on each line a token, its begin and end in the document, and its IOB2 tag.
 
     The columns are separated by tabs. Before each sentence is a comment with the id of the document as JSON, after it an
-    empty line. A token is a word or a single other character; the model has different tokens.
+    empty line. A token is a word, or one character that is not part of a word; the model splits texts differently.
     """
     lines = []
     for sentence in sentences:

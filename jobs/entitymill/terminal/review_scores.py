@@ -91,12 +91,12 @@ def find_threshold(judgements: Iterable[Judgement], wanted_precision: float) -> 
 
 
 def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
-    """Return a dict with the score of each label, sorted by label, and last, under ALL, the score of these labels together.
+    """Return a dictionary label -> score, sorted by label; after the labels, the key ALL has the score of all of them.
 
     Args:
         review: the reviewers' answers.
-        wanted_precision: precision for which each score has a threshold, from 0 to 1.
-        labels: the labels to score, without those that do not occur in the review; empty for all labels.
+        wanted_precision: the precision, from 0 to 1, that the threshold of each score must reach.
+        labels: the labels to score; empty for all labels. Labels that do not occur in the review are ignored.
     """
     known = {one.label for one in review.judgements} | set(review.annotated or ())
     chosen = sorted(known & set(labels) if labels else known)
@@ -105,7 +105,7 @@ def score_review(review: Review, wanted_precision: float, labels: Sequence[str] 
 
 
 def _score_labels(review: Review, wanted_precision: float, labels: Sequence[str]) -> ReviewScore:
-    """Return one score for all mentions with any of the labels."""
+    """Return one score, for the mentions of all these labels together."""
     own = [one for one in review.judgements if one.label in labels]
     correct = sum(one.correct for one in own)
     low, high = compute_wilson_interval(correct, len(own))
@@ -118,12 +118,12 @@ def _score_labels(review: Review, wanted_precision: float, labels: Sequence[str]
 
 
 def build_json(scores: dict[str, ReviewScore]) -> dict[str, Any]:
-    """Return the scores as plain data for JSON: label -> name of a field of ReviewScore -> value."""
+    """Return the scores as a dictionary for `json.dumps`: label -> name of a field of ReviewScore -> value."""
     return {label: asdict(score) for label, score in scores.items()}
 
 
 def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Table:
-    """Return the table of scores that is printed on the terminal; it has recall only if reviewers could mark mentions."""
+    """Return the table of scores for the terminal; it has a column of recall only if reviewers could mark mentions."""
     headings = [
         "label",
         "reviewed",

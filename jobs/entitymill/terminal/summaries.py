@@ -46,7 +46,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     counts.add_row("units", f"{summary.units:,}")
     counts.add_row("sentences", f"{summary.sentences:,}")
     counts.add_row("tokens", f"{summary.tokens:,}")
-    counts.add_row("sentences in windows", f"{summary.split_sentences:,}")
+    counts.add_row("sentences split into windows", f"{summary.split_sentences:,}")
     for label, rows in sorted(summary.by_label.items()):
         counts.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.select_style(label)), f"{rows:,}")
     counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
@@ -141,7 +141,7 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print up to SHOWN_SENTENCES short sentences, with their mentions marked: those with most labels, one per document."""
+    """Print up to SHOWN_SENTENCES short sentences, with their mentions marked: one per document, most labels first."""
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
     rich = entities.groupBy(*key).agg(
