@@ -16,14 +16,17 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
     """Refuse a destination that exists, unless it is a model and `overwrite` is set; always refuse a symbolic link.
 
     Raises:
-        SettingsError: the destination exists, and is not a model or `overwrite` is not set.
+        SettingsError: the destination exists and must not be replaced.
     """
     if not dest.exists() and not dest.is_symlink():
         return
     if not overwrite:
         raise SettingsError(f"DEST: {dest} already exists. Choose another directory, or pass --overwrite to replace it.")
     if dest.is_symlink() or not (_is_bundle(dest) or _is_saved_model(dest)):
-        raise SettingsError(f"DEST: {dest} is not a model, so --overwrite does not replace it. Choose another directory.")
+        raise SettingsError(
+            f"DEST: {dest} is not a model, or is a symbolic link, so --overwrite does not replace it. "
+            "Choose another directory."
+        )
 
 
 def _is_saved_model(directory: Path) -> bool:
@@ -40,7 +43,7 @@ def _is_bundle(directory: Path) -> bool:
 
 @contextmanager
 def open_scratch_directory(dest: Path) -> Iterator[Path]:
-    """Yield a new temporary directory next to a destination, so on the same file system; remove it after the `with` block.
+    """Yield a new temporary directory next to a destination, on the same file system; delete it after the `with` block.
 
     Missing parent directories of the destination are created, too, and remain.
 
@@ -53,7 +56,7 @@ def open_scratch_directory(dest: Path) -> Iterator[Path]:
         made = tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=parent)
     except OSError as error:
         raise OutputError(
-            f"DEST: {parent} cannot be written ({error.strerror}). Choose a directory that you can write."
+            f"DEST: {parent} cannot be written ({error.strerror}). Choose a directory to which you can write."
         ) from error
     with made as scratch:
         yield Path(scratch)
@@ -82,5 +85,5 @@ def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
             raise
     except OSError as error:
         raise OutputError(
-            f"DEST: {dest} cannot be written ({error.strerror}). Choose a directory that you can write."
+            f"DEST: {dest} cannot be written ({error.strerror}). Choose a directory to which you can write."
         ) from error

@@ -87,7 +87,7 @@ def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
 
 
 def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
-    """Return the scaling with the least logarithmic loss; raise SettingsError if scipy is not installed."""
+    """Return the scaling that minimizes the logarithmic loss; raise SettingsError if scipy is not installed."""
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
     except ImportError as error:
@@ -117,8 +117,8 @@ def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
 def compute_calibration_error(mentions: ScoredMentions) -> float:
     """Return the expected calibration error: how far confidences are from the share of correct mentions.
 
-    This is the mean, over mentions, of the difference between the mean confidence and the correct share in the mention's
-    bin (see `build_reliability_table`). It is 0 if there are no mentions.
+    This is the mean, over mentions, of the absolute difference between two numbers of the mention's bin: its mean confidence
+    and its share of correct mentions (see `build_reliability_table`). It is 0 if there are no mentions.
 
     (Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.)
     """
@@ -127,10 +127,10 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
 
 
 def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
-    """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write it to the manifest.
+    """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write the scaling to the manifest.
 
-    To print the effect, fit a scaling to every second sentence, and compute the calibration error of the other sentences
-    with and without it. The scaling that is written to the manifest is fitted to all sentences.
+    The effect is printed, too: another scaling is fitted to every second sentence, and the calibration error of the other
+    sentences is computed with and without this scaling. The scaling in the manifest is fitted to all sentences.
 
     Args:
         directory: the bundle, whose manifest is changed.
@@ -139,12 +139,12 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
 
     Raises:
         ModelError: the bundle cannot be run.
-        SettingsError: the table cannot be read, has no tags, or scipy is not installed; or the mentions that the model
-            finds in it, or in every second sentence of it, do not suffice for `fit_scalings`.
+        SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the mentions that the
+            model finds in every second sentence of the table do not suffice for `fit_scalings`.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:
-        raise SettingsError(f"{OPTION}: {table} needs a column tags with as many IOB2 tags as the sentence has tokens.")
+        raise SettingsError(f"{OPTION}: {table} needs a column tags with one IOB2 tag for each token in every row.")
     found = precision_loss.find_confidences(directory, "f32", sample.sentences, "viterbi")
     gold = precision_loss.join_gold_tags(sample.gold)
     correct = np.array([mention in gold for mention in found], np.bool_)
@@ -154,8 +154,8 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
         half, scalings = fit_scalings(mentions.select(even)), fit_scalings(mentions)
     except ValueError as error:
         raise SettingsError(
-            f"{OPTION}: in {table} the model finds {error}, which is not enough to fit confidences: name a table with "
-            f"at least {2 * MIN_MENTIONS} mentions, some of which the model gets wrong."
+            f"{OPTION}: in every second sentence of {table}, the model finds {error}. To fit confidences, there must be "
+            f"at least {MIN_MENTIONS}, some correct and some wrong: name a larger table."
         ) from error
     rest = mentions.select(~even)
     before, after = compute_calibration_error(rest), compute_calibration_error(rest.scale(half))

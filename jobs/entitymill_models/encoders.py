@@ -52,7 +52,7 @@ class Shape:
 
     layers, heads: number of layers, and number of attention heads in each layer.
     epsilon: the constant that a normalization adds to the variance.
-    padding: the id of the padding piece if positions are counted from this number, as in RoBERTa; otherwise None.
+    padding: the id of the padding piece if the first position is this id plus 1, as in RoBERTa; None if it is 0.
     """
 
     layers: int
@@ -125,7 +125,7 @@ class _Builder:
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
-        """Build the position of each piece, shape [1, length], or [batch, length] if padding is not counted."""
+        """Build the position of each piece: shape [1, length], or [batch, length] if padding pieces are not counted."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
@@ -139,8 +139,8 @@ class _Builder:
 
         Args:
             hidden: the output of the previous layer or of the embeddings, shape [batch, length, width].
-            visible: the pieces to which attention is paid, bool, shape [batch, 1, 1, length].
-            number: the number of the layer, from 0, in the names of its parameters.
+            visible: whether a piece may be attended to (is not padding), bool, shape [batch, 1, 1, length].
+            number: the number of the layer, from 0; the names of the layer's parameters contain it.
         """
         query, key, value = (
             self._split_heads(self._build_linear(hidden, name.format(number)))
@@ -162,12 +162,12 @@ class _Builder:
         )
 
     def _build_linear(self, hidden: ov.Node, name: str) -> ov.Node:
-        """Build the linear layer whose weight and bias begin with `name`."""
+        """Build the linear layer that has the parameters `name`.weight and `name`.bias."""
         product = ops.matmul(hidden, self._build_constant(f"{name}.weight"), transpose_a=False, transpose_b=True)
         return ops.add(product, ops.constant(self._read_parameter(f"{name}.bias").reshape(1, 1, -1)))
 
     def _build_normalization(self, hidden: ov.Node, name: str) -> ov.Node:
-        """Build the layer normalization whose gain and shift begin with `name`."""
+        """Build the layer normalization that has the parameters `name`.weight (gain) and `name`.bias (shift)."""
         last = ops.constant(np.array([-1], np.int64))
         centred = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
         gain, shift = (self._read_parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
@@ -185,7 +185,7 @@ class _Builder:
         found = self._weights.get(name, self._weights.get(older))
         if found is None:
             raise ModelError(
-                f"{self._where} has no parameter {name}, so it is incomplete or no token classifier: copy the model again."
+                f"{self._where} has no parameter {name}: it is incomplete or not a token classifier. Copy the model again."
             )
         return found
 

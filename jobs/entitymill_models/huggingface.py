@@ -64,7 +64,7 @@ DISTILBERT_EPSILON = 1e-12
 
 
 def is_model_directory(directory: Path) -> bool:
-    """Return whether a directory has a model of Hugging Face: config.json, and *.safetensors or pytorch_model*.bin."""
+    """Return whether a directory contains a Hugging Face model: config.json, and *.safetensors or pytorch_model*.bin."""
     has_weights = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
     return has_weights and (directory / tokenizer_files.CONFIG).is_file()
 
@@ -79,8 +79,8 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
     Raises:
         ModelError: a file is missing or damaged, or the model is of another kind.
-        SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer; or the library
-            safetensors is not installed.
+        SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer; or the
+            library safetensors is not installed.
     """
     config = read_json(directory / tokenizer_files.CONFIG)
     kind = _check_architecture(config, where)
@@ -110,7 +110,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check_architecture(config: dict[str, object], where: str) -> str:
-    """Return the architecture of a model; raise ModelError if `encoders` cannot build exactly this architecture."""
+    """Return model_type of a config.json; raise ModelError if `encoders` cannot build the network that it describes."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(f"{where} is a {kind} model, but only {', '.join(NAMES)} are supported. {_EXPORT}")
@@ -143,8 +143,8 @@ def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Sh
         or not (0 < layers < 1000 and heads > 0)
     ):
         raise ModelError(
-            f"config.json of {where} lacks {names[0]}, {names[1]} or another number that describes the network: copy the "
-            "model again."
+            f"config.json of {where} lacks a valid {names[0]}, {names[1]} or other number that describes the network: copy "
+            "the model again."
         )
     return encoders.Shape(layers, heads, epsilon, padding)
 
@@ -172,7 +172,7 @@ def _list_weight_files(directory: Path, where: str) -> list[Path]:
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         if not names or not all(map(bundle.is_plain_name, names)):
-            raise ModelError(f"{INDEX} of {where} does not list files of its own directory: copy the model again.")
+            raise ModelError(f"{INDEX} of {where} lists no files, or files outside of its directory: copy the model again.")
         return [directory / name for name in names]
     found = sorted(directory.glob("*.safetensors"))
     if len(found) == 1:

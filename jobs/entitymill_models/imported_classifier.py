@@ -45,7 +45,7 @@ class Parts:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file of limited size.
+    """Return the content of a file with at most LONGEST_TEXT bytes.
 
     Raises:
         ModelError: the file cannot be read, or is larger than LONGEST_TEXT.
@@ -61,7 +61,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file of limited size.
+    """Return the content of a text file with at most LONGEST_TEXT bytes.
 
     Raises:
         ModelError: the file cannot be read, is not UTF-8, or is larger than LONGEST_TEXT.
@@ -73,7 +73,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Read a file that contains a JSON object.
+    """Return the JSON object in a file.
 
     Raises:
         ModelError: the file cannot be read, or is not a JSON object.
@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def parse_json(text: str, where: str) -> dict[str, object]:
-    """Parse a JSON object.
+    """Return the JSON object in a text.
 
     Raises:
         ModelError: the text is not a JSON object.
@@ -109,7 +109,9 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
     """
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
-        raise ModelError(f"The {what} of {where} is empty or numbered with gaps: copy the model again.")
+        raise ModelError(
+            f"The numbers of the {what} of {where} are missing or have gaps: they must be 0, 1, 2, … Copy the model again."
+        )
     return tuple(ordered)
 
 

@@ -137,7 +137,7 @@ class _Reader:
         return self._content[begin : self._at]
 
     def _read_text(self, length: str = "H") -> str:
-        """Read a string; `length` is the struct code of the number before it, its size in bytes."""
+        """Read a string's size in bytes, a number with the struct code `length`, and then the string of this size."""
         return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:
@@ -212,7 +212,7 @@ class _Reader:
                 raise _ForbiddenError("java.lang.Class")
             self._handles.append(None)
         elif kind != _NULL:
-            raise _ForbiddenError(f"kind 0x{kind:02x}")
+            raise _ForbiddenError(f"type code 0x{kind:02x}")
         self._depth -= 1
 
     def _read_array(self) -> None:

@@ -116,7 +116,13 @@ def _round_to_bfloat16(network: ov.Model) -> None:
 
 
 def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
-    """Return the network with 8-bit weights and, if there are calibration inputs, also with quantized activations."""
+    """Return the network with 8-bit weights and, if there are calibration inputs, also with quantized activations.
+
+    The argument `network` is changed and must not be used again.
+
+    Raises:
+        SettingsError: NNCF is not installed.
+    """
     nncf = _import_nncf()
     if not calibration:
         return nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -124,7 +130,7 @@ def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int6
 
 
 def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
-    """Return the network with weights quantized to 8 bits, one scale per row, and activations to 8 bits, one per tensor.
+    """Return the network with 8-bit weights (one scale per row) and 8-bit activations (one scale per tensor).
 
     Attention is not quantized. Smooth quantization and bias correction are off, because they improved nothing in
     measurements. Without them, removing the FakeQuantize operations of the activations yields exactly the network in which
@@ -154,7 +160,7 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
 
 def _merge_equal_quantizers(network: ov.Model) -> None:
-    """Replace FakeQuantize operations of the same input and ranges, as before query, key and value, by the first one."""
+    """Change a network so that FakeQuantize operations of equal input and ranges (of query, key and value) become one."""
     quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
@@ -167,7 +173,7 @@ def _merge_equal_quantizers(network: ov.Model) -> None:
 
 
 def _import_nncf() -> Any:
-    """Return the module nncf, which will log only errors; raise SettingsError if it is not installed."""
+    """Import and return the module nncf, and make it log only errors; raise SettingsError if it is not installed."""
     try:
         import nncf  # noqa: PLC0415  - slow to import, and needed only for int8
     except ImportError as error:
@@ -182,7 +188,7 @@ def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs (name -> value) for each sentence, truncated to the model's maximum number of pieces.
+    """Return, for each sentence, the network's inputs (name -> value); pieces beyond the model's maximum are dropped.
 
     Args:
         directory: the bundle whose tokenizer encodes the sentences.

@@ -29,7 +29,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
 
     Raises:
         ModelError: the model is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
-        SettingsError: the model does not exist, or `casing` contradicts the model, or is None and no file states it.
+        SettingsError: the model does not exist, or `casing` contradicts the model, or is None and no file states the casing.
     """
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist.")
@@ -41,18 +41,19 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
 def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
     """Read a model whose links were checked; return its parts and, if it is a bundle, its manifest.
 
-    A file must be the archive of a saved Spark NLP model. A directory is tried as a bundle, a saved Spark NLP model, a
-    Hugging Face directory, and a directory with a network, in this order.
+    If `source` is a file, it must be the archive of a saved Spark NLP model. A directory is tried as a bundle, a saved Spark
+    NLP model, a Hugging Face directory, and a directory with a network, in this order.
 
     Raises:
         ModelError: the model has none of these formats, or cannot be read.
+        SettingsError: `casing` contradicts the model, or is None and no file states the casing.
     """
     packed, unpacked = scratch / "network", scratch / "model"
     packed.mkdir()
     if source.is_file():
         if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
             raise ModelError(
-                f"{where} is only one file of a model: name the directory that contains it, its labels and its vocabulary."
+                f"{where} is only one file of a model: SOURCE must be the directory with this file, labels and vocabulary."
             )
         unpacked.mkdir()
         budget = sparknlp_saved.Budget.for_archive(source)

@@ -20,9 +20,9 @@ SEGMENTS = "token_type_ids"
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     """Read a model from a directory that contains one network, a vocabulary and labels.
 
-    The network is one *.onnx file, or one *.xml file with its *.bin file. If there is an *.onnx file, *.xml files are
-    ignored; those with "tokenizer" in their names always are. The vocabulary and the labels are in the same directory or in
-    its folder assets/.
+    The network is one *.onnx file, or one *.xml file with its *.bin file. If there is an *.onnx file, all *.xml files
+    are ignored; otherwise, only those with "tokenizer" in their names. The vocabulary and the labels are in the same
+    directory or in its folder assets/.
 
     Args:
         directory: the model.
@@ -31,12 +31,15 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
     Raises:
         ModelError: a file is missing or damaged, there are several networks, or the network is not a token classifier.
-        SettingsError: `casing` is None although no file states the casing, or it contradicts the tokenizer.
+        SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer.
     """
     onnx, xml = sorted(directory.glob("*.onnx")), sorted(directory.glob("*.xml"))
     found = onnx or [path for path in xml if "tokenizer" not in path.name]
     if len(found) != 1:
-        raise ModelError(f"{where} contains {len(found)} networks, but must contain one: move the others elsewhere.")
+        raise ModelError(
+            f"{where} contains {len(found)} networks, but must contain exactly one (*.onnx, or *.xml without tokenizer in "
+            "its name): add the network, or move the others elsewhere."
+        )
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
     labels = tokenizer_files.read_labels(directory, where)
     tokenizer = tokenizer_files.read_tokenizer(directory, where, casing)
@@ -90,7 +93,7 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
         where: path of the model, for messages.
 
     Raises:
-        ModelError: the network takes other inputs, has no logits, or takes only inputs of one size.
+        ModelError: the network takes other inputs, has no logits, or its inputs have a fixed size.
     """
     known = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
     if len(known) != len(network.inputs) or not set(INPUTS) <= set(known):
@@ -121,11 +124,13 @@ def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
         rebuilt.validate_nodes_and_infer_types()
     except RuntimeError as error:
         raise ModelError(
-            f"The network of {where} does not take batches of any size: export it with dynamic axes."
+            f"The network of {where} does not take any number of sentences and pieces: export it with dynamic axes."
         ) from error
     shape = rebuilt.output(0).get_partial_shape()
     if shape.rank.get_length() != 3 or shape[0].is_static or shape[1].is_static:
-        raise ModelError(f"The network of {where} does not take batches of any size: export it with dynamic axes.")
+        raise ModelError(
+            f"The network of {where} does not take any number of sentences and pieces: export it with dynamic axes."
+        )
     return rebuilt
 
 

@@ -55,7 +55,7 @@ class Scores:
     agreement: dict[str, float]
 
     def compute_loss(self) -> float:
-        """Return the loss of the reduced model in the precision that loses most.
+        """Return the largest loss of the reduced model among the precisions in which it ran.
 
         The loss is the decrease of F1 against gold tags, negative if F1 increases. Without gold tags, it is 1 minus the
         agreement with the original.
@@ -66,8 +66,8 @@ class Scores:
 
 
 def print_scores(console: Console, scores: Scores) -> None:
-    """Print one line for each precision in which the models ran; no line contains text of the sample."""
-    console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions in f32", highlight=False)
+    """Print the size of the sample, and the scores of each model in each precision; print no text of the sample."""
+    console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions found in f32", highlight=False)
     if scores.original:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
     for precision, agreement in scores.agreement.items():
@@ -76,11 +76,11 @@ def print_scores(console: Console, scores: Scores) -> None:
 
 
 def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Scores:
-    """Tag a sample with two bundles, and return how well their mentions agree.
+    """Tag a sample with two bundles; return how well their mentions agree with each other and with the gold tags.
 
     Args:
         original: the bundle to compare with, which runs in f32; None to compare `reduced` with itself in f32.
-        reduced: the bundle to evaluate, which runs in every possible precision.
+        reduced: the bundle to evaluate, which runs in each precision that its weights allow.
         sample: the sentences to tag, with or without gold tags.
 
     Raises:
@@ -157,8 +157,8 @@ def _join_mentions(
     """Join the tags of sentences to mentions; return mention -> mean confidence of its tags.
 
     Args:
-        labels: the list of tags into which `tags` are indices.
-        tags: the tag of each token of all sentences.
+        labels: the possible tags; `tags` contains indices into this list.
+        tags: the index of the tag of each token, sentence after sentence.
         lengths: number of tokens of each sentence.
         scheme_name: the tagging scheme.
         confidences: the confidence of each tag.
@@ -209,7 +209,8 @@ def read_sample(path: Path, option: str) -> Sample:
         option: the command-line option that names the table, for messages.
 
     Raises:
-        SettingsError: the table does not exist, cannot be read, or has no such column or no sentence.
+        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), or has none of these
+            columns or no sentence.
     """
     if not path.exists():
         raise SettingsError(f"{option}: {path} does not exist.")
@@ -224,7 +225,7 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences of rows, until there are MAX_SENTENCES, and their tags if each of these rows has tags."""
+    """Return the sentences of rows until there are MAX_SENTENCES, with their tags if each row that was read has tags."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -265,7 +266,7 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 
 def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
-    """Return the column `text` or the only column of strings, "" if null; raise SettingsError if there is neither."""
+    """Return the value in `text` or the only column of strings, "" if null; raise SettingsError if there is neither."""
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
         raise SettingsError(f"{option}: {path} needs a column tokens or text, or exactly one column of strings.")

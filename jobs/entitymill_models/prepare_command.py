@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
     )
     built.add_argument("source", metavar="SOURCE", type=Path, help=model_formats.KINDS)
-    built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; it must not exist")
+    built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; if it exists, pass --overwrite")
     built.add_argument("--to", choices=("bundle", "sparknlp"), default="bundle", help="what to write (default: bundle)")
     built.add_argument(
         "--precision",
@@ -133,7 +133,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 
 
 def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
-    """Read, convert and check a model. This runs in a child process, because a damaged model may crash the process.
+    """Read, convert and check a model, and write it to `scratch`; call this in a child process, which a bad model may crash.
 
     Args:
         options: the options that `parser` parsed.
@@ -170,7 +170,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
 def _reduce_and_check(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
-    """Write the bundle to `made`, with weights of lower precision if requested, and complete `manifest`.
+    """Write the bundle to `made`, with weights of lower precision if requested; set precision and F1 in `manifest`.
 
     If the weights change, or there is a --sample, also check the accuracy (see `_read_samples` and `_check_accuracy`).
     """
@@ -211,7 +211,7 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences to check accuracy on (None to skip the check), and the network inputs to calibrate on.
 
-    The inputs are made from other sentences than those to check, if there are enough sentences.
+    No sentence is used for both purposes, unless the table has no other sentences.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
@@ -257,7 +257,7 @@ def _check_accuracy(
 
 
 def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """Return the manifest without tagging scheme, precision, calibration and files; check that --max-length is possible."""
+    """Return the manifest without scheme, precision and files; raise SettingsError if --max-length is impossible."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces.")
@@ -295,7 +295,7 @@ def _try_longest_sentence(directory: Path, source: Path) -> None:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Raise SettingsError if options contradict each other, or DEST must not be written."""
+    """Raise SettingsError if options contradict each other, or DEST exists and must not be replaced."""
     if options.calibrate is not None and options.precision != "int8":
         raise SettingsError("--calibrate needs --precision int8: add it, or leave --calibrate out.")
     atomic_directories.check_destination(options.dest, overwrite=options.overwrite)
@@ -305,5 +305,5 @@ def _parse_share(text: str) -> float:
     """Return the number in a text; raise an error that argparse reports if it is no number from 0 to 1."""
     share = float(text)
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
     return share

@@ -111,7 +111,7 @@ def write_records(values: Iterable[bytes]) -> bytes:
 
 
 def _read_integer(content: bytes, at: int, where: str) -> int:
-    """Return the 4-byte integer at index `at`; raise ModelError if the content ends before it is complete."""
+    """Return the 4-byte integer at index `at`; raise ModelError if the content ends before or within the integer."""
     try:
         return int(struct.unpack_from(">i", content, at)[0])
     except struct.error as error:
@@ -174,7 +174,7 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 
 
 def check_field(content: bytes, where: str) -> None:
-    """Check, before a JVM reads a field of a saved Spark NLP model, that it has only classes that Spark NLP saves.
+    """Check, before a JVM reads a field of a saved Spark NLP model, that the field has only classes that Spark NLP saves.
 
     A field is a part of the model, such as its vocabulary, that is saved as a directory of SequenceFiles below fields/.
 
@@ -193,7 +193,7 @@ def check_field(content: bytes, where: str) -> None:
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
-    """Return pairs as a serialized `Array[(String, Int)]`: the bytes that Java writes if no string or integer is shared.
+    """Return pairs as a serialized `Array[(String, Int)]`: the bytes that Java writes if no two pairs share an object.
 
     Raises:
         ModelError: a string has more than 65,535 bytes, the limit of Java's short form.
@@ -211,7 +211,7 @@ def _decode_text(raw: bytes) -> str:
 
 
 def _encode_text(text: str) -> bytes:
-    """Encode a string as Java's modified UTF-8, after its size in bytes; raise ModelError if it is too long for this."""
+    """Return a string as Java writes it: its size in two bytes, then modified UTF-8; raise ModelError if it is too long."""
     units = text.encode("utf-16-be", "surrogatepass")
     characters = (units[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(units), 2))
     raw = "".join(characters).encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")

@@ -39,7 +39,7 @@ class Budget:
 
     @classmethod
     def for_archive(cls, archive: Path) -> Budget:
-        """Return the budget for an archive, which grows with its size up to `resource_limits.UNPACKED_BYTES`."""
+        """Return an archive's budget; its bytes grow with the archive's size, up to `resource_limits.UNPACKED_BYTES`."""
         allowed = resource_limits.UNPACKED_FREE_BYTES + resource_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
         return cls(min(resource_limits.UNPACKED_BYTES, allowed), resource_limits.UNPACKED_FILES)
 
@@ -74,7 +74,7 @@ def find_model(unpacked: Path, where: str) -> Path:
     Folders whose names begin with "__", such as __MACOSX, are ignored.
 
     Raises:
-        ModelError: neither the root nor an only folder is a saved model.
+        ModelError: the root is not a saved model, and there is not exactly one folder, or the folder is not a saved model.
     """
     folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
     for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
@@ -101,7 +101,7 @@ def read_saved_model(
     description = read_description(directory, where)
     packed = directory / f"{description.network_prefix}_{description.engine}"
     if not packed.is_file():
-        raise ModelError(f"{where} has no {packed.name}, which its metadata names: copy the model again.")
+        raise ModelError(f"{where} has no {packed.name}, the archive of its network: copy the model again.")
     unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.for_archive(packed))
     if description.engine == "onnx":
         network = network_files.read_network(_find_file(scratch, ".onnx", where), None, where)
@@ -184,7 +184,7 @@ def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
         for record in sparknlp_fields.read_records(read_bytes(part), str(part)):
             for key, value in sparknlp_fields.read_pairs(record, str(part)):
                 if key in found:
-                    raise ModelError(f"{part} does not map distinct strings to numbers: copy the model again.")
+                    raise ModelError(f"{part} contains a string that occurs twice in this field: copy the model again.")
                 found[key] = value
     return found
 
@@ -249,14 +249,14 @@ def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
     if outside or stat.S_ISLNK(mode):
         raise ModelError(
-            f"{where} contains a link, or a file that would be unpacked outside of it: copy the model again from a source "
+            f"{where} contains a link, or a file whose path leads out of the archive: copy the model again from a source "
             "that you trust."
         )
     return into / path
 
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
-    """Unpack one file of an archive to `target`, and reduce the budget by its size; raise ModelError if it is exceeded.
+    """Unpack one file of an archive to `target`, and reduce the budget by its size; raise ModelError if too little is left.
 
     The actual bytes are counted, because the size in the file's header may be wrong.
     """

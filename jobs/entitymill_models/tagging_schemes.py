@@ -60,14 +60,14 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
     or, if none is specified, IOB2 if every kind of entity has a B- label, otherwise IOB1.
 
     Raises:
-        ModelError: the labels are not O and at least one other, occur twice, or only some of them have prefixes.
+        ModelError: there is no label O or no other label, a label occurs twice, or only some labels have prefixes.
     """
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(
             f"The labels of {where} must be {OUTSIDE} and at least one other label, none of them twice, but are "
-            f"{_list_first_labels(labels)}. Write the labels with which the model was trained to id2label of config.json or "
-            "to labels.json."
+            f"{_list_first_labels(labels)}. Correct id2label in config.json, or labels.json: it must list the labels that "
+            "the model was trained with."
         )
     parts = {label: _PREFIXED.fullmatch(label) for label in labels if label not in outside}
     if specified == "plain" or not any(parts.values()):
@@ -76,7 +76,8 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
     if strange:
         raise ModelError(
             f"The labels of {where} ({_list_first_labels(labels)}) mix two schemes: {bundle.shorten_label(strange[0])} has "
-            "no prefix such as B- or I-. Correct the labels, or pass `--labels plain` if none of them has a prefix."
+            "no prefix such as B- or I-. Correct the labels, or pass `--labels plain` if letters such as B- are "
+            "part of the names."
         )
     converted, begun = [], set()
     for label in labels:
@@ -93,7 +94,7 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
 
 
 def _list_first_labels(labels: Sequence[str]) -> str:
-    """Return the first six labels, separated by commas, for a message."""
+    """Return one text with the first six labels, separated by commas, for a message."""
     return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 

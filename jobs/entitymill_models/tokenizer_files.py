@@ -48,11 +48,11 @@ def read_tokenizer(
         where: path of the model, for messages.
         casing: the casing that the user specified, or None to read it from the files. It must agree with a tokenizer.json,
             but overrides the tokenizer_config.json of a vocab.txt.
-        require_json: whether to refuse a model that has only a vocab.txt, because this would be read as WordPiece.
+        require_json: whether to refuse a model that has only a vocab.txt, because a vocab.txt is read as WordPiece.
 
     Raises:
         ModelError: there is no tokenizer, or the tokenizer cannot be read.
-        SettingsError: `casing` is None although no file states the casing, or it contradicts tokenizer.json.
+        SettingsError: `casing` is None although no file states the casing, or `casing` contradicts tokenizer.json.
     """
     file = _find_file(directory, bundle.TOKENIZER)
     if file is not None:
@@ -68,7 +68,7 @@ def read_tokenizer(
 
 
 def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
-    """Change the text of a tokenizer.json so that the tokenizer can encode single words; return the text and the casing.
+    """Change the text of a tokenizer.json so that the tokenizer can encode single words; return (changed text, casing).
 
     In byte-level BPE, the first piece of a word contains the blank before the word. For a single word, the tokenizer must
     add this blank; otherwise it uses pieces that occur only inside words. Truncation and padding are switched off.
@@ -172,7 +172,7 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
     named = config.get("id2label")
     if not isinstance(named, dict) or set(named) != {str(number) for number in range(len(named))} or not named:
         raise ModelError(
-            f"id2label of {where} does not number the tags 0, 1, 2, …: write the labels with which the model was trained."
+            f"id2label of {where} does not number the tags 0, 1, 2, …: list the labels that the model was trained with."
         )
     return tuple(str(named[str(number)]) for number in range(len(named)))
 

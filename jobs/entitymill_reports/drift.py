@@ -57,9 +57,9 @@ class Drift:
 
     run: the run that was compared; None if the output has no run to compare.
     runs, sentences: the number of earlier runs, and the number of sentences in these runs.
-    changes: one change for each measure; empty if nothing could be compared.
+    changes: one change for the share of each label, and one for each other measure; empty if nothing could be compared.
     why_not_compared: the reason why nothing could be compared; otherwise empty.
-    other_model: whether an earlier run used another model or precision, or other settings that affect results.
+    other_model: whether an earlier run's model, precision or settings that affect results differ from those of `run`.
     """
 
     run: Run | None
@@ -81,12 +81,12 @@ class Drift:
 
 
 def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> Drift:
-    """Compare a run with the latest completed runs before it; return the changes, or why nothing was compared.
+    """Compare a run with the latest completed runs before it; the result has the changes, or why nothing was compared.
 
     Args:
         run: the run to compare; None if the output has no run to compare.
-        before: the earlier runs, newest first. Those that did not complete or tagged no sentence are left out, and then all
-            but the first MOST_EARLIER_RUNS.
+        before: the earlier runs, newest first. The run is compared with the first MOST_EARLIER_RUNS of those that
+            completed and tagged a sentence.
         bounds: the settings `report.drift_*`: the largest changes that are not flagged, and how many sentences are needed.
     """
     done = [other for other in before if other.status == "done" and other.sentences][:MOST_EARLIER_RUNS]

@@ -16,7 +16,7 @@ from entitymill_reports import drift, lineage, page_and_drift, prometheus_metric
 
 
 class Observer:
-    """The observer of one run, created by `observe`."""
+    """Follows one run, which calls the methods at its stages; created by `observe`."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
         """Keep references to the objects that the observer uses; nothing is read, written or sent yet.
@@ -42,7 +42,8 @@ class Observer:
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
-        Each is done only if the settings ask for it, as in `page_and_drift.finish`.
+        Each is done only if the settings ask for it (see `page_and_drift.finish`).
+        No error is raised if the page cannot be written.
 
         Raises:
             DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.

@@ -118,7 +118,7 @@ def _list_steps(days: Days) -> list[date]:
 
 
 def _draw_runs(content: PageContent) -> dict[str, str]:
-    """Return name of the plot -> SVG for each plot that compares runs, or units of the shown run.
+    """Return name of the plot -> SVG for each plot that compares runs, or the units of work of the shown run.
 
     Only the latest SHOWN_RUNS completed runs that tagged sentences are compared.
     """
@@ -144,12 +144,12 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
 
 
 def _compute_rates(runs: list[Run], label: str) -> list[float]:
-    """Return the list of mentions of a label per 1,000 sentences, one number for each run."""
+    """Return, for each run, the number of mentions of a label per 1,000 sentences."""
     return [1000 * run.by_label.get(label, 0) / run.sentences for run in runs]
 
 
 def _compute_recognition_speed(run: Run) -> float | None:
-    """Return the sentences per second of recognition only; None if the run did not measure its time."""
+    """Return the sentences per second of recognition only; None if the run has no time for recognition."""
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 

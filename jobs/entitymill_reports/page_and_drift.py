@@ -29,7 +29,7 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 
     Raises:
-        OutputError: the output has no tables.
+        OutputError: the output has no tables, or another program wrote them.
         SettingsError: a setting in `report` does not match the tables, or the file cannot be written.
     """
     from entitymill_reports import page, page_queries  # noqa: PLC0415  # import libraries of the extra `report`
@@ -45,7 +45,7 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
 
 
 def finish(spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console) -> Drift | None:
-    """Write the report page if report.path is set, compare the run with earlier runs, and return the drift.
+    """Write the report page and print its path if report.path is set; compare the run with earlier runs; return the drift.
 
     The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A page
     that cannot be written is reported in the log and on the console, but it is not an error, because the run has already

@@ -57,7 +57,7 @@ class Run:
 
     @property
     def core_hours_per_million(self) -> float:
-        """The core-hours for a million documents like those of this run; 0 if it recognized none."""
+        """The core-hours for a million documents like those of this run; 0 if the run processed no documents."""
         return 1e6 * self.core_hours / self.documents if self.documents else 0.0
 
     @property
@@ -182,7 +182,7 @@ class UnitSpeed:
     """The speed of a unit of work (documents that are committed together) in a run.
 
     number: the number of the unit in the run, from 1.
-    seconds: the seconds between the commit of the previous unit and the commit of this unit.
+    seconds: the seconds from the commit of the previous unit (for unit 1: from the start of the run) to that of this unit.
     documents: the number of documents that the commit added or changed.
     """
 
@@ -242,7 +242,7 @@ class PageContent:
     """The complete content of a report page.
 
     output: path or schema of the tables.
-    run: the run that the page shows; None if no run has completed.
+    run: the run that the page shows; None if no run that processed or removed documents has completed.
     runs: the latest runs, newest first.
     days: the mentions by time; None if report.date_column is not set.
     settings: the settings of the run as YAML, without secrets.

@@ -31,9 +31,9 @@ _SENTENCE = ("doc_id", "sentence_id", "sentence_begin", "sentence_end")
 def read_samples(spark: SparkSession, settings: Settings, tables: Tables) -> TextSamples:
     """Return the most frequent entities, and samples of sentences with their mentions.
 
-    Sentences of documents whose text has changed since the run are left out. If the source cannot be read, the result has
-    the reason instead of sentences. The samples are chosen by hashes, so the result is always the same for the same tables
-    and texts.
+    Sentences of documents whose text has changed since they were processed are left out. If the source cannot be read, the
+    result has the reason instead of sentences. The samples are chosen by hashes, so the result is always the same for the
+    same tables and texts.
     """
     entities = tables.read("entities")
     # One mention of each entity, chosen by hash, so that every read chooses the same mention.
@@ -72,10 +72,10 @@ def _list_top_entities(counted: DataFrame) -> dict[str, tuple[tuple[str, int], .
 
 
 def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
-    """Return one row per sampled mention, with the name of the sample and the mention's sentence.
+    """Return one row for each mention in each sample: the name of the sample, the mention's id and its sentence.
 
-    There are three samples of at most SAMPLE_SIZE mentions each: the least confident, one each of the rarest entities, and
-    random ones. Mentions in sentences longer than MAX_CHARS are left out.
+    There are three samples of at most SAMPLE_SIZE mentions each: the least confident mentions, one mention of
+    each of the rarest entities, and random mentions. Mentions in sentences longer than MAX_CHARS are left out.
 
     Args:
         entities: the table `entities`.
@@ -111,7 +111,7 @@ def _read_mentions(spark: SparkSession, entities: DataFrame, chosen: list[Row]) 
 
 
 def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequence[Row], chosen: Sequence[Row]) -> Sentence:
-    """Return a sentence of a document, split into its mentions and the text between them.
+    """Return a sentence, split into its mentions and the text between them, with the names of the samples it belongs to.
 
     Args:
         text: the text of the document.

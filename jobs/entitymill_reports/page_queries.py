@@ -117,7 +117,7 @@ def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _read_run_rows(tables: Tables) -> list[Row]:
-    """Return the latest MOST_RUNS rows of `runs`, newest first, without maintenance; `started_at` is in microseconds."""
+    """Return the latest MOST_RUNS rows of `runs` except maintenance, newest first; `started_at` is in µs since 1970."""
     runs = exclude_maintenance(tables.read("runs"))
     return (
         runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(MOST_RUNS).collect()
@@ -203,7 +203,7 @@ def _read_documents(tables: Tables) -> page_content.Documents:
 
 
 def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_content.Days:
-    """Count mentions by day, week, month or year, depending on the time that they span; leave out the oldest if too many.
+    """Count mentions by day, week, month or year, depending on the time that they span; drop the oldest rows if too many.
 
     Args:
         entities: the table `entities`.
@@ -266,7 +266,7 @@ def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
 
 
 def _format_settings(rows: list[Row], run: Run | None) -> str:
-    """Return the settings of a run as YAML, with secrets masked, as in its row of `runs`; empty for None or no settings."""
+    """Return the settings in the row of a run as YAML, with secrets masked; "" if there is no run or no settings."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
 
@@ -274,8 +274,8 @@ def _format_settings(rows: list[Row], run: Run | None) -> str:
 def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
     """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
 
-    A unit is left out if its start is not in the latest MOST_COMMITS commits. The result is empty for None, and for a run
-    that replaces the complete table when it ends, as that run does not commit units.
+    A unit is left out if its start is not in the latest MOST_COMMITS commits. The result is empty if `run` is None, or
+    if the run replaced the complete table when it ended, as such a run does not commit units.
     """
     if run is None:
         return ()

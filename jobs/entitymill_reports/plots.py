@@ -136,9 +136,9 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
     return _render_svg(draw, title)
 
 
-def _add_legend(axes: Axes, series: int) -> None:
-    """Add a legend above the plot if it has more than one series; `series` is their number."""
-    if series > 1:
+def _add_legend(axes: Axes, count: int) -> None:
+    """Add a legend above the plot if `count`, the number of series, is more than 1."""
+    if count > 1:
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, frameon=False, handlelength=0.9, handleheight=0.9,
             columnspacing=1.1, handletextpad=0.4, borderpad=0, labelcolor=_INK,
@@ -159,7 +159,7 @@ def _shorten(name: str) -> str:
 
 
 def _format_value(value: float) -> str:
-    """Return a number with three significant digits and, from 1,000 on, a unit: `1.5 k`, `2 M`, `3 G`."""
+    """Return a number as text with three significant digits and, from 1,000 on, a suffix: `1.5 k`, `2 M`, `3 G`."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"

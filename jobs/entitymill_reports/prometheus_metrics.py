@@ -171,9 +171,9 @@ def read_totals(tables: Tables) -> Totals | None:
 
 
 def build_metrics(run_outcome: RunOutcome) -> _Metrics:
-    """Return the metrics of a run, as a collector for prometheus_client, except those that its outcome lacks.
+    """Return the metrics of a run, as a collector for prometheus_client.
 
-    Metrics of the type counter are sums over all runs of the output.
+    Metrics whose values are missing in the outcome are left out. Counters are sums over all runs of the output.
     """
     metrics = _Metrics(run_outcome.output)
     published = run_outcome.summary is not None

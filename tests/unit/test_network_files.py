@@ -91,7 +91,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
         ("bert", {"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM, not a token classifier"),
         ("bert", {"position_embedding_type": "relative_key"}, "relative position embeddings"),
         ("bert", {"num_hidden_layers": 3}, r"no parameter bert\.encoder\.layer\.2"),
-        ("bert", {"num_hidden_layers": "2"}, "lacks num_hidden_layers"),
+        ("bert", {"num_hidden_layers": "2"}, "lacks a valid num_hidden_layers"),
         ("bert", {"num_attention_heads": 5}, "has 5 attention heads, but the width"),
         ("bert", {"id2label": {"0": "O", "1": "B-PER"}}, "scores 5 tags, but id2label in its config.json lists 2"),
         ("bert", {"id2label": {"0": "O", "2": "B-PER"}}, "does not number the tags"),
@@ -175,7 +175,7 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
     [
         (toy(mask="weights"), r"has the inputs \['input_ids', 'weights'\]"),
         (toy(width=4), "must have exactly one output that scores 5 tags"),
-        (toy(length=16), "does not take batches of any size"),
+        (toy(length=16), "does not take any number of sentences and pieces"),
     ],
     ids=["inputs", "width", "fixed length"],
 )

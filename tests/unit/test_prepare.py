@@ -277,7 +277,7 @@ def test_a_tokenizer_at_which_its_package_panics_is_refused(prepare: Prepare, tm
 
 def test_a_network_alone_is_no_model(prepare: Prepare, tmp_path: Path) -> None:
     code, said = prepare(tiny.onnx_directory(tmp_path / "onnx") / "model.onnx", tmp_path / "out")
-    assert code == 5 and "name the directory that contains it" in said
+    assert code == 5 and "SOURCE must be the directory with this file" in said
 
 
 def test_a_directory_of_nothing_known_lists_what_would_be(prepare: Prepare, tmp_path: Path) -> None:
@@ -318,10 +318,10 @@ def test_confidences_are_fitted_to_gold_and_change_the_digest(prepare: Prepare, 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"text": ["Angela Merkel flew to Paris."]}, "needs a column tags with as many IOB2 tags"),
+        ({"text": ["Angela Merkel flew to Paris."]}, "needs a column tags with one IOB2 tag for each token"),
         (
             {"tokens": [["Angela"]], "tags": [["B-PER"]]},
-            "name a table with at least 100 mentions",
+            "at least 50, some correct and some wrong",
         ),
     ],
 )

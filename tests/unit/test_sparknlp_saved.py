@@ -49,7 +49,7 @@ def test_saved_models_that_cannot_be_read_say_why(tmp_path: Path, change: dict[s
 def test_a_vocabulary_with_a_part_missing_has_gaps(tmp_path: Path) -> None:
     directory = tiny.saved_onnx(tmp_path / "saved")
     (directory / "fields" / "vocabulary" / "part-00001").unlink()
-    with pytest.raises(ModelError, match="vocabulary of here is empty or numbered with gaps"):
+    with pytest.raises(ModelError, match="numbers of the vocabulary of here are missing or have gaps"):
         sparknlp_saved.read_saved_model(directory, tmp_path, "here")
 
 
@@ -106,7 +106,7 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "..\\out", "C:/out"])  # noqa: S108
 def test_nothing_is_written_outside(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="outside"):
+    with pytest.raises(ModelError, match="leads out of the archive"):
         unpack(packed({name: b"x"}), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["into", "model.zip"]
     assert not list((tmp_path / "into").iterdir())
