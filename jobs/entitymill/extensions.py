@@ -34,5 +34,5 @@ def load(module: str, asked_by: str) -> ModuleType:
             raise
         raise SettingsError(
             f"{asked_by} needs the package {package}, which is not installed: copy it from the repository or the "
-            "wheel, where it is next to the package entitymill."
+            "wheel, and put it next to the installed package entitymill."
         ) from error

@@ -39,7 +39,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
 
 
 def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
-    """Read a model whose links were checked; return its parts and, if it is a bundle, its manifest.
+    """Read a model; return its parts and, if it is a bundle, its manifest. The caller has checked its symbolic links.
 
     If `source` is a file, it must be the archive of a saved Spark NLP model. A directory is tried as a bundle, a saved Spark
     NLP model, a Hugging Face directory, and a directory with a network, in this order.

@@ -108,8 +108,8 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 def check_source_exists(settings: settings_module.Settings) -> None:
     """Check, before Spark starts, that `source.path` exists.
 
-    Nothing is checked for a catalog table, for a path with wildcards or with the version of a Delta table, or for a path
-    that may be on another machine's disk.
+    Nothing is checked for a catalog table, for a path that has wildcards or names a version of a Delta table, or
+    for a path that may be on another machine's disk.
 
     Raises:
         SourceError: nothing is at source.path.

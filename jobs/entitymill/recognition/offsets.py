@@ -80,12 +80,12 @@ class Texts:
         return np.append(np.flatnonzero((self.units & 0xFC00) != 0xDC00), len(self.units))
 
     def slices(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-        """Return the substrings from `begins` to `ends`, which are places in units."""
+        """Return the substrings from `begins` to `ends`, which are places in UTF-16 code units."""
         edges = zip(self.code_points(begins).tolist(), self.code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 
     def text_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of the text that contains each place in units; for the end of all texts, the number of texts."""
+        """Return the index of the text at each place (in UTF-16 code units); where all texts end, the number of texts."""
         return np.searchsorted(self.edges, places, side="right") - 1
 
 

@@ -143,7 +143,7 @@ class DeepDetector:
         Args:
             texts: the texts.
             collapsed: the same texts with runs of blanks collapsed.
-            marks: places of the marks in `texts`, in units.
+            marks: places of the marks in `texts`, in UTF-16 code units.
             collapsed_marks: places of the marks in `collapsed`, shape [marks].
             low: place where the text of each mark begins, shape [marks].
             high: place where the text of each mark ends, shape [marks].

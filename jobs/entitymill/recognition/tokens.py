@@ -45,7 +45,7 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
 
     Args:
         texts: the texts.
-        begins: sorted places in units, shape [breaks]. A sentence begins at each of them, and where a text begins.
+        begins: sorted places in UTF-16 code units, shape [breaks]. Sentences begin at each of them, and where texts begin.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
@@ -64,8 +64,8 @@ def group_by_sentence(
 
     Args:
         texts: the texts.
-        begin: place where each token begins, in units, ascending, shape [tokens].
-        end: place where each token ends (exclusive), in units, shape [tokens].
+        begin: place where each token begins, in UTF-16 code units of all texts together, ascending, shape [tokens].
+        end: place where each token ends (exclusive), in the same units, shape [tokens].
         sentence: for each token, a number that differs between adjacent sentences, shape [tokens].
     """
     new = np.ones(len(sentence), np.bool_)

@@ -49,7 +49,7 @@ class Findings:
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return table -> number of rows that were found."""
+        """Return table -> number of rows with the given ids."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 

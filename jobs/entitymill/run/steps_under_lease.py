@@ -171,7 +171,7 @@ class Run:
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
         """Recognize and publish the units of work, up to limits.max_core_hours, and count them in the summary.
 
-        Then update the slices (the rows that source.where selects) to which documents belong.
+        Then record which documents now belong to this run's slice (the rows that source.where selects) or to none.
         """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations

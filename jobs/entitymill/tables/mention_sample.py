@@ -234,7 +234,7 @@ def _add_sentences(
     shown = {mention_id for key, ids in keys.items() if key in texts for mention_id in ids}
     if not shown:
         raise SourceError(
-            f"source.path: {settings.source.path} no longer has the text of any drawn mention. Run the job to update "
+            f"source.path: {settings.source.path} has none of the drawn mentions' texts any more. Run the job to update "
             "the tables, then draw the sample again."
         )
     kept = [mention for mention in sample.mentions if mention["mention_id"] in shown]

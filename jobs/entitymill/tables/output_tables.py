@@ -67,7 +67,7 @@ class Tables:
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return a table's URI, or its unquoted name in a catalog; a name not in NAMES gets the prefix of hidden tables."""
+        """Return a table's URI, or its unquoted name in a catalog; a table not in NAMES is hidden, with a prefix."""
         hidden = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
