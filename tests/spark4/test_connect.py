@@ -5,15 +5,26 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from deltalake import write_deltalake
 
-from spark4.both import NEW, TEXTS, Spark, assert_equal, change, clean_environment, held, make, rows
+from spark4.both import NEW, ROOT, TEXTS, Spark, assert_equal, change, clean_environment, held, make, rows
 
 STARTING_SECONDS = 90
+STANDARD = ("spark.sql.", "spark.databricks.")
+SERVERLESS = (
+    "spark.databricks.execution.timeout",
+    "spark.sql.ansi.enabled",
+    "spark.sql.files.maxPartitionBytes",
+    "spark.sql.legacy.timeParserPolicy",
+    "spark.sql.session.timeZone",
+    "spark.sql.shuffle.partitions",
+)
+"""Properties that Databricks' documentation lists for serverless compute ("Supported Spark configuration parameters")."""
 UNITS = {"limits.unit_rows": "12", "limits.max_removed_ratio": "1", "output.annotations": "false"}
 DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -26,14 +37,13 @@ DELTA = {
 }
 
 
-@pytest.fixture(scope="module")
-def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
-    """The job's own command line, told of a server on the loopback address."""
-    directory = tmp_path_factory.mktemp("server")
+@contextmanager
+def serve(directory: Path, conf: dict[str, object]) -> Iterator[Spark]:
+    """Start a server on the loopback address, and yield the job's own command line that is told of it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    conf = {**DELTA, "spark.connect.grpc.binding.port": port, "spark.sql.warehouse.dir": directory / "warehouse"}
+    conf = {**DELTA, "spark.connect.grpc.binding.port": port, "spark.sql.warehouse.dir": directory / "warehouse", **conf}
     command = [
         *(NEW.python.with_name("spark-submit"), "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
         *("--master", "local[2]", "--driver-memory", "1g", "--jars", ",".join(map(str, NEW.jars.glob("*.jar")))),
@@ -67,25 +77,91 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("source") / "texts")
 
 
-def test_tables_are_those_of_classic_spark(connected: Spark, source: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
+    """A server that refuses nothing."""
+    with serve(tmp_path_factory.mktemp("server"), {}) as spark:
+        yield spark
+
+
+@pytest.fixture(scope="module")
+def restricted(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Spark]:
+    """A server that refuses what Databricks' compute refuses; the file `allowed` beside its tables lists properties."""
+    directory = tmp_path_factory.mktemp("restricted")
+    classpath = f"{NEW.python.parents[1]}/lib/python3.11/site-packages/pyspark/jars/*"
+    code = Path(__file__).parent / "java" / "RestrictedAccess.java"
+    subprocess.run(["javac", "-proc:none", "-cp", classpath, "-d", str(directory), str(code)], check=True)
+    allow(directory, STANDARD)
+    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": f"{source},{directory}"}
+    conf: dict[str, object] = {
+        "spark.connect.grpc.interceptor.classes": "entitymill.connect.RestrictedAccess",
+        "spark.driver.extraClassPath": directory,
+        "spark.driver.extraJavaOptions": " ".join(f"-D{key}={value}" for key, value in properties.items()),
+    }
+    with serve(directory, conf) as spark:
+        yield spark
+
+
+def allow(directory: Path, properties: Sequence[str]) -> None:
+    (directory / "allowed").write_text("\n".join(properties) + "\n")
+
+
+def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, source: Path, tmp_path: Path) -> None:
+    """Also where the server caches no rows, as on compute with Databricks' standard access mode."""
     classic = Spark(NEW.name, NEW.python, NEW.jars, {**UNITS})
-    here, there = tmp_path / "classic", connected.jars / "mentions.db"
+    here = tmp_path / "classic"
 
-    def run(*flags: str) -> None:
+    def run(*flags: str, others: Sequence[Spark] = (restricted,)) -> None:
         classic.bring_up(here, source, *flags)
-        connected.bring_up(tmp_path / "connected", source, *flags)
-        assert_equal(here, there)
-        assert {path.name for path in there.iterdir()} == {"entities", "documents", "rejects", "runs"}
+        for other in others:
+            there = other.jars / "mentions.db"
+            other.bring_up(tmp_path / "connected", source, *flags)
+            assert_equal(here, there)
+            assert {path.name for path in there.iterdir()} == {"entities", "documents", "rejects", "runs"}
 
-    run()
+    run(others=(restricted, connected))
     change(source)
-    run()
+    run(others=(restricted, connected))
     run("--full")
     write_deltalake(source, rows(dict(enumerate(TEXTS[36:], 300))), mode="append")
     run("--set", "output.replace_slice=true", "--set", "source.where=id > 200")
-    told = held(there, "runs")
+    told = held(restricted.jars / "mentions.db", "runs")
     assert [row["mode"] for row in told] == ["first", "feed", "full", "compare"]
     assert [row["units"] for row in told] == [3, 1, 4, 1]
+
+
+def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: Spark, source: Path, tmp_path: Path) -> None:
+    """As on Databricks' serverless compute."""
+    allow(restricted.jars.parent, SERVERLESS)
+    elsewhere = Spark(
+        "serverless",
+        restricted.python,
+        restricted.jars,
+        {**restricted.settings, "output.schema": "spark_catalog.other"},
+        restricted.environment,
+    )
+    ended = elsewhere.run(tmp_path / "out", source)
+    allow(restricted.jars.parent, STANDARD)
+    assert "this session of Spark Connect refuses to set spark.databricks.delta.write.txnAppId" in ended.stderr
+    assert "access mode standard or dedicated" in ended.stderr
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert not (restricted.jars / "other.db").exists()
+
+
+def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
+    """By the function for DataFrames, in a program of the user's own."""
+    program = (
+        "import entitymill\nfrom pyspark.sql import SparkSession\n"
+        "spark = SparkSession.builder.getOrCreate()\n"
+        "texts = spark.createDataFrame([(1, 'Angela Merkel flew to Paris.'), (2, '')], 'id int, body string')\n"
+        f"found = entitymill.mentions(texts, 'id', 'body', model={str(ROOT / 'models' / 'demo')!r}, detector='rules')\n"
+        "print([tuple(row) for row in found.select('id', 'entity', 'label').orderBy('begin').collect()])\n"
+    )
+    environment = {**clean_environment(), **restricted.environment, "PYTHONPATH": str(ROOT / "jobs")}
+    command = [str(restricted.python), "-c", program]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "[(1, 'Angela Merkel', 'PER'), (1, 'Paris', 'LOC')]" in ended.stdout, ended.stderr[-3000:]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from entitymill.source import appended_files, change_feed, changes, reader
 from entitymill.source.change_feed import CHANGE, COMMIT, Feed
 from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
-from entitymill.spark.session import override_conf
+from entitymill.spark.run_session import override_conf
 
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)

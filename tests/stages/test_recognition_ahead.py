@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from entitymill import schemas
 from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.units import PlannedUnit
 from entitymill.spark.background_action import BackgroundAction
+from entitymill.tables.unit_texts import UnitTable
 
 PATIENCE = 60.0
 """Seconds that a test waits for what must happen."""
@@ -67,6 +69,11 @@ def recognise_into(directory: Path, *, sleeping: str = "", failing: str = "") ->
     return recognise
 
 
+def no_table(number: int) -> UnitTable:
+    """Return a table that no test writes, since this session caches rows."""
+    return UnitTable(MagicMock(), number)
+
+
 def cached(spark: SparkSession) -> set[int]:
     """Ids of what is cached; other tests may have left something."""
     context: Any = spark.sparkContext
@@ -93,7 +100,7 @@ def test_the_next_unit_is_recognized_while_one_is_published(
         assert not (tmp_path / str(number + MAX_HELD_UNITS)).exists()
         seen.extend(row["ids"] for row in rows)
 
-    publish(recognize_ahead(spark, planned(4), recognise_into(tmp_path)), look_around)
+    publish(recognize_ahead(spark, planned(4), recognise_into(tmp_path), no_table), look_around)
     assert seen == [["0"], ["1"], ["2"], ["3"]]
     assert cached(spark) <= before
 
@@ -102,7 +109,7 @@ def test_recognition_stops_when_a_unit_cannot_be_published(
     spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
 ) -> None:
     began, before = time.monotonic(), cached(spark)
-    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, sleeping="1"))
+    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, sleeping="1"), no_table)
 
     def refuse(rows: list[Row]) -> None:
         assert rows
@@ -120,7 +127,7 @@ def test_a_unit_that_cannot_be_recognized_fails_only_when_it_is_due(
     spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
 ) -> None:
     published: list[Row] = []
-    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, failing="1"))
+    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, failing="1"), no_table)
     with pytest.raises(PySparkException):
         publish(ahead, published.extend)
     assert [row["ids"] for row in published] == [["0"]]
@@ -129,7 +136,7 @@ def test_a_unit_that_cannot_be_recognized_fails_only_when_it_is_due(
 def test_units_that_only_remove_documents_are_not_recognized(spark: SparkSession, tmp_path: Path) -> None:
     gone = spark.createDataFrame([("x",)], "doc_id string")
     removal = PlannedUnit(gone, gone, known=True, rows=0, chars=0)
-    assert list(recognize_ahead(spark, iter([removal]), recognise_into(tmp_path))) == [removal]
+    assert list(recognize_ahead(spark, iter([removal]), recognise_into(tmp_path), no_table)) == [removal]
 
 
 def test_seconds_that_two_actions_share_count_once(spark: SparkSession) -> None:

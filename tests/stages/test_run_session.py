@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.spark.run_session import PINNED, UNSET, clone_session, open_private_session
-from entitymill.spark.session import override_conf
+from entitymill.spark.run_session import PINNED, UNSET, clone_session, open_private_session, override_conf
 from entitymill.tables import table_rows
 
 HOSTILE = {

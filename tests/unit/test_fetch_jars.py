@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from entitymill.commands import fetch_jars
-from entitymill.spark import requirements
 
 ROOT = Path(__file__).parents[2]
 OURS = fetch_jars.JARS["3.5"]
@@ -71,8 +70,3 @@ def test_two_deltas_never_lie_side_by_side(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "delta-spark_2.12-3.2.0.jar").touch()
     assert fetch_jars.main(["--to", str(tmp_path), "--spark", "3.5"]) == 2
     assert "contains delta-spark_2.12-3.2.0.jar, another version of Delta" in " ".join(capsys.readouterr().err.split())
-
-
-def test_what_is_fetched_fits_the_versions_that_a_session_asks_for() -> None:
-    versions = {spark: {jar.coordinates.split(":")[2] for jar in jars} for spark, jars in fetch_jars.JARS.items()}
-    assert versions == {spark: {delta.version} for spark, delta in requirements.DELTA.items()}

@@ -38,7 +38,8 @@ def test_a_table_is_removed_once_and_only_if_it_was_written() -> None:
 
 def test_only_leftovers_of_older_epochs_are_removed() -> None:
     tables = MagicMock()
-    tables.hidden_tables.return_value = ["units_10", "units_7", "units_9", "units_", "units_7_copy"]
+    leftovers = ["units_7", "units_7_results_3"]
+    tables.hidden_tables.return_value = ["units_10", *leftovers, "units_9_results_1", "units_", "units_7_copy"]
     unit_texts.remove_leftovers(tables, 9)
     tables.hidden_tables.assert_called_once_with("units_")
-    assert tables.drop.call_args_list == [call("units_7")]
+    assert tables.drop.call_args_list == [call(name) for name in leftovers]

@@ -49,18 +49,11 @@ class Jar:
 
 
 JARS = {
-    "3.5": (
-        Jar("io.delta:delta-spark_2.12:3.3.3", "4912bf902a1c453aba3bd838ff212dedd357155212f9bb37a6b47d97f2827ebc"),
-        Jar("io.delta:delta-storage:3.3.3", "45ad193053fd30cebe6d9ab1889873cde39b223a0f210e00ebee8b6642476901"),
-    ),
-    "4.0": (
-        Jar("io.delta:delta-spark_2.13:4.0.1", "a1e76860b19fe1e6b205a4ea7a9099a2f9575d39bb71d49b3e679b299d0efb91"),
-        Jar("io.delta:delta-storage:4.0.1", "ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4"),
-    ),
-    "4.1": (
-        Jar("io.delta:delta-spark_4.1_2.13:4.3.1", "ebf35a4383f0a653c3ee3c7882c0edcac2f846be31ac61af4b96ccfaaf36c171"),
-        Jar("io.delta:delta-storage:4.3.1", "577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718"),
-    ),
+    release: (
+        Jar(f"io.delta:{delta.artifact}_{delta.scala}:{delta.version}", delta.sha256[0]),
+        Jar(f"io.delta:delta-storage:{delta.version}", delta.sha256[1]),
+    )
+    for release, delta in requirements.DELTA.items()
 }
 """Release of Spark -> the jars that a run needs in addition to Spark."""
 

@@ -8,8 +8,11 @@ from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from entitymill import schemas
+from entitymill.run.summary import RECOGNIZING
 from entitymill.tables import Tables
 
+SECONDS_PER_TAGGER_SECOND = 1.15
+"""Core-seconds of recognition for each second of its parts (schemas.PARTS): Spark also transfers and shuffles rows."""
 _MOST_RUNS = 20
 """Number of latest runs from which an estimate is made."""
 
@@ -31,9 +34,9 @@ class Estimate:
 def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores: int) -> Estimate | None:
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
-    The estimate is based on the largest of the latest runs, because in a small run the start of the workers takes most of
-    the time. Runs with the same fingerprint are preferred. A unit of work is written while the next one is recognized,
-    so the estimate takes the longer of recognition and writing, and adds the writing of the last unit.
+    The estimate is based on the largest of the latest runs, because small runs are measured less precisely. Runs with the
+    same fingerprint are preferred. A unit of work is written while the next one is recognized, so the estimate takes the
+    longer of recognition and writing, and adds the writing of the last unit.
 
     Args:
         tables: tables of the output.
@@ -44,22 +47,36 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """
     if not tables.exists("runs"):
         return None
-    measured = "chars > 0 AND cores > 0 AND units_done > 0 AND seconds['idle'] IS NOT NULL"
+    measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
     usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {measured}")
     rows = usable.orderBy(F.desc("started_at")).limit(_MOST_RUNS).collect()
     if not rows:
         return None
     alike = [row for row in rows if row["fingerprint"] == fingerprint]
     model = max(alike or rows, key=lambda row: int(row["chars"]))
-    before = rows[0]["seconds"]
-    recognition = _read_core_seconds(model) / model["chars"] * chars / cores
-    writing = model["seconds"].get("writing", 0.0) / model["units_done"]
-    seconds = before.get("preparation", 0.0) + before.get("source", 0.0)
-    if units:
-        seconds += max(recognition, (units - 1) * writing) + writing
-    return Estimate(seconds / 3600, seconds / 3600 * cores, bool(alike))
+    hours = compute_seconds(model, rows[0], chars, units, cores) / 3600
+    return Estimate(hours, hours * cores, bool(alike))
 
 
-def _read_core_seconds(run: Row) -> float:
-    """Return an earlier run's core-seconds of recognition: the seconds of schemas.PARTS, plus all cores' idle seconds."""
-    return sum(run["seconds"].get(part, 0.0) for part in (*schemas.PARTS, "idle"))
+def compute_seconds(model: Row, latest: Row, chars: int, units: int, cores: int) -> float:
+    """Return the estimated wall-clock seconds of a run.
+
+    The start of the workers takes the same time in each run. All other seconds in which `model` recognized documents grow
+    with the number of code points.
+
+    Args:
+        model: row of `runs` of an earlier run that recognized documents.
+        latest: row of `runs` of the latest such run, whose seconds of preparation and of reading the source are used.
+        chars: code points of the documents to recognize.
+        units: number of units of work.
+        cores: number of cores of Spark's executors.
+    """
+    seconds = latest["seconds"].get("preparation", 0.0) + latest["seconds"].get("source", 0.0)
+    if not units:
+        return float(seconds)
+    before = model["seconds"]
+    work = SECONDS_PER_TAGGER_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
+    start = max(0.0, before[RECOGNIZING] - work / model["cores"])
+    recognition = start + work / model["chars"] * chars / cores
+    writing = before.get("writing", 0.0) / model["units_done"]
+    return float(seconds + max(recognition, (units - 1) * writing) + writing)

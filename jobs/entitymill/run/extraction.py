@@ -21,8 +21,8 @@ from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.run_session import open_private_session
-from entitymill.spark.session import ADAPTIVE, override_conf
+from entitymill.spark.run_session import open_private_session, override_conf
+from entitymill.spark.session import ADAPTIVE
 from entitymill.tables import Provenance, Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
@@ -129,7 +129,7 @@ def _run_or_record_idle(
             provenance = replace(provenance, started_at=summary.started_at)
             run = Run(spark, settings, provenance, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
-            with override_conf(spark, {} if small else large_source_confs):
+            with override_conf(spark, {} if small else large_source_confs, optional=True):
                 run.execute()
         except BaseException as error:
             reason = _find_reason(error, lease)

@@ -1,10 +1,11 @@
 """Recognize units of work ahead of their publication, so that executors have work while the driver commits.
 
-All commits stay in the run's own thread, in the order of the units. Recognition writes nothing to the output.
+All commits to the output's tables stay in the run's own thread, in the order of the units.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -14,8 +15,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill.run.summary import count_by_label
 from entitymill.run.units import PlannedUnit
+from entitymill.spark import spark_connect
 from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables.publisher import MAX_LISTED_IDS
+from entitymill.tables.unit_texts import UnitTable
 
 MAX_HELD_UNITS = 2
 """Maximum number of units whose results are computed or cached at the same time. The second unit uses the
@@ -26,49 +29,73 @@ class RecognizedUnit:
     """A unit of work whose documents are being recognized in the background.
 
     planned: the unit.
-    recognised: cached frame of the unit's documents, with the columns schemas.RECOGNISED; read it only after `wait`.
+    recognised: frame of the unit's documents, with the columns schemas.RECOGNISED, cached or in a hidden table; read it only
+        after `wait`.
     lists_ids: whether the rows that `wait` returns contain all ids of the unit: only if the unit is small and replaces rows.
     action: the action that recognizes the documents.
     """
 
-    def __init__(self, spark: SparkSession, planned: PlannedUnit, recognised: DataFrame) -> None:
-        """Start to compute and cache `recognised`, the frame of the unit's results, in the background."""
+    def __init__(self, spark: SparkSession, planned: PlannedUnit, recognised: DataFrame, results: UnitTable) -> None:
+        """Start to compute and store the unit's results in the background.
+
+        Args:
+            spark: the run's session.
+            planned: the unit.
+            recognised: frame of the unit's results, not yet computed.
+            results: hidden table that gets the results if the session does not cache rows.
+        """
         self.planned = planned
-        # Cache the result, because the counts and all tables read it, and the model must run only once.
-        self.recognised = recognised.persist(StorageLevel.MEMORY_AND_DISK)
+        self.recognised = recognised
+        self._results = results
         self.lists_ids = planned.rows <= MAX_LISTED_IDS and (planned.known or planned.removed is not None)
-        counts = count_by_label(self.recognised, collect_ids=self.lists_ids)
-        self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, counts.collect)
+        # Store the results, because the counts and all tables read them, and the model must run only once.
+        self._cached = spark_connect.try_persist(recognised, StorageLevel.MEMORY_AND_DISK)
+        count = count_by_label(recognised, collect_ids=self.lists_ids).collect if self._cached else self._write_and_count
+        self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, count)
+
+    def _write_and_count(self) -> list[Row]:
+        """Write the results to the hidden table, and return the rows of `count_by_label`."""
+        self.recognised = self._results.write(self.recognised)
+        return count_by_label(self.recognised, collect_ids=self.lists_ids).collect()
 
     def wait(self) -> list[Row]:
         """Wait until all documents are recognized, and return the rows of `count_by_label`, or raise the error."""
         return self.action.wait()
 
     def release(self) -> None:
-        """Stop recognition if it has not ended, and free the cache."""
+        """Stop recognition if it has not ended, and remove the stored results."""
         self.action.cancel()
-        with suppress(Exception):  # Spark may have been stopped
-            self.recognised.unpersist()
+        self._results.close()
+        if self._cached:
+            with suppress(Exception):  # Spark may have been stopped
+                self.recognised.unpersist()
 
 
 def recognize_ahead(
-    spark: SparkSession, planned: Iterator[PlannedUnit], recognise: Callable[[PlannedUnit], DataFrame]
+    spark: SparkSession,
+    planned: Iterator[PlannedUnit],
+    recognise: Callable[[PlannedUnit], DataFrame],
+    open_results: Callable[[int], UnitTable],
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
     """Yield the units in order; if a unit has documents to recognize, yield a `RecognizedUnit`, on which to call `wait`.
 
     While the caller works on a unit, the next one is recognized. When the caller asks for the next unit, or closes the
-    iterator, the unit's cache is freed.
+    iterator, the unit's stored results are removed.
 
     Args:
         spark: the run's session.
         planned: units of the run.
         recognise: function that returns the frame of a unit's results, without computing it.
+        open_results: function that returns the hidden table for the results of the unit with a number; the table is written
+            only if the session does not cache rows.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
+    numbers = itertools.count(1)
     try:
         while True:
             while len(held) < MAX_HELD_UNITS and (unit := next(planned, None)) is not None:
-                held.append(RecognizedUnit(spark, unit, recognise(unit)) if unit.rows else unit)
+                results = open_results(next(numbers))
+                held.append(RecognizedUnit(spark, unit, recognise(unit), results) if unit.rows else unit)
             if not held:
                 return
             yield held[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -190,7 +191,8 @@ class Run:
 
         busy = BusySeconds()
         split_work = self.meter.limit_units(units.split_work(found, sizes, self.units.write))
-        with contextlib.closing(recognize_ahead(self.spark, split_work, recognise_unit)) as ahead:
+        open_results = partial(UnitTable, self.tables, self.lease.epoch)
+        with contextlib.closing(recognize_ahead(self.spark, split_work, recognise_unit, open_results)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):
                     self._publish_unit(unit, publisher, failures)

@@ -16,7 +16,8 @@ from entitymill.source.change_feed import Feed
 from entitymill.source.change_policy import KNOWN_COLUMNS, Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import Kind, Totals, cache_on_disk, check_fingerprints
+from entitymill.source.row_comparison import Kind, Totals, check_fingerprints
+from entitymill.spark.spark_connect import cache_on_disk
 
 __all__ = [
     "KNOWN_COLUMNS",

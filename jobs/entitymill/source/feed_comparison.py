@@ -17,7 +17,8 @@ from entitymill.source.change_feed import Feed
 from entitymill.source.change_policy import KNOWN_COLUMNS, PENDING, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import Kind, Totals, cache_on_disk
+from entitymill.source.row_comparison import Kind, Totals
+from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)
 _REJECTED, _NULL = "in rejects", "null"

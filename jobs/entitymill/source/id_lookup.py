@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from entitymill.source import row_checks
 from entitymill.source.reader import Source
-from entitymill.source.row_comparison import cache_on_disk
+from entitymill.spark.spark_connect import cache_on_disk
 
 BROADCAST_IDS = 100_000
 """Maximum number of ids that are broadcast; the broadcast avoids shuffling the source's rows."""

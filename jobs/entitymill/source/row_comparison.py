@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -14,12 +12,6 @@ from entitymill.errors import OutputError
 from entitymill.source import row_checks
 from entitymill.source.change_policy import KNOWN_COLUMNS, PENDING, Policy
 from entitymill.source.row_checks import CODE
-
-
-def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
-    """Mark a frame to be cached on disk when it is first computed, until the stack `cached` is closed; return the frame."""
-    cached.callback(frame.persist(StorageLevel.DISK_ONLY).unpersist)
-    return frame
 
 
 class Kind(StrEnum):

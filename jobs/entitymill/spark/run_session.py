@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from entitymill.errors import SessionError
 from entitymill.spark import spark_connect
-from entitymill.spark.session import override_conf
 
 PINNED = {
     # How SQL is parsed and evaluated.
@@ -67,18 +68,22 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     Args:
         spark: the caller's session.
         time_zone: time zone in which times are compared and cast to strings.
-        confs: Spark properties to set in addition to PINNED.
+        confs: Spark properties to set in addition to PINNED; a session of Spark Connect may refuse them.
+
+    Raises:
+        SessionError: a session of Spark Connect refuses a property on which results depend.
     """
-    chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
+    pinned = {**PINNED, "spark.sql.session.timeZone": time_zone}
     if spark_connect.is_remote(spark):
-        with _SESSION_LOCKS.setdefault(spark_connect.get_session_id(spark), threading.RLock()), override_conf(spark, chosen):
+        lock = _SESSION_LOCKS.setdefault(spark_connect.get_session_id(spark), threading.RLock())
+        with lock, _clear_inherited(spark), override_conf(spark, pinned), override_conf(spark, confs, optional=True):
             yield spark
         return
     copy = clone_session(spark)
     # SQL strings, such as the argument of `F.expr`, are parsed with the properties of the active session. Creating a
     # DataFrame makes `copy` the active session.
     copy.createDataFrame([], "none int")
-    for key, value in chosen.items():
+    for key, value in {**pinned, **confs}.items():
         copy.conf.set(key, value)
     for key in UNSET:
         copy.conf.unset(key)
@@ -89,8 +94,75 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
             spark.createDataFrame([], "none int")
 
 
+@contextmanager
+def _clear_inherited(spark: SparkSession) -> Iterator[None]:
+    """Unset the properties UNSET inside the context.
+
+    They are set first, so that a session which refuses them, and with them Delta's transaction numbers, is found now and not
+    after the run has begun to write.
+    """
+    with override_conf(spark, dict.fromkeys(UNSET, "0")):
+        for key in UNSET:
+            spark.conf.unset(key)
+        yield
+
+
 def clone_session(spark: SparkSession) -> SparkSession:
     """Return a copy of a session with independent properties; return the session itself if it uses Spark Connect."""
     if spark_connect.is_remote(spark):
         return spark
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())
+
+
+@contextmanager
+def override_conf(spark: SparkSession, values: Mapping[str, str], *, optional: bool = False) -> Iterator[None]:
+    """Set properties of a session, and restore their previous values at the end of the context.
+
+    Args:
+        spark: the session.
+        values: properties and their values.
+        optional: whether to leave out properties that a session of Spark Connect refuses to set, since they only save time.
+
+    Raises:
+        SessionError: a session of Spark Connect refuses to set a property that has another value.
+    """
+    before: dict[str, str | None] = {}
+    try:
+        for key, value in values.items():
+            old = spark.conf.get(key, None)
+            if old != value and _set_conf(spark, key, value, optional=optional):
+                before[key] = old
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
+
+
+def _set_conf(spark: SparkSession, key: str, value: str, *, optional: bool) -> bool:
+    """Set one property, and return whether it was set, as `override_conf` does."""
+    if not spark_connect.is_remote(spark):
+        spark.conf.set(key, value)
+        return True
+    if _read_effective_conf(spark, key) == value:  # a default; Spark would warn of a deprecated property
+        return False
+    try:
+        spark.conf.set(key, value)
+    except PySparkException as error:
+        if optional:
+            return False
+        raise SessionError(
+            f"this session of Spark Connect refuses to set {key}, on which results depend, to {value}, as Databricks' "
+            "serverless compute does: run the job on compute with the access mode standard or dedicated."
+        ) from error
+    return True
+
+
+def _read_effective_conf(spark: SparkSession, key: str) -> str | None:
+    """Return a property's value or default; None if it has neither."""
+    try:
+        return spark.conf.get(key)
+    except PySparkException:
+        return None

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -24,6 +27,7 @@ from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark.local_paths import FILE, to_local_path
 
+log = logging.getLogger(__name__)
 _MANY = 1_000_000
 _CACHE_SECONDS = 60.0
 _counted_cores: dict[str, tuple[float, int]] = {}
@@ -47,6 +51,31 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
         raise SettingsError("output.path: Spark Connect can write only tables of a catalog; set output.schema instead.")
     if output.annotations:
         raise SettingsError("output.annotations: Spark Connect cannot write annotations; set `output.annotations: false`.")
+
+
+def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
+    """Mark a frame to be cached when it is first computed; return whether the session accepts this.
+
+    Only sessions of Spark Connect may refuse, such as those of Databricks' serverless compute.
+    """
+    try:
+        frame.persist(level)
+    except PySparkException as error:
+        if not is_remote(frame.sparkSession):
+            raise
+        log.debug("the session does not cache rows: %s", str(error).partition("\n")[0])
+        return False
+    return True
+
+
+def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
+    """Mark a frame to be cached on disk when it is first computed, until the stack `cached` is closed; return the frame.
+
+    If the session does not cache rows, each use of the frame computes it again.
+    """
+    if try_persist(frame, StorageLevel.DISK_ONLY):
+        cached.callback(frame.unpersist)
+    return frame
 
 
 def count_cores(spark: SparkSession) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from entitymill.errors import SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.session import override_conf
+from entitymill.spark.run_session import override_conf
 from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
@@ -69,7 +69,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
         tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
-    with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
+    with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}, optional=True):
         retry("runs", lambda: tables.delete("runs", old))
         return _apply_to_tables(tables, optimize_table)
 
@@ -89,7 +89,7 @@ def compact_small_files(tables: Tables) -> None:
         small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
         if found["sizeInBytes"] > found["numFiles"] * small:
             continue
-        with override_conf(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
+        with override_conf(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}, optional=True):
             tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}")
         tables.forget(name)
 

@@ -104,11 +104,13 @@ class Publisher:
         with self._commits.track_change(self._unit):
             if self._annotations:
                 annotated = unit.recognised.withColumn("run_id", F.lit(self._provenance.run_id))
-                change("annotations", annotated.to(schemas.ANNOTATION_TABLE))
+                change("annotations", table_rows.fit(annotated, schemas.ANNOTATION_TABLE))
             elif self._old_annotations and replaces:
                 change("annotations", self.tables.read("annotations").limit(0))
-            change("entities", table_rows.build_entities(unit.recognised, self._provenance).to(self._schema))
-            change("documents", table_rows.build_documents(unit.recognised, self._provenance).to(schemas.DOCUMENTS))
+            entities = table_rows.build_entities(unit.recognised, self._provenance)
+            change("entities", table_rows.fit(entities, self._schema))
+            documents = table_rows.build_documents(unit.recognised, self._provenance)
+            change("documents", table_rows.fit(documents, schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables without publishing others; `ids` is a frame with a column doc_id."""
@@ -202,5 +204,5 @@ class RejectsWriter:
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:
-        built = table_rows.build_rejects(rejected, self._provenance).to(schemas.REJECTS)
+        built = table_rows.fit(table_rows.build_rejects(rejected, self._provenance), schemas.REJECTS)
         return self._tables.fit_file_size(built)

@@ -7,12 +7,14 @@ status pending, and the run recomputes them. docs/decisions.md explains why this
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill.source.change_policy import PENDING
+from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.tables import table_setup, unit_texts
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
@@ -52,8 +54,8 @@ def settle(tables: Tables, commits: Commits) -> int:
         if tables.exists(name):
             commits.fence(name)
     tables.forget()
-    unsound = find_unsound_documents(tables).persist()
-    try:
+    with ExitStack() as cached:
+        unsound = cache_on_disk(find_unsound_documents(tables), cached)
         number = unsound.count()
         if number:
             log.warning("an earlier run published %d documents only in part; this run recomputes them", number)
@@ -61,10 +63,8 @@ def settle(tables: Tables, commits: Commits) -> int:
             commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
             # If Delta skipped this commit, the run might append mentions that `entities` already contains.
             commits.check_committed("documents")
-        commits.earlier_runs_settled = True
-        return number
-    finally:
-        unsound.unpersist()
+    commits.earlier_runs_settled = True
+    return number
 
 
 def read_settled_documents(tables: Tables) -> DataFrame:

@@ -7,6 +7,7 @@ and rejected rows, are left out; they are never written unmasked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import Source, open_source
 from entitymill.spark import storage
 from entitymill.spark.run_session import open_private_session
+from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
 from entitymill.tables.output_tables import Tables
@@ -98,8 +100,8 @@ def _redact(
     _check_target(spark, source, to)
     entities = tables.read_pinned("entities")
     _check_labels(entities, labels, known_labels)
-    rows = _select_verified_texts(source, tables.read_pinned("documents"), entities, labels).persist()
-    try:
+    with ExitStack() as cached:
+        rows = cache_on_disk(_select_verified_texts(source, tables.read_pinned("documents"), entities, labels), cached)
         found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
         total = source.rows.count()
         left_out = total - found["documents"]
@@ -107,8 +109,6 @@ def _redact(
             raise SourceError(_describe_left_out(tables, source, left_out, total))
         shaped = _mask_texts(rows, source, mask)
         shaped.writeTo(_sql_name(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
-    finally:
-        rows.unpersist()
     return RedactionResult(found["documents"], found["mentions"] or 0, left_out)
 
 

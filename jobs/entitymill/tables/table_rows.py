@@ -1,15 +1,18 @@
-"""Build rows of the tables from recognized documents; callers drop extra columns of the rows with `to(schema)`."""
+"""Build rows of the tables from recognized documents; callers drop extra columns of the rows with `fit`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.source import row_checks
+from entitymill.spark import spark_connect
 from entitymill.spark.sql_text import quote_literal
 
 _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
@@ -37,6 +40,27 @@ class Provenance:
     def columns(self) -> dict[str, Column]:
         """Return name -> column for run_id and processed_at, the last columns of `entities` and `documents`."""
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
+
+
+def fit(rows: DataFrame, schema: T.StructType) -> DataFrame:
+    """Return rows with exactly the columns of a table's schema.
+
+    With Spark Connect, results may come from a hidden table, whose columns are all nullable. There, Spark is not asked to
+    prove that a column has no nulls: Delta checks the rows when it writes them.
+    """
+    return rows.to(_make_nullable(schema) if spark_connect.is_remote(rows.sparkSession) else schema)
+
+
+def _make_nullable(kind: Any) -> Any:
+    """Return a data type in which each field, element and value may be null."""
+    if isinstance(kind, T.StructType):
+        fields = [T.StructField(one.name, _make_nullable(one.dataType), metadata=one.metadata) for one in kind]
+        return T.StructType(fields)
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(_make_nullable(kind.elementType))
+    if isinstance(kind, T.MapType):
+        return T.MapType(kind.keyType, _make_nullable(kind.valueType))
+    return kind
 
 
 def add_normalized(mentions: DataFrame) -> DataFrame:
