@@ -18,6 +18,7 @@ import layout
 import long_documents
 import sessions
 import tagger
+import worker_memory
 
 import cluster
 
@@ -25,7 +26,20 @@ import cluster
 def main() -> None:
     """Run all benchmarks."""
     began = time.perf_counter()
-    for bench in (isolation, layout, tagger, engines, growth, long_documents, encoding_scores, estimates, job, cluster):
+    benches = (
+        isolation,
+        worker_memory,
+        layout,
+        tagger,
+        engines,
+        growth,
+        long_documents,
+        encoding_scores,
+        estimates,
+        job,
+        cluster,
+    )
+    for bench in benches:
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
             sessions.open_bench("4g", sparknlp=True)

@@ -183,6 +183,15 @@ def test_ids_that_are_nowhere_change_nothing(filled: Job) -> None:
     assert not (filled.output / "erasures").exists()
 
 
+def test_what_a_dead_run_left_counts_as_old_files(filled: Job) -> None:
+    """Its hidden table may have the document's text."""
+    (filled.output / "_units_7").mkdir()
+    found = find_documents(filled.spark, loaded(filled, ADOPTED), ["typo"])
+    assert (found.in_old_files, found.empty) == (True, False)
+    erase(filled.spark, loaded(filled, ADOPTED), ["typo"])
+    assert not (filled.output / "_units_7").exists()
+
+
 def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job) -> None:
     """As when the nightly run comes between the deletion in the source and the erasure."""
     assert without(filled, "b").run(ADOPTED).removed == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -17,7 +18,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from entitymill import schemas
 from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.units import PlannedUnit
+from entitymill.settings.sections import OutputSettings
+from entitymill.spark import spark_connect
 from entitymill.spark.background_action import BackgroundAction
+from entitymill.tables import Tables
 from entitymill.tables.unit_texts import UnitTable
 
 PATIENCE = 60.0
@@ -149,3 +153,26 @@ def test_seconds_that_two_actions_share_count_once(spark: SparkSession) -> None:
     busy.add(first)
     busy.add(second)
     assert busy.seconds == 7.0
+
+
+def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
+    spark: SparkSession,
+    tmp_path: Path,
+    planned: Callable[[int], Iterator[PlannedUnit]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spark_connect, "try_persist", lambda *_: False)
+    tables = Tables(spark, OutputSettings(path=str(tmp_path / "out")))
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    units = recognize_ahead(spark, planned(3), recognise_into(marks), partial(UnitTable, tables, 7))
+    with contextlib.closing(units):
+        for number, unit in enumerate(units):
+            assert isinstance(unit, RecognizedUnit)
+            assert [row["rows"] for row in unit.wait()] == [1]
+            (marks / str(number)).unlink()
+            assert [row["doc_id"] for row in unit.recognised.collect()] == [str(number)]
+            assert not (marks / str(number)).exists()  # the document was not recognized again
+            if number == 1:
+                break
+    assert list((tmp_path / "out").iterdir()) == []

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import Tables, recovery
+from entitymill.tables import Tables, recovery, unit_texts
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
@@ -256,9 +256,9 @@ def test_a_table_that_is_created_later_is_fenced_and_its_documents_are_marked(wr
     assert writing.tables.read(lost).count() == rows
 
 
-def test_settling_removes_the_texts_of_dead_runs(writing: Writing) -> None:
+def test_the_texts_and_results_of_dead_runs_are_removed(writing: Writing) -> None:
     root = Path(str(writing.tables.root).removeprefix("file:"))
-    for epoch in (1, 2, 3):
-        (root / f"_units_{epoch}").mkdir()
-    recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3))
+    for name in ("_units_1", "_units_2", "_units_2_results_1", "_units_3"):
+        (root / name).mkdir()
+    unit_texts.remove_leftovers(writing.tables, 3)
     assert [path.name for path in root.glob("_units*")] == ["_units_3"]

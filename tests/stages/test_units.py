@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from entitymill.run import units
+from entitymill.run.unit_sizes import UnitSizes
+from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 
 
@@ -22,3 +25,20 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
 
     assert spread.rdd.getNumPartitions() == tasks
     assert sorted(row.doc_id for row in spread.collect()) == sorted(f"d{number}" for number in range(20))
+
+
+def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(spark: SparkSession, tmp_path: Path) -> None:
+    """The counts are of an earlier reading of the source: since then, a known document has changed."""
+    columns = "doc_id string, text string, text_hash string, chars int, known boolean"
+    documents = spark.createDataFrame([("a", "Anna", "0", 4, False), ("b", "Bob", "1", 3, True)], columns)
+    nothing = documents.limit(0)
+    found = Changes(Mode.COMPARE, documents, nothing, nothing, None, nothing, 2, {}, 1, 0, 0, chars=4, known=0)
+
+    def write(frame: DataFrame) -> DataFrame:
+        frame.write.partitionBy("unit").parquet(str(tmp_path / "units"))
+        return spark.read.parquet(str(tmp_path / "units"))
+
+    (unit,) = units.split_work(found, UnitSizes(100, 10_000, 1000), write, always_store=True)
+    assert (unit.known, unit.rows, unit.chars, unit.removed) == (True, 2, 7, None)
+    assert sorted(row["doc_id"] for row in unit.documents.collect()) == ["a", "b"]
+    assert unit.documents.inputFiles()

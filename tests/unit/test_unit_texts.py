@@ -43,3 +43,18 @@ def test_only_leftovers_of_older_epochs_are_removed() -> None:
     unit_texts.remove_leftovers(tables, 9)
     tables.hidden_tables.assert_called_once_with("units_")
     assert tables.drop.call_args_list == [call(name) for name in leftovers]
+
+
+def test_in_a_catalog_rows_are_written_to_a_table_that_is_there_and_have_a_number_of_their_own() -> None:
+    """Otherwise a failed write leaves files that no name leads to, and Delta takes a number from the session."""
+    tables, documents = MagicMock(root=None), MagicMock()
+    tables.sql_name.return_value = "`s`.`entitymill_units_7_results_2`"
+    table = UnitTable(tables, 7, results_of=2)
+    table.create(documents)
+    documents.limit.assert_called_once_with(0)
+    tables.append.assert_not_called()
+    table.fill(documents)
+    number = {"txnAppId": "units_7_results_2", "txnVersion": "1"}
+    tables.append.assert_called_once_with(documents, "units_7_results_2", number)
+    table.close()
+    assert tables.drop.call_args_list == [call("units_7_results_2")] * 2

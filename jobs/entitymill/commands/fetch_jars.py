@@ -50,8 +50,8 @@ class Jar:
 
 JARS = {
     release: (
-        Jar(f"io.delta:{delta.artifact}_{delta.scala}:{delta.version}", delta.sha256[0]),
-        Jar(f"io.delta:delta-storage:{delta.version}", delta.sha256[1]),
+        Jar(f"io.delta:{delta.artifact}_{delta.scala}:{delta.version}", delta.sha256),
+        Jar(f"io.delta:delta-storage:{delta.version}", delta.storage_sha256),
     )
     for release, delta in requirements.DELTA.items()
 }

@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.run_session import open_private_session
-from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup
+from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup, unit_texts
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -189,9 +189,11 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are searched,
-    too, except those of `runs`.
+    too, except those of `runs`. Hidden tables of runs are not read; each may contain the ids.
     """
     try:
+        if unit_texts.find_hidden_tables(tables):
+            return True
         for name in maintenance.DOCUMENT_TABLES:
             if tables.exists(name):
                 files = data_file_reader.read_all_files(tables, name, "doc_id string")

@@ -11,7 +11,7 @@ from entitymill import schemas
 from entitymill.run.summary import RECOGNIZING
 from entitymill.tables import Tables
 
-SECONDS_PER_TAGGER_SECOND = 1.15
+CORE_SECONDS_PER_PART_SECOND = 1.15
 """Core-seconds of recognition for each second of its parts (schemas.PARTS): Spark also transfers and shuffles rows."""
 _MOST_RUNS = 20
 """Number of latest runs from which an estimate is made."""
@@ -61,8 +61,8 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 def compute_seconds(model: Row, latest: Row, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run.
 
-    The start of the workers takes the same time in each run. All other seconds in which `model` recognized documents grow
-    with the number of code points.
+    Seconds of recognition that schemas.PARTS and CORE_SECONDS_PER_PART_SECOND explain grow with the number of code points.
+    The rest counts as the start of the workers, which takes the same time in each run.
 
     Args:
         model: row of `runs` of an earlier run that recognized documents.
@@ -75,7 +75,9 @@ def compute_seconds(model: Row, latest: Row, chars: int, units: int, cores: int)
     if not units:
         return float(seconds)
     before = model["seconds"]
-    work = SECONDS_PER_TAGGER_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
+    work = CORE_SECONDS_PER_PART_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
+    if not work:  # the engine sparknlp does not measure its parts
+        work = before[RECOGNIZING] * model["cores"]
     start = max(0.0, before[RECOGNIZING] - work / model["cores"])
     recognition = start + work / model["chars"] * chars / cores
     writing = before.get("writing", 0.0) / model["units_done"]

@@ -129,7 +129,7 @@ def _run_or_record_idle(
             provenance = replace(provenance, started_at=summary.started_at)
             run = Run(spark, settings, provenance, summary, clock, tables, lease, source, engine, options)
             small = source.size is not None and source.size <= SMALL_BYTES
-            with override_conf(spark, {} if small else large_source_confs, optional=True):
+            with override_conf(spark, {} if small else large_source_confs):
                 run.execute()
         except BaseException as error:
             reason = _find_reason(error, lease)

@@ -21,7 +21,7 @@ from entitymill.tables.publisher import MAX_LISTED_IDS
 from entitymill.tables.unit_texts import UnitTable
 
 MAX_HELD_UNITS = 2
-"""Maximum number of units whose results are computed or cached at the same time. The second unit uses the
+"""Maximum number of units whose results are computed or stored at the same time. The second unit uses the
 cores for which the first one has no more tasks."""
 
 
@@ -50,12 +50,16 @@ class RecognizedUnit:
         self.lists_ids = planned.rows <= MAX_LISTED_IDS and (planned.known or planned.removed is not None)
         # Store the results, because the counts and all tables read them, and the model must run only once.
         self._cached = spark_connect.try_persist(recognised, StorageLevel.MEMORY_AND_DISK)
-        count = count_by_label(recognised, collect_ids=self.lists_ids).collect if self._cached else self._write_and_count
+        if self._cached:
+            count = count_by_label(recognised, collect_ids=self.lists_ids).collect
+        else:
+            results.create(recognised)
+            count = self._write_and_count
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, count)
 
     def _write_and_count(self) -> list[Row]:
         """Write the results to the hidden table, and return the rows of `count_by_label`."""
-        self.recognised = self._results.write(self.recognised)
+        self.recognised = self._results.fill(self.recognised)
         return count_by_label(self.recognised, collect_ids=self.lists_ids).collect()
 
     def wait(self) -> list[Row]:

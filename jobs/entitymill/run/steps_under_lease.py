@@ -24,7 +24,16 @@ from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
-from entitymill.tables import Provenance, Tables, maintenance, output_tables, parquet_export, recovery, table_setup
+from entitymill.tables import (
+    Provenance,
+    Tables,
+    maintenance,
+    output_tables,
+    parquet_export,
+    recovery,
+    table_setup,
+    unit_texts,
+)
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
@@ -112,6 +121,7 @@ class Run:
             True if no repair was necessary; False if the tables were repaired.
         """
         tables, earlier = self.tables, self.earlier_runs
+        unit_texts.remove_leftovers(tables, self.lease.epoch)
         guards.check_slice_tables(tables, self.provenance.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
         if tables.exported:
@@ -190,7 +200,10 @@ class Run:
             return recognise(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
-        split_work = self.meter.limit_units(units.split_work(found, sizes, self.units.write))
+        # Without a cache, a source that may change would be read again for each use of its rows.
+        store = spark_connect.is_remote(self.spark) and not self.source.is_pinned
+        planned = units.split_work(found, sizes, always_store=store, write=self.units.write)
+        split_work = self.meter.limit_units(planned)
         open_results = partial(UnitTable, self.tables, self.lease.epoch)
         with contextlib.closing(recognize_ahead(self.spark, split_work, recognise_unit, open_results)) as ahead:
             for unit in ahead:

@@ -50,7 +50,9 @@ def count_units(changes: Changes, sizes: UnitSizes) -> int:
     return min(MOST_UNITS, max(by_rows, by_chars))
 
 
-def split_work(changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], DataFrame]) -> Iterator[PlannedUnit]:
+def split_work(
+    changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], DataFrame], *, always_store: bool = False
+) -> Iterator[PlannedUnit]:
     """Yield the units in order of doc_id; sizes of units are approximate, because Spark samples ids to choose the ranges.
 
     If there are several units, the source is read only once, and the driver holds only a few numbers per unit.
@@ -59,14 +61,15 @@ def split_work(changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], 
         changes: documents to recognize and to remove in this run.
         sizes: maximum size of a unit.
         write: function that writes a frame, partitioned by its column UNIT, and returns the written rows.
+        always_store: whether to write the work even if there is only one unit, so that all its parts are of one reading of
+            the source.
     """
     number = count_units(changes, sizes)
-    if number <= 1:
-        if number:
-            removed = changes.removed if changes.to_remove else None
-            yield PlannedUnit(
-                changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognise, changes.chars
-            )
+    if number == 0:
+        return
+    if number == 1 and not always_store:
+        removed = changes.removed if changes.to_remove else None
+        yield PlannedUnit(changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognise, changes.chars)
         return
     work = changes.documents.withColumn(_GONE, F.lit(False))
     if changes.to_remove:

@@ -24,7 +24,7 @@ class DeltaRelease(NamedTuple):
     scala: version of Scala for which PySpark's package is built.
     fitting: prefix of every version of Delta that fits this release of Spark, such as `4.0.`.
     target: make target that fetches Delta's jars into the directory of this name in build/.
-    sha256: digests, in hexadecimal, of the jar `artifact` and of the jar delta-storage with the same version.
+    sha256, storage_sha256: digests, in hexadecimal, of the jar `artifact` and of the jar delta-storage of this version.
     """
 
     version: str
@@ -32,42 +32,37 @@ class DeltaRelease(NamedTuple):
     scala: str
     fitting: str
     target: str
-    sha256: tuple[str, str]
+    sha256: str
+    storage_sha256: str
 
 
 DELTA = {
     "3.5": DeltaRelease(
-        "3.3.3",
-        "delta-spark",
-        "2.12",
-        "3.",
-        "jars",
-        (
-            "4912bf902a1c453aba3bd838ff212dedd357155212f9bb37a6b47d97f2827ebc",
-            "45ad193053fd30cebe6d9ab1889873cde39b223a0f210e00ebee8b6642476901",
-        ),
+        version="3.3.3",
+        artifact="delta-spark",
+        scala="2.12",
+        fitting="3.",
+        target="jars",
+        sha256="4912bf902a1c453aba3bd838ff212dedd357155212f9bb37a6b47d97f2827ebc",
+        storage_sha256="45ad193053fd30cebe6d9ab1889873cde39b223a0f210e00ebee8b6642476901",
     ),
     "4.0": DeltaRelease(
-        "4.0.1",
-        "delta-spark",
-        "2.13",
-        "4.0.",
-        "jars-spark4",
-        (
-            "a1e76860b19fe1e6b205a4ea7a9099a2f9575d39bb71d49b3e679b299d0efb91",
-            "ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4",
-        ),
+        version="4.0.1",
+        artifact="delta-spark",
+        scala="2.13",
+        fitting="4.0.",
+        target="jars-spark4",
+        sha256="a1e76860b19fe1e6b205a4ea7a9099a2f9575d39bb71d49b3e679b299d0efb91",
+        storage_sha256="ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4",
     ),
     "4.1": DeltaRelease(
-        "4.3.1",
-        "delta-spark_4.1",
-        "2.13",
-        "4.3.",
-        "jars-spark41",
-        (
-            "ebf35a4383f0a653c3ee3c7882c0edcac2f846be31ac61af4b96ccfaaf36c171",
-            "577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718",
-        ),
+        version="4.3.1",
+        artifact="delta-spark_4.1",
+        scala="2.13",
+        fitting="4.3.",
+        target="jars-spark41",
+        sha256="ebf35a4383f0a653c3ee3c7882c0edcac2f846be31ac61af4b96ccfaaf36c171",
+        storage_sha256="577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718",
     ),
 }
 """Release of Spark -> release of Delta."""

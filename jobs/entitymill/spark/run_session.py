@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -68,22 +70,22 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     Args:
         spark: the caller's session.
         time_zone: time zone in which times are compared and cast to strings.
-        confs: Spark properties to set in addition to PINNED; a session of Spark Connect may refuse them.
+        confs: Spark properties to set in addition to PINNED.
 
     Raises:
-        SessionError: a session of Spark Connect refuses a property on which results depend.
+        SessionError: a session of Spark Connect refuses to set Delta's transaction numbers.
     """
-    pinned = {**PINNED, "spark.sql.session.timeZone": time_zone}
+    chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
     if spark_connect.is_remote(spark):
         lock = _SESSION_LOCKS.setdefault(spark_connect.get_session_id(spark), threading.RLock())
-        with lock, _clear_inherited(spark), override_conf(spark, pinned), override_conf(spark, confs, optional=True):
+        with lock, _clear_inherited(spark), override_conf(spark, chosen):
             yield spark
         return
     copy = clone_session(spark)
     # SQL strings, such as the argument of `F.expr`, are parsed with the properties of the active session. Creating a
     # DataFrame makes `copy` the active session.
     copy.createDataFrame([], "none int")
-    for key, value in {**pinned, **confs}.items():
+    for key, value in chosen.items():
         copy.conf.set(key, value)
     for key in UNSET:
         copy.conf.unset(key)
@@ -96,15 +98,28 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
 @contextmanager
 def _clear_inherited(spark: SparkSession) -> Iterator[None]:
-    """Unset the properties UNSET inside the context.
+    """Unset the properties UNSET of a Spark Connect session inside the block, and restore them at its end.
 
-    They are set first, so that a session which refuses them, and with them Delta's transaction numbers, is found now and not
-    after the run has begun to write.
+    Raises:
+        SessionError: the session refuses to set Delta's transaction numbers.
     """
-    with override_conf(spark, dict.fromkeys(UNSET, "0")):
+    before = {key: spark.conf.get(key, None) for key in UNSET}
+    try:
+        # A name that no table has seen, in case another thread writes with it in this moment.
+        spark.conf.set(UNSET[0], uuid.uuid4().hex)
+    except PySparkException as error:
+        reason = re.search(r"\[[A-Z_.]+\][^\"\n]*", str(error))
+        raise SessionError(
+            f"this session refuses to set {UNSET[0]} ({reason[0].strip() if reason else type(error).__name__}). Without it, "
+            "Delta cannot refuse commits of a run that another run has replaced, so nothing was written: run the job on "
+            "compute with the access mode standard or dedicated."
+        ) from error
+    try:
         for key in UNSET:
             spark.conf.unset(key)
         yield
+    finally:
+        _restore_conf(spark, before)
 
 
 def clone_session(spark: SparkSession) -> SparkSession:
@@ -115,54 +130,21 @@ def clone_session(spark: SparkSession) -> SparkSession:
 
 
 @contextmanager
-def override_conf(spark: SparkSession, values: Mapping[str, str], *, optional: bool = False) -> Iterator[None]:
-    """Set properties of a session, and restore their previous values at the end of the context.
-
-    Args:
-        spark: the session.
-        values: properties and their values.
-        optional: whether to leave out properties that a session of Spark Connect refuses to set, since they only save time.
-
-    Raises:
-        SessionError: a session of Spark Connect refuses to set a property that has another value.
-    """
-    before: dict[str, str | None] = {}
+def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """Set properties of a session, and restore their previous values at the end of the block."""
+    before = {key: spark.conf.get(key, None) for key in values}
     try:
         for key, value in values.items():
-            old = spark.conf.get(key, None)
-            if old != value and _set_conf(spark, key, value, optional=optional):
-                before[key] = old
+            spark.conf.set(key, value)
         yield
     finally:
-        for key, old in before.items():
-            if old is None:
-                spark.conf.unset(key)
-            else:
-                spark.conf.set(key, old)
+        _restore_conf(spark, before)
 
 
-def _set_conf(spark: SparkSession, key: str, value: str, *, optional: bool) -> bool:
-    """Set one property, and return whether it was set, as `override_conf` does."""
-    if not spark_connect.is_remote(spark):
-        spark.conf.set(key, value)
-        return True
-    if _read_effective_conf(spark, key) == value:  # a default; Spark would warn of a deprecated property
-        return False
-    try:
-        spark.conf.set(key, value)
-    except PySparkException as error:
-        if optional:
-            return False
-        raise SessionError(
-            f"this session of Spark Connect refuses to set {key}, on which results depend, to {value}, as Databricks' "
-            "serverless compute does: run the job on compute with the access mode standard or dedicated."
-        ) from error
-    return True
-
-
-def _read_effective_conf(spark: SparkSession, key: str) -> str | None:
-    """Return a property's value or default; None if it has neither."""
-    try:
-        return spark.conf.get(key)
-    except PySparkException:
-        return None
+def _restore_conf(spark: SparkSession, before: Mapping[str, str | None]) -> None:
+    """Set properties of a session; unset those whose value is None."""
+    for key, value in before.items():
+        if value is None:
+            spark.conf.unset(key)
+        else:
+            spark.conf.set(key, value)

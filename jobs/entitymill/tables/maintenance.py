@@ -13,7 +13,7 @@ from entitymill.errors import SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.run_session import override_conf
-from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery
+from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, unit_texts
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import PUBLISHED_TABLES
@@ -69,7 +69,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
         tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}{order}")
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
-    with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}, optional=True):
+    with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
         retry("runs", lambda: tables.delete("runs", old))
         return _apply_to_tables(tables, optimize_table)
 
@@ -89,7 +89,7 @@ def compact_small_files(tables: Tables) -> None:
         small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)
         if found["sizeInBytes"] > found["numFiles"] * small:
             continue
-        with override_conf(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}, optional=True):
+        with override_conf(tables.spark, {MIN_FILE: str(small), MAX_FILE: str(target)}):
             tables.spark.sql(f"OPTIMIZE {tables.sql_name(name)}")
         tables.forget(name)
 
@@ -149,6 +149,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, run_id, lambda: row) as lease:
+        unit_texts.remove_leftovers(tables, lease.epoch)
         known = [name for name in DOCUMENT_TABLES if tables.exists(name)]
         if tables.is_complete():
             recovery.settle(tables, lease.commits)

@@ -45,7 +45,7 @@ class Unit:
     """Recognized documents that are published together, and documents that are removed in the same commits.
 
     recognised: frame with the columns schemas.RECOGNISED and, if configured, `passthrough` and schemas.ANNOTATIONS. It is
-        read several times, so cache it.
+        read several times, so it must be cached or in a table.
     known: whether some documents may already have rows in the tables.
     doc_ids: ids of the recognized documents; may include ids of documents for which recognition failed.
     removed: frame with a column doc_id: each document to remove, once; None if there are none.
@@ -104,13 +104,13 @@ class Publisher:
         with self._commits.track_change(self._unit):
             if self._annotations:
                 annotated = unit.recognised.withColumn("run_id", F.lit(self._provenance.run_id))
-                change("annotations", table_rows.fit(annotated, schemas.ANNOTATION_TABLE))
+                change("annotations", table_rows.select_table_columns(annotated, schemas.ANNOTATION_TABLE))
             elif self._old_annotations and replaces:
                 change("annotations", self.tables.read("annotations").limit(0))
             entities = table_rows.build_entities(unit.recognised, self._provenance)
-            change("entities", table_rows.fit(entities, self._schema))
+            change("entities", table_rows.select_table_columns(entities, self._schema))
             documents = table_rows.build_documents(unit.recognised, self._provenance)
-            change("documents", table_rows.fit(documents, schemas.DOCUMENTS))
+            change("documents", table_rows.select_table_columns(documents, schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables without publishing others; `ids` is a frame with a column doc_id."""
@@ -204,5 +204,5 @@ class RejectsWriter:
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:
-        built = table_rows.fit(table_rows.build_rejects(rejected, self._provenance), schemas.REJECTS)
+        built = table_rows.select_table_columns(table_rows.build_rejects(rejected, self._provenance), schemas.REJECTS)
         return self._tables.fit_file_size(built)

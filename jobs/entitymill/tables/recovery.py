@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from entitymill.source.change_policy import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
-from entitymill.tables import table_setup, unit_texts
+from entitymill.tables import table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
 
@@ -41,15 +41,12 @@ def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
 def settle(tables: Tables, commits: Commits) -> int:
     """Block commits of older runs to every table, then mark unsound documents as pending, so that this run recomputes them.
 
-    Also remove hidden tables that older runs left.
-
     Returns:
         The number of documents that were marked as pending.
 
     Raises:
         OutputError: a later run has written a table.
     """
-    unit_texts.remove_leftovers(tables, commits.epoch)
     for name in FENCED:
         if tables.exists(name):
             commits.fence(name)

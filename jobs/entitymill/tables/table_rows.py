@@ -1,4 +1,4 @@
-"""Build rows of the tables from recognized documents; callers drop extra columns of the rows with `fit`."""
+"""Build rows of the tables from recognized documents; callers drop extra columns of the rows with `select_table_columns`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Provenance:
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
 
 
-def fit(rows: DataFrame, schema: T.StructType) -> DataFrame:
+def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
     """Return rows with exactly the columns of a table's schema.
 
     With Spark Connect, results may come from a hidden table, whose columns are all nullable. There, Spark is not asked to
