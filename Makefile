@@ -124,7 +124,7 @@ test-spark4: $(DEV_READY) $(SPARK4_READY) $(SPARK41_READY) $(JARS) $(SPARK4_JARS
 	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py tests/spark4/test_pipeline.py
 
 .PHONY: test-connect
-test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect (six minutes)
+test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect, also where the server refuses what Databricks refuses (eight minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_connect.py
 
 .PHONY: test-report
