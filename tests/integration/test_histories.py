@@ -24,11 +24,11 @@ def test_a_source_rewritten_during_a_run_is_read_at_one_version(
     source.append({"d8": TEXT_POOL[14]})
     before, cut = dict(source.rows), units.split_work
 
-    def rewriting(*arguments: Any) -> Iterator[units.PlannedUnit]:
+    def rewriting(*arguments: Any, **options: Any) -> Iterator[units.PlannedUnit]:
         source.table.optimize().executeCompaction()
         source.delete("d0", "d4")
         source.overwrite({"d0": TEXT_POOL[16], "d9": TEXT_POOL[17]})
-        yield from cut(*arguments)
+        yield from cut(*arguments, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(units, "split_work", rewriting)

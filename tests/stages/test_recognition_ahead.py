@@ -165,7 +165,7 @@ def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
     tables = Tables(spark, OutputSettings(path=str(tmp_path / "out")))
     marks = tmp_path / "marks"
     marks.mkdir()
-    units = recognize_ahead(spark, planned(3), recognise_into(marks), partial(UnitTable, tables, 7))
+    units = recognize_ahead(spark, planned(2), recognise_into(marks), partial(UnitTable, tables, 7))
     with contextlib.closing(units):
         for number, unit in enumerate(units):
             assert isinstance(unit, RecognizedUnit)
@@ -173,6 +173,4 @@ def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
             (marks / str(number)).unlink()
             assert [row["doc_id"] for row in unit.recognised.collect()] == [str(number)]
             assert not (marks / str(number)).exists()  # the document was not recognized again
-            if number == 1:
-                break
     assert list((tmp_path / "out").iterdir()) == []
