@@ -59,7 +59,7 @@ test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure t
 	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (a quarter of an hour)
+test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (35 minutes)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED)
 

@@ -35,7 +35,7 @@ def test_the_metadata_that_spark_reads_first_name_no_module(
     for number in range(20):
         shutil.copy(other / "metadata" / "part-00000", directory / "metadata" / f"a{number}")
 
-    with pytest.raises(ModelError, match="Spark may read either"):
+    with pytest.raises(ModelError, match="which Spark might read: copy the model again"):
         load(spark, directory)
     assert not (tmp_path / "ran").exists()
 
