@@ -23,6 +23,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.run.extraction import extract
 
+WARM_UP_SENTENCES = 1_000
 GROWTH = 3
 """The estimated night has this many times the sentences of the measured one."""
 
@@ -87,6 +88,14 @@ def measure(spark: SparkSession, workload: Workload, sentences: int, scratch: Pa
     )
 
 
+def warm_up(spark: SparkSession) -> None:
+    """Make a run that is not measured: all nights here then find a warm JVM, as all nights of a schedule find a cold one."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "source"
+        write_source(source, texts.documents(WARM_UP_SENTENCES), 0)
+        extract(spark, sessions.loaded("source.format=parquet", f"source.path={source}", f"output.path={directory}/out"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per workload."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -96,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentences = 60 if options.smoke else options.sentences
     print(machine.describe())
     spark = sessions.open_bench()
+    if not options.smoke:
+        warm_up(spark)
     for workload in WORKLOADS[: 1 if options.smoke else None]:
         with tempfile.TemporaryDirectory() as directory:
             measure(spark, workload, sentences, Path(directory))
