@@ -12,7 +12,8 @@ from entitymill.run.summary import RECOGNIZING
 from entitymill.tables import Tables
 
 CORE_SECONDS_PER_PART_SECOND = 1.15
-"""Core-seconds of recognition for each second of its parts (schemas.PARTS): Spark also transfers and shuffles rows."""
+"""Assumed core-seconds of recognition for each second of its parts (schemas.PARTS): Spark also transfers and shuffles rows.
+tests/bench/estimates.py compares estimates with runs."""
 _MOST_RUNS = 20
 """Number of latest runs from which an estimate is made."""
 
