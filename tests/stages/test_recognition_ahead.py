@@ -109,6 +109,29 @@ def test_the_next_unit_is_recognized_while_one_is_published(
     assert cached(spark) <= before
 
 
+def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
+    spark: SparkSession,
+    tmp_path: Path,
+    planned: Callable[[int], Iterator[PlannedUnit]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spark_connect, "try_persist", lambda *_: False)
+    tables = Tables(spark, OutputSettings(path=str(tmp_path / "out")))
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    units = recognize_ahead(spark, planned(2), recognise_into(marks), partial(UnitTable, tables, 7))
+    with contextlib.closing(units):
+        for number, unit in enumerate(units):
+            assert isinstance(unit, RecognizedUnit)
+            assert [row["rows"] for row in unit.wait()] == [1]
+            (marks / str(number)).unlink()
+            assert [row["doc_id"] for row in unit.recognised.collect()] == [str(number)]
+            assert not (marks / str(number)).exists()  # the document was not recognized again
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# From here on, tests cancel actions. Spark ends a cancelled task's Python worker two seconds later, even if another task has
+# got the worker meanwhile.
 def test_recognition_stops_when_a_unit_cannot_be_published(
     spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
 ) -> None:
@@ -153,24 +176,3 @@ def test_seconds_that_two_actions_share_count_once(spark: SparkSession) -> None:
     busy.add(first)
     busy.add(second)
     assert busy.seconds == 7.0
-
-
-def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
-    spark: SparkSession,
-    tmp_path: Path,
-    planned: Callable[[int], Iterator[PlannedUnit]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(spark_connect, "try_persist", lambda *_: False)
-    tables = Tables(spark, OutputSettings(path=str(tmp_path / "out")))
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    units = recognize_ahead(spark, planned(2), recognise_into(marks), partial(UnitTable, tables, 7))
-    with contextlib.closing(units):
-        for number, unit in enumerate(units):
-            assert isinstance(unit, RecognizedUnit)
-            assert [row["rows"] for row in unit.wait()] == [1]
-            (marks / str(number)).unlink()
-            assert [row["doc_id"] for row in unit.recognised.collect()] == [str(number)]
-            assert not (marks / str(number)).exists()  # the document was not recognized again
-    assert list((tmp_path / "out").iterdir()) == []

@@ -98,8 +98,7 @@ def recognize_ahead(
     try:
         while True:
             while len(held) < MAX_HELD_UNITS and (unit := next(planned, None)) is not None:
-                results = open_results(next(numbers))
-                held.append(RecognizedUnit(spark, unit, recognise(unit), results) if unit.rows else unit)
+                held.append(RecognizedUnit(spark, unit, recognise(unit), open_results(next(numbers))) if unit.rows else unit)
             if not held:
                 return
             yield held[0]

@@ -34,8 +34,7 @@ class BackgroundAction(Generic[T]):
     def __init__(self, spark: SparkSession, action: Callable[[], T]) -> None:
         """Start the action in a new thread.
 
-        `action` may be cancelled at any moment, so it must not
-        change a table that others read.
+        `action` may be cancelled at any moment, so it must not change a table that others read.
         """
         self._spark = spark
         self._action = action
