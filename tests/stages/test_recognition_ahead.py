@@ -44,8 +44,8 @@ def planned(spark: SparkSession) -> Callable[[int], Iterator[PlannedUnit]]:
 
     def plan(number: int) -> Iterator[PlannedUnit]:
         for unit in range(number):
-            # Not createDataFrame: it reads rows with a Python worker of its own, which Spark returns to its pool and yet ends when
-            # the task is cancelled, so that a later test gets a worker with a closed socket.
+            # Not createDataFrame, which reads rows with a Python worker of its own, and returns it to Spark's pool. If
+            # the task is cancelled, Spark still kills that worker, and a later test gets it with a closed socket.
             documents = spark.range(unit, unit + 1).selectExpr("cast(id AS string) AS doc_id")
             yield PlannedUnit(documents, None, known=True, rows=1, chars=1)
 
