@@ -11,6 +11,7 @@ AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
 SPARK41_READY := $(VENV)-spark41/.ready
+PYTHON313_READY := $(VENV)-python313/.ready
 DOCS_READY := $(VENV)-docs/.ready
 LOWEST_READY := $(VENV)-lowest/.ready
 # pip must not build packages in isolation, because then it would fetch the newest setuptools without a hash.
@@ -80,16 +81,17 @@ test-lowest: $(LOWEST_READY) ## run the quick unit tests with the lowest version
 test-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test engine sparknlp, and that both engines find the same entities (four minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/spark_nlp
 
+# Without pytest's log of a test, which holds the errors of a thousand runs, and with them all their queries.
 .PHONY: test-faults
 test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze them, kill them at random, make storage fail (three hours; root for mounts)
-	$(BIN)/python -m pytest -s --numprocesses 2 tests/faults/test_crash_points.py
+	$(BIN)/python -m pytest -s -p no:logging --numprocesses 2 tests/faults/test_crash_points.py
 	$(BIN)/python -m pytest -s tests/faults/test_freezes.py
 	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py --deselect tests/faults/test_freezes.py tests/faults
 
 .PHONY: test-faults-smoke
 test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (seven minutes)
-	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest $(LIMITED) -s --numprocesses 2 tests/faults/test_crash_points.py
-	ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
+	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest $(LIMITED) -s -p no:logging --numprocesses 2 tests/faults/test_crash_points.py
+	ENTITYMILL_FREEZES=2 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest $(LIMITED) tests/faults/test_kills.py -k local-cluster
 
 .PHONY: test-fuzz
@@ -109,7 +111,7 @@ bench: $(BENCH_READY) $(JARS) ## measure the job, the bare tagger and other tagg
 
 .PHONY: bench-smoke
 bench-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run every benchmark on a few dozen sentences, without useful numbers (five minutes)
-	PYTHONPATH=jobs $(BIN)/python tests/bench/smoke.py
+	PYTHONPATH=jobs:tests $(BIN)/python tests/bench/smoke.py
 
 .PHONY: bench-engines
 bench-engines: $(BENCH_READY) $(JARS) $(SPARKNLP_JARS) ## measure both engines on the same rows (half an hour)
@@ -120,7 +122,7 @@ bench-growth: $(DEV_READY) $(JARS) ## measure incremental runs on 10^4 to 10^6 d
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: test-spark4
-test-spark4: $(DEV_READY) $(SPARK4_READY) $(SPARK41_READY) $(JARS) $(SPARK4_JARS) $(SPARK41_JARS) ## test that the job writes the same tables on Spark 4.0 and 4.1 as on 3.5 (ten minutes)
+test-spark4: $(DEV_READY) $(SPARK4_READY) $(PYTHON313_READY) $(JARS) $(SPARK4_JARS) $(SPARK41_JARS) ## test that the job writes the same tables on Spark 4.0, and on 4.1 with Python 3.13, as on 3.5 (six minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py tests/spark4/test_pipeline.py
 
 .PHONY: test-connect
@@ -267,6 +269,14 @@ $(VENV)-%/.ready: requirements-%.lock requirements-build.lock
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(BUILD_TOOLS)
 	$(@D)/bin/python $(LOCKED) -r $<
+	@touch $@
+
+# Spark 4.1 on Python 3.13, where Debian has it, otherwise on this Python.
+$(PYTHON313_READY): requirements-spark41.lock requirements-build.lock tests/spark4/unpack_python313 | $(DEV_READY)
+	@rm -rf $(@D)
+	python=$$(tests/spark4/unpack_python313 build/python313) || python=$(PYTHON); $$python -m venv --without-pip --copies $(@D)
+	$(BIN)/python $(subst -m pip,-m pip --python $(@D)/bin/python,$(BUILD_TOOLS))
+	$(BIN)/python $(subst -m pip,-m pip --python $(@D)/bin/python,$(LOCKED)) -r $<
 	@touch $@
 
 $(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock requirements-build.lock

@@ -18,18 +18,6 @@ settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
 
-LONG = (
-    *("frozen_runs", "privacy", "units", "writers", "histories", "poison", "report", "incremental", "carried", "guards"),
-    *("maintenance", "parquet_output", "slices", "stopping", "changes"),
-)
-"""Files of tests that take longest, by what they test: begun first, so that no process is left with one at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {f"test_{name}": place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONG) + (item.path.parent.name == "unit")))
-
-
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """Return the only Spark session of a test process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from entitymill.errors import ModelError
@@ -46,6 +47,9 @@ def _find_blobs(root: Path) -> list[Path]:
 def _resolve_link(link: Path, source: Path) -> Path:
     """Return the final target of a symbolic link; raise ModelError if the link leads to itself."""
     try:
-        return link.resolve()
+        target = link.resolve()
+        with suppress(FileNotFoundError):
+            link.stat()  # Python 3.13's `resolve` accepts a link to itself
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{link} of {source} is a symbolic link to itself: copy the model again.") from error
+    return target

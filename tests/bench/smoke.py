@@ -1,4 +1,4 @@
-"""Run every benchmark for a few seconds, to see that it works: `python tests/bench/smoke.py`. Its numbers mean nothing.
+"""Run every benchmark for a few seconds, to see that it works: `make bench-smoke`. Its numbers mean nothing.
 
 Benchmarks with Spark share one session, whose JVM is warm after the first; job.py stops the session, so it comes almost
 last. cluster.py opens sessions of its own. isolation.py limits this process's memory, so it comes before others load much.
@@ -21,6 +21,7 @@ import tagger
 import worker_memory
 
 import cluster
+from small_queries import SMALL_QUERIES
 
 
 def main() -> None:
@@ -42,7 +43,9 @@ def main() -> None:
     for bench in benches:
         print(f"\n== {bench.__name__} --smoke", flush=True)
         if bench is engines:
-            sessions.open_bench("4g", sparknlp=True)
+            session = sessions.open_bench("4g", sparknlp=True)
+            for key, value in SMALL_QUERIES.items():
+                session.conf.set(key, value)
         bench.main(["--smoke"])
         print(f"== {bench.__name__} ran, {time.perf_counter() - began:.0f} s so far", flush=True)
 

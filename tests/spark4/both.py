@@ -89,11 +89,13 @@ class Spark:
     def bring_up(self, output: Path, source: Path, *flags: str) -> None:
         ended = self.run(output, source, *flags)
         assert ended.returncode == 0, (self.name, ended.stdout, ended.stderr[-3000:])
+        noise = [line for line in ended.stderr.splitlines() if " WARN " in line or "UserWarning" in line]
+        assert not noise, (self.name, noise)
 
 
 OLD = Spark("3.5", Path(sys.executable), ROOT / "build" / "jars")
 NEW = Spark("4.0", ROOT / ".venv-spark4" / "bin" / "python", ROOT / "build" / "jars-spark4")
-NEWEST = Spark("4.1", ROOT / ".venv-spark41" / "bin" / "python", ROOT / "build" / "jars-spark41")
+NEWEST = Spark("4.1", ROOT / ".venv-python313" / "bin" / "python", ROOT / "build" / "jars-spark41")
 RELEASES = (OLD, NEW, NEWEST)
 
 

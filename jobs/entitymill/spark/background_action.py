@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -44,7 +45,10 @@ class BackgroundAction(Generic[T]):
         self.ended: float | None = None
         call: Callable[[], T] = self._call
         if not spark_connect.is_remote(spark):
-            call = inheritable_thread_target(call)  # a session of Spark Connect has no thread in the JVM
+            # Not through Spark Connect, whose session has no thread in the JVM.
+            with warnings.catch_warnings():  # PySpark 4 warns that it copies no tags; the thread needs none
+                warnings.filterwarnings("ignore", message="Spark session is not provided")
+                call = inheritable_thread_target(call)
         self._thread = threading.Thread(target=self._run, args=(call,), name=POOL, daemon=True)
         self._thread.start()
 
