@@ -1,6 +1,7 @@
 """Find the mentions in files of texts as they arrive, and append them to a Delta table, with Structured Streaming.
 
-    spark-submit --properties-file conf/spark-defaults.conf --packages io.delta:delta-spark_2.12:3.3.3 \
+    export PATH=$PWD/.venv/bin:$PATH PYSPARK_PYTHON=$PWD/.venv/bin/python    # after `make run`
+    spark-submit --properties-file conf/spark-defaults.conf --jars "$(ls build/jars/*.jar | paste -sd,)" \
         examples/spark/stream_mentions.py ARTICLES OUTPUT --model models/demo
 
 ARTICLES is a directory of Parquet files with the columns id and text. Each file is read once: OUTPUT/checkpoint records

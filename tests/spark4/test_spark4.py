@@ -52,7 +52,7 @@ def test_another_sparks_delta_is_one_sentence(source: Path, tmp_path: Path) -> N
     ended = Spark("4.0", NEW.python, OLD.jars).run(tmp_path / "out", source)
     assert ended.returncode == 1
     assert "delta-spark_2.12-3.3.3.jar does not fit Spark 4.0" in ended.stderr
-    assert "use io.delta:delta-spark_2.13:4.0.1 (local runs: `entitymill fetch-jars` or `make jars-spark4`" in ended.stderr
+    assert "use io.delta:delta-spark_2.13:4.0.1 (local runs: `entitymill fetch-jars --spark 4.0 --to" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,13 @@ def test_offsets_for_label_studio_are_code_points() -> None:
         {"start": 28, "end": 33, "text": "Paris", "labels": ["LOC"]},
     ]
     assert all(TEXT[value["start"] : value["end"]] == value["text"] for value in values)
+
+
+def test_tasks_of_all_runs_have_one_version() -> None:
+    """Label Studio prelabels only tasks with the version of the last one."""
+    later = replace(SENTENCE, mentions=tuple(replace(mention, run_id="later") for mention in SENTENCE.mentions))
+    tasks = json.loads(format_label_studio([SENTENCE, later]))
+    assert len({task["predictions"][0]["model_version"] for task in tasks}) == 1
 
 
 def test_conll_has_offsets_of_the_document_and_tokens_within_mentions() -> None:
@@ -263,6 +271,8 @@ def test_the_command_prints_scores_without_spark(
     assert evaluate.main(["--reviewed", str(file), "--wanted-precision", "1", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["PER"]["threshold"] == {"min_confidence": 0.9, "precision": 1.0, "mentions": 1}
+    assert evaluate.main(["--reviewed", str(file), "--labels", "PERSON"]) == 2
+    assert f"--labels: PERSON is not in {file}; check its spelling" in capsys.readouterr().err
     assert evaluate.main(["--reviewed", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "0.0945 to 0.9055" in shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill.commands import common
-from entitymill.errors import SourceError
+from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SparkSettings
 from entitymill.terminal import activity, corrected_files, review_scores
 from entitymill.terminal.console_text import open_console, visible
@@ -159,12 +159,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
         scores = evaluate(entities, gold, labels)
+        _check_labels(labels or [], scores, "in neither table")
         if options.json:
             print(_format_json(scores))
         else:
             open_console().print(_build_table(scores))
 
     return common.run_and_report(work, "interrupted.")
+
+
+def _check_labels(labels: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse the option --labels if one of its labels is not known, because a misspelled label would be scored 0.
+
+    Args:
+        labels: the labels of the option.
+        known: the labels that occur.
+        where: the part of the message that says where the label does not occur.
+
+    Raises:
+        SettingsError: a label is not known.
+    """
+    for label in labels:
+        if label not in known:
+            raise SettingsError(f"--labels: {label} is {where}; check its spelling, and whether it is in capitals.")
 
 
 def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_json: bool) -> None:
@@ -177,9 +194,11 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
         as_json: whether to print JSON.
 
     Raises:
+        SettingsError: a label does not occur in the file.
         SourceError: the file cannot be read, or is not a reviewed sample.
     """
     review = corrected_files.read_review(file)
+    _check_labels(labels, review_scores.list_labels(review), f"not in {file}")
     scores = review_scores.score_review(review, wanted_precision, labels)
     if as_json:
         print(json.dumps(review_scores.build_json(scores)))

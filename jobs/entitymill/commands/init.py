@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
+        if "/" in options.table and "`" not in options.table:  # not the name of a catalog table
+            common.check_source_exists(loaded)
         activity.begin("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark

@@ -128,7 +128,10 @@ def suggest_keys(wrong: str, known: Iterable[str]) -> str:
     everything = list(known)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]
-    alike = get_close_matches(wrong, [key for key in everything if key.count(".") == wrong.count(".")], 1, _SIMILAR_KEY)
+    # `source_path` and `sourcepath` mean `source.path`.
+    alike = [key for key in everything if _normalize_name(key) == _normalize_name(wrong)]
+    same_depth = [key for key in everything if key.count(".") == wrong.count(".")]
+    alike = alike or get_close_matches(wrong, same_depth, 1, _SIMILAR_KEY)
     # The user may have written the right name in the wrong section.
     alike = alike or [key for key in everything if key.rpartition(".")[2] == name]
     names = {key.rpartition(".")[2] for key in everything}
@@ -165,8 +168,8 @@ def _find_intended_variable(name: str, known: Collection[str]) -> str:
 
 
 def _normalize_name(name: str) -> str:
-    """Return a name in capitals and without underscores."""
-    return name.replace("_", "").upper()
+    """Return a name in capitals, without underscores and dots."""
+    return name.replace("_", "").replace(".", "").upper()
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:

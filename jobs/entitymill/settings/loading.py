@@ -174,7 +174,9 @@ def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str
         if fault["type"] == "extra_forbidden":
             sentences.append(f"{key} is not a setting{place}; {suggest_keys(key, known)}")
         elif fault["type"] == "missing":
-            sentences.append(f"{key} is not set, and has no default.")
+            sentences.append(
+                f"{key} is not set, and has no default: set it in a settings file (--config FILE) or with --set."
+            )
         elif fault["type"] == "model_type":
             inside = ", ".join(name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}."))
             sentences.append(f"{key} is a section, not a setting{place}: below it, set {inside}.")

@@ -109,7 +109,7 @@ class OutputSettings(Section):
     def _check_place(self) -> OutputSettings:
         """Check that either a path or a valid schema is set, and that tables in that place can have the format."""
         if (self.path is None) == (self.schema_ is None):
-            raise ValueError("set either output.path or output.schema")
+            raise ValueError("set either output.path or output.schema, and the other to null")
         if self.schema_ is not None:
             sql_text.check_name(self.schema_, sql_text.MOST_LEVELS - 1)
         if self.schema_ is not None and self.format == "parquet":

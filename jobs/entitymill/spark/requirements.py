@@ -160,7 +160,8 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     """
     delta = DELTA[_major_minor(spark)]
     advised = f"io.delta:{delta.artifact}_{_major_minor(scala)}:{delta.version}"
-    local = f"local runs: `entitymill fetch-jars` or `make {delta.target}`, then set spark.jars=build/{delta.target}"
+    fetch = f"`entitymill fetch-jars --spark {_major_minor(spark)} --to build/{delta.target}` or `make {delta.target}`"
+    local = f"local runs: {fetch}, then set spark.jars=build/{delta.target}"
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {advised} with --jars or --packages ({local}).")
     named = re.search(r"delta-spark_(?:[\d.]+_)?([\d.]+)-([\d.]+)\.jar", jar)

@@ -138,8 +138,8 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
         }
         for mention in sentence.mentions
     ]
-    version = sentence.mentions[0].run_id if sentence.mentions else ""
-    return {"data": data, "predictions": [{"model_version": version, "result": results}]}
+    # One version for all tasks: Label Studio prelabels only tasks with the version of the task imported last.
+    return {"data": data, "predictions": [{"model_version": "entitymill", "result": results}]}
 
 
 def format_conll(sentences: Sequence[Sentence]) -> str:

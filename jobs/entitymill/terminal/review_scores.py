@@ -90,6 +90,11 @@ def find_threshold(judgements: Iterable[Judgement], wanted_precision: float) -> 
     return best
 
 
+def list_labels(review: Review) -> set[str]:
+    """Return the labels that occur in the review, those of mentions that reviewers added included."""
+    return {one.label for one in review.judgements} | set(review.annotated or ())
+
+
 def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
     """Return a dictionary label -> score, sorted by label; after the labels, the key ALL has the score of all of them.
 
@@ -98,7 +103,7 @@ def score_review(review: Review, wanted_precision: float, labels: Sequence[str] 
         wanted_precision: the precision, from 0 to 1, that the threshold of each score must reach.
         labels: the labels to score; empty for all labels. Labels that do not occur in the review are ignored.
     """
-    known = {one.label for one in review.judgements} | set(review.annotated or ())
+    known = list_labels(review)
     chosen = sorted(known & set(labels) if labels else known)
     scores = {label: _score_labels(review, wanted_precision, [label]) for label in chosen}
     return {**scores, ALL: _score_labels(review, wanted_precision, chosen)}
