@@ -173,16 +173,26 @@ class FrozenRun:
         hook(monkeypatch, owner, name, self._stop_here)
         hook(monkeypatch, Heartbeat, "beat", self._hold_heartbeat)
 
-    def start(self, *overrides: str, asleep: bool = True, full: bool = False) -> FrozenRun:
+    def start(
+        self,
+        *overrides: str,
+        asleep: bool = True,
+        full: bool = False,
+        action: Callable[[SparkSession], Any] | None = None,
+    ) -> FrozenRun:
         """Begin the run and come back when it has stopped.
 
         Args:
+            overrides: settings of the run.
             asleep: whether it shows no sign of life from then on.
+            full: whether it recomputes all documents.
+            action: what to do in the place of a run, in a session of its own.
         """
 
         def work() -> None:
             try:
-                self.result = self.world.run(*overrides, spark=self.world.spark.newSession(), full=full)
+                own = self.world.spark.newSession()
+                self.result = action(own) if action else self.world.run(*overrides, spark=own, full=full)
             except BaseException as error:  # noqa: BLE001  # it is looked at by the test
                 self.result = error
             finally:
@@ -243,7 +253,7 @@ class DiesHereError(Exception):
     """Ends a run between two commits."""
 
 
-def run_until_death(world: World, table: str) -> None:
+def run_until_death(world: World, table: str, *, full: bool = False) -> None:
     """Let a run die, without a last word, before it changes a table."""
 
     begun: list[str] = []
@@ -256,4 +266,4 @@ def run_until_death(world: World, table: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         hook(patch, Commits, "_commit", die)
         with pytest.raises(DiesHereError):
-            world.run()
+            world.run(full=full)

@@ -18,10 +18,10 @@ from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
-from entitymill.tables import Provenance, Tables, maintenance, table_setup
-from entitymill.tables.maintenance import DOCUMENT_TABLES
-from entitymill.tables.output_tables import PROPERTY
+from entitymill.tables import Provenance, Tables, table_setup, table_versions
+from entitymill.tables.output_tables import DOCUMENT_TABLES, PROPERTY
 from entitymill.tables.runs import Record
+from entitymill.tables.table_versions import tables_unchanged_since as unchanged_since
 
 from .conftest import DAY, SCHEMAS, Writing, chosen, tables_at
 
@@ -126,24 +126,24 @@ def test_others_that_changed_rows_are_noticed(
 ) -> None:
     """Of two units, so that there is something to join."""
     tables = copied(sliced, tmp_path)
-    latest = Row(output_versions=maintenance.read_versions(tables, WRITTEN))
+    latest = Row(output_versions=table_versions.read_versions(tables, WRITTEN))
     for statement in statements:
         tables.spark.sql(statement.format(**{name: tables.sql_name(name) for name in DOCUMENT_TABLES}))
-    assert guards.tables_unchanged_since(tables, latest) == only_we
+    assert unchanged_since(tables, latest) == only_we
 
 
 def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables, tmp_path: Path) -> None:
     """From a backup of before the last run: its version is a smaller one."""
     tables = copied(sliced, tmp_path)
-    present = maintenance.read_versions(tables, WRITTEN)
-    assert guards.tables_unchanged_since(tables, Row(output_versions=present))
-    assert not guards.tables_unchanged_since(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
-    assert not guards.tables_unchanged_since(tables, None)
-    assert not guards.tables_unchanged_since(tables, Row(output_versions=None))
+    present = table_versions.read_versions(tables, WRITTEN)
+    assert unchanged_since(tables, Row(output_versions=present))
+    assert not unchanged_since(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
+    assert not unchanged_since(tables, None)
+    assert not unchanged_since(tables, Row(output_versions=None))
     without = {name: version for name, version in present.items() if name != "rejects"}
-    assert not guards.tables_unchanged_since(tables, Row(output_versions=without)), "an older run created it meanwhile"
+    assert not unchanged_since(tables, Row(output_versions=without)), "an older run created it meanwhile"
     shutil.rmtree(tmp_path / "out" / "rejects")
-    assert not guards.tables_unchanged_since(tables, Row(output_versions=present))
+    assert not unchanged_since(tables, Row(output_versions=present))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
 ) -> None:
     row = {
         "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
-        "source_committed": 7, "rejects": 0, "output_versions": maintenance.read_versions(ten, WRITTEN),
+        "source_committed": 7, "rejects": 0, "output_versions": table_versions.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = Row(**{**row, **changed})
     provenance = replace(Provenance("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)

@@ -86,7 +86,7 @@ def test_an_export_is_outdated_once_the_delta_table_has_a_newer_version(writing:
     parquet_export.export(tables, 2, agree)
     assert parquet_export.is_current(tables)
     assert exported(tables) == of_delta(tables)
-    assert marker(tables) == {"epoch": 2, "version": tables.version("entities")}
+    assert (marker(tables)["epoch"], marker(tables)["version"]) == (2, tables.version("entities"))
     assert names(tables) == TABLES
 
 
@@ -174,6 +174,27 @@ def test_an_older_epochs_export_does_not_stay(writing: Writing, monkeypatch: pyt
     assert marker(tables)["epoch"] == 3
     assert parquet_export.is_current(tables)
     assert exported(tables) == of_delta(tables)
+
+
+def test_the_export_that_a_later_run_writes_is_left_alone(writing: Writing) -> None:
+    later = root(writing.tables) / "_export_3"
+    later.mkdir()
+    parquet_export.export(writing.tables, 2, agree)
+    assert later.exists()
+
+
+def test_an_export_of_a_table_that_was_created_again_is_outdated(
+    writing: Writing, spark: SparkSession, tmp_path: Path
+) -> None:
+    tables = writing.tables
+    assert parquet_export.is_current(tables)
+    other = Writing(tables_at(spark, tmp_path / "other", PARQUET))
+    other.publish(*SIX, known=False)
+    assert other.tables.version("entities") == tables.version("entities")
+    shutil.rmtree(root(tables) / "entities_delta")
+    shutil.copytree(root(other.tables) / "entities_delta", root(tables) / "entities_delta")
+    tables.forget()
+    assert not parquet_export.is_current(tables)
 
 
 def test_a_run_that_lost_its_lease_exports_nothing(writing: Writing) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from entitymill.settings.sections import SourceSettings
 from entitymill.source import row_checks
-from entitymill.source.reader import Source
+from entitymill.source.reader import Source, open_source
 from entitymill.source.row_checks import CODE
 
 
@@ -24,6 +28,19 @@ def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[...
     details = {row["doc_id"]: row["detail"] for row in row_checks.select_rejects(judged, 10).collect()}
     assert details["d"] == "11 code points, source.max_chars is 10"
     assert details["e"] == "2 rows of this run have this id"
+
+
+def test_rows_that_the_caller_has_cached_are_not_taken_for_the_sources(spark: SparkSession, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "text": ["Anna"]}), tmp_path / "1.parquet")
+    cached = spark.read.parquet(str(tmp_path)).cache()
+    try:
+        assert cached.count() == 1
+        pq.write_table(pa.table({"id": ["b"], "text": ["Bob"]}), tmp_path / "2.parquet")
+        assert spark.read.parquet(str(tmp_path)).count() == 1, "Spark takes the cached rows"
+        settings = SourceSettings(path=str(tmp_path), format="parquet", id_column="id")
+        assert open_source(spark, settings).rows.count() == 2
+    finally:
+        cached.unpersist()
 
 
 def test_code_points_are_counted_not_utf_16_units(source_of: Callable[..., Source]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.tables import maintenance, table_setup
+from entitymill.tables import Tables, maintenance, table_setup
 
 from .conftest import Writing, tables_at
 
@@ -42,6 +43,28 @@ def added(writing: Writing, name: str) -> list[dict[str, Any]]:
 
 def statistics(writing: Writing, name: str) -> list[dict[str, dict[str, str]]]:
     return [json.loads(file["stats"]) for file in added(writing, name)]
+
+
+def test_a_table_that_cannot_be_described_is_not_taken_for_an_empty_one(
+    written: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run would append all documents to it once more."""
+    monkeypatch.setattr(Tables, "detail", lambda *_: None)
+    assert not written.tables.is_empty("documents")
+    assert written.tables.is_empty("annotations")
+
+
+def test_rows_that_the_caller_has_cached_are_not_taken_for_current_ones(writing: Writing) -> None:
+    writing.publish(("a", "Anna Berlin x"), known=False)
+    cached = writing.tables.read("documents").cache()
+    try:
+        assert cached.count() == 1
+        other = DeltaTable(str(place(writing, "documents"))).to_pyarrow_table()
+        write_deltalake(str(place(writing, "documents")), other, mode="append")  # another program
+        assert writing.tables.read("documents").count() == 1, "Spark takes the cached row"
+        assert writing.tables.read_latest("documents").count() == 2
+    finally:
+        cached.unpersist()
 
 
 @pytest.mark.parametrize(

@@ -60,5 +60,5 @@ def _find_feed_changes(
     feed = change_feed.read_changes_since(tables.spark, source, last.source_version, last.source_committed)
     if feed is None:
         return None
-    rejected = None if tables.is_empty("rejects") else tables.read_pinned("rejects")
+    rejected = None if tables.is_empty("rejects") else tables.read_latest("rejects")
     return changes.compare_feed(source, feed, known, rejected, policy, crashing_documents.find_first_failures(tables, last))

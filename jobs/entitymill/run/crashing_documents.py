@@ -41,7 +41,7 @@ def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
     # Pin the version, because the run changes `rejects` before it reads the texts of these documents.
-    found = tables.read_pinned("rejects").where(theirs).select("doc_id")
+    found = tables.read_latest("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
 

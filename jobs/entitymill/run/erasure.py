@@ -21,7 +21,7 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.run_session import open_private_session
 from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup, unit_texts
-from entitymill.tables.output_tables import build_write_confs
+from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         Table -> number of erased rows; for `runs`, number of rows in which a message was replaced.
 
     Raises:
-        EntityMillError: an error that `find_documents` raises, or a job is still running after `limits.wait_seconds`.
+        EntityMillError: an error that `find_documents` raises; or a job is still running after `limits.wait_seconds`; or
+            another run took over before the erasure was complete.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
@@ -116,12 +117,14 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
+        _check_source(spark, settings, id_frame)  # a run may have published a document that came back
         rows = _count_rows(tables, ids, id_frame)
         with commits.track_change():
-            for table in maintenance.DOCUMENT_TABLES:
+            for table in DOCUMENT_TABLES:
                 if rows.get(table):
                     commits.execute(table, partial(tables.replace_documents, table, id_frame, tables.read(table).limit(0)))
-        maintenance.purge_tables(tables, 0)
+                    commits.check_committed(table)
+        maintenance.purge_tables(tables, lease.check_now, 0)
         run_messages.erase_ids(tables, ids)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
@@ -129,6 +132,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[
             (name, now, digest, table, found.get(one, 0)) for table, found in rows.items() for one, digest in digests.items()
         ]
         commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
+        commits.check_committed(RECORD)
     return Findings(rows, None).totals()
 
 
@@ -173,7 +177,7 @@ def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: D
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
     """Return table -> doc_id -> number of rows, for the tables that exist, as in `Findings.rows`."""
-    rows = {name: _count_table(tables, name, id_frame) for name in maintenance.DOCUMENT_TABLES if tables.exists(name)}
+    rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
     return rows
@@ -194,7 +198,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     try:
         if unit_texts.find_hidden_tables(tables):
             return True
-        for name in maintenance.DOCUMENT_TABLES:
+        for name in DOCUMENT_TABLES:
             if tables.exists(name):
                 files = data_file_reader.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):

@@ -118,6 +118,8 @@ def _run_or_record_idle(
         return summary.build_row(settings, provenance)
 
     table_setup.check_tables(tables)
+    if options.full:
+        summary.mode = Mode.FULL  # in `runs` from the start: if this run is killed, the next one continues it
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
         summary.started_at = lease.started
         run = None

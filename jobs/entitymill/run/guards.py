@@ -10,18 +10,16 @@ import logging
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import crashing_documents
 from entitymill.run.summary import Summary, compute_scope, compute_slice_digest
 from entitymill.settings import Settings
-from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Provenance, Tables, parquet_export, table_setup
-from entitymill.tables.maintenance import DOCUMENT_TABLES
+from entitymill.tables import Provenance, Tables, parquet_export, table_setup, table_versions
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine_choice import Engine
 
@@ -185,32 +183,6 @@ def read_record(tables: Tables, runs: Runs) -> Record:
         raise
 
 
-def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
-    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
-
-    Return False if `latest` is None or recorded no versions, or if a table is missing or new since then.
-    """
-    recorded = None if latest is None else latest["output_versions"]
-    if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
-        return False
-    for name, before in recorded.items():
-        if not tables.exists(name):
-            return False
-        present = tables.version(name)
-        if present == before:
-            continue
-        since = tables.history(name, max(present - before, 1)).where(F.col("version") > before)
-        operations = [row["operation"] for row in since.select("operation").collect()]
-        if present < before or len(operations) < present - before or not NON_DATA_OPERATIONS.issuperset(operations):
-            log.warning(
-                "another program has changed %s since the last run (operations: %s); checking all documents",
-                tables.address(name),
-                ", ".join(operations),
-            )
-            return False
-    return True
-
-
 def is_same_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether the last run had the same source, slice and settings, and completed all its changes with status done.
 
@@ -233,6 +205,8 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
         return False
     if (last.source_version, last.source_committed) != (provenance.source_version, provenance.source_committed):
         return False
-    if crashing_documents.find_first_failures(tables, last) is not None or not tables_unchanged_since(tables, record.latest):
+    if crashing_documents.find_first_failures(tables, last) is not None:
+        return False
+    if not table_versions.tables_unchanged_since(tables, record.latest):
         return False
     return tables.is_complete() and (not tables.exported or parquet_export.is_current(tables))

@@ -32,6 +32,7 @@ from entitymill.tables import (
     parquet_export,
     recovery,
     table_setup,
+    table_versions,
     unit_texts,
 )
 from entitymill.tables.lease import Lease
@@ -78,7 +79,7 @@ class Run:
         self.commits = self.lease.commits
         self.earlier_runs = self.lease.earlier_runs
         self.units = UnitTable(self.tables, self.lease.epoch)
-        self.known_tables: list[str] = []
+        self.versions_before: dict[str, int] = {}
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
@@ -130,9 +131,10 @@ class Run:
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._build_schemas())
         # This run does not block older writers of tables that are created later, so it must not record their versions.
-        self.known_tables = [name for name in maintenance.DOCUMENT_TABLES if tables.exists(name)]
+        known = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
+        self.versions_before = table_versions.read_versions(tables, known)
         settled = earlier.settled and not created and not self.options.full
-        settled = settled and guards.tables_unchanged_since(tables, earlier.latest)
+        settled = settled and table_versions.tables_unchanged_since(tables, earlier.latest)
         if first_run and not tables_existed:
             settled = True
         if not settled:
@@ -253,6 +255,10 @@ class Run:
         self.meter.update()
 
     def record_versions(self) -> None:
-        """Record the tables' versions in the summary; errors are ignored, and then the next run checks all documents."""
+        """Record the tables' versions in the summary, unless another program has changed rows during this run.
+
+        Errors are ignored. Without versions, the next run checks and compares all documents.
+        """
         with contextlib.suppress(Exception):
-            self.summary.output_versions = maintenance.read_versions(self.tables, self.known_tables)
+            found = table_versions.read_own_versions(self.tables, self.versions_before, self.commits)
+            self.summary.output_versions = found

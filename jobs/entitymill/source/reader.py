@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +23,12 @@ from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
 _NONDETERMINISTIC = re.compile(
-    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b",
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
+    r"|\b(input_file_\w+|monotonically_increasing_id|spark_partition_id|(session_)?user)\s*\(|\(\s*table\b",
     re.IGNORECASE,
 )
 """Matches what makes a condition nondeterministic: functions of time or chance, special dates such as DATE 'yesterday',
-subqueries, and the column _metadata of the files that contain the rows."""
+subqueries, and what depends on the files that contain the rows, on Spark's tasks or on the user."""
 
 
 @dataclass(frozen=True)
@@ -299,8 +301,8 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     readable = unreadable_source.find_readable_columns(spark, first) if first else None
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
-    size = sum(size for _, size, _ in listing)
-    return SourceTable(reader.parquet(settings.path), unreadable, _digest_listing(listing), size)
+    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(settings.path)  # so rows that others cached are not used
+    return SourceTable(rows, unreadable, _digest_listing(listing), sum(size for _, size, _ in listing))
 
 
 def _digest_listing(listing: list[tuple[str, int, int]]) -> str:

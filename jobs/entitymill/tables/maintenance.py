@@ -9,14 +9,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.errors import ParseException
+
 from entitymill.errors import SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.run_session import override_conf
-from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, unit_texts
+from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, table_versions, unit_texts
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
-from entitymill.tables.output_tables import PUBLISHED_TABLES
+from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES
 from entitymill.tables.runs import IDLE, MAINTENANCE
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,6 @@ MOST_FILES = 200
 SMALL_SHARE, SMALL_PART = 16, 8
 """A file is small if it is smaller than 1/16 of the target size and smaller than 1/8 of its partition. So each row is
 rewritten only a few times. Files that a full run wrote in order of doc_id are kept; compaction would lose this order."""
-DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,6 @@ def compact_small_files(tables: Tables) -> None:
         tables.forget(name)
 
 
-def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
-    """Return a dict table -> number of its current version."""
-    return {name: tables.version(name) for name in names}
-
-
 def vacuum(tables: Tables, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
@@ -128,8 +124,8 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
     Raises:
         OutputError: a job is still running after `limits.wait_seconds`.
     """
-    with exclusive_access(tables, settings, f"purge-{uuid.uuid4().hex[:6]}"):
-        return purge_tables(tables, hours)
+    with exclusive_access(tables, settings, f"purge-{uuid.uuid4().hex[:6]}") as lease:
+        return purge_tables(tables, lease.check_now, hours)
 
 
 @contextmanager
@@ -137,7 +133,8 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
     """Hold the lease inside the context, so that no job runs, and yield the lease.
 
     On entry, repair changes that dead runs left incomplete; on exit, update the Parquet export. The lease writes a row with
-    the mode MAINTENANCE to `runs`.
+    the mode MAINTENANCE to `runs`. The row has the tables' versions only if nothing had to be repaired and no other program
+    has changed rows; otherwise the next run compares all documents.
 
     Args:
         tables: tables of the output, in a private session.
@@ -145,21 +142,25 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
         run_id: run id for the row that the lease writes to `runs`.
 
     Raises:
-        OutputError: a job is still running after `limits.wait_seconds`.
+        OutputError: a job is still running after `limits.wait_seconds`, or another run took over meanwhile.
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, run_id, lambda: row) as lease:
         unit_texts.remove_leftovers(tables, lease.epoch)
-        known = [name for name in DOCUMENT_TABLES if tables.exists(name)]
+        before = table_versions.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
+        earlier = lease.earlier_runs
+        trusted = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)
         if tables.is_complete():
-            recovery.settle(tables, lease.commits)
+            trusted = recovery.settle(tables, lease.commits) == 0 and trusted
         try:
             yield lease
             if tables.exported and not parquet_export.is_current(tables):
                 parquet_export.export(tables, lease.epoch, lease.check_now)
         finally:
-            with suppress(Exception):  # if the row has no versions, the next run checks the tables
-                row["output_versions"] = read_versions(tables, known)
+            if trusted:
+                with suppress(Exception):
+                    row["output_versions"] = table_versions.read_own_versions(tables, before, lease.commits)
+        lease.end("done")
 
 
 def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
@@ -172,15 +173,26 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
     return nullcontext()
 
 
-def purge_tables(tables: Tables, hours: float) -> list[TableChange]:
+def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) -> list[TableChange]:
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
-    Call this inside `exclusive_access`; `hours` as in `purge`.
+    Only files that existed before `check_now` are deleted. So if this program is frozen, and another run takes over, the new
+    files of that run, which no table version refers to yet, are kept.
+
+    Args:
+        tables: tables of the output.
+        check_now: function of the lease that raises OutputError if another run took over.
+        hours: as in `purge`.
     """
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
-        _vacuum(tables, name, hours)
+        try:
+            files = list(storage.list_files(tables.spark, tables.location(name)))
+        except (OSError, StorageError):  # Unity Catalog does not let programs list the directories of tables
+            files = None
+        check_now()
+        _vacuum(tables, name, hours, files)
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
     return _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
@@ -198,12 +210,31 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
     return done
 
 
-def _vacuum(tables: Tables, name: str, hours: float) -> None:
+def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
+    """Delete files that no table version of the last `hours` hours refers to; if `files` is given, only some of these.
+
+    Args:
+        tables: tables of the output.
+        name: name of the table.
+        hours: see above.
+        files: path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
+    """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)
     chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
     with override_conf(spark, chosen):
-        spark.sql(f"VACUUM {tables.sql_name(name)} RETAIN {hours:f} HOURS")
+        retained = f"RETAIN {hours:f} HOURS"
+        if files is None:
+            spark.sql(f"VACUUM {tables.sql_name(name)} {retained}")
+            return
+        rows = [(path, size, False, modified) for path, size, modified in files if "/_delta_log/" not in path]
+        inventory = spark.createDataFrame(rows, "path string, length long, isDir boolean, modificationTime long")
+        try:
+            tables.execute_with_view(
+                inventory, f"VACUUM {tables.sql_name(name)} USING INVENTORY (TABLE {{view}}) {retained}", {}
+            )
+        except ParseException:  # the Delta of a platform may not know inventories
+            spark.sql(f"VACUUM {tables.sql_name(name)} {retained}")
 
 
 def _measure_files(tables: Tables, name: str) -> tuple[int, float, int | None]:

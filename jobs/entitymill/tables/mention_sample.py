@@ -90,7 +90,7 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
             raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
         if not tables.is_current("entities"):  # asks about one table only, which is faster
             table_setup.check_tables(tables)
-        entities = tables.read_pinned("entities")
+        entities = tables.read_latest("entities")
         _check_stratum_column(entities, settings, request.by)
         sizes = _count_strata(entities, request.by)
         if not sizes:

@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -57,8 +58,10 @@ class Commits:
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
         """Start with the first transaction number of the epoch; `tables` must use the run's private session."""
         self.epoch = epoch
+        self.run_id = run_id
+        self.counts: Counter[str] = Counter()
+        """Table -> number of commits that did not fail."""
         self._tables = tables
-        self._run_id = run_id
         self._numbers = itertools.count(epoch * COMMITS_PER_EPOCH + 1)
         self._tries = TRIES
         self._last_numbers: dict[str, int] = {}
@@ -144,7 +147,7 @@ class Commits:
         Call this only after a commit to the table; only the newest RECENT_COMMITS commits are searched.
         """
         # Two runs that read the same state of `runs` use the same transaction numbers, so the run id is compared, too.
-        own = {"entitymill": self._run_id, "number": self._last_numbers[name]}
+        own = {"entitymill": self.run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def stop_retrying(self) -> None:
@@ -154,11 +157,12 @@ class Commits:
     def _commit(self, name: str, commit: Callable[[], object]) -> None:
         with self.track_change():
             retry(name, commit, self._tries)
+            self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
         """Return options for Delta's writer: a new transaction number for a commit, and a note for the table's history."""
         number = self._last_numbers[name] = next(self._numbers)
-        about: dict[str, object] = {"entitymill": self._run_id, "epoch": self.epoch, "number": number}
+        about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
             about["unit"] = self._unit
         application = RUNS_APPLICATION if name == "runs" else APPLICATION

@@ -22,6 +22,8 @@ from entitymill.tables import half_made_tables
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 PUBLISHED_TABLES = ("annotations", "entities", "documents")
 """Tables with the results of documents, in the order in which a unit of work (documents published together) changes them."""
+DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
+"""Tables with rows about documents."""
 HIDDEN = "entitymill_"
 """Prefix of the names of hidden tables in a catalog schema. Hidden tables are for this program, not for readers."""
 DELTA_ENTITIES = "entities_delta"
@@ -92,21 +94,18 @@ class Tables:
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a frame of a table, whose version may change between uses of the frame; `read_pinned` prevents this."""
+        """Return a frame of a table, whose version may change between uses of the frame; `read_latest` prevents this."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str) -> DataFrame:
-        """Return a frame of a table's current version.
+        """Return a frame of a table's current version; later commits do not change the frame.
 
-        On Spark Connect, pin this version: a frame of `read` would look up the current version at each use.
+        A frame of `read` could use rows that the caller's program has cached, although another program has changed the table
+        since. And on Spark Connect it would look up the current version at each use.
         """
-        return self.read_pinned(name) if spark_connect.is_remote(self.spark) else self.read(name)
-
-    def read_pinned(self, name: str) -> DataFrame:
-        """Return a frame of a table's current version; later commits do not change the frame."""
-        reader = self.spark.read.option("versionAsOf", self.history(name, 1).collect()[0]["version"])
+        reader = self.spark.read.option("versionAsOf", self.version(name))
         return (
             reader.table(self.catalog_name(name)) if self.root is None else reader.format("delta").load(self.address(name))
         )
@@ -154,7 +153,9 @@ class Tables:
     def is_empty(self, name: str) -> bool:
         """Return whether a Delta table does not exist, or had no data file when `detail` was cached."""
         found = self.detail(name)
-        return found is None or found["numFiles"] == 0
+        if found is None:  # perhaps because of an error that passes: a run must not take a full table for an empty one
+            return not self.exists(name) or not self.read(name).take(1)
+        return bool(found["numFiles"] == 0)
 
     def forget(self, name: str | None = None) -> None:
         """Clear the cached results of `detail` for one table (None: for all tables), because the table may have changed."""

@@ -30,16 +30,18 @@ class Marker:
 
     epoch: epoch of the run that wrote the export.
     version: version of the Delta table `entities` that the export contains.
+    table: id of this Delta table, which differs if somebody removes the table and a run creates another one.
     """
 
     epoch: int
     version: int
+    table: str = ""
 
 
 def is_current(tables: Tables) -> bool:
     """Return whether the export exists and contains the current version of the Delta table `entities`."""
     marker = _read_marker(tables, _address(tables))
-    return marker is not None and marker.version == tables.version("entities")
+    return marker is not None and (marker.version, marker.table) == (tables.version("entities"), _read_table_id(tables))
 
 
 def check_export(tables: Tables) -> None:
@@ -86,7 +88,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     written, replaced = tables.address(f"{_WRITTEN}{epoch}"), tables.address(f"{_REPLACED}{epoch}")
     frame = spark.read.format("delta").option("versionAsOf", version).load(tables.address("entities"))
     tables.fit_file_size(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(written)
-    storage.write(spark, f"{written}/{_MARKER}", json.dumps(asdict(Marker(epoch, version))))
+    storage.write(spark, f"{written}/{_MARKER}", json.dumps(asdict(Marker(epoch, version, _read_table_id(tables)))))
     check_now()
     if storage.exists(spark, entities):
         _rename(tables, entities, replaced)
@@ -104,11 +106,18 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     check_now()
     for prefix in (_WRITTEN, _REPLACED):
         for name in tables.hidden_tables(prefix):
-            storage.remove(spark, tables.address(name))
+            if int(name.removeprefix(prefix)) <= epoch:  # a later run may be writing its export
+                storage.remove(spark, tables.address(name))
 
 
 def _address(tables: Tables) -> str:
     return f"{tables.root}/entities"
+
+
+def _read_table_id(tables: Tables) -> str:
+    """Return the id that Delta gave the table `entities`; empty if there is no such table."""
+    detail = tables.detail("entities")
+    return "" if detail is None else str(detail["id"])
 
 
 def _read_marker(tables: Tables, directory: str) -> Marker | None:

@@ -98,10 +98,10 @@ def _redact(
     table_setup.check_tables(tables)
     source = open_source(spark, settings.source)
     _check_target(spark, source, to)
-    entities = tables.read_pinned("entities")
+    entities = tables.read_latest("entities")
     _check_labels(entities, labels, known_labels)
     with ExitStack() as cached:
-        rows = cache_on_disk(_select_verified_texts(source, tables.read_pinned("documents"), entities, labels), cached)
+        rows = cache_on_disk(_select_verified_texts(source, tables.read_latest("documents"), entities, labels), cached)
         found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
         total = source.rows.count()
         left_out = total - found["documents"]

@@ -76,7 +76,7 @@ class Runs:
         """Return a summary of the current rows; an empty one if the table does not exist."""
         if not self._tables.exists("runs"):
             return Record()
-        rows = self._tables.read("runs")
+        rows = self._tables.read_latest("runs")
         order = F.struct(F.coalesce("epoch", F.lit(0)), "started_at")
         job = F.col("mode").isNull() | ~F.col("mode").isin(IDLE, MAINTENANCE)
         ended = job & (F.col("status") == "done")

@@ -1,0 +1,92 @@
+"""Record the tables' versions at the end of a run, and find out whether another program has changed the tables since.
+
+An operator's RESTORE or DELETE is such a change. After one, a run checks and compares all documents.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
+from entitymill.source.change_feed import NON_DATA_OPERATIONS
+from entitymill.tables.numbered_commits import Commits
+from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
+
+log = logging.getLogger(__name__)
+
+
+def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
+    """Return a dict table -> number of its current version."""
+    return {name: tables.version(name) for name in names}
+
+
+def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
+    """Return a dict table -> number of its current version, or an empty dict if another program may have changed rows.
+
+    Args:
+        tables: tables of the output.
+        before: versions of the tables before this run's first commit to them.
+        commits: made this run's commits.
+    """
+    present = read_versions(tables, list(before))
+    for name, version in present.items():
+        # In most runs the numbers are equal, so that no Spark job reads the history.
+        made = commits.counts[name]
+        if version != before[name] + made and not _is_only_changed_by(tables, name, before[name], version, commits.run_id):
+            return {}
+    return present
+
+
+def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
+    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
+
+    Return False if `latest` is None or recorded no versions, or if a table is missing or new since then.
+    """
+    recorded = None if latest is None else latest["output_versions"]
+    if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
+        return False
+    for name, before in recorded.items():
+        if not tables.exists(name):
+            return False
+        present = tables.version(name)
+        if present != before and not _is_only_changed_by(tables, name, before, present, None):
+            return False
+    return True
+
+
+def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
+    """Return whether all commits after version `before` are those of a run, or change no rows, as OPTIMIZE does.
+
+    Args:
+        tables: tables of the output.
+        name: name of the table.
+        before, present: numbers of an earlier version and of the current one.
+        run_id: id of the run; None if no run may have made a commit.
+    """
+    since = tables.history(name, max(present - before, 1)).where(F.col("version") > before)
+    rows = since.select("operation", "userMetadata").collect()
+    others = [
+        row["operation"]
+        for row in rows
+        if row["operation"] not in NON_DATA_OPERATIONS and (run_id is None or _read_run_id(row["userMetadata"]) != run_id)
+    ]
+    if present >= before and len(rows) >= present - before and not others:
+        return True
+    log.warning(
+        "another program has changed %s since the last run (operations: %s); checking all documents",
+        tables.address(name),
+        ", ".join(others),
+    )
+    return False
+
+
+def _read_run_id(metadata: str | None) -> object:
+    """Return the run id in a commit's userMetadata; None if the commit is not one of this program's."""
+    with suppress(ValueError, AttributeError):
+        return json.loads(metadata or "").get("entitymill")
+    return None

@@ -1,0 +1,126 @@
+"""What purge and erase leave alone when they wake up late, and what they must not hide: changes of other programs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from entitymill.errors import OutputError, SourceError
+from entitymill.run import erasure
+from entitymill.run.summary import Summary
+from entitymill.spark.run_session import open_private_session
+from entitymill.tables import Tables, maintenance
+from entitymill.tables.output_tables import build_write_confs
+from entitymill.tables.publisher import Publisher
+from entitymill.tables.runs import Runs
+
+from .stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
+
+__all__ = ["world"]
+
+
+def purge(world: World, spark: SparkSession) -> object:
+    settings = world.settings()
+    with open_private_session(spark, "UTC", build_write_confs(settings.output)) as own:
+        return maintenance.purge(Tables(own, settings.output), settings)
+
+
+def restore(world: World, versions: dict[str, int]) -> None:
+    """As an operator does."""
+    for name, version in versions.items():
+        world.spark.sql(f"RESTORE TABLE delta.`{world.output}/{name}` TO VERSION AS OF {version}")
+
+
+def versions(world: World, *names: str) -> dict[str, int]:
+    return {name: DeltaTable(str(world.output / name)).version() for name in names}
+
+
+def test_a_purge_that_wakes_up_keeps_new_files_of_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create(make_texts(6)).run()
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    frozen = FrozenRun(world, monkeypatch, maintenance, "_vacuum")
+    frozen.start(action=lambda spark: purge(world, spark))
+    world.put({"d01": "Changed Twice text"})
+    world.run()
+    written = next((world.output / "documents").glob("part-0*.parquet"))
+    # As a run leaves a file between writing and committing it.
+    stray = Path(shutil.copy(written, written.with_name("part-of-a-running-job.parquet")))
+    assert isinstance(frozen.wake(), OutputError)
+    assert stray.exists()
+    world.check()
+    world.append({"x1": "Added One text"})
+    world.run()
+    world.check()
+
+
+def test_an_erasure_that_wakes_up_does_not_claim_success(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its deletions come after the next run's commits, so that Delta skips them."""
+    world.create(make_texts(6)).run()
+    world.delete("d00")
+    frozen = FrozenRun(world, monkeypatch, erasure, "_count_rows", 2)
+    frozen.start(action=lambda spark: erasure.erase(spark, world.settings(), ["d00"]))
+    hook(monkeypatch, erasure, "_check_source", lambda *_: None)
+    monkeypatch.setattr(erasure, "_count_rows", lambda *_: {"documents": {"d00": 1}})  # as before the other run
+    world.append({"x1": "Added One text"})
+    world.run()
+    assert isinstance(frozen.wake(), OutputError)
+    assert not (world.output / "erasures").exists()
+    world.check()
+
+
+def test_a_document_that_came_back_meanwhile_is_not_erased(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create(make_texts(6)).run()
+    world.delete("d00")
+
+    def come_back(*_: Any) -> None:
+        world.append({"d00": "Back Again text"})
+        world.run()
+
+    hook(monkeypatch, maintenance, "exclusive_access", come_back)
+    with pytest.raises(SourceError, match="still has 1 of the documents"):
+        erasure.erase(world.spark, world.settings(), ["d00"])
+    world.check()
+
+
+@pytest.mark.parametrize("names", [("entities",), ("entities", "documents")], ids=["entities", "both"])
+def test_a_purge_does_not_hide_that_an_operator_restored_tables(world: World, names: tuple[str, ...]) -> None:
+    world.create(make_texts(4)).run()
+    before = versions(world, *names)
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    restore(world, before)
+    purge(world, world.spark)
+    assert world.run().mode == "compare"  # though the source did not change
+    world.check()
+
+
+def test_after_a_purge_a_run_with_nothing_to_do_does_nothing(world: World) -> None:
+    world.create(make_texts(4)).run()
+    purge(world, world.spark)
+    assert world.run().mode == "none"
+
+
+def test_what_others_do_during_a_run_is_noticed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create(make_texts(4)).run()
+    before = versions(world, "documents")
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    world.append({"x1": "Added One text"})
+    running = FrozenRun(world, monkeypatch, Publisher, "publish").start(asleep=False)
+    restore(world, before)
+    assert isinstance(running.wake(), Summary)
+    assert world.run().mode == "compare"
+    world.check()
+
+
+def test_a_full_run_that_is_killed_is_known_as_one(world: World) -> None:
+    world.create(make_texts(4)).run()
+    run_until_death(world, "documents", full=True)
+    [row] = world.read("runs").where("status = 'running'").collect()
+    assert Runs(world.tables()).find_unfinished_full_runs(row["fingerprint"]) == {row["run_id"]}
