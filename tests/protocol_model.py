@@ -1,4 +1,4 @@
-"""A model of PROTOCOL.md: tables are immutable values, a run is a generator that yields its atomic steps.
+"""A model of the table protocol in docs/decisions.md: tables are immutable values, a run is a generator of its atomic steps.
 
 Whoever drives the generator applies each step to the world and sends back what the run sees. So a run can be frozen or
 killed between any two steps. `defect` breaks the protocol in one place, to show that the checker notices.
