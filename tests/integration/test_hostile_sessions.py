@@ -57,6 +57,7 @@ HOSTILE = {
     "spark.sql.parquet.int96RebaseModeInWrite": "LEGACY",
     "spark.sql.sources.partitionOverwriteMode": "dynamic",
     "spark.databricks.delta.schema.autoMerge.enabled": "true",
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "true",
     "spark.databricks.delta.write.txnAppId": "the caller's",
     "spark.databricks.delta.write.txnVersion": "7",
     "spark.databricks.delta.commitInfo.userMetadata": "the caller's",

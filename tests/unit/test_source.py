@@ -19,10 +19,9 @@ from entitymill.source import reader
         ("id IN (SELECT id FROM others)", True),
         ("_metadata.file_path LIKE '%2026%'", True),
         ("_METADATA.file_size > 10", True),
-        ("input_file_name() LIKE '%2026%'", True),
         ("owner = session_user()", True),
         ("id IN (TABLE others)", True),
-        ("user = 'andy' AND table = 'x'", False),
+        ("(table = 'x') AND user = 'andy'", False),
         ("my_metadata.kind = 'x' AND input_file_names = 'y'", False),
     ],
 )

@@ -24,10 +24,10 @@ def read_known_failures(tables: Tables) -> set[str]:
     """Return the set of ids of documents that crashed or hung the tagger in an earlier run with status done."""
     if tables.is_empty("rejects"):
         return set()
-    failed = tables.read("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
+    failed = tables.read_latest("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
     if not failed:
         return set()
-    done = tables.read("runs").where("status = 'done'").where(F.col("run_id").isin({row["run_id"] for row in failed}))
+    done = tables.read_latest("runs").where("status = 'done'").where(F.col("run_id").isin({row["run_id"] for row in failed}))
     runs = {row["run_id"] for row in done.select("run_id").collect()}
     return {row["doc_id"] for row in failed if row["run_id"] in runs}
 

@@ -185,7 +185,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
 
 def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, int]:
     """Return doc_id -> number of rows in a table, for those ids of `id_frame` that have any."""
-    found = tables.read(name).join(F.broadcast(id_frame), "doc_id", "left_semi").groupBy("doc_id").count().collect()
+    found = tables.read_latest(name).join(F.broadcast(id_frame), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
 
 

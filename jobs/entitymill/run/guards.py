@@ -91,7 +91,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     """
     if not found.to_remove:
         return
-    held = tables.read("documents")
+    held = tables.read_latest("documents")
     if slice_ is not None:
         held = held.where(F.col("slice") == slice_)
     documents = max(found.to_remove, held.count())

@@ -24,11 +24,11 @@ from entitymill.spark.sql_text import quote_name, quote_part
 
 _NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
-    r"|\b(input_file_\w+|monotonically_increasing_id|spark_partition_id|(session_)?user)\s*\(|\(\s*table\b",
+    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
     re.IGNORECASE,
 )
 """Matches what makes a condition nondeterministic: functions of time or chance, special dates such as DATE 'yesterday',
-subqueries, and what depends on the files that contain the rows, on Spark's tasks or on the user."""
+subqueries, what depends on the user, and the column _metadata of the files that contain the rows."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ PINNED = {
     # How Delta writes.
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    # From Delta 4.1 on, a version that is a week old and no longer the latest could not be read.
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 """Spark property that could change a run's results -> its value during a run."""
 UNSET = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -26,6 +27,8 @@ WEEK_HOURS, DAY_HOURS = 168, 24
 IDLE_DAYS = 30
 """`optimize` deletes the rows of idle runs (runs that had nothing to do) from `runs` after this many days."""
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+_IGNORED_HOURS = "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"
+"""From Delta 4.1 on, VACUUM ignores RETAIN unless this property is false."""
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
 """Number of tasks per core in which VACUUM lists directories; Spark's default is 10,000 tasks in total."""
@@ -177,7 +180,8 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
     Only files that existed before `check_now` are deleted. So if this program is frozen, and another run takes over, the new
-    files of that run, which no table version refers to yet, are kept.
+    files of that run, which no table version refers to yet, are kept. This is not so where the files cannot be listed: on
+    Spark Connect, and in catalogs that give no access to files.
 
     Args:
         tables: tables of the output.
@@ -187,10 +191,7 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
-        try:
-            files = list(storage.list_files(tables.spark, tables.location(name)))
-        except (OSError, StorageError):  # Unity Catalog does not let programs list the directories of tables
-            files = None
+        files = _list_files(tables, name)
         check_now()
         _vacuum(tables, name, hours, files)
 
@@ -210,6 +211,18 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
     return done
 
 
+def _list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
+    """Return (path, size in bytes, modification time in ms) of a table's files; None if they cannot be listed completely."""
+    if spark_connect.is_remote(tables.spark):
+        return None
+    try:
+        return list(storage.list_files(tables.spark, tables.location(name)))
+    except (OSError, StorageError):
+        if tables.root is not None:
+            raise
+        return None  # Unity Catalog does not let programs list the directories of tables
+
+
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
     """Delete files that no table version of the last `hours` hours refers to; if `files` is given, only some of these.
 
@@ -221,9 +234,9 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
     """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)
-    chosen = {_RETENTION_CHECK: "false", _LISTING: str(tasks), _DELETING: "true"}
+    chosen = {_RETENTION_CHECK: "false", _IGNORED_HOURS: "false", _LISTING: str(tasks), _DELETING: "true"}
     with override_conf(spark, chosen):
-        retained = f"RETAIN {hours:f} HOURS"
+        retained = f"RETAIN {math.ceil(hours)} HOURS"  # Delta would round to the nearest hour
         if files is None:
             spark.sql(f"VACUUM {tables.sql_name(name)} {retained}")
             return

@@ -106,7 +106,8 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     check_now()
     for prefix in (_WRITTEN, _REPLACED):
         for name in tables.hidden_tables(prefix):
-            if int(name.removeprefix(prefix)) <= epoch:  # a later run may be writing its export
+            number = name.removeprefix(prefix)
+            if number.isdecimal() and int(number) <= epoch:  # a later run may be writing its export
                 storage.remove(spark, tables.address(name))
 
 

@@ -180,7 +180,7 @@ class RejectsWriter:
             any_rejected: whether `rejected` has any rows.
         """
         condition = f"slice = '{self._provenance.slice}'" if self._provenance.slice else None
-        if any_rejected or (not self._empty and self._tables.read("rejects").where(condition or "true").take(1)):
+        if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
     def replace_touched(self, touched: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:

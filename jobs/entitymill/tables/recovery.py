@@ -70,7 +70,7 @@ def read_settled_documents(tables: Tables) -> DataFrame:
     An unsound document without a row in `documents` gets a row in which only doc_id and status are not null.
     """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
-    joined = tables.read("documents").join(unsound, "doc_id", "full")
+    joined = tables.read_latest("documents").join(unsound, "doc_id", "full")
     return joined.withColumn("status", F.coalesce("found", "status")).drop("found")
 
 
@@ -81,13 +81,13 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     number of mentions in `documents`. In addition, it must have exactly one row in `annotations` with this run_id if that
     run wrote annotations, and no row there if it did not.
     """
-    known = tables.read("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
+    known = tables.read_latest("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
     checks = _count_rows(tables, "entities", "mention")
     joined = known.join(checks, "doc_id", "full")
     sound = (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _is_of_named_run("mention")
     if tables.exists("annotations"):
         joined = joined.join(_count_rows(tables, "annotations", "annotation"), "doc_id", "full")
-        annotated = tables.read("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")
+        annotated = tables.read_latest("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")
         joined = joined.join(annotated.select(F.col("run_id").alias("named"), F.lit(1).alias("due")), "named", "left")
         sound &= F.coalesce("annotation_rows", F.lit(0)) == F.coalesce("due", F.lit(0))
         sound &= _is_of_named_run("annotation")
@@ -96,7 +96,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
         writer = F.coalesce("named", "mention_last")
     unsound = joined.where(~F.coalesce(sound, F.lit(False)) & ~F.col("status").eqNullSafe(PENDING))
     # A document without a row in `documents` belongs to the slice of the run that wrote its mentions.
-    slices = tables.read("runs").select(F.col("run_id").alias("run"), F.col("slice").alias("slice_of_run"))
+    slices = tables.read_latest("runs").select(F.col("run_id").alias("run"), F.col("slice").alias("slice_of_run"))
     unsound = unsound.withColumn("writer", writer).join(slices, F.col("writer") == F.col("run"), "left")
     slice_ = F.when(F.col("named").isNull(), F.col("slice_of_run")).otherwise(F.col("slice"))
     found = unsound.select("doc_id", F.col("writer").alias("run_id"), slice_.alias("slice"))
@@ -109,7 +109,7 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
     Its columns are doc_id, {prefix}_rows (number of rows), {prefix}_first and {prefix}_last (smallest and greatest run_id).
     """
     return (
-        tables.read(name)
+        tables.read_latest(name)
         .groupBy("doc_id")
         .agg(
             F.count("*").alias(f"{prefix}_rows"),

@@ -123,7 +123,7 @@ class Runs:
 
         That latest run may have any fingerprint; idle runs and maintenance are ignored.
         """
-        rows = self._tables.read("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
+        rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
@@ -140,7 +140,7 @@ class Runs:
         """
         frame = self._build_frame(row)
         if mark_dead:
-            dead = self._tables.read("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
+            dead = self._tables.read_latest("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
             frame = dead.withColumn("status", F.lit("died")).unionByName(frame, allowMissingColumns=True)
         commits.replace(frame.coalesce(1), "runs", RUNNING)
 

@@ -18,6 +18,8 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
 
 log = logging.getLogger(__name__)
+_LATER_COMMITS = 10
+"""Number of commits, by OPTIMIZE for example, that may come while a table's history is read."""
 
 
 def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
@@ -68,17 +70,18 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
         before, present: numbers of an earlier version and of the current one.
         run_id: id of the run; None if no run may have made a commit.
     """
-    since = tables.history(name, max(present - before, 1)).where(F.col("version") > before)
+    since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
+    since = since.where((F.col("version") > before) & (F.col("version") <= present))
     rows = since.select("operation", "userMetadata").collect()
     others = [
         row["operation"]
         for row in rows
         if row["operation"] not in NON_DATA_OPERATIONS and (run_id is None or _read_run_id(row["userMetadata"]) != run_id)
     ]
-    if present >= before and len(rows) >= present - before and not others:
+    if present >= before and len(rows) == present - before and not others:
         return True
     log.warning(
-        "another program has changed %s since the last run (operations: %s); checking all documents",
+        "another program has changed rows of %s (operations: %s); a run checks and compares all documents",
         tables.address(name),
         ", ".join(others),
     )
