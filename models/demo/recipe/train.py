@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import math
 import random
 import time
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import distillation
 import torch
 from corpus import TAG_ID, Sentence, training_epoch
 from encoder import build, tokenizer
@@ -31,6 +33,8 @@ CASING_FACTOR = 8
 """The few vectors of casing learn faster than the rest."""
 AVERAGE_DECAY = 0.995
 REPORTED_STEPS, SAVED_SECONDS = 50, 300
+TAUGHT = 0.5
+"""Weight of the teachers' probabilities in the loss; the rest is that of the gold labels."""
 MISC = [TAG_ID["O"], TAG_ID["B-MISC"], TAG_ID["I-MISC"]]
 IGNORED = -100
 
@@ -80,7 +84,7 @@ def loss_of(logits: torch.Tensor, tags: torch.Tensor, batch: list[Encoded]) -> t
     o_or_misc = log_p[..., MISC].logsumexp(-1)
     unknown = torch.tensor([s.misc_unknown for _, _, s in batch])[:, None] & (tags == TAG_ID["O"])
     weight = torch.tensor([s.weight for _, _, s in batch])[:, None] * (tags != IGNORED)
-    return -(torch.where(unknown, o_or_misc, own) * weight).sum() / weight.sum()
+    return -(torch.where(unknown, o_or_misc, own) * weight).sum() / weight.sum().clamp(min=1)
 
 
 class Average:
@@ -138,9 +142,12 @@ def rate(step: int, done: float) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS) * max(0.0, 1 - done)
 
 
-def train(model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace) -> Average:
+def train(
+    model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace, teachers: distillation.Teachers | None
+) -> Average:
     """Train until the epochs or the minutes are over, whichever is first."""
     rng = random.Random(options.seed)
+    unlabelled = distillation.read_unlabelled(options.unlabelled)
     case = model.distilbert.embeddings.word_embeddings.case
     rest = [p for p in model.parameters() if p is not case.weight]
     groups = [{"params": rest, "peak": options.rate}, {"params": [case.weight], "peak": options.rate * CASING_FACTOR}]
@@ -157,7 +164,8 @@ def train(model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace) -
         if progress.random is not None:
             rng.setstate(progress.random)
         start, progress.epoch, progress.random = progress.at, number, rng.getstate()
-        epoch = batches([encode(tok, s) for s in training_epoch(options.data, rng)], rng)
+        drawn = training_epoch(options.data, rng) + distillation.draw(unlabelled, rng)
+        epoch = batches([encode(tok, s) for s in drawn], rng)
         for at, batch in enumerate(epoch[start:], start):
             progress.seconds = time.time() - began
             done = max((number + at / len(epoch)) / options.epochs, progress.seconds / 60 / options.minutes)
@@ -168,7 +176,10 @@ def train(model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace) -
             ids, mask, tags = tensors(batch)
             with bf16:
                 logits = model(input_ids=ids, attention_mask=mask).logits
+                wanted = teachers.probabilities(ids, mask) if teachers else None
             loss = loss_of(logits, tags, batch)
+            if wanted is not None:
+                loss = (1 - TAUGHT) * loss + TAUGHT * distillation.loss_of(logits, wanted, tags != IGNORED)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -204,6 +215,13 @@ def resume(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim
     return Progress(**state["progress"])
 
 
+def load_teachers(start: torch.nn.Module, options: argparse.Namespace) -> distillation.Teachers:
+    """Return the teacher that was trained, together with the model that the student starts from."""
+    teacher, _ = build(options.e5)
+    teacher.load_state_dict(torch.load(options.teacher, weights_only=True), strict=False)
+    return distillation.Teachers([teacher, copy.deepcopy(start)])
+
+
 def main() -> None:
     """Train and save the averaged weights; `finish.py` makes a model of one or more such files."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -214,12 +232,16 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.2e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="a bundle of an earlier export to go on from")
+    parser.add_argument("--e5", type=Path, help="train e5-small-v2, from this Java archive (see e5.py)")
+    parser.add_argument("--teacher", type=Path, help="averaged weights of e5-small-v2, to learn from beside --start's")
+    parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="JSON lines of texts that the teachers tag")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    model, pieces = build()
+    model, pieces = build(None if options.teacher else options.e5)
     if options.start:
         load_bundle(model, options.start)
-    train(model, tokenizer(pieces), options).save(options.out)
+    teachers = load_teachers(model, options) if options.teacher else None
+    train(model, tokenizer(pieces), options, teachers).save(options.out)
 
 
 if __name__ == "__main__":
