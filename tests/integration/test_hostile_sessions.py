@@ -19,6 +19,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from delta_reader import read_delta
+from entitymill.run.steps_under_lease import Run
 from entitymill.settings import sections
 from entitymill.spark.run_session import PINNED, UNSET
 from entitymill.spark.session import open_session
@@ -180,7 +181,7 @@ def test_a_damaged_file_removes_no_document(
             file.write_bytes(file.read_bytes()[:40])
 
     if damage == "gone":
-        hook(monkeypatch, Tables, "read_latest", spoil)
+        hook(monkeypatch, Run, "_find_changes", spoil)  # when the files have been listed
         pq.write_table(pa.table({"id": ["x1"], "text": ["Added One text"]}), world.source / "part-9.parquet")
     else:
         spoil()

@@ -14,7 +14,9 @@ import pytest
 from entitymill import settings
 from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
+from entitymill.spark.run_session import open_private_session
 from entitymill.tables import Tables, heartbeats, maintenance
+from entitymill.tables.output_tables import build_write_confs
 from expected_tables import TEXT_POOL, ExpectedTables, read_tables
 
 from .conftest import Job
@@ -64,7 +66,8 @@ def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: 
     assert "d00" in ids_on_disk(small_files)
     tables, loaded = tables_of(small_files)
     (small_files.output / "_units_7").mkdir()  # as a run that was killed leaves its texts
-    maintenance.purge(tables, loaded)
+    with open_private_session(small_files.spark, "UTC", build_write_confs(loaded.output)) as own:
+        maintenance.purge(Tables(own, loaded.output), loaded)
     assert "d00" not in ids_on_disk(small_files)
     maintenance.optimize(tables, sort=True)
 
