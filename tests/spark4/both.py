@@ -49,6 +49,8 @@ KEYS = {
     "runs": ["started_at"],
 }  # fmt: skip
 CONFIDENCE = 1e-5
+NOISE = ("WARN SQLConf", "WARN CaseInsensitiveStringMap", "WARN MapPartitionsRDD", "UserWarning")
+"""Warnings of Spark 4 that no user can act on."""
 PROBABILITY = re.compile(r"[01]\.\d+(E-\d+)?|\d\.\d+E-\d+")
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("day", pa.date32()), ("tags", pa.list_(pa.string()))])
 
@@ -89,7 +91,7 @@ class Spark:
     def bring_up(self, output: Path, source: Path, *flags: str) -> None:
         ended = self.run(output, source, *flags)
         assert ended.returncode == 0, (self.name, ended.stdout, ended.stderr[-3000:])
-        noise = [line for line in ended.stderr.splitlines() if " WARN " in line or "UserWarning" in line]
+        noise = [line for line in ended.stderr.splitlines() if any(words in line for words in NOISE)]
         assert not noise, (self.name, noise)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -121,7 +122,7 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
             spark.conf.unset(key)
         yield
     finally:
-        _restore_conf(spark, before)
+        _set_conf(spark, before)
 
 
 def clone_session(spark: SparkSession) -> SparkSession:
@@ -136,17 +137,19 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
     """Set properties of a session, and restore their previous values at the end of the block."""
     before = {key: spark.conf.get(key, None) for key in values}
     try:
-        for key, value in values.items():
-            spark.conf.set(key, value)
+        _set_conf(spark, values)
         yield
     finally:
-        _restore_conf(spark, before)
+        _set_conf(spark, before)
 
 
-def _restore_conf(spark: SparkSession, before: Mapping[str, str | None]) -> None:
+def _set_conf(spark: SparkSession, values: Mapping[str, str | None]) -> None:
     """Set properties of a session; unset those whose value is None."""
-    for key, value in before.items():
-        if value is None:
-            spark.conf.unset(key)
-        else:
-            spark.conf.set(key, value)
+    with warnings.catch_warnings():
+        # Spark Connect's client warns of old properties such as those in PINNED, which a caller may have changed.
+        warnings.filterwarnings("ignore", message="The SQL config")
+        for key, value in values.items():
+            if value is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, value)
