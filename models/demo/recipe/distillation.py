@@ -1,4 +1,4 @@
-"""What a training learns beside gold labels: a teacher's probabilities, also on text without labels.
+"""Let a model learn the probabilities of larger models (teachers) too, on gold text and on text without labels.
 
 Method: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): both sides' logits are divided by a
 temperature, and the loss is multiplied by its square, so that gradients keep their size.
