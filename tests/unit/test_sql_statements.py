@@ -23,7 +23,7 @@ SAFE = {
     ("output_tables", "same"): "one of two operators",
     ("output_tables", "schema"): "from quote_name",
     ("maintenance", "order"): "constant text",
-    ("maintenance", "hours"): "a float",
+    ("maintenance", "retained"): "made of an int",
     ("redaction", "named"): "from _sql_name",
     ("table_setup", "name"): "from quote_name",
     ("table_setup", "columns"): "joined from _column_ddl, which quotes",
