@@ -1,4 +1,4 @@
-"""Example of a DAG that runs after each run whose entities of the table `speeches` have passed the check.
+"""Example of a DAG that runs after each run whose entities of the `speeches` table have passed the check.
 
 There is no such DAG if `tables.yaml` has no table `speeches`.
 """

@@ -11,7 +11,7 @@ FACTORY = "leaky_stub:open_recognition"
 
 
 def open_recognition(*_: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
+    def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
         raise ValueError(window.column("text").to_pylist())
 
-    return recognise
+    return recognize

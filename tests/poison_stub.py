@@ -23,7 +23,7 @@ DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
 
 
 def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    recognise = recognition_child.open_recognition(*arguments)
+    recognize = recognition_child.open_recognition(*arguments)
 
     def poisoned(window: pa.RecordBatch) -> pa.RecordBatch:
         text = " ".join(window.column("text").to_pylist())
@@ -40,7 +40,7 @@ def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBat
             raise RuntimeError("Failed to allocate 1000000 bytes of memory")
         if BUG in text:
             raise ZeroDivisionError("a bug")
-        return recognise(window)
+        return recognize(window)
 
     return poisoned
 

@@ -100,7 +100,7 @@ class Run:
 
     reads: the version of the source that it reads, or a newer one where another run has read that; None: any.
     clock: its machine's clock, from which it may take its epoch.
-    optional: whether the table `annotations` exists in this version of the program.
+    optional: whether the `annotations` table exists in this version of the program.
     annotations: whether this run writes `annotations`.
     """
 

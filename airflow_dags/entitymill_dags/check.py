@@ -22,7 +22,7 @@ _RUN_COLUMNS = (
 MOST_RUNS = 1000
 """Maximum number of runs among which the last run of a slice is searched."""
 SOURCE_STAGE = "source"
-"""The stage, in the table `rejects`, of source rows that are not valid documents. The check counts only these, because the
+"""The stage, in the `rejects` table, of source rows that are not valid documents. The check counts only these, because the
 job itself limits how many documents the tagger may reject."""
 
 
@@ -81,7 +81,7 @@ class CheckTables(BaseOperator):
 
 
 def slice_digest(condition: str) -> str:
-    """Return the digest that the column `slice` of the tables has for the slice with this `source.where`.
+    """Return the digest that the `slice` column of the tables has for the slice with this `source.where`.
 
     entitymill.run.summary.compute_slice_digest computes the same; Airflow's workers lack that package.
     """
@@ -101,7 +101,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
             documents, entities: number of documents of the slice or source, and the sum of their counts of entities.
             rejects: code -> number of rejected rows.
             refused: number of the rejected rows that are not valid documents.
-            found: number of rows in the table `entities`.
+            found: number of rows in the `entities` table.
             doubled: number of this run's rows in `entities` that repeat a mention id.
             at_work: id of the latest run with the status `running`, or None.
 
@@ -160,7 +160,7 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
     """Count rows of plain Parquet.
 
     Args:
-        entities: path of the table `entities`.
+        entities: path of the `entities` table.
         ids: the ids of the documents whose rows are counted; None for all documents.
         run_id: the run whose rows and mentions are counted.
 

@@ -44,7 +44,7 @@ def mentions(
         text_column: column of strings.
         model: directory of a bundle, such as models/demo, on any file system that Spark can read.
         options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; and
-            batch_seconds (see the setting `limits.batch_seconds`).
+            batch_seconds (see the `limits.batch_seconds` setting).
 
     Returns:
         A lazy DataFrame with the id column and the fields of `Mention`. A task fails if a text crashes or hangs the model.
@@ -66,7 +66,7 @@ def mentions(
         text.alias("text"),
         F.struct(df[id_column].alias("id")).alias("passthrough"),
     )
-    returned = T.StructType([*schemas.RECOGNISED, rows.schema["passthrough"]])
+    returned = T.StructType([*schemas.RECOGNIZED, rows.schema["passthrough"]])
     found = rows.mapInArrow(worker, returned)
     failure = F.concat(F.lit("recognition failed on a text: "), F.col("failure.code"), F.lit(", "), F.col("failure.detail"))
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
@@ -182,14 +182,14 @@ class _TextColumn:
         """Return the function to pass to `pandas_udf`, with the type hints that `pandas_udf` needs."""
         import pandas as pd  # noqa: PLC0415
 
-        def recognise(columns: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        def recognize(columns: Iterator[pd.Series]) -> Iterator[pd.Series]:
             for column in columns:
-                yield pd.Series(self.recognise(column), index=column.index, dtype=object)
+                yield pd.Series(self.recognize(column), index=column.index, dtype=object)
 
-        recognise.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[pd.Series]}
-        return recognise
+        recognize.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[pd.Series]}
+        return recognize
 
-    def recognise(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
+    def recognize(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
         """Return, for each text, a list of its mentions as dicts, or None if the text is null (None or NaN).
 
         Raises:

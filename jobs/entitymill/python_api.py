@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from entitymill.errors import ModelError
 from entitymill.recognition import sentences
-from entitymill.recognition.recogniser import Recogniser
+from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
 from entitymill.recognition.tagger.inference import Tagger
 
@@ -63,8 +63,8 @@ _FIELDS = [field.name for field in fields(Mention)]
 class TextTagger:
     """Finds the mentions in texts, exactly as the job does with the same settings. Threads must not share an instance."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
-        self.recogniser = recogniser
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
 
     @overload
     def __call__(self, texts: str) -> list[Mention]: ...
@@ -100,7 +100,7 @@ class TextTagger:
         """Return one list of mentions per text; the list is empty for None, NA and NaN. Other values raise a TypeError."""
         strings = [_to_string(text) for text in texts]
         # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
-        found = self.recogniser(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
+        found = self.recognizer(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
         result = []
         for text, mentions in zip(strings, found.mentions.to_pylist(), strict=True):
             result.append([Mention(**{**row, "entity": text[row["begin"] : row["end"]]}) for row in mentions])
@@ -120,7 +120,7 @@ class TextTagger:
             if str(kind) not in ("string", "large_string", "string_view", "null"):
                 raise TypeError(f"texts must be an Arrow array of strings, not {column.type}")
             column = column.cast(pa.large_string())
-        found = self.recogniser(pc.fill_null(column, "")).mentions
+        found = self.recognizer(pc.fill_null(column, "")).mentions
         structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
         # An offset that is null makes its list null.
         missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
@@ -185,7 +185,7 @@ def load(
     opened = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
     execution = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
-    return TextTagger(Recogniser(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
+    return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:

@@ -193,7 +193,7 @@ if `output.annotations` is set."""
 ANNOTATION_TABLE = T.StructType(
     [_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")],
 )
-"""Schema of the table `annotations`, which has one row per document and is written if `output.annotations` is set."""
+"""Schema of the `annotations` table, which has one row per document and is written if `output.annotations` is set."""
 
 FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", _STRING)])
 """Why a document has no result: the reject code, and a sentence that may contain numbers but never document text."""
@@ -204,7 +204,7 @@ TIMES = (*PARTS, "cpu")
 """Times that are measured for each window (batch of documents recognized at once): the wall-clock seconds of PARTS, and the
 CPU seconds of worker and child process."""
 
-RECOGNISED = [
+RECOGNIZED = [
     T.StructField("doc_id", _STRING, False),
     T.StructField("text_hash", _STRING, False),
     T.StructField("chars", _INT, False),

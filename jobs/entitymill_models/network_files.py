@@ -43,7 +43,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
     labels = tokenizer_files.read_labels(directory, where)
     tokenizer = tokenizer_files.read_tokenizer(directory, where, casing)
-    network = normalise(network, len(labels), where)
+    network = normalize(network, len(labels), where)
     limit = count_positions(network)
     return Parts(
         network=network,
@@ -81,7 +81,7 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
             ) from error
 
 
-def normalise(network: ov.Model, labels: int, where: str) -> ov.Model:
+def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
     """Convert a network to the inputs and the output that this program uses, and return the converted network.
 
     The inputs become input_ids and attention_mask, int64, shape [batch, length] of any size. An input token_type_ids is

@@ -200,8 +200,8 @@ class Sample:
 def read_sample(path: Path, option: str) -> Sample:
     """Read the sentences of a table.
 
-    A table with a column `tokens` (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
-    Any other table needs a column `text`, or exactly one column of strings. Its texts are split into sentences and words
+    A table with a `tokens` column (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
+    Any other table needs a `text` column, or exactly one column of strings. Its texts are split into sentences and words
     by `split_text`. Reading stops after the row with sentence number MAX_SENTENCES.
 
     Args:

@@ -64,7 +64,7 @@ class SavedDescription:
 
 
 def is_saved(directory: Path) -> bool:
-    """Return whether a directory looks like a saved Spark ML or Spark NLP model: whether it has a directory `metadata`."""
+    """Return whether a directory looks like a saved Spark ML or Spark NLP model: whether it has a `metadata` directory."""
     return (directory / METADATA).is_dir()
 
 
@@ -107,7 +107,7 @@ def read_saved_model(
         network = network_files.read_network(_find_file(scratch, ".onnx", where), None, where)
     else:
         network = network_files.read_network(_find_file(scratch, ".xml", where), _find_file(scratch, ".bin", where), where)
-    network = network_files.normalise(network, len(description.labels), where)
+    network = network_files.normalize(network, len(description.labels), where)
     return Parts(
         network=network,
         labels=description.labels,

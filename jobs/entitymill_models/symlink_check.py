@@ -35,9 +35,9 @@ def check_links(source: Path) -> None:
 
 
 def _find_blobs(root: Path) -> list[Path]:
-    """Return a list with the directory `blobs` to which the links of a Hugging Face snapshot lead.
+    """Return a list with the `blobs` directory to which the links of a Hugging Face snapshot lead.
 
-    The list is empty if `root` is not in a directory `snapshots` that has a directory `blobs` next to it.
+    The list is empty if `root` is not in a `snapshots` directory that has a `blobs` directory next to it.
     """
     snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
     # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.

@@ -43,7 +43,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
             IOB1 or IOB2. In the scheme "plain", no label has a prefix such as B-.
 
     Raises:
-        ModelError: the labels follow no known scheme, or a label cannot name a directory of the table `entities`.
+        ModelError: the labels follow no known scheme, or a label cannot name a directory of the `entities` table.
     """
     labels, scheme = _convert(found.labels, where, specified)
     bundle.check_labels(labels, where)

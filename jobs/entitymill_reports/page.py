@@ -44,7 +44,7 @@ def render(content: PageContent, drift: Drift) -> str:
     environment.filters.update(number=_format_number, seconds=_format_seconds, time=_format_time)
     script, style = _read_resource("page.js"), _read_resource("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    colours = {label.name: min(number, plots.SERIES - 1) for number, label in enumerate(content.labels)}
+    colors = {label.name: min(number, plots.SERIES - 1) for number, label in enumerate(content.labels)}
     return environment.from_string(_read_resource("page.html")).render(
         content=content,
         run=content.run,
@@ -55,7 +55,7 @@ def render(content: PageContent, drift: Drift) -> str:
         samples=SAMPLES,
         stages=STAGES,
         plots={name: Markup(drawn) for name, drawn in _draw_plots(content).items()},  # noqa: S704  # escaped by matplotlib
-        colours=colours,
+        colors=colors,
         script=Markup(script),  # noqa: S704  # file of this package
         script_hash=digest,
         style=Markup(style),  # noqa: S704  # file of this package

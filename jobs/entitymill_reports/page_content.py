@@ -22,12 +22,12 @@ _NUMBERS = ("documents", "removed", "units", "sentences", "rejects", "core_hours
 
 @dataclass(frozen=True)
 class Run:
-    """A row of the table `runs`.
+    """A row of the `runs` table.
 
     started: when the run started, in UTC.
     by_label: label -> number of mentions that the run found.
     seconds: stage -> seconds; wall-clock time for STAGES and `total`, summed over all cores for other stages.
-    current_mentions: number of the run's mentions that are still in the table `entities`.
+    current_mentions: number of the run's mentions that are still in the `entities` table.
     confidence: mean confidence of the current mentions; None if there are no current mentions.
     core_hours: hours of the complete run, times its cores.
     price: price of one core for one hour in the run's settings; None if it is not set.
@@ -77,11 +77,11 @@ class Run:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], current_mentions: int = 0, confidence: float | None = None) -> Run:
-        """Build a run from a row of the table `runs`.
+        """Build a run from a row of the `runs` table.
 
         Args:
             row: a row that any version of this program wrote, with times in UTC.
-            current_mentions: number of the run's mentions that are still in the table `entities`.
+            current_mentions: number of the run's mentions that are still in the `entities` table.
             confidence: mean confidence of the current mentions; None if there are no current mentions.
         """
         cost = json.loads(row.get("settings") or "{}").get("cost", {})
@@ -104,7 +104,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Documents:
-    """Sums over the table `documents`.
+    """Sums over the `documents` table.
 
     documents, blank: number of documents, and of those with the status blank.
     by_tokens: n -> number of documents with 2^n to 2^(n+1) - 1 tokens; -1 -> number of documents without a token.
@@ -263,7 +263,7 @@ class PageContent:
 
     @property
     def mentions(self) -> int:
-        """The number of mentions in the table `entities`."""
+        """The number of mentions in the `entities` table."""
         return sum(label.mentions for label in self.labels)
 
     @property

@@ -78,7 +78,7 @@ def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
     each of the rarest entities, and random mentions. Mentions in sentences longer than MAX_CHARS are left out.
 
     Args:
-        entities: the table `entities`.
+        entities: the `entities` table.
         counted: one row per label and entity, with its number of mentions and one example mention.
     """
     short = F.col("sentence_end") - F.col("sentence_begin") <= MAX_CHARS
@@ -134,5 +134,5 @@ def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequenc
 
 
 def _hash_text(text: str | None) -> str:
-    """Return the SHA-256 of a text in hexadecimal, as in the column `text_hash` of `documents`; empty for None."""
+    """Return the SHA-256 of a text in hexadecimal, as in the `text_hash` column of `documents`; empty for None."""
     return "" if text is None else hashlib.sha256(text.encode("utf8", "surrogatepass")).hexdigest()

@@ -125,7 +125,7 @@ def _read_run_rows(tables: Tables) -> list[Row]:
 
 
 def _build_runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
-    """Build the runs from rows of the table `runs` and the result of _count_mentions."""
+    """Build the runs from rows of the `runs` table and the result of _count_mentions."""
     found = []
     for row in rows:
         started = datetime.fromtimestamp(row["started_at"] / 1e6, timezone.utc)
@@ -192,7 +192,7 @@ def _build_labels(counts: list[Row]) -> tuple[page_content.Label, ...]:
 
 
 def _read_documents(tables: Tables) -> page_content.Documents:
-    """Return the sums over the table `documents`, and its documents counted by number of tokens."""
+    """Return the sums over the `documents` table, and its documents counted by number of tokens."""
     size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
     names = ("sentences", "tokens", "split_sentences")
     sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
@@ -206,7 +206,7 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
     """Count mentions by day, week, month or year, depending on the time that they span; drop the oldest rows if too many.
 
     Args:
-        entities: the table `entities`.
+        entities: the `entities` table.
         date: the day of a mention.
         name: name of the column from which the day is computed.
         counts: the result of _count_mentions.
@@ -231,7 +231,7 @@ def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
     """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents.
 
     Args:
-        entities: the table `entities`.
+        entities: the `entities` table.
         mentions: number of rows of the table.
     """
     one_in = max(1, mentions // SAMPLED_MENTIONS)

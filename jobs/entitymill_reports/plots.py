@@ -1,4 +1,4 @@
-"""Draw plots as SVG. Colours are CSS variables of the report page, so that a plot fits both light and dark mode."""
+"""Draw plots as SVG. Colors are CSS variables of the report page, so that a plot fits both light and dark mode."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 WIDTH, HEIGHT = 352, 190
 """Size of a plot in CSS pixels. A card of the page has this width on all screens, so letters have the same size, too."""
 SERIES = 8
-"""Number of colours of the series of a plot; if it has more series, all further ones share the last colour."""
+"""Number of colors of the series of a plot; if it has more series, all further ones share the last color."""
 _PER_INCH = 72
-# Placeholders: colours that occur nowhere else, and are replaced by the page's CSS variables.
+# Placeholders: colors that occur nowhere else, and are replaced by the page's CSS variables.
 _INK, _MUTED, _LINE, _BAD = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -56,11 +56,11 @@ _IDS = re.compile(
 )
 
 
-def colour(number: int) -> str:
-    """Return the placeholder for the colour of a series, which `_render_svg` replaces by the page's CSS variable.
+def color(number: int) -> str:
+    """Return the placeholder for the color of a series, which `_render_svg` replaces by the page's CSS variable.
 
     Args:
-        number: number of the series, from 0; all from SERIES - 1 on have the same colour.
+        number: number of the series, from 0; all from SERIES - 1 on have the same color.
     """
     return f"#0102{min(number, SERIES - 1):02x}"
 
@@ -69,14 +69,14 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
     """Return a plot of horizontal bars as SVG.
 
     Args:
-        rows: (name, value, number of the colour) of each bar.
+        rows: (name, value, number of the color) of each bar.
         title: description for screen readers.
     """
 
     def draw(axes: Axes) -> None:
         """Draw the bars from top to bottom, with the name before and the value behind each bar."""
         places = range(len(rows))[::-1]
-        axes.barh(list(places), [value for _, value, _ in rows], color=[colour(number) for *_, number in rows], height=0.62)
+        axes.barh(list(places), [value for _, value, _ in rows], color=[color(number) for *_, number in rows], height=0.62)
         axes.set_yticks(list(places), [_shorten(name) for name, *_ in rows])
         axes.tick_params(axis="y", labelcolor=_INK)
         axes.grid(visible=False)
@@ -97,7 +97,7 @@ def draw_stacked_bars(
 
     Args:
         names: labels below the bars; labels for which there is no room are left out.
-        series: name of the series -> its value for each bar; the first series has the first colour.
+        series: name of the series -> its value for each bar; the first series has the first color.
         title: description for screen readers.
         about: label of the horizontal axis.
         seconds: whether the values are seconds; otherwise they are counts.
@@ -109,7 +109,7 @@ def draw_stacked_bars(
         # If there are only a few bars, keep them narrow.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
         for number, (name, values) in enumerate(series.items()):
-            axes.bar(range(len(names)), values, width, below, color=colour(number), label=_shorten(name), linewidth=0)
+            axes.bar(range(len(names)), values, width, below, color=color(number), label=_shorten(name), linewidth=0)
             below = [low + value for low, value in zip(below, values, strict=True)]
         axes.set_xlim(-0.6, max(len(names), 4) - 0.4)
         _set_up_axes(axes, names, series, about, unit=" s" * seconds, integer=not seconds)
@@ -127,7 +127,7 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
         """Draw one line with markers per series."""
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            line = axes.plot(range(len(names)), found, "o-", color=colour(number), label=_shorten(name))[0]
+            line = axes.plot(range(len(names)), found, "o-", color=color(number), label=_shorten(name))[0]
             line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # do not cut off half of a line along zero
         axes.set_ylim(bottom=0)
         axes.margins(x=0.04)

@@ -138,7 +138,7 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 
 
 def read_totals(tables: Tables) -> Totals | None:
-    """Return the sums over all runs in the table `runs` that have ended; None if the table does not exist.
+    """Return the sums over all runs in the `runs` table that have ended; None if the table does not exist.
 
     Running runs and maintenance are left out. If there are more than MOST_LABELS labels, the mentions of an arbitrary
     MOST_LABELS of them are counted. This takes two Spark queries.

@@ -19,14 +19,14 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import ModelError
-from entitymill.recognition import offsets, recogniser, tokens
+from entitymill.recognition import offsets, recognizer, tokens
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.tagger import Tags, bundle
 from entitymill.recognition.tagger.model_rows import find_truncated_sentences
 from entitymill.recognition.tokens import Segments
 from entitymill.settings import Settings
 from entitymill.spark import session, storage
-from entitymill.workers import recognised_rows as rows_module
+from entitymill.workers import recognized_rows as rows_module
 
 if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's package
     from entitymill_sparknlp.pipeline_stages import Pipeline
@@ -73,10 +73,10 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
         "annotations": settings.output.annotations,
         "consistent_labels": settings.makes_labels_consistent,
     }
-    return saved.name, parts, lambda rows: recognise(rows, pipeline, **options)
+    return saved.name, parts, lambda rows: recognize(rows, pipeline, **options)
 
 
-def recognise(
+def recognize(
     rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
 ) -> DataFrame:
     """Return a lazy DataFrame with the mentions of documents.
@@ -89,7 +89,7 @@ def recognise(
         consistent_labels: whether to give all mentions with the same spelling in a document the same label.
 
     Returns:
-        One row per document, with the columns of schemas.RECOGNISED, passthrough if the rows have this column, and the
+        One row per document, with the columns of schemas.RECOGNIZED, passthrough if the rows have this column, and the
         columns of schemas.ANNOTATIONS if requested.
     """
     passthrough = [field for field in rows.schema.fields if field.name == "passthrough"]
@@ -108,7 +108,7 @@ def recognise(
         probability.alias("ner_confidence"),
         *([F.col(pipeline.ner).alias("ner")] if annotations else []),
     ]
-    returned = T.StructType([*schemas.RECOGNISED, *passthrough, *(schemas.ANNOTATIONS if annotations else [])])
+    returned = T.StructType([*schemas.RECOGNIZED, *passthrough, *(schemas.ANNOTATIONS if annotations else [])])
     return tagged.select(*columns).mapInArrow(_MentionBuilder(trim, annotations, consistent_labels), returned)
 
 
@@ -121,15 +121,15 @@ class _MentionBuilder:
     consistent_labels: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that `recognise` returns for the documents of each batch; skip empty batches."""
+        """Yield the rows that `recognize` returns for the documents of each batch; skip empty batches."""
         for batch in batches:
             if not batch.num_rows:
                 continue
             texts = offsets.read_texts(batch.column("text"))
             segments = read_segments(batch, texts)
             tags, labels = read_tags(batch, texts, segments)
-            found = recogniser.join_tags(texts, segments, tags, labels)
-            made = recogniser.build_recognition(
+            found = recognizer.join_tags(texts, segments, tags, labels)
+            made = recognizer.build_recognition(
                 found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
             )
             yield rows_module.build_rows(batch, made, {}, annotations=self.annotations)

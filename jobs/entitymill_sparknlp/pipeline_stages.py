@@ -219,7 +219,7 @@ class Pipeline:
 
 
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
-    """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the column `text`.
+    """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.
 
     Args:
         spark: the session.

@@ -30,7 +30,7 @@ ENGINES = ("openvino", "sparknlp")
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
 SAME, BEST = 2.0, 3.0
 """Times to meet: in the same precision, and our best against the best that Spark NLP gets by itself, which is bf16."""
-Recognise = Callable[[DataFrame], DataFrame]
+Recognize = Callable[[DataFrame], DataFrame]
 
 
 def documents(spark: SparkSession, sentences: int) -> DataFrame:
@@ -56,7 +56,7 @@ def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[P
     return {"f32": found["f32"], "bf16": found["f32"], "int8": found["calibrated"]}
 
 
-def opened(spark: SparkSession, precision: Precision, model: tuple[Path, Path]) -> dict[str, Recognise]:
+def opened(spark: SparkSession, precision: Precision, model: tuple[Path, Path]) -> dict[str, Recognize]:
     """Load the recognizer of each engine. Settings for Spark NLP stay until the next precision is opened."""
     chosen = [f"recognition.precision={precision}", f"model.path={model[0]}", f"recognition.sparknlp_model={model[1]}"]
     return {
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for precision in precisions:
             ways = opened(spark, precision, made[precision])
             for repeat in range(-options.warm_ups, options.repeats):
-                for engine, recognise in ways.items():
-                    once = machine.spend(lambda: recognise(rows).write.format("noop").mode("overwrite").save())  # noqa: B023
+                for engine, recognize in ways.items():
+                    once = machine.spend(lambda: recognize(rows).write.format("noop").mode("overwrite").save())  # noqa: B023
                     if repeat >= 0:
                         spent.setdefault(f"{engine} {precision}", []).append(once)
             for engine in ways:

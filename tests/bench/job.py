@@ -3,7 +3,7 @@
 `python tests/bench/job.py [--shape demo|base] [--sentences N] [--repeats N] [--cold N] [--texts FILE.jsonl]`
 
 Warm: `extract` in a session that has run it a few times before, into an output that is not there yet: reading, comparing,
-recognising, making and writing the tables, all of it. The bare tagger gets the job's own tokens, ready in memory, in one
+recognizing, making and writing the tables, all of it. The bare tagger gets the job's own tokens, ready in memory, in one
 process a core; they run in turn, so that a machine that drifts drifts for both. Cold: `python jobs/extract_entities.py`.
 """
 

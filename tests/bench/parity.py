@@ -1,7 +1,7 @@
 """Check that recognition/ finds the same sentences and tokens in every text as Spark NLP does in the JVM.
 
 `python tests/bench/parity.py --texts FILE… --fuzz 50000`: a line of counts per detector; exit code 1 where any text differs.
-FILE is JSON lines or Parquet with a column `text`. Spark NLP takes time that grows with the square of a text's length:
+FILE is JSON lines or Parquet with a `text` column. Spark NLP takes time that grows with the square of a text's length:
 longer ones than --cap are parted at blank lines; --join makes long ones, of texts that follow each other, on purpose.
 """
 

@@ -10,7 +10,7 @@ from entitymill.workers.engine_choice import Engine
 
 
 def stub_tagger(documents: DataFrame) -> DataFrame:
-    """Return schemas.RECOGNISED with two mentions per document."""
+    """Return schemas.RECOGNIZED with two mentions per document."""
     words = F.split("text", " ", 3)
 
     def mention(begin: Column, entity: Column, label: str) -> Column:
@@ -33,7 +33,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     }  # fmt: skip
     # Not cast: what is inside would be nullable.
     whole = {"mentions": found}
-    columns = (whole.get(f.name, values.get(f.name, F.lit(None)).cast(f.dataType)).alias(f.name) for f in schemas.RECOGNISED)
+    columns = (whole.get(f.name, values.get(f.name, F.lit(None)).cast(f.dataType)).alias(f.name) for f in schemas.RECOGNIZED)
     return documents.select(*columns)
 
 

@@ -73,7 +73,7 @@ def test_it_opens_without_a_complaint(browser: Browser, file: Path, width: int, 
     assert (lightness > 128) == (scheme == "light")
     drawn = opened.page.locator("figure svg")
     assert drawn.count() == 9
-    # Bars take the page's own colours.
+    # Bars take the page's own colors.
     bars = opened.page.locator("figure svg path").evaluate_all("paths => paths.map(path => getComputedStyle(path).fill)")
     blue = {"light": "rgb(47, 111, 181)", "dark": "rgb(106, 165, 232)"}[scheme]
     assert blue in bars

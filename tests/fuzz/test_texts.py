@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from difficult_texts import GROUPS, generate_texts
 from entitymill.recognition import sentences
-from entitymill.recognition.recogniser import Recogniser
+from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.tables.text_masking import mask_text
 from fuzzing import attempt, report, tries
 from hostile_texts import PHRASES, SAMPLE
-from unit.test_recogniser import FILES, KINDS, check_mentions
+from unit.test_recognizer import FILES, KINDS, check_mentions
 
 AT_ONCE = 61
 ODD = [atom for group in GROUPS for atom in group]
@@ -40,7 +40,7 @@ def test_every_mention_of_an_odd_text_is_its_text(tagger: Tagger) -> None:
             every = [odd_text(draw, fuzz) for fuzz in generate_texts(AT_ONCE, seed=draw.randrange(10**9))]
             kind = KINDS[number % len(KINDS)]
             trim = number % 2 == 0
-            found = Recogniser(sentences.open_detector(kind, FILES), tagger, trim=trim)(pa.array(every, pa.large_string()))
+            found = Recognizer(sentences.open_detector(kind, FILES), tagger, trim=trim)(pa.array(every, pa.large_string()))
             check_mentions(every, found)
             for text, of_it in zip(every, found.mentions.to_pylist(), strict=True):
                 spans = [(one["begin"], one["end"], one["label"]) for one in of_it]

@@ -71,8 +71,8 @@ def module_job(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     return Job(spark, tmp_path_factory.mktemp("module"))
 
 
-def recognised(spark: SparkSession, texts: dict[str, str], *overrides: str, partitions: int = 2) -> dict[str, SparkRow]:
-    """What the engine finds in texts, without a run: one Spark job, where a run has thirty; schemas.RECOGNISED by doc_id."""
+def recognized(spark: SparkSession, texts: dict[str, str], *overrides: str, partitions: int = 2) -> dict[str, SparkRow]:
+    """What the engine finds in texts, without a run: one Spark job, where a run has thirty; schemas.RECOGNIZED by doc_id."""
     loaded = settings.load(None, ["source.path=x", "output.path=y", *MODELS, *overrides], {})
     rows = spark.createDataFrame(list(texts.items()), "doc_id string, text string")
     rows = rows.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}).repartition(partitions, "doc_id")

@@ -61,7 +61,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         (["source.format=table", "source.path=no.such_table"], 3, "source.path: there is no table no.such_table"),
         (["source.text_column=body"], 3, "source.text_column: {texts} has no column body; it has a b, id, n, tags, text."),
         (["source.id_column=key"], 3, "source.id_column: {texts} has no column key"),
-        (["source.passthrough=[n, colour]"], 3, "source.passthrough: {texts} has no column colour"),
+        (["source.passthrough=[n, color]"], 3, "source.passthrough: {texts} has no column color"),
         (["source.text_column=n"], 3, "source.text_column: n of {texts} is bigint, not string."),
         (["source.id_column=tags"], 3, "source.id_column: tags of {texts} is array<string>"),
         (["source.passthrough=[n, a b]"], 3, "source.passthrough: a b of {texts} cannot be a column of the entities table"),
@@ -230,7 +230,7 @@ def test_rows_that_cannot_be_documents_are_rejected_and_the_rest_runs_without_a_
     assert [(row["mode"], row["rejects"]) for row in runs] == [("first", len(REFUSED)), ("compare", len(REFUSED))]
 
 
-def test_a_ten_megabyte_document_is_recognised_where_it_is_allowed(job: Job) -> None:
+def test_a_ten_megabyte_document_is_recognized_where_it_is_allowed(job: Job) -> None:
     hashes = "0123456789abcdef" * 12 + ". "  # one token, one piece
     text = (hashes * 50 + "Angela Merkel met Emmanuel Macron in Paris. ") * (10_000_000 // (50 * len(hashes) + 44))
     options = job.texts([("big", text)]).options("source.max_chars=20000000", "recognition.precision=int8")

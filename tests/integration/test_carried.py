@@ -159,7 +159,7 @@ def test_old_days_and_times_arrive_and_are_known_again(job: Job) -> None:
         policy = changes.Policy(fingerprint, "reprocess", None)
         found = changes.compare_all(source_of(job, *options, spark=own), known, policy)
         found.close()
-    assert (found.rows, found.to_recognise, found.to_remove) == (len(OLD_DAYS), 0, 0)
+    assert (found.rows, found.to_recognize, found.to_remove) == (len(OLD_DAYS), 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pyspark.sql import Row, SparkSession
 import entitymill
 from hostile_texts import HOSTILE_TEXTS, SAMPLE
 
-from .conftest import ROOT, Job, recognised
+from .conftest import ROOT, Job, recognized
 
 HEALTHY = {f"healthy-{number:02d}": text for number, text in enumerate(SAMPLE * 5)}
 MEGABYTES = "a megabyte without a blank"
@@ -48,7 +48,7 @@ def test_healthy_texts_beside_nasty_ones_are_as_without_them(job: Job) -> None:
 
 
 def test_so_they_are_with_the_other_detector(spark: SparkSession) -> None:
-    rows = recognised(spark, TEXTS, "segmentation.detector=rules")
+    rows = recognized(spark, TEXTS, "segmentation.detector=rules")
 
     healthy = [
         (f"{key}:{found.begin}-{found.end}", *brief(found)) for key in sorted(HEALTHY) for found in rows[key].mentions

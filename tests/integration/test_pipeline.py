@@ -22,7 +22,7 @@ from entitymill.run.summary import Summary
 from entitymill.workers.engine_choice import open_engine
 
 from .class_path import class_path_without
-from .conftest import MODELS, Job, recognised
+from .conftest import MODELS, Job, recognized
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parents[1] / "golden" / "documents.jsonl").open(encoding="utf8")]
 SPEECHES = Path(__file__).parents[2] / "data" / "state_union.parquet"
@@ -163,7 +163,7 @@ def test_the_jobs_own_table_is_perfect_against_gold(
 def test_partition_count_changes_nothing(spark: SparkSession) -> None:
     table = pq.read_table(SPEECHES, columns=["id", "year", "text"]).to_pylist()
     speeches = {row["id"]: row["text"] for row in table if row["year"] == 1945 or row["year"] > 2004}
-    one, sixteen = (recognised(spark, speeches, partitions=number) for number in (1, 16))
+    one, sixteen = (recognized(spark, speeches, partitions=number) for number in (1, 16))
 
     assert set(one) == set(sixteen) == set(speeches)
     assert sum(len(row.mentions) for row in one.values()) > 50
@@ -180,7 +180,7 @@ def test_partition_count_changes_nothing(spark: SparkSession) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_faster_precisions_find_nearly_the_same(spark: SparkSession, precision: str) -> None:
     texts = {document["id"]: document["text"] for document in GOLDEN}
-    rows = recognised(spark, texts, f"recognition.precision={precision}")
+    rows = recognized(spark, texts, f"recognition.precision={precision}")
     exact = {(d["id"], *entity) for d in GOLDEN for entity in map(tuple, d["entities"])}
     found = {(key, m.begin, m.end, m.entity, m.label) for key, row in rows.items() for m in row.mentions}
     assert len(exact & found) >= 0.95 * len(exact | found)

@@ -118,7 +118,7 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
 
     def then_loses_it(unit: RecognizedUnit) -> list[Row]:
         counts = wait(unit)
-        unit.recognised.unpersist(blocking=True)  # as the death of an executor does
+        unit.recognized.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()
         return counts
 

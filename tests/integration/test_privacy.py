@@ -24,7 +24,7 @@ from entitymill.tables.runs import Runs
 from entitymill.tables.text_masking import mask_text
 from entitymill.workers.engine_choice import open_engine
 
-from .conftest import Job, recognised
+from .conftest import Job, recognized
 
 TEXTS = {
     "a": "😀 Angela Merkel flew to Paris.",
@@ -234,7 +234,7 @@ def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
 
 def test_mentions_that_are_not_wanted_become_no_rows(spark: SparkSession) -> None:
     def found(*chosen: str) -> list[tuple[str, int, str, float]]:
-        rows = recognised(spark, TEXTS, *chosen)
+        rows = recognized(spark, TEXTS, *chosen)
         return sorted((key, one.begin, one.label, one.confidence) for key, row in rows.items() for one in row.mentions)
 
     everything = found()

@@ -117,17 +117,17 @@ def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
 
 
 def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Delta throws away what is cached of a table it commits to; of what a unit recognised, it must find nothing to."""
+    """Delta throws away what is cached of a table it commits to; of what a unit recognized, it must find nothing to."""
     vectors = "output.deletion_vectors=true"  # so the old file stays
     job.texts(list(SOURCE.items())).run(vectors)
-    recognised = job.spark.sparkContext.accumulator(0)
+    recognized = job.spark.sparkContext.accumulator(0)
 
     def counting(spark: SparkSession, settings: Settings) -> Engine:
         engine = open_engine(spark, settings)
 
         def load() -> Callable[..., Any]:
-            recognise = engine.load()
-            return lambda rows: counted(recognise(rows), recognised)
+            recognize = engine.load()
+            return lambda rows: counted(recognize(rows), recognized)
 
         return replace(engine, load=load)
 
@@ -139,7 +139,7 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
     (job.output / "_units_7").mkdir()  # as a run that could not remove it leaves it
     assert job.texts(list(changed.items())).run("limits.unit_rows=2", vectors).units == 2
     assert not list(job.output.glob("_units*"))
-    assert recognised.value == 4
+    assert recognized.value == 4
     truth.check(job.output, changed)
     [detail] = job.spark.sql(f"DESCRIBE DETAIL delta.`{job.output}/documents`").collect()
     assert detail.numFiles == 2
@@ -150,7 +150,7 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     rows = job.spark.range(1000).selectExpr("format_string('%04d', id) AS doc_id", "1L AS chars", "false AS known")
     found = Changes(
         mode=Mode.FIRST, documents=counted(rows, read), removed=rows, rejected=rows, touched=None, adopted=rows, rows=1000,
-        reject_counts={}, to_recognise=1000, to_remove=0, to_adopt=0, chars=1000, known=0,
+        reject_counts={}, to_recognize=1000, to_remove=0, to_adopt=0, chars=1000, known=0,
     )  # fmt: skip
     sizes = UnitSizes(rows=100, chars=10**9, task_chars=10**6)
     sampled = None
@@ -176,7 +176,7 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     documents = ids.where("doc_id < '50'").selectExpr("doc_id", "1L AS chars", "doc_id >= '40' AS known")
     found = Changes(
         mode=Mode.COMPARE, documents=documents, removed=removed, rejected=ids, touched=None, adopted=ids, rows=100,
-        reject_counts={}, to_recognise=50, to_remove=40, to_adopt=0, chars=50, known=10,
+        reject_counts={}, to_recognize=50, to_remove=40, to_adopt=0, chars=50, known=10,
     )  # fmt: skip
     table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     last, rows, gone = "", 0, 0

@@ -87,7 +87,7 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
 
 @pytest.fixture(scope="module")
 def restricted(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Spark]:
-    """A server that refuses what Databricks' compute refuses; the file `allowed` beside its tables lists properties."""
+    """A server that refuses what Databricks' compute refuses; the `allowed` file beside its tables lists properties."""
     directory = tmp_path_factory.mktemp("restricted")
     (jars,) = NEW.python.parents[1].glob("lib/python3.*/site-packages/pyspark/jars")
     code = Path(__file__).parent / "java" / "RestrictedAccess.java"

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from entitymill.recognition.tagger import bundle, network
 from entitymill_sparknlp import pipeline_stages
-from integration.conftest import MODELS, ROOT, Job, job, main, module_job, recognised
+from integration.conftest import MODELS, ROOT, Job, job, main, module_job, recognized
 from spark_sessions import open_test_session
 
-__all__ = ["MODELS", "ROOT", "Job", "job", "main", "module_job", "recognised"]
+__all__ = ["MODELS", "ROOT", "Job", "job", "main", "module_job", "recognized"]
 
 
 @pytest.fixture(scope="session")

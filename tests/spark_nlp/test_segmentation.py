@@ -14,7 +14,7 @@ from hostile_texts import HOSTILE_TEXTS
 from jvm_segments import by_spark_nlp
 from own_segments import segment_texts
 
-from .conftest import ROOT, recognised
+from .conftest import ROOT, recognized
 
 FUZZED, SHORTENED, LONG = 800, 400, 50_000
 SPEECH = pq.read_table(ROOT / "data" / "state_union.parquet", columns=["text"])["text"][0].as_py()
@@ -47,7 +47,7 @@ def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentence
 def test_a_long_document_has_the_sentences_of_its_paragraphs(spark: SparkSession, detector: sentences.Kind) -> None:
     text = PARAGRAPH * 150
     texts = {"long": text, "one": PARAGRAPH, "disputed": DISPUTED}
-    rows = recognised(spark, texts, f"segmentation.detector={detector}")
+    rows = recognized(spark, texts, f"segmentation.detector={detector}")
 
     long = rows["long"].mentions
     assert len(long) == 150 * len(rows["one"].mentions) >= 450

@@ -22,7 +22,7 @@ from entitymill_models import prepare_command
 from entitymill_sparknlp import pipeline_stages
 from integration.class_path import class_path_without
 
-from .conftest import MODELS, ROOT, Job, recognised
+from .conftest import MODELS, ROOT, Job, recognized
 
 TINY = ROOT / "tests" / "golden" / "tiny_models"
 TEXTS = {
@@ -78,14 +78,14 @@ def alone(spark: SparkSession, saved_demo: Path) -> dict[str, Row]:
     rows = spark.createDataFrame(list(TEXTS.items()), "doc_id string, text string")
     carried = F.struct(F.col("text").alias("whole")).alias("passthrough")
     rows = rows.select("*", F.sha2("text", 256).alias("text_hash"), F.length("text").alias("chars"), carried)
-    recognise = open_engine(spark, settings.load(None, chosen, {})).load()
-    return {row.doc_id: row for row in recognise(rows.repartition(2, "doc_id")).collect()}
+    recognize = open_engine(spark, settings.load(None, chosen, {})).load()
+    return {row.doc_id: row for row in recognize(rows.repartition(2, "doc_id")).collect()}
 
 
 def test_a_pipeline_saved_whole_gives_the_same_as_its_classifier(
     spark: SparkSession, saved_pipeline: Path, alone: dict[str, Row]
 ) -> None:
-    assert mentions(recognised(spark, TEXTS, *engine(saved_pipeline))) == mentions(alone)
+    assert mentions(recognized(spark, TEXTS, *engine(saved_pipeline))) == mentions(alone)
     assert {"Angela Merkel", "Emmanuel Macron", "Paris"} <= {row[3] for row in mentions(alone)}
 
 
@@ -101,15 +101,15 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
 
     # So it is the model that `alone` ran.
     assert replace(unpacked, address=str(saved_demo)) == pipeline_stages.inspect_model(spark, str(saved_demo))
-    ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
+    ours = recognized(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
     assert mentions(alone) == mentions(ours) != []
 
 
 def test_an_onnx_model_runs_in_either_engine(spark: SparkSession, saved_onnx: Path, tmp_path: Path) -> None:
     assert prepare_command.main([str(saved_onnx), str(tmp_path / "bundle")]) == 0
 
-    ours = recognised(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
-    assert mentions(recognised(spark, TEXTS, *engine(saved_onnx))) == mentions(ours) != []
+    ours = recognized(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
+    assert mentions(recognized(spark, TEXTS, *engine(saved_onnx))) == mentions(ours) != []
 
 
 @pytest.mark.skipif(
@@ -119,7 +119,7 @@ def test_an_onnx_model_runs_in_either_engine(spark: SparkSession, saved_onnx: Pa
 def test_precision_reaches_openvino_in_the_jvm(spark: SparkSession, saved_demo: Path, alone: dict[str, Row]) -> None:
     found = {"f32": confidences(alone)}
     for precision in ("bf16", "int8"):
-        rows = recognised(spark, TEXTS, *engine(saved_demo, f"recognition.precision={precision}"))
+        rows = recognized(spark, TEXTS, *engine(saved_demo, f"recognition.precision={precision}"))
         found[precision] = confidences(rows)
 
     # With AMX a calibrated model is computed in bf16 whether or not OpenVINO may quantize as it goes.

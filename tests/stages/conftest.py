@@ -67,7 +67,7 @@ class Writing:
     def provenance(self) -> Provenance:
         return Provenance(f"run {self.epoch}", DAY, "stub", "f1", "1", self.slice)
 
-    def recognised(self, *rows: tuple[str, str]) -> DataFrame:
+    def recognized(self, *rows: tuple[str, str]) -> DataFrame:
         frame = self.tables.spark.createDataFrame(list(rows), "doc_id string, text string")
         return stub_tagger(frame.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}))
 
@@ -81,7 +81,7 @@ class Writing:
         ids = [key for key, _ in rows]
         counted = UnitIds(min(ids, default=None), max(ids, default=None), ids if few else None)
         gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
-        publisher.publish(Unit(self.recognised(*rows), known, counted, gone))
+        publisher.publish(Unit(self.recognized(*rows), known, counted, gone))
 
     def held(self) -> tuple[dict[str, list[str]], list[str]]:
         """doc_id -> entities, and doc_id of `documents`."""

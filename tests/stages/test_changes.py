@@ -60,7 +60,7 @@ def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
     """doc_id -> whether it is known, of those to be done; doc_id of those to be removed; refused rows by code."""
     done = {row["doc_id"]: row["known"] for row in found.documents.collect()}
     gone = sorted(row["doc_id"] for row in found.removed.collect())
-    assert (found.to_recognise, found.to_remove, found.known) == (len(done), len(gone), sum(done.values()))
+    assert (found.to_recognize, found.to_remove, found.known) == (len(done), len(gone), sum(done.values()))
     assert sum(found.reject_counts.values()) == found.rejected.count()
     assert found.to_adopt == found.adopted.count()
     found.close()
@@ -129,7 +129,7 @@ def test_what_is_of_no_slice_stays_unless_it_is_refused(source_of: Callable[...,
 
 
 def test_a_slice_only_adopts_what_it_would_write_itself(source_of: Callable[..., Source], known: Known) -> None:
-    """Of a run over everything, or of another slice: other texts and other models are recognised."""
+    """Of a run over everything, or of another slice: other texts and other models are recognized."""
     held = known([("a", "Anna")]).unionByName(known([("b", "Bob"), ("c", "Cairo")], slice_="other"))
     held = held.unionByName(known([("d", "Delhi")], fingerprint="f0")).unionByName(known([("e", "Essen")], slice_="mine"))
     source = source_of(("a", "Anna"), ("b", "Bob"), ("c", "Calais"), ("d", "Delhi"), ("e", "Essen"))
@@ -194,7 +194,7 @@ def test_a_full_run_goes_on_where_an_earlier_one_ended(source_of: Callable[..., 
     assert sorted(todo(found)[0]) == ["a", "b", "c", "d", "e"]
 
 
-def test_pending_documents_are_recognised_or_removed(source_of: Callable[..., Source], known: Known) -> None:
+def test_pending_documents_are_recognized_or_removed(source_of: Callable[..., Source], known: Known) -> None:
     held = known([("a", "Anna"), ("x", "Xanten")], status="pending").unionByName(known([("b", "Bob")]))
     source = source_of(("a", "Anna"), ("b", "Bob"))
     assert todo(changes.compare_all(source, held, ALL)) == ({"a": True}, ["x"], {})

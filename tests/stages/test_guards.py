@@ -61,7 +61,7 @@ def check(tables: Tables, found: changes.Changes, slice_: str | None = None) -> 
 def test_more_gone_than_allowed(ten: Tables, source_of: Callable[..., Source], full: bool, left: int, stops: bool) -> None:
     policy = Policy("f1", "reprocess", None, full=full)
     found = changes.compare_all(source_of(*TEN[:left], ("new", "Bob Cairo x")), ten.read("documents"), policy)
-    assert found.to_recognise == (left + 1 if full else 1)
+    assert found.to_recognize == (left + 1 if full else 1)
     with stopped(10 - left, 10) if stops else nullcontext():
         check(ten, found)
     found.close()

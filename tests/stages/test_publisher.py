@@ -1,4 +1,4 @@
-"""Recognised documents in and out of the tables."""
+"""Recognized documents in and out of the tables."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
     if not few:
-        counts = count_by_label(writing.recognised(), collect_ids=True).collect()
+        counts = count_by_label(writing.recognized(), collect_ids=True).collect()
         assert Summary("run", DAY).add_counts(counts, ids_collected=True) == UnitIds()
     writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])
@@ -82,7 +82,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     wanted = {**SCHEMAS, "entities": schemas.entities_schema(carried), "annotations": schemas.ANNOTATION_TABLE}
     recovery.create_missing(tables, wanted)
     publisher = Publisher(tables, commits, Writing(tables).provenance(), carried, annotations=True)
-    rows = Writing(tables).recognised(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
+    rows = Writing(tables).recognized(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
     publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))
     publisher.remove(tables.spark.createDataFrame([("a",)], "doc_id string"))

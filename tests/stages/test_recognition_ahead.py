@@ -52,7 +52,7 @@ def planned(spark: SparkSession) -> Callable[[int], Iterator[PlannedUnit]]:
     return plan
 
 
-def recognise_into(directory: Path, *, sleeping: str = "", failing: str = "") -> Callable[[PlannedUnit], DataFrame]:
+def recognize_into(directory: Path, *, sleeping: str = "", failing: str = "") -> Callable[[PlannedUnit], DataFrame]:
     """Return recognition that writes a marker file for each document; with one of them it sleeps or fails."""
     marks = str(directory)
 
@@ -66,13 +66,13 @@ def recognise_into(directory: Path, *, sleeping: str = "", failing: str = "") ->
                     raise ValueError("recognition fails")
             yield frame
 
-    def recognise(unit: PlannedUnit) -> DataFrame:
+    def recognize(unit: PlannedUnit) -> DataFrame:
         marked = unit.documents.coalesce(1).mapInPandas(mark, "doc_id string")
-        types = {column.name: column.dataType.simpleString() for column in schemas.RECOGNISED}
+        types = {column.name: column.dataType.simpleString() for column in schemas.RECOGNIZED}
         values = {name: "array()" if kind.startswith("array") else "NULL" for name, kind in types.items()}
         return marked.selectExpr("doc_id", *(f"CAST({values[n]} AS {types[n]}) {n}" for n in values if n != "doc_id"))
 
-    return recognise
+    return recognize
 
 
 def no_table(number: int) -> UnitTable:
@@ -106,7 +106,7 @@ def test_the_next_unit_is_recognized_while_one_is_published(
         assert not (tmp_path / str(number + MAX_HELD_UNITS)).exists()
         seen.extend(row["ids"] for row in rows)
 
-    publish(recognize_ahead(spark, planned(4), recognise_into(tmp_path), no_table), look_around)
+    publish(recognize_ahead(spark, planned(4), recognize_into(tmp_path), no_table), look_around)
     assert seen == [["0"], ["1"], ["2"], ["3"]]
     assert cached(spark) <= before
 
@@ -121,13 +121,13 @@ def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
     tables = Tables(spark, OutputSettings(path=str(tmp_path / "out")))
     marks = tmp_path / "marks"
     marks.mkdir()
-    units = recognize_ahead(spark, planned(2), recognise_into(marks), partial(UnitTable, tables, 7))
+    units = recognize_ahead(spark, planned(2), recognize_into(marks), partial(UnitTable, tables, 7))
     with contextlib.closing(units):
         for number, unit in enumerate(units):
             assert isinstance(unit, RecognizedUnit)
             assert [row["rows"] for row in unit.wait()] == [1]
             (marks / str(number)).unlink()
-            assert [row["doc_id"] for row in unit.recognised.collect()] == [str(number)]
+            assert [row["doc_id"] for row in unit.recognized.collect()] == [str(number)]
             assert not (marks / str(number)).exists()  # the document was not recognized again
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_recognition_stops_when_a_unit_cannot_be_published(
     spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
 ) -> None:
     began, before = time.monotonic(), cached(spark)
-    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, sleeping="1"), no_table)
+    ahead = recognize_ahead(spark, planned(3), recognize_into(tmp_path, sleeping="1"), no_table)
 
     def refuse(rows: list[Row]) -> None:
         assert rows
@@ -154,7 +154,7 @@ def test_a_unit_that_cannot_be_recognized_fails_only_when_it_is_due(
     spark: SparkSession, tmp_path: Path, planned: Callable[[int], Iterator[PlannedUnit]]
 ) -> None:
     published: list[Row] = []
-    ahead = recognize_ahead(spark, planned(3), recognise_into(tmp_path, failing="1"), no_table)
+    ahead = recognize_ahead(spark, planned(3), recognize_into(tmp_path, failing="1"), no_table)
     with pytest.raises(PySparkException):
         publish(ahead, published.extend)
     assert [row["ids"] for row in published] == [["0"]]
@@ -163,7 +163,7 @@ def test_a_unit_that_cannot_be_recognized_fails_only_when_it_is_due(
 def test_units_that_only_remove_documents_are_not_recognized(spark: SparkSession, tmp_path: Path) -> None:
     gone = spark.createDataFrame([("x",)], "doc_id string")
     removal = PlannedUnit(gone, gone, known=True, rows=0, chars=0)
-    assert list(recognize_ahead(spark, iter([removal]), recognise_into(tmp_path), no_table)) == [removal]
+    assert list(recognize_ahead(spark, iter([removal]), recognize_into(tmp_path), no_table)) == [removal]
 
 
 def test_seconds_that_two_actions_share_count_once(spark: SparkSession) -> None:

@@ -147,7 +147,7 @@ class Annotated:
         publisher = Publisher(self.tables, commits, self.writing.provenance(), [], annotations=annotations)
         add_run(self.tables, f"run {self.epoch}", annotations=annotations)
         self.epoch += 1
-        frame = self.writing.recognised(*rows)
+        frame = self.writing.recognized(*rows)
         if annotations:
             frame = frame.withColumns({field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS})
         ids = [key for key, _ in rows]

@@ -111,7 +111,7 @@ UNFIT = {
     "\u4eba" * 90: "takes more than 240 bytes",
     ":" * 90: "takes more than 240 bytes",
 }
-"""Labels that cannot name a directory of the table `entities`, and what is said of them."""
+"""Labels that cannot name a directory of the `entities` table, and what is said of them."""
 
 
 @pytest.mark.parametrize("label", UNFIT, ids=lambda label: ascii(label[:12]))

@@ -45,14 +45,14 @@ def test_a_console_lets_none_through_whatever_is_printed() -> None:
     console = console_text.open_console(file=file, force_terminal=True, _environ={"TERM": "xterm-256color"}, width=200)
     for what in (STEERING, Text(STEERING), table):
         console.print(what, markup=False)
-    written = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())  # colours are the console's own
+    written = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())  # colors are the console's own
     assert not _CONTROLS.search(written)
     assert written.count(r"\x1b]52") == 4
 
 
 def test_marked_texts() -> None:
     text = f"{STEERING} Angela{STEERING} Merkel"
-    shown = marked_text.mark_mentions(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colours=False).plain
+    shown = marked_text.mark_mentions(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colors=False).plain
     assert shown == f"{SHOWN} [Angela{SHOWN} Merkel PER{SHOWN}]"
 
 

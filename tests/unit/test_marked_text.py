@@ -20,12 +20,12 @@ TEXT = "Angela Merkel flew to Paris."
 def shown(console: Console) -> str:
     file = console.file
     assert isinstance(file, io.StringIO)
-    console.print(marked_text.mark_mentions(TEXT, SPANS, colours=marked_text.shows_colours(console)))
+    console.print(marked_text.mark_mentions(TEXT, SPANS, colors=marked_text.shows_colors(console)))
     return file.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("terminal", "environment", "coloured"),
+    ("terminal", "environment", "colored"),
     [
         (True, {"TERM": "xterm-256color"}, True),
         (False, {"TERM": "xterm-256color"}, False),
@@ -33,16 +33,16 @@ def shown(console: Console) -> str:
         (True, {"TERM": "dumb"}, False),
     ],
 )
-def test_a_mention_can_be_told_from_the_rest(terminal: bool, environment: dict[str, str], coloured: bool) -> None:
+def test_a_mention_can_be_told_from_the_rest(terminal: bool, environment: dict[str, str], colored: bool) -> None:
     written = shown(Console(file=io.StringIO(), force_terminal=terminal, _environ=environment, width=100))
-    assert ("\x1b[" in written and "[Paris LOC]" not in written) == coloured
-    assert (written == "[Angela Merkel PER] flew to [Paris LOC].\n") != coloured
+    assert ("\x1b[" in written and "[Paris LOC]" not in written) == colored
+    assert (written == "[Angela Merkel PER] flew to [Paris LOC].\n") != colored
 
 
 def test_an_endless_mention_does_not_flood_the_screen() -> None:
     text = "See " + "Llan" * 1_000_000 + "gogoch in Wales."
     end = text.index(" in Wales")
-    line = marked_text.mark_mentions(text, [(4, end, "LOC"), (end + 4, len(text) - 1, "LOC")], colours=False).plain
+    line = marked_text.mark_mentions(text, [(4, end, "LOC"), (end + 4, len(text) - 1, "LOC")], colors=False).plain
     assert len(line) < 200
     assert line.startswith("See [LlanLlan")
     assert line.endswith("Llangogoch LOC] in [Wales LOC].")
@@ -51,7 +51,7 @@ def test_an_endless_mention_does_not_flood_the_screen() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_the_command_marks_by_brackets_where_nobody_sees_colours(terminal: bool) -> None:
+def test_the_command_marks_by_brackets_where_nobody_sees_colors(terminal: bool) -> None:
     """On a real terminal, and into a pipe."""
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     main, other = pty.openpty()

@@ -102,7 +102,7 @@ def test_an_output_without_anything() -> None:
     assert "None." in text
 
 
-def test_plots_are_svg_in_the_colours_of_the_page() -> None:
+def test_plots_are_svg_in_the_colors_of_the_page() -> None:
     drawn = plots.draw_stacked_bars(["a", "b"], {"PER": [1, 2], SCRIPT: [3, 4], "$x$": [1, 1]}, "Some bars")
     assert ET.fromstring(drawn).attrib["aria-label"] == "Some bars"  # noqa: S314  # our own
     assert "var(--s0)" in drawn

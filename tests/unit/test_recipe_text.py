@@ -124,7 +124,7 @@ def test_labels_go_to_the_tokens_of_this_job(
 ) -> None:
     sentence = text.joined(gold.split())
 
-    ((found, labels),) = text.retokenised([sentence.text], [text.mentions(sentence, tags.split())])
+    ((found, labels),) = text.retokenized([sentence.text], [text.mentions(sentence, tags.split())])
 
     assert tokens is None or found == tokens
     assert labels == projected

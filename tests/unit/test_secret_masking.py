@@ -1,4 +1,4 @@
-"""What --print-config, the log and the table `runs` show of settings: never a credential, wherever one may stand."""
+"""What --print-config, the log and the `runs` table show of settings: never a credential, wherever one may stand."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_unit_is_bounded_in_rows_and_in_characters(
 ) -> None:
     found = Changes(
         mode=Mode.COMPARE, documents=NONE, removed=NONE, rejected=NONE, touched=None, adopted=NONE, rows=documents,
-        reject_counts={}, to_recognise=documents, to_remove=removed, to_adopt=0, chars=chars, known=0,
+        reject_counts={}, to_recognize=documents, to_remove=removed, to_adopt=0, chars=chars, known=0,
     )  # fmt: skip
     assert units.count_units(found, choose_sizes(limits, 2, None)) == expected
 

@@ -190,7 +190,7 @@ def _run_round(
 def _read_texts(path: Path) -> list[str]:
     """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
 
-    The texts are the values of the column `text` of a Parquet file, or the lines of any other file; empty ones are left out.
+    The texts are the values of the `text` column of a Parquet file, or the lines of any other file; empty ones are left out.
 
     Raises:
         SourceError: the file cannot be read, or has no text.

@@ -16,7 +16,7 @@ from entitymill.recognition.tagger import Precision
 
 
 def open_measured_tagger(model: Path, precision: Precision, characters: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model, and return a function that measures how long the model takes for the column `text` of a batch.
+    """Load a model, and return a function that measures how long the model takes for the `text` column of a batch.
 
     The function returns a batch with one row: `sentences` (int64, number of sentences) and `cpu_seconds` (float64, CPU time
     of this process, in which the model runs on one thread). The memory of this process is limited to what the model's files
@@ -29,11 +29,11 @@ def open_measured_tagger(model: Path, precision: Precision, characters: int) -> 
     """
     files = resource_limits.list_model_files(model)
     limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
-    recogniser = python_api.load(model, precision=precision, threads=1).recogniser
+    recognizer = python_api.load(model, precision=precision, threads=1).recognizer
 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
         began = process_time()
-        found = recogniser(batch.column("text"))
+        found = recognizer(batch.column("text"))
         spent = process_time() - began
         return pa.RecordBatch.from_pydict({"sentences": [pc.sum(found.sentences).as_py()], "cpu_seconds": [spent]})
 

@@ -27,7 +27,7 @@ _PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
 LARGEST_NUMBER = 1_000_000
 """Largest number that `positive_number` accepts."""
 STDERR = "stderr"
-"""The value of the setting `log` that sends the log to stderr."""
+"""The value of the `log` setting that sends the log to stderr."""
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -124,7 +124,7 @@ def is_missing(path: str, conf: Mapping[str, str]) -> bool:
 
     Args:
         path: path, URI or name.
-        conf: the setting `spark.conf`, which may select another file system.
+        conf: the `spark.conf` setting, which may select another file system.
     """
     from entitymill.spark.local_paths import is_certainly_local  # imports PySpark
 

@@ -25,7 +25,7 @@ from entitymill.terminal.console_text import visible
 
 log = logging.getLogger("entitymill")
 DEFAULT = Path("build/jars")
-"""The default of the setting `spark.jars`."""
+"""The default of the `spark.jars` setting."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 CLIENT_TIMEOUT = 900
 """Seconds after which a client (the program that fetches the jars) is stopped if it has not finished."""

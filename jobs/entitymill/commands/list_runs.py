@@ -121,7 +121,7 @@ def _add_progress(
     """Update the rows of active runs from their heartbeats, in place, and return all rows.
 
     Args:
-        rows: rows of the table `runs`, with the keys _COLUMNS.
+        rows: rows of the `runs` table, with the keys _COLUMNS.
         read_heartbeats: function that returns run id -> heartbeat; called only if a run is active.
     """
     if any(row["status"] == "running" for row in rows):
@@ -163,7 +163,7 @@ def build_table(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def _cell(value: str) -> Text:
-    """Return a value as plain text with control characters escaped: whoever can write to the table `runs` chooses it."""
+    """Return a value as plain text with control characters escaped: whoever can write to the `runs` table chooses it."""
     return Text(visible(value, lines=False))
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from entitymill.commands import common
 from entitymill.errors import ModelError, SourceError
 from entitymill.terminal.console_text import open_console, visible
-from entitymill.terminal.marked_text import mark_mentions, shows_colours
+from entitymill.terminal.marked_text import mark_mentions, shows_colors
 
 _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
@@ -158,4 +158,4 @@ def _print_marked(name: str, text: str, mentions: list[dict[str, Any]], *, sever
     if several:
         console.print(Text(visible(name, lines=False), style="dim"))
     spans = [(mention["begin"], mention["end"], mention["label"]) for mention in mentions]
-    console.print(mark_mentions(text, spans, colours=shows_colours(console)))
+    console.print(mark_mentions(text, spans, colors=shows_colors(console)))

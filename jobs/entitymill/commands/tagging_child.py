@@ -21,7 +21,7 @@ def open_tagger(
     markup: Markup,
     characters: int,
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model, and return a function that maps a batch with the column `text` to a batch with the column `mentions`.
+    """Load a model, and return a function that maps a batch with the `text` column to a batch with the `mentions` column.
 
     The memory of this process is limited to what the model's files and the texts need.
 

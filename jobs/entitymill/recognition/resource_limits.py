@@ -53,7 +53,7 @@ def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
 
     Args:
         characters: total number of characters in the texts.
-        megabytes: the limit in MB from the setting `limits.tagger_mb`; None to compute it from the number of characters.
+        megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE

@@ -1,6 +1,6 @@
 """Read a SentenceDetectorDLModel saved by Spark NLP, without TensorFlow and without a JVM.
 
-The file metadata/part-* is one line of JSON with the parameters. The file `generic_classifier_tensorflow` is a zip with a
+The file metadata/part-* is one line of JSON with the parameters. The `generic_classifier_tensorflow` file is a zip with a
 TensorFlow checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt), which contains
 BundleEntryProto messages (tensorflow/core/protobuf/tensor_bundle.proto), and a file with the bytes of all tensors. Reading
 unpickles nothing and instantiates no class from the files.

@@ -26,7 +26,7 @@ def find_changes(
     full: bool,
     trusted: bool,
 ) -> Changes:
-    """Return the changes between the source and the table `documents`.
+    """Return the changes between the source and the `documents` table.
 
     Args:
         settings: settings of the run.

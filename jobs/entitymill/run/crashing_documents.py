@@ -16,7 +16,7 @@ from entitymill.tables.publisher import RejectsWriter
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"
-"""Suffix of the column `detail` in `rejects` if the document also failed in an earlier run."""
+"""Suffix of the `detail` column in `rejects` if the document also failed in an earlier run."""
 _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
@@ -50,7 +50,7 @@ class FailureRecorder:
     """Records the documents of one run that crashed or hung the tagger ("failed documents").
 
     summary: summary of the run, in which the failed documents are counted.
-    rejects: writer that adds the failed documents to the table `rejects`.
+    rejects: writer that adds the failed documents to the `rejects` table.
     before: ids of documents that failed in earlier runs: the result of `read_known_failures` when the run began.
     """
 
@@ -60,11 +60,11 @@ class FailureRecorder:
     rejects: RejectsWriter
     before: set[str]
 
-    def record(self, recognised: DataFrame, unit: PlannedUnit) -> tuple[DataFrame, DataFrame]:
+    def record(self, recognized: DataFrame, unit: PlannedUnit) -> tuple[DataFrame, DataFrame]:
         """Count a unit's failed documents and write them to `rejects`.
 
         Args:
-            recognised: frame of the unit's documents, with the columns schemas.RECOGNISED; `failure` is null unless
+            recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED; `failure` is null unless
                 recognition of the document failed.
             unit: unit of work to which the documents belong.
 
@@ -74,7 +74,7 @@ class FailureRecorder:
         Raises:
             RejectedError: more documents failed than limits.max_reject_ratio allows.
         """
-        rows = recognised.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
+        rows = recognized.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
         # Collect the failures on the driver: if Spark recomputed them later, other documents might fail.
         again = dict.fromkeys(self.before, AGAIN)
         failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
@@ -84,7 +84,7 @@ class FailureRecorder:
             self.summary.rejects[code] = self.summary.rejects.get(code, 0) + 1
         ids = [doc_id for doc_id, *_ in failed]
         self.check_ratio(ids, unit)
-        return exclude_failed(recognised, ids), rejected.select("doc_id")
+        return exclude_failed(recognized, ids), rejected.select("doc_id")
 
     def check_ratio(self, failed: list[str], unit: PlannedUnit) -> None:
         """Check that not too many documents of a unit failed; documents that also failed in earlier runs do not count.
@@ -108,14 +108,14 @@ class FailureRecorder:
             )
 
 
-def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
+def exclude_failed(recognized: DataFrame, failed: list[str]) -> DataFrame:
     """Return the documents of a unit that did not fail.
 
     If Spark recomputes a lost partition of the result, and a document fails that is not in `failed`, the query raises an
     error.
 
     Args:
-        recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
+        recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
         failed: ids of the documents that failed.
     """
     theirs = F.col("doc_id").isin(failed)
@@ -124,4 +124,4 @@ def exclude_failed(recognised: DataFrame, failed: list[str]) -> DataFrame:
     )
     # `theirs` is part of this condition, too, because Spark may evaluate a row's mentions before it filters the row.
     mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
-    return recognised.where(~theirs).withColumn("mentions", mentions)
+    return recognized.where(~theirs).withColumn("mentions", mentions)

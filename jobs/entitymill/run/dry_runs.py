@@ -107,7 +107,7 @@ def plan_run(
         summary.plan = plan
     summary.mode, summary.removed = found.mode, found.to_remove
     summary.rejects = dict(found.reject_counts)
-    summary.documents = summary.planned = found.to_recognise
+    summary.documents = summary.planned = found.to_recognize
     summary.units = summary.plan.units
 
 
@@ -135,7 +135,7 @@ def _build_plan(
     number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
     estimate = estimates.estimate_run(tables, fingerprint, found.chars, number, cores)
     return Plan(
-        new=found.to_recognise - found.known,
+        new=found.to_recognize - found.known,
         changed=found.known,
         removed=found.to_remove,
         unchanged=documents - found.known - found.to_remove,

@@ -1,4 +1,4 @@
-"""Estimate how long a run will take, from the rows of earlier runs in the table `runs`."""
+"""Estimate how long a run will take, from the rows of earlier runs in the `runs` table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 
     Args:
         tables: tables of the output.
-        fingerprint: fingerprint of the run, as in the column `fingerprint` of `runs`.
+        fingerprint: fingerprint of the run, as in the `fingerprint` column of `runs`.
         chars: code points of the documents to recognize.
         units: number of units of work.
         cores: number of cores of Spark's executors.

@@ -183,7 +183,7 @@ def _record_idle(
     try:
         heartbeat.beat({"run_id": summary.run_id})
         if heartbeat.read_other_runs():
-            log.info("nothing to do; this run gets no row in the table `runs`, because another run is working on the output")
+            log.info("nothing to do; this run gets no row in the `runs` table, because another run is working on the output")
         else:
             runs.append_idle(row)
     finally:

@@ -126,7 +126,7 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
         raise RejectedError(
             f"{rejected} of {found.rows} rows of {settings.source.path} {verb} rejected ({reasons}), more than "
             f"`limits.max_reject_ratio: {allowed:g}` allows. Nothing was published"
-            + ("; the rows are in the table `rejects`." if verb == "were" else ".")
+            + ("; the rows are in the `rejects` table." if verb == "were" else ".")
             + " Correct the rows, or raise the ratio."
         )
 

@@ -29,38 +29,38 @@ class RecognizedUnit:
     """A unit of work whose documents are being recognized in the background.
 
     planned: the unit.
-    recognised: frame of the unit's documents, with the columns schemas.RECOGNISED, cached or in a hidden table; read it only
+    recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED, cached or in a hidden table; read it only
         after `wait`.
     lists_ids: whether the rows that `wait` returns contain all ids of the unit: only if the unit is small and replaces rows.
     action: the action that recognizes the documents.
     """
 
-    def __init__(self, spark: SparkSession, planned: PlannedUnit, recognised: DataFrame, results: UnitTable) -> None:
+    def __init__(self, spark: SparkSession, planned: PlannedUnit, recognized: DataFrame, results: UnitTable) -> None:
         """Start to compute and store the unit's results in the background.
 
         Args:
             spark: the run's session.
             planned: the unit.
-            recognised: frame of the unit's results, not yet computed.
+            recognized: frame of the unit's results, not yet computed.
             results: hidden table that gets the results if the session does not cache rows.
         """
         self.planned = planned
-        self.recognised = recognised
+        self.recognized = recognized
         self._results = results
         self.lists_ids = planned.rows <= MAX_LISTED_IDS and (planned.known or planned.removed is not None)
         # Store the results, because the counts and all tables read them, and the model must run only once.
-        self._cached = spark_connect.try_persist(recognised, StorageLevel.MEMORY_AND_DISK)
+        self._cached = spark_connect.try_persist(recognized, StorageLevel.MEMORY_AND_DISK)
         if self._cached:
-            count = count_by_label(recognised, collect_ids=self.lists_ids).collect
+            count = count_by_label(recognized, collect_ids=self.lists_ids).collect
         else:
-            results.create(recognised)
+            results.create(recognized)
             count = self._write_and_count
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, count)
 
     def _write_and_count(self) -> list[Row]:
         """Write the results to the hidden table, and return the rows of `count_by_label`."""
-        self.recognised = self._results.fill(self.recognised)
-        return count_by_label(self.recognised, collect_ids=self.lists_ids).collect()
+        self.recognized = self._results.fill(self.recognized)
+        return count_by_label(self.recognized, collect_ids=self.lists_ids).collect()
 
     def wait(self) -> list[Row]:
         """Wait until all documents are recognized, and return the rows of `count_by_label`, or raise the error."""
@@ -72,13 +72,13 @@ class RecognizedUnit:
         self._results.close()
         if self._cached:
             with suppress(Exception):  # Spark may have been stopped
-                self.recognised.unpersist()
+                self.recognized.unpersist()
 
 
 def recognize_ahead(
     spark: SparkSession,
     planned: Iterator[PlannedUnit],
-    recognise: Callable[[PlannedUnit], DataFrame],
+    recognize: Callable[[PlannedUnit], DataFrame],
     open_results: Callable[[int], UnitTable],
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
     """Yield the units in order; if a unit has documents to recognize, yield a `RecognizedUnit`, on which to call `wait`.
@@ -89,7 +89,7 @@ def recognize_ahead(
     Args:
         spark: the run's session.
         planned: units of the run.
-        recognise: function that returns the frame of a unit's results, without computing it.
+        recognize: function that returns the frame of a unit's results, without computing it.
         open_results: function that returns the hidden table for the results of the unit with a number; the table is written
             only if the session does not cache rows.
     """
@@ -98,7 +98,7 @@ def recognize_ahead(
     try:
         while True:
             while len(held) < MAX_HELD_UNITS and (unit := next(planned, None)) is not None:
-                held.append(RecognizedUnit(spark, unit, recognise(unit), open_results(next(numbers))) if unit.rows else unit)
+                held.append(RecognizedUnit(spark, unit, recognize(unit), open_results(next(numbers))) if unit.rows else unit)
             if not held:
                 return
             yield held[0]

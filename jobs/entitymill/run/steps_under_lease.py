@@ -100,7 +100,7 @@ class Run:
         cores, speed = spark_connect.count_cores(self.spark), unit_sizes.read_speed(self.earlier_runs.last)
         sizes = unit_sizes.choose_sizes(self.settings.limits, cores, speed)
         self.summary.units = units.count_units(found, sizes)
-        self.summary.planned = found.to_recognise
+        self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
                 # Rejected documents are removed, too. So if too many rows are rejected, report only the rejected rows.
@@ -189,17 +189,17 @@ class Run:
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
         )
-        recognise = self.engine.load() if found.to_recognise else lambda documents: documents
+        recognize = self.engine.load() if found.to_recognize else lambda documents: documents
         self.summary.removed = found.to_remove
 
-        def recognise_unit(unit: units.PlannedUnit) -> DataFrame:
+        def recognize_unit(unit: units.PlannedUnit) -> DataFrame:
             split = self.settings.spark.partitions
             documents = units.repartition_unit(
                 self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
             )
             # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
             # read older files of the same path.
-            return recognise(documents).withColumn("run_id", F.lit(self.provenance.run_id))
+            return recognize(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
         # Without a cache, a source that may change would be read again for each use of its rows.
@@ -207,7 +207,7 @@ class Run:
         planned = units.split_work(found, sizes, always_store=store, write=self.units.write)
         split_work = self.meter.limit_units(planned)
         open_results = partial(UnitTable, self.tables, self.lease.epoch)
-        with contextlib.closing(recognize_ahead(self.spark, split_work, recognise_unit, open_results)) as ahead:
+        with contextlib.closing(recognize_ahead(self.spark, split_work, recognize_unit, open_results)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):
                     self._publish_unit(unit, publisher, failures)
@@ -233,12 +233,12 @@ class Run:
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
         self.clock.lap("recognition")
         self.summary.stage = "writing"
-        planned, recognised = unit.planned, unit.recognised
+        planned, recognized = unit.planned, unit.recognized
         removed = planned.removed
         if not doc_ids.some_failed:
-            healthy = crashing_documents.exclude_failed(recognised, [])
+            healthy = crashing_documents.exclude_failed(recognized, [])
         else:
-            healthy, failed = failures.record(recognised, planned)
+            healthy, failed = failures.record(recognized, planned)
             if planned.known:
                 removed = failed if removed is None else removed.select("doc_id").unionByName(failed)
         self.lease.check_if_due()

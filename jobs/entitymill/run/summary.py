@@ -1,4 +1,4 @@
-"""Count what a run did, for the run's summary and for its row in the table `runs`."""
+"""Count what a run did, for the run's summary and for its row in the `runs` table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Summary:
     waiting: description of the run for whose end this run waited; empty if it never waited.
     by_label: label -> number of mentions.
     rejects: reject code -> number of rows.
-    seconds: stage -> wall-clock seconds. The stage `recognition` is the time in which the run only waited for recognition.
+    seconds: stage -> wall-clock seconds. The `recognition` stage is the time in which the run only waited for recognition.
         Other keys are not stages: RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
         seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `idle` is the rest of the
         time of all cores while documents were recognized: they ran Spark's own code, transferred rows, or had no work.
@@ -148,7 +148,7 @@ class Summary:
         }
 
 
-def count_by_label(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
+def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
     """Return a frame of a unit's counts: one row for its documents, whose label is null, and one row for each label.
 
     The rows of this frame are the argument of `Summary.add_counts`. The columns are label, rows (number of documents or of
@@ -156,13 +156,13 @@ def count_by_label(recognised: DataFrame, *, collect_ids: bool) -> DataFrame:
     tagger), and sums, such as chars and sentences. In rows with a label, only `rows` is of use.
 
     Args:
-        recognised: frame of the unit's documents, with the columns schemas.RECOGNISED.
-        collect_ids: whether the column `ids` lists the ids of all documents; only for small units.
+        recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
+        collect_ids: whether the `ids` column lists the ids of all documents; only for small units.
     """
     columns = ("chars", "sentences", "tokens", "split_sentences", *(f"{name}_seconds" for name in schemas.TIMES))
     # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
     labels = F.explode(F.concat(F.array(F.lit(None).cast("string")), F.col("mentions.label"))).alias("label")
-    each = recognised.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
+    each = recognized.select("doc_id", F.col("failure").isNotNull().alias("failed"), *columns, labels)
     return each.groupBy("label").agg(
         F.count("*").alias("rows"),
         F.min("doc_id").alias("first"),

@@ -45,7 +45,7 @@ def count_units(changes: Changes, sizes: UnitSizes) -> int:
 
     Documents to remove count like documents to recognize.
     """
-    by_rows = -(-(changes.to_recognise + changes.to_remove) // sizes.rows)
+    by_rows = -(-(changes.to_recognize + changes.to_remove) // sizes.rows)
     by_chars = -(-changes.chars // sizes.chars)
     return min(MOST_UNITS, max(by_rows, by_chars))
 
@@ -69,7 +69,7 @@ def split_work(
         return
     if number == 1 and not always_store:
         removed = changes.removed if changes.to_remove else None
-        yield PlannedUnit(changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognise, changes.chars)
+        yield PlannedUnit(changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognize, changes.chars)
         return
     work = changes.documents.withColumn(_GONE, F.lit(False))
     if changes.to_remove:

@@ -132,7 +132,7 @@ class Settings(sections.Section):
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
     def dump_masked(self) -> dict[str, Any]:
-        """Return the settings as plain data without credentials, for printing, logging and the table `runs`.
+        """Return the settings as plain data without credentials, for printing, logging and the `runs` table.
 
         `source.where` is not masked, since it shows which rows a run covered.
         """

@@ -93,7 +93,7 @@ class OutputSettings(Section):
     path: str | None = Field(None, min_length=1, description="directory of the tables, or else set output.schema")
     schema_: str | None = Field(None, min_length=1, alias="schema", description="catalog schema, instead of output.path")
     format: Literal["delta", "parquet"] = Field("delta", description="format of `entities`; other tables are always Delta")
-    annotations: bool = Field(False, description="also write the table `annotations` (Spark NLP's columns ner, ner_chunk)")
+    annotations: bool = Field(False, description="also write the `annotations` table (Spark NLP's columns ner, ner_chunk)")
     target_file_mb: int = Field(64, ge=1, le=4096, description="target size of a data file of `entities`")
     deletion_vectors: Literal["auto"] | bool = Field(
         "auto",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
-"""Columns of the table `documents` that are needed to compare it with the source."""
+"""Columns of the `documents` table that are needed to compare it with the source."""
 PENDING = "pending"
 """Status of a document whose mentions a dead run may have left incomplete; the next run recomputes the document."""
 

@@ -45,7 +45,7 @@ class Changes:
         has a row of the document), and `passthrough` if there are passthrough columns.
     removed: frame with the doc_id of each document to remove.
     rejected: frame of rejected rows, with the columns doc_id, stage, code and detail.
-    touched: frame with each doc_id whose rows in the table `rejects` are replaced, null for rows without an id. None if all
+    touched: frame with each doc_id whose rows in the `rejects` table are replaced, null for rows without an id. None if all
         rows of the source were compared; then all rejects of the run's source or slice are replaced.
     adopted: frame with the doc_id of each unchanged document that belongs to no slice or another slice, and now gets the
         run's slice.
@@ -53,7 +53,7 @@ class Changes:
         were compared. If only changed rows were compared, it is the number of rejected rows plus that of the documents in
         the output (in the run's slice, if it replaces one), or 0 if no row was rejected.
     reject_counts: reject code -> number of rows in `rejected`.
-    to_recognise, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
+    to_recognize, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
     chars: total number of code points of the texts in `documents`.
     known: number of `documents` that are already in the output.
     close: function that releases cached data.
@@ -70,7 +70,7 @@ class Changes:
     adopted: DataFrame
     rows: int
     reject_counts: dict[str, int]
-    to_recognise: int
+    to_recognize: int
     to_remove: int
     to_adopt: int
     chars: int
@@ -103,7 +103,7 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
         adopted=documents.select("doc_id").limit(0),
         rows=sum(row["rows"] for row in counted),
         reject_counts={row[CODE]: row["rows"] for row in counted if row[CODE] is not None},
-        to_recognise=sum(row["rows"] for row in counted if row[CODE] is None),
+        to_recognize=sum(row["rows"] for row in counted if row[CODE] is None),
         to_remove=0,
         to_adopt=0,
         chars=sum(row["chars"] or 0 for row in counted if row[CODE] is None),
@@ -176,7 +176,7 @@ def compare_feed(
         source: source of the run.
         feed: changes since the version of the source that the last run read.
         known: frame with KNOWN_COLUMNS of all documents in the output, even if the run replaces only a slice.
-        rejected: rows of the table `rejects`, of which only doc_id is used; None if the table is empty.
+        rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
         policy: rules that decide which documents are recomputed.
         retry: frame with the doc_id of each document to look up even without an event; None if there are none.
 
@@ -240,7 +240,7 @@ def _build_changes(
         adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
         rows=0,
         reject_counts=counts,
-        to_recognise=totals.count_rows(*work),
+        to_recognize=totals.count_rows(*work),
         to_remove=to_remove,
         to_adopt=totals.count_rows(Kind.ADOPTED),
         chars=totals.count_chars(*work),

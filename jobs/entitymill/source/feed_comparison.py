@@ -22,7 +22,7 @@ from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)
 _REJECTED, _NULL = "in rejects", "null"
-"""Reasons to look up an id: it is in the table `rejects`, or it is null."""
+"""Reasons to look up an id: it is in the `rejects` table, or it is null."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def compare_events(
         source: source of the run.
         feed: changes since the version of the source that the last run read.
         known: frame with KNOWN_COLUMNS of all documents in the output.
-        rejected: rows of the table `rejects`, of which only doc_id is used; None if the table is empty.
+        rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
         policy: rules that decide which documents are recomputed.
         retry: frame with the doc_id of each document to look up even without an event; None if there are none.
         cached: stack to which this function adds callbacks that release cached data when the stack is closed.
@@ -121,7 +121,7 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
 
 
 def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:
-    """Return `validated` with the new column `rejected`: true if the table `rejects` has the id, otherwise false or null."""
+    """Return `validated` with the new column `rejected`: true if the `rejects` table has the id, otherwise false or null."""
     if rejected is None:
         return validated.withColumn("rejected", F.lit(False))
     # This join does not match null ids, which are looked up anyway; a null-safe join would shuffle the events once more.

@@ -66,7 +66,7 @@ def select_documents(validated: DataFrame) -> DataFrame:
 
 
 def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
-    """Return doc_id, stage, code and detail of the rejected rows, for the table `rejects`.
+    """Return doc_id, stage, code and detail of the rejected rows, for the `rejects` table.
 
     `validated` is the result of `validate_rows` with the same `max_chars`.
     """

@@ -45,7 +45,7 @@ def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettl
     """Return one row for each row of `validated`, and for each known document whose doc_id is not in `validated`.
 
     Args:
-        validated: result of `row_checks.validate_rows`, with the column `present`: whether the row is in the source.
+        validated: result of `row_checks.validate_rows`, with the `present` column: whether the row is in the source.
         known: frame with KNOWN_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
         unsettled: expression over the aliases s (`validated`) and k (`known`): the reason why the id must be looked up in

@@ -46,7 +46,7 @@ class Heartbeat:
         """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
 
         Args:
-            row: the run's current row of the table `runs`; `entitymill runs` shows it.
+            row: the run's current row of the `runs` table; `entitymill runs` shows it.
         """
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 

@@ -57,7 +57,7 @@ class Lease:
             limits: settings, of which `wait_seconds` and `lease_seconds` are used.
             run_id: id of this run.
             build_row: function that returns the run's current values for its row of `runs`; None stands for a function that
-                returns only the mode `maintenance`.
+                returns only the `maintenance` mode.
             record: summary of `runs`, if the caller has just read it; None makes the lease read it. If another run has begun
                 since it was read, Delta skips this run's first commit, and the lease reads `runs` again and retries.
             on_wait: function that is called with a description of the run for which this run waits.
@@ -192,7 +192,7 @@ class Lease:
     def _choose_epoch(self) -> tuple[Record, int]:
         """Return a tuple of a summary of `runs` and the epoch for this run.
 
-        Create the table `runs` if it is missing; retry after errors, because another run may be creating it, too.
+        Create the `runs` table if it is missing; retry after errors, because another run may be creating it, too.
         """
         for attempt in range(TRIES):
             try:

@@ -1,4 +1,4 @@
-"""Read the table `runs` of an output on this machine's disk without Spark, which would need ten seconds to start."""
+"""Read the `runs` table of an output on this machine's disk without Spark, which would need ten seconds to start."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 HIDDEN = "entitymill_"
 """Prefix of the names of hidden tables in a catalog schema. Hidden tables are for this program, not for readers."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of the Delta table `entities` with `output.format: parquet`; the export then uses the directory `entities`."""
+"""Directory of the Delta table `entities` with `output.format: parquet`; the export then uses the `entities` directory."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""

@@ -116,7 +116,7 @@ def _address(tables: Tables) -> str:
 
 
 def _read_table_id(tables: Tables) -> str:
-    """Return the id that Delta gave the table `entities`; empty if there is no such table."""
+    """Return the id that Delta gave the `entities` table; empty if there is no such table."""
     detail = tables.detail("entities")
     return "" if detail is None else str(detail["id"])
 

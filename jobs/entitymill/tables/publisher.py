@@ -44,14 +44,14 @@ class UnitIds:
 class Unit:
     """Recognized documents that are published together, and documents that are removed in the same commits.
 
-    recognised: frame with the columns schemas.RECOGNISED and, if configured, `passthrough` and schemas.ANNOTATIONS. It is
+    recognized: frame with the columns schemas.RECOGNIZED and, if configured, `passthrough` and schemas.ANNOTATIONS. It is
         read several times, so it must be cached or in a table.
     known: whether some documents may already have rows in the tables.
     doc_ids: ids of the recognized documents; may include ids of documents for which recognition failed.
     removed: frame with a column doc_id: each document to remove, once; None if there are none.
     """
 
-    recognised: DataFrame
+    recognized: DataFrame
     known: bool
     doc_ids: UnitIds
     removed: DataFrame | None = None
@@ -76,7 +76,7 @@ class Publisher:
             commits: makes the run's commits.
             provenance: values that the run writes into each row.
             passthrough: schema fields of the passthrough columns.
-            annotations: whether the table `annotations` is written, too.
+            annotations: whether the `annotations` table is written, too.
         """
         self.tables = tables
         self._commits = commits
@@ -103,18 +103,18 @@ class Publisher:
                 table_setup.allow_deletion_vectors(self.tables, name)
         with self._commits.track_change(self._unit):
             if self._annotations:
-                annotated = unit.recognised.withColumn("run_id", F.lit(self._provenance.run_id))
+                annotated = unit.recognized.withColumn("run_id", F.lit(self._provenance.run_id))
                 change("annotations", table_rows.select_table_columns(annotated, schemas.ANNOTATION_TABLE))
             elif self._old_annotations and replaces:
                 change("annotations", self.tables.read("annotations").limit(0))
-            entities = table_rows.build_entities(unit.recognised, self._provenance)
+            entities = table_rows.build_entities(unit.recognized, self._provenance)
             change("entities", table_rows.select_table_columns(entities, self._schema))
-            documents = table_rows.build_documents(unit.recognised, self._provenance)
+            documents = table_rows.build_documents(unit.recognized, self._provenance)
             change("documents", table_rows.select_table_columns(documents, schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables without publishing others; `ids` is a frame with a column doc_id."""
-        nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNISED))
+        nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNIZED))
         self.publish(Unit(nothing, known=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
@@ -135,7 +135,7 @@ class Publisher:
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents."""
-        old_ids = unit.recognised.select("doc_id")
+        old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
         if unit.removed is not None:
             old_ids = old_ids.unionByName(unit.removed.select("doc_id"))
@@ -164,7 +164,7 @@ class RejectsWriter:
     """Writes a run's rejected rows to `rejects`."""
 
     def __init__(self, tables: Tables, commits: Commits, provenance: Provenance) -> None:
-        """Prepare to write the table `rejects`; it must exist."""
+        """Prepare to write the `rejects` table; it must exist."""
         self._tables = tables
         self._commits = commits
         self._provenance = provenance

@@ -1,4 +1,4 @@
-"""Find and erase document ids in the table `runs`: in the column `error`, and in `source.where` of the column `settings`."""
+"""Find and erase document ids in the `runs` table: in the `error` column, and in `source.where` of the `settings` column."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
     """Erase document ids from `runs`: overwrite the messages that contain one, then delete the data files with the old rows.
 
-    A message is the column `error`, replaced by ERASED, or `source.where` in the settings, replaced by ERASED_CONDITION.
+    A message is the `error` column, replaced by ERASED, or `source.where` in the settings, replaced by ERASED_CONDITION.
     VACUUM would be unsafe: idle runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     """
     changed = {}

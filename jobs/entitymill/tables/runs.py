@@ -1,4 +1,4 @@
-"""Read and write the table `runs`, which has one row per run; the row with the greatest epoch is that of the latest run."""
+"""Read and write the `runs` table, which has one row per run; the row with the greatest epoch is that of the latest run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ only maintained the tables."""
 
 @dataclass(frozen=True)
 class Record:
-    """Summary of the table `runs` at one point in time.
+    """Summary of the `runs` table at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
     owner: path of the source to which the output belongs: the source of the latest run that compared the source with the
@@ -62,14 +62,14 @@ class Record:
 
 
 class Runs:
-    """The table `runs` of an output."""
+    """The `runs` table of an output."""
 
     def __init__(self, tables: Tables) -> None:
         """Keep a reference to the output's tables; nothing is read yet."""
         self._tables = tables
 
     def create(self) -> None:
-        """Create the table `runs`; if it exists, only add missing columns and properties."""
+        """Create the `runs` table; if it exists, only add missing columns and properties."""
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
     def read_record(self) -> Record:
@@ -145,7 +145,7 @@ class Runs:
         commits.replace(frame.coalesce(1), "runs", RUNNING)
 
     def append_idle(self, row: dict[str, Any]) -> None:
-        """Append the row of an idle run (a run that had nothing to do), and create the table `runs` if it does not exist."""
+        """Append the row of an idle run (a run that had nothing to do), and create the `runs` table if it does not exist."""
         self.create()
         about = {"userMetadata": json.dumps({"entitymill": row["run_id"]})}
         tries = itertools.count()

@@ -64,29 +64,29 @@ def _make_nullable(kind: Any) -> Any:
 
 
 def add_normalized(mentions: DataFrame) -> DataFrame:
-    """Add the column `entity_normalized`, computed from the column `entity`, and return the rows.
+    """Add the `entity_normalized` column, computed from the `entity` column, and return the rows.
 
     The new column is equal for spellings that differ only in case, white space, or a possessive ending.
     """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
-def build_entities(recognised: DataFrame, provenance: Provenance) -> DataFrame:
+def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
     """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns."""
-    passthrough = [name for name in recognised.columns if name == "passthrough"]
-    exploded = recognised.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
+    passthrough = [name for name in recognized.columns if name == "passthrough"]
+    exploded = recognized.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
     mention_id = F.concat("doc_id", F.lit(":"), "mention.begin", F.lit("-"), "mention.end").alias(schemas.MENTION_ID.name)
     rows = exploded.select("doc_id", mention_id, "mention.*", *(f"{name}.*" for name in passthrough))
     return add_normalized(rows).withColumns({"model": F.lit(provenance.model), **provenance.columns()})
 
 
-def build_documents(recognised: DataFrame, provenance: Provenance) -> DataFrame:
+def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
     """Return rows of `documents`, one per recognized document; the status is blank if it has no tokens, otherwise done."""
-    return recognised.withColumns(
+    return recognized.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
             "entities": F.size("mentions"),
-            "passthrough_hash": row_checks.hash_passthrough(recognised.columns),
+            "passthrough_hash": row_checks.hash_passthrough(recognized.columns),
             "slice": F.lit(provenance.slice).cast("string"),
             "fingerprint": F.lit(provenance.fingerprint),
             "source_version": F.lit(provenance.source_version),

@@ -50,7 +50,7 @@ class Masker:
     mask: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield each batch with the texts masked, and without the column `spans`."""
+        """Yield each batch with the texts masked, and without the `spans` column."""
         for batch in batches:
             spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
             texts = map(mask_text, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))

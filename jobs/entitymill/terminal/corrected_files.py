@@ -15,7 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.terminal.review_files import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-"""Answer in the column `correct`, in lower case -> whether the mention is correct."""
+"""Answer in the `correct` column, in lower case -> whether the mention is correct."""
 _NEEDED = ("label", "confidence", CORRECT)
 """Columns that a CSV file must have."""
 Span = tuple[int, int, str]
@@ -104,7 +104,7 @@ def _read_csv(file: Path, text: str) -> Review:
 def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
     """Return the reviewer's answer in a row of the CSV file; None if the reviewer filled in nothing.
 
-    A mention counts as wrong if the reviewer gave it another label, even if the column `correct` is empty.
+    A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty.
 
     Args:
         row: column name -> value.

@@ -1,4 +1,4 @@
-"""Mark the mentions in a text: with colours on a terminal, with brackets elsewhere."""
+"""Mark the mentions in a text: with colors on a terminal, with brackets elsewhere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LONGEST_SHOWN = 120
 """Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
 
 
-def shows_colours(console: Console) -> bool:
-    """Return whether a console shows colours: it is a terminal, and neither NO_COLOR nor TERM=dumb is set."""
+def shows_colors(console: Console) -> bool:
+    """Return whether a console shows colors: it is a terminal, and neither NO_COLOR nor TERM=dumb is set."""
     return console.is_terminal and console.color_system is not None and not console.no_color
 
 
@@ -51,7 +51,7 @@ def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterat
 
 
 def mark_mentions(
-    text: str, spans: Iterable[tuple[int, int, str]], *, colours: bool, first: int = 0, last: int | None = None
+    text: str, spans: Iterable[tuple[int, int, str]], *, colors: bool, first: int = 0, last: int | None = None
 ) -> Text:
     """Return text[first:last] as a rich Text with the mentions marked.
 
@@ -61,14 +61,14 @@ def mark_mentions(
         text: the complete text.
         spans: (begin, end, label) of each mention, in code points of the complete text, sorted by begin. If two mentions
             overlap, only the rest of the later mention is marked, so that each character is shown once.
-        colours: whether to mark mentions with colours; otherwise a mention and its label are written as [Paris LOC].
+        colors: whether to mark mentions with colors; otherwise a mention and its label are written as [Paris LOC].
         first: where the returned part begins, in code points.
         last: where the returned part ends, or None for the end of the text.
     """
     line, at = Text(), first
     for begin, end, label in clip_overlaps(spans, first):
         line.append(visible(text[at:begin]))
-        if colours:
+        if colors:
             line.append(visible(shorten(text[begin:end])), style=select_style(label))
             line.append(f" {visible(label)}", style="dim")
         else:

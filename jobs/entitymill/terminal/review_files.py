@@ -32,7 +32,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Mention:
-    """One mention of the table `entities`; `begin` and `end` are offsets in the document's text, in code points.
+    """One mention of the `entities` table; `begin` and `end` are offsets in the document's text, in code points.
 
     entity: the text of the mention; None if the file must not contain text of documents.
     """

@@ -157,7 +157,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
         sentence = marked_text.mark_mentions(
             texts[row.doc_id],
             spans,
-            colours=marked_text.shows_colours(console),
+            colors=marked_text.shows_colors(console),
             first=row.sentence_begin,
             last=row.sentence_end,
         )

@@ -34,7 +34,7 @@ class Engine:
     fingerprint: digest of everything that decides a document's result, except the text.
     load: function that checks and loads the model and the detector, and sends them to the executors. It returns a second
         function, which takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally passthrough) and
-        returns a DataFrame with schemas.RECOGNISED, and with schemas.ANNOTATIONS if `output.annotations` is set. `load`
+        returns a DataFrame with schemas.RECOGNIZED, and with schemas.ANNOTATIONS if `output.annotations` is set. `load`
         raises ModelError if the model or the detector is missing, altered, or does not fit the settings.
     """
 
@@ -60,8 +60,8 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     keep = _build_mention_filter(settings.entities)
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        recognise = engine.load()
-        return lambda rows: recognise(rows).withColumn("mentions", F.filter("mentions", keep))
+        recognize = engine.load()
+        return lambda rows: recognize(rows).withColumn("mentions", F.filter("mentions", keep))
 
     return replace(engine, load=load)
 
@@ -137,7 +137,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
                 f"model.path, segmentation.model: while this run waited, the model at {settings.model.path} or the sentence "
                 "detector was replaced; run again."
             )
-        return lambda rows: engine_openvino.recognise(rows, model, detector, options, settings.limits.batch_seconds)
+        return lambda rows: engine_openvino.recognize(rows, model, detector, options, settings.limits.batch_seconds)
 
     return Engine(manifest.name, _compute_fingerprint(parts), load)
 
@@ -150,8 +150,8 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
         SettingsError: the extension is not installed.
     """
     extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
-    name, parts, recognise = extension.open_pipeline(spark, settings)
-    return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognise)
+    name, parts, recognize = extension.open_pipeline(spark, settings)
+    return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognize)
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:

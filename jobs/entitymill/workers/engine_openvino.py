@@ -193,7 +193,7 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
     return ShippedDetector(names, model, digests, f"dl {storage.combine_digests(digests.values())}")
 
 
-def recognise(
+def recognize(
     documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
 ) -> DataFrame:
     """Return a DataFrame that recognizes documents on the executors, with one row per document.
@@ -206,12 +206,12 @@ def recognise(
         seconds: time limit, in seconds, for a window (a batch of documents given to the child process at once).
 
     Returns:
-        Lazy DataFrame with schemas.RECOGNISED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if
+        Lazy DataFrame with schemas.RECOGNIZED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if
         the options ask for them.
     """
     passthrough = [field for field in documents.schema.fields if field.name == "passthrough"]
     columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in passthrough)]
     annotations = schemas.ANNOTATIONS if options.annotations else []
-    returned = T.StructType([*schemas.RECOGNISED, *passthrough, *annotations])
+    returned = T.StructType([*schemas.RECOGNIZED, *passthrough, *annotations])
     worker = Worker(model, detector, options, seconds, FACTORY, errors.SIGNATURE)
     return documents.select(*columns).mapInArrow(worker, returned)

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from entitymill.recognition import resource_limits, sentences
 from entitymill.recognition.guarded_loading import memory_limit
-from entitymill.recognition.recogniser import Recogniser
+from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.workers import recognised_rows
+from entitymill.workers import recognized_rows
 from entitymill.workers.worker import RecognitionOptions
 
 _TEST_TEXTS = ["They met in Paris."]
@@ -36,7 +36,7 @@ def open_recognition(
 
     Returns:
         A function that takes a window (a batch of documents given to the child process at once). It returns one row per
-        document with schemas.RECOGNISED, the column passthrough if the window has one, and annotations if the options ask
+        document with schemas.RECOGNIZED, the column passthrough if the window has one, and annotations if the options ask
         for them.
 
     Raises:
@@ -48,21 +48,21 @@ def open_recognition(
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(options.detector, files, where)
         tagger = Tagger.load(model[0], model[1], options.execution, model[2])
-        recogniser = Recogniser(
+        recognizer = Recognizer(
             opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels, markup=options.markup
         )
-        recogniser(pa.array(_TEST_TEXTS))
+        recognizer(pa.array(_TEST_TEXTS))
     loaded = resource_limits.read_used_memory()
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
-    def recognise(window: pa.RecordBatch) -> pa.RecordBatch:
+    def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows of a window's documents; memory is limited meanwhile (see `tagging_memory_limit`)."""
-        seconds_before, cpu_before = asdict(recogniser.seconds), time.process_time()
+        seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
         with memory_limit(loaded + resource_limits.tagging_memory_limit(characters, options.memory_mb)):
-            recognition = recogniser(window.column("text"), annotations=options.annotations)
-        spent = {part: seconds - seconds_before[part] for part, seconds in asdict(recogniser.seconds).items()}
+            recognition = recognizer(window.column("text"), annotations=options.annotations)
+        spent = {part: seconds - seconds_before[part] for part, seconds in asdict(recognizer.seconds).items()}
         spent["cpu"] = time.process_time() - cpu_before
-        return recognised_rows.build_rows(window, recognition, spent, annotations=options.annotations)
+        return recognized_rows.build_rows(window, recognition, spent, annotations=options.annotations)
 
-    return recognise
+    return recognize

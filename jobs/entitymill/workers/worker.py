@@ -20,7 +20,7 @@ from pyspark import SparkFiles
 
 from entitymill.errors import EntityMillError, WorkerError, sign_error
 from entitymill.recognition.tagger import Execution, Markup, bundle
-from entitymill.workers import isolation, recognised_rows
+from entitymill.workers import isolation, recognized_rows
 
 if TYPE_CHECKING:
     from entitymill.recognition.sentences import Kind
@@ -121,11 +121,11 @@ class Worker:
             WorkerError: the child cannot be started, or more than MAX_FAILED_DOCUMENTS documents fail.
         """
         try:
-            yield from self._recognise_all(batches)
+            yield from self._recognize_all(batches)
         except EntityMillError as error:
             raise sign_error(error, self.signature) from error
 
-    def _recognise_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _recognize_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all documents of a task, with this process's own CPU time added to that of the child.
 
         Raises:
@@ -137,8 +137,8 @@ class Worker:
         failed: list[str] = []
         cpu = time.process_time()
         for window in cut_windows(batches):
-            for result in self._recognise_window(work, window):
-                failed += recognised_rows.read_failed_ids(result)
+            for result in self._recognize_window(work, window):
+                failed += recognized_rows.read_failed_ids(result)
                 if len(failed) > MAX_FAILED_DOCUMENTS:
                     log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
                     raise WorkerError(
@@ -147,9 +147,9 @@ class Worker:
                         "too small. The worker's log lists the documents."
                     )
                 cpu_before, cpu = cpu, time.process_time()
-                yield recognised_rows.add_cpu_seconds(result, cpu - cpu_before)
+                yield recognized_rows.add_cpu_seconds(result, cpu - cpu_before)
 
-    def _recognise_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def _recognize_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Send a window (the documents of one request) to the child process, and yield one batch with their rows.
 
         If the child dies or exceeds the time limit, send the documents one by one to a new child, and yield one batch for
@@ -159,14 +159,14 @@ class Worker:
             yield isolation.get_child(work)(window, self._compute_time_limit(window))
         except isolation.LostError as lost:
             log.warning("the tagger failed (%s): retrying %d documents one by one", lost.detail, window.num_rows)
-            yield from (self._recognise_document(work, window.slice(row, 1)) for row in range(window.num_rows))
+            yield from (self._recognize_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
-    def _recognise_document(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
+    def _recognize_document(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
         """Return the row of one document; if the child dies or exceeds the time limit, a row with a `failure`."""
         try:
             return isolation.get_child(work)(document, self._compute_time_limit(document))
         except isolation.LostError as lost:
-            return recognised_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
+            return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
         """Return the time limit for a window in seconds: longer if it has more than WINDOW_CHARS, at most LONGEST_WAIT."""

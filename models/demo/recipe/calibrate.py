@@ -63,10 +63,10 @@ def plot(before: ScoredMentions, after: ScoredMentions, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "entitymill"
     figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.75", linewidth=1)
-    for name, mentions, colour in (("before", before, "tab:orange"), ("after scaling", after, "tab:blue")):
+    for name, mentions, color in (("before", before, "tab:orange"), ("after scaling", after, "tab:blue")):
         rows = build_reliability_table(mentions)
         axes.plot(
-            [row.confidence for row in rows], [row.correct for row in rows], "o-", color=colour, label=name, markersize=4
+            [row.confidence for row in rows], [row.correct for row in rows], "o-", color=color, label=name, markersize=4
         )
     axes.set(xlabel="mean confidence of mentions", ylabel="share that is correct", xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")

@@ -101,7 +101,7 @@ def training_epoch(data: Path, rng: random.Random) -> list[Sentence]:
         drawn = [augment.swapped(gold, names, rng) if rng.random() < source.swapped else gold for gold in drawn]
         written = [text.joined(tokens, curly=rng.random() < CURLY, hyphens=source.hyphens) for tokens, _ in drawn]
         gold = [text.mentions(sentence, tags) for sentence, (_, tags) in zip(written, drawn, strict=True)]
-        for tokens, tags in text.retokenised([sentence.text for sentence in written], gold):
+        for tokens, tags in text.retokenized([sentence.text for sentence in written], gold):
             epoch.append(Sentence(augment.recased(tokens, rng), tags, source.weight, source.misc_unknown))
     return epoch
 

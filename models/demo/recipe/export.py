@@ -73,7 +73,7 @@ def _inputs(trained: Path, data: Path, max_length: int) -> list[dict[str, np.nda
     inputs = []
     for path in CALIBRATION:
         written = [text.joined(tokens).text for tokens, _ in rng.sample(read(data / path), CALIBRATION_SENTENCES)]
-        for words, _ in text.retokenised(written, [[] for _ in written]):
+        for words, _ in text.retokenized(written, [[] for _ in written]):
             pieces = tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False).ids[: max_length - 2]
             ids = np.array([[begin, *pieces, end]], np.int64)
             inputs.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})

@@ -1,4 +1,4 @@
-"""Gold tokens as a person writes them, and that text as the tokens this job makes: `joined`, then `retokenised`.
+"""Gold tokens as a person writes them, and that text as the tokens this job makes: `joined`, then `retokenized`.
 
 Corpora part "America" from "'s", "did" from "n't" and every bracket from its word; running text does not, and Spark NLP's
 tokenizer leaves "America's" whole. A model trained on gold tokens never meets such a token before it is used.
@@ -88,7 +88,7 @@ def mentions(sentence: Joined, tags: Sequence[str]) -> list[Mention]:
     return found
 
 
-def retokenised(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list[tuple[list[str], list[str]]]:
+def retokenized(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list[tuple[list[str], list[str]]]:
     """(tokens, tags) of each text as this job cuts it, no sentence boundary inside.
 
     A token takes the label of the first gold mention that it overlaps, B- if it is that mention's first token.

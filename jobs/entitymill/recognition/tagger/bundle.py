@@ -89,7 +89,7 @@ def read_manifest(text: str, where: str) -> Manifest:
     """Return the manifest of a bundle, after parsing and checking it.
 
     Args:
-        text: content of the file `manifest.json`.
+        text: content of the `manifest.json` file.
         where: path or URI of the bundle, for messages.
 
     Raises:
@@ -202,7 +202,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def check_labels(tags: Sequence[str], where: str) -> None:
-    """Check that every label can be the name of a directory, because the table `entities` is partitioned by label.
+    """Check that every label can be the name of a directory, because the `entities` table is partitioned by label.
 
     Args:
         tags: tags in the order of the network's outputs; the part after B- or I- is the label.

@@ -32,7 +32,7 @@ SENTENCES_AT_ONCE = 1024
 class Seconds:
     """Wall-clock seconds spent so far on each part of recognition; `schemas.PARTS` has the names of the fields.
 
-    The tagger measures encoding and inference, and the recogniser that uses it measures the other parts.
+    The tagger measures encoding and inference, and the recognizer that uses it measures the other parts.
     """
 
     segmentation: float = 0.0

@@ -1,4 +1,4 @@
-"""Build the rows that every engine returns: schemas.RECOGNISED, then `passthrough` and annotations, if requested."""
+"""Build the rows that every engine returns: schemas.RECOGNIZED, then `passthrough` and annotations, if requested."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from entitymill import schemas
 
-if TYPE_CHECKING:  # the module `recogniser` imports OpenVINO, which a worker must not load
-    from entitymill.recognition.recogniser import Recognition
+if TYPE_CHECKING:  # the module `recognizer` imports OpenVINO, which a worker must not load
+    from entitymill.recognition.recognizer import Recognition
 
 
 def _to_arrow_type(kind: T.DataType) -> pa.DataType:
@@ -30,13 +30,13 @@ _ANNOTATIONS = {field.name: _to_arrow_type(field.dataType) for field in schemas.
 
 
 def build_rows(
-    documents: pa.RecordBatch, recognised: Recognition, seconds: Mapping[str, float], *, annotations: bool
+    documents: pa.RecordBatch, recognized: Recognition, seconds: Mapping[str, float], *, annotations: bool
 ) -> pa.RecordBatch:
     """Return a batch with one row for each recognized document, in the order of the documents.
 
     Args:
         documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
-        recognised: the results of recognition for the documents' texts, in the same order.
+        recognized: the results of recognition for the documents' texts, in the same order.
         seconds: name from schemas.TIMES -> seconds spent on all documents; a missing name counts as 0. The first row gets
             these totals, and the other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
@@ -46,13 +46,13 @@ def build_rows(
     return _build_batch(
         documents,
         {
-            "sentences": recognised.sentences,
-            "tokens": recognised.tokens,
-            "split_sentences": recognised.split_sentences,
-            "mentions": recognised.mentions,
+            "sentences": recognized.sentences,
+            "tokens": recognized.tokens,
+            "split_sentences": recognized.split_sentences,
+            "mentions": recognized.mentions,
             **{f"{name}_seconds": pa.array(timing[row], pa.float64()) for row, name in enumerate(schemas.TIMES)},
             "failure": pa.nulls(documents.num_rows, _FAILURE),
-            **recognised.annotations,
+            **recognized.annotations,
         },
         annotations=annotations,
     )
@@ -104,12 +104,12 @@ def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, ann
 
     Args:
         documents: the documents, from which doc_id, text_hash, chars and, if they have them, passthrough and ner are copied.
-        columns: name -> column for all other columns of schemas.RECOGNISED, and for schemas.ANNOTATIONS if they are added.
+        columns: name -> column for all other columns of schemas.RECOGNIZED, and for schemas.ANNOTATIONS if they are added.
         annotations: as in `build_rows`.
     """
-    # Spark assigns columns by position, in this order: schemas.RECOGNISED, passthrough, schemas.ANNOTATIONS.
+    # Spark assigns columns by position, in this order: schemas.RECOGNIZED, passthrough, schemas.ANNOTATIONS.
     copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]
     added = [name for name in _ANNOTATIONS if annotations and name not in copied]
-    names = [*(field.name for field in schemas.RECOGNISED), *copied, *added]
+    names = [*(field.name for field in schemas.RECOGNIZED), *copied, *added]
     all_columns = {**columns, **{name: documents.column(name) for name in ("doc_id", "text_hash", "chars", *copied)}}
     return pa.RecordBatch.from_arrays([all_columns[name] for name in names], names=names)

@@ -18,19 +18,19 @@ from difficult_texts import GROUPS
 from entitymill import schemas
 from entitymill.recognition import offsets, sentences, tokens
 from entitymill.recognition.confidence_scaling import Scaling
-from entitymill.recognition.recogniser import Recogniser, Recognition, build_recognition, join_tags
+from entitymill.recognition.recognizer import Recognition, Recognizer, build_recognition, join_tags
 from entitymill.recognition.tagger import Execution, Tags, bundle
 from entitymill.recognition.tagger.inference import Tagger
 
 FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
 KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")
-Make = Callable[..., Recogniser]
+Make = Callable[..., Recognizer]
 
 
 @pytest.fixture(scope="session")
 def make(tagger: Tagger) -> Make:
-    def made(kind: sentences.Kind = "dl", *, trim: bool = True, by: Tagger = tagger) -> Recogniser:
-        return Recogniser(sentences.open_detector(kind, FILES), by, trim=trim)
+    def made(kind: sentences.Kind = "dl", *, trim: bool = True, by: Tagger = tagger) -> Recognizer:
+        return Recognizer(sentences.open_detector(kind, FILES), by, trim=trim)
 
     return made
 
@@ -54,11 +54,11 @@ texts = st.lists(st.lists(atoms, max_size=10).map("".join), max_size=4)
 
 
 def test_the_parts_of_recognition_take_all_of_its_time(make: Make) -> None:
-    recogniser, texts = make(), pa.array(["Angela Merkel met Emmanuel Macron in Paris."] * 100)
-    before, began = asdict(recogniser.seconds), perf_counter()
-    recogniser(texts)
+    recognizer, texts = make(), pa.array(["Angela Merkel met Emmanuel Macron in Paris."] * 100)
+    before, began = asdict(recognizer.seconds), perf_counter()
+    recognizer(texts)
     whole = perf_counter() - began
-    spent = {part: seconds - before[part] for part, seconds in asdict(recogniser.seconds).items()}
+    spent = {part: seconds - before[part] for part, seconds in asdict(recognizer.seconds).items()}
     assert tuple(spent) == schemas.PARTS
     assert min(spent.values()) > 0
     assert sum(spent.values()) == pytest.approx(whole, rel=0.1)
@@ -95,11 +95,11 @@ def test_texts_get_their_own_mentions_and_counts(make: Make, kind: sentences.Kin
 
 def test_neighbours_change_nothing(make: Make) -> None:
     texts = ["Angela Merkel came.", "", "They met in Paris. It rained in Rome.", "Apple Inc. of Austin, Texas, said no."]
-    recognise = make()
-    alone = [close(recognise(pa.array([text])))[0] for text in texts]
-    assert mentions(recognise(pa.array(texts))) == alone
-    assert mentions(recognise(pa.array(["x. y", *texts, "Berlin."]).slice(1, 4))) == alone
-    assert mentions(recognise(pa.array(texts, pa.large_string()))) == alone
+    recognize = make()
+    alone = [close(recognize(pa.array([text])))[0] for text in texts]
+    assert mentions(recognize(pa.array(texts))) == alone
+    assert mentions(recognize(pa.array(["x. y", *texts, "Berlin."]).slice(1, 4))) == alone
+    assert mentions(recognize(pa.array(texts, pa.large_string()))) == alone
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,7 +189,7 @@ def test_the_models_scaling_changes_confidences_alone_and_not_with_spark_nlps_en
     written = pa.array(["Angela Merkel flew to Paris."], pa.large_string())
 
     def rows(manifest: bundle.Manifest, execution: Execution) -> list[dict[str, Any]]:
-        return mentions(Recogniser(detector, Tagger.load(demo_files, manifest, execution), trim=True)(written))[0]
+        return mentions(Recognizer(detector, Tagger.load(demo_files, manifest, execution), trim=True)(written))[0]
 
     before, after = rows(plain, Execution()), rows(scaled, Execution())
     person = before[0]["confidence"]
@@ -202,7 +202,7 @@ def test_the_models_scaling_changes_confidences_alone_and_not_with_spark_nlps_en
 
 def test_html_is_no_part_of_mentions_and_offsets_count_it(tagger: Tagger) -> None:
     text = "<p>Angela Merkel<br>flew to <b>Paris</b>.</p><!-- Berlin --><ul><li>Emmanuel <i>Macron</i></ul>"
-    recogniser = Recogniser(sentences.open_detector("sentencex", {}), tagger, trim=True, markup="html")
-    found = recogniser(pa.array(["", text, "Paris"], pa.large_string()))
+    recognizer = Recognizer(sentences.open_detector("sentencex", {}), tagger, trim=True, markup="html")
+    found = recognizer(pa.array(["", text, "Paris"], pa.large_string()))
     check_mentions(["", text, "Paris"], found)
     assert [mention["entity"] for mention in mentions(found)[1]] == ["Angela Merkel", "Paris", "Emmanuel <i>Macron"]

@@ -46,7 +46,7 @@ class Recognition:
     annotations: dict[str, pa.ListArray] = field(default_factory=dict)
 
 
-class Recogniser:
+class Recognizer:
     """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe."""
 
     def __init__(
@@ -132,8 +132,8 @@ def build_recognition(
 
     Args:
         tagged: the texts with their sentences, tokens, tags and spans.
-        trim: as in `Recogniser`.
-        consistent_labels: as in `Recogniser`.
+        trim: as in `Recognizer`.
+        consistent_labels: as in `Recognizer`.
         annotations: whether to also build annotations.
         scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
         original: the texts from which `entity` is copied. None for the tagged texts, if no markup was blanked.
@@ -218,7 +218,7 @@ def build_annotations(tagged: TaggedTexts) -> dict[str, pa.ListArray]:
 
 
 def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.ListArray:
-    """Return the column `ner`: one annotation for each tagged token, with the probability of every label as metadata."""
+    """Return the `ner` column: one annotation for each tagged token, with the probability of every label as metadata."""
     names, tokens = tagged.labels, tagged.tags.tokens
     segments = tagged.segments
     sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.text_of(segments.token_begin[tokens])]
@@ -232,7 +232,7 @@ def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.Li
 
 
 def _build_chunk_column(tagged: TaggedTexts) -> pa.ListArray:
-    """Return the column `ner_chunk`: one annotation for each span."""
+    """Return the `ner_chunk` column: one annotation for each span."""
     spans, segments = tagged.spans, tagged.segments
     edges = tagged.tokens[spans.first], tagged.tokens[spans.last - 1]
     document = tagged.texts.text_of(segments.token_begin[edges[0]])
