@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import bundle
 from entitymill.spark import requirements
-from entitymill_models import encoders, tokenizer_files
+from entitymill_models import encoders, labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts, read_json
 
 INDEX = "model.safetensors.index.json"
@@ -66,7 +66,7 @@ DISTILBERT_EPSILON = 1e-12
 def is_model_directory(directory: Path) -> bool:
     """Return whether a directory contains a Hugging Face model: config.json, and *.safetensors or pytorch_model*.bin."""
     has_weights = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
-    return has_weights and (directory / tokenizer_files.CONFIG).is_file()
+    return has_weights and (directory / labels_and_tokenizer_files.CONFIG).is_file()
 
 
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
@@ -75,17 +75,17 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     Args:
         directory: a directory with config.json, safetensors files and a tokenizer.
         where: path of the model, for messages.
-        casing: the casing that the user specified, or None (see `tokenizer_files.read_tokenizer`).
+        casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
     Raises:
         ModelError: a file is missing or damaged, or the model is of another kind.
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer; or the
             library safetensors is not installed.
     """
-    config = read_json(directory / tokenizer_files.CONFIG)
+    config = read_json(directory / labels_and_tokenizer_files.CONFIG)
     kind = _check_architecture(config, where)
-    labels = tokenizer_files.read_config_labels(config, f"{where}/{tokenizer_files.CONFIG}")
-    tokenizer = tokenizer_files.read_tokenizer(directory, where, casing, require_json=kind in OFFSET_POSITIONS)
+    labels = labels_and_tokenizer_files.read_config_labels(config, f"{where}/{labels_and_tokenizer_files.CONFIG}")
+    tokenizer = labels_and_tokenizer_files.read_tokenizer(directory, where, casing, require_json=kind in OFFSET_POSITIONS)
     found = _read_weights(directory, where)
     shape = _read_shape(config, kind, where)
     names = NAMES[kind]
@@ -103,7 +103,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         tokenizer=tokenizer.tokenizer,
         vocabulary=tokenizer.vocabulary,
         casing=tokenizer.casing,
-        max_length=min(rows, tokenizer_files.read_max_length(directory)),
+        max_length=min(rows, labels_and_tokenizer_files.read_max_length(directory)),
         source=f"a Hugging Face {kind} token classifier",
         limit=rows,
     )

@@ -131,6 +131,7 @@ class _Reader:
         return int(found)
 
     def _read_bytes(self, size: int) -> bytes:
+        """Read `size` bytes; raise _DamagedError if fewer are left."""
         begin, self._at = self._at, self._at + size
         if size < 0 or self._at > len(self._content):
             raise _DamagedError

@@ -160,7 +160,7 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
 
 def _merge_equal_quantizers(network: ov.Model) -> None:
-    """Change a network so that FakeQuantize operations of equal input and ranges (of query, key and value) become one."""
+    """Merge FakeQuantize operations that have the same input and ranges, such as those of query, key and value."""
     quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":

@@ -8,7 +8,7 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import huggingface, network_files, sparknlp_saved, symlink_check
+from entitymill_models import huggingface, network_import, sparknlp_saved, symlink_check
 from entitymill_models.imported_classifier import Casing, Parts, read_vocabulary
 
 KINDS = (
@@ -68,7 +68,7 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
     if huggingface.is_model_directory(source):
         return huggingface.read_directory(source, where, casing), None
     if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
-        return network_files.read_directory(source, where, casing), None
+        return network_import.read_directory(source, where, casing), None
     raise ModelError(f"{where} is not a model in a supported format. SOURCE must be {KINDS}.")
 
 

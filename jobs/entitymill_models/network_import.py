@@ -11,7 +11,7 @@ from openvino import opset13 as ops
 from entitymill.errors import ModelError
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger.network import INPUTS, count_positions
-from entitymill_models import tokenizer_files
+from entitymill_models import labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts
 
 SEGMENTS = "token_type_ids"
@@ -27,7 +27,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     Args:
         directory: the model.
         where: path of the model, for messages.
-        casing: the casing that the user specified, or None (see `tokenizer_files.read_tokenizer`).
+        casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
     Raises:
         ModelError: a file is missing or damaged, there are several networks, or the network is not a token classifier.
@@ -41,8 +41,8 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
             "its name): add the network, or move the others elsewhere."
         )
     network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
-    labels = tokenizer_files.read_labels(directory, where)
-    tokenizer = tokenizer_files.read_tokenizer(directory, where, casing)
+    labels = labels_and_tokenizer_files.read_labels(directory, where)
+    tokenizer = labels_and_tokenizer_files.read_tokenizer(directory, where, casing)
     network = normalize(network, len(labels), where)
     limit = count_positions(network)
     return Parts(
@@ -51,7 +51,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         tokenizer=tokenizer.tokenizer,
         vocabulary=tokenizer.vocabulary,
         casing=tokenizer.casing,
-        max_length=min(tokenizer_files.read_max_length(directory), limit or tokenizer_files.LONGEST),
+        max_length=min(labels_and_tokenizer_files.read_max_length(directory), limit or labels_and_tokenizer_files.LONGEST),
         source="an ONNX network" if onnx else "an OpenVINO network",
         limit=limit,
     )

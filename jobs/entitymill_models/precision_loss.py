@@ -128,7 +128,7 @@ def find_confidences(
     tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
-    return _join_mentions(tagger.labels, tags.tags, lengths, tagger.scheme, tags.confidences)
+    return _group_into_mentions(tagger.labels, tags.tags, lengths, tagger.scheme, tags.confidences)
 
 
 def compute_span_f1(found: Mentions, expected: Mentions) -> float:
@@ -144,17 +144,17 @@ def join_gold_tags(tags: Sequence[Sequence[str]]) -> Mentions:
     number = {label: i for i, label in enumerate(labels)}
     flat = np.array([number[tag] for sentence in tags for tag in sentence], np.int16)
     lengths = np.array([len(sentence) for sentence in tags], np.int64)
-    return set(_join_mentions(labels, flat, lengths, "iob2", np.ones(len(flat), np.float32)))
+    return set(_group_into_mentions(labels, flat, lengths, "iob2", np.ones(len(flat), np.float32)))
 
 
-def _join_mentions(
+def _group_into_mentions(
     labels: Sequence[str],
     tags: NDArray[np.int16],
     lengths: NDArray[np.int64],
     scheme_name: bundle.Scheme,
     confidences: NDArray[np.float32],
 ) -> dict[Mention, float]:
-    """Join the tags of sentences to mentions; return mention -> mean confidence of its tags.
+    """Group consecutive tags into mentions, and return mention -> mean confidence of its tags.
 
     Args:
         labels: the possible tags; `tags` contains indices into this list.

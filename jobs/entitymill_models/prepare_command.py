@@ -111,7 +111,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
         console: the console on which the path of the result is printed.
 
     Raises:
-        ModelError: the source cannot be read or run, or loses more accuracy than allowed.
+        ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
         OutputError: DEST cannot be written.
     """
@@ -141,7 +141,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         unpacked: an empty directory for temporary files, such as the files in the source's archives.
 
     Raises:
-        ModelError: the source cannot be read or run, or loses more accuracy than allowed.
+        ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
     limit = resource_limits.loading_memory_limit(resource_limits.list_model_files(options.source))

@@ -17,7 +17,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import resource_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 from entitymill.recognition.tagger.network import count_positions
-from entitymill_models import network_files, sparknlp_fields
+from entitymill_models import network_import, sparknlp_field_files
 from entitymill_models.imported_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
 
 PACKAGE = "com.johnsnowlabs.nlp.annotators.classifier.dl"
@@ -104,10 +104,10 @@ def read_saved_model(
         raise ModelError(f"{where} has no {packed.name}, the archive of its network: copy the model again.")
     unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.for_archive(packed))
     if description.engine == "onnx":
-        network = network_files.read_network(_find_file(scratch, ".onnx", where), None, where)
+        network = network_import.read_network(_find_file(scratch, ".onnx", where), None, where)
     else:
-        network = network_files.read_network(_find_file(scratch, ".xml", where), _find_file(scratch, ".bin", where), where)
-    network = network_files.normalize(network, len(description.labels), where)
+        network = network_import.read_network(_find_file(scratch, ".xml", where), _find_file(scratch, ".bin", where), where)
+    network = network_import.normalize(network, len(description.labels), where)
     return Parts(
         network=network,
         labels=description.labels,
@@ -174,15 +174,15 @@ def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict
 
 
 def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
-    """Return the content of fields/NAME of a saved model, a Map[String, Int].
+    """Return the string -> integer pairs of all records in fields/NAME of a saved model.
 
     Raises:
         ModelError: the field is missing or damaged, or contains a string twice.
     """
     found: dict[str, int] = {}
     for part in _list_part_files(directory / FIELDS / name, where):
-        for record in sparknlp_fields.read_records(read_bytes(part), str(part)):
-            for key, value in sparknlp_fields.read_pairs(record, str(part)):
+        for record in sparknlp_field_files.read_records(read_bytes(part), str(part)):
+            for key, value in sparknlp_field_files.read_pairs(record, str(part)):
                 if key in found:
                     raise ModelError(f"{part} contains a string that occurs twice in this field: copy the model again.")
                 found[key] = value

@@ -24,7 +24,7 @@ def check_links(source: Path) -> None:
         ModelError: a link leads out of the directory, even if the target of the link does not exist.
     """
     root = source.resolve()
-    allowed = [root, *_find_blobs(root)]
+    allowed = [root, *_list_blob_directories(root)]
     for directory, folders, files in os.walk(root):
         for path in (Path(directory, name) for name in (*folders, *files)):
             if path.is_symlink() and not any(_resolve_link(path, source).is_relative_to(place) for place in allowed):
@@ -34,11 +34,8 @@ def check_links(source: Path) -> None:
                 )
 
 
-def _find_blobs(root: Path) -> list[Path]:
-    """Return a list with the `blobs` directory to which the links of a Hugging Face snapshot lead.
-
-    The list is empty if `root` is not in a `snapshots` directory that has a `blobs` directory next to it.
-    """
+def _list_blob_directories(root: Path) -> list[Path]:
+    """Return each `blobs` directory that is next to a `snapshots` directory above `root`, as in a Hugging Face cache."""
     snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
     # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.
     return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]

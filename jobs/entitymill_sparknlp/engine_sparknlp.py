@@ -69,7 +69,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
         "precision": recognition.precision if is_own_binding or saved.engine != "openvino" else "as jsl-openvino chooses",
     }
     options = {
-        "trim": settings.trims,
+        "trim": settings.trims_mentions,
         "annotations": settings.output.annotations,
         "consistent_labels": settings.makes_labels_consistent,
     }

@@ -102,9 +102,9 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
     """
     if model.engine in ("openvino", "unknown") and not has_classes:
         raise ModelError(
-            f"{model.address} runs on OpenVINO, but the classes org.intel.openvino are not on Spark's class path: add "
-            "entitymill-openvino-1.jar and jna (`make jars-sparknlp` puts both into build/jars-sparknlp) or, on a "
-            "cluster that can download from Maven Central, com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12."
+            f"{model.address} runs on OpenVINO, but the classes org.intel.openvino are not on Spark's class path. Run "
+            "`make jars-sparknlp` in the repository, and add build/jars-sparknlp to `spark.jars`. On a cluster that can "
+            "download from Maven Central, add the package com.johnsnowlabs.nlp:jsl-openvino-cpu_2.12 instead."
         )
     if model.engine in ("onnx", "tensorflow") and precision != "f32":
         raise ModelError(

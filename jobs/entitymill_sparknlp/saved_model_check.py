@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
 from entitymill.spark import storage
-from entitymill_models import sparknlp_fields, sparknlp_saved
+from entitymill_models import sparknlp_field_files, sparknlp_saved
 from entitymill_models.imported_classifier import read_bytes, read_text
 
 PIPELINE = "org.apache.spark.ml.PipelineModel"
@@ -79,7 +79,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
                     )
                 saved[str(file.parent.parent)] = _parse_metadata(copy, f"{setting}: {place}")
             elif sparknlp_saved.FIELDS in file.parts:
-                sparknlp_fields.check_field(read_bytes(copy), f"{setting}: {place}")
+                sparknlp_field_files.check_field(read_bytes(copy), f"{setting}: {place}")
             elif zipfile.is_zipfile(copy):
                 sparknlp_saved.unpack(copy, None, f"{setting}: {place}", sparknlp_saved.Budget.for_archive(copy))
     for directory, metadata in saved.items():

@@ -20,7 +20,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.encoding import BERT_PIECES
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import sparknlp_fields
+from entitymill_models import sparknlp_field_files
 from entitymill_models.imported_classifier import parse_json
 from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
 
@@ -102,10 +102,10 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
     """Write pairs to fields/NAME of a saved model, in records of _PAIRS_IN_RECORD pairs, as Spark does."""
     records = (
-        sparknlp_fields.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
+        sparknlp_field_files.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
         for first in range(0, len(pairs), _PAIRS_IN_RECORD)
     )
-    _write_part(into / FIELDS / name, sparknlp_fields.write_records(records))
+    _write_part(into / FIELDS / name, sparknlp_field_files.write_records(records))
 
 
 def _write_part(directory: Path, content: bytes) -> None:

@@ -116,10 +116,10 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
     text = token.lower() if lowercase else token
     at = 0
     while at < len(text):
-        while at < len(text) and _is_white(text[at]) and not _is_punctuation(text[at]):
+        while at < len(text) and _is_java_whitespace(text[at]) and not _is_punctuation(text[at]):
             at += 1
         end = at
-        while end < len(text) and not (_is_dropped(text[end]) or _is_own_word(text[end]) or _is_white(text[end])):
+        while end < len(text) and not (_is_dropped(text[end]) or _is_own_word(text[end]) or _is_java_whitespace(text[end])):
             end += 1
         word = _normalize(text[at:end], lowercase=lowercase)
         if not word and end < len(text) and _is_own_word(text[end]):
@@ -160,7 +160,7 @@ def _normalize(text: str, *, lowercase: bool) -> str:
     return kept.lower() if lowercase else kept
 
 
-def _is_white(character: str) -> bool:
+def _is_java_whitespace(character: str) -> bool:
     """Return whether java.lang.Character.isWhitespace is true for a character."""
     if character in _WHITE:
         return True

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from entitymill.recognition.processor import read_processor
+from entitymill.recognition.cpu_features import read_processor
 
 BETWEEN_LOOKS, BETWEEN_SHARES = 0.1, 1.0
 """Seconds from one look at a watched tree to the next; at what its processes share, which is slower to find, too."""

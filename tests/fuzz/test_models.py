@@ -19,7 +19,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import resource_limits
 from entitymill.recognition.tagger import bundle
 from entitymill.workers import isolation
-from entitymill_models import huggingface, imported_classifier, java_stream_check, model_formats, sparknlp_fields
+from entitymill_models import huggingface, imported_classifier, java_stream_check, model_formats, sparknlp_field_files
 from fuzzing import attempt, report, tries
 from unit import hostile, tiny
 from unit.damage import damaged
@@ -224,7 +224,7 @@ def test_no_other_java_object_passes_wherever_it_stands() -> None:
 
 def test_java_itself_finds_no_other_class_in_damaged_objects_that_pass(tmp_path: Path) -> None:
     count, passed = tries(1500, 30_000), []
-    records = list(sparknlp_fields.read_records(TOKENIZER.read_bytes(), "here"))
+    records = list(sparknlp_field_files.read_records(TOKENIZER.read_bytes(), "here"))
     names = sorted({name for record in records for name in re.findall(rb"[a-z]+\.[\w.$]+", record)})
     for number in range(count):
         with attempt("damaged objects", number) as draw:

@@ -187,7 +187,7 @@ def test_a_class_is_looked_for_without_loading_it(spark: SparkSession) -> None:
         (
             "entitymill-openvino",
             5,
-            "the classes org.intel.openvino are not on Spark's class path: add entitymill-openvino-1.jar",
+            "the classes org.intel.openvino are not on Spark's class path. Run `make jars-sparknlp`",
         ),
         ("spark-nlp", 1, "needs Spark NLP, whose jars cannot be found: the jars come with `make jars-sparknlp`"),
     ],

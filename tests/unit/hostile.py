@@ -13,7 +13,7 @@ from pathlib import Path
 
 from entitymill.recognition import sentences_dl_saved
 from entitymill.recognition.tagger import bundle
-from entitymill_models import sparknlp_fields
+from entitymill_models import sparknlp_field_files
 from unit import tiny
 from unit.damage import repacked
 
@@ -162,7 +162,7 @@ def saved_model(into: Path, *, field: bytes | None = None, **files: bytes) -> Pa
     """A saved Spark NLP model with one more record in its vocabulary, and more files: a__b stands for a/b."""
     model = tiny.saved_onnx(into)
     if field is not None:
-        (model / "fields" / "vocabulary" / "part-00001").write_bytes(sparknlp_fields.write_records([field]))
+        (model / "fields" / "vocabulary" / "part-00001").write_bytes(sparknlp_field_files.write_records([field]))
     for name, content in files.items():
         path = model / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def smuggled_field(record: bytes) -> bytes:
     inner = struct.pack(">i", -1) + sync + struct.pack(">iii", 4 + len(record), 0, len(record)) + record
     text = inner.ljust(200, b"x")
     outer = b"\xac\xed\0\5t" + struct.pack(">H", len(text)) + text
-    header = sparknlp_fields.write_records([])
+    header = sparknlp_field_files.write_records([])
     return header[:-16] + sync + struct.pack(">iii", 4 + len(outer), 0, len(outer)) + outer
 
 

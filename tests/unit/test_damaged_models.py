@@ -15,7 +15,7 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
-from entitymill_models import huggingface, model_formats, sparknlp_fields, sparknlp_saved
+from entitymill_models import huggingface, model_formats, sparknlp_field_files, sparknlp_saved
 from entitymill_models.sparknlp_saved import Budget
 from entitymill_sparknlp import saved_model_check
 from fuzzing import attempt, report, tries
@@ -87,11 +87,11 @@ def a_zip(directory: Path, draw: random.Random) -> None:
 def a_stream(directory: Path, draw: random.Random) -> None:
     content = damaged(FIELD, draw)
     if draw.random() < 0.5:  # whole around it, so that what is in it is read
-        content = sparknlp_fields.write_records(
-            [damaged(record, draw) for record in sparknlp_fields.read_records(FIELD, "here")]
+        content = sparknlp_field_files.write_records(
+            [damaged(record, draw) for record in sparknlp_field_files.read_records(FIELD, "here")]
         )
-    for record in sparknlp_fields.read_records(content, "here"):
-        for pair in sparknlp_fields.read_pairs(record, "here"):
+    for record in sparknlp_field_files.read_records(content, "here"):
+        for pair in sparknlp_field_files.read_pairs(record, "here"):
             assert all(type(value) in (str, int) for value in pair)
 
 

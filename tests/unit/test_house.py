@@ -47,7 +47,7 @@ PRIVATE_ALLOWED = {
     "entitymill.spark.cpu_time",
     "entitymill.spark.spark_connect",
     "entitymill.spark.class_data_sharing",
-    "entitymill.spark.java_classes",
+    "entitymill.spark.java_class_lookup",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }

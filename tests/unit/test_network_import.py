@@ -13,7 +13,7 @@ from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill_models import huggingface, imported_classifier, lower_precision, network_files
+from entitymill_models import huggingface, imported_classifier, lower_precision, network_import
 from unit import tiny
 
 assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
@@ -123,7 +123,7 @@ def test_casing_is_asked_for_only_where_nothing_tells_it(tmp_path: Path) -> None
 
 
 def test_an_onnx_network_of_three_inputs_becomes_one_of_two(tmp_path: Path) -> None:
-    found = network_files.read_directory(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
+    found = network_import.read_directory(tiny.onnx_directory(tmp_path / "onnx"), "here", "uncased")
 
     assert [port.get_any_name() for port in found.network.inputs] == list(network.INPUTS)
     assert_close(tiny.logits(found.network, "bert"), tiny.expected_logits("bert"))
@@ -136,7 +136,7 @@ def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Pat
     (tmp_path / "assets" / "labels.txt").write_text("\n".join(tiny.LABELS))
     shutil.copy(tiny.TINY / "distilbert" / "tokenizer.json", tmp_path / "assets")
 
-    found = network_files.read_directory(tmp_path, "here")
+    found = network_import.read_directory(tmp_path, "here")
 
     assert (found.labels, found.casing) == (tuple(tiny.LABELS), "cased")
     assert_close(tiny.logits(found.network, "distilbert"), tiny.expected_logits("distilbert"), atol=0.02)
@@ -161,7 +161,7 @@ def toy(ids: str = "i64", mask: str = "attention_mask", width: int = 5, length: 
 
 
 def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
-    found = network_files.normalize(toy("i32"), 5, "here")
+    found = network_import.normalize(toy("i32"), 5, "here")
 
     assert {port.get_element_type() for port in found.inputs} == {ov.Type.i64}
     assert len(found.outputs) == 1 and found.output(0).get_any_name() == "logits"
@@ -181,7 +181,7 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
 )
 def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        network_files.normalize(given, 5, "here")
+        network_import.normalize(given, 5, "here")
 
 
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from entitymill.recognition.tagger import Execution, bundle, network, packing
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill_models import huggingface, network_files
+from entitymill_models import huggingface, network_import
 from unit.tiny import EXPECTED, KINDS, TINY, onnx_directory
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -96,8 +96,8 @@ def test_networks_of_every_kind_see_each_sentence_alone(kind: str) -> None:
 def test_an_onnx_network_is_packed_too(tmp_path: Path) -> None:
     sentences = _sentences("bert")
     directory = onnx_directory(tmp_path / "onnx")
-    expected = _alone(network_files.read_directory(directory, "onnx", "uncased").network, sentences)
-    model = network_files.read_directory(directory, "onnx", "uncased").network
+    expected = _alone(network_import.read_directory(directory, "onnx", "uncased").network, sentences)
+    model = network_import.read_directory(directory, "onnx", "uncased").network
     for found, wanted in zip(_together(model, 32, sentences), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 

@@ -15,8 +15,8 @@ import pytest
 from entitymill.commands import evaluate, sample
 from entitymill.errors import SettingsError, SourceError
 from entitymill.tables.mention_sample import STRATEGIES, allocate_sample, choose_hash_limit
-from entitymill.terminal.corrected_files import Judgement, Review, convert_from_utf16, read_review
-from entitymill.terminal.review_files import (
+from entitymill.terminal.review_file_reader import Judgement, Review, convert_from_utf16, read_review
+from entitymill.terminal.review_file_writer import (
     Mention,
     Sentence,
     choose_format,

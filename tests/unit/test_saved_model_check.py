@@ -12,7 +12,7 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.spark import spark_connect, storage
-from entitymill_models import java_stream_check, sparknlp_fields
+from entitymill_models import java_stream_check, sparknlp_field_files
 from entitymill_sparknlp import saved_model_check
 from unit import hostile, tiny
 from unit.damage import repacked
@@ -117,7 +117,7 @@ def test_an_archive_that_would_be_unpacked_elsewhere_is_refused(tmp_path: Path) 
         check(directory)
 
 
-RULES = next(sparknlp_fields.read_records(TOKENIZER.read_bytes(), "here"))
+RULES = next(sparknlp_field_files.read_records(TOKENIZER.read_bytes(), "here"))
 
 
 @pytest.mark.parametrize("name", sorted(java_stream_check.ALLOWED))

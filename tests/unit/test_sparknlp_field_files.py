@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill_models import sparknlp_fields
+from entitymill_models import sparknlp_field_files
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "saved_vocabulary"
 """The vocabulary field of a tiny DistilBERT, as Spark NLP 5.5.3 itself saved it."""
@@ -18,30 +18,32 @@ mappings = st.dictionaries(words, st.integers(-(2**31), 2**31 - 1), max_size=40)
 def read(content: bytes) -> list[tuple[str, int]]:
     return [
         pair
-        for record in sparknlp_fields.read_records(content, "here")
-        for pair in sparknlp_fields.read_pairs(record, "here")
+        for record in sparknlp_field_files.read_records(content, "here")
+        for pair in sparknlp_field_files.read_pairs(record, "here")
     ]
 
 
 def test_what_spark_nlp_saved_is_read_and_written_again_byte_for_byte() -> None:
-    records = list(sparknlp_fields.read_records(CONTENT, "here"))
+    records = list(sparknlp_field_files.read_records(CONTENT, "here"))
     pairs = read(CONTENT)
 
     assert {"[PAD]": 0, "[CLS]": 2}.items() <= dict(pairs).items()
     assert sorted(number for _, number in pairs) == list(range(150))
-    assert [sparknlp_fields.write_pairs(sparknlp_fields.read_pairs(record, "here")) for record in records] == records
-    written = sparknlp_fields.write_records(records)
+    assert [
+        sparknlp_field_files.write_pairs(sparknlp_field_files.read_pairs(record, "here")) for record in records
+    ] == records
+    written = sparknlp_field_files.write_records(records)
     assert (written[:0x4F], written[0x5F:]) == (CONTENT[:0x4F], CONTENT[0x5F:])  # all but the random sync marker
 
 
 @given(mappings)
 def test_any_mapping_comes_back(pairs: list[tuple[str, int]]) -> None:
-    assert sparknlp_fields.read_pairs(sparknlp_fields.write_pairs(pairs), "here") == pairs
+    assert sparknlp_field_files.read_pairs(sparknlp_field_files.write_pairs(pairs), "here") == pairs
 
 
 @given(st.lists(st.binary(max_size=60_000), max_size=6))
 def test_any_records_come_back_across_sync_markers(records: list[bytes]) -> None:
-    assert list(sparknlp_fields.read_records(sparknlp_fields.write_records(records), "here")) == records
+    assert list(sparknlp_field_files.read_records(sparknlp_field_files.write_records(records), "here")) == records
 
 
 @given(st.data())
@@ -66,11 +68,11 @@ def test_a_damaged_field_is_refused_or_read_as_pairs_and_nothing_else(data: st.D
     assert all(isinstance(key, str) and isinstance(value, int) for key, value in found)
 
 
-@pytest.mark.parametrize("at", range(len(sparknlp_fields.write_pairs([("a", 1)]))))
+@pytest.mark.parametrize("at", range(len(sparknlp_field_files.write_pairs([("a", 1)]))))
 def test_no_byte_of_a_record_can_be_missing(at: int) -> None:
-    record = sparknlp_fields.write_pairs([("a", 1)])
+    record = sparknlp_field_files.write_pairs([("a", 1)])
     with pytest.raises(ModelError, match="damaged"):
-        sparknlp_fields.read_pairs(record[:at], "here")
+        sparknlp_field_files.read_pairs(record[:at], "here")
 
 
 @pytest.mark.parametrize(
@@ -84,18 +86,18 @@ def test_no_byte_of_a_record_can_be_missing(at: int) -> None:
     ids=["another class", "another array", "another field", "an absurd count"],
 )
 def test_other_objects_are_refused(found: bytes, instead: bytes) -> None:
-    record = sparknlp_fields.write_pairs([("a", 1)])
+    record = sparknlp_field_files.write_pairs([("a", 1)])
     assert found in record
     with pytest.raises(ModelError, match="Java objects other than pairs"):
-        sparknlp_fields.read_pairs(record.replace(found, instead), "here")
+        sparknlp_field_files.read_pairs(record.replace(found, instead), "here")
 
 
 def test_a_compressed_file_says_so() -> None:
     flag = CONTENT.index(b"BytesWritable") + len(b"BytesWritable")
     with pytest.raises(ModelError, match="compressed"):
-        list(sparknlp_fields.read_records(CONTENT[:flag] + b"\x01" + CONTENT[flag + 1 :], "here"))
+        list(sparknlp_field_files.read_records(CONTENT[:flag] + b"\x01" + CONTENT[flag + 1 :], "here"))
 
 
 def test_a_string_that_java_could_not_write_short_is_refused() -> None:
     with pytest.raises(ModelError, match="65535"):
-        sparknlp_fields.write_pairs([("x" * 65_536, 0)])
+        sparknlp_field_files.write_pairs([("x" * 65_536, 0)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from entitymill_models import sparknlp_fields, sparknlp_saved
+from entitymill_models import sparknlp_field_files, sparknlp_saved
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny_models"
 EXPECTED = json.loads((TINY / "expected.json").read_text(encoding="utf8"))
@@ -55,7 +55,7 @@ def saved_onnx(into: Path, **parameters: object) -> Path:
         field.mkdir(parents=True)
         pairs = [(value, number) for number, value in enumerate(values)]
         for part in (0, 1):
-            content = sparknlp_fields.write_records([sparknlp_fields.write_pairs(pairs[part::2])])
+            content = sparknlp_field_files.write_records([sparknlp_field_files.write_pairs(pairs[part::2])])
             (field / f"part-0000{part}").write_bytes(content)
     (into / "metadata").mkdir()
     chosen = {"engine": "onnx", "caseSensitive": False, "maxSentenceLength": 48, **parameters}

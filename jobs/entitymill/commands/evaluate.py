@@ -15,7 +15,7 @@ from rich.text import Text
 from entitymill.commands import common
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SparkSettings
-from entitymill.terminal import activity, corrected_files, review_scores
+from entitymill.terminal import activity, review_file_reader, review_scores
 from entitymill.terminal.console_text import open_console, visible
 
 if TYPE_CHECKING:  # a reviewed sample needs no Spark
@@ -197,7 +197,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
         SettingsError: a label does not occur in the file.
         SourceError: the file cannot be read, or is not a reviewed sample.
     """
-    review = corrected_files.read_review(file)
+    review = review_file_reader.read_review(file)
     _check_labels(labels, review_scores.list_labels(review), f"not in {file}")
     scores = review_scores.score_review(review, wanted_precision, labels)
     if as_json:

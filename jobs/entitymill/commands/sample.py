@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.terminal import activity, review_files
+from entitymill.terminal import activity, review_file_writer
 from entitymill.terminal.console_text import open_console
-from entitymill.terminal.review_files import Mention, Sentence
+from entitymill.terminal.review_file_writer import Mention, Sentence
 
 if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.tables.mention_sample import MentionSample
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_settings_options(built)
     built.add_argument("--to", metavar="FILE", type=Path, required=True, help="the new file to write")
     built.add_argument(
-        "--format", choices=review_files.FORMATS, help="default: by the file's suffix: .json, .csv, .conll or .txt"
+        "--format", choices=review_file_writer.FORMATS, help="default: by the file's suffix: .json, .csv, .conll or .txt"
     )
     built.add_argument(
         "--count",
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         activity.begin("drawing mentions")
         request = SampleRequest(int(options.count), options.strategy, options.by, options.seed)
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
-        review_files.write_file(options.to, format_sample(sample, kind))
+        review_file_writer.write_file(options.to, format_sample(sample, kind))
         left = f"; {sample.left_out:,} left out, because their documents have changed" if sample.left_out else ""
         said = f"{len(sample.mentions):,} of {sample.population:,} mentions, {sample.strata:,} strata{left} -> {options.to}"
         open_console().print(said, highlight=False, soft_wrap=True, markup=False)
@@ -99,11 +99,11 @@ def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
     Raises:
         SettingsError: the suffix names no format, or the format contains text and --show-text is missing.
     """
-    kind = requested or review_files.choose_format(to)
+    kind = requested or review_file_writer.choose_format(to)
     if kind is None:
-        known = ", ".join(review_files.SUFFIXES)
+        known = ", ".join(review_file_writer.SUFFIXES)
         raise SettingsError(f"--to: the suffix of {to} names no format: use one of {known}, or add --format.")
-    if kind != review_files.CSV and not show_text:
+    if kind != review_file_writer.CSV and not show_text:
         raise SettingsError(
             f"--format: {kind} contains text of documents: add --show-text, or write CSV, which has only ids and offsets."
         )
@@ -130,17 +130,21 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
     Args:
         sample: the sample.
-        kind: one of `review_files.FORMATS`; ignored if the sample has no text, since then only CSV is possible.
+        kind: one of `review_file_writer.FORMATS`; ignored if the sample has no text, since then only CSV is possible.
     """
     if sample.sentences is None:
-        return review_files.format_csv([Mention(**mention) for mention in sample.mentions])
+        return review_file_writer.format_csv([Mention(**mention) for mention in sample.mentions])
     sentences = [_build_sentence(**sentence) for sentence in sample.sentences]
-    if kind == review_files.LABEL_STUDIO:
-        return review_files.format_label_studio(sentences)
-    return review_files.format_conll(sentences) if kind == review_files.CONLL else review_files.format_csv((), sentences)
+    if kind == review_file_writer.LABEL_STUDIO:
+        return review_file_writer.format_label_studio(sentences)
+    return (
+        review_file_writer.format_conll(sentences)
+        if kind == review_file_writer.CONLL
+        else review_file_writer.format_csv((), sentences)
+    )
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
-    """Build a Sentence from an item of `MentionSample.sentences`; each mention's `entity` is copied from the sentence."""
+    """Build a Sentence from an item of `MentionSample.sentences`; a mention's `entity` is cut from the sentence."""
     own = (Mention(**one, entity=text[one["begin"] - begin : one["end"] - begin]) for one in mentions)
     return Sentence(doc_id, begin, text, tuple(own), frozenset(drawn))

@@ -1,4 +1,4 @@
-"""Describe the processor of this machine, and the precisions in which it computes slowly."""
+"""Read the features of this machine's processor, and find the precisions in which it computes slowly."""
 
 from __future__ import annotations
 

@@ -66,27 +66,27 @@ class Texts:
         second = (self.units & 0xFC00) == 0xDC00
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(second, dtype=np.int64)])
 
-    def code_points(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert places, in an array of any shape, from units to code points."""
-        return places if self._excess is None else places - self._excess[places]
+    def code_points(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Convert offsets, in an array of any shape, from units to code points."""
+        return units if self._excess is None else units - self._excess[units]
 
-    def units_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert places, in an array of any shape, from code points to units."""
-        return places if self._excess is None else self._units_of_code_points[places]
+    def units_at(self, code_points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Convert offsets, in an array of any shape, from code points to units."""
+        return code_points if self._excess is None else self._units_of_code_points[code_points]
 
     @cached_property
     def _units_of_code_points(self) -> NDArray[np.int64]:
-        """Return the place of the first unit of each code point, shape [code points + 1]."""
+        """Return the offset of the first unit of each code point, shape [code points + 1]."""
         return np.append(np.flatnonzero((self.units & 0xFC00) != 0xDC00), len(self.units))
 
     def slices(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-        """Return the substrings from `begins` to `ends`, which are places in UTF-16 code units."""
+        """Return the substrings between `begins` and `ends`, which are offsets in UTF-16 code units."""
         edges = zip(self.code_points(begins).tolist(), self.code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 
-    def text_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of the text at each place (in UTF-16 code units); where all texts end, the number of texts."""
-        return np.searchsorted(self.edges, places, side="right") - 1
+    def text_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of the text at each offset (in UTF-16 code units); where all texts end, the number of texts."""
+        return np.searchsorted(self.edges, units, side="right") - 1
 
 
 def read_texts(column: pa.Array) -> Texts:

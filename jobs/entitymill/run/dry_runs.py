@@ -1,4 +1,4 @@
-"""Do a dry run: count documents and units of work, estimate hours, and make all checks of a real run, but write nothing."""
+"""Do a dry run: count documents and units of work, estimate hours, and run all checks of a real run, but write nothing."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Settings(sections.Section):
         return self.segmentation.model or sections.DETECTOR_MODEL
 
     @property
-    def trims(self) -> bool:
+    def trims_mentions(self) -> bool:
         """Whether to remove possessive endings and stray punctuation from mentions.
 
         If mentions.trim is None: True, unless engine or encoding is `sparknlp`.

@@ -9,7 +9,7 @@ from zoneinfo import available_timezones
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from entitymill.recognition.tagger import Decoding, Encoding, Markup, Precision
-from entitymill.settings import unsupported_formats
+from entitymill.settings import unsupported_source_formats
 from entitymill.spark import sql_text
 
 DAY = 86_400
@@ -65,9 +65,9 @@ class SourceSettings(Section):
     @classmethod
     def _check_format(cls, format_: Any) -> Any:
         """Return the format unchanged; for CSV and JSON, raise ValueError with the way to convert the files."""
-        kind = unsupported_formats.detect_text_format(str(format_))
+        kind = unsupported_source_formats.detect_text_format(str(format_))
         if kind is not None:
-            advice = unsupported_formats.describe_conversion(kind, f"texts.{format_}").removesuffix(".")
+            advice = unsupported_source_formats.describe_conversion(kind, f"texts.{format_}").removesuffix(".")
             raise ValueError(f"{format_} is not supported; {advice}")
         return format_
 

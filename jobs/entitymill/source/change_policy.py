@@ -1,4 +1,4 @@
-"""Define how a run found its documents (`Mode`), and by which rules it decides what to recompute (`Policy`)."""
+"""Define how a run finds its documents (`Mode`), and by which rules it decides what to recompute (`Policy`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PENDING = "pending"
 
 
 class Mode(StrEnum):
-    """How a run found the documents that it must recognize.
+    """How a run finds the documents that it must recognize.
 
     FIRST: all documents, because the output had none. FULL: all documents, because the user asked for it (--full).
     COMPARE: all rows were compared with the output. FEED: rows from the change feed were compared. ARRIVALS: rows from

@@ -152,7 +152,7 @@ def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
 
 
 def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
-    """Return the result of DESCRIBE DETAIL (id, properties, sizeInBytes, …); None if no Delta table can be described."""
+    """Return the result of DESCRIBE DETAIL (id, sizeInBytes, …); None if the source cannot be read or is no Delta table."""
     try:
         row = spark.sql(f"DESCRIBE DETAIL {_sql_name(spark, settings)}").collect()[0]
     except PySparkException:

@@ -153,10 +153,10 @@ def is_own(policy: Policy) -> Column:
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition that is true for known documents which the policy refuses because of their fingerprint.
+    """Return a condition that is true for documents in the output that make the run fail because of their fingerprint.
 
-    These have a fingerprint that differs from the run's. The condition is false for pending documents, which are recomputed
-    anyway, and for all documents if the policy does not refuse any fingerprint.
+    If the policy refuses other fingerprints, these are documents whose fingerprint differs from the run's. Pending documents
+    are not among them, because they are recomputed anyway.
     """
     if not policy.refuses:
         return F.lit(False)

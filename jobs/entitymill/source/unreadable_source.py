@@ -12,9 +12,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
-from entitymill.settings import unsupported_formats
+from entitymill.settings import unsupported_source_formats
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark import java_classes, spark_connect, storage
+from entitymill.spark import java_class_lookup, spark_connect, storage
 
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")
@@ -47,7 +47,7 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
     if text_file is None:
         explanation = _explain_file_error(settings, error)
     else:
-        explanation = f"{path} is {text_file[0]}; {unsupported_formats.describe_conversion(*text_file)}"
+        explanation = f"{path} is {text_file[0]}; {unsupported_source_formats.describe_conversion(*text_file)}"
     return explanation
 
 
@@ -93,7 +93,7 @@ def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
     Return None if there is no data file, or if it has another format.
     """
     first = find_first_data_file(storage.list_files(spark, path))
-    found = unsupported_formats.detect_text_format(first) if first else None
+    found = unsupported_source_formats.detect_text_format(first) if first else None
     if first is None or found is None:
         return None
     return found, path if path.endswith(first.rpartition("/")[2]) else first.removeprefix("file:")
@@ -148,23 +148,23 @@ def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any],
     """Return the columns of a Parquet file, and Spark's converter for Parquet schemas; all are py4j proxies."""
     session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
-    input_file = java_classes.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
+    input_file = java_class_lookup.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
     file = input_file.fromPath(path, session.sessionState().newHadoopConf())
-    reader = java_classes.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
+    reader = java_class_lookup.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
     try:
         columns = list(reader.getFooter().getFileMetaData().getSchema().getFields())
     finally:
         reader.close()
     name = "org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter"
-    return columns, java_classes.get_class(spark, name)(session.sessionState().conf())
+    return columns, java_class_lookup.get_class(spark, name)(session.sessionState().conf())
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
     """Return a Parquet schema with these columns, as a py4j proxy."""
-    fields = java_classes.get_class(spark, "java.util.ArrayList")()
+    fields = java_class_lookup.get_class(spark, "java.util.ArrayList")()
     for column in columns:
         fields.add(column)
-    return java_classes.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
+    return java_class_lookup.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:

@@ -112,7 +112,7 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
 
 def _walk_up(address: str) -> Iterator[str]:
-    """Yield the URIs of a path and of all directories above it, then the same for each path to which its links lead."""
+    """Yield the URIs of a path and of all directories above it, then those of the paths that its symbolic links lead to."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
     # The scheme and host as written in the URI, but with the scheme in lower case.

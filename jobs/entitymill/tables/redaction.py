@@ -147,13 +147,13 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
     reasons = [f"{stale} have no current results in {tables.place}: run the job first"] if stale else []
     if rejected:
         reasons.append(
-            f"{rejected} were rejected (the table rejects says why): correct them in the source, then run the job"
+            f"{rejected} were rejected (the `rejects` table says why): correct them in the source, then run the job"
         )
     return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. Or leave such rows out with --partly."
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingsError for a label not in `known` that no mention has; a misspelled label would mask nothing."""
+    """Raise SettingsError if a label is neither in `known` nor on any mention; a misspelled label would mask nothing."""
     unknown = [label for label in labels if label not in known]
     if not unknown:
         return

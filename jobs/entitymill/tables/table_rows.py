@@ -81,7 +81,7 @@ def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `documents`, one per recognized document; the status is blank if it has no tokens, otherwise done."""
+    """Return rows of `documents`, one per recognized document; `status` is `blank` if it has no tokens, else `done`."""
     return recognized.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.errors import SourceError
-from entitymill.terminal.review_files import CORRECT, CORRECTED_LABEL
+from entitymill.terminal.review_file_writer import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 """Answer in the `correct` column, in lower case -> whether the mention is correct."""

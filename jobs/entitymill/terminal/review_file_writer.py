@@ -2,7 +2,7 @@
 
 All offsets in these files are code points, as in the tables. That includes Label Studio's JSON: its editor converts the
 UTF-16 code units of JavaScript to code points, and back (`charsToCodePoints` in its selection-tools.js). Old versions of
-Label Studio did not: see `corrected_files`.
+Label Studio did not: see `review_file_reader`.
 """
 
 from __future__ import annotations

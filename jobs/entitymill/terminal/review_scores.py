@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill.terminal.console_text import visible
-from entitymill.terminal.corrected_files import Judgement, Review
+from entitymill.terminal.review_file_reader import Judgement, Review
 
 ALL = "all"
 """Key of the score of all labels together."""

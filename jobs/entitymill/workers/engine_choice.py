@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill import extensions, schemas
 from entitymill.errors import EntityMillError
-from entitymill.recognition import processor
+from entitymill.recognition import cpu_features
 from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
@@ -101,7 +101,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
     engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(recognition.precision, manifest.precision)
-    drawback = processor.read_processor().find_drawback(recognition.precision)
+    drawback = cpu_features.read_processor().find_drawback(recognition.precision)
     if drawback is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
         log.warning("recognition.precision: %s, such as this one; compare precisions with `entitymill benchmark`", drawback)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
@@ -110,7 +110,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     options = RecognitionOptions(
         execution,
         settings.detector,
-        settings.trims,
+        settings.trims_mentions,
         settings.output.annotations,
         consistent,
         settings.source.markup,
@@ -155,7 +155,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return, for the fingerprint, name -> value of the settings that decide which results of a document are stored."""
+    """Return the settings that affect the stored results of a document, as name -> value; the fingerprint covers them."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.
@@ -163,7 +163,7 @@ def _list_result_settings(settings: Settings) -> dict[str, Any]:
     tags = {"decoding": settings.decoding, "consistent_labels": settings.makes_labels_consistent}
     markup = {} if settings.source.markup == "none" else {"markup": settings.source.markup}
     return {
-        "trim": settings.trims,
+        "trim": settings.trims_mentions,
         **tags,
         **markup,
         **passthrough,

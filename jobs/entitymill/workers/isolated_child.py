@@ -68,8 +68,8 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
     """Return the result of `make`. If `make` fails, send the error to the worker, and end this process.
 
-    If memory runs out or Rust code panics, only the exit code tells the worker. With `hides_message`, the message of another
-    package's error is not sent: it may quote a document, and Spark would log it.
+    If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
+    the message of an error that another package raised is not sent: it may quote a document, and Spark would log it.
     """
     try:
         return make()

@@ -56,7 +56,7 @@ def open_recognition(
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows of a window's documents; memory is limited meanwhile (see `tagging_memory_limit`)."""
+        """Recognize the documents of a window with limited memory (see `tagging_memory_limit`), and return their rows."""
         seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
         with memory_limit(loaded + resource_limits.tagging_memory_limit(characters, options.memory_mb)):

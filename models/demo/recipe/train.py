@@ -24,7 +24,7 @@ from encoder import build, tokenizer
 from start import load_bundle
 from tokenizers import Tokenizer
 
-from entitymill.recognition.processor import read_processor
+from entitymill.recognition.cpu_features import read_processor
 
 MAX_PIECES = 128
 BATCH_PIECES = 1024
