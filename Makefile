@@ -72,10 +72,11 @@ coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests o
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Old packages warn of what newer ones have deprecated.
+# Old packages warn of what newer ones have deprecated. Each release of pydantic writes schemas in its own way, and `make
+# schema` uses the locked one.
 .PHONY: test-lowest
 test-lowest: $(LOWEST_READY) ## run the quick unit tests with the lowest versions of dependencies that pyproject.toml allows (five minutes)
-	PYTHONPATH=jobs $(VENV)-lowest/bin/python -m pytest $(LIMITED) --numprocesses 2 -o filterwarnings=default --disable-warnings -m "not slow" tests/unit
+	PYTHONPATH=jobs $(VENV)-lowest/bin/python -m pytest $(LIMITED) --numprocesses 2 -o filterwarnings=default --disable-warnings -m "not slow" --deselect tests/unit/test_json_schema.py tests/unit
 
 .PHONY: test-sparknlp
 test-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test engine sparknlp, and that both engines find the same entities (four minutes)

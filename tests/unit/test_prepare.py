@@ -311,8 +311,12 @@ def test_confidences_are_fitted_to_gold_and_change_the_digest(prepare: Prepare, 
     assert code == 0, said
     assert "expected calibration error 0." in said
     assert set(manifest_of(tmp_path / "out").confidence) == {"LOC", "MISC", "ORG", "PER"}
-    assert manifest_of(tmp_path / "out").files == manifest_of(demo).files
-    assert manifest_of(tmp_path / "out").digest() != manifest_of(demo).digest()
+    ours, theirs = manifest_of(tmp_path / "out"), manifest_of(demo)
+    network = {"openvino_model.xml"}  # it names the release of OpenVINO that wrote it
+    assert {key: ours.files[key] for key in ours.files.keys() - network} == {
+        key: theirs.files[key] for key in theirs.files.keys() - network
+    }
+    assert ours.digest() != theirs.digest()
 
 
 @pytest.mark.parametrize(
