@@ -51,7 +51,7 @@ class Defect(Enum):
     UNCHECKED_END = "believes that its last commit took effect"
     UNCHECKED_BEGIN = "believes that its first commit took effect"
     NUMBER_PER_TRY = "takes a new number for each try of a commit"
-    EARLIER_LOOK = "looks up the run before it, then begins"
+    UNCERTAIN_LOOK = "trusts an earlier look though its epoch is not the next one"
     APPEND_PENDING = "appends pending documents"
     FEED_AFTER_UNSETTLED = "asks for the source's changes after a run that did not end settled"
     SETTLED_THOUGH_CHANGING = "ends settled in the middle of a unit"
@@ -140,17 +140,19 @@ class _Execution:
         yield Create("runs")
         while True:
             earlier = yield Look("runs")
+            last = max((row.epoch for row in earlier), default=0)
             self.epoch = max([self.run.clock, *(row.epoch + 1 for row in earlier)])
             self.numbers = count(self.epoch * COMMITS_PER_EPOCH)
             yield self.change("runs", [], [RunRow(self.run.run_id, self.epoch, "running", False, None)])
             rows = yield Look("runs")
             if self.run.defect is Defect.UNCHECKED_BEGIN or any(row.run_id == self.run.run_id for row in rows):
                 break
-        if self.run.defect is Defect.EARLIER_LOOK:
-            rows = earlier
-        older = sorted((row for row in rows if row.epoch < self.epoch), key=lambda row: row.epoch)
+        older = sorted(earlier, key=lambda row: row.epoch)
         done = [row for row in older if row.status == "done"]
         previous = older[-1] if older else None
+        if self.epoch != last + 1 and self.run.defect is not Defect.UNCERTAIN_LOOK:
+            # Another run may have begun since the look.
+            previous = (previous or RunRow("", 0, "failed", False, None))._replace(settled=False)
         return self.next(3, epoch=self.epoch, previous=previous, done=done[-1] if done else None)
 
     def create(self) -> Steps:

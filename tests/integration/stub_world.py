@@ -253,7 +253,7 @@ class DiesHereError(Exception):
     """Ends a run between two commits."""
 
 
-def run_until_death(world: World, table: str, *, full: bool = False) -> None:
+def run_until_death(world: World, table: str, *overrides: str, full: bool = False) -> None:
     """Let a run die, without a last word, before it changes a table."""
 
     begun: list[str] = []
@@ -266,4 +266,4 @@ def run_until_death(world: World, table: str, *, full: bool = False) -> None:
     with pytest.MonkeyPatch.context() as patch:
         hook(patch, Commits, "_commit", die)
         with pytest.raises(DiesHereError):
-            world.run(full=full)
+            world.run(*overrides, full=full)

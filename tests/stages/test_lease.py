@@ -323,3 +323,53 @@ def test_processes_are_named_by_their_host() -> None:
     named = "run a (on an unknown host, its lease lasts until 2026-11-26 00:00:00)"
     assert lease._describe_run({"run_id": "a", "until": DAY}) == named
     assert lease._describe_run({}) == ""
+
+
+def test_a_run_that_begins_between_two_looks_is_seen(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a catalog: A and B start on the same look, A ends; C begins while B reads which epoch is the greatest."""
+    limits = LimitSettings(wait_seconds=0, lease_seconds=600)
+    outdated = Runs(tables).read_record()
+    take_and_end(tables, "A")
+    late = Lease(tables_at(tables.spark, Path(str(tables.root).removeprefix("file:"))), limits, "C")
+    waiting = Lease(tables, limits, "B", record=outdated)
+    late._heartbeat = waiting._heartbeat = None
+    original = Runs.read_greatest_noted_epoch
+    begun: list[int] = []
+
+    def read_while_another_begins(runs: Runs) -> int:
+        if not begun:
+            begun.append(1)
+            late.__enter__()
+        return original(runs)
+
+    monkeypatch.setattr(Runs, "read_greatest_noted_epoch", read_while_another_begins)
+    with pytest.raises(OutputError, match=r"run C .* is writing"):
+        waiting.__enter__()
+    assert begun
+    late.end("done")
+    assert statuses(tables) == [("A", "done"), ("C", "done")]
+
+
+def test_a_look_is_not_certain_if_the_epoch_is_not_the_next_one(tables: Tables) -> None:
+    take_and_end(tables, "one")
+    before = tables.version("runs")
+    take_and_end(tables, "two")
+    tables.spark.sql(f"RESTORE TABLE {tables.sql_name('runs')} TO VERSION AS OF {before}")
+    following = take_and_end(tables, "next")
+    latest = following.earlier_runs.latest
+    assert latest is not None
+    assert (latest["run_id"], latest["settled"], following.earlier_runs.settled) == ("one", False, False)
+    assert following.epoch == latest["epoch"] + 2
+    assert not following.earlier_runs.certain
+
+
+def test_a_heartbeat_that_fails_leaves_no_change_open(tables: Tables) -> None:
+    with Lease(tables, AT_ONCE, "one") as held:
+        held.commits.earlier_runs_settled = True
+
+        def fail() -> None:
+            raise ValueError
+
+        with pytest.raises(ValueError):  # noqa: PT011  # our own
+            held.commits._commit("runs", fail)
+        assert held.commits.settled

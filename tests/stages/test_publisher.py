@@ -6,15 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run.summary import Summary, count_by_label
-from entitymill.tables import Tables, publisher, recovery
+from entitymill.tables import Provenance, Tables, publisher, recovery, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.publisher import Publisher, Unit, UnitIds
+from entitymill.tables.publisher import Publisher, RejectsWriter, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, SCHEMAS, Writing, tables_at
@@ -89,3 +89,25 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     for name in ("entities", "annotations", "documents"):
         assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}
     assert {row["lang"] for row in tables.read("entities").collect()} == {"en"}
+
+
+def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
+    table_setup.create_table(tables, "rejects", schemas.REJECTS)
+    columns = "doc_id string, stage string, code string, detail string"
+
+    def rejected(*ids: str | None) -> DataFrame:
+        rows = [(one, "source", "null_id" if one is None else "null_text", "why") for one in ids]
+        return tables.spark.createDataFrame(rows, columns)
+
+    for number, name in enumerate(("north", "south", "north"), start=1):
+        own = Provenance(f"run {number}", DAY, "m", "f", "v", slice=name)
+        writer = RejectsWriter(tables, Commits(tables, f"run {number}", number), own)
+        found = rejected(None, name)
+        writer.replace_touched(found.select("doc_id"), found, any_rejected=True, any_stale=number > 1)
+    held = [(row["doc_id"], row["slice"], row["run_id"]) for row in tables.read("rejects").collect()]
+    assert sorted(held, key=str) == [
+        ("north", "north", "run 3"),
+        ("south", "south", "run 2"),
+        (None, "north", "run 3"),
+        (None, "south", "run 2"),
+    ]

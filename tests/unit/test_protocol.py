@@ -119,7 +119,7 @@ CAUGHT_IN = {
     Defect.UNCHECKED_END: "two nightly runs",
     Defect.UNCHECKED_BEGIN: "two first runs",
     Defect.NUMBER_PER_TRY: "two first runs",
-    Defect.EARLIER_LOOK: "two first runs, the newer one's clock ahead",
+    Defect.UNCERTAIN_LOOK: "two first runs, the newer one's clock ahead",
     Defect.APPEND_PENDING: "two first runs",
     Defect.FEED_AFTER_UNSETTLED: "two nightly runs",
     Defect.SETTLED_THOUGH_CHANGING: "a nightly run that fails",

@@ -20,7 +20,7 @@ SAFE = {
     ("output_tables", "names"): "joined from quote_part",
     ("output_tables", "values"): "joined from quote_part",
     ("output_tables", "changes"): "joined from quote_part",
-    ("output_tables", "same"): "one of two operators",
+    ("output_tables", "same"): "one of two constants",
     ("output_tables", "schema"): "from quote_name",
     ("maintenance", "order"): "constant text",
     ("maintenance", "retained"): "made of an int",

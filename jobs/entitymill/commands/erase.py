@@ -85,11 +85,10 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     place = settings.output.path or settings.output.schema_
     findings = erasure.find_documents(spark, settings, ids)
     activity.end()
-    if findings.empty:
+    if findings.empty and (options.dry_run or not findings.run_is_active):
         said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
-        console.print(
-            f"{said}{_describe_old_files(findings)}: nothing was changed; check the ids.", markup=False, soft_wrap=True
-        )
+        advice = "a run is at work and may still publish them." if findings.run_is_active else "check the ids."
+        console.print(f"{said}{_describe_old_files(findings)}: nothing was changed; {advice}", markup=False, soft_wrap=True)
         return
     if options.dry_run:
         console.print(
@@ -101,10 +100,14 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
         return
     activity.begin("waiting until no run is active, then erasing")
     shown = Table("table", "rows erased")
-    for name, rows in erasure.erase(spark, settings, ids, findings).items():
+    erased = erasure.erase(spark, settings, ids, findings)
+    for name, rows in erased.items():
         shown.add_row(name, f"{rows:,}")
     console.print(shown)
-    console.print(f"erased {len(ids):,} ids; recorded in the table {RECORD}")
+    if findings.empty and not any(erased.values()):
+        console.print("the run that was at work published none of the ids; nothing was changed")
+    else:
+        console.print(f"erased {len(ids):,} ids; recorded in the table {RECORD}")
 
 
 def _describe_old_files(findings: Findings) -> str:

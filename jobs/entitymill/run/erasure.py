@@ -38,10 +38,12 @@ class Findings:
 
     rows: table -> doc_id -> number of rows in the table's current version; for `runs`, number of rows that contain the id.
     in_old_files: whether data files, including those of older versions, contain any of the ids; None if they cannot be read.
+    run_is_active: whether a run may be at work, which could still publish the documents.
     """
 
     rows: dict[str, dict[str, int]]
     in_old_files: bool | None
+    run_is_active: bool = False
 
     @property
     def empty(self) -> bool:
@@ -91,7 +93,9 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
-        return found.totals() if found.empty else _erase(own, settings, ids)
+        if found.empty and not found.run_is_active:
+            return found.totals()
+        return _erase(own, settings, ids, look_again=found.empty)
 
 
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
@@ -103,13 +107,21 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     _check_owner(settings, tables)
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
-    return Findings(_count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame))
+    rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
+    # A run that begins after this last look reads the source as it is now, without the documents.
+    return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 
-def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[str, int]:
+def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_again: bool) -> dict[str, int]:
     """Do the work of `erase`, in its private session, after the checks; return table -> number of erased rows.
 
     The rows are counted again, because a run may have changed the tables since `_find_documents`.
+
+    Args:
+        spark: the private session.
+        settings: settings of the job that wrote the tables.
+        ids: ids of the documents to erase.
+        look_again: whether nothing was found so far; if nothing is found now either, nothing is changed.
     """
     tables = Tables(spark, settings.output)
     digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
@@ -119,6 +131,8 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> dict[
         commits = lease.commits
         _check_source(spark, settings, id_frame)  # a run may have published a document that came back
         rows = _count_rows(tables, ids, id_frame)
+        if look_again and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
+            return Findings(rows, None).totals()
         with commits.track_change():
             for table in DOCUMENT_TABLES:
                 if rows.get(table):

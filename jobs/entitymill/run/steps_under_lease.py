@@ -135,7 +135,7 @@ class Run:
         self.versions_before = table_versions.read_versions(tables, known)
         settled = earlier.settled and not created and not self.options.full
         settled = settled and table_versions.tables_unchanged_since(tables, earlier.latest)
-        if first_run and not tables_existed:
+        if first_run and not tables_existed and earlier.certain:
             settled = True
         if not settled:
             recovery.settle(tables, self.commits)
@@ -202,8 +202,8 @@ class Run:
             return recognize(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
-        # Without a cache, a source that may change would be read again for each use of its rows.
-        store = spark_connect.is_remote(self.spark) and not self.source.is_pinned
+        # If cached rows are lost, a source that may change is read again, and a unit would have rows of two readings.
+        store = not self.source.is_pinned and not spark_connect.keeps_caches(self.spark)
         planned = units.split_work(found, sizes, always_store=store, write=self.units.write)
         split_work = self.meter.limit_units(planned)
         open_results = partial(UnitTable, self.tables, self.lease.epoch)

@@ -227,6 +227,7 @@ def _build_changes(
         raise row_comparison.build_fingerprint_error(other_fingerprint, policy)
     work = (Kind.NEW, Kind.CHANGED)
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
+    to_do = to_do.dropDuplicates(["doc_id"])  # an earlier error may have left several rows of a document in the output
     removed = differing.where("is_removed").select("doc_id").distinct()
     counts = totals.count_by_code()
     # Several rejected rows may have the same id. Then the totals are too large, and `removed` must be counted.

@@ -55,6 +55,7 @@ UNSET = (
     "spark.databricks.delta.write.txnVersion",
     "spark.databricks.delta.commitInfo.userMetadata",
     "spark.databricks.delta.properties.defaults.appendOnly",
+    "spark.databricks.delta.properties.defaults.setTransactionRetentionDuration",
 )
 """Spark properties that a run must not inherit from the caller's session."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}

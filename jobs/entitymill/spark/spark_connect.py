@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -37,6 +38,11 @@ _counted_cores: dict[str, tuple[float, int]] = {}
 def is_remote(spark: SparkSession) -> bool:
     """Return whether a session uses Spark Connect, so that it has only SQL and DataFrames, without access to the JVM."""
     return type(spark).__module__.startswith("pyspark.sql.connect.")
+
+
+def keeps_caches(spark: SparkSession) -> bool:
+    """Return whether cached rows last until they are released: Spark has no executor that can be lost without its driver."""
+    return not is_remote(spark) and re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:

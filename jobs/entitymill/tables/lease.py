@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import Any, Self
@@ -75,7 +76,7 @@ class Lease:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_while_held, daemon=True)
         self._checked_at = 0.0
-        self._skipped = False
+        self._skips = 0
         self.started = datetime.now(timezone.utc)
         """Start of this run; always later than the start of the previous run, even if the clocks of machines differ."""
         self.epoch = 0
@@ -192,12 +193,17 @@ class Lease:
     def _choose_epoch(self) -> tuple[Record, int]:
         """Return a tuple of a summary of `runs` and the epoch for this run.
 
+        The epoch is one more than the greatest epoch in the summary. After Delta skipped this run's first commit, it may be
+        larger: somebody may have restored or deleted rows of `runs`. Then other runs may have begun since the summary was
+        read, and the summary is not certain.
+
         Create the `runs` table if it is missing; retry after errors, because another run may be creating it, too.
         """
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.is_current("runs"):
                     self._runs.create()
+                noted = self._runs.read_greatest_noted_epoch() if self._skips else 0
                 found = self._record or self._runs.read_record()
                 self._record = None
             except (PySparkException, Py4JJavaError, OutputError):
@@ -205,9 +211,13 @@ class Lease:
                     raise
                 time.sleep(POLL_SECONDS)
             else:
-                # The next epoch is the last one plus 1: if another run takes it first, Delta skips this run's first commit.
+                # If another run takes the next epoch first, Delta skips this run's first commit.
                 last = self._runs.read_base_epoch() if found.latest is None else found.epoch
-                return found, max(last, self._runs.read_greatest_noted_epoch() if self._skipped else 0) + 1
+                if noted <= last and self._skips > 1:
+                    # The history no longer has the greatest epoch. The time is greater: see `Runs.read_base_epoch`.
+                    noted = int(time.time())
+                epoch = max(last, noted) + 1
+                return replace(found, certain=epoch == last + 1), epoch
         raise AssertionError
 
     def _begin(self, earlier_runs: Record, epoch: int) -> bool:
@@ -222,7 +232,7 @@ class Lease:
                 return False
             raise
         if not self.commits.has_committed("runs"):
-            self._skipped = True  # another run took this epoch first, or somebody restored an old version of `runs`
+            self._skips += 1  # another run took this epoch first, or somebody restored an old version of `runs`
             return False
         self.earlier_runs, self._checked_at = earlier_runs, time.time()
         return True

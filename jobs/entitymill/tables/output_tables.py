@@ -214,22 +214,22 @@ class Tables:
 
         Args:
             name: name of the table.
-            old_ids: frame with a column doc_id, in which each document whose rows are deleted occurs once. In `rejects`, a
-                null deletes the rows without an id, unless `between` is set.
+            old_ids: frame with each doc_id whose rows are deleted, once. In `rejects`, a null deletes the rows without an
+                id: those of the slice in the column `slice`, or all if it is null.
             rows: rows to insert.
             between: smallest and greatest doc_id in `old_ids`, so that Delta skips files with other ids.
         """
-        source = rows.withColumn("_put", F.lit(True)).unionByName(
-            old_ids.select("doc_id", F.lit(False).alias("_put")), allowMissingColumns=True
-        )
+        old = old_ids.withColumn("_put", F.lit(False))
+        source = rows.withColumn("_put", F.lit(True)).unionByName(old, allowMissingColumns=True)
         inside = "AND t.doc_id BETWEEN :first AND :last" if between else ""
         names = ", ".join(map(quote_part, rows.columns))
         values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
-        same = "<=>" if name == "rejects" else "="
+        any_slice = "(t.doc_id IS NOT NULL OR s.slice IS NULL OR t.slice = s.slice)"
+        same = f"t.doc_id <=> s.doc_id AND {any_slice}" if name == "rejects" else "t.doc_id = s.doc_id"
         self.execute_with_view(
             source,
             f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s "
-            f"ON t.doc_id {same} s.doc_id AND NOT s._put {inside} "
+            f"ON {same} AND NOT s._put {inside} "
             f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s._put THEN INSERT ({names}) VALUES ({values})",
             dict(zip(("first", "last"), between or (), strict=False)),
         )

@@ -125,7 +125,7 @@ class Publisher:
 
     def clear_slices(self) -> None:
         """Remove all documents from their slices, because this run reads the complete source."""
-        if self.tables.read("documents").where("slice IS NOT NULL").take(1):
+        if self.tables.read_latest("documents").where("slice IS NOT NULL").take(1):
             table_setup.allow_deletion_vectors(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
             self._commits.execute("documents", lambda: self.tables.spark.sql(update))
@@ -187,7 +187,7 @@ class RejectsWriter:
         """Replace the rows of `rejects` that belong to ids which this run checked; other rows stay.
 
         Args:
-            touched: frame with a column doc_id: the ids of all checked rows; null stands for rows without an id.
+            touched: frame with a column doc_id: the ids of all checked rows; null stands for the slice's rows without an id.
             rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
             any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.
@@ -196,8 +196,9 @@ class RejectsWriter:
             if any_rejected:
                 self.add(rejected)
             return
-        ids, rows = touched.select("doc_id").distinct(), self._build_rows(rejected)
-        self._commits.execute("rejects", lambda: self._tables.replace_documents("rejects", ids, rows))
+        slice_ = F.lit(self._provenance.slice).cast("string").alias("slice")
+        ids, rows = touched.select("doc_id", slice_).distinct(), self._build_rows(rejected)
+        self._commits.execute("rejects", partial(self._tables.replace_documents, "rejects", ids, rows))
 
     def add(self, rejected: DataFrame) -> None:
         """Append rows to `rejects`, from a frame with the columns doc_id, stage, code and detail."""

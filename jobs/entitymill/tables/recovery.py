@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -60,6 +60,7 @@ def settle(tables: Tables, commits: Commits) -> int:
             commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
             # If Delta skipped this commit, the run might append mentions that `entities` already contains.
             commits.check_committed("documents")
+            tables.forget("documents")  # it may have been empty
     commits.earlier_runs_settled = True
     return number
 
@@ -77,14 +78,18 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a frame with doc_id, run_id and slice of each unsound document that is not already pending.
 
-    A document is sound if all its rows in `entities` have the run_id that `documents` contains, and their number is the
-    number of mentions in `documents`. In addition, it must have exactly one row in `annotations` with this run_id if that
-    run wrote annotations, and no row there if it did not.
+    A document is sound if `documents` has one row of it, all its rows in `entities` have the run_id of that row, and their
+    number is the number of mentions in that row. In addition, it must have exactly one row in `annotations` with this run_id
+    if that run wrote annotations, and no row there if it did not.
     """
-    known = tables.read_latest("documents").select("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice")
+    copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
+    columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
+    known = tables.read_latest("documents").select(*columns)
     checks = _count_rows(tables, "entities", "mention")
     joined = known.join(checks, "doc_id", "full")
-    sound = (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _is_of_named_run("mention")
+    sound = (
+        (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _is_of_named_run("mention") & (F.col("copies") == 1)
+    )
     if tables.exists("annotations"):
         joined = joined.join(_count_rows(tables, "annotations", "annotation"), "doc_id", "full")
         annotated = tables.read_latest("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")

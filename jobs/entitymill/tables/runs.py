@@ -35,6 +35,7 @@ class Record:
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
+    certain: whether no other run began between the reading of this summary and the run's first commit.
     """
 
     last: Row | None = None
@@ -42,6 +43,7 @@ class Record:
     latest: Row | None = None
     sliced: bool = False
     running: bool = False
+    certain: bool = True
 
     @property
     def epoch(self) -> int:
@@ -51,7 +53,7 @@ class Record:
     @property
     def settled(self) -> bool:
         """Whether the latest run is known to have finished all its writes to the tables; False if there has been no run."""
-        return self.latest is not None and bool(self.latest["settled"])
+        return self.certain and self.latest is not None and bool(self.latest["settled"])
 
     @property
     def lease_until(self) -> datetime | None:

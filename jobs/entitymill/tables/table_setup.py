@@ -18,6 +18,8 @@ from entitymill.tables.output_tables import NAMES, PROPERTY, PUBLISHED_TABLES, T
 
 _VECTORS = "delta.enableDeletionVectors"
 _CHANGE_FEED = "delta.enableChangeDataFeed"
+_FORGETTING = "delta.setTransactionRetentionDuration"
+"""Table property with which Delta forgets old transaction numbers."""
 LARGE_BYTES = 32 * 2**20
 """With `output.deletion_vectors: auto`, a table that is at least this large gets deletion vectors when rows of it are first
 replaced. Without them, a change of one document in a table of this size takes about a second more, but more readers can
@@ -69,12 +71,19 @@ def check_tables(tables: Tables) -> None:
     """Check that this program wrote the existing tables, with the current schema version; tables may be missing.
 
     Raises:
-        OutputError: a table has another schema version, or another program wrote it or the Parquet export.
+        OutputError: a table has another schema version, or another program wrote it or the Parquet export; or Delta would
+            forget a table's transaction numbers, which block older runs.
     """
     for name in NAMES:
         if not tables.exists(name):
             continue
-        version = tables.cached_properties(name).get(PROPERTY)
+        properties = tables.cached_properties(name)
+        if _FORGETTING in properties:
+            raise OutputError(
+                f"output: {tables.address(name)} has the property {_FORGETTING}, with which a run that was frozen could "
+                f"write into newer rows: ALTER TABLE {tables.sql_name(name)} UNSET TBLPROPERTIES ('{_FORGETTING}')."
+            )
+        version = properties.get(PROPERTY)
         if version != schemas.VERSION:
             wrong = "was not written by this program"
             if version:

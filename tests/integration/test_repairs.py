@@ -1,0 +1,115 @@
+"""What the next run repairs, or what an erasure waits for, where an earlier version left rows twice, or said nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from entitymill.errors import OutputError
+from entitymill.run import erasure, extraction
+from entitymill.run.erasure import Findings
+from entitymill.spark import spark_connect
+from entitymill.tables.publisher import Publisher
+from entitymill.tables.unit_texts import UnitTable
+
+from .stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
+
+__all__ = ["world"]
+
+
+def test_a_crash_between_the_first_two_commits_in_a_catalog_leaves_nothing_twice(world: World, spark: SparkSession) -> None:
+    """A catalog's tables are described before they are read: `documents` is empty then, and full after the repair."""
+    spark.sql(f"CREATE SCHEMA crashed_lake LOCATION '{world.output}'")
+    catalog = ("output.path=null", "output.schema=crashed_lake", "limits.lease_seconds=1")
+    world.create(make_texts(6))
+    run_until_death(world, "documents", *catalog)
+    assert world.run(*catalog, "limits.wait_seconds=60").mode == "compare"
+    world.check()
+    assert world.run(*catalog).mode == "none"
+
+
+def test_a_document_that_is_in_documents_twice_is_made_anew(world: World, spark: SparkSession) -> None:
+    world.create(make_texts(6)).run()
+    place = f"delta.`{world.output}/documents`"
+    spark.sql(f"INSERT INTO {place} SELECT * FROM {place} WHERE doc_id = 'd00'")
+    world.run()
+    world.check()
+
+
+def test_runs_is_restored_to_before_its_last_job(world: World, spark: SparkSession) -> None:
+    """So far back that the epoch of that job is in none of the commits at which a run looks."""
+    world.create(make_texts(6)).run()
+    place = f"delta.`{world.output}/runs`"
+    before = world.history("runs")[0]["version"]
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    for number in range(12):
+        spark.sql(f"ALTER TABLE {place} SET TBLPROPERTIES ('number' = '{number}')")
+    spark.sql(f"RESTORE TABLE {place} TO VERSION AS OF {before}")
+    world.put({"d01": "Changed Twice text"})
+    world.run()
+    world.check()
+    world.append({"x1": "Added One text"})
+    assert world.run().mode == "feed"
+    world.check()
+
+
+def test_a_unit_of_files_that_may_change_is_stored_where_an_executor_may_be_lost(
+    world: World, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were cached on it would be read again, from what the files have become."""
+    world.create(make_texts(3))
+    written: list[Any] = []
+    hook(monkeypatch, UnitTable, "write", lambda *_: written.append(1))
+    frame = spark.createDataFrame(list(world.rows.items()), "id string, text string").coalesce(1)
+    frame.write.parquet(str(tmp_path / "files"))
+    loaded = world.settings("source.format=parquet", f"source.path={tmp_path / 'files'}")
+    extraction.extract(spark, loaded)
+    assert not written
+    monkeypatch.setattr(spark_connect, "keeps_caches", lambda _: False)
+    extraction.extract(spark, loaded, full=True)
+    assert written
+    world.check()
+
+
+def test_what_a_run_at_work_publishes_is_erased_too(
+    world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.create(make_texts(6)).run()
+    world.append({"x1": "Added One text"})
+    at_work = FrozenRun(world, monkeypatch, Publisher, "publish").start(asleep=False)
+    world.delete("x1")
+    findings = erasure.find_documents(spark, world.settings(), ["x1"])
+    assert (findings.empty, findings.run_is_active) == (True, True)
+    at_work.wake()
+    assert erasure.erase(spark, world.settings(), ["x1"], findings)["documents"] == 1
+    world.check()
+
+
+def test_an_erasure_that_waited_in_vain_changes_nothing(world: World, spark: SparkSession) -> None:
+    world.create(make_texts(6)).run()
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    erased = erasure.erase(spark, world.settings(), ["typo"], Findings({}, in_old_files=False, run_is_active=True))
+    assert not any(erased.values())
+    assert spark.read.format("delta").option("versionAsOf", 1).load(str(world.output / "documents")).count() == 6
+    assert not (world.output / "erasures").exists()
+
+
+def test_settings_of_the_session_do_not_make_delta_forget_runs(world: World, spark: SparkSession) -> None:
+    name = "spark.databricks.delta.properties.defaults.setTransactionRetentionDuration"
+    spark.conf.set(name, "interval 1 hours")
+    try:
+        world.create(make_texts(2)).run()
+    finally:
+        spark.conf.unset(name)
+    place = f"delta.`{world.output}/entities`"
+    forgetting = "delta.setTransactionRetentionDuration"
+    assert forgetting not in spark.sql(f"DESCRIBE DETAIL {place}").collect()[0]["properties"]
+    spark.sql(f"ALTER TABLE {place} SET TBLPROPERTIES ('{forgetting}' = 'interval 1 hours')")
+    world.append({"x1": "Added One text"})
+    with pytest.raises(OutputError, match=f"UNSET TBLPROPERTIES .'{forgetting}'"):
+        world.run()
