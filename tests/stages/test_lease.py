@@ -330,7 +330,7 @@ def test_a_run_that_begins_between_two_looks_is_seen(tables: Tables, monkeypatch
     limits = LimitSettings(wait_seconds=0, lease_seconds=600)
     outdated = Runs(tables).read_record()
     take_and_end(tables, "A")
-    late = Lease(tables_at(tables.spark, Path(str(tables.root).removeprefix("file:"))), limits, "C")
+    late = Lease(Tables(tables.spark, tables.settings), limits, "C")
     waiting = Lease(tables, limits, "B", record=outdated)
     late._heartbeat = waiting._heartbeat = None
     original = Runs.read_greatest_noted_epoch
