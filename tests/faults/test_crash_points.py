@@ -30,6 +30,7 @@ from entitymill.settings import sections
 from entitymill.spark.session import open_session
 from entitymill.tables import lease, table_setup
 from entitymill.tables.heartbeats import Heartbeat
+from entitymill.tables.runs import Record
 from entitymill.workers.engine_choice import Engine
 from small_queries import SMALL_QUERIES
 
@@ -79,7 +80,9 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """All other runs are known to be dead: only this test's own are there, one after the other."""
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(table_setup, "CREATION_SECONDS", 0.05)
+    monkeypatch.setattr(table_setup, "CATALOG_CREATION_SECONDS", 0.05)
     monkeypatch.setattr(Heartbeat, "read_other_runs", lambda _: [])
+    monkeypatch.setattr(Record, "lease_until", None)
 
 
 @dataclass
@@ -90,19 +93,41 @@ class Step:
     overrides: tuple[str, ...]
     full: bool
     model: str
+    in_catalog: bool = False
 
     def run(self, spark: SparkSession, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = Engine("stub", self.model, lambda: stub_engine.stub_tagger)
         monkeypatch.setattr(extraction, "open_engine", lambda *_: engine)
         fixed = ["limits.max_removed_ratio=1", "limits.wait_seconds=0", "spark.partitions=1"]
-        options = [*self.source.options(), f"output.path={output}", *fixed, *self.overrides]
+        place = (
+            ["output.path=null", f"output.schema={open_schema(spark, output)}"]
+            if self.in_catalog
+            else [f"output.path={output}"]
+        )
+        options = [*self.source.options(), *place, *fixed, *self.overrides]
         extraction.extract(spark, settings.load(None, options, {}), full=self.full)
+
+
+SCHEMAS: dict[Path, str] = {}
+"""Output -> the schema of the catalog that has its tables."""
+
+
+def open_schema(spark: SparkSession, output: Path) -> str:
+    """Return the schema of an output; at the first call make it, of the tables that were copied there."""
+    if output not in SCHEMAS:
+        name = SCHEMAS[output] = f"lake_{len(SCHEMAS)}"
+        spark.sql(f"CREATE SCHEMA {name} LOCATION '{output}'")
+        for table in sorted(output.glob("*/_delta_log")):
+            if any(table.glob("*.json")):
+                spark.sql(f"CREATE TABLE {name}.{table.parent.name} USING delta LOCATION '{table.parent}'")
+    return SCHEMAS[output]
 
 
 def steps(chance: random.Random, directory: Path) -> Iterator[Step]:
     """Of one history; each is asked for when the one before is done."""
     source = Source(directory / "source", chance, chance.choice(("feed", "delta", "parquet")))
     format_ = chance.choice(("delta", "delta", "parquet"))
+    in_catalog = format_ == "delta" and chance.random() < 0.5
     slices = format_ == "delta" and chance.random() < 0.2
     source.add(chance.randint(3, 8))
     source.write("append")
@@ -116,9 +141,9 @@ def steps(chance: random.Random, directory: Path) -> Iterator[Step]:
         if slices:
             for day in DAYS:
                 chosen = (*overrides, "output.replace_slice=true", f"source.where=day = '{day}'")
-                yield Step(source, chosen, full=False, model=model)
+                yield Step(source, chosen, full=False, model=model, in_catalog=in_catalog)
         else:
-            yield Step(source, overrides, full=kind == "full", model=model)
+            yield Step(source, overrides, full=kind == "full", model=model, in_catalog=in_catalog)
 
 
 def visible(step: Step, before: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:

@@ -87,9 +87,8 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     known = tables.read_latest("documents").select(*columns)
     checks = _count_rows(tables, "entities", "mention")
     joined = known.join(checks, "doc_id", "full")
-    sound = (
-        (F.coalesce("mention_rows", F.lit(0)) == F.col("entities")) & _is_of_named_run("mention") & (F.col("copies") == 1)
-    )
+    sound = (F.col("copies") == 1) & (F.coalesce("mention_rows", F.lit(0)) == F.col("entities"))
+    sound &= _is_of_named_run("mention")
     if tables.exists("annotations"):
         joined = joined.join(_count_rows(tables, "annotations", "annotation"), "doc_id", "full")
         annotated = tables.read_latest("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")
