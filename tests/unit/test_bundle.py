@@ -14,6 +14,7 @@ from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill_sparknlp import engine_sparknlp as sparknlp
 from unit import tiny
+from unit.conftest import DEMO
 
 
 @pytest.fixture
@@ -31,6 +32,17 @@ def test_the_carried_model_is_what_its_manifest_says_and_stays_small(
     bundle.check_files(demo_files, demo_manifest, "models/demo")
     assert sum(path.stat().st_size for path in demo_files.values()) < 40 * 2**20
     assert (demo_manifest.casing, demo_manifest.precision) == ("cased", "int8")
+
+
+def test_the_accurate_model_is_what_its_manifest_says_and_knows_what_the_other_does_not() -> None:
+    accurate = DEMO.with_name("accurate")
+    manifest, _ = bundle.read_directory(accurate)
+    files = {name: accurate / name for name in manifest.files}
+    bundle.check_files(files, manifest, "models/accurate")
+    assert sum(path.stat().st_size for path in files.values()) < 60 * 2**20
+    found = [python_api.load(model, precision="f32")("Shell paid Tom.") for model in (DEMO, accurate)]
+    labels = [[(mention.entity, mention.label) for mention in mentions] for mentions in found]
+    assert labels == [[("Shell", "PER"), ("Tom", "PER")], [("Shell", "ORG"), ("Tom", "PER")]]
 
 
 @pytest.mark.parametrize("name", [bundle.WEIGHTS, bundle.NETWORK, bundle.TOKENIZER, bundle.LABELS])

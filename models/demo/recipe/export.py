@@ -23,7 +23,9 @@ from transformers import DistilBertForTokenClassification
 from entitymill.recognition.tagger import bundle
 from entitymill_models import lower_precision
 
-NAME = "distilbert_ner_minilm_l6_384_cased_conll_english"
+MINILM = ("distilbert_ner_minilm_l6_384_cased_conll_english", "all-MiniLM-L6-v2", "Apache-2.0")
+E5 = ("distilbert_ner_e5_small_l12_384_cased_conll_english", "e5-small-v2", "MIT")
+"""Name of the model, its encoder, and the encoder's licence."""
 CALIBRATION = (
     "gmb/train.bio4.tsv",
     "wnut17/train.bio4.tsv",
@@ -99,6 +101,8 @@ def _name_weights(model: ov.Model) -> None:
 
 def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantized: bool) -> None:
     """One bundle."""
+    layers = json.loads((trained / "config.json").read_text())["n_layers"]
+    name, encoder, licence = E5 if layers == 12 else MINILM
     out.mkdir(parents=True, exist_ok=True)
     ov.save_model(model, out / bundle.NETWORK, compress_to_fp16=False)
     shutil.copy(trained / bundle.TOKENIZER, out / bundle.TOKENIZER)
@@ -106,9 +110,9 @@ def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantiz
     bundle.write_manifest(
         out,
         {
-            "name": NAME,
-            "source": "all-MiniLM-L6-v2 in DistilBERT's layout, fine-tuned by models/demo/recipe",
-            "licence": "Apache-2.0; see THIRD_PARTY_NOTICES.md for the training data",
+            "name": name,
+            "source": f"{encoder} in DistilBERT's layout, fine-tuned by models/demo/recipe",
+            "licence": f"{licence}; see THIRD_PARTY_NOTICES.md for the training data",
             "casing": "cased",
             "max_length": max_length,
             "precision": "int8" if quantized else "f32",
