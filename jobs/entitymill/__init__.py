@@ -31,24 +31,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0.dev0"
 __all__ = [
-    "DriftError",
-    "EntityMillError",
-    "LimitError",
-    "Mention",
-    "ModelError",
-    "OutputError",
-    "RejectedError",
-    "SessionError",
-    "SettingsError",
-    "SourceError",
-    "StorageError",
-    "TextTagger",
-    "WorkerError",
-    "extract",
-    "load",
-    "mentions",
-    "udf",
-]
+    "DriftError", "EntityMillError", "LimitError", "Mention", "ModelError", "OutputError", "RejectedError", "SessionError",
+    "SettingsError", "SourceError", "StorageError", "TextTagger", "WorkerError", "extract", "load", "mentions", "udf",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -126,11 +126,7 @@ RUNS = T.StructType(
         _column("units_done", _LONG, "units published so far"),
         _column("stage", _STRING, "latest stage of the run: preparation, waiting, source, recognition, writing, done"),
         _column("error", _STRING, "error that ended the run, in one sentence without text; else null"),
-        _column(
-            "exit_code",
-            _INT,
-            "exit code; 0 also if the only problem was drift; null while it runs, or if it died",
-        ),
+        _column("exit_code", _INT, "exit code; 0 also if the only problem was drift; null while it runs, or if it died"),
         _column("application_id", _STRING, "Spark's id of the application"),
         _column("log", _STRING, "path of the log on the driver"),
         _column("sentences", _LONG, "sentences tagged"),
@@ -190,9 +186,7 @@ ANNOTATIONS = [
 """Columns in Spark NLP's format, as read back from a table, where all nested fields are nullable. Engines add these columns
 if `output.annotations` is set."""
 
-ANNOTATION_TABLE = T.StructType(
-    [_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")],
-)
+ANNOTATION_TABLE = T.StructType([_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")])
 """Schema of the `annotations` table, which has one row per document and is written if `output.annotations` is set."""
 
 FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", _STRING)])

@@ -97,9 +97,7 @@ def parser() -> argparse.ArgumentParser:
     address = "a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME of the catalog"
     built.add_argument("--entities", metavar="PATH", help=address)
     built.add_argument(
-        "--gold",
-        metavar="PATH",
-        help="a table in any format of --entities, with the columns doc_id, begin, end, label",
+        "--gold", metavar="PATH", help="a table in any format of --entities, with the columns doc_id, begin, end, label"
     )
     built.add_argument(
         "--reviewed",

@@ -131,10 +131,7 @@ def _is_small_local_source(path: str, size: int) -> bool:
 
 
 def _run_job(
-    settings: settings_module.Settings,
-    options: argparse.Namespace,
-    observer: Any,
-    results: dict[str, Any],
+    settings: settings_module.Settings, options: argparse.Namespace, observer: Any, results: dict[str, Any]
 ) -> None:
     """Start Spark, run the job or a dry run, show its progress, and print its summary.
 

@@ -30,16 +30,8 @@ _COLUMNS = (
     "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log", "until",
 )  # fmt: skip
 _PROGRESS = (
-    "stage",
-    "documents",
-    "planned",
-    "removed",
-    "units",
-    "units_done",
-    "sentences",
-    "rejects",
-    "sentences_per_second",
-)
+    "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

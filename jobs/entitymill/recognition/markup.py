@@ -7,30 +7,10 @@ from collections.abc import Iterator
 
 _OPENING = re.compile(r"<!--|</?([a-zA-Z][a-zA-Z0-9-]*)[^<>]*>|<[!?][^<>]*>|&(?:nbsp|#160|quot|#34);")
 _CLOSING = {"script": re.compile(r"</script\s*>", re.IGNORECASE), "style": re.compile(r"</style\s*>", re.IGNORECASE)}
-_INLINE = frozenset(
-    (
-        *(
-            "a",
-            "abbr",
-            "b",
-            "bdi",
-            "bdo",
-            "big",
-            "cite",
-            "code",
-            "del",
-            "dfn",
-            "em",
-            "font",
-            "i",
-            "img",
-            "ins",
-            "kbd",
-            "mark",
-        ),
-        *("q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"),
-    )
-)
+_INLINE = frozenset({
+    "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i", "img", "ins", "kbd", "mark", "q",
+    "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr",
+})  # fmt: skip
 """Names of the HTML elements that may occur inside a sentence; a tag of any other element ends the sentence."""
 _OUTSIDE_BMP = re.compile("[\U00010000-\U0010ffff]")
 

@@ -54,12 +54,7 @@ class TagScheme:
         self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels], np.int64)
         self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
 
-    def join_spans(
-        self,
-        tags: NDArray[np.int16],
-        confidences: NDArray[np.float32],
-        sentence_of: NDArray[np.int64],
-    ) -> Spans:
+    def join_spans(self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> Spans:
         """Return the spans that tags of tokens form.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
@@ -233,14 +228,9 @@ def _measure_emoji(entity: str) -> tuple[int, int]:
 
 
 _MEASURES: tuple[Callable[[str], tuple[int, int]], ...] = (
-    _measure_markup,
-    _measure_emoji,
-    _measure_stray,
-    _measure_pair,
-    _measure_unpaired,
-    _measure_possessive,
+    _measure_markup, _measure_emoji, _measure_stray, _measure_pair, _measure_unpaired, _measure_possessive,
     _measure_full_stop,
-)
+)  # fmt: skip
 """Each function returns how many characters to trim from the front and from the end of a mention for one reason.
 
 The first function that finds something to trim is applied; then all functions are called again for the rest.

@@ -115,11 +115,7 @@ def _split_off_affixes(
 
 
 def _drop_invisible_sentences(
-    texts: Texts,
-    breaks: NDArray[np.int64],
-    begin: NDArray[np.int64],
-    end: NDArray[np.int64],
-    sentence: NDArray[np.int64],
+    texts: Texts, breaks: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
 

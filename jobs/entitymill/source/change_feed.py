@@ -20,19 +20,10 @@ MOST_COMMITS = 50_000
 """Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
 """Number of additional commits to read, because commits may be added while the history is read again."""
-NON_DATA_OPERATIONS = frozenset(
-    {
-        "OPTIMIZE",
-        "REORG",
-        "VACUUM START",
-        "VACUUM END",
-        "COMPUTE STATS",
-        "SET TBLPROPERTIES",
-        "UNSET TBLPROPERTIES",
-        "ADD CONSTRAINT",
-        "DROP CONSTRAINT",
-    }
-)
+NON_DATA_OPERATIONS = frozenset({
+    "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
+    "ADD CONSTRAINT", "DROP CONSTRAINT",
+})  # fmt: skip
 """Delta operations that change no rows."""
 ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
 """Delta operations for which the change feed has an event for every changed row. Other operations, such as replacing a

@@ -20,15 +20,9 @@ from entitymill.source.row_comparison import Kind, Totals, check_fingerprints
 from entitymill.spark.spark_connect import cache_on_disk
 
 __all__ = [
-    "KNOWN_COLUMNS",
-    "Changes",
-    "Mode",
-    "Policy",
-    "check_fingerprints",
-    "compare_all",
-    "compare_feed",
+    "KNOWN_COLUMNS", "Changes", "Mode", "Policy", "check_fingerprints", "compare_all", "compare_feed",
     "select_all_documents",
-]
+]  # fmt: skip
 BROADCAST_SLICE = 500_000
 """Maximum number of ids of a slice (the rows that source.where selects) that are broadcast, about 50 MB.
 
@@ -160,12 +154,7 @@ def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached:
 
 
 def compare_feed(
-    source: Source,
-    feed: Feed,
-    known: DataFrame,
-    rejected: DataFrame | None,
-    policy: Policy,
-    retry: DataFrame | None = None,
+    source: Source, feed: Feed, known: DataFrame, rejected: DataFrame | None, policy: Policy, retry: DataFrame | None = None
 ) -> Changes | None:
     """Compare only the rows that changed since the last run with the output, and return what the run must do.
 

@@ -27,17 +27,9 @@ _IN_BACKQUOTES = re.compile(r"`([^`]+)`")
 _MIN_SIMILARITY, _MAX_LISTED = 0.72, 30
 """Minimum similarity (0 to 1) of a suggested column name; and maximum number of columns that a message lists."""
 _STORABLE_TYPES = (
-    T.StringType,
-    T.CharType,
-    T.VarcharType,
-    T.BinaryType,
-    T.BooleanType,
-    T.NumericType,
-    T.DateType,
-    T.TimestampType,
-    T.TimestampNTZType,
-    T.UserDefinedType,
-)
+    T.StringType, T.CharType, T.VarcharType, T.BinaryType, T.BooleanType, T.NumericType, T.DateType, T.TimestampType,
+    T.TimestampNTZType, T.UserDefinedType,
+)  # fmt: skip
 """Types that Delta, Parquet and Arrow can all store, alone or inside arrays, maps and structs."""
 
 

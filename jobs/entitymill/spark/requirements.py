@@ -68,16 +68,9 @@ DELTA = {
 """Release of Spark -> release of Delta."""
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {
-    "spark": "install",
-    "spark4": "install-spark4",
-    "spark41": "install-spark41",
-    "connect": "install-spark4",
-    "report": "extras",
-    "metrics": "extras",
-    "lineage": "extras",
-    "sparknlp": "extras",
-    "prepare": "prepare",
-}
+    "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
+    "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
+}  # fmt: skip
 """Extra of this package -> make target that installs the extra in a clone of the repository. `prepare` is not an extra: it
 stands for the packages that prepare models."""
 _ROOT = Path(__file__).parents[3]

@@ -18,15 +18,7 @@ from typing import Any
 
 from entitymill.errors import EntityMillError, hide_message, is_rust_panic
 from entitymill.recognition import guarded_loading
-from entitymill.workers.isolation import (
-    OUT_OF_MEMORY,
-    PANICKED,
-    Batch,
-    Loading,
-    Work,
-    deserialize_batch,
-    serialize_batch,
-)
+from entitymill.workers.isolation import OUT_OF_MEMORY, PANICKED, Batch, Loading, Work, deserialize_batch, serialize_batch
 
 _OOM_SCORE = 800
 """Out-of-memory score of a child, so high that the kernel kills the child before the executor's other processes."""
