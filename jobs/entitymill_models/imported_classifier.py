@@ -100,9 +100,7 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
     """Return names sorted by their numbers.
 
     Args:
-        numbered: name -> number.
         what: what the names are, for messages.
-        where: path of the model, for messages.
 
     Raises:
         ModelError: there are no names, or the numbers are not 0, 1, 2, … without a gap.

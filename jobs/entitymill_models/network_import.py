@@ -63,7 +63,6 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
     Args:
         file: the *.onnx or *.xml file.
         weights: the *.bin file that belongs to an *.xml file, otherwise None.
-        where: path of the model, for messages.
 
     Raises:
         ModelError: a file is missing or cannot be read.
@@ -89,8 +88,6 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
 
     Args:
         network: the network, which is changed and must not be used again.
-        labels: the number of tags that the network must score.
-        where: path of the model, for messages.
 
     Raises:
         ModelError: the network takes other inputs, has no logits, or its inputs have a fixed size.

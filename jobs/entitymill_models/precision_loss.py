@@ -157,11 +157,8 @@ def _group_into_mentions(
     """Group consecutive tags into mentions, and return mention -> mean confidence of its tags.
 
     Args:
-        labels: the possible tags; `tags` contains indices into this list.
-        tags: the index of the tag of each token, sentence after sentence.
+        tags: for each token, sentence after sentence, the index of its tag in `labels`.
         lengths: number of tokens of each sentence.
-        scheme_name: the tagging scheme.
-        confidences: the confidence of each tag.
     """
     scheme = TagScheme(labels, splits_kinds=scheme_name == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)

@@ -106,10 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare(options: argparse.Namespace, console: Console) -> None:
     """Convert and check a model in a child process, and write the result to DEST completely or not at all.
 
-    Args:
-        options: the options that `parser` parsed.
-        console: the console on which the path of the result is printed.
-
     Raises:
         ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.

@@ -43,10 +43,6 @@ _LONGEST = 0xFFFF
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
     """Yield the values of a SequenceFile, in order; the complete file is checked before the first value is yielded.
 
-    Args:
-        content: the complete file.
-        where: path of the file, for messages.
-
     Raises:
         ModelError: the file is damaged or compressed, or its keys or values have other classes.
     """
@@ -139,10 +135,6 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     Only the layout that `write_pairs` writes is read. Java also has other layouts: for example, if the same string object
     is in two pairs, it writes the string once, and then refers to it.
 
-    Args:
-        content: the complete stream.
-        where: path of the stream's file, for messages.
-
     Raises:
         ModelError: the stream is damaged, contains other objects than such an array, or has another layout.
     """
@@ -180,7 +172,6 @@ def check_field(content: bytes, where: str) -> None:
 
     Args:
         content: the complete content of one of these files.
-        where: path of the file, for messages.
 
     Raises:
         ModelError: the field is damaged, or contains Java objects of other classes.

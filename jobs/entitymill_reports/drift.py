@@ -111,7 +111,6 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
 
     Args:
         drift: result of `compare_runs`; None if the run was not compared, which is not an error.
-        bounds: the settings `report.*`.
 
     Raises:
         DriftError: the run was published, but at least one change is flagged.

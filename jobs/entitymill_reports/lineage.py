@@ -75,9 +75,7 @@ class Lineage:
         """Return an OpenLineage RunEvent about the run, the job, the source and, if the run is complete, the written tables.
 
         Args:
-            summary: summary of the run.
             state: the type of the event: START, COMPLETE, FAIL or ABORT.
-            error: one sentence about the error that ended the run; None if there is none.
         """
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
@@ -131,12 +129,7 @@ class Lineage:
         return outputs
 
     def _name_dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
-        """Return (namespace, name) of a dataset; for a path, these are the storage and the path within the storage.
-
-        Args:
-            address: URI, path or table name of the dataset.
-            by_name: whether the address is a table name.
-        """
+        """Return (namespace, name) of a dataset; for a path, these are the storage and the path within the storage."""
         if by_name:
             return self._settings.lineage.namespace, address
         place = overlapping_paths.resolve_places(secret_masking.mask_address(address))[0]
@@ -150,10 +143,6 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
     The event is COMPLETE if the run succeeded or only differs too much from earlier runs, ABORT if it was interrupted or
     reached limits.max_core_hours, and FAIL otherwise. The value of the `with` statement is the object that sends the events.
     If lineage.url is not set or `enabled` is false, the value is None, and no events are sent.
-
-    Args:
-        settings: the settings of the run.
-        enabled: false for dry runs, which send no events.
 
     Raises:
         SettingsError: lineage.url is set, but OpenLineage's library is not installed; raised before the run begins.

@@ -19,13 +19,7 @@ class Observer:
     """Follows one run, which calls the methods at its stages; created by `observe`."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
-        """Keep references to the objects that the observer uses; nothing is read, written or sent yet.
-
-        Args:
-            settings: the settings of the run.
-            outcome: the object in which the outcome of the run is collected.
-            events: the object that sends lineage events, or None to send none.
-        """
+        """Keep references to the objects that the observer uses. If `events` is None, no lineage events are sent."""
         self._settings = settings
         self._outcome = outcome
         self._events = events

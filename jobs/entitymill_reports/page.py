@@ -34,12 +34,7 @@ MODES = {
 
 
 def render(content: PageContent, drift: Drift) -> str:
-    """Return the HTML of the report page.
-
-    Args:
-        content: the content of the page.
-        drift: the drift of the run that the page shows.
-    """
+    """Return the HTML of the report page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_format_number, seconds=_format_seconds, time=_format_time)
     script, style = _read_resource("page.js"), _read_resource("page.css")

@@ -78,7 +78,6 @@ def _sample_mentions(entities: DataFrame, counted: DataFrame) -> list[Row]:
     each of the rarest entities, and random mentions. Mentions in sentences longer than MAX_CHARS are left out.
 
     Args:
-        entities: the `entities` table.
         counted: one row per label and entity, with its number of mentions and one example mention.
     """
     short = F.col("sentence_end") - F.col("sentence_begin") <= MAX_CHARS
@@ -114,10 +113,8 @@ def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequenc
     """Return a sentence, split into its mentions and the text between them, with the names of the samples it belongs to.
 
     Args:
-        text: the text of the document.
         key: (doc_id, sentence_id, begin, end) of the sentence.
         mentions: all mentions in this and other sentences.
-        chosen: the sampled mentions.
     """
     doc_id, number, at, end = key
     own = [row for row in chosen if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]

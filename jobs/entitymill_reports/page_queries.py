@@ -206,7 +206,6 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
     """Count mentions by day, week, month or year, depending on the time that they span; drop the oldest rows if too many.
 
     Args:
-        entities: the `entities` table.
         date: the day of a mention.
         name: name of the column from which the day is computed.
         counts: the result of _count_mentions.
@@ -228,12 +227,7 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
 
 
 def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
-    """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents.
-
-    Args:
-        entities: the `entities` table.
-        mentions: number of rows of the table.
-    """
+    """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents."""
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
     length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")

@@ -172,12 +172,8 @@ def _set_up_axes(
     """Label both axes, and add a legend if there are several series.
 
     Args:
-        axes: the axes of the plot.
-        names: labels below the horizontal axis.
-        series: the series by name.
-        about: label of the horizontal axis.
-        unit: text after each number of the vertical axis.
-        integer: whether the vertical axis has only whole numbers.
+        names, about: labels below the horizontal axis, and its own label.
+        unit, integer: text after each number of the vertical axis, and whether these are whole numbers.
     """
     _label_horizontal_axis(axes, names)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
@@ -192,7 +188,6 @@ def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) 
     Matplotlib escapes all text in the element except the title, which must be a text of this program.
 
     Args:
-        draw: function that draws the plot on the axes that it gets.
         title: description for screen readers.
         height: height in CSS pixels.
     """

@@ -85,7 +85,6 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
     the log and on stderr, and the run does not fail.
 
     Args:
-        settings: the settings of the run.
         enabled: false for dry runs, which write no metrics.
 
     Raises:
@@ -114,8 +113,6 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
     Sets `ended` of the outcome and, if `totals` is true, its `totals`.
 
     Args:
-        settings: the settings of the run.
-        run_outcome: the outcome of the run.
         totals: whether to read the sums over all runs with Spark; otherwise their metrics are left out.
     """
     run_outcome.ended = datetime.now(timezone.utc)

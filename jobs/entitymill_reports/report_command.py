@@ -51,8 +51,6 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     """Start Spark, write the report page, and print its path.
 
     Args:
-        settings: the settings of the job.
-        to: path of the page's file.
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 
     Raises:

@@ -176,8 +176,6 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
 
     Args:
         batch: a batch with the columns ner_begin, ner_result and ner_confidence, one row per document.
-        texts: the texts of the batch.
-        segments: the sentences and tokens of the texts.
 
     Raises:
         ModelError: a tag is neither O nor an IOB2 tag, or the label in a tag cannot be the name of a partition.

@@ -92,8 +92,6 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
     """Raise ModelError for a model that cannot run, before it is loaded.
 
     Args:
-        model: the model.
-        precision: the precision in which the model is to run.
         has_classes: whether the classes org.intel.openvino are on the class path.
         is_own_binding: whether these classes are this product's own binding, which can set the precision.
 

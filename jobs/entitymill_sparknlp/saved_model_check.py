@@ -51,11 +51,6 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 
     The caller must check that the class of the model itself may be loaded.
 
-    Args:
-        spark: the session.
-        address: URI or path of the model's directory.
-        setting: the setting that names the model, for messages.
-
     Returns:
         The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
 

@@ -170,8 +170,6 @@ def _check_labels(labels: Iterable[str], known: Iterable[str], where: str) -> No
     """Refuse the option --labels if one of its labels is not known, because a misspelled label would be scored 0.
 
     Args:
-        labels: the labels of the option.
-        known: the labels that occur.
         where: the part of the message that says where the label does not occur.
 
     Raises:
@@ -186,10 +184,8 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
     """Score a reviewed sample, and print the scores, as a table or as JSON.
 
     Args:
-        file: the corrected file.
         wanted_precision: the smallest `entities.min_confidence` that reaches this precision is printed.
         labels: the labels to score; empty for all labels.
-        as_json: whether to print JSON.
 
     Raises:
         SettingsError: a label does not occur in the file.

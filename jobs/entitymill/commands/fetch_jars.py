@@ -236,7 +236,6 @@ def _run_client(command_line: list[str], client: str) -> None:
     """Run a client (the program that fetches the jars), and write its output to the log, with credentials masked.
 
     Args:
-        command_line: the program and its arguments.
         client: key of _CLIENTS.
 
     Raises:

@@ -105,11 +105,7 @@ def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str
     A token without a tag ends a span, as it does in Spark NLP's NerConverter.
 
     Args:
-        texts: the texts whose tokens were tagged.
-        segments: the sentences and tokens of the texts.
         tags: the tags of the tokens. Encoding sparknlp may tag tokens out of order or repeatedly; then the first tag counts.
-        labels: the labels to which the indices in `tags` refer.
-        scheme: the tagging scheme of the labels, which says how tagged tokens join into mentions.
     """
     tag_scheme = TagScheme(labels, splits_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)

@@ -27,12 +27,7 @@ _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001
 
 
 def choose_kind(kind: Kind | None, model: object) -> Kind:
-    """Return the kind of detector to use: `kind` if it is not None, else dl if `model` is not None, else sentencex.
-
-    Args:
-        kind: the kind that the caller chose, if any.
-        model: the path of a saved detector that the caller chose, if any.
-    """
+    """Return the kind of detector to use: `kind` if it is not None, else dl if `model` is not None, else sentencex."""
     return kind or ("sentencex" if model is None else "dl")
 
 

@@ -75,7 +75,6 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
     Args:
         metadata: path of the detector's file metadata/part-*.
         network: path of the detector's file `generic_classifier_tensorflow`.
-        where: path or URI of the detector, for messages.
 
     Raises:
         ModelError: the model is damaged, not a SentenceDetectorDLModel, or has a parameter value that is not supported here.

@@ -46,9 +46,6 @@ def _simplify(part: Any) -> Any:
 def update_page(text: str) -> str:
     """Return the text of docs/settings.md with regenerated tables, one under the heading of each section.
 
-    Args:
-        text: current text of docs/settings.md.
-
     Raises:
         ValueError: the page has no heading for a section, or no table under it.
     """

@@ -49,7 +49,6 @@ class Layers:
         """Add the environment variables that begin with ENVIRONMENT_PREFIX as the next layer.
 
         Args:
-            environment: all environment variables.
             known: all key paths.
 
         Raises:
@@ -122,7 +121,6 @@ def suggest_keys(wrong: str, known: Iterable[str]) -> str:
     """Return the part of a message that suggests keys: similar keys or, if there are none, all keys of the same section.
 
     Args:
-        wrong: the unknown key path that the user wrote.
         known: all key paths, including those of sections.
     """
     everything = list(known)

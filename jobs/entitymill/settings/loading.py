@@ -195,7 +195,6 @@ def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator
     """Yield the key paths of all settings in a section and of the sections in it, such as `source` and `source.path`.
 
     Args:
-        section: class of the section; by default, all settings.
         prefix: beginning of each key path, such as `source.`.
     """
     for name, field in section.model_fields.items():

@@ -213,8 +213,6 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
     """Check that a settings file contains no secret, since such files are committed to repositories and copied.
 
     Args:
-        layer: content of the file, or the value of one of its keys.
-        path: path of the file.
         key: key path of the layer; empty for the file's content.
 
     Raises:

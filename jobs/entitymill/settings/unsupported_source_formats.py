@@ -20,7 +20,6 @@ def describe_conversion(kind: str, path: str) -> str:
 
     Args:
         kind: format of the file, `CSV` or `JSON`.
-        path: path of the file, or an example of such a path.
     """
     # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"

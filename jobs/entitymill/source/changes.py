@@ -199,13 +199,7 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller must set `rows`, `touched`, `stale_rejects` and `close`.
 
-    Args:
-        mode: mode of the run.
-        source: source of the run.
-        policy: rules of the comparison.
-        differing: result of `row_comparison.compare_rows` without rows of kind SAME.
-        totals: totals of `differing`.
-        documents: result of `row_checks.select_documents`, with at least all new and changed documents.
+    `differing` has no rows of kind SAME; `documents` has at least all new and changed documents.
 
     Raises:
         OutputError: the policy refuses fingerprints that differ from the run's, and the run would change a document that has

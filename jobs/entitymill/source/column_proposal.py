@@ -90,10 +90,8 @@ def propose_columns(
     """Inspect the first rows of a table, and propose the columns for its settings.
 
     Args:
-        spark: the session.
         table: path of the table, or its name in the catalog.
-        key: name of the id column, if the user chose one.
-        text: name of the text column, if the user chose one.
+        key, text: names of the id column and the text column, if the user chose them.
 
     Returns:
         A pair: settings that contain only the path and the format of the table, and the proposed columns.
@@ -247,7 +245,6 @@ def describe_bad_ids(column: Column, rows: int) -> str:
     """Return a phrase on what a run does with rows whose ids are null or occur several times; empty if there are none.
 
     Args:
-        column: the id column, with its counts.
         rows: number of inspected rows.
     """
     if not column.rejected:
@@ -282,8 +279,6 @@ def _find_column(name: str, columns: list[Column], option: str, requirement: str
     """Return the atomic column with this name.
 
     Args:
-        name: name of the column.
-        columns: columns to search.
         option: option with which the user chose the column, its value and the table, for the message.
         requirement: what the column must contain, such as `of strings`, for the message.
 

@@ -55,10 +55,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
     """Return the schema fields of the named columns; the table may have other columns of types that PySpark does not know.
 
     Args:
-        table: table with the columns.
-        names: names of the columns.
         setting: setting under `source` that names the columns, for messages.
-        path: path of the table, for messages.
 
     Raises:
         SourceError: a column does not exist, or PySpark does not know its type.
@@ -101,7 +98,6 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
 
     Args:
         table: the source without the columns that Spark cannot read.
-        settings: settings of the source.
         left_out: name -> type of each column that Spark cannot read.
 
     Raises:
@@ -134,10 +130,6 @@ def _suggest_columns(name: str, existing: list[str]) -> str:
 
 def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
     """Check passthrough fields, and return them for the schema of `entities`, without metadata except comments.
-
-    Args:
-        fields: schema fields of the passthrough columns in the source.
-        path: path of the source, for messages.
 
     Raises:
         SourceError: a field cannot be a column of `entities`.

@@ -70,9 +70,6 @@ class Source:
     def check_output(self, output: str) -> None:
         """Check that an output path does not overlap this source, and is not inside another table.
 
-        Args:
-            output: path of the output.
-
         Raises:
             SettingsError: the path is inside the source, contains the source, or is inside another table.
             OSError: the path's scheme is unknown, or its client is not configured.

@@ -171,7 +171,6 @@ def check_fingerprints(known: DataFrame, policy: Policy) -> None:
 
     Args:
         known: frame with KNOWN_COLUMNS of all documents in the output.
-        policy: rules of the run.
 
     Raises:
         OutputError: the output has a document that the policy refuses.

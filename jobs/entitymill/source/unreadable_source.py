@@ -121,7 +121,6 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
     """Find which columns of a Parquet file Spark can read; this runs on the driver, without a Spark job.
 
     Args:
-        spark: the session.
         address: URI of a Parquet file, on any file system that Spark's Hadoop client can read.
 
     Returns:

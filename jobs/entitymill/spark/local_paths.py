@@ -22,7 +22,6 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
 
     Args:
-        path: path, URI or name.
         conf: Spark properties from the settings; those in spark-defaults.conf are also considered.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):

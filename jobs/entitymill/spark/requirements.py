@@ -167,11 +167,6 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
 def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
     """Check that engine `sparknlp` can run: it needs Spark NLP's jars, its Python package, and Scala 2.12.
 
-    Args:
-        scala: Scala version for which Spark was built.
-        classes: whether Spark NLP's classes are on Spark's class path.
-        package: whether Spark NLP's Python package is installed.
-
     Raises:
         SessionError: the jars or the Python package are missing, or Spark was built for another version of Scala.
     """
@@ -198,7 +193,6 @@ def require_extra(asked_by: str, extra: str) -> None:
     """Check that the packages for a setting or a command are installed; call this before any work starts.
 
     Args:
-        asked_by: the setting or command that needs the packages, for the message.
         extra: key of EXTRAS.
 
     Raises:

@@ -77,11 +77,7 @@ class _SafeConsole(Console):
 
 
 def open_console(**options: Any) -> Console:
-    """Return a console that prints control characters as escapes, even if a caller did not call `visible`.
-
-    Args:
-        options: keyword arguments of rich.console.Console.
-    """
+    """Return rich's Console with these options; it prints control characters as escapes, even if nobody called `visible`."""
     return _SafeConsole(**options)
 
 

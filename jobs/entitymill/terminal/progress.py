@@ -89,7 +89,6 @@ class Progress:
         The first call during recognition starts the clock for the estimate.
 
         Args:
-            summary: summary of the run.
             done: number of finished documents, which may be an estimate.
         """
         if self._began is None:
@@ -123,11 +122,7 @@ class Progress:
 
 
 def describe_progress(state: dict[str, Any]) -> str:
-    """Return one line of text that shows the progress of a run.
-
-    Args:
-        state: result of `Progress.measure`.
-    """
+    """Return one line of text that shows the progress of a run, from a result of `Progress.measure`."""
     text = f"run {visible(state['run_id'])}: {state['stage']}"
     if state["waiting"]:
         return f"{text} for {visible(state['waiting'], lines=False)}"

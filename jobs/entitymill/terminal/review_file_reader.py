@@ -74,10 +74,6 @@ def read_review(file: Path) -> Review:
 def _read_csv(file: Path, text: str) -> Review:
     """Return the answers in a CSV file.
 
-    Args:
-        file: path of the file, for messages.
-        text: content of the file.
-
     Raises:
         SourceError: a column is missing, or a row is malformed.
     """
@@ -105,10 +101,6 @@ def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
     """Return the reviewer's answer in a row of the CSV file; None if the reviewer filled in nothing.
 
     A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty.
-
-    Args:
-        row: column name -> value.
-        where: file and line, for messages.
 
     Raises:
         SourceError: the row has no label, an unknown or contradictory answer, or an invalid confidence.
@@ -146,10 +138,6 @@ def _read_confidence(value: object, where: str) -> float:
 
 def _read_label_studio(file: Path, text: str) -> Review:
     """Return the answers in a JSON export of Label Studio.
-
-    Args:
-        file: path of the file, for messages.
-        text: content of the file.
 
     Raises:
         SourceError: the text is not a JSON export, or a task in it was not made by `entitymill sample`.
@@ -212,7 +200,6 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
     The yielded offsets are code points, even if those in the file are UTF-16 code units.
 
     Args:
-        result: item of the list `result` of a Label Studio annotation.
         text: the text that the reviewer saw.
     """
     if result.get("type") != "labels":

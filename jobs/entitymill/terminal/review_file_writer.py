@@ -177,7 +177,6 @@ def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[st
     """Yield (token, begin in the document, end in the document) for each token of a part of a sentence.
 
     Args:
-        sentence: the sentence.
         begin, end: offsets of the part in the sentence.
     """
     for found in _TOKEN.finditer(sentence.text, begin, end):

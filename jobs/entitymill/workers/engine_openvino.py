@@ -31,7 +31,6 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """Read and check a bundle on the driver, and distribute its files to the executors, each of which fetches them once.
 
     Args:
-        spark: the session whose executors get the bundle.
         path: the bundle's directory, on any file system that Spark can read.
 
     Returns:
@@ -115,8 +114,6 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     It is `dl` with a digest of the detector's files, `rules`, or `sentencex` with the version of the package sentencex.
 
     Args:
-        spark: the session.
-        kind: kind of sentence detector.
         model: path or URI of the saved detector, for kind dl.
 
     Raises:
@@ -200,9 +197,6 @@ def recognize(
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.
-        model: the bundle that `ship_model` returned.
-        detector: the sentence detector that `ship_detector` returned.
-        options: the options of recognition.
         seconds: time limit, in seconds, for a window (a batch of documents given to the child process at once).
 
     Returns:

@@ -31,7 +31,6 @@ def serve(descriptor: int, parent: int) -> None:
     """Load the work that the worker sends, and process the worker's batches until the worker closes the connection.
 
     Args:
-        descriptor: file descriptor of the connection to the worker.
         parent: process id of the worker.
     """
     _prepare_process(parent)

@@ -123,10 +123,6 @@ class Child:
     def __call__(self, batch: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
         """Send one batch to the child, and return the result. After an exception, the child is closed.
 
-        Args:
-            batch: the batch to process.
-            seconds: time limit for the result.
-
         Raises:
             LostError: the child died, or exceeded the time limit.
             Exception: any error that the child raised while it processed the batch.

@@ -49,8 +49,6 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
     """Check that an option of the Python API has an allowed value.
 
     Args:
-        option: name of the option, for the message.
-        value: value of the option.
         allowed: a Literal type, such as Precision.
 
     Raises:
@@ -64,7 +62,6 @@ def check_precision(precision: Precision, weights: str) -> None:
     """Check that a model can be run in a precision.
 
     Args:
-        precision: number format of the computation.
         weights: precision of the model's stored weights.
 
     Raises:

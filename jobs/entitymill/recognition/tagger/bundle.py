@@ -88,10 +88,6 @@ def sha256(path: Path) -> str:
 def read_manifest(text: str, where: str) -> Manifest:
     """Return the manifest of a bundle, after parsing and checking it.
 
-    Args:
-        text: content of the `manifest.json` file.
-        where: path or URI of the bundle, for messages.
-
     Raises:
         ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; a
             file name is not plain; or a digest is malformed.
@@ -145,11 +141,6 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     """Check that every file of a bundle exists and has the SHA-256 in the manifest, before anything reads it.
 
-    Args:
-        files: file name -> local path.
-        manifest: the bundle's manifest.
-        where: path or URI of the bundle, for messages.
-
     Raises:
         ModelError: a file is missing or altered.
     """
@@ -162,12 +153,6 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
 
 def check_file(path: Path, expected: str, name: str, where: str) -> None:
     """Check that a file of a model has the expected SHA-256.
-
-    Args:
-        path: local path of the file.
-        expected: the SHA-256 that the file should have.
-        name: name of the file in the bundle, for messages.
-        where: path or URI of the model, for messages.
 
     Raises:
         ModelError: the file is altered.
@@ -286,7 +271,6 @@ def describe_other_format(path: str, names: Collection[str]) -> str:
     """Return a message which says what kind of model a directory has instead of a bundle, and what the user can do.
 
     Args:
-        path: path or URI of the directory, for the message.
         names: names of the files and directories in the directory.
     """
     kind = _detect_format(names)

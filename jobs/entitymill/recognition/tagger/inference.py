@@ -84,9 +84,6 @@ class Tagger:
 
         Args:
             files: file name -> local path, for every file that the manifest lists.
-            manifest: the bundle's manifest.
-            execution: how to run the model.
-            where: path or URI of the bundle, for messages.
 
         Raises:
             ModelError: a file is missing or altered, the files do not fit each other, or the model does not run in the

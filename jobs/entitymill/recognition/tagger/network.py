@@ -43,12 +43,6 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
     This check is needed because OpenVINO accepts piece ids beyond the embedding table, and then returns wrong results
     without an error. The number of outputs is not checked if the network leaves it open.
 
-    Args:
-        model: the network.
-        vocabulary: piece -> id.
-        labels: number of labels.
-        where: path or URI of the bundle, for messages.
-
     Raises:
         ModelError: the inputs, the outputs or the vocabulary do not fit the network.
     """
