@@ -12,7 +12,7 @@ from entitymill.errors import SettingsError
 from entitymill.run import outcome
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.spark import atomic_files
+from entitymill.spark import local_paths
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 from entitymill_reports import drift as drift_module
@@ -38,7 +38,7 @@ def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str,
     drift = drift_module.compare_runs(content.run, content.before, settings.report)
     try:
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
-        atomic_files.write(Path(to), page.render(content, drift).encode("utf8", "replace"))
+        local_paths.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
     except OSError as error:
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
     return drift

@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all; a link that somebody planted beside them is not followed."""
+"""Files that appear whole or not at all, past links that others planted; and the repository's files, wherever a command is
+started."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from entitymill.commands import init
-from entitymill.settings import load
-from entitymill.spark import atomic_files
+from entitymill.settings import load, sections
+from entitymill.spark import local_paths, session, storage
 from entitymill_reports import drift, page, page_and_drift, page_queries, prometheus_metrics
 
+ROOT = Path(__file__).parents[2]
 MINE = "not to be touched"
 
 
@@ -53,18 +55,18 @@ def test_a_link_of_the_very_name_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
     (tmp_path / ".file.guessed").symlink_to(victim)
     with pytest.raises(FileExistsError):
-        atomic_files.write(tmp_path / "file", b"x")
+        local_paths.write_atomically(tmp_path / "file", b"x")
     assert victim.read_text() == MINE
 
 
 def test_permissions_are_those_of_any_new_file_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
-    atomic_files.write(tmp_path / "file", b"x")
+    local_paths.write_atomically(tmp_path / "file", b"x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "file")}
     assert (len(modes), sorted(path.name for path in tmp_path.iterdir())) == (1, ["file", "other"])
     (tmp_path / "directory").mkdir()
     with pytest.raises(OSError, match="directory"):
-        atomic_files.write(tmp_path / "directory", b"x")
+        local_paths.write_atomically(tmp_path / "directory", b"x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "other"]
 
 
@@ -72,3 +74,34 @@ def test_the_schema_beside_new_settings_is_not_written_through_a_link(tmp_path: 
     (tmp_path / "schema.json").symlink_to(tmp_path / "nowhere")
     init.write(tmp_path / "mine.yaml", "source: {path: x}\noutput: {path: y}\n")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cron and systemd start a command."""
+    monkeypatch.chdir(tmp_path)
+    assert storage.prefer_local_file(sections.ModelSettings().path) == f"file://{(ROOT / 'models' / 'demo').resolve()}"
+    assert storage.prefer_local_file("models/sentence_detector").startswith("file:///")
+    repository = tmp_path / "clone"
+    (repository / "build" / "jars").mkdir(parents=True)
+    (repository / "build" / "jars" / "delta.jar").touch()
+    monkeypatch.setattr(local_paths, "REPOSITORY", repository)
+    assert session._find_jars(sections.SparkSettings()) == [str(repository / "build" / "jars" / "delta.jar")]
+
+
+@pytest.mark.parametrize("path", ["/nowhere/models/demo", "s3a://bucket/models/demo", "models/none", "../models/demo"])
+def test_all_else_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    (tmp_path / "models" / "demo").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert local_paths.find_installed(path) == path
+    assert local_paths.find_installed("models/demo") == "models/demo"
+
+
+def test_what_is_only_in_this_directory_is_written_with_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "demo").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert local_paths.pin_path("models/demo") == "models/demo"
+    monkeypatch.setattr(local_paths, "REPOSITORY", None)
+    assert local_paths.pin_path("models/demo") == f"{tmp_path}/models/demo"
+    assert local_paths.pin_path("models/none") == "models/none"

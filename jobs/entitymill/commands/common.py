@@ -16,6 +16,7 @@ from typing import Any
 from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run import outcome
+from entitymill.spark.local_paths import is_certainly_local
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import SafeFormatter, open_console
 
@@ -126,8 +127,6 @@ def is_missing(path: str, conf: Mapping[str, str]) -> bool:
         path: path, URI or name.
         conf: the `spark.conf` setting, which may select another file system.
     """
-    from entitymill.spark.local_paths import is_certainly_local  # imports PySpark
-
     return not Path(path).exists() and is_certainly_local(path, conf)
 
 

@@ -17,7 +17,7 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.repository_files import pin_path
+from entitymill.spark.local_paths import pin_path
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import visible
 

@@ -1,14 +1,16 @@
-"""Tell paths on this machine's disk from those that Spark looks up elsewhere."""
+"""Files and paths on this machine's disk: what is local, what a clone of the repository has, and atomic writing."""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from entitymill.spark.jvm_launch import read_file_properties
-
+_CODE = Path(__file__).parents[2]
+REPOSITORY = _CODE.parent if _CODE.name == "jobs" else None
+"""Root of the clone from which this package runs; None if the package was installed without the repository."""
 FILE = "file:"
 """Scheme of URIs of files on a machine's own disk."""
 _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
@@ -26,9 +28,53 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
+    from entitymill.spark.jvm_launch import read_file_properties  # noqa: PLC0415  # imports PySpark
+
     return not any(key.endswith(_DEFAULT_FILE_SYSTEM) for key in (*conf, *read_file_properties()))
 
 
 def to_local_path(address: str) -> Path:
     """Return the path of a `file:` URI, or of an address without a scheme."""
     return Path("/" + address.removeprefix(FILE).lstrip("/")) if address.startswith(FILE) else Path(address)
+
+
+def find_installed(path: str) -> str:
+    """Return a path in the repository if a relative path exists there but not in the working directory.
+
+    Any other path is returned unchanged: absolute paths, URIs, paths with `..`, and paths that exist in the
+    working directory or nowhere.
+    """
+    relative = Path(path)
+    if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or relative.exists():
+        return path
+    installed = REPOSITORY / relative
+    return str(installed) if installed.exists() else path
+
+
+def pin_path(path: str) -> str:
+    """Return the absolute form of a path that exists in the working directory but not in the repository; else `path` itself.
+
+    A setting with the returned path means the same in every working directory.
+    """
+    is_installed = REPOSITORY is not None and (REPOSITORY / path).exists()
+    return str(Path(path).absolute()) if Path(path).exists() and not is_installed else path
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
+
+    The temporary file has a random name, and must not exist yet. Otherwise, in a directory to which others can write, a
+    link with that name could make this program overwrite any file of its user.
+
+    Raises:
+        OSError: the file cannot be written; no temporary file remains.
+    """
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        with os.fdopen(opened, "wb") as writing:
+            writing.write(content)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
