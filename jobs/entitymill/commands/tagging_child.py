@@ -1,11 +1,13 @@
-"""The code of the child process of `entitymill tag`; a separate module, so that the child does not import all of `tag`."""
+"""The code of the child processes of `tag` and `benchmark`: a separate module, so that no child imports the command."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from entitymill import python_api
 from entitymill.recognition import resource_limits, sentences
@@ -35,3 +37,28 @@ def open_tagger(
     limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
     tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])
+
+
+def open_measured_tagger(model: Path, precision: Precision, characters: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Load a model, and return a function that measures how long the model takes for the `text` column of a batch.
+
+    The function returns a batch with one row: `sentences` (int64, number of sentences) and `cpu_seconds` (float64, CPU time
+    of this process, in which the model runs on one thread). The memory of this process is limited to what the model's files
+    and the texts need.
+
+    Args:
+        model: directory of a bundle.
+        precision: number format of the computation.
+        characters: the total number of characters in the texts, for the memory limit.
+    """
+    files = resource_limits.list_model_files(model)
+    limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    recognizer = python_api.load(model, precision=precision, threads=1).recognizer
+
+    def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
+        began = process_time()
+        found = recognizer(batch.column("text"))
+        spent = process_time() - began
+        return pa.RecordBatch.from_pydict({"sentences": [pc.sum(found.sentences).as_py()], "cpu_seconds": [spent]})
+
+    return measure
