@@ -6,6 +6,6 @@ new table.
 
 `changes` finds the documents that a run must process, according to a `change_policy`. `row_comparison` compares rows
 with the output. `change_feed` and `appended_files` read what changed in the source since the last run, and
-`feed_comparison` compares only these changes. `id_lookup` reads an id's rows from the source if the changes do not tell
-which rows the id has now.
+`feed_comparison` compares only these changes; it reads an id's rows from the source if the changes do not tell which rows
+the id has now.
 """
