@@ -13,7 +13,7 @@ from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.tables import Tables
-from entitymill.terminal.marked_text import clip_overlaps
+from entitymill.terminal.console_text import clip_overlaps
 from entitymill_reports.page_content import Part, Sentence, TextSamples
 
 TOP = 12

@@ -1,11 +1,18 @@
-"""No character of a text, an id, a path or a model's manifest steers the terminal: OSC 52 would write the clipboard."""
+"""No character of a text, an id, a path or a model's manifest steers the terminal: OSC 52 would write the clipboard.
+
+Mentions in a text are marked: with colors on a terminal, with brackets elsewhere.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +27,17 @@ from entitymill import cli, settings
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
 from entitymill.errors import SettingsError, SourceError
 from entitymill.run.dry_runs import Plan
-from entitymill.terminal import console_text, marked_text
+from entitymill.terminal import console_text
 from entitymill.terminal import summaries as terminal
 from entitymill.terminal.progress import describe_progress
 
-JOBS = Path(__file__).parents[2] / "jobs"
+ROOT = Path(__file__).parents[2]
+JOBS = ROOT / "jobs"
 STEERING = "\x1b]52;c;aGk=\x07\x9b31m\x85\x7f\x00\x08\r"
 SHOWN = r"\x1b]52;c;aGk=\x07\x9b31m\x85\x7f\x00\x08\x0d"
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+SPANS = [(0, 13, "PER"), (22, 27, "LOC")]
+TEXT = "Angela Merkel flew to Paris."
 
 
 def test_controls_are_shown_by_their_numbers() -> None:
@@ -52,7 +62,7 @@ def test_a_console_lets_none_through_whatever_is_printed() -> None:
 
 def test_marked_texts() -> None:
     text = f"{STEERING} Angela{STEERING} Merkel"
-    shown = marked_text.mark_mentions(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colors=False).plain
+    shown = console_text.mark_mentions(text, [(len(STEERING) + 1, len(text), f"PER{STEERING}")], colors=False).plain
     assert shown == f"{SHOWN} [Angela{SHOWN} Merkel PER{SHOWN}]"
 
 
@@ -144,3 +154,52 @@ def test_every_console_is_one_that_shows_controls() -> None:
         path for path in (JOBS / "entitymill").rglob("*.py") if str(path.relative_to(JOBS / "entitymill")) not in allowed
     ]
     assert [path.name for path in places if re.search(r"\bConsole\(", path.read_text(encoding="utf8"))] == []
+
+
+def shown(console: Console) -> str:
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    console.print(console_text.mark_mentions(TEXT, SPANS, colors=console_text.shows_colors(console)))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "colored"),
+    [
+        (True, {"TERM": "xterm-256color"}, True),
+        (False, {"TERM": "xterm-256color"}, False),
+        (True, {"TERM": "xterm-256color", "NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+    ],
+)
+def test_a_mention_can_be_told_from_the_rest(terminal: bool, environment: dict[str, str], colored: bool) -> None:
+    written = shown(Console(file=io.StringIO(), force_terminal=terminal, _environ=environment, width=100))
+    assert ("\x1b[" in written and "[Paris LOC]" not in written) == colored
+    assert (written == "[Angela Merkel PER] flew to [Paris LOC].\n") != colored
+
+
+def test_an_endless_mention_does_not_flood_the_screen() -> None:
+    text = "See " + "Llan" * 1_000_000 + "gogoch in Wales."
+    end = text.index(" in Wales")
+    line = console_text.mark_mentions(text, [(4, end, "LOC"), (end + 4, len(text) - 1, "LOC")], colors=False).plain
+    assert len(line) < 200
+    assert line.startswith("See [LlanLlan")
+    assert line.endswith("Llangogoch LOC] in [Wales LOC].")
+    assert f" … {end - 4 - 80:,} characters more … " in line
+    assert console_text.shorten("x" * console_text.LONGEST_SHOWN) == "x" * console_text.LONGEST_SHOWN
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_command_marks_by_brackets_where_nobody_sees_colors(terminal: bool) -> None:
+    """On a real terminal, and into a pipe."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    main, other = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", "from entitymill.cli import entry; entry()", "tag", TEXT],
+        cwd=ROOT, env=environment | {"TERM": "xterm"}, check=True, stdout=other if terminal else subprocess.PIPE, timeout=60,
+    )  # fmt: skip
+    os.close(other)
+    written = os.read(main, 10_000) if terminal else done.stdout
+    os.close(main)
+    assert (b"[Paris LOC]" in written) != terminal
+    assert (b"\x1b[" in written) == terminal

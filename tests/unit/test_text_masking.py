@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 
 from entitymill.tables.text_masking import mask_text
-from entitymill.terminal import marked_text
+from entitymill.terminal import console_text
 from entitymill_reports import page_excerpts
 
 Span = tuple[int, int, str]
@@ -54,7 +54,7 @@ def test_overlapping_spans_are_masked_as_one(spans: list[Span], expected: str) -
 @given(texts_with_spans())
 def test_marked_texts_show_each_character_once(given_: tuple[str, list[Span]]) -> None:
     text, spans = given_
-    line = marked_text.mark_mentions(text, sorted(spans), colors=False).plain
+    line = console_text.mark_mentions(text, sorted(spans), colors=False).plain
     assert [one for one in line if one in text] == list(text)
 
 

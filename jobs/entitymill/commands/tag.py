@@ -14,8 +14,7 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import ModelError, SourceError
-from entitymill.terminal.console_text import open_console, visible
-from entitymill.terminal.marked_text import mark_mentions, shows_colors
+from entitymill.terminal.console_text import mark_mentions, open_console, shows_colors, visible
 
 _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)

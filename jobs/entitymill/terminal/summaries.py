@@ -15,8 +15,7 @@ from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.source.row_comparison import Cause
 from entitymill.tables import NAMES, Tables
-from entitymill.terminal import marked_text
-from entitymill.terminal.console_text import visible
+from entitymill.terminal.console_text import mark_mentions, select_style, shorten, shows_colors, visible
 from entitymill.terminal.progress import format_duration
 
 TOP_ENTITIES = 8
@@ -48,7 +47,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     counts.add_row("tokens", f"{summary.tokens:,}")
     counts.add_row("sentences split into windows", f"{summary.split_sentences:,}")
     for label, rows in sorted(summary.by_label.items()):
-        counts.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.select_style(label)), f"{rows:,}")
+        counts.add_row(Text(f" {visible(label, lines=False)} ", style=select_style(label)), f"{rows:,}")
     counts.add_row("rows rejected", f"{sum(summary.rejects.values()):,}")
     for code, rows in sorted(summary.rejects.items()):
         counts.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
@@ -133,9 +132,9 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
     top.add_column("entity (mentions)")
     for label in [row.label for row in counted.select("label").distinct().orderBy("label").collect()]:
         rows = counted.where(F.col("label") == label).orderBy(F.desc("count"), "entity").limit(TOP_ENTITIES).collect()
-        names = ", ".join(f"{marked_text.shorten(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
+        names = ", ".join(f"{shorten(' '.join(row.entity.split()))} ({row['count']})" for row in rows)
         names = visible(names, lines=False)
-        top.add_row(Text(f" {visible(label, lines=False)} ", style=marked_text.select_style(label)), Text(names))
+        top.add_row(Text(f" {visible(label, lines=False)} ", style=select_style(label)), Text(names))
     console.print(top)
     _print_sentences(console, spark, settings, tables)
 
@@ -154,12 +153,8 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     texts = reader.read_texts(spark, settings.source, [row.doc_id for row in chosen])
     for row in chosen:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
-        sentence = marked_text.mark_mentions(
-            texts[row.doc_id],
-            spans,
-            colors=marked_text.shows_colors(console),
-            first=row.sentence_begin,
-            last=row.sentence_end,
+        sentence = mark_mentions(
+            texts[row.doc_id], spans, colors=shows_colors(console), first=row.sentence_begin, last=row.sentence_end
         )
         console.print(Text(f"{visible(row.doc_id, lines=False)}  ", style="dim").append_text(sentence))
         console.print()
