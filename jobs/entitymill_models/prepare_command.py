@@ -15,8 +15,7 @@ from rich.console import Console
 from entitymill import extensions
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
-from entitymill.recognition import resource_limits
-from entitymill.recognition.guarded_loading import blame_file, loading, memory_limit
+from entitymill.recognition.guarded_loading import blame_file, list_model_files, loading, loading_memory_limit, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
@@ -140,7 +139,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
-    limit = resource_limits.loading_memory_limit(resource_limits.list_model_files(options.source))
+    limit = loading_memory_limit(list_model_files(options.source))
     with memory_limit(limit), blame_file(str(options.source)):
         found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
-from entitymill.recognition import resource_limits
+from entitymill.recognition import guarded_loading
 from entitymill.recognition.sentences_dl_saved import DAMAGE
 from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_import, sparknlp_field_files
@@ -39,9 +39,9 @@ class Budget:
 
     @classmethod
     def for_archive(cls, archive: Path) -> Budget:
-        """Return an archive's budget; its bytes grow with the archive's size, up to `resource_limits.UNPACKED_BYTES`."""
-        allowed = resource_limits.UNPACKED_FREE_BYTES + resource_limits.UNPACKED_TIMES_SIZE * archive.stat().st_size
-        return cls(min(resource_limits.UNPACKED_BYTES, allowed), resource_limits.UNPACKED_FILES)
+        """Return an archive's budget; its bytes grow with the archive's size, up to `guarded_loading.UNPACKED_BYTES`."""
+        allowed = guarded_loading.UNPACKED_FREE_BYTES + guarded_loading.UNPACKED_TIMES_SIZE * archive.stat().st_size
+        return cls(min(guarded_loading.UNPACKED_BYTES, allowed), guarded_loading.UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None
             budget.files -= len(members)
             if budget.files < 0:
                 raise ModelError(
-                    f"{where} unpacks to more than {resource_limits.UNPACKED_FILES:,} files, more than any model has: copy "
+                    f"{where} unpacks to more than {guarded_loading.UNPACKED_FILES:,} files, more than any model has: copy "
                     "the model again from a source that you trust."
                 )
             for member in members:

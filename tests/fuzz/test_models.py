@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import resource_limits
+from entitymill.recognition import guarded_loading
 from entitymill.recognition.tagger import bundle
 from entitymill.workers import isolation
 from entitymill_models import huggingface, imported_classifier, java_stream_check, model_formats, sparknlp_field_files
@@ -266,7 +266,7 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             except ModelError:
                 refused += 1
             written = sum(path.stat().st_size for path in (directory / "scratch").rglob("*") if path.is_file())
-            allowed = resource_limits.UNPACKED_TIMES_SIZE * source.stat().st_size + resource_limits.UNPACKED_FREE_BYTES
+            allowed = guarded_loading.UNPACKED_TIMES_SIZE * source.stat().st_size + guarded_loading.UNPACKED_FREE_BYTES
             assert written <= allowed
             shutil.rmtree(directory)
     assert refused == count  # zeros are no network

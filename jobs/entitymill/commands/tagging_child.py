@@ -10,8 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from entitymill import python_api
-from entitymill.recognition import resource_limits, sentences
-from entitymill.recognition.guarded_loading import limit_memory
+from entitymill.recognition import sentences
+from entitymill.recognition.guarded_loading import (
+    TAGGING_BYTES_PER_CHARACTER,
+    limit_memory,
+    list_model_files,
+    loading_memory_limit,
+)
 from entitymill.recognition.tagger import Markup, Precision
 
 
@@ -31,10 +36,8 @@ def open_tagger(
         model, precision, detector, detector_model, markup: as for `python_api.load`.
         characters: the total number of characters in the texts, for the memory limit.
     """
-    files = [
-        file for directory in (model, detector_model) if directory for file in resource_limits.list_model_files(directory)
-    ]
-    limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    files = [file for directory in (model, detector_model) if directory for file in list_model_files(directory)]
+    limit_memory(loading_memory_limit(files) + TAGGING_BYTES_PER_CHARACTER * characters)
     tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])
 
@@ -51,8 +54,8 @@ def open_measured_tagger(model: Path, precision: Precision, characters: int) -> 
         precision: number format of the computation.
         characters: the total number of characters in the texts, for the memory limit.
     """
-    files = resource_limits.list_model_files(model)
-    limit_memory(resource_limits.loading_memory_limit(files) + resource_limits.TAGGING_BYTES_PER_CHARACTER * characters)
+    files = list_model_files(model)
+    limit_memory(loading_memory_limit(files) + TAGGING_BYTES_PER_CHARACTER * characters)
     recognizer = python_api.load(model, precision=precision, threads=1).recognizer
 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.errors import ModelError
-from entitymill.recognition import resource_limits
+from entitymill.recognition import guarded_loading
 from entitymill.recognition.guarded_loading import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
@@ -135,8 +135,8 @@ def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
-        if max(index.file_size, data.file_size) > resource_limits.DETECTOR_FILE_BYTES:
-            raise ValueError(f"too large: it contains a file of more than {resource_limits.DETECTOR_FILE_BYTES:,} bytes")
+        if max(index.file_size, data.file_size) > guarded_loading.DETECTOR_FILE_BYTES:
+            raise ValueError(f"too large: it contains a file of more than {guarded_loading.DETECTOR_FILE_BYTES:,} bytes")
         entries, content = _read_table(archive.read(index)), archive.read(data)
     return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
@@ -151,14 +151,14 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
     fits = (inner, hidden[0], weights[OUTPUT].shape) == (width, filters, (hidden[1], 1))
     biased = (len(weights[FILTER_BIAS]), len(weights[HIDDEN_BIAS]), len(weights[OUTPUT_BIAS])) == (filters, hidden[1], 1)
     known = max(ids.values()) + 1
-    if not fits or not biased or known > min(rows, resource_limits.DETECTOR_CHARACTERS):
+    if not fits or not biased or known > min(rows, guarded_loading.DETECTOR_CHARACTERS):
         raise ValueError("layers that do not fit each other")
     if not 0 < kernel <= WINDOW:
         raise ValueError(f"a convolution over {kernel} characters; 1 to {WINDOW} are possible")
     size = WINDOW * known * (WINDOW - kernel + 1) * filters * np.dtype(np.float64).itemsize
-    if size > resource_limits.DETECTOR_TABLE_BYTES:
+    if size > guarded_loading.DETECTOR_TABLE_BYTES:
         raise ValueError(
-            f"layers that multiply out to {size:,} bytes; at most {resource_limits.DETECTOR_TABLE_BYTES:,} are allowed"
+            f"layers that multiply out to {size:,} bytes; at most {guarded_loading.DETECTOR_TABLE_BYTES:,} are allowed"
         )
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise ValueError("weights that are not finite")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from entitymill.recognition import resource_limits, sentences
-from entitymill.recognition.guarded_loading import memory_limit
+from entitymill.recognition import sentences
+from entitymill.recognition.guarded_loading import loading_memory_limit, memory_limit, read_used_memory, tagging_memory_limit
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
@@ -43,7 +43,7 @@ def open_recognition(
         ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.
     """
     files, digests, where = detector
-    with memory_limit(resource_limits.loading_memory_limit([*model[0].values(), *files.values()])):
+    with memory_limit(loading_memory_limit([*model[0].values(), *files.values()])):
         for name, digest in digests.items():
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(options.detector, files, where)
@@ -52,14 +52,14 @@ def open_recognition(
             opened, tagger, trim=options.trim, consistent_labels=options.consistent_labels, markup=options.markup
         )
         recognizer(pa.array(_TEST_TEXTS))
-    loaded = resource_limits.read_used_memory()
+    loaded = read_used_memory()
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
         """Recognize the documents of a window with limited memory (see `tagging_memory_limit`), and return their rows."""
         seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
-        with memory_limit(loaded + resource_limits.tagging_memory_limit(characters, options.memory_mb)):
+        with memory_limit(loaded + tagging_memory_limit(characters, options.memory_mb)):
             recognition = recognizer(window.column("text"), annotations=options.annotations)
         spent = {part: seconds - seconds_before[part] for part, seconds in asdict(recognizer.seconds).items()}
         spent["cpu"] = time.process_time() - cpu_before

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
 from entitymill.recognition.confidence_scaling import Scaling
-from entitymill.recognition.resource_limits import LABEL_BYTES, LABEL_CHARACTERS
+from entitymill.recognition.guarded_loading import LABEL_BYTES, LABEL_CHARACTERS
 from entitymill.spark import requirements
 
 MANIFEST = "manifest.json"
