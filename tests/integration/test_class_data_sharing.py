@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.spark import class_data_sharing
+from entitymill.spark import jvm_launch
 
 from .conftest import ROOT
 
@@ -63,10 +63,10 @@ def test_an_archive_is_made_once_and_used_and_does_no_harm_where_it_does_not_fit
 def test_an_archive_of_other_jars_is_replaced(tmp_path: Path) -> None:
     jar = tmp_path / "one.jar"
     jar.write_bytes(b"1")
-    before = class_data_sharing._hash_class_path([str(jar)])
-    archive = tmp_path / f"{class_data_sharing._NAME}{before}-3.jsa"
+    before = jvm_launch._hash_class_path([str(jar)])
+    archive = tmp_path / f"{jvm_launch._ARCHIVE_NAME}{before}-3.jsa"
     archive.write_bytes(b"123")
-    assert class_data_sharing.choose_options([str(jar)], make=False)[0] == f"-XX:SharedArchiveFile={archive}"
+    assert jvm_launch.choose_class_archive_options([str(jar)], make=False)[0] == f"-XX:SharedArchiveFile={archive}"
     jar.write_bytes(b"22")
-    assert class_data_sharing._hash_class_path([str(jar)]) != before
-    assert class_data_sharing.choose_options([str(jar)], make=False) == []
+    assert jvm_launch._hash_class_path([str(jar)]) != before
+    assert jvm_launch.choose_class_archive_options([str(jar)], make=False) == []

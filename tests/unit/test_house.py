@@ -46,7 +46,7 @@ PRIVATE_ALLOWED = {
     "entitymill.spark.run_session",
     "entitymill.spark.cpu_time",
     "entitymill.spark.spark_connect",
-    "entitymill.spark.class_data_sharing",
+    "entitymill.spark.jvm_launch",
     "entitymill.spark.java_class_lookup",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",

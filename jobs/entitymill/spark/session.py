@@ -20,8 +20,8 @@ from pyspark.sql import SparkSession
 from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import class_data_sharing, java_class_lookup, requirements, spark_connect
-from entitymill.spark.jvm_launch import launch_jvm, parse_properties, read_file_properties
+from entitymill.spark import java_class_lookup, requirements, spark_connect
+from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.local_paths import find_installed
 from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
 
@@ -157,7 +157,7 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
     java += [QUICK_START] if local and brief else []
     if local and settings.class_archive != "off":
-        java += map(shlex.quote, class_data_sharing.choose_options(jars, make=settings.class_archive == "make"))
+        java += map(shlex.quote, choose_class_archive_options(jars, make=settings.class_archive == "make"))
     options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
     if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
