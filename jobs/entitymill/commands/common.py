@@ -26,7 +26,7 @@ _TEMPORARY_PREFIX = "entitymill-log-"
 _PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
 """Matches wildcards, and the `@` before the version of a Delta table; a path with such a character need not exist."""
 LARGEST_NUMBER = 1_000_000
-"""Largest number that `positive_number` accepts."""
+"""Largest number that `positive_number` accepts by default."""
 STDERR = "stderr"
 """The value of the `log` setting that sends the log to stderr."""
 
@@ -61,16 +61,14 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_number(kind: type[int | float]) -> Callable[[str], float]:
-    """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to LARGEST_NUMBER."""
+def positive_number(kind: type[int | float], most: float = LARGEST_NUMBER) -> Callable[[str], float]:
+    """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `most`."""
 
     def number(text: str) -> float:
         """Return the text as a number; raise ArgumentTypeError if it is out of range."""
         value = kind(text)
-        if not 0 < value <= LARGEST_NUMBER:
-            raise argparse.ArgumentTypeError(
-                f"{text} is out of range: the number must be above 0 and at most {LARGEST_NUMBER:,}"
-            )
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be above 0 and at most {most:,}")
         return value
 
     number.__name__ = kind.__name__  # argparse shows this name in its own error messages

@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--wanted-precision",
         metavar="SHARE",
-        type=_parse_share,
+        type=common.positive_number(float, most=1),
         default=WANTED_PRECISION,
         help="with --reviewed: show the smallest min_confidence that reaches this precision on the sample "
         f"(default: {WANTED_PRECISION})",
@@ -117,17 +117,6 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--json", action="store_true", help="print JSON")
     built.add_argument("--jars", default="build/jars", help="directory of jars, used if this program starts Spark itself")
     return built
-
-
-def _parse_share(text: str) -> float:
-    """Parse a share, which is a number above 0 and up to 1, for argparse's `type`."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is out of range: the share must be above 0 and at most 1")
-    return value
-
-
-_parse_share.__name__ = "share"  # argparse shows this name in its own error messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

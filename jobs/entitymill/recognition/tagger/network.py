@@ -28,13 +28,7 @@ def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
         ModelError: the files are not an OpenVINO network.
     """
     with loading(f"{where}/{bundle.NETWORK}"):
-        try:
-            return ov.Core().read_model(xml, weights)
-        except RuntimeError as error:
-            raise ModelError(
-                f"{bundle.NETWORK} of the model at {where} is not an OpenVINO network that can be read. Prepare the model "
-                "again."
-            ) from error
+        return ov.Core().read_model(xml, weights)
 
 
 def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
