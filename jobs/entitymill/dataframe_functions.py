@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
@@ -58,7 +58,8 @@ def mentions(
         if column not in names:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
     worker = _ship(df.sparkSession, model, _Options(**_check_options(options)))
-    text = F.coalesce(_replace_invalid_bytes(df[text_column]), F.lit(""))
+    # Bytes that are not valid UTF-8 are replaced with U+FFFD.
+    text = F.coalesce(F.decode(F.encode(df[text_column], "UTF-8"), "UTF-8"), F.lit(""))
     rows = df.select(
         F.coalesce(df[id_column].cast("string"), F.lit("null")).alias("doc_id"),
         F.lit("").alias("text_hash"),
@@ -165,11 +166,6 @@ def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) 
         execution, kind, chosen.trim, consistent_labels=chosen.consistent_labels, markup=chosen.markup
     )
     return Worker(shipped, detector, recognition, chosen.batch_seconds, engine_openvino.FACTORY, errors.SIGNATURE)
-
-
-def _replace_invalid_bytes(text: Column) -> Column:
-    """Return a column of texts in which bytes that are not valid UTF-8 are replaced with U+FFFD."""
-    return F.decode(F.encode(text, "UTF-8"), "UTF-8")
 
 
 @dataclass(frozen=True)

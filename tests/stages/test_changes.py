@@ -74,7 +74,7 @@ def adopted(found: Changes) -> list[str]:
 def test_nothing_is_held(source_of: Callable[..., Source]) -> None:
     found = changes.select_all_documents(source_of(*HELD, ("d", None)), Mode.FIRST)
     assert todo(found) == ({"a": False, "b": False, "c": False}, [], {"null_text": 1})
-    assert (found.mode, found.rows, found.chars, found.covers_all_rows) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
+    assert (found.mode, found.rows, found.chars, found.touched is None) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
 
 
 def test_new_changed_and_removed_are_told_apart(source_of: Callable[..., Source], known: Known) -> None:
@@ -243,7 +243,7 @@ def test_events_that_settle_all_ids_need_no_look_at_the_source(source_of: Callab
     expected = {"a": True, "d": False}, ["b"], {"null_text": 1}
     assert todo(changes.compare_all(source, known(), ALL)) == expected
     found = found_in(compare(source_of(), known(), EVENTS))
-    assert (found.mode, found.covers_all_rows, found.rows) == (Mode.FEED, False, 4), "3 known documents and a refused row"
+    assert (found.mode, found.touched is None, found.rows) == (Mode.FEED, False, 4), "3 known documents and a refused row"
     assert found.touched is not None
     assert sorted(row["doc_id"] for row in found.touched.collect()) == ["a", "b", "c", "d", "e", "f"]
     assert todo(found) == expected

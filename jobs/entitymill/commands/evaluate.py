@@ -184,7 +184,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
     _check_labels(labels, review_scores.list_labels(review), f"not in {file}")
     scores = review_scores.score_review(review, wanted_precision, labels)
     if as_json:
-        print(json.dumps(review_scores.build_json(scores)))
+        print(json.dumps({label: asdict(score) for label, score in scores.items()}))
         return
     console = open_console()
     console.print(review_scores.build_table(scores, wanted_precision))

@@ -73,11 +73,6 @@ class Changes:
     stale_rejects: int = 0
     causes: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def covers_all_rows(self) -> bool:
-        """Whether the comparison covered every row of the source, not only changed rows."""
-        return self.touched is None
-
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
     """Return `Changes` in which every valid row of the source is a new document.

@@ -299,9 +299,6 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
     rows = reader.option("entitymill", uuid.uuid4().hex).parquet(settings.path)  # so rows that others cached are not used
-    return SourceTable(rows, unreadable, _digest_listing(listing), sum(size for _, size, _ in listing))
-
-
-def _digest_listing(listing: list[tuple[str, int, int]]) -> str:
-    """Return a digest of the names, sizes and modification times of files, which serves as the version of the source."""
-    return hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
+    # The names, sizes and modification times of the files determine the version of the source.
+    version = hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
+    return SourceTable(rows, unreadable, version, sum(size for _, size, _ in listing))

@@ -109,14 +109,6 @@ def _find_wheel_file() -> str | None:
     return path if exists else None
 
 
-def _explain_spark_installation() -> str:
-    """Return the part of a message that says how to install PySpark."""
-    return (
-        f"install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 `{install_command('spark4')}`, for 4.1 "
-        f"`{install_command('spark41')}`), or use spark-submit of an installed Spark"
-    )
-
-
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 """Part of a message that says how to install the packages that prepare models."""
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
@@ -215,7 +207,11 @@ def explain_missing_package(error: ModuleNotFoundError) -> str | None:
     if module == "sparknlp":
         return f"{name} is not installed: install it with `{install_command('sparknlp')}`."
     if module in _PACKAGES:
-        return f"{name} is not installed: {_explain_spark_installation()}."
+        return (
+            f"{name} is not installed: install it with `{install_command('spark')}` (Spark 3.5; for Spark 4.0 "
+            f"`{install_command('spark4')}`, for 4.1 `{install_command('spark41')}`), or use spark-submit of an "
+            "installed Spark."
+        )
     return f"{name} is not installed: install everything that this program needs with `{install_command()}`."
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -120,11 +119,6 @@ def _score_labels(review: Review, wanted_precision: float, labels: Sequence[str]
         recall = sum(review.found[label] for label in labels) / annotated if annotated else None
     precision = correct / len(own) if own else None
     return ReviewScore(len(own), correct, precision, low, high, find_threshold(own, wanted_precision), annotated, recall)
-
-
-def build_json(scores: dict[str, ReviewScore]) -> dict[str, Any]:
-    """Return the scores as a dictionary for `json.dumps`: label -> name of a field of ReviewScore -> value."""
-    return {label: asdict(score) for label, score in scores.items()}
 
 
 def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Table:
