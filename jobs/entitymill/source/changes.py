@@ -207,9 +207,11 @@ def _build_changes(
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
     to_do = to_do.dropDuplicates(["doc_id"])  # an earlier error may have left several rows of a document in the output
     removed = differing.where("is_removed").select("doc_id").distinct()
-    counts = totals.count_by_code()
+    counts = totals.count_by(CODE, Kind.REJECTED)
     # Several rejected rows may have the same id. Then the totals are too large, and `removed` must be counted.
-    to_remove = removed.count() if totals.count_removed() and counts else totals.count_removed()
+    to_remove = totals.sum_column("is_removed", *Kind)
+    if to_remove and counts:
+        to_remove = removed.count()
     return Changes(
         mode=mode,
         documents=documents.join(to_do, "doc_id"),
@@ -219,10 +221,10 @@ def _build_changes(
         adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
         rows=0,
         reject_counts=counts,
-        to_recognize=totals.count_rows(*work),
+        to_recognize=totals.sum_column("rows", *work),
         to_remove=to_remove,
-        to_adopt=totals.count_rows(Kind.ADOPTED),
-        chars=totals.count_chars(*work),
-        known=totals.count_known(*work),
-        causes=totals.count_by_cause(),
+        to_adopt=totals.sum_column("rows", Kind.ADOPTED),
+        chars=totals.sum_column("chars", *work),
+        known=totals.sum_column("known", *work),
+        causes=totals.count_by("cause", Kind.CHANGED),
     )

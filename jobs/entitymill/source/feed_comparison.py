@@ -73,7 +73,7 @@ def compare_events(
     flagged = _flag_rejected(validated, rejected)
     compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
     sums = row_comparison.sum_outcomes(compared)
-    reasons = Totals(sums).count_by_reason()
+    reasons = Totals(sums).count_by("reason", Kind.UNSETTLED)
     settled = ~F.col("kind").isin(Kind.UNSETTLED.value, Kind.SAME.value)
     differing = compared.where(settled).drop("reason", "present", "known_row")
     documents = row_checks.select_documents(validated.where("present"))

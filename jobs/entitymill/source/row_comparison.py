@@ -198,48 +198,22 @@ class Totals:
 
     sums: list[Row]
 
-    def count_rows(self, *kinds: Kind) -> int:
-        """Return the number of rows of these kinds."""
-        return self._sum("rows", kinds)
+    def sum_column(self, column: str, *kinds: Kind) -> int:
+        """Return the sum of a column, such as `rows` or `chars`, over the rows of these kinds."""
+        return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
-    def count_chars(self, *kinds: Kind) -> int:
-        """Return the number of code points in the texts of rows of these kinds."""
-        return self._sum("chars", kinds)
-
-    def count_known(self, *kinds: Kind) -> int:
-        """Return the number of rows of these kinds whose documents are in the output."""
-        return self._sum("known", kinds)
-
-    def count_removed(self) -> int:
-        """Return the number of rows for which a document is removed from the output."""
-        return self._sum("is_removed", tuple(Kind))
-
-    def count_by_code(self) -> dict[str, int]:
-        """Return reject code -> number of rejected rows."""
-        return self._count_by(CODE, Kind.REJECTED)
-
-    def count_by_reason(self) -> dict[str, int]:
-        """Return reason -> number of ids that must be looked up in the source for this reason."""
-        return self._count_by("reason", Kind.UNSETTLED)
-
-    def count_by_cause(self) -> dict[str, int]:
-        """Return Cause -> number of changed documents."""
-        return self._count_by("cause", Kind.CHANGED)
-
-    def find_refused_fingerprint(self) -> str | None:
-        """Return the fingerprint of one document that the run would change, but the policy refuses, or None."""
-        found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
-        return next((fingerprint for fingerprint in found if fingerprint is not None), None)
-
-    def _count_by(self, column: str, kind: Kind) -> dict[str, int]:
+    def count_by(self, column: str, kind: Kind) -> dict[str, int]:
+        """Return value of `column` -> number of rows of a kind, for a column by which `sum_outcomes` groups."""
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
                 counts[row[column]] = counts.get(row[column], 0) + row["rows"]
         return counts
 
-    def _sum(self, column: str, kinds: tuple[Kind, ...]) -> int:
-        return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
+    def find_refused_fingerprint(self) -> str | None:
+        """Return the fingerprint of one document that the run would change, but the policy refuses, or None."""
+        found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
+        return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
