@@ -1,14 +1,16 @@
-"""Detect the format of a model by its files, and read the model."""
+"""Detect the format of a model by its files, and read the model; refuse symbolic links that lead out of its directory."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill_models import huggingface, network_import, sparknlp_saved, symlink_check
+from entitymill_models import huggingface, network_import, sparknlp_saved
 from entitymill_models.imported_classifier import Casing, Parts, read_vocabulary
 
 KINDS = (
@@ -16,6 +18,8 @@ KINDS = (
     "OpenVINO network"
 )
 """The supported formats of a model, for messages and the help."""
+_SNAPSHOTS, _BLOBS = "snapshots", "blobs"
+"""Directories of the Hugging Face cache: `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
 
 
 def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
@@ -33,7 +37,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     """
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist.")
-    symlink_check.check_links(source)
+    check_links(source)
     with loading(str(source)):
         return _detect_and_read(source, str(source), scratch, casing)
 
@@ -101,3 +105,43 @@ def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.
         sparknlp_max_length=manifest.sparknlp_max_length,
     )
     return parts, manifest
+
+
+def check_links(source: Path) -> None:
+    """Refuse a model's directory if a symbolic link in it leads out of it.
+
+    In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed.
+
+    Args:
+        source: the model's directory, or a link to it. A file is not checked.
+
+    Raises:
+        ModelError: a link leads out of the directory, even if the target of the link does not exist.
+    """
+    root = source.resolve()
+    allowed = [root, *_list_blob_directories(root)]
+    for directory, folders, files in os.walk(root):
+        for path in (Path(directory, name) for name in (*folders, *files)):
+            if path.is_symlink() and not any(_resolve_link(path, source).is_relative_to(place) for place in allowed):
+                raise ModelError(
+                    f"{source / path.relative_to(root)} is a symbolic link to {path.readlink()}, outside of {source}: if "
+                    f"you trust where it leads, make a copy without links (cp -RL {source} COPY), and prepare the copy."
+                )
+
+
+def _list_blob_directories(root: Path) -> list[Path]:
+    """Return each `blobs` directory that is next to a `snapshots` directory above `root`, as in a Hugging Face cache."""
+    snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
+    # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.
+    return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]
+
+
+def _resolve_link(link: Path, source: Path) -> Path:
+    """Return the final target of a symbolic link; raise ModelError if the link leads to itself."""
+    try:
+        target = link.resolve()
+        with suppress(FileNotFoundError):
+            link.stat()  # Python 3.13's `resolve` accepts a link to itself
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"{link} of {source} is a symbolic link to itself: copy the model again.") from error
+    return target

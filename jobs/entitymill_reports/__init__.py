@@ -2,7 +2,7 @@
 
 `observer` follows a run and calls the other modules. `page_content` defines the content of a report page;
 `page_queries` reads the numbers from the output's tables, and `page_excerpts` reads the text. `drift` compares a run with
-earlier runs. `plots` draws the plots, and `page` renders the HTML. `page_and_drift` calls these modules at the end of a
-run. `prometheus_metrics` is for Prometheus, `lineage` for OpenLineage. `report_command` is the `entitymill report` command.
+earlier runs. `plots` draws the plots, and `page` renders the HTML. `prometheus_metrics` is for Prometheus, `lineage` for
+OpenLineage. `report_command` is the `entitymill report` command.
 Libraries of an extra, such as matplotlib, are imported only where they are used.
 """

@@ -1,18 +1,30 @@
-"""Follow a run: write the report page, metrics and lineage of the run, and check it for drift."""
+"""Follow a run: write the report page, metrics and lineage of the run, and check it for drift.
+
+Errors here never roll back what the run has published.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 from rich.console import Console
 
+from entitymill.errors import SettingsError
+from entitymill.run.outcome import convert_error
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.spark import requirements
+from entitymill.spark import local_paths, requirements
 from entitymill.tables import Tables
-from entitymill_reports import drift, lineage, page_and_drift, prometheus_metrics
+from entitymill.tables.runs import IDLE
+from entitymill_reports import drift as drift_module
+from entitymill_reports import lineage, prometheus_metrics
+from entitymill_reports.drift import Drift
+
+log = logging.getLogger(__name__)
 
 
 class Observer:
@@ -36,15 +48,15 @@ class Observer:
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
-        Each is done only if the settings ask for it (see `page_and_drift.finish`).
+        Each is done only if the settings ask for it (see `write_page_and_compare_runs`).
         No error is raised if the page cannot be written.
 
         Raises:
             DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
         """
         self._outcome.summary = summary
-        self._outcome.drift = page_and_drift.finish(spark, self._settings, tables, summary, console)
-        drift.check_drift(self._outcome.drift, self._settings.report)
+        self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)
+        drift_module.check_drift(self._outcome.drift, self._settings.report)
 
 
 @contextmanager
@@ -68,3 +80,57 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
         lineage.emit_lineage(settings, enabled=enabled) as events,
     ):
         yield Observer(settings, outcome, events)
+
+
+def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
+    """Write the report page of an output, atomically replacing an older page, and return the drift that the page shows.
+
+    Args:
+        to: path of the page's file.
+        run_id: the id of the run to show, or None for the latest run that processed or removed documents.
+
+    Raises:
+        OutputError: the output has no tables, or another program wrote them.
+        SettingsError: a setting in `report` does not match the tables, or the file cannot be written.
+    """
+    from entitymill_reports import page, page_queries  # noqa: PLC0415  # import libraries of the extra `report`
+
+    content = page_queries.read_page_content(spark, settings, tables, run_id)
+    drift = drift_module.compare_runs(content.run, content.before, settings.report)
+    try:
+        # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
+        local_paths.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
+    except OSError as error:
+        raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
+    return drift
+
+
+def write_page_and_compare_runs(
+    spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console
+) -> Drift | None:
+    """Write the report page and print its path if report.path is set; compare the run with earlier runs; return the drift.
+
+    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A page
+    that cannot be written is reported in the log and on the console, but it is not an error, because the run has already
+    published its results.
+    """
+    report = settings.report
+    drift: Drift | None = None
+    # After a run with nothing to do, the page shows an earlier run, whose drift was checked when that run ended.
+    run_id = summary.run_id if summary.mode != IDLE else None
+    if report.path is not None:
+        try:
+            drift = write_page(spark, settings, tables, report.path, run_id)
+            console.print(f"{'page':11}", report.path, highlight=False, soft_wrap=True, markup=False)
+        except Exception as error:
+            log.exception("the page of the run could not be written")
+            message = f"The run was published, but not its page: {convert_error(error)}"
+            console.print(message, highlight=False, soft_wrap=True, markup=False)
+    if run_id is None:
+        return None
+    if drift is None and report.fail_on_drift:
+        from entitymill_reports import page_queries  # noqa: PLC0415  # needed only for this setting
+
+        run, before = page_queries.read_runs(spark, tables, run_id)
+        drift = drift_module.compare_runs(run, before, report)
+    return drift

@@ -59,13 +59,13 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     # Imported only here: --help and errors in the settings must not wait a second for Spark.
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables
-    from entitymill_reports import drift, page_and_drift
+    from entitymill_reports import drift, observer
 
     requirements.require_extra("entitymill report", "report")
     common.check_output_exists(settings)
     activity.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
     activity.begin("reading the tables")
-    page_drift = page_and_drift.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
+    page_drift = observer.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
     open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)
     drift.check_drift(page_drift, settings.report)

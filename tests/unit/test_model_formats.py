@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill_models import model_formats, prepare_command, symlink_check
+from entitymill_models import model_formats, prepare_command
 from unit import tiny
 
 KIND = "distilbert"
@@ -49,7 +49,7 @@ def test_relative_and_dangling_links_are_judged_by_where_they_lead(tmp_path: Pat
     (tmp_path / "made" / "inner").mkdir(parents=True)
     (tmp_path / "made" / "config.json").symlink_to(link)
     with pytest.raises(ModelError, match=r"config\.json is a symbolic link to"):
-        symlink_check.check_links(tmp_path / "made")
+        model_formats.check_links(tmp_path / "made")
 
 
 def test_a_link_to_a_link_is_judged_by_its_end(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_link_to_a_link_is_judged_by_its_end(tmp_path: Path) -> None:
     (tmp_path / "made" / "a").symlink_to("b")
     (tmp_path / "made" / "b").symlink_to("../elsewhere")
     with pytest.raises(ModelError, match="outside of"):
-        symlink_check.check_links(tmp_path / "made")
+        model_formats.check_links(tmp_path / "made")
 
 
 def test_links_inside_the_directory_and_a_link_to_it_are_followed(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_snapshot_reaches_its_own_blobs_only(tmp_path: Path) -> None:
     (snapshot / "vocab.txt").unlink(missing_ok=True)
     (snapshot / "vocab.txt").symlink_to("../../../models--you--ner/blobs/digest")
     with pytest.raises(ModelError, match=r"vocab\.txt is a symbolic link"):
-        symlink_check.check_links(snapshot)
+        model_formats.check_links(snapshot)
 
 
 def test_blobs_that_are_themselves_elsewhere_are_refused(tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ def test_blobs_that_are_themselves_elsewhere_are_refused(tmp_path: Path) -> None
     blobs = snapshot.parents[1] / "blobs"
     moved(blobs, tmp_path / "secrets", tmp_path / "secrets")
     with pytest.raises(ModelError, match="outside of"):
-        symlink_check.check_links(snapshot)
+        model_formats.check_links(snapshot)
 
 
 def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ModelError, match="loop"):
-        symlink_check.check_links(tmp_path)
+        model_formats.check_links(tmp_path)
