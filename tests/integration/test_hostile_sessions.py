@@ -63,6 +63,7 @@ HOSTILE = {
     "spark.databricks.delta.write.txnVersion": "7",
     "spark.databricks.delta.commitInfo.userMetadata": "the caller's",
     "spark.databricks.delta.properties.defaults.appendOnly": "true",
+    "spark.databricks.delta.properties.defaults.setTransactionRetentionDuration": "interval 1 hours",
 }
 OTHERS = {"spark.sql.session.timeZone": "Asia/Tokyo"}
 ODD_IDS = (
