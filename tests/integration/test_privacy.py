@@ -178,7 +178,7 @@ def test_ids_that_are_nowhere_change_nothing(filled: Job) -> None:
     before = versions(filled)
     found = find_documents(filled.spark, loaded(filled, ADOPTED), ["typo"])
     assert found.empty and found.in_old_files is False
-    assert set(erase(filled.spark, loaded(filled, ADOPTED), ["typo"]).values()) == {0}
+    assert erase(filled.spark, loaded(filled, ADOPTED), ["typo"]) == {}
     assert versions(filled) == before
     assert not (filled.output / "erasures").exists()
 

@@ -1,4 +1,4 @@
-"""What the next run repairs, or what an erasure waits for, where an earlier version left rows twice, or said nothing."""
+"""Repairs by the next run, and erasures that wait for an active run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_crash_between_the_first_two_commits_in_a_catalog_leaves_nothing_twice
     assert world.run(*catalog).mode == "none"
 
 
-def test_a_document_that_is_in_documents_twice_is_made_anew(world: World, spark: SparkSession) -> None:
+def test_a_document_that_is_in_documents_twice_is_recomputed(world: World, spark: SparkSession) -> None:
     world.create(make_texts(6)).run()
     place = f"delta.`{world.output}/documents`"
     spark.sql(f"INSERT INTO {place} SELECT * FROM {place} WHERE doc_id = 'd00'")
@@ -94,7 +94,7 @@ def test_an_erasure_that_waited_in_vain_changes_nothing(world: World, spark: Spa
     world.put({"d00": "Changed Once text"})
     world.run()
     erased = erasure.erase(spark, world.settings(), ["typo"], Findings({}, in_old_files=False, run_is_active=True))
-    assert not any(erased.values())
+    assert erased == {}
     assert spark.read.format("delta").option("versionAsOf", 1).load(str(world.output / "documents")).count() == 6
     assert not (world.output / "erasures").exists()
 

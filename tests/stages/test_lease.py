@@ -326,7 +326,7 @@ def test_processes_are_named_by_their_host() -> None:
 
 
 def test_a_run_that_begins_between_two_looks_is_seen(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a catalog: A and B start on the same look, A ends; C begins while B reads which epoch is the greatest."""
+    """As in a catalog: A and B read `runs`, then A begins and ends; C begins while B looks for the greatest epoch."""
     limits = LimitSettings(wait_seconds=0, lease_seconds=600)
     outdated = Runs(tables).read_record()
     take_and_end(tables, "A")

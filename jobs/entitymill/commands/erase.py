@@ -101,13 +101,14 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     activity.begin("waiting until no run is active, then erasing")
     shown = Table("table", "rows erased")
     erased = erasure.erase(spark, settings, ids, findings)
+    if not erased:
+        said = f"the run that was at work published none of the ids{_describe_old_files(findings)}: nothing was erased"
+        console.print(said, markup=False, soft_wrap=True)
+        return
     for name, rows in erased.items():
         shown.add_row(name, f"{rows:,}")
     console.print(shown)
-    if findings.empty and not any(erased.values()):
-        console.print("the run that was at work published none of the ids; nothing was changed")
-    else:
-        console.print(f"erased {len(ids):,} ids; recorded in the table {RECORD}")
+    console.print(f"erased {len(ids):,} ids; recorded in the table {RECORD}")
 
 
 def _describe_old_files(findings: Findings) -> str:
@@ -133,5 +134,8 @@ def _is_on_terminal() -> bool:
 
 def _confirm(findings: Findings, place: str, console: Console) -> bool:
     """Ask the user whether to erase the rows, and return whether the answer is yes."""
-    console.print(f"Erase {_describe_findings(findings)} of {place}? [y/N]", end=" ", markup=False, soft_wrap=True)
+    question = f"Erase {_describe_findings(findings)} of {place}?"
+    if findings.empty:
+        question = f"Nothing was found in {place} yet, but a run is at work. Wait for it, and erase what it publishes?"
+    console.print(f"{question} [y/N]", end=" ", markup=False, soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

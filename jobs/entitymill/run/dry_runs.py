@@ -76,6 +76,7 @@ def plan_run(
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     _check_output(tables)
     table_setup.check_tables(tables)
+    table_setup.check_transaction_retention(tables)
     table_setup.check_passthrough_types(tables, source.passthrough)
     guards.check_slice_tables(tables, provenance.slice)
     has_documents = tables.is_complete() and not tables.is_empty("documents")

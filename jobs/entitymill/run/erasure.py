@@ -85,7 +85,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
-        Table -> number of erased rows; for `runs`, number of rows in which a message was replaced.
+        Table -> number of erased rows; for `runs`, number of rows in which a message was replaced. It is empty if there was
+        nothing to erase.
 
     Raises:
         EntityMillError: an error that `find_documents` raises; or a job is still running after `limits.wait_seconds`; or
@@ -94,7 +95,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
         if found.empty and not found.run_is_active:
-            return found.totals()
+            return {}
         return _erase(own, settings, ids, look_again=found.empty)
 
 
@@ -104,16 +105,18 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.place}; check output.path or output.schema.")
     table_setup.check_tables(tables)
+    table_setup.check_transaction_retention(tables)
     _check_owner(settings, tables)
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
-    # A run that begins after this last look reads the source as it is now, without the documents.
+    # This is the last look, so that a run that began before it is seen. A run that has read the source's version before, but
+    # has not begun yet, is not seen.
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_again: bool) -> dict[str, int]:
-    """Do the work of `erase`, in its private session, after the checks; return table -> number of erased rows.
+    """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
 
     The rows are counted again, because a run may have changed the tables since `_find_documents`.
 
@@ -132,7 +135,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
         _check_source(spark, settings, id_frame)  # a run may have published a document that came back
         rows = _count_rows(tables, ids, id_frame)
         if look_again and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
-            return Findings(rows, None).totals()
+            return {}
         with commits.track_change():
             for table in DOCUMENT_TABLES:
                 if rows.get(table):

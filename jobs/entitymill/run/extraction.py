@@ -118,13 +118,14 @@ def _run_or_record_idle(
         return summary.build_row(settings, provenance)
 
     table_setup.check_tables(tables)
+    table_setup.check_transaction_retention(tables)
     if options.full:
         summary.mode = Mode.FULL  # in `runs` from the start: if this run is killed, the next one continues it
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
         summary.started_at = lease.started
         run = None
         try:
-            if lease.earlier_runs.latest != record.latest:
+            if lease.earlier_runs.latest != record.latest or not lease.earlier_runs.certain:
                 # Another run began since then, perhaps on a newer source version; this run must not use an older version.
                 tables.forget()
                 source, provenance = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)

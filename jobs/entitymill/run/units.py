@@ -55,7 +55,8 @@ def split_work(
 ) -> Iterator[PlannedUnit]:
     """Yield the units in order of doc_id; sizes of units are approximate, because Spark samples ids to choose the ranges.
 
-    If there are several units, the source is read only once, and the driver holds only a few numbers per unit.
+    If there are several units, or with `always_store`, the source is read only once. The driver holds only a few numbers per
+    unit.
 
     Args:
         changes: documents to recognize and to remove in this run.

@@ -71,19 +71,12 @@ def check_tables(tables: Tables) -> None:
     """Check that this program wrote the existing tables, with the current schema version; tables may be missing.
 
     Raises:
-        OutputError: a table has another schema version, or another program wrote it or the Parquet export; or Delta would
-            forget a table's transaction numbers, which block older runs.
+        OutputError: a table has another schema version, or another program wrote it or the Parquet export.
     """
     for name in NAMES:
         if not tables.exists(name):
             continue
-        properties = tables.cached_properties(name)
-        if _FORGETTING in properties:
-            raise OutputError(
-                f"output: {tables.address(name)} has the property {_FORGETTING}, with which a run that was frozen could "
-                f"write into newer rows: ALTER TABLE {tables.sql_name(name)} UNSET TBLPROPERTIES ('{_FORGETTING}')."
-            )
-        version = properties.get(PROPERTY)
+        version = tables.cached_properties(name).get(PROPERTY)
         if version != schemas.VERSION:
             wrong = "was not written by this program"
             if version:
@@ -91,6 +84,21 @@ def check_tables(tables: Tables) -> None:
             raise OutputError(f"output: {tables.address(name)} exists and {wrong}; choose another output or move it away.")
     if tables.exported:
         parquet_export.check_export(tables)
+
+
+def check_transaction_retention(tables: Tables) -> None:
+    """Check that Delta keeps the transaction numbers of the existing tables, because these block runs that were frozen.
+
+    Raises:
+        OutputError: a table has the property with which Delta forgets them.
+    """
+    for name in NAMES:
+        if tables.exists(name) and _FORGETTING in tables.cached_properties(name):
+            raise OutputError(
+                f"output: {tables.address(name)} has the property {_FORGETTING}. With it, Delta forgets old transaction "
+                "numbers, and a run that was frozen could overwrite newer rows. Remove it: "
+                f"ALTER TABLE {tables.sql_name(name)} UNSET TBLPROPERTIES ('{_FORGETTING}')."
+            )
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:

@@ -16,9 +16,9 @@ from rich.text import Text
 from entitymill.errors import EntityMillError
 
 T = TypeVar("T")
-COLOURS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
+COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 """Label -> the rich style in which its mentions are shown."""
-OTHER_COLOUR = "bold black on plum2"
+OTHER_COLOR = "bold black on plum2"
 """The style of all other labels."""
 LONGEST_SHOWN = 120
 """Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
@@ -157,7 +157,7 @@ def shorten(entity: str) -> str:
 
 def select_style(label: str) -> str:
     """Return the rich style in which mentions with a label are shown."""
-    return COLOURS.get(label, OTHER_COLOUR)
+    return COLORS.get(label, OTHER_COLOR)
 
 
 def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterator[tuple[int, int, T]]:

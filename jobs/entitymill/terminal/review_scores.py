@@ -63,11 +63,11 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + level) / 2)
     share = correct / reviewed
-    centre = share + z * z / (2 * reviewed)
+    center = share + z * z / (2 * reviewed)
     margin = z * math.sqrt(share * (1 - share) / reviewed + z * z / (4 * reviewed * reviewed))
     scale = 1 + z * z / reviewed
-    low = (centre - margin) / scale if correct else 0.0
-    high = (centre + margin) / scale if correct < reviewed else 1.0
+    low = (center - margin) / scale if correct else 0.0
+    high = (center + margin) / scale if correct < reviewed else 1.0
     return low, high
 
 
