@@ -152,7 +152,7 @@ def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables: Tables)
 
 def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
     row = {"mode": "first", "documents": 0, "planned": 9, "units": 3, "units_done": 0}
-    with Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=1), "one", lambda: dict(row)):
+    with Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=6), "one", lambda: dict(row)):
         commits = len(tables.history("runs").collect())
         row |= {"documents": 6, "units_done": 2}
         for _ in range(100):
