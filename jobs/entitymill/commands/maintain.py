@@ -75,8 +75,7 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
         if not tables.exists("documents"):
             place = tables.address("documents").rpartition("/")[0] or "that schema"
             raise OutputError(f"output: no entity tables at {place}; check output.path or output.schema.")
-        table_setup.check_tables(tables)
-        table_setup.check_transaction_retention(tables)
+        table_setup.check_tables_to_write(tables)
         changes, note = _change_tables(tables, settings, options)
     _print_changes(changes, note)
 

@@ -117,8 +117,7 @@ def _run_or_record_idle(
         clock.record_total()
         return summary.build_row(settings, provenance)
 
-    table_setup.check_tables(tables)
-    table_setup.check_transaction_retention(tables)
+    table_setup.check_tables_to_write(tables)
     if options.full:
         summary.mode = Mode.FULL  # in `runs` from the start: if this run is killed, the next one continues it
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:

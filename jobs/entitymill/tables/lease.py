@@ -214,7 +214,7 @@ class Lease:
                 # If another run takes the next epoch first, Delta skips this run's first commit.
                 last = self._runs.read_base_epoch() if found.latest is None else found.epoch
                 if last >= self.epoch:
-                    self._skips = noted = 0  # the run that took this run's epoch is in `runs`: nobody restored it
+                    self._skips = noted = 0  # an ordinary collision: the run that took this epoch is in `runs`
                 if noted <= last and self._skips > 1:
                     # The history no longer has the greatest epoch. The time is greater: see `Runs.read_base_epoch`.
                     noted = int(time.time())

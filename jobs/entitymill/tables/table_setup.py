@@ -86,12 +86,13 @@ def check_tables(tables: Tables) -> None:
         parquet_export.check_export(tables)
 
 
-def check_transaction_retention(tables: Tables) -> None:
-    """Check that Delta keeps the transaction numbers of the existing tables, because these block runs that were frozen.
+def check_tables_to_write(tables: Tables) -> None:
+    """Do `check_tables`, and check that Delta keeps transaction numbers, because these block runs that were frozen.
 
     Raises:
-        OutputError: a table has the property with which Delta forgets them.
+        OutputError: as in `check_tables`, or a table has the property with which Delta forgets transaction numbers.
     """
+    check_tables(tables)
     for name in NAMES:
         if tables.exists(name) and _FORGETTING in tables.cached_properties(name):
             raise OutputError(
