@@ -19,7 +19,7 @@ _RUN_COLUMNS = (
     "run_id", "status", "mode", "model", "started_at", "ended_at", "documents AS processed", "removed", "settings",
     "sentences_per_second",
 )  # fmt: skip
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 """Maximum number of runs among which the last run of a slice is searched."""
 SOURCE_STAGE = "source"
 """The stage, in the `rejects` table, of source rows that are not valid documents. The check counts only these, because the
@@ -106,7 +106,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
             at_work: id of the latest run with the status `running`, or None.
 
     Raises:
-        AirflowFailException: none of the last MOST_RUNS runs covered this slice, or the complete source.
+        AirflowFailException: none of the last MAX_RUNS runs covered this slice, or the complete source.
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
@@ -118,7 +118,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     def rows(sql: str) -> list[dict[str, Any]]:
         return list(query.execute(sql).read_all().to_struct_array().to_pylist())
 
-    runs = rows(f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs ORDER BY started_at DESC LIMIT {MOST_RUNS}")
+    runs = rows(f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs ORDER BY started_at DESC LIMIT {MAX_RUNS}")
     last = next((run for run in runs if _covers(run, condition)), None)
     if last is None:
         raise AirflowFailException(

@@ -13,7 +13,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
 
 Casing = Literal["cased", "uncased"]
-LONGEST_TEXT = 256 * 2**20
+MAX_FILE_BYTES = 256 * 2**20
 """Size limit, in bytes, for vocabulary, tokenizer and configuration files."""
 
 
@@ -45,15 +45,15 @@ class Parts:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file with at most LONGEST_TEXT bytes.
+    """Return the content of a file with at most MAX_FILE_BYTES bytes.
 
     Raises:
-        ModelError: the file cannot be read, or is larger than LONGEST_TEXT.
+        ModelError: the file cannot be read, or is larger than MAX_FILE_BYTES.
     """
     try:
-        if path.stat().st_size > LONGEST_TEXT:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError(
-                f"{path} is larger than {LONGEST_TEXT:,} bytes, the limit for such a file: copy the model again."
+                f"{path} is larger than {MAX_FILE_BYTES:,} bytes, the limit for such a file: copy the model again."
             )
         return path.read_bytes()
     except OSError as error:
@@ -61,10 +61,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a text file with at most LONGEST_TEXT bytes.
+    """Return the content of a text file with at most MAX_FILE_BYTES bytes.
 
     Raises:
-        ModelError: the file cannot be read, is not UTF-8, or is larger than LONGEST_TEXT.
+        ModelError: the file cannot be read, is not UTF-8, or is larger than MAX_FILE_BYTES.
     """
     try:
         return read_bytes(path).decode("utf8")

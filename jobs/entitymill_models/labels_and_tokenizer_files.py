@@ -15,7 +15,7 @@ from entitymill.recognition.tagger import bundle
 from entitymill_models.imported_classifier import Casing, parse_json, read_json, read_text, read_vocabulary
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
-LONGEST, DEFAULT_LENGTH = 512, 128
+MAX_PIECES, DEFAULT_LENGTH = 512, 128
 """Upper limit and default for the maximum number of pieces of a model."""
 _FOLDERS = ("", "assets")
 """Folders in which the files may be: next to the network, or in the folder where Spark NLP's import expects them."""
@@ -178,7 +178,7 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 
 
 def read_max_length(directory: Path) -> int:
-    """Return the maximum number of pieces in one input row of a model, at most LONGEST.
+    """Return the maximum number of pieces in one input row of a model, at most MAX_PIECES.
 
     It is the smaller of the maximums in the configurations of tokenizer and network; if neither has one, DEFAULT_LENGTH.
 
@@ -192,7 +192,7 @@ def read_max_length(directory: Path) -> int:
         # transformers writes 1e30 if the maximum length is unknown.
         if isinstance(value, int) and 0 < value < 2**20:
             allowed.append(value)
-    return min([*allowed, LONGEST]) if allowed else DEFAULT_LENGTH
+    return min([*allowed, MAX_PIECES]) if allowed else DEFAULT_LENGTH
 
 
 def _find_file(directory: Path, name: str) -> Path | None:

@@ -51,7 +51,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         tokenizer=tokenizer.tokenizer,
         vocabulary=tokenizer.vocabulary,
         casing=tokenizer.casing,
-        max_length=min(labels_and_tokenizer_files.read_max_length(directory), limit or labels_and_tokenizer_files.LONGEST),
+        max_length=min(labels_and_tokenizer_files.read_max_length(directory), limit or MAX_PIECES),
         source="an ONNX network" if onnx else "an OpenVINO network",
         limit=limit,
     )

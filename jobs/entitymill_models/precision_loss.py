@@ -34,7 +34,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 """Letters, digits and underscores, or one other character: close enough to a tokenizer's tokens to compare two models."""
 MAX_SENTENCES = 200_000
 """Maximum number of sentences to read; the sample is selected from these."""
-LONGEST_SENTENCE = 1000
+MAX_SENTENCE_WORDS = 1000
 """Maximum number of words of a sentence; further words are dropped."""
 
 
@@ -243,11 +243,11 @@ def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) 
 
 
 def split_text(text: str) -> list[list[str]]:
-    """Return a list of words for each sentence of a text; words of a sentence after the first LONGEST_SENTENCE are dropped.
+    """Return the words of each sentence of a text; words after the first MAX_SENTENCE_WORDS of a sentence are dropped.
 
     A sentence ends at white space after . ! or ? and at a blank line; empty sentences are left out.
     """
-    found = (_WORD.findall(part)[:LONGEST_SENTENCE] for part in _SENTENCE_END.split(text))
+    found = (_WORD.findall(part)[:MAX_SENTENCE_WORDS] for part in _SENTENCE_END.split(text))
     return [words for words in found if words]
 
 

@@ -38,7 +38,7 @@ CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
 """Number of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
 """The function that the child process calls, as `module:function` (see `isolation.Work`)."""
-LONGEST_SECONDS = 7 * 86_400.0
+TIMEOUT_SECONDS = 7 * 86_400.0
 """Time limit of the child process."""
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
 """Value of --to -> name of the directory, inside the scratch directory, in which the result is created."""
@@ -116,7 +116,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
     ):
         try:
             work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
-            isolation.Child(work, LONGEST_SECONDS).close()
+            isolation.Child(work, TIMEOUT_SECONDS).close()
         except WorkerError as error:
             reason = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
             raise ModelError(

@@ -37,7 +37,7 @@ _INTEGER_CLASS = (
 )
 _STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
 """_STRINGS[0] precedes the string in the first pair, _STRINGS[1] in each later pair; _NUMBERS are the same for integers."""
-_LONGEST = 0xFFFF
+_MAX_UTF_BYTES = 0xFFFF
 
 
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
@@ -206,8 +206,8 @@ def _encode_text(text: str) -> bytes:
     units = text.encode("utf-16-be", "surrogatepass")
     characters = (units[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(units), 2))
     raw = "".join(characters).encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
-    if len(raw) > _LONGEST:
+    if len(raw) > _MAX_UTF_BYTES:
         raise ModelError(
-            f"A piece of the vocabulary has {len(raw)} bytes; a saved Spark NLP model allows at most {_LONGEST}."
+            f"A piece of the vocabulary has {len(raw)} bytes; a saved Spark NLP model allows at most {_MAX_UTF_BYTES}."
         )
     return struct.pack(">H", len(raw)) + raw

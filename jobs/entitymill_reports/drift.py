@@ -10,7 +10,7 @@ from entitymill.errors import DriftError
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports.page_content import Run
 
-MOST_EARLIER_RUNS = 20
+MAX_EARLIER_RUNS = 20
 """Maximum number of earlier runs with which a run is compared."""
 
 
@@ -85,11 +85,11 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
     Args:
         run: the run to compare; None if the output has no run to compare.
-        before: the earlier runs, newest first. The run is compared with the first MOST_EARLIER_RUNS of those that
+        before: the earlier runs, newest first. The run is compared with the first MAX_EARLIER_RUNS of those that
             completed and tagged a sentence.
         bounds: the settings `report.drift_*`: the largest changes that are not flagged, and how many sentences are needed.
     """
-    done = [other for other in before if other.status == "done" and other.sentences][:MOST_EARLIER_RUNS]
+    done = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
     sentences = sum(other.sentences for other in done)
     least = bounds.drift_sentences
     if run is None or run.status != "done":

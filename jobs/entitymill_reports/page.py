@@ -17,7 +17,7 @@ from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES,
 
 SHOWN_RUNS = 20
 """Number of runs in the table and the plots of runs."""
-MOST_BARS = 200
+MAX_BARS = 200
 """Maximum number of bars in the plot of mentions by time; if there are more, bars without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 """Name of a sample of mentions -> its description on the page."""
@@ -96,13 +96,13 @@ def _draw_plots(content: PageContent) -> dict[str, str]:
 def _list_steps(days: Days) -> list[date]:
     """Return the first day of each step (day, week, month or year) from the first to the last step that has a mention.
 
-    Steps without a mention are included, unless there would be more than MOST_BARS steps.
+    Steps without a mention are included, unless there would be more than MAX_BARS steps.
     """
     at, last, found = min(days.counts), max(days.counts), []
     months = {"month": 1, "year": 12}.get(days.step)
     while at < last:  # never go beyond the last step, as a date after 9999-12-31 is an error
         found.append(at)
-        if len(found) > MOST_BARS:  # probably a date means "never", such as 9999-12-31
+        if len(found) > MAX_BARS:  # probably a date means "never", such as 9999-12-31
             return sorted(days.counts)
         if months is None:
             at += timedelta(days=7 if days.step == "week" else 1)

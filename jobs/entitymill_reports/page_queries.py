@@ -21,18 +21,18 @@ from entitymill.tables.runs import IDLE, exclude_maintenance
 from entitymill_reports import page_content, page_excerpts
 from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, PageContent, Run, UnitSpeed
 
-MOST_RUNS = 40
+MAX_RUNS = 40
 """Maximum number of runs to read."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
 """Step of the plot of mentions by time -> approximate number of days in a step."""
-MOST_STEPS = 70
+MAX_STEPS = 70
 """Maximum number of bars in a plot of mentions by time, by which its step is chosen. If there are more years than this, only
 the latest are shown."""
 SAMPLED_MENTIONS = 1_000_000
 """Number of mentions above which only the sentences of a sample of documents are measured."""
-MOST_LABELS, MOST_CODES = 30, 50
+MAX_LABELS, MAX_CODES = 30, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
-MOST_COMMITS = 300
+MAX_COMMITS = 300
 """Maximum number of commits to read; older commits are ignored."""
 _DATES = (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType)
 
@@ -45,7 +45,7 @@ def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, r
 
     Raises:
         OutputError: the output has no tables, or another program wrote them.
-        SettingsError: report.date_column is not a column of dates, or none of the latest MOST_RUNS runs has this id.
+        SettingsError: report.date_column is not a column of dates, or none of the latest MAX_RUNS runs has this id.
     """
     check_tables_exist(tables)
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -58,7 +58,7 @@ def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, r
         run = select_run(runs, run_id)
         if run is None and run_id is not None:
             raise SettingsError(
-                f"--run: {run_id} is not among the latest {MOST_RUNS} runs of {tables.place}; `entitymill runs` lists them."
+                f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {tables.place}; `entitymill runs` lists them."
             )
         labels = _build_labels(counts)
         return PageContent(
@@ -79,7 +79,7 @@ def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, r
 def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
     """Return a run, and the runs before it, newest first; this is all that the computation of drift needs.
 
-    Only the latest MOST_RUNS runs are read. If the run is not among them, the result is (None, ()).
+    Only the latest MAX_RUNS runs are read. If the run is not among them, the result is (None, ()).
 
     Args:
         run_id: the id of the run, or None for the latest completed run that processed or removed documents.
@@ -117,11 +117,9 @@ def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _read_run_rows(tables: Tables) -> list[Row]:
-    """Return the latest MOST_RUNS rows of `runs` except maintenance, newest first; `started_at` is in µs since 1970."""
+    """Return the latest MAX_RUNS rows of `runs` except maintenance, newest first; `started_at` is in µs since 1970."""
     runs = exclude_maintenance(tables.read("runs"))
-    return (
-        runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(MOST_RUNS).collect()
-    )
+    return runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(MAX_RUNS).collect()
 
 
 def _build_runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
@@ -173,10 +171,7 @@ def _count_mentions(entities: DataFrame, date: Column | None, runs: list[str]) -
     ends = [F.min(day).alias("first"), F.max(day).alias("last"), F.count(day).alias("dated")]
     sums = [F.count("*").alias("mentions"), F.sum("confidence").alias("confidence")]
     return (
-        entities.groupBy("label", bin_, run)
-        .agg(*sums, *ends)
-        .limit(MOST_LABELS * CONFIDENCE_BINS * (MOST_RUNS + 1))
-        .collect()
+        entities.groupBy("label", bin_, run).agg(*sums, *ends).limit(MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1)).collect()
     )
 
 
@@ -217,11 +212,11 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
     first = min(row["first"] for row in counts if row["first"])
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
-    step = next((step for step, days in STEPS.items() if span / days <= MOST_STEPS), "year")
+    step = next((step for step, days in STEPS.items() if span / days <= MAX_STEPS), "year")
     at = F.trunc(date, step).cast("date") if step != "day" else date
     rows = entities.groupBy(at.alias("at"), "label").agg(F.count("*").alias("mentions")).where("at IS NOT NULL")
     found: dict[Any, dict[str, int]] = {}
-    for row in rows.orderBy(F.desc("at")).limit(MOST_STEPS * MOST_LABELS).collect():
+    for row in rows.orderBy(F.desc("at")).limit(MAX_STEPS * MAX_LABELS).collect():
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
     return page_content.Days(name, step, dict(sorted(found.items())), without)
 
@@ -238,7 +233,7 @@ def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
 
 
 def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
-    """Return the MOST_CODES most frequent pairs of stage and reject code, each with its row count and up to four ids."""
+    """Return the MAX_CODES most frequent pairs of stage and reject code, each with its row count and up to four ids."""
     if not tables.exists("rejects") or tables.is_empty("rejects"):
         return ()
     key, random_order = F.col("doc_id"), F.xxhash64("doc_id")
@@ -249,7 +244,7 @@ def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
         .groupBy("stage", "code")
         .agg(F.count("*").alias("rows"), ids.alias("ids"), F.min_by("detail", random_order).alias("detail"))
         .orderBy(F.desc("rows"), "code")
-        .limit(MOST_CODES)
+        .limit(MAX_CODES)
     )
     return tuple(
         page_content.Reject(
@@ -268,12 +263,12 @@ def _format_settings(rows: list[Row], run: Run | None) -> str:
 def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
     """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
 
-    A unit is left out if its start is not in the latest MOST_COMMITS commits. The result is empty if `run` is None, or
+    A unit is left out if its start is not in the latest MAX_COMMITS commits. The result is empty if `run` is None, or
     if the run replaced the complete table when it ended, as such a run does not commit units.
     """
     if run is None:
         return ()
-    history = tables.history("documents", MOST_COMMITS).where(F.col("userMetadata").contains(run.run_id))
+    history = tables.history("documents", MAX_COMMITS).where(F.col("userMetadata").contains(run.run_id))
     at = F.unix_micros("timestamp").alias("at")
     found: list[UnitSpeed] = []
     last: datetime | None = None

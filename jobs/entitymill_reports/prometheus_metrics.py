@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 JOB = "entitymill"
 PUSH_SECONDS = 5
 """Time limit, in seconds, for a push, which is the last step of a run."""
-MOST_LABELS = 100
+MAX_LABELS = 100
 """Maximum number of labels whose mentions are counted over all runs."""
 _CORE_SECONDS_STAGES = (*schemas.PARTS, "idle")
 """The stages of recognition, whose seconds are sums over all cores; those of other stages are wall-clock times."""
@@ -42,7 +42,7 @@ class Totals:
 
     runs: status -> number of runs that ended with this status.
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
-    mentions: label -> number of mentions that the runs found; at most MOST_LABELS labels.
+    mentions: label -> number of mentions that the runs found; at most MAX_LABELS labels.
     last_success: end of the latest run with the status done, in seconds since 1970; None if there is no such run.
     """
 
@@ -137,8 +137,8 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 def read_totals(tables: Tables) -> Totals | None:
     """Return the sums over all runs in the `runs` table that have ended; None if the table does not exist.
 
-    Running runs and maintenance are left out. If there are more than MOST_LABELS labels, the mentions of an arbitrary
-    MOST_LABELS of them are counted. This takes two Spark queries.
+    Running runs and maintenance are left out. If there are more than MAX_LABELS labels, the mentions of an arbitrary
+    MAX_LABELS of them are counted. This takes two Spark queries.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
@@ -154,7 +154,7 @@ def read_totals(tables: Tables) -> Totals | None:
         .collect()
     )
     labels = runs.select(F.explode("entities_by_label").alias("label", "mentions"))
-    by_label = labels.groupBy("label").agg(F.sum("mentions").alias("mentions")).limit(MOST_LABELS).collect()
+    by_label = labels.groupBy("label").agg(F.sum("mentions").alias("mentions")).limit(MAX_LABELS).collect()
     ended = next((row["ended"] for row in each if row["status"] == "done"), None)
     documents, sentences, rejects = (sum(row[name] or 0 for row in each) for name in ("documents", "sentences", "rejects"))
     return Totals(

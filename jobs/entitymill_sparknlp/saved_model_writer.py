@@ -26,7 +26,7 @@ from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
 
 CLASS = "DistilBertForTokenClassification"
 NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
-LONGEST = 512
+MAX_SENTENCE_LENGTH = 512
 """The largest maxSentenceLength that Spark NLP accepts for this class."""
 _PAIRS_IN_RECORD = 10
 """The number of elements that Spark's saveAsObjectFile writes into one record."""
@@ -54,7 +54,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
         "inputCols": ["document", "token"],
         "outputCol": "ner",
         "caseSensitive": manifest.casing == "cased",
-        "maxSentenceLength": min(manifest.sparknlp_max_length, LONGEST),
+        "maxSentenceLength": min(manifest.sparknlp_max_length, MAX_SENTENCE_LENGTH),
         "engine": "openvino",
     }
     metadata = {

@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.recognition.tagger import Precision
-from entitymill.run.units import FEWEST_TASKS_PER_CORE
+from entitymill.run.units import MIN_TASKS_PER_CORE
 from entitymill.workers.engine_choice import open_engine
 
 LONGEST_DOCUMENT = 40
@@ -38,7 +38,7 @@ def documents(spark: SparkSession, sentences: int) -> DataFrame:
     many = texts.documents(sentences, LONGEST_DOCUMENT)
     frame = spark.createDataFrame([(f"d{number}", text) for number, text in enumerate(many)], "doc_id string, text string")
     counted = frame.select("doc_id", "text", F.lit("").alias("text_hash"), F.length("text").alias("chars"))
-    return counted.repartition(FEWEST_TASKS_PER_CORE * (os.cpu_count() or 1)).persist()
+    return counted.repartition(MIN_TASKS_PER_CORE * (os.cpu_count() or 1)).persist()
 
 
 def models(shape: random_models.Shape, scratch: Path) -> dict[Precision, tuple[Path, Path]]:

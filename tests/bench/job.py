@@ -33,11 +33,11 @@ from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Precision
 from entitymill.run.extraction import extract
 from entitymill.run.summary import Summary
-from entitymill.run.units import FEWEST_TASKS_PER_CORE
+from entitymill.run.units import MIN_TASKS_PER_CORE
 from entitymill.workers.engine_choice import open_engine
 
 TO_MEET = {"demo": 0.80, "base": 0.90}
-MOST_RESIDENT = 3_000
+MAX_RESIDENT = 3_000
 """MB, of `make run`."""
 SMOKE_SENTENCES = 60
 OUTSIDE = 1.5
@@ -69,7 +69,7 @@ def wake(spark: SparkSession, case: Case, precision: Precision) -> None:
     loaded = sessions.loaded(*case.overrides(precision))
     rows = [(str(number), "They met in Paris.", "", 18) for number in range(64)]
     frame = spark.createDataFrame(rows, "doc_id string, text string, text_hash string, chars int")
-    spread = frame.repartition(FEWEST_TASKS_PER_CORE * (os.cpu_count() or 1))
+    spread = frame.repartition(MIN_TASKS_PER_CORE * (os.cpu_count() or 1))
     open_engine(spark, loaded).load()(spread).write.format("noop").mode("overwrite").save()
 
 
@@ -129,7 +129,7 @@ def cold(name: str, arguments: Sequence[object], scratch: Path, repeats: int, un
         runs.append(machine.watch(command, texts.ROOT, scratch / "log"))
     print(machine.line(f"{name}, cold", runs, units, "sentences"))
     resident, proportional = (max(getattr(run, what) for run in runs) for what in ("resident", "proportional"))
-    aim = f" (to meet {MOST_RESIDENT:,})" if name == "make run" else ""
+    aim = f" (to meet {MAX_RESIDENT:,})" if name == "make run" else ""
     print(f"  at most {resident:,.0f} MB resident{aim}, {proportional:,.0f} MB with shared pages counted once", flush=True)
 
 

@@ -119,7 +119,7 @@ class Table:
     def compact(self, night: Night) -> None:
         """Join small files, as maintenance.compact_small_files and Delta's OPTIMIZE do."""
         small = min(TARGET / maintenance.SMALL_SHARE, self.size() / len(self.parts) / maintenance.SMALL_PART)
-        if self.files() <= maintenance.MOST_FILES or self.size() > self.files() * small:
+        if self.files() <= maintenance.MAX_FILES or self.size() > self.files() * small:
             return
         for part in self.parts:
             sizes = part.rows * self.bytes

@@ -31,7 +31,7 @@ from entitymill.recognition.tagger.inference import build_row_maker, read_tokeni
 
 PIPELINE = "Hugging Face pipeline"
 FASTER_THAN_PIPELINE = {"f32": 1.8, "bf16": 3.5, "int8": 6.0}
-FRESH_SENTENCES, MOST_FRESH = 256, 2
+FRESH_SENTENCES, MAX_FRESH = 256, 2
 SHARE_OF_PEAK = {"f32": 0.85, "bf16": 0.80, "int8": 0.70}
 
 
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         (Path(scratch) / "sentences.json").write_text(json.dumps(sentences[:FRESH_SENTENCES]), encoding="utf8")
         for way in found[-2:] if options.smoke else found:
-            said = fresh(way, Path(scratch) / "sentences.json", min(options.repeats, MOST_FRESH))
+            said = fresh(way, Path(scratch) / "sentences.json", min(options.repeats, MAX_FRESH))
             print(f"{way.name:36} {said['seconds']:6.2f} s {said['loaded']:7.0f} MB {said['after']:7.0f} MB", flush=True)
 
 

@@ -29,7 +29,7 @@ KINDS = ("driver", "executor", "worker", "tagger")
 UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5", "limits.lease_seconds=5")
 LONGEST_RUNS = 6
 """Of one source, before one has to come to its end."""
-MOST_KILLS_IN_A_RUN = 3
+MAX_KILLS_IN_A_RUN = 3
 FULL_RUNS = 0.15
 FEED = {"delta.enableChangeDataFeed": "true"}
 
@@ -143,7 +143,7 @@ def killed_at_random(
     """
     cluster.until("the run's start", driver.started)
     began, disturbed, taggers = time.monotonic(), False, 0
-    moments = sorted(chance.uniform(0, lasts) for _ in range(chance.randint(1, MOST_KILLS_IN_A_RUN)))
+    moments = sorted(chance.uniform(0, lasts) for _ in range(chance.randint(1, MAX_KILLS_IN_A_RUN)))
     while driver.process.poll() is None and time.monotonic() - began < cluster.PATIENCE:
         now = time.monotonic() - began
         # A document that loses its second tagger as well is one that the tagger does not survive.

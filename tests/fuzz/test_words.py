@@ -92,7 +92,7 @@ def test_a_yaml_is_read_only_where_its_expansion_is_small() -> None:
                 node = yaml.compose(text, yaml.SafeLoader)
                 assert node is not None
                 values, levels = expanded(node, {})
-                assert values <= bounded_yaml.MOST_VALUES and levels <= bounded_yaml.DEEPEST + 1
+                assert values <= bounded_yaml.MAX_VALUES and levels <= bounded_yaml.MAX_DEPTH + 1
                 yaml.safe_load(text)
             except bounded_yaml.UnboundedError:
                 refused += 1

@@ -106,7 +106,7 @@ def test_figures_are_those_of_the_tables(output: Job) -> None:
 
 def test_units_of_which_the_first_is_not_known(output: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     every = read(output).units
-    monkeypatch.setattr(page_queries, "MOST_COMMITS", 2)
+    monkeypatch.setattr(page_queries, "MAX_COMMITS", 2)
     assert read(output).units == every[-1:]
 
 
@@ -122,7 +122,7 @@ def test_many_mentions_are_measured_by_a_part_of_the_documents(output: Job, monk
 def test_days_are_taken_together_where_there_are_many(
     output: Job, monkeypatch: pytest.MonkeyPatch, room: int, step: str, first: dt.date
 ) -> None:
-    monkeypatch.setattr(page_queries, "MOST_STEPS", room)
+    monkeypatch.setattr(page_queries, "MAX_STEPS", room)
     found = read(output).days
     assert found is not None
     assert (found.step, min(found.counts)) == (step, first)  # weeks begin on Monday

@@ -133,7 +133,7 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
 
     monkeypatch.setattr(extraction, "open_engine", counting)
     # Any number of files is too many here: the run joins at its end what its units added. The old file is no small one.
-    monkeypatch.setattr(maintenance, "MOST_FILES", 0)
+    monkeypatch.setattr(maintenance, "MAX_FILES", 0)
     monkeypatch.setattr(maintenance, "SMALL_PART", 1)
     changed = {**SOURCE, **dict(zip(SOURCE, TEXT_POOL[12:16], strict=False))}
     (job.output / "_units_7").mkdir()  # as a run that could not remove it leaves it

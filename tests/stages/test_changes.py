@@ -521,7 +521,7 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     feed = read_since(spark, path, before)
     assert feed is not None
     assert [row["doc_id"] for row in feed.events.collect()] == ["d"]
-    monkeypatch.setattr(change_feed, "MOST_COMMITS", 1001)
+    monkeypatch.setattr(change_feed, "MAX_COMMITS", 1001)
     with caplog.at_level(logging.INFO, "entitymill"):
         assert read_since(spark, path, before) is None
     assert "(the source has 1,002 commits since the last run, and a run reads at most 1,001)" in caplog.text

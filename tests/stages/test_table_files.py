@@ -135,7 +135,7 @@ def test_too_many_small_files_are_joined(writing: Writing, monkeypatch: pytest.M
     before = writing.held()
     monkeypatch.setattr(maintenance, "SMALL_PART", 1)
     for most, files in ((10, {"documents": 4, "entities": 8}), (3, {"documents": 1, "entities": 2})):
-        monkeypatch.setattr(maintenance, "MOST_FILES", most)
+        monkeypatch.setattr(maintenance, "MAX_FILES", most)
         writing.tables.forget()
         maintenance.compact_small_files(writing.tables)
         writing.tables.forget()

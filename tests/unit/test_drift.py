@@ -79,7 +79,7 @@ def test_too_little_is_not_compared(last: Run | None, before: list[Run], why: st
 
 def test_only_the_latest_runs_before_count() -> None:
     before = [run(number) for number in range(40, 0, -1)]
-    assert drift.compare_runs(run(41), before, BOUNDS).runs == drift.MOST_EARLIER_RUNS
+    assert drift.compare_runs(run(41), before, BOUNDS).runs == drift.MAX_EARLIER_RUNS
 
 
 def test_other_models_are_told() -> None:

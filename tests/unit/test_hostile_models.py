@@ -18,9 +18,9 @@ from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions
 from unit import hostile
 
-MOST_MEMORY = 5 * 2**30
+MAX_MEMORY = 5 * 2**30
 """Bytes that any process of a command may have: above what any may take, below what the hostile ones ask for."""
-MOST_WRITTEN = 64 * 2**20
+MAX_WRITTEN = 64 * 2**20
 TEXT = "They met in Paris."
 COMMAND = "import sys; from entitymill.cli import main; sys.exit(main())"
 
@@ -29,8 +29,8 @@ def run(directory: Path, *arguments: object) -> tuple[int, str]:
     """Exit code of a command and what it said, as one line; the limits end it where the command's own do not."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (2 * MOST_MEMORY, 2 * MOST_MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
+        resource.setrlimit(resource.RLIMIT_AS, (2 * MAX_MEMORY, 2 * MAX_MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     directory.mkdir(exist_ok=True)

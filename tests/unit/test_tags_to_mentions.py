@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.tags_to_mentions import LONGEST_TRIMMED, TagScheme, measure_trim
+from entitymill.recognition.tags_to_mentions import MAX_TRIMMED_CHARS, TagScheme, measure_trim
 
 LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 
@@ -168,7 +168,7 @@ def test_an_abbreviation_keeps_one_stop_alone() -> None:
 
 
 def test_what_is_too_long_for_a_name_stays() -> None:
-    entity = "a" + ")" * LONGEST_TRIMMED
+    entity = "a" + ")" * MAX_TRIMMED_CHARS
     assert name_in(entity) == entity
 
 

@@ -26,7 +26,7 @@ NONE: Any = None
         (4, 0, 1_200_000, LimitSettings(unit_mb=1), 2),  # long ones: by their code points
         (4, 0, 1_000_000, LimitSettings(unit_mb=1), 1),
         (4, 0, 1_200_000, LimitSettings(unit_mb=1, unit_rows=1), 4),
-        (units.MOST_UNITS + 1, 0, 0, LimitSettings(unit_rows=1), units.MOST_UNITS),
+        (units.MAX_UNITS + 1, 0, 0, LimitSettings(unit_rows=1), units.MAX_UNITS),
     ],
 )
 def test_a_unit_is_bounded_in_rows_and_in_characters(

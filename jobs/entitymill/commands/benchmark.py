@@ -33,7 +33,7 @@ MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
 """Number of documents for which core-hours and prices are computed, their length in characters, and seconds in an hour."""
 F1_TOLERANCE = 0.005
 """A precision is recommended only if its F1 is at most this much below the best F1."""
-LONGEST_SECONDS = 600.0
+TIMEOUT_SECONDS = 600.0
 """Time limit for one round of one child process."""
 
 
@@ -131,7 +131,7 @@ def measure(
         price: price of one core for one hour; None if results need no price.
 
     Raises:
-        ModelError: the model cannot be loaded, crashes on the texts, or takes longer than LONGEST_SECONDS for one round.
+        ModelError: the model cannot be loaded, crashes on the texts, or takes longer than TIMEOUT_SECONDS for one round.
     """
     import pyarrow as pa
 
@@ -181,9 +181,9 @@ def _run_round(
         precision -> (number of sentences, CPU seconds).
 
     Raises:
-        isolation.LostError: a child crashes, or takes longer than LONGEST_SECONDS.
+        isolation.LostError: a child crashes, or takes longer than TIMEOUT_SECONDS.
     """
-    found = {precision: child(batch, LONGEST_SECONDS).to_pylist()[0] for precision, child in children.items()}
+    found = {precision: child(batch, TIMEOUT_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}
 
 

@@ -25,7 +25,7 @@ _TEMPORARY_PREFIX = "entitymill-log-"
 """Beginning of the names of temporary directories for logs."""
 _PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
 """Matches wildcards, and the `@` before the version of a Delta table; a path with such a character need not exist."""
-LARGEST_NUMBER = 1_000_000
+MAX_NUMBER = 1_000_000
 """Largest number that `positive_number` accepts by default."""
 STDERR = "stderr"
 """The value of the `log` setting that sends the log to stderr."""
@@ -61,7 +61,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_number(kind: type[int | float], most: float = LARGEST_NUMBER) -> Callable[[str], float]:
+def positive_number(kind: type[int | float], most: float = MAX_NUMBER) -> Callable[[str], float]:
     """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `most`."""
 
     def number(text: str) -> float:

@@ -13,7 +13,7 @@ from rich.table import Table
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.run import erasure
-from entitymill.run.erasure import MOST_IDS, RECORD, Findings
+from entitymill.run.erasure import MAX_IDS, RECORD, Findings
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
 from entitymill.terminal import activity
@@ -24,7 +24,7 @@ def _read_ids(options: argparse.Namespace) -> list[str]:
     """Return the ids in --ids and in the file of --ids-file (one per line), without empty ids and duplicates.
 
     Raises:
-        SettingsError: the file cannot be read, or there is no id, or there are more than MOST_IDS.
+        SettingsError: the file cannot be read, or there is no id, or there are more than MAX_IDS.
     """
     ids = list(options.ids)
     if options.ids_file is not None:
@@ -33,8 +33,8 @@ def _read_ids(options: argparse.Namespace) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"--ids-file: {options.ids_file} cannot be read: {error}.") from error
     ids = [one for one in dict.fromkeys(ids) if one]
-    if not ids or len(ids) > MOST_IDS:
-        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are given; give 1 to {MOST_IDS:,} at a time.")
+    if not ids or len(ids) > MAX_IDS:
+        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are given; give 1 to {MAX_IDS:,} at a time.")
     return ids
 
 

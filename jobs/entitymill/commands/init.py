@@ -24,7 +24,7 @@ from entitymill.terminal.console_text import visible
 if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.source.column_proposal import Proposal
 
-_MOST_NAMED = 8
+_MAX_NAMED = 8
 """Maximum number of alternative columns that a comment in the settings file names."""
 
 
@@ -174,10 +174,10 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(others: Iterable[str]) -> str:
-    """Return the end of a comment, which names at most _MOST_NAMED other possible columns; empty if there are none."""
+    """Return the end of a comment, which names at most _MAX_NAMED other possible columns; empty if there are none."""
     named = list(others)
-    more = ", …" if len(named) > _MOST_NAMED else ""
-    return f"; or {_to_yaml(', '.join(named[:_MOST_NAMED]))}{more}" if named else ""
+    more = ", …" if len(named) > _MAX_NAMED else ""
+    return f"; or {_to_yaml(', '.join(named[:_MAX_NAMED]))}{more}" if named else ""
 
 
 def _to_yaml(value: Any) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imports Spark, which --help does not need
 
 COUNT = 200
 """Default number of mentions in a sample."""
-MOST_MENTIONS = 100_000
+MAX_MENTIONS = 100_000
 """Largest number of mentions in a sample."""
 _STRATEGIES = ("random", "least-confident", "rare")
 
@@ -114,15 +114,15 @@ def _check_target(to: Path, count: float) -> None:
     """Check, before Spark starts, that the file can be created and that the sample is not too large.
 
     Raises:
-        SettingsError: the file exists already, its directory does not exist, or `count` is more than MOST_MENTIONS. An
+        SettingsError: the file exists already, its directory does not exist, or `count` is more than MAX_MENTIONS. An
             existing file is never replaced, because it may contain a reviewer's work.
     """
     if to.exists():
         raise SettingsError(f"--to: {to} exists already: remove it, or name another file.")
     if not to.parent.is_dir():
         raise SettingsError(f"--to: there is no directory {to.parent}: create it, or name another file.")
-    if count > MOST_MENTIONS:
-        raise SettingsError(f"--count: {count:,} is too many: a sample can have at most {MOST_MENTIONS:,} mentions.")
+    if count > MAX_MENTIONS:
+        raise SettingsError(f"--count: {count:,} is too many: a sample can have at most {MAX_MENTIONS:,} mentions.")
 
 
 def format_sample(sample: MentionSample, kind: str) -> str:

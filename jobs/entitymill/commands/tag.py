@@ -22,7 +22,7 @@ MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDL
 STDIN = "-"
 FACTORY = "entitymill.commands.tagging_child:open_tagger"
 """The function that the child process calls to open its tagger."""
-LONGEST_SECONDS = 86_400.0
+TIMEOUT_SECONDS = 86_400.0
 """Time limit for the child process to tag all texts."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -102,7 +102,7 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     # A lone surrogate cannot be encoded as UTF-8. Its replacement is also one code point, so offsets stay correct.
     sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
-        column = child(pa.RecordBatch.from_arrays([sent], ["text"]), LONGEST_SECONDS).column("mentions")
+        column = child(pa.RecordBatch.from_arrays([sent], ["text"]), TIMEOUT_SECONDS).column("mentions")
     except isolation.LostError as lost:
         raise ModelError(
             f"The model {options.model} crashes on these texts, or needs far more memory than texts of this size "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
+_MIN_PROBABILITY = np.finfo(np.float32).tiny
 """Replaces a probability of 0, whose logarithm is not finite."""
 
 
@@ -87,7 +87,7 @@ class ViterbiDecoder:
 
 def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the natural logarithms of probabilities; all are finite."""
-    return np.log(np.maximum(probabilities, _SMALLEST_PROBABILITY).astype(np.float64))
+    return np.log(np.maximum(probabilities, _MIN_PROBABILITY).astype(np.float64))
 
 
 def choose_labels(

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-_SMALLEST = 1e-6
-"""Confidences are clipped to _SMALLEST..1 - _SMALLEST, because the logit of 0 and of 1 is not finite."""
+_EPSILON = 1e-6
+"""Confidences are clipped to _EPSILON..1 - _EPSILON, because the logit of 0 and of 1 is not finite."""
 
 
 class Scaling(BaseModel):
@@ -27,8 +27,8 @@ class Scaling(BaseModel):
 
 
 def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log(p / (1 - p)) of each confidence p, which is first clipped so that the result is finite (see _SMALLEST)."""
-    clipped = np.clip(confidences, _SMALLEST, 1 - _SMALLEST)
+    """Return log(p / (1 - p)) of each confidence p, which is first clipped so that the result is finite (see _EPSILON)."""
+    clipped = np.clip(confidences, _EPSILON, 1 - _EPSILON)
     return np.log(clipped) - np.log1p(-clipped)
 
 

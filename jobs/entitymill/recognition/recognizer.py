@@ -23,7 +23,7 @@ from entitymill.recognition.tags_to_mentions import Spans, TaggedTexts, TagSchem
 from entitymill.recognition.tokens import Segments
 
 _METADATA = pa.map_(pa.string(), pa.string())
-_SMALLEST_WITHOUT_EXPONENT = 1e-3
+_MIN_WITHOUT_EXPONENT = 1e-3
 """The smallest number that java.lang.Float.toString writes without an exponent."""
 
 
@@ -284,6 +284,6 @@ def _build_annotation_column(
 
 def format_java_float(value: np.float32) -> str:
     """Return a probability as Java writes it: the fewest digits that identify the float; an exponent only below 0.001."""
-    if value >= _SMALLEST_WITHOUT_EXPONENT or value == 0:
+    if value >= _MIN_WITHOUT_EXPONENT or value == 0:
         return np.format_float_positional(value, unique=True, trim="0")
     return np.format_float_scientific(value, unique=True, trim="0", exp_digits=1).replace("e", "E")

@@ -114,7 +114,7 @@ _OPENING_MARKUP = re.compile(r"(?:<[^<>]*>|[^<>\s]*>)(?=.*\w)", re.DOTALL)
 _CLOSING_MARKUP = re.compile(r"<[/!a-zA-Z].*$", re.DOTALL)
 _EMOJI = "[\u200d\u20e3\ufe0f\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
 _LEADING_EMOJI, _TRAILING_EMOJI = re.compile(_EMOJI), re.compile(f"{_EMOJI}$")
-LONGEST_TRIMMED = 500
+MAX_TRIMMED_CHARS = 500
 """Maximum number of characters of a mention that is trimmed."""
 
 
@@ -124,9 +124,9 @@ def measure_trim(entity: str) -> tuple[int, int]:
     These are trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
     mention or lack their partner; other punctuation with which no name begins or ends; and a full stop that ends a sentence
     rather than an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
-    LONGEST_TRIMMED characters. Trimming a trimmed mention changes nothing.
+    MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
     """
-    return _measure_trim(entity) if len(entity) <= LONGEST_TRIMMED else (0, 0)
+    return _measure_trim(entity) if len(entity) <= MAX_TRIMMED_CHARS else (0, 0)
 
 
 @lru_cache(maxsize=100_000)

@@ -27,7 +27,7 @@ from entitymill.tables.runs import Runs
 log = logging.getLogger(__name__)
 RECORD = "erasures"
 """Table in which each erasure is recorded."""
-MOST_IDS = 100_000
+MAX_IDS = 100_000
 """Maximum number of ids per erasure; the driver and every task hold all ids in memory."""
 _SHOWN_IDS = 1000
 

@@ -14,7 +14,7 @@ from entitymill.tables import Tables
 CORE_SECONDS_PER_PART_SECOND = 1.15
 """Assumed core-seconds of recognition for each second of its parts (schemas.PARTS): Spark also transfers and shuffles rows.
 tests/bench/estimates.py compares estimates with runs."""
-_MOST_RUNS = 20
+_MAX_RUNS = 20
 """Number of latest runs from which an estimate is made."""
 
 
@@ -50,7 +50,7 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
         return None
     measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
     usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {measured}")
-    rows = usable.orderBy(F.desc("started_at")).limit(_MOST_RUNS).collect()
+    rows = usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS).collect()
     if not rows:
         return None
     alike = [row for row in rows if row["fingerprint"] == fingerprint]

@@ -16,10 +16,10 @@ from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
 from entitymill.tables.unit_texts import UNIT
 
-MOST_UNITS = 10_000
+MAX_UNITS = 10_000
 """Maximum number of units in a run."""
 _GONE = "_gone"
-FEWEST_TASKS_PER_CORE, MOST_TASKS_PER_CORE = 2, 1000
+MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class PlannedUnit:
 
 
 def count_units(changes: Changes, sizes: UnitSizes) -> int:
-    """Return the number of units into which a run's work is split, at most MOST_UNITS; 0 if there is nothing to do.
+    """Return the number of units into which a run's work is split, at most MAX_UNITS; 0 if there is nothing to do.
 
     Documents to remove count like documents to recognize.
     """
     by_rows = -(-(changes.to_recognize + changes.to_remove) // sizes.rows)
     by_chars = -(-changes.chars // sizes.chars)
-    return min(MOST_UNITS, max(by_rows, by_chars))
+    return min(MAX_UNITS, max(by_rows, by_chars))
 
 
 def split_work(
@@ -102,6 +102,6 @@ def repartition_unit(
             were counted.
     """
     cores = spark_connect.count_cores(spark)
-    tasks = min(unit.chars // task_chars, MOST_TASKS_PER_CORE * cores)
-    spread_out = unit.documents.repartition(partitions or max(tasks, FEWEST_TASKS_PER_CORE * cores), "doc_id")
+    tasks = min(unit.chars // task_chars, MAX_TASKS_PER_CORE * cores)
+    spread_out = unit.documents.repartition(partitions or max(tasks, MIN_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if drop_duplicates else spread_out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
+MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1_000_000, 20_000, 50
 """Largest number of characters, values and nesting levels; real settings have a few hundred values and four levels."""
 
 
@@ -16,14 +16,14 @@ class UnboundedError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return the first MOST_CHARACTERS + 1 characters of a file; if there are so many, `check_size` rejects the text.
+    """Return the first MAX_CHARACTERS + 1 characters of a file; if there are so many, `check_size` rejects the text.
 
     Raises:
         OSError: the file cannot be read.
         UnicodeDecodeError: the file is not UTF-8.
     """
     with path.open(encoding="utf8") as file:
-        return file.read(MOST_CHARACTERS + 1)
+        return file.read(MAX_CHARACTERS + 1)
 
 
 def check_size(text: str) -> None:
@@ -34,8 +34,8 @@ def check_size(text: str) -> None:
             contains itself.
         yaml.YAMLError: the text is not YAML.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise UnboundedError(f"has more than {MOST_CHARACTERS:,} characters")
+    if len(text) > MAX_CHARACTERS:
+        raise UnboundedError(f"has more than {MAX_CHARACTERS:,} characters")
     counter = _SizeCounter()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         counter.add(event)
@@ -85,10 +85,10 @@ class _SizeCounter:
             self._anchored[event.anchor] = (1, levels)
         if self._open:
             self._open[-1].levels = max(self._open[-1].levels, levels + 1)
-        if self._values > MOST_VALUES:
-            raise UnboundedError(f"has more than {MOST_VALUES:,} values, with its aliases expanded")
-        if len(self._open) + levels > DEEPEST:
-            raise UnboundedError(f"is nested deeper than {DEEPEST} levels")
+        if self._values > MAX_VALUES:
+            raise UnboundedError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
+        if len(self._open) + levels > MAX_DEPTH:
+            raise UnboundedError(f"is nested deeper than {MAX_DEPTH} levels")
 
     def _count_alias(self, alias: yaml.AliasEvent) -> int:
         """Count the values of the anchored value to which an alias refers, and return that value's number of nesting levels.

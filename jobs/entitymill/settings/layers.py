@@ -19,7 +19,7 @@ _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
 _SIMILAR_PREFIX, _SIMILAR_VARIABLE, _SIMILAR_KEY = 0.85, 0.92, 0.72
 """How similar a name must be to be suggested, from 0 to 1. The limits for environment variables are high, since most
 variables belong to other programs."""
-_MOST_SUGGESTED = 3
+_MAX_SUGGESTED = 3
 
 
 @dataclass
@@ -137,7 +137,7 @@ def suggest_keys(wrong: str, known: Iterable[str]) -> str:
         key for meant in get_close_matches(name, names, 1, _SIMILAR_KEY) for key in everything if key.endswith(f".{meant}")
     ]
     if alike:
-        return f"did you mean {_join_names(alike[:_MOST_SUGGESTED])}?"
+        return f"did you mean {_join_names(alike[:_MAX_SUGGESTED])}?"
     if section and siblings:
         return f"{section} has {', '.join(key.rpartition('.')[2] for key in siblings)}."
     return f"there are {', '.join(key for key in everything if '.' not in key)}."

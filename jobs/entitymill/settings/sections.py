@@ -76,7 +76,7 @@ class SourceSettings(Section):
     @model_validator(mode="after")
     def _check_table_name(self) -> SourceSettings:
         if self.format == "table":
-            sql_text.check_name(self.path, sql_text.MOST_LEVELS)
+            sql_text.check_name(self.path, sql_text.MAX_LEVELS)
         return self
 
     @field_validator("where")
@@ -111,7 +111,7 @@ class OutputSettings(Section):
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema, and the other to null")
         if self.schema_ is not None:
-            sql_text.check_name(self.schema_, sql_text.MOST_LEVELS - 1)
+            sql_text.check_name(self.schema_, sql_text.MAX_LEVELS - 1)
         if self.schema_ is not None and self.format == "parquet":
             raise ValueError("`output.format: parquet` needs output.path, because catalog tables are always Delta")
         return self

@@ -21,7 +21,7 @@ _ACTIONS = (
 )
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
 """Options that make a missing or corrupt file an error, whatever the session's settings are."""
-MOST_FILES = 100_000
+MAX_FILES = 100_000
 """Maximum number of added files to read; with more, scanning the table is faster than listing the files on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
@@ -67,7 +67,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
     """Return the actions of the versions `first` to `last` that change rows, columns or properties.
 
-    This runs a Spark job. At most MOST_FILES + 1 actions are returned.
+    This runs a Spark job. At most MAX_FILES + 1 actions are returned.
     """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
@@ -81,17 +81,17 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
         data_change.alias("data_change"),
     )
     changes_rows = (F.col("adds") | F.col("removes")) & F.col("data_change")
-    return described.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MOST_FILES + 1).collect()
+    return described.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MAX_FILES + 1).collect()
 
 
 def _select_added_paths(actions: list[Row]) -> list[str]:
     """Return the paths of the added data files, relative to the table's directory.
 
     Raises:
-        FeedUnavailableError: an action does anything other than add a data file, or there are more than MOST_FILES actions.
+        FeedUnavailableError: an action does anything other than add a data file, or there are more than MAX_FILES actions.
     """
-    if len(actions) > MOST_FILES:
-        raise FeedUnavailableError(f"the source has no change feed, and more than {MOST_FILES:,} files were added")
+    if len(actions) > MAX_FILES:
+        raise FeedUnavailableError(f"the source has no change feed, and more than {MAX_FILES:,} files were added")
     if any(action["alters"] for action in actions):
         raise FeedUnavailableError("the source has no change feed, and its columns or properties were altered")
     if any(action["removes"] or action["deletion_vector"] for action in actions):

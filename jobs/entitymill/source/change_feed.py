@@ -16,7 +16,7 @@ from entitymill.source.change_policy import Mode
 from entitymill.source.reader import Source
 
 log = logging.getLogger(__name__)
-MOST_COMMITS = 50_000
+MAX_COMMITS = 50_000
 """Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
 """Number of additional commits to read, because commits may be added while the history is read again."""
@@ -124,9 +124,9 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
             operation.
     """
     until = int(source.version)
-    if until - after > MOST_COMMITS:
+    if until - after > MAX_COMMITS:
         raise FeedUnavailableError(
-            f"the source has {until - after:,} commits since the last run, and a run reads at most {MOST_COMMITS:,}"
+            f"the source has {until - after:,} commits since the last run, and a run reads at most {MAX_COMMITS:,}"
         )
     if after > until:
         raise SourceReplacedError(

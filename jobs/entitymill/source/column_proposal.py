@@ -19,7 +19,7 @@ from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000
 """Maximum number of rows that are inspected, from the beginning of the table."""
-LONGEST_PASSTHROUGH = 200
+MAX_PASSTHROUGH_CHARS = 200
 """Maximum mean length, in characters, of a string column that is proposed as a passthrough column."""
 MAX_REJECT_RATIO = LimitSettings().max_reject_ratio
 """Maximum share of the inspected rows that a run may reject because of the proposed id column."""
@@ -190,7 +190,7 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
         return f"{kind}, which cannot be copied to entities"
     if _is_internal(field.name):
         return f"{kind}, an internal column such as the index of pandas"
-    if length > LONGEST_PASSTHROUGH:
+    if length > MAX_PASSTHROUGH_CHARS:
         return f"{kind} of {length:,.0f} characters on average, too long to copy to every row of entities"
     try:
         passthrough_columns.check_passthrough([field], path)

@@ -20,7 +20,7 @@ _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.
 _WILDCARD = re.compile(r"[*?\[\]{}]")
 _ERROR_CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
 _ERROR_PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
-LONGEST_SUMMARY = 300
+MAX_SUMMARY_CHARS = 300
 """Maximum number of characters quoted from a message of Spark or Delta."""
 _TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
@@ -73,7 +73,7 @@ def summarize_error(error: Exception) -> str:
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    message = _ERROR_PLACE.sub("", _ERROR_CLASS.sub("", line))[:LONGEST_SUMMARY].rstrip(" .;")
+    message = _ERROR_PLACE.sub("", _ERROR_CLASS.sub("", line))[:MAX_SUMMARY_CHARS].rstrip(" .;")
     return message[:1].lower() + message[1:]
 
 

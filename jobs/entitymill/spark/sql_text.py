@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # `settings` must not load PySpark
     from pyspark.sql import SparkSession
     from pyspark.sql import types as T
 
-MOST_LEVELS = 3
+MAX_LEVELS = 3
 """Largest number of levels in a table's name: catalog, schema and table."""
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`(?=\.|$)")
 _PLAIN = re.compile(r"[^.`][^.]*")
@@ -67,7 +67,7 @@ def quote_name(spark: SparkSession, name: str) -> str:
         ValueError: the name is not valid.
     """
     levels = split_name(name)
-    if len(levels) == MOST_LEVELS and levels[0] == spark.catalog.currentCatalog():
+    if len(levels) == MAX_LEVELS and levels[0] == spark.catalog.currentCatalog():
         levels = levels[1:]
     return ".".join(map(quote_part, levels))
 

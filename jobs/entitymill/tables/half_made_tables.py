@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
 from entitymill.spark import java_class_lookup, spark_connect, storage
-from entitymill.spark.sql_text import MOST_LEVELS, quote_part, split_name
+from entitymill.spark.sql_text import MAX_LEVELS, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
 
@@ -77,7 +77,7 @@ def _find_default_directory(spark: SparkSession, name: str) -> str | None:
     if spark_connect.is_remote(spark):
         return None
     levels = split_name(name)
-    catalog = levels[0] if len(levels) == MOST_LEVELS else spark.catalog.currentCatalog()
+    catalog = levels[0] if len(levels) == MAX_LEVELS else spark.catalog.currentCatalog()
     if catalog != _SESSION_CATALOG:
         return None
     state = spark._jsparkSession.sessionState()

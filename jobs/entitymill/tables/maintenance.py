@@ -36,7 +36,7 @@ _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
 ENTITIES_PARTITIONS = 4
 """Assumed number of partitions of `entities`, one per label."""
-MOST_FILES = 200
+MAX_FILES = 200
 """If a table has more files than this, and the files are small on average, a run compacts them before it ends."""
 SMALL_SHARE, SMALL_PART = 16, 8
 """A file is small if it is smaller than 1/16 of the target size and smaller than 1/8 of its partition. So each row is
@@ -79,7 +79,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Compact the small files of each table that has more than MOST_FILES files, if its files are small on average.
+    """Compact the small files of each table that has more than MAX_FILES files, if its files are small on average.
 
     SMALL_SHARE and SMALL_PART define which size is small. Number and size of the files come from `Tables.detail`, which is
     cached.
@@ -87,7 +87,7 @@ def compact_small_files(tables: Tables) -> None:
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
         found = tables.detail(name)
-        if found is None or found["numFiles"] <= MOST_FILES:
+        if found is None or found["numFiles"] <= MAX_FILES:
             continue
         partitions = ENTITIES_PARTITIONS if name == "entities" else 1
         small = min(target // SMALL_SHARE, found["sizeInBytes"] // partitions // SMALL_PART)

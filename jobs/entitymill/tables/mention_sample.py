@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 RANDOM, LEAST_CONFIDENT, RARE = "random", "least-confident", "rare"
 STRATEGIES = (RANDOM, LEAST_CONFIDENT, RARE)
 LABEL = "label"
-MOST_STRATA = 100
+MAX_STRATA = 100
 """Maximum number of strata; the table is read once for each stratum that is not a label."""
 CONTEXT_CHARS = 1000
 """Maximum number of code points that are shown of a sentence before and after a drawn mention."""
 MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
 _PLACE = ("sentence_begin", "sentence_end")
 _STRATUM, _RANK, _HASH, _SPELLING = "_stratum", "_rank", "_hash", "_spelling"
-_SMALLEST_LONG = -(1 << 63)
+_MIN_LONG = -(1 << 63)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
 
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
-        SettingsError: `request.by` is neither LABEL nor a passthrough column, or has more than MOST_STRATA values.
+        SettingsError: `request.by` is neither LABEL nor a passthrough column, or has more than MAX_STRATA values.
         SourceError: the source cannot be read, or has changed so much that no drawn mention has its sentence.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -110,11 +110,11 @@ def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
     """Return stratum -> number of its mentions; the stratum None has the mentions whose column `by` is null.
 
     Raises:
-        SettingsError: there are more than MOST_STRATA strata.
+        SettingsError: there are more than MAX_STRATA strata.
     """
-    counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MOST_STRATA + 1).collect()
-    if len(counts) > MOST_STRATA:
-        raise SettingsError(f"--by: {by} has more than {MOST_STRATA} values; choose a column with fewer.")
+    counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MAX_STRATA + 1).collect()
+    if len(counts) > MAX_STRATA:
+        raise SettingsError(f"--by: {by} has more than {MAX_STRATA} values; choose a column with fewer.")
     return {row[_STRATUM]: row["mentions"] for row in counts}
 
 
@@ -177,7 +177,7 @@ def choose_hash_limit(number: int, size: int) -> int:
         size: number of all rows; if it is smaller than 4 * number + 100, every row may be drawn.
     """
     wanted = min(size, 4 * number + 100)
-    return _SMALLEST_LONG + (wanted << 64) // size - 1
+    return _MIN_LONG + (wanted << 64) // size - 1
 
 
 def _build_stratum(by: str) -> Any:

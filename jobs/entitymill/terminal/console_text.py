@@ -20,7 +20,7 @@ COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC"
 """Label -> the rich style in which its mentions are shown."""
 OTHER_COLOR = "bold black on plum2"
 """The style of all other labels."""
-LONGEST_SHOWN = 120
+MAX_SHOWN_CHARS = 120
 """Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Matches control characters, except tabs and line breaks, and lone surrogates."""
@@ -31,7 +31,7 @@ _FRAME = re.compile(
     re.MULTILINE,
 )
 """Matches stack frames of Java and Python, and class names after `Caused by:`, in the message of a Spark error."""
-_MOST_CAUSES, _MOST_FRAMES = 10, 60
+_MAX_CAUSES, _MAX_FRAMES = 10, 60
 _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -105,12 +105,12 @@ class SafeFormatter(logging.Formatter):
 def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    The root cause comes first; at most _MOST_CAUSES exceptions are described. Messages of this program are
+    The root cause comes first; at most _MAX_CAUSES exceptions are described. Messages of this program are
     included, because they never quote a document. Spark's messages are not included, because they quote values and so texts
     of documents, for example in `cast('…' as int)` or `raise_error`.
     """
     parts: list[str] = []
-    while error is not None and len(parts) < _MOST_CAUSES:
+    while error is not None and len(parts) < _MAX_CAUSES:
         frames = "".join(traceback.format_tb(error.__traceback__))
         name = f"{type(error).__module__}.{type(error).__qualname__}"
         inside = "".join(f"  in Spark: {line}\n" for line in _find_inner_frames(error))
@@ -137,9 +137,9 @@ def _safe_message(error: BaseException) -> str:
 def _find_inner_frames(error: BaseException) -> list[str]:
     """Return the stack frames and exception classes, of Java and Python, that are in the message of a Spark error.
 
-    The list has at most _MOST_FRAMES items; it is empty for other errors.
+    The list has at most _MAX_FRAMES items; it is empty for other errors.
     """
-    return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MOST_FRAMES]
+    return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MAX_FRAMES]
 
 
 def shows_colors(console: Console) -> bool:
@@ -148,10 +148,10 @@ def shows_colors(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return a mention's text for display; if it is longer than LONGEST_SHOWN, a note replaces its middle."""
-    if len(entity) <= LONGEST_SHOWN:
+    """Return a mention's text for display; if it is longer than MAX_SHOWN_CHARS, a note replaces its middle."""
+    if len(entity) <= MAX_SHOWN_CHARS:
         return entity
-    end = LONGEST_SHOWN // 3
+    end = MAX_SHOWN_CHARS // 3
     return f"{entity[:end]} … {len(entity) - 2 * end:,} characters more … {entity[-end:]}"
 
 

@@ -30,7 +30,7 @@ WINDOW_CHARS = 128 * 1024
 """Size of a window in code points: some 1,024 sentences, enough to fill the rows in which the tagger packs sentences."""
 WINDOW_BYTES = 64 * 2**20
 """Size of a window in bytes, which limits windows of short texts with long passthrough columns."""
-LONGEST_WAIT = 14 * 86_400.0
+MAX_WAIT_SECONDS = 14 * 86_400.0
 """Upper bound for time limits, in seconds: the operating system's counter of milliseconds overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
 """If more documents than this fail in one task, the cause is assumed to be the machine, not the documents."""
@@ -169,8 +169,8 @@ class Worker:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
-        """Return the time limit for a window in seconds: longer if it has more than WINDOW_CHARS, at most LONGEST_WAIT."""
-        return min(LONGEST_WAIT, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
+        """Return a window's time limit in seconds: longer if it has more than WINDOW_CHARS, at most MAX_WAIT_SECONDS."""
+        return min(MAX_WAIT_SECONDS, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

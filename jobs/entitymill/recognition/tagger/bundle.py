@@ -23,7 +23,7 @@ REQUIRED = (NETWORK, WEIGHTS, LABELS)
 Scheme = Literal["iob2", "iob1"]
 """Tagging scheme: what an I- tag means after a tag of another kind. In IOB2, as in Spark NLP's NerConverter, it
 continues the mention; in IOB1 it begins a new mention."""
-LONGEST_WINDOW = 2**20
+MAX_WINDOW_PIECES = 2**20
 """Upper bound for the number of pieces that a network takes at once; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,9 +45,9 @@ class Manifest(BaseModel):
     source: str
     licence: str
     casing: Literal["cased", "uncased"]
-    max_length: int = Field(ge=8, le=LONGEST_WINDOW, description="pieces in one window, [CLS] and [SEP] included")
+    max_length: int = Field(ge=8, le=MAX_WINDOW_PIECES, description="pieces in one window, [CLS] and [SEP] included")
     sparknlp_max_length: int = Field(
-        128, ge=8, le=LONGEST_WINDOW, description="maxSentenceLength in Spark NLP, for the encoding sparknlp"
+        128, ge=8, le=MAX_WINDOW_PIECES, description="maxSentenceLength in Spark NLP, for the encoding sparknlp"
     )
     precision: Literal["f32", "bf16", "int8"] = Field(description="number format of the stored weights")
     calibrated: bool = Field(default=False, description="whether the network quantizes activations by measured ranges")

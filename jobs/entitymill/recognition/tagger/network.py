@@ -15,7 +15,7 @@ from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
-FEWEST_POSITIONS = 8
+MIN_POSITIONS = 8
 """Smallest number of rows of a position embedding; a table with fewer rows is an embedding of something else."""
 CACHED_SHAPES = 64
 """Number of primitives that OpenVINO caches per compiled model; enough for all shapes of batches from `packing`."""
@@ -101,7 +101,7 @@ def count_positions(model: ov.Model) -> int | None:
     """Return the number of rows of a network's position embedding, or None if it has no such table.
 
     The number is needed because OpenVINO accepts positions beyond the table without an error. The position embedding is
-    the smallest table that is as wide as the word embedding and has at least FEWEST_POSITIONS rows. The embedding of token
+    the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS rows. The embedding of token
     types is not mistaken for it: that table has fewer rows, or was folded into a constant.
 
     Raises:
@@ -114,7 +114,7 @@ def count_positions(model: ov.Model) -> int | None:
             table = node.input(0).get_partial_shape()
             if table.is_static and table.rank.get_length() == 2 and table[1].get_length() == width:
                 rows.append(table[0].get_length())
-    return min((count for count in rows if count >= FEWEST_POSITIONS), default=None)
+    return min((count for count in rows if count >= MIN_POSITIONS), default=None)
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
