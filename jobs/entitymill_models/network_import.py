@@ -13,6 +13,7 @@ from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.tagger.network import INPUTS, count_positions
 from entitymill_models import labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts
+from entitymill_models.labels_and_tokenizer_files import MAX_PIECES, read_max_length
 
 SEGMENTS = "token_type_ids"
 
@@ -51,7 +52,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         tokenizer=tokenizer.tokenizer,
         vocabulary=tokenizer.vocabulary,
         casing=tokenizer.casing,
-        max_length=min(labels_and_tokenizer_files.read_max_length(directory), limit or MAX_PIECES),
+        max_length=min(read_max_length(directory), limit or MAX_PIECES),
         source="an ONNX network" if onnx else "an OpenVINO network",
         limit=limit,
     )

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.spark.sql_text import quote_part
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.runs import IDLE, exclude_maintenance

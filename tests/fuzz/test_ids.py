@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from entitymill.run.extraction import SMALL_QUERIES
-from entitymill.spark.run_session import open_private_session, override_conf
+from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.spark.sql_text import quote_literal, quote_part, type_to_sql
 from entitymill.tables.output_tables import WRITE_CONFS
 from fuzzing import attempt, report, tries

@@ -17,7 +17,7 @@ from entitymill import settings
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source import changes
 from entitymill.source.reader import Source, open_source
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 
 from .conftest import Job
 

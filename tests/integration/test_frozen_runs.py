@@ -19,7 +19,7 @@ from entitymill.errors import OutputError
 from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.source import changes
-from entitymill.spark.run_session import open_private_session, override_conf
+from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from delta_reader import read_delta
 from entitymill.run.steps_under_lease import Run
 from entitymill.settings import sections
-from entitymill.spark.run_session import PINNED, UNSET
+from entitymill.spark.private_session import PINNED, UNSET
 from entitymill.spark.session import open_session
 from entitymill.tables import Tables, publisher
 from entitymill.tables.heartbeats import Heartbeat

@@ -14,7 +14,7 @@ import pytest
 from entitymill import settings
 from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, heartbeats, maintenance
 from entitymill.tables.output_tables import build_write_confs
 from expected_tables import TEXT_POOL, ExpectedTables, read_tables

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from entitymill.errors import OutputError, SourceError
 from entitymill.run import erasure
 from entitymill.run.summary import Summary
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher

@@ -13,7 +13,7 @@ from entitymill import settings
 from entitymill.errors import OutputError
 from entitymill.recognition.sentences import Kind
 from entitymill.run.extraction import extract
-from entitymill.spark.run_session import override_conf
+from entitymill.spark.private_session import override_conf
 from entitymill.tables import Tables, output_tables
 from entitymill.workers import engine_openvino
 

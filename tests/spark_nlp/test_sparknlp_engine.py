@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.errors import ModelError
-from entitymill.spark.run_session import override_conf
+from entitymill.spark.private_session import override_conf
 from entitymill.spark.session import has_class
 from entitymill.workers.engine_choice import open_engine
 from entitymill_models import prepare_command

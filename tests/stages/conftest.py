@@ -15,7 +15,7 @@ from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
-from entitymill.spark.run_session import override_conf
+from entitymill.spark.private_session import override_conf
 from entitymill.tables import Provenance, Tables, recovery
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import WRITE_CONFS

@@ -18,7 +18,7 @@ from entitymill.commands import list_runs
 from entitymill.errors import OutputError
 from entitymill.settings.sections import LimitSettings, OutputSettings
 from entitymill.spark import storage
-from entitymill.tables import Tables, heartbeats, lease, local_runs, table_setup
+from entitymill.tables import Tables, heartbeats, lease, runs_without_spark, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import Commits
@@ -175,17 +175,19 @@ def test_runs_are_read_without_spark_only_where_that_is_possible(tables: Tables,
         OutputSettings(path="s3a://lake/out"),
         OutputSettings(path=f"{tmp_path}/no"),
     ):
-        assert local_runs.read_rows(place, {}, ("run_id",), 1) is None
-        assert local_runs.read_heartbeats(place, {}) == {}
+        assert runs_without_spark.read_rows(place, {}, ("run_id",), 1) is None
+        assert runs_without_spark.read_heartbeats(place, {}) == {}
     (tmp_path / "empty").mkdir()
     with pytest.raises(OutputError, match="no run has written"):
-        local_runs.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, ("run_id",), 1)
+        runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, ("run_id",), 1)
     elsewhere_by_default = {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"}
-    assert local_runs.read_rows(OutputSettings(path=f"{tmp_path}/empty"), elsewhere_by_default, ("run_id",), 1) is None
+    assert (
+        runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), elsewhere_by_default, ("run_id",), 1) is None
+    )
     take_and_end(tables, "one")
     tables.spark.sql(f"ALTER TABLE {tables.sql_name('runs')} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
     tables.spark.sql(f"DELETE FROM {tables.sql_name('runs')} WHERE run_id = 'none'")
-    found = local_runs.read_rows(tables.settings, {}, ("run_id", "no_such_column"), 1)
+    found = runs_without_spark.read_rows(tables.settings, {}, ("run_id", "no_such_column"), 1)
     assert found in (None, [{"run_id": "one", "no_such_column": None}])
 
 

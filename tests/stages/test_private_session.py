@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.spark.run_session import PINNED, UNSET, clone_session, open_private_session, override_conf
+from entitymill.spark.private_session import PINNED, UNSET, clone_session, open_private_session, override_conf
 from entitymill.tables import table_rows
 
 HOSTILE = {

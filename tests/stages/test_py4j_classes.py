@@ -7,7 +7,7 @@ from py4j.clientserver import JavaClient
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.spark import java_class_lookup
+from entitymill.spark import py4j_classes
 
 LOOKUP = "r\n"
 """How py4j's command begins that asks Java what a name is."""
@@ -24,7 +24,7 @@ def count_lookups(monkeypatch: pytest.MonkeyPatch, commands: list[str]) -> None:
 
 
 def test_functions_are_looked_up_once(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    java_class_lookup.remember_classes(spark)
+    py4j_classes.remember_classes(spark)
     F.lit(1)
     F.col("a").cast("string")
     commands: list[str] = []
@@ -38,13 +38,13 @@ def test_functions_are_looked_up_once(spark: SparkSession, monkeypatch: pytest.M
 def test_a_class_is_named_without_a_search(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[str] = []
     count_lookups(monkeypatch, commands)
-    path = java_class_lookup.get_class(spark, "org.apache.hadoop.fs.Path")("/a//b")
+    path = py4j_classes.get_class(spark, "org.apache.hadoop.fs.Path")("/a//b")
     assert path.toString() == "/a/b"
     assert [command for command in commands if command.startswith(LOOKUP)] == []
 
 
 def test_remembering_twice_changes_nothing(spark: SparkSession) -> None:
-    java_class_lookup.remember_classes(spark)
+    py4j_classes.remember_classes(spark)
     before = dict(vars(spark.sparkContext._jvm))
-    java_class_lookup.remember_classes(spark)
+    py4j_classes.remember_classes(spark)
     assert vars(spark.sparkContext._jvm) == before

@@ -40,14 +40,14 @@ WITHOUT = {
 """Package or module -> what it never imports, at its top."""
 PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
-    "entitymill.source.passthrough_columns",
+    "entitymill.source.source_columns",
     "entitymill_sparknlp.pipeline_stages",
     "entitymill.source.unreadable_source",
-    "entitymill.spark.run_session",
+    "entitymill.spark.private_session",
     "entitymill.spark.cpu_time",
     "entitymill.spark.spark_connect",
     "entitymill.spark.jvm_launch",
-    "entitymill.spark.java_class_lookup",
+    "entitymill.spark.py4j_classes",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }

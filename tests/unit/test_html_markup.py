@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.markup import blank_markup
+from entitymill.recognition.html_markup import blank_markup
 from entitymill.recognition.offsets import utf16_length
 
 pieces = st.sampled_from(

@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
-from entitymill.source import passthrough_columns
+from entitymill.source import source_columns
 
 
 def fields(kind: T.DataType, name: str = "c", metadata: dict[str, object] | None = None) -> list[T.StructField]:
@@ -15,7 +15,7 @@ def test_of_what_a_table_notes_of_its_columns_comments_are_kept_alone() -> None:
     inside = T.StructField("x", T.StringType(), False, {"comment": "inside", "CURRENT_DEFAULT": "1"})
     kind = T.MapType(T.StringType(), T.ArrayType(T.StructType([inside]), False))
 
-    [found] = passthrough_columns.check_passthrough(fields(kind, metadata={"delta.generationExpression": "1"}), "texts")
+    [found] = source_columns.check_passthrough(fields(kind, metadata={"delta.generationExpression": "1"}), "texts")
 
     plain = T.StructField("x", T.StringType(), False, {"comment": "inside"})
     assert found == T.StructField("c", T.MapType(T.StringType(), T.ArrayType(T.StructType([plain]), False)))
@@ -38,11 +38,11 @@ def test_of_what_a_table_notes_of_its_columns_comments_are_kept_alone() -> None:
 )
 def test_what_no_table_can_hold_is_refused_by_name(kind: T.DataType) -> None:
     with pytest.raises(SourceError, match=r"^source\.passthrough: c of texts is .* cast it in a view"):
-        passthrough_columns.check_passthrough(fields(kind), "texts")
+        source_columns.check_passthrough(fields(kind), "texts")
 
 
 @pytest.mark.parametrize("name", ["label", "LABEL", "_put", "a b", "a=b"])
 def test_a_name_that_entities_cannot_have_is_refused(name: str) -> None:
     with pytest.raises(SourceError, match=rf"^source\.passthrough: {name} "):
-        passthrough_columns.check_passthrough(fields(T.StringType(), name), "texts")
-    passthrough_columns.check_passthrough(fields(T.StringType(), "s"), "texts")
+        source_columns.check_passthrough(fields(T.StringType(), name), "texts")
+    source_columns.check_passthrough(fields(T.StringType(), "s"), "texts")

@@ -79,10 +79,10 @@ def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int)
     Raises:
         OutputError: no run has written the tables yet.
     """
-    from entitymill.tables import local_runs
+    from entitymill.tables import runs_without_spark
 
-    rows = local_runs.read_rows(output, conf, _COLUMNS, last)
-    return rows and _add_progress(rows, lambda: local_runs.read_heartbeats(output, conf))
+    rows = runs_without_spark.read_rows(output, conf, _COLUMNS, last)
+    return rows and _add_progress(rows, lambda: runs_without_spark.read_heartbeats(output, conf))
 
 
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:

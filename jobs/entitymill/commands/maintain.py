@@ -11,7 +11,7 @@ from rich.table import Table
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.maintenance import WEEK_HOURS, TableChange, optimize, purge, shared_access, vacuum

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.best_tag_sequence import choose_labels
 from entitymill.recognition.confidence_scaling import Scaling, scale_confidences
-from entitymill.recognition.markup import blank_markup
+from entitymill.recognition.html_markup import blank_markup
 from entitymill.recognition.offsets import NUMERIC_SEPARATOR, Texts
 from entitymill.recognition.sentences import Detector
 from entitymill.recognition.tagger import Markup, Tags

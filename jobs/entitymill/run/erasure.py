@@ -19,7 +19,7 @@ from entitymill.run import guards
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup, unit_texts
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs

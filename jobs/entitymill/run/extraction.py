@@ -21,7 +21,7 @@ from entitymill.run.summary import Clock, Summary
 from entitymill.settings import Settings
 from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.run_session import open_private_session, override_conf
+from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.spark.session import ADAPTIVE
 from entitymill.tables import Provenance, Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat

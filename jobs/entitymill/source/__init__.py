@@ -1,11 +1,11 @@
 """Read the source, and find which rows are documents or rejected, and which documents are new, changed or removed.
 
 No other package reads the source. `reader` opens and reads it; `unreadable_source` explains read errors.
-`passthrough_columns` checks the columns, `row_checks` validates the rows, and `column_proposal` suggests settings for a
+`source_columns` checks the columns, `row_checks` validates the rows, and `column_proposal` suggests settings for a
 new table.
 
 `changes` finds the documents that a run must process, according to a `change_policy`. `row_comparison` compares rows
-with the output. `change_feed` and `appended_files` read what changed in the source since the last run, and
+with the output. `change_feed` and `appended_rows` read what changed in the source since the last run, and
 `feed_comparison` compares only these changes; it reads an id's rows from the source if the changes do not tell which rows
 the id has now.
 """

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill.source import passthrough_columns, reader
+from entitymill.source import reader, source_columns
 from entitymill.source.reader import Source
 
 _ACTIONS = (
@@ -59,7 +59,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
     _check_paths([root, *paths], partitions)
     if not paths:
         return table.limit(0)
-    plain = T.StructType([passthrough_columns.strip_metadata(field) for field in schema])
+    plain = T.StructType([source_columns.strip_metadata(field) for field in schema])
     files = spark.read.schema(plain).option("basePath", root).options(**_STRICT_OPTIONS)
     return files.parquet(*(f"{root}/{path}" for path in paths))
 

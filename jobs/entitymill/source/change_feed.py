@@ -10,8 +10,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.source import appended_files, reader
-from entitymill.source.appended_files import FeedUnavailableError
+from entitymill.source import appended_rows, reader
+from entitymill.source.appended_rows import FeedUnavailableError
 from entitymill.source.change_policy import Mode
 from entitymill.source.reader import Source
 
@@ -105,7 +105,7 @@ def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: 
     if _has_change_feed(source):
         read = reader.read_change_feed(spark, source.settings, first, last)
         return Feed(Mode.FEED, reader.select_rows(read, source.settings, CHANGE, COMMIT))
-    appended = appended_files.read_appended_rows(spark, source, first, last)
+    appended = appended_rows.read_appended_rows(spark, source, first, last)
     return Feed(Mode.ARRIVALS, reader.select_rows(appended, source.settings).withColumns(as_insert))
 
 

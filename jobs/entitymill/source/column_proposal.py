@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SourceError
 from entitymill.settings.sections import LimitSettings, SourceSettings
-from entitymill.source import passthrough_columns, reader
+from entitymill.source import reader, source_columns
 from entitymill.spark import storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
@@ -152,9 +152,9 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         SourceError: the table has no rows.
     """
     kinds: dict[str, T.StructField | None] = {}
-    for name in passthrough_columns.list_columns(table):
+    for name in source_columns.list_columns(table):
         try:
-            [kinds[name]] = passthrough_columns.find_fields(table, [name], "passthrough", path)
+            [kinds[name]] = source_columns.find_fields(table, [name], "passthrough", path)
         except SourceError:  # PySpark does not know the column's type
             kinds[name] = None
     measured = [F.count(F.lit(1)).alias("rows")]
@@ -174,7 +174,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         raise SourceError(f"{path} has no rows to inspect.")
     columns = []
     for number, (name, field) in enumerate(kinds.items()):
-        kind = " ".join(passthrough_columns.describe_type(table, name).split())
+        kind = " ".join(source_columns.describe_type(table, name).split())
         unique = found.get(f"nonnull{number}") == rows == found.get(f"distinct{number}")
         length = float(found.get(f"length{number}") or 0)
         refusal = _explain_exclusion(field, path, kind, length)
@@ -193,7 +193,7 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
     if length > MAX_PASSTHROUGH_CHARS:
         return f"{kind} of {length:,.0f} characters on average, too long to copy to every row of entities"
     try:
-        passthrough_columns.check_passthrough([field], path)
+        source_columns.check_passthrough([field], path)
     except SourceError:
         return f"{kind}, whose name or type cannot be a column of the entities table"
     return ""

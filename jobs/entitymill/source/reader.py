@@ -18,7 +18,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import passthrough_columns, row_checks, unreadable_source
+from entitymill.source import row_checks, source_columns, unreadable_source
 from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.sql_text import quote_name, quote_part
 
@@ -109,8 +109,8 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SourceError: the source is missing or unreadable, or lacks a column that the settings name.
     """
     table = open_table(spark, settings)
-    passthrough_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
-    passthrough = passthrough_columns.check_columns(table.rows, settings)
+    source_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
+    passthrough = source_columns.check_columns(table.rows, settings)
     detail = table.detail
     return Source(
         rows=select_rows(table.rows, settings),

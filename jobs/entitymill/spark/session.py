@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import java_class_lookup, requirements, spark_connect
+from entitymill.spark import py4j_classes, requirements, spark_connect
 from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.local_paths import find_installed
 from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
@@ -69,7 +69,7 @@ def open_session(
             spark = SparkSession.builder.getOrCreate() if exists else _start_session(settings, name, brief=brief())
     check_session(spark, sparknlp=sparknlp)
     if not spark_connect.is_remote(spark):
-        java_class_lookup.remember_classes(spark)
+        py4j_classes.remember_classes(spark)
     ship_package(spark)
     return spark
 
@@ -183,7 +183,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
                 "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`."
             )
         return
-    scala = str(java_class_lookup.get_class(spark, "scala.util.Properties").versionNumberString())
+    scala = str(py4j_classes.get_class(spark, "scala.util.Properties").versionNumberString())
     if not on_databricks():  # Databricks has its own Delta, in other jars
         requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
@@ -206,7 +206,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
     """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
-    loader = java_class_lookup.get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
+    loader = py4j_classes.get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
     return None if found is None else str(found.toString())
 

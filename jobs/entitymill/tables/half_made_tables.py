@@ -9,7 +9,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.spark import java_class_lookup, spark_connect, storage
+from entitymill.spark import py4j_classes, spark_connect, storage
 from entitymill.spark.sql_text import MAX_LEVELS, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
@@ -84,6 +84,6 @@ def _find_default_directory(spark: SparkSession, name: str) -> str | None:
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quote_part, levels[-2:])))
         place = state.catalog().defaultTablePath(identifier)
-        return str(java_class_lookup.get_class(spark, java_class_lookup.HADOOP_PATH)(place).toString())
+        return str(py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(place).toString())
     except (PySparkException, Py4JJavaError):
         return None

@@ -27,7 +27,7 @@ from pyspark.errors import PySparkException
 from entitymill.errors import LimitError, OutputError
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
-from entitymill.spark.run_session import clone_session
+from entitymill.spark.private_session import clone_session
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.numbered_commits import TRIES, Commits, is_concurrent_write
 from entitymill.tables.output_tables import Tables

@@ -15,7 +15,7 @@ from pyspark.errors import ParseException
 from entitymill.errors import SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.run_session import override_conf
+from entitymill.spark.private_session import override_conf
 from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, table_versions, unit_texts
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry

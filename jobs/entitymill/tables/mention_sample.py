@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import open_source
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.spark.sql_text import quote_part
 from entitymill.tables import table_setup
 from entitymill.tables.output_tables import Tables

@@ -24,7 +24,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError
-from entitymill.spark.run_session import override_conf
+from entitymill.spark.private_session import override_conf
 from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)

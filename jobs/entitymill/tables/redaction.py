@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import Source, open_source
 from entitymill.spark import storage
-from entitymill.spark.run_session import open_private_session
+from entitymill.spark.private_session import open_private_session
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
