@@ -132,6 +132,23 @@ def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tabl
         frozen.check_now()
 
 
+def test_a_dead_run_keeps_the_progress_of_its_last_heartbeat(tables: Tables) -> None:
+    dead = Lease(tables, AT_ONCE, "dead", lambda: {"mode": "first", "units": 3, "units_done": 0, "planned": 9})
+    dead.__enter__()
+    dead._stopped.set()
+    dead._thread.join()
+    assert dead._heartbeat is not None
+    dead._heartbeat.beat({"run_id": "dead", "stage": "writing", "units": 3, "units_done": 2, "documents": 6})
+    [file] = beating(tables)
+    os.utime(file, (time.time() - OLD, time.time() - OLD))
+    take_and_end(tables, "next")
+    found = {row["run_id"]: row for row in list_runs.read_runs(tables, 2)}
+    assert [found["dead"][name] for name in ("status", "stage", "units_done", "documents", "planned")] == [
+        "died", "writing", 2, 6, 9,
+    ]  # fmt: skip
+    assert found["next"]["units_done"] is None
+
+
 def test_an_end_that_delta_skipped_is_an_error(tables: Tables) -> None:
     frozen = freeze(tables, "frozen")
     take_and_end(tables, "next")

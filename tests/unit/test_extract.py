@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import subprocess
@@ -8,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from entitymill import errors
 from entitymill.commands import erase, list_runs
@@ -260,6 +262,32 @@ def test_a_running_run_whose_lease_has_ended_shows_no_sign_of_life(minutes: int,
     said = list_runs._describe_run({**run, "until": list_runs._now() + timedelta(minutes=minutes)})
     assert ("no heartbeat" in said) == silent
     assert "0 of 3 units" in said
+
+
+def test_a_dead_run_shows_what_it_published_its_log_and_its_host() -> None:
+    progress = {"stage": "writing", "units": 3, "units_done": 2, "documents": 1234, "planned": 2000}
+    run = dict.fromkeys(list_runs._COLUMNS) | {"run_id": "r", "status": "died", **progress}
+    found = list_runs._describe_run({**run, "log": "/var/log/r.log", "process": '{"host": "node7", "pid": 1}'})
+    assert found == (
+        "r: it ended without recording an error, in the stage writing, after 2 of 3 units, 1,234 of 2,000 documents; the "
+        "next run continues. Log: /var/log/r.log, on node7."
+    )
+    assert list_runs._describe_run(run).endswith("Log: not recorded, on an unknown host.")
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_ids_of_runs_are_complete_in_a_narrow_terminal_and_in_a_pipe(width: int) -> None:
+    ids = [f"20261130T2151{number:02}-0a1b2c3d4e5f" for number in range(3)]
+    times = {"started_at": datetime(2026, 1, 1), "ended_at": datetime(2026, 1, 3)}  # noqa: DTZ001  # as Spark returns them
+    runs = [
+        dict.fromkeys(list_runs._COLUMNS) | times | {"run_id": one, "status": "stopped", "mode": "maintenance"}
+        for one in ids
+    ]
+    file = io.StringIO()
+    Console(file=file, width=width).print(
+        list_runs.build_table([run | {"documents": 10**9, "rejects": 10**6} for run in runs])
+    )
+    assert [one for one in ids if one not in file.getvalue()] == []
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "of Windows"])

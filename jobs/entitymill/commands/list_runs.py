@@ -27,10 +27,7 @@ SHOWN = 20
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "stopped": "yellow"}
 _COLUMNS = (
     "run_id", "started_at", "ended_at", "status", "mode", "stage", "documents", "planned", "removed", "units", "units_done",
-    "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log", "until",
-)  # fmt: skip
-_PROGRESS = (
-    "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
+    "sentences", "rejects", "sentences_per_second", "error", "exit_code", "application_id", "log", "until", "process",
 )  # fmt: skip
 
 
@@ -128,16 +125,22 @@ def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
 
     The row of a run that has ended stays unchanged.
     """
+    from entitymill.tables.runs import PROGRESS
+
     if row["status"] == "running":
-        row |= {name: heartbeat[name] for name in _PROGRESS if heartbeat.get(name) is not None}
+        row |= {name: heartbeat[name] for name in PROGRESS if heartbeat.get(name) is not None}
         if heartbeat.get("until"):
             row["until"] = datetime.fromisoformat(heartbeat["until"]).astimezone().replace(tzinfo=None)
 
 
 def build_table(runs: Sequence[dict[str, Any]]) -> Table:
     """Return the table of runs that is printed on the terminal."""
-    shown = Table(title="Runs, newest first", title_justify="left", show_edge=False)
-    for heading in ("run", "started", "status", "mode", "documents", "rejects", "took"):
+    shown = Table(title="Runs, newest first", title_justify="left", show_edge=False, pad_edge=False)
+    # In a narrow terminal, the other columns are cut, but not the id: people copy it.
+    shown.add_column(
+        "run", no_wrap=True, min_width=max((len(visible(run["run_id"], lines=False)) for run in runs), default=0)
+    )
+    for heading in ("started", "status", "mode", "documents", "rejects", "took"):
         shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
     for run in runs:
         end = run["ended_at"] or _now()
@@ -171,8 +174,27 @@ def _describe_run(run: dict[str, Any]) -> str:
     if run["status"] == "running":
         if run["until"] is not None and run["until"] < _now():
             text += f"no heartbeat since its lease ended at {run['until']:%Y-%m-%d %H:%M}; the next run takes over. "
-        text += f"{run['stage'] or 'active'}, {run['units_done'] or 0} of {run['units'] or 0} units"
-        return f"{text}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else text
+        return f"{text}{run['stage'] or 'active'}, {_format_progress(run)}"
     if run["error"]:
         return text + run["error"] + (f" Log: {run['log']}" if run["log"] else "")
-    return f"{text}it ended without recording an error; see the log of its machine." if run["status"] == "died" else ""
+    if run["status"] == "died":
+        text += f"it ended without recording an error, in the stage {run['stage'] or 'preparation'}, after "
+        text += (
+            f"{_format_progress(run)}; the next run continues. Log: {run['log'] or 'not recorded'}, on {_read_host(run)}."
+        )
+        return text
+    return ""
+
+
+def _format_progress(run: dict[str, Any]) -> str:
+    """Return how many units and documents of a run are published."""
+    text = f"{run['units_done'] or 0} of {run['units'] or 0} units"
+    return f"{text}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else text
+
+
+def _read_host(run: dict[str, Any]) -> str:
+    """Return the host of a run's driver."""
+    try:
+        return str(json.loads(run["process"] or "")["host"])
+    except (ValueError, KeyError, TypeError):
+        return "an unknown host"

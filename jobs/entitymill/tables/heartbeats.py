@@ -41,6 +41,8 @@ class Heartbeat:
         self._directory = tables.address(DIRECTORY)
         self._own = f"{self._directory}/{run_id}"
         self._milliseconds = 1000 * lease_seconds
+        self.dead: dict[str, dict[str, Any]] = {}
+        """Run id -> last row of each dead run whose heartbeat file `read_other_runs` has deleted."""
 
     def beat(self, row: Mapping[str, Any]) -> None:
         """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
@@ -62,6 +64,7 @@ class Heartbeat:
             if now - modified < self._milliseconds:
                 alive.append(_read_file(self._spark, address))
             else:
+                self.dead[address.rpartition("/")[2]] = _read_file(self._spark, address)
                 storage.remove(self._spark, address)
         return alive
 

@@ -228,7 +228,9 @@ class Lease:
         self.commits = Commits(self._tables, self._run_id, epoch)
         self.started = choose_start(earlier_runs.last)
         try:
-            self._runs.write_row(self._build_row("running"), self.commits, mark_dead=earlier_runs.running)
+            dead = self._heartbeat.dead if self._heartbeat is not None else {}
+            row = self._build_row("running")
+            self._runs.write_row(row, self.commits, mark_dead=earlier_runs.running, heartbeats=dead)
         except Exception as error:
             if is_concurrent_write(error):
                 return False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
@@ -20,6 +22,10 @@ from entitymill.tables.output_tables import Tables
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 RUNNING = "status = 'running'"
+PROGRESS = (
+    "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
+)  # fmt: skip
+"""Columns that a heartbeat keeps current while a run is active."""
 IDLE, MAINTENANCE = "none", "maintenance"
 """Modes of runs that did not compare the source with the tables: IDLE because nothing had changed, MAINTENANCE because they
 only maintained the tables."""
@@ -130,7 +136,14 @@ class Runs:
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
-    def write_row(self, row: dict[str, Any], commits: Commits, *, mark_dead: bool = False) -> None:
+    def write_row(
+        self,
+        row: dict[str, Any],
+        commits: Commits,
+        *,
+        mark_dead: bool = False,
+        heartbeats: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
         """Write a run's row in place of all rows with the status running, in one commit.
 
         Delta skips this commit if a later run has begun.
@@ -139,11 +152,14 @@ class Runs:
             row: column name -> value of the run's row.
             commits: makes the run's commits.
             mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, they are deleted.
+            heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
         """
         frame = self._build_frame(row)
         if mark_dead:
             dead = self._tables.read_latest("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
-            frame = dead.withColumn("status", F.lit("died")).unionByName(frame, allowMissingColumns=True)
+            progress = {name: _update_progress(name, heartbeats) for name in PROGRESS if name in dead.columns}
+            dead = dead.withColumns({**progress, "status": F.lit("died")})
+            frame = dead.unionByName(frame, allowMissingColumns=True)
         commits.replace(frame.coalesce(1), "runs", RUNNING)
 
     def append_idle(self, row: dict[str, Any]) -> None:
@@ -163,6 +179,16 @@ class Runs:
         # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(row.get(field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
+
+
+def _update_progress(name: str, heartbeats: Mapping[str, Mapping[str, Any]]) -> Column:
+    """Return a column of `runs` with the value from the run's heartbeat, if there is one, instead of the stored value."""
+    column = F.col(name)
+    for run_id, row in heartbeats.items():
+        if row.get(name) is not None:
+            value = F.lit(row[name]).cast(schemas.RUNS[name].dataType.simpleString())
+            column = F.when(F.col("run_id") == run_id, value).otherwise(column)
+    return column
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
