@@ -7,4 +7,6 @@ SMALL_QUERIES = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.shuffle.partitions": "4",
+    # The number of tasks with which VACUUM lists files, 10,000 by default.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
 }

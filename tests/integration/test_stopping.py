@@ -27,11 +27,10 @@ UNIT_ROWS = 20
 PATIENCE = 240
 # A short run: the second compiler would cost it more than it saves.
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
-JAVA = f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()} {QUICK_START}"
 SESSION = [
     f"spark.jars={ROOT}/build/jars",
     "spark.master=local[2]",
-    f"spark.conf.spark.driver.extraJavaOptions={JAVA}",
+    f"spark.conf.spark.driver.defaultJavaOptions={QUICK_START}",
     *(f"spark.conf.{name}={value}" for name, value in SMALL_QUERIES.items()),
 ]
 

@@ -19,7 +19,6 @@ from small_queries import SMALL_QUERIES
 
 from .conftest import ROOT, Job
 
-LOGGING = ROOT / "conf" / "log4j2.properties"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 """For one short run, to which the second compiler would cost more than it saves."""
 SOURCE = {f"d{i}": text for i, text in enumerate(TEXT_POOL[:9])}
@@ -50,7 +49,7 @@ def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Expecte
     """This one's run waits for the other's. Of first runs that start at once: tests/stages/test_lease.py."""
     job.texts(list(SOURCE.items()))
     small = [f"spark.conf.{name}={value}" for name, value in SMALL_QUERIES.items()]
-    quick = f"spark.conf.spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOGGING.as_uri()} {QUICK_START}"
+    quick = f"spark.conf.spark.driver.defaultJavaOptions={QUICK_START}"
     machine = ["spark.master=local[1]", f"spark.jars={ROOT}/build/jars", "spark.conf.spark.driver.memory=2g", quick, *small]
     overrides = [item for option in job.options("limits.unit_rows=3", *machine) for item in ("--set", option)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
