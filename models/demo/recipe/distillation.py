@@ -23,7 +23,7 @@ from entitymill.recognition.sentences import SentencexDetector
 TEMPERATURE = 2.0
 SHORTEST, LONGEST = 5, 80
 """Tokens of a sentence that is worth learning from."""
-IN_AN_EPOCH = 4_000
+IN_AN_EPOCH = 6_000
 """Sentences of each file without labels."""
 PARAGRAPHS_AT_ONCE = 1_000
 
