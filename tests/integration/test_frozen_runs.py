@@ -217,7 +217,7 @@ def test_readers_see_published_documents_while_a_later_run_repairs(world: World)
     world.create(make_texts(6)).run()
     world.age_logs(40 * DAY)
     for _ in range(2):
-        maintenance.vacuum(world.tables(), 168)
+        maintenance.vacuum(world.tables(), world.settings(), 168)
     world.put({"d00": "Changed Once text", "x1": "Half One text"})
     run_until_death(world, "documents")
     places = {name: str(world.output / name) for name in ("entities", "documents")}

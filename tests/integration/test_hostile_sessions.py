@@ -58,6 +58,9 @@ HOSTILE = {
     "spark.sql.parquet.int96RebaseModeInWrite": "LEGACY",
     "spark.sql.sources.partitionOverwriteMode": "dynamic",
     "spark.databricks.delta.schema.autoMerge.enabled": "true",
+    "spark.databricks.delta.stalenessLimit": "1h",
+    "spark.sql.legacy.sizeOfNull": "false",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MILLIS",
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "true",
     "spark.databricks.delta.write.txnAppId": "the caller's",
     "spark.databricks.delta.write.txnVersion": "7",
@@ -112,7 +115,7 @@ def test_odd_ids_are_replaced_and_removed_under_hostile_settings(
 
 def write_source(directory: Path, days: int) -> None:
     """Write values that some setting would read as others."""
-    recent = [datetime(2024, 3, day, 23, 30, tzinfo=timezone.utc) for day in range(1, days)]
+    recent = [datetime(2024, 3, day, 23, 30, 0, 123_456, tzinfo=timezone.utc) for day in range(1, days)]
     moments = [datetime(1500, 1, 1, tzinfo=timezone.utc), *recent]
     table = pa.table(
         {
@@ -134,7 +137,7 @@ def write_source(directory: Path, days: int) -> None:
 CONDITIONS = (
     "moment < TIMESTAMP '2024-03-08 12:00:00'",
     r"(note RLIKE '^a\\.b' OR note = 'axb') AND note <> '${spark.app.name}'",
-    "coalesce(CAST(code AS INT), 1) > 0",
+    "coalesce(CAST(code AS INT), 1) > 0 AND size(CAST(NULL AS ARRAY<INT>)) < 0",
     "part < 8 AND to_date('2024-02-30', 'yyyy-MM-dd') IS NULL",
     "length(CAST(price * price AS STRING)) < 17",
 )

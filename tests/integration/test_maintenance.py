@@ -82,7 +82,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedT
     """Again and again, in a session of their own, while a job of several units changes the same tables."""
     loaded = settings.load(None, small_files.options(), {})
     with pytest.raises(SettingsError, match="--retain-hours"):
-        maintenance.vacuum(Tables(small_files.spark, loaded.output), 1)
+        maintenance.vacuum(Tables(small_files.spark, loaded.output), loaded, 1)
     stopped, failures, rounds = threading.Event(), [], []
 
     def maintain() -> None:
@@ -91,7 +91,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedT
             try:
                 maintenance.optimize(tables)
                 younger, older = left_behind(small_files, 23), left_behind(small_files, 25)
-                maintenance.vacuum(tables, 24)
+                maintenance.vacuum(tables, loaded, 24)
                 rounds.append((younger.exists(), older.exists()))
             except Exception as error:  # noqa: BLE001  # for the test to raise
                 failures.append(error)

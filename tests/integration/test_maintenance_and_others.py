@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.runs import Runs
 
-from .stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
+from .stub_world import HOUR, FrozenRun, World, hook, make_texts, run_until_death, world
 
 __all__ = ["world"]
 
@@ -85,6 +87,24 @@ def test_a_document_that_came_back_meanwhile_is_not_erased(world: World, monkeyp
     hook(monkeypatch, maintenance, "exclusive_access", come_back)
     with pytest.raises(SourceError, match="still has 1 of the documents"):
         erasure.erase(world.spark, world.settings(), ["d00"])
+    world.check()
+
+
+@pytest.mark.parametrize(("hours", "lost"), [(13, True), (1, False)])
+def test_a_run_that_was_frozen_for_half_of_the_retention_of_a_vacuum_publishes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, hours: int, *, lost: bool
+) -> None:
+    """Files that it wrote before and did not commit may be among the deleted ones."""
+    world.create(make_texts(6)).run()
+    world.put({"d00": "Changed Once text"})
+    frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
+    for file in world.output.glob("_heartbeats/*"):
+        os.utime(file, (time.time() - hours * HOUR,) * 2)
+    chosen = world.settings("limits.lease_seconds=7200", "limits.wait_seconds=0")
+    with open_private_session(world.spark, "UTC", build_write_confs(chosen.output)) as own:
+        maintenance.vacuum(Tables(own, chosen.output), chosen, 24)
+    assert isinstance(frozen.wake(), OutputError if lost else Summary)
+    world.run()
     world.check()
 
 

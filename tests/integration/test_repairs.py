@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from pyspark.sql import SparkSession
 from entitymill.errors import OutputError
 from entitymill.run import erasure, extraction
 from entitymill.run.erasure import Findings
+from entitymill.run.summary import Summary
 from entitymill.spark import spark_connect
+from entitymill.tables import run_messages
+from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.unit_texts import UnitTable
 
@@ -95,8 +100,43 @@ def test_an_erasure_that_waited_in_vain_changes_nothing(world: World, spark: Spa
     world.run()
     erased = erasure.erase(spark, world.settings(), ["typo"], Findings({}, in_old_files=False, run_is_active=True))
     assert erased == {}
+    assert world.run().mode == "none"
     assert spark.read.format("delta").option("versionAsOf", 1).load(str(world.output / "documents")).count() == 6
     assert not (world.output / "erasures").exists()
+
+
+def test_a_run_that_read_a_document_before_its_erasure_reads_the_source_again(
+    world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not begun: nothing tells the erasure that it is there."""
+    world.create(make_texts(6)).run()
+    world.append({"x1": "Added One text"})
+    early = FrozenRun(world, monkeypatch, Lease, "__enter__").start(asleep=False)
+    world.delete("x1")
+    assert erasure.erase(spark, world.settings(), ["x1"]) == {}
+    assert isinstance(early.wake(), Summary)
+    world.check()
+    texts = [path for path in world.output.glob("*/**/*.parquet") if b"Added" in path.read_bytes()]
+    assert texts == []
+
+
+def test_an_erasure_leaves_files_alone_that_another_run_may_commit(
+    world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row of an idle run has no condition, and a file that is younger than the erasure is not deleted."""
+    condition = "source.where=id <> 'x1'"
+    world.create({**make_texts(6), "x1": "Added One text"})
+    world.run(condition)
+    assert world.run(condition).mode == "none"
+    rows = {row["mode"]: json.loads(row["settings"])["source"]["where"] for row in world.read("runs").collect()}
+    assert (rows["first"], rows["none"]) == ("id <> 'x1'", None)
+    [old] = [path for path in (world.output / "runs").glob("*.parquet") if b"x1" in path.read_bytes()]
+    young = old.with_name(f"part-young-{old.name}")
+    hook(monkeypatch, run_messages, "erase_ids", lambda *_: shutil.copyfile(old, young))
+    world.delete("x1")
+    erasure.erase(spark, world.settings(condition), ["x1"])
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_settings_of_the_session_do_not_make_delta_forget_runs(world: World, spark: SparkSession) -> None:

@@ -147,24 +147,24 @@ def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables,
 
 
 @pytest.mark.parametrize(
-    ("changed", "moving", "same"),
+    ("changed", "moving", "reason"),
     [
-        ({}, False, True),
-        ({}, True, False),  # source.where may hold for other rows by now
-        ({"status": "failed"}, False, False),
-        ({"scope": "other"}, False, False),
-        ({"fingerprint": "other"}, False, False),
-        ({"settled": False}, False, False),
+        ({}, False, None),
+        ({}, True, "source.where may select other rows in each run"),
+        ({"status": "failed"}, False, "run r1 ended with the status failed"),
+        ({"scope": "other"}, False, "run r1 read other rows, or had other settings of the source"),
+        ({"fingerprint": "other"}, False, "run r1 had another model, or other settings that decide the results"),
+        ({"settled": False}, False, "the latest run did not complete its changes"),
     ],
 )
 def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
-    source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, same: bool
+    source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, reason: str | None
 ) -> None:
-    last = Row(**{"status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
+    last = Row(**{"run_id": "r1", "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
     summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
-    assert guards.is_same_job(Record(last=last, latest=last), summary, provenance, source) == same
-    assert not guards.is_same_job(Record(), summary, provenance, source)
+    assert guards.explain_other_job(Record(last=last, latest=last), summary, provenance, source) == reason
+    assert guards.explain_other_job(Record(), summary, provenance, source) is not None
 
 
 @pytest.mark.parametrize(

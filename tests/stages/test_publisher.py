@@ -111,3 +111,12 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
         (None, "north", "run 3"),
         (None, "south", "run 2"),
     ]
+
+
+def test_a_document_that_is_unknown_by_now_is_not_moved_to_a_slice(writing: Writing) -> None:
+    """Spark may have computed the documents again, from what the source has become."""
+    own = Provenance("run 2", DAY, "m", "f", "v", slice="north")
+    moving = Publisher(writing.tables, Commits(writing.tables, "run 2", writing.epoch), own, [], annotations=False)
+    moving.move_to_slice(writing.tables.spark.createDataFrame([("a",), ("unknown",)], "doc_id string"))
+    held = {row["doc_id"]: row["slice"] for row in writing.tables.read("documents").collect()}
+    assert held == {"a": "north", "b": None, ODD: None}

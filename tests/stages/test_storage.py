@@ -8,6 +8,7 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from entitymill import settings
 from entitymill.errors import SourceError, StorageError
 from entitymill.run import dry_runs
 from entitymill.settings.sections import SourceSettings
@@ -81,7 +82,8 @@ def test_files_that_nobody_may_list_are_not_counted(tables: Tables, monkeypatch:
 
     Runs(tables).create()
     monkeypatch.setattr(storage, "list_files", refused)
-    assert maintenance.vacuum(tables, 24) == [maintenance.TableChange("runs", (0, 0.0, None), (0, 0.0, None))]
+    chosen = settings.load(None, ["source.path=x", f"output.path={tables.settings.path}"], {})
+    assert maintenance.vacuum(tables, chosen, 24) == [maintenance.TableChange("runs", (0, 0.0, None), (0, 0.0, None))]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from entitymill.errors import SourceError
 from entitymill.run import units
 from entitymill.run.unit_sizes import UnitSizes
 from entitymill.source.changes import Changes, Mode
@@ -38,7 +40,11 @@ def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(sp
         frame.write.partitionBy("unit").parquet(str(tmp_path / "units"))
         return spark.read.parquet(str(tmp_path / "units"))
 
-    (unit,) = units.split_work(found, UnitSizes(100, 10_000, 1000), write, always_store=True)
+    sizes = UnitSizes(100, 10_000, 1000)
+    (unit,) = units.split_work(found, sizes, write, always_store=True)
     assert (unit.known, unit.rows, unit.chars, unit.removed) == (True, 2, 7, None)
     assert sorted(row["doc_id"] for row in unit.documents.collect()) == ["a", "b"]
     assert unit.documents.inputFiles()
+    one_counted = replace(found, removed=documents.select("doc_id"), to_remove=1)
+    with pytest.raises(SourceError, match="more documents would be removed than were counted"):
+        list(units.split_work(one_counted, sizes, write, always_store=True))

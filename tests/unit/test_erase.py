@@ -105,12 +105,22 @@ def test_ids_that_are_nowhere(
     in_old_files: bool | None,
     said: str,
 ) -> None:
+    """The erasure looks again under its lease. Here it asks nothing, although it is on a terminal."""
+    monkeypatch.setattr(sys, "stdin", _Terminal("n\n"))
     monkeypatch.setattr(erasure, "find_documents", lambda *_: Findings({"documents": {}, "runs": {}}, in_old_files))
-    assert call(tmp_path, "--yes") == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert erased == []
-    assert out.startswith("None of the 1 ids is in documents, entities, rejects or runs of s3a://lake/out")
-    assert said in out and "nothing was changed; check the ids" in out
+
+    def find_nothing(_spark: object, _settings: object, ids: Sequence[str], _found: Findings) -> dict[str, int]:
+        erased.append(ids)
+        return {}
+
+    monkeypatch.setattr(erasure, "erase", find_nothing)
+    for options, begun in (((), [["b"]]), (("--dry-run",), [])):
+        erased.clear()
+        assert call(tmp_path, *options) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert erased == begun
+        assert out.startswith("None of the 1 ids is in documents, entities, rejects or runs of s3a://lake/out")
+        assert said in out and out.endswith("nothing was erased; check the ids.")
 
 
 @pytest.mark.parametrize(

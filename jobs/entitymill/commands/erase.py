@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    The user is asked only on a terminal and without --yes. Nothing is changed if no document is found, in a dry run, or if
-    the user does not confirm.
+    The user is asked only on a terminal, without --yes, and if there may be something to erase. Nothing is changed in a dry
+    run, or if the user does not confirm.
     """
     common.check_output_exists(settings)
     activity.begin("starting Spark")
@@ -85,25 +85,28 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     place = settings.output.path or settings.output.schema_
     findings = erasure.find_documents(spark, settings, ids)
     activity.end()
-    if findings.empty and (options.dry_run or not findings.run_is_active):
-        said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
+    nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
+    nothing += f"{_describe_old_files(findings)}: nothing was erased; "
+    if findings.empty and options.dry_run:
         advice = "a run is at work and may still publish them." if findings.run_is_active else "check the ids."
-        console.print(f"{said}{_describe_old_files(findings)}: nothing was changed; {advice}", markup=False, soft_wrap=True)
+        console.print(nothing + advice, markup=False, soft_wrap=True)
         return
     if options.dry_run:
         console.print(
             f"would erase {_describe_findings(findings)} of {place}; nothing was changed", markup=False, soft_wrap=True
         )
         return
-    if not options.yes and _is_on_terminal() and not _confirm(findings, str(place), console):
+    certain = findings.empty and not findings.run_is_active
+    if not certain and not options.yes and _is_on_terminal() and not _confirm(findings, str(place), console):
         console.print("nothing was changed")
         return
     activity.begin("waiting until no run is active, then erasing")
     shown = Table("table", "rows erased")
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
+        activity.end()
         said = f"the run that was at work published none of the ids{_describe_old_files(findings)}: nothing was erased"
-        console.print(said, markup=False, soft_wrap=True)
+        console.print(said if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
         return
     for name, rows in erased.items():
         shown.add_row(name, f"{rows:,}")

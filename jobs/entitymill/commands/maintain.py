@@ -97,7 +97,7 @@ def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespa
         gone = f"rows that were removed more than {hours:g} hours ago are gone from the disk"
         return purge(tables, settings, hours), f"{note}, and {gone}; {_LOG_NOTE}"
     with shared_access(tables, settings):
-        return vacuum(tables, hours), note
+        return vacuum(tables, settings, hours), note
 
 
 _LOG_NOTE = (

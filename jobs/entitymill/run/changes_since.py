@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from pyspark.sql import DataFrame
 
 from entitymill.run import crashing_documents, guards
@@ -12,6 +14,8 @@ from entitymill.source.changes import Changes
 from entitymill.source.reader import Source
 from entitymill.tables import Provenance, Tables
 from entitymill.tables.runs import Record, Runs
+
+log = logging.getLogger(__name__)
 
 
 def find_changes(
@@ -43,10 +47,15 @@ def find_changes(
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
     interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
     policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
-    if trusted and not full and guards.is_same_job(record, summary, provenance, source):
-        found = _find_feed_changes(tables, source, record, known, policy)
+    if not full:
+        reason = guards.explain_other_job(record, summary, provenance, source)
+        if reason is None and not trusted:
+            reason = "an earlier run did not complete its changes, or another program has changed the tables"
+        found = _find_feed_changes(tables, source, record, known, policy) if reason is None else None
         if found is not None:
             return found
+        if reason is not None:
+            log.info("comparing all rows: %s", reason)
     return changes.compare_all(source, known, policy)
 
 

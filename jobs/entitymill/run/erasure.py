@@ -76,7 +76,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
     The function first waits until no job is running. It can safely be called again, for example to complete an erasure
-    that was interrupted. If there is nothing to erase, nothing changes.
+    that was interrupted. If there is nothing to erase, no row and no file of a document changes; but the function always
+    takes an epoch, so that a run which read the source earlier, when it still had the documents, reads it again.
 
     Args:
         spark: the session.
@@ -94,8 +95,6 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
-        if found.empty and not found.run_is_active:
-            return {}
         return _erase(own, settings, ids, look_again=found.empty)
 
 
@@ -109,8 +108,7 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
-    # This is the last look, so that a run that began before it is seen. A run that has read the source's version before, but
-    # has not begun yet, is not seen.
+    # This is the last look, so that a run that began before it is seen.
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 
@@ -129,6 +127,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
     digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
     id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
+    files_of_runs = run_messages.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
         _check_source(spark, settings, id_frame)  # a run may have published a document that came back
@@ -141,7 +140,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
                     commits.execute(table, partial(tables.replace_documents, table, id_frame, tables.read(table).limit(0)))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0)
-        run_messages.erase_ids(tables, ids)
+        run_messages.erase_ids(tables, ids, files_of_runs)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [

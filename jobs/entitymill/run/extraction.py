@@ -175,7 +175,9 @@ def _record_idle(
     """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
-    row = summary.build_row(settings, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
+    # `erase` does not wait for idle runs. So their rows must not have the condition, in which ids of documents may stand.
+    shown = settings.model_copy(update={"source": settings.source.model_copy(update={"where": None})})
+    row = summary.build_row(shown, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
     if tables.root is None:
         runs.append_idle(row)
         return

@@ -183,15 +183,24 @@ def read_record(tables: Tables, runs: Runs) -> Record:
         raise
 
 
-def is_same_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> bool:
-    """Return whether the last run had the same source, slice and settings, and completed all its changes with status done.
+def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
+    """Return why this run cannot rely on the last run's results, for the log; None if it can.
 
-    If source.where may select different rows at each evaluation, return False.
+    It can if the last run had the same source, slice and settings, and completed all its changes with status done.
     """
     last = record.last
-    if source.nondeterministic or last is None or not record.settled:
-        return False
-    return bool((last.status, last.scope, last.fingerprint) == ("done", summary.scope, provenance.fingerprint))
+    if last is None:
+        return "there is no earlier run"
+    reasons = {
+        "source.where may select other rows in each run": source.nondeterministic,
+        f"run {last.run_id} ended with the status {last.status}": last.status != "done",
+        "the latest run did not complete its changes": not record.settled,
+        f"run {last.run_id} read other rows, or had other settings of the source": last.scope != summary.scope,
+        f"run {last.run_id} had another model, or other settings that decide the results": (
+            last.fingerprint != provenance.fingerprint
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
@@ -201,7 +210,9 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
     Parquet export is outdated.
     """
     last = record.last
-    if last is None or provenance.source_version == "unversioned" or not is_same_job(record, summary, provenance, source):
+    if last is None or provenance.source_version == "unversioned":
+        return False
+    if explain_other_job(record, summary, provenance, source) is not None:
         return False
     if (last.source_version, last.source_committed) != (provenance.source_version, provenance.source_committed):
         return False

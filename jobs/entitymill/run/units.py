@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from entitymill.errors import SourceError
 from entitymill.run.unit_sizes import UnitSizes
 from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
@@ -64,6 +65,9 @@ def split_work(
         write: function that writes a frame, partitioned by its column UNIT, and returns the written rows.
         always_store: whether to write the work even if there is only one unit, so that all its parts are of one reading of
             the source.
+
+    Raises:
+        SourceError: in this reading, more documents have to be removed than in the reading in which they were counted.
     """
     number = count_units(changes, sizes)
     if number == 0:
@@ -81,7 +85,13 @@ def split_work(
     sums = written.groupBy(UNIT).agg(
         F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known"), gone_rows
     )
-    for found in sums.orderBy(UNIT).collect():
+    found_units = sums.orderBy(UNIT).collect()
+    if sum(found["gone"] for found in found_units) > changes.to_remove:
+        raise SourceError(
+            "source.path: rows were removed from the source while it was read, so that more documents would be removed "
+            "than were counted. No unit was published; run again."
+        )
+    for found in found_units:
         inside = written.where(F.col(UNIT) == found[UNIT])
         removed = inside.where(_GONE).select("doc_id") if found["gone"] else None
         documents = inside.where(f"NOT {_GONE}").drop(UNIT, _GONE, "known")

@@ -67,10 +67,10 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
             it recorded no time.
 
     Returns:
-        The changes, or None if all rows must be compared instead. Unless the source is not a Delta table, the reason for
-        None is logged.
+        The changes, or None if all rows must be compared instead; then the reason is logged.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
+        log.info("comparing all rows: the source is not a Delta table, or was none when the last run read it")
         return None
     try:
         return _read_changes(spark, source, int(version), committed_ms)

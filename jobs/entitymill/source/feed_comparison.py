@@ -136,9 +136,13 @@ def _restrict_known(known: DataFrame, ids: DataFrame, policy: Policy) -> DataFra
 
     A pending document is one whose mentions a dead run may have left incomplete.
     """
-    joined = known.join(ids.select("doc_id", F.lit(True).alias("is_listed")), "doc_id", "left")
-    is_pending = F.col("status").eqNullSafe(PENDING) & row_comparison.is_own(policy)
-    return joined.where(F.col("is_listed") | is_pending).select(*KNOWN_COLUMNS)
+    listed = ids.select("doc_id", F.lit(True).alias("is_listed"))
+    own = known if policy.slice is None else known.where(row_comparison.is_own(policy))
+    related = own.join(listed, "doc_id", "left").where(F.col("is_listed") | F.col("status").eqNullSafe(PENDING))
+    if policy.slice is not None:
+        others = known.where(~row_comparison.is_own(policy)).join(listed, "doc_id", "left_semi")
+        related = related.unionByName(others, allowMissingColumns=True)
+    return related.select(*KNOWN_COLUMNS)
 
 
 def _explain_unsettled() -> Column:

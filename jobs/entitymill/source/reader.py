@@ -60,8 +60,8 @@ class Source:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether `rows` always returns the same rows: true for a version of a Delta table, false for files and views."""
-        return bool(self.identity)
+        """Whether `rows` always returns the same rows: those of a Delta table's version, by a deterministic condition."""
+        return bool(self.identity) and not self.nondeterministic
 
     def validate_rows(self) -> DataFrame:
         """Run a Spark job to find duplicate ids; return all rows with columns `copies`, `chars` and row_checks.CODE."""

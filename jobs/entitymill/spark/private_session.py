@@ -28,6 +28,7 @@ PINNED = {
     "spark.sql.decimalOperations.allowPrecisionLoss": "true",
     "spark.sql.mapKeyDedupPolicy": "EXCEPTION",
     "spark.sql.legacy.charVarcharAsString": "false",
+    "spark.sql.legacy.sizeOfNull": "true",
     # How files are read.
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
@@ -36,6 +37,7 @@ PINNED = {
     "spark.sql.parquet.int96AsTimestamp": "true",
     "spark.sql.parquet.mergeSchema": "false",
     "spark.sql.parquet.writeLegacyFormat": "false",
+    "spark.sql.parquet.outputTimestampType": "INT96",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "false",
     # Do not change dates before 1582 and times before 1900: Parquet and Spark both use today's calendar.
@@ -43,7 +45,8 @@ PINNED = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
-    # How Delta writes.
+    # How Delta reads and writes.
+    "spark.databricks.delta.stalenessLimit": "0",
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
     # From Delta 4.1 on, a version that is a week old and no longer the latest could not be read.

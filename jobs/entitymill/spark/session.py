@@ -165,7 +165,6 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
         # The defaults of these properties are for clusters. On one machine, so many small tasks would only take longer.
         options["spark.sql.shuffle.partitions"] = "16"
         options["spark.databricks.delta.snapshotPartitions"] = "2"
-        options["spark.sql.sources.parallelPartitionDiscovery.parallelism"] = "16"  # VACUUM lists files with so many tasks
     return options
 
 

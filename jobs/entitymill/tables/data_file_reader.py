@@ -34,6 +34,17 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     return reader.parquet(*places).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
 
 
+def list_files(tables: Tables, name: str) -> set[str]:
+    """Return the names of all files in a table's directory; an empty set on Spark Connect, which gives no access to files.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    if spark_connect.is_remote(tables.spark):
+        return set()
+    return {address.rpartition("/")[2] for address, _, _ in storage.list_files(tables.spark, tables.location(name))}
+
+
 def list_current_files(tables: Tables, name: str) -> set[str]:
     """Return the names of the data files of a table's current version."""
     rows = tables.read(name).select(F.substring_index("_metadata.file_path", "/", -1).alias(FILE)).distinct().collect()

@@ -15,11 +15,13 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from entitymill.spark import session, storage
 from entitymill.tables.output_tables import Tables
+from entitymill.tables.runs import Runs
 
 log = logging.getLogger(__name__)
 DIRECTORY = "heartbeats"
@@ -89,6 +91,24 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
     except OSError:  # no run has written here
         return {}
     return {address.rpartition("/")[2]: _read_file(tables.spark, address) for address in addresses}
+
+
+def read_latest_sign_of_life(tables: Tables) -> datetime | None:
+    """Return when the run with the greatest epoch last showed that it is alive; None if this run has ended.
+
+    This is the time of its heartbeat file or, if there is none, the end of its lease in `runs`.
+    """
+    if not tables.exists("runs"):
+        return None
+    record = Runs(tables).read_record()
+    if record.latest is None or record.lease_until is None:
+        return None
+    try:
+        files = list(storage.list_files(tables.spark, tables.address(DIRECTORY))) if tables.root is not None else []
+    except OSError:  # no run has written a heartbeat here
+        files = []
+    times = [modified for address, _, modified in files if address.endswith(f"/{record.latest['run_id']}")]
+    return datetime.fromtimestamp(times[0] / 1000, timezone.utc) if times else record.lease_until
 
 
 def commits_may_collide(tables: Tables) -> bool:

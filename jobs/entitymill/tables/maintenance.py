@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pyspark.errors import ParseException
@@ -98,10 +99,11 @@ def compact_small_files(tables: Tables) -> None:
         tables.forget(name)
 
 
-def vacuum(tables: Tables, hours: float) -> list[TableChange]:
+def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time.
+    A job may run at the same time. But if a run has shown no sign of life for half of these hours, it might be frozen
+    between writing files and committing them. Then its epoch is ended first, so that it cannot commit deleted files.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
@@ -111,6 +113,10 @@ def vacuum(tables: Tables, hours: float) -> list[TableChange]:
             f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the minimum for `vacuum`, because a job may be "
             "running. Use `purge` to delete younger files: it waits until no job is running."
         )
+    frozen = heartbeats.read_latest_sign_of_life(tables)
+    if frozen is not None and (datetime.now(timezone.utc) - frozen) / timedelta(hours=1) > hours / 2:
+        with exclusive_access(tables, settings, f"vacuum-{uuid.uuid4().hex[:6]}"):
+            return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
     return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
 
 

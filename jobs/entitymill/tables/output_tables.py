@@ -27,7 +27,7 @@ DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 HIDDEN = "entitymill_"
 """Prefix of the names of hidden tables in a catalog schema. Hidden tables are for this program, not for readers."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of the Delta table `entities` with `output.format: parquet`; the export then uses the `entities` directory."""
+"""Directory of `entities` with `output.format: parquet`, which exports to the `entities` directory."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""
@@ -234,23 +234,23 @@ class Tables:
             dict(zip(("first", "last"), between or (), strict=False)),
         )
 
-    def upsert(self, name: str, rows: DataFrame, update: Sequence[str]) -> None:
+    def upsert(self, name: str, rows: DataFrame, update: Sequence[str], *, insert: bool = True) -> None:
         """Update rows by doc_id, and insert rows with new ids, in one commit.
 
         Args:
             name: name of the table.
             rows: frame with a column doc_id, in which each id occurs once, and other columns of the table.
             update: names of the columns to update in existing rows.
+            insert: whether to insert rows with new ids; if False, they are ignored.
         """
-        names = ", ".join(map(quote_part, rows.columns))
-        values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
         changes = ", ".join(f"t.{quote_part(column)} = s.{quote_part(column)}" for column in update)
-        self.execute_with_view(
-            rows,
-            f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
-            f"WHEN MATCHED THEN UPDATE SET {changes} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
-            {},
-        )
+        statement = f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
+        statement += f"WHEN MATCHED THEN UPDATE SET {changes}"
+        if insert:
+            names = ", ".join(map(quote_part, rows.columns))
+            values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
+            statement += f" WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})"
+        self.execute_with_view(rows, statement, {})
 
     def execute_with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
         """Run an SQL statement in which {view} stands for the frame; `values` become parameters of the statement."""

@@ -118,10 +118,10 @@ class Publisher:
         self.publish(Unit(nothing, known=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """Assign documents to this run's slice (the rows that source.where selects); other columns do not change."""
+        """Assign known documents to this run's slice (the rows that source.where selects); other columns do not change."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.allow_deletion_vectors(self.tables, "documents")
-        self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"]))
+        self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"], insert=False))
 
     def clear_slices(self) -> None:
         """Remove all documents from their slices, because this run reads the complete source."""

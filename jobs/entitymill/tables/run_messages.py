@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from entitymill.tables import data_file_reader
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
+log = logging.getLogger(__name__)
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."
 _COLUMNS = "run_id string, error string, settings string"
@@ -63,12 +65,28 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
     return {row[data_file_reader.FILE] for row, _ in rows} - data_file_reader.list_current_files(tables, "runs")
 
 
-def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
+def list_files(tables: Tables) -> set[str]:
+    """Return the names of all files of `runs`; an empty set, with a warning in the log, if they cannot be listed."""
+    try:
+        return data_file_reader.list_files(tables, "runs")
+    except data_file_reader.READ_ERRORS as error:
+        _warn_about_old_files(tables, error)
+        return set()
+
+
+def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None:
     """Erase document ids from `runs`: overwrite the messages that contain one, then delete the data files with the old rows.
 
     A message is the `error` column, replaced by ERASED, or `source.where` in the settings, replaced by ERASED_CONDITION.
-    VACUUM would be unsafe: idle runs may be writing `runs`, and VACUUM would delete their uncommitted files.
+    VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
+
+    Args:
+        tables: tables of the output.
+        ids: document ids to erase.
+        older_files: result of `list_files` before this erasure took its epoch. A file that is newer, and in no version of
+            the table yet, may belong to a run that is about to commit it, and is not deleted.
     """
+    current = data_file_reader.list_current_files(tables, "runs")
     changed = {}
     for row, found in _find_rows(tables.read("runs"), ids):
         finder = IdFinder(found)
@@ -81,7 +99,18 @@ def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
             "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
         )
         retry("runs", lambda: tables.execute_with_view(frame, statement, {}))
-    data_file_reader.delete_files(tables, "runs", find_stale_files(tables, ids))
+    try:
+        data_file_reader.delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
+    except data_file_reader.READ_ERRORS as error:
+        _warn_about_old_files(tables, error)
+
+
+def _warn_about_old_files(tables: Tables, error: Exception) -> None:
+    log.warning(
+        "old files of `runs` of %s cannot be deleted (%s); they may contain ids of erased documents",
+        tables.place,
+        type(error).__name__,
+    )
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
