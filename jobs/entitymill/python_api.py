@@ -211,19 +211,21 @@ def extract(
 ) -> Summary:
     """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does, and return its summary.
 
-    As on the command line, environment variables override the settings file.
+    Unlike the command, write no page, metrics, lineage or log file, and do not check for drift. As on the command line,
+    environment variables override the settings file.
 
     Args:
         config: YAML file with settings; `base.yaml` in the same directory is read first.
         overrides: settings of the form `key.path=value`.
         spark: session to run in. None for the active session or, if there is none, a new one with the settings `spark.*`.
-        full: whether to reprocess every document and, when all are processed, replace the tables.
+        full: whether to recompute every document, and replace its rows unit by unit.
         dry_run: whether to only check the settings and count documents, and write nothing.
         allow_removals: whether to remove every document that the source no longer has, even if these are more than
             limits.max_removed_ratio allows.
 
     Raises:
-        EntityMillError: the run failed; the subclass says why.
+        EntityMillError: the run failed for a reason that this program recognizes; the subclass says which.
+        PySparkException, Py4JJavaError: Spark or one of its tasks failed; the message may quote a document.
     """
     from entitymill import settings  # noqa: PLC0415  # Spark takes seconds to import, and `load` does not need it
     from entitymill.run import extraction  # noqa: PLC0415

@@ -40,11 +40,11 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_settings_options(built)
     built.add_argument(
-        "--dry-run", action="store_true", help="check everything and print what a run would do; write nothing"
+        "--dry-run",
+        action="store_true",
+        help="check settings, the model's manifest and rows, and print what a run would do; write nothing",
     )
-    built.add_argument(
-        "--full", action="store_true", help="reprocess every document, and replace the tables when all are done"
-    )
+    built.add_argument("--full", action="store_true", help="recompute every document, and replace its rows unit by unit")
     built.add_argument(
         "--allow-removals",
         action="store_true",

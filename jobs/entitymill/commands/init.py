@@ -139,7 +139,7 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
         "model:",
         f"  path: {_to_yaml(model)}  # a model bundle; entitymill prepare makes one from your own model",
         "# recognition:",
-        "#   precision: int8  # several times as fast as f32 if the model has 8-bit weights, as the bundled one has",
+        "#   precision: int8  # several times as fast as f32 on CPUs with VNNI; needs 8-bit weights, as in models/demo",
         *(["spark:", f"  jars: {_to_yaml(pinned)}"] if pinned != sections.SparkSettings().jars else []),
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Do a dry run: count documents and units of work, estimate hours, and run all checks of a real run, but write nothing."""
+"""Do a dry run: count documents and units of work, estimate hours, and check what a run checks before it loads the model."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ class CostSettings(Section):
 
 
 class SparkSettings(Section):
-    """The Spark session, if this program starts one; ignored under spark-submit and in a notebook."""
+    """The Spark session, if this program starts one. Under spark-submit and in a notebook, only `partitions` counts."""
 
     master: str = Field("local[*]", description="address of the Spark master")
     jars: str = Field("build/jars", description="directories with jars, separated by commas")
