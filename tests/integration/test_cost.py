@@ -1,4 +1,4 @@
-"""How many Spark jobs a run takes: a machine's speed has no say in it. A stand-in for the engine."""
+"""How many Spark jobs and commits a run takes: a machine's speed has no say in it. A stand-in for the engine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from bench.spark_counters import count_jobs
 from bench.stub_engine import open_stub
 from delta_reader import read_delta
 from entitymill.run import extraction
+from entitymill.run.summary import Summary
 
 from .conftest import Job
+from .stub_world import World, make_texts, world
 
-FIRST, NOTHING, CHANGED = 30, 5, 50
-"""Jobs at most; docs/performance.md has what a bench counted."""
+__all__ = ["world"]
+FIRST, NOTHING, COMPARED, CHANGED, COMMITS = 22, 5, 50, 42, 4
+"""Jobs and commits at most; docs/performance.md has what a bench counted."""
 
 
 def versions(job: Job) -> list[int]:
@@ -48,4 +51,20 @@ def test_a_run_takes_few_jobs_and_one_with_nothing_to_do_touches_nothing(
     job.texts([*texts[:-1], ("d9", "Bob Paris 9"), ("d10", "Carl Rome 10")])
     *found, jobs = run()
     assert found == ["compare", 2]
-    assert jobs <= CHANGED
+    assert jobs <= COMPARED
+
+
+def test_a_night_with_a_change_feed_takes_few_jobs_and_four_commits(spark: SparkSession, world: World) -> None:
+    """A hundred of a thousand documents: the number of documents has no say in it, either."""
+    world.create(make_texts(1000))
+    world.run()
+    world.put({key: f"New{key} Town more" for key in list(world.rows)[::10]})
+    commits, (before, _) = count_commits(world), count_jobs(spark)
+    summary: Summary = world.run()
+    assert (summary.mode, summary.documents) == ("feed", 100)
+    assert count_jobs(spark)[0] - before <= CHANGED
+    assert count_commits(world) - commits == COMMITS
+
+
+def count_commits(world: World) -> int:
+    return len(list(world.output.glob("*/_delta_log/*.json")))
