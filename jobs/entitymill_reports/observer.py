@@ -23,6 +23,7 @@ from entitymill.tables.runs import IDLE
 from entitymill_reports import drift as drift_module
 from entitymill_reports import lineage, prometheus_metrics
 from entitymill_reports.drift import Drift
+from entitymill_reports.table_reader import TableReader, open_spark_reader
 
 log = logging.getLogger(__name__)
 
@@ -82,20 +83,21 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
         yield Observer(settings, outcome, events)
 
 
-def write_page(spark: SparkSession, settings: Settings, tables: Tables, to: str, run_id: str | None = None) -> Drift:
+def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | None = None) -> Drift:
     """Write the report page of an output, atomically replacing an older page, and return the drift that the page shows.
 
     Args:
+        reader: reader of the output's tables.
+        settings: settings of the job.
         to: path of the page's file.
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 
     Raises:
-        OutputError: the output has no tables, or another program wrote them.
         SettingsError: a setting in `report` does not match the tables, or the file cannot be written.
     """
     from entitymill_reports import page, page_queries  # noqa: PLC0415  # import libraries of the extra `report`
 
-    content = page_queries.read_page_content(spark, settings, tables, run_id)
+    content = page_queries.read_page_content(reader, settings, run_id)
     drift = drift_module.compare_runs(content.run, content.before, settings.report)
     try:
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
@@ -120,7 +122,8 @@ def write_page_and_compare_runs(
     run_id = summary.run_id if summary.mode != IDLE else None
     if report.path is not None:
         try:
-            drift = write_page(spark, settings, tables, report.path, run_id)
+            with open_spark_reader(spark, settings, tables) as reader:
+                drift = write_page(reader, settings, report.path, run_id)
             console.print(f"{'page':11}", report.path, highlight=False, soft_wrap=True, markup=False)
         except Exception as error:
             log.exception("the page of the run could not be written")
@@ -131,6 +134,7 @@ def write_page_and_compare_runs(
     if drift is None and report.fail_on_drift:
         from entitymill_reports import page_queries  # noqa: PLC0415  # needed only for this setting
 
-        run, before = page_queries.read_runs(spark, tables, run_id)
+        with open_spark_reader(spark, settings, tables) as reader:
+            run, before = page_queries.read_runs(reader, run_id)
         drift = drift_module.compare_runs(run, before, report)
     return drift

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import yaml
-from pyspark.sql import Column, DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from entitymill.errors import OutputError, SettingsError
+from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.private_session import open_private_session
 from entitymill.spark.sql_text import quote_part
-from entitymill.tables import Tables, table_setup
-from entitymill.tables.runs import IDLE, exclude_maintenance
 from entitymill_reports import page_content, page_excerpts
 from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, PageContent, Run, UnitSpeed
+from entitymill_reports.table_reader import TableReader
 
 MAX_RUNS = 40
 """Maximum number of runs to read."""
@@ -29,82 +24,88 @@ MAX_STEPS = 70
 """Maximum number of bars in a plot of mentions by time, by which its step is chosen. If there are more years than this, only
 the latest are shown."""
 SAMPLED_MENTIONS = 1_000_000
-"""Number of mentions above which only the sentences of a sample of documents are measured."""
+"""Number of mentions, of which twice as many make the page measure only the sentences of a sample of documents."""
 MAX_LABELS, MAX_CODES = 30, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
 MAX_COMMITS = 300
 """Maximum number of commits to read; older commits are ignored."""
-_DATES = (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType)
+_LATEST_RUNS = f"""
+    SELECT * FROM report_runs WHERE mode IS DISTINCT FROM 'maintenance' ORDER BY started_at DESC LIMIT {MAX_RUNS}
+"""  # noqa: S608
+_DOCUMENTS = """
+    SELECT CAST(CASE WHEN tokens > 0 THEN floor(log2(CAST(tokens AS DOUBLE))) ELSE -1 END AS INT) AS size,
+        count(*) AS documents,
+        sum(CASE WHEN status = 'blank' THEN 1 ELSE 0 END) AS blank,
+        sum(CAST(sentences AS BIGINT)) AS sentences,
+        sum(CAST(tokens AS BIGINT)) AS tokens,
+        sum(CAST(split_sentences AS BIGINT)) AS split_sentences
+    FROM report_documents
+    GROUP BY 1
+"""
+# `first` to `greatest` are example ids whose choice needs no memory that grows with the number of rows.
+_REJECTS = f"""
+    SELECT stage, code,
+        count(*) AS number,
+        min(doc_id) AS first,
+        max(doc_id) AS last,
+        substr(min(concat(md5(doc_id), doc_id)), 33) AS least,
+        substr(max(concat(md5(doc_id), doc_id)), 33) AS greatest,
+        substr(min(concat(md5(coalesce(doc_id, '')), coalesce(detail, ''))), 33) AS detail
+    FROM report_rejects
+    GROUP BY stage, code
+    ORDER BY number DESC, code
+    LIMIT {MAX_CODES}
+"""  # noqa: S608
 
 
-def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, run_id: str | None = None) -> PageContent:
+def read_page_content(reader: TableReader, settings: Settings, run_id: str | None = None) -> PageContent:
     """Return the content of a report page.
 
     Args:
+        reader: reader of the output's tables.
+        settings: settings of the job.
         run_id: the id of the run to show, or None for the latest completed run that processed or removed documents.
 
     Raises:
-        OutputError: the output has no tables, or another program wrote them.
         SettingsError: report.date_column is not a column of dates, or none of the latest MAX_RUNS runs has this id.
     """
-    check_tables_exist(tables)
-    with open_private_session(spark, settings.source.time_zone, {}) as own:
-        tables = Tables(own, tables.settings)
-        entities = tables.read("entities")
-        date = _select_date(entities, settings)
-        rows = _read_run_rows(tables)
-        counts = _count_mentions(entities, date, [row["run_id"] for row in rows])
-        runs = _build_runs(rows, counts)
-        run = select_run(runs, run_id)
-        if run is None and run_id is not None:
-            raise SettingsError(
-                f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {tables.place}; `entitymill runs` lists them."
-            )
-        labels = _build_labels(counts)
-        return PageContent(
-            output=tables.place,
-            run=run,
-            runs=runs,
-            documents=_read_documents(tables),
-            labels=labels,
-            days=_read_days(entities, date, settings.report.date_column or "", counts) if date is not None else None,
-            lengths=_read_lengths(entities, sum(label.mentions for label in labels)),
-            rejects=_read_rejects(tables),
-            units=read_unit_speeds(tables, run),
-            settings=_format_settings(rows, run),
-            shown=page_excerpts.read_samples(own, settings, tables) if settings.report.show_text else None,
+    day = _select_day(reader, settings.report.date_column)
+    rows = reader.read_rows(_LATEST_RUNS)
+    counts = _count_mentions(reader, day)
+    runs = _build_runs(rows, counts)
+    run = select_run(runs, run_id)
+    if run is None and run_id is not None:
+        raise SettingsError(
+            f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {reader.place}; `entitymill runs` lists them."
         )
+    labels = _build_labels(counts)
+    return PageContent(
+        output=reader.place,
+        run=run,
+        runs=runs,
+        documents=_read_documents(reader),
+        labels=labels,
+        days=_read_days(reader, day, settings.report.date_column or "", counts) if day is not None else None,
+        lengths=_read_lengths(reader, sum(label.mentions for label in labels)),
+        rejects=_read_rejects(reader),
+        units=read_unit_speeds(reader, run),
+        settings=_format_settings(rows, run),
+        shown=page_excerpts.read_samples(reader) if settings.report.show_text else None,
+    )
 
 
-def read_runs(spark: SparkSession, tables: Tables, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
+def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
     """Return a run, and the runs before it, newest first; this is all that the computation of drift needs.
 
     Only the latest MAX_RUNS runs are read. If the run is not among them, the result is (None, ()).
 
     Args:
+        reader: reader of the output's tables.
         run_id: the id of the run, or None for the latest completed run that processed or removed documents.
-
-    Raises:
-        OutputError: the output has no tables, or another program wrote them.
     """
-    check_tables_exist(tables)
-    with open_private_session(spark, "UTC", {}) as own:
-        tables = Tables(own, tables.settings)
-        rows = _read_run_rows(tables)
-        runs = _build_runs(rows, _count_mentions(tables.read("entities"), None, [row["run_id"] for row in rows]))
+    runs = _build_runs(reader.read_rows(_LATEST_RUNS), _count_mentions(reader, None))
     run = select_run(runs, run_id)
     return run, tuple(other for other in runs if run is not None and other.started < run.started)
-
-
-def check_tables_exist(tables: Tables) -> None:
-    """Check that the output has tables, and that this program wrote them.
-
-    Raises:
-        OutputError: the output has no tables, or another program wrote the tables.
-    """
-    if not (tables.is_complete() and tables.exists("runs")):
-        raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
-    table_setup.check_tables(tables)
 
 
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
@@ -112,70 +113,71 @@ def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
     Return None if `runs`, which are sorted with the newest first, contain no such run.
     """
-    candidates = (run for run in runs if run.run_id == run_id or (not run_id and run.status == "done" and run.mode != IDLE))
+    candidates = (
+        run for run in runs if run.run_id == run_id or (not run_id and run.status == "done" and run.mode != "none")
+    )
     return next(candidates, None)
 
 
-def _read_run_rows(tables: Tables) -> list[Row]:
-    """Return the latest MAX_RUNS rows of `runs` except maintenance, newest first; `started_at` is in µs since 1970."""
-    runs = exclude_maintenance(tables.read("runs"))
-    return runs.withColumn("started_at", F.unix_micros("started_at")).orderBy(F.desc("started_at")).limit(MAX_RUNS).collect()
-
-
-def _build_runs(rows: list[Row], counts: list[Row]) -> tuple[Run, ...]:
+def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tuple[Run, ...]:
     """Build the runs from rows of the `runs` table and the result of _count_mentions."""
     found = []
     for row in rows:
-        started = datetime.fromtimestamp(row["started_at"] / 1e6, timezone.utc)
         own = [count for count in counts if count["run_id"] == row["run_id"]]
         mentions = sum(count["mentions"] for count in own)
         mean = sum(count["confidence"] for count in own) / mentions if mentions else None
-        found.append(Run.from_row({**row.asDict(), "started_at": started}, mentions, mean))
+        found.append(Run.from_row(row, mentions, mean))
     return tuple(found)
 
 
-def _select_date(entities: DataFrame, settings: Settings) -> Column | None:
-    """Return the column with the day of a mention, as a date; None if report.date_column is not set.
+def _select_day(reader: TableReader, name: str | None) -> str | None:
+    """Return an SQL expression for the day of a mention, as a date; None if there is no date column (`name` is None).
 
-    A text that is not a date becomes null.
+    A text that does not begin with a date such as 2026-11-30 becomes null.
 
     Raises:
         SettingsError: the table lacks the column, or its type is neither date, timestamp nor string.
     """
-    name = settings.report.date_column
     if name is None:
         return None
-    types = {field.name.lower(): field.dataType for field in entities.schema}
-    kind = types.get(name.lower())
-    if not isinstance(kind, _DATES):
-        is_what = "not in the table entities yet" if kind is None else kind.simpleString()
+    found = reader.find_column(name)
+    if found is None or found[1] not in ("date", "timestamp", "string"):
+        is_what = "not in the table entities yet" if found is None else found[1]
         raise SettingsError(
             f"report.date_column: {name} is {is_what}; it must be a date, a timestamp, or text such as 2026-11-30."
         )
-    column = F.col(quote_part(name))
-    # Spark 3.5 has no try_to_date, and a cast fails in ANSI mode.
-    return (
-        F.to_date(F.expr(f"try_to_timestamp({quote_part(name)})")) if isinstance(kind, T.StringType) else F.to_date(column)
-    )
+    column = quote_part(found[0])
+    if found[1] == "string":
+        return f"CASE WHEN {column} LIKE '____-__-__%' THEN TRY_CAST(substr({column}, 1, 10) AS DATE) END"
+    return f"CAST({column} AS DATE)"
 
 
-def _count_mentions(entities: DataFrame, date: Column | None, runs: list[str]) -> list[Row]:
+def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]]:
     """Count mentions by label, bin of confidence and run, in one pass over the table; return one row per group.
 
     Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. The
-    column run_id is null for the mentions of all other runs than `runs`.
+    column run_id is null for the mentions of all other runs than the latest MAX_RUNS.
     """
-    bin_ = F.least(F.floor(F.col("confidence") * CONFIDENCE_BINS), F.lit(CONFIDENCE_BINS - 1)).cast("int").alias("bin")
-    run = F.when(F.col("run_id").isin(runs), F.col("run_id")).alias("run_id")
-    day = F.lit(None).cast("date") if date is None else date
-    ends = [F.min(day).alias("first"), F.max(day).alias("last"), F.count(day).alias("dated")]
-    sums = [F.count("*").alias("mentions"), F.sum("confidence").alias("confidence")]
-    return (
-        entities.groupBy("label", bin_, run).agg(*sums, *ends).limit(MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1)).collect()
+    day = day or "CAST(NULL AS DATE)"
+    most, last_bin = MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1), CONFIDENCE_BINS - 1
+    return reader.read_rows(
+        f"""
+        SELECT label, bin, shown AS run_id,
+            count(*) AS mentions, sum(confidence) AS confidence,
+            min(at) AS first, max(at) AS last, count(at) AS dated
+        FROM (
+            SELECT label, run_id, CAST(confidence AS DOUBLE) AS confidence, {day} AS at,
+                CAST(least(floor(CAST(confidence AS DOUBLE) * {CONFIDENCE_BINS}), {last_bin}) AS INT) AS bin
+            FROM report_entities
+        ) AS mentions
+        LEFT JOIN (SELECT run_id AS shown FROM ({_LATEST_RUNS}) AS latest) AS runs ON mentions.run_id = runs.shown
+        GROUP BY label, bin, shown
+        LIMIT {most}
+        """  # noqa: S608
     )
 
 
-def _build_labels(counts: list[Row]) -> tuple[page_content.Label, ...]:
+def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_content.Label, ...]:
     """Build the labels from the result of _count_mentions, those with the most mentions first."""
     found = []
     for name in {row["label"] for row in counts}:
@@ -186,22 +188,20 @@ def _build_labels(counts: list[Row]) -> tuple[page_content.Label, ...]:
     return tuple(sorted(found, key=lambda label: (-label.mentions, label.name)))
 
 
-def _read_documents(tables: Tables) -> page_content.Documents:
+def _read_documents(reader: TableReader) -> page_content.Documents:
     """Return the sums over the `documents` table, and its documents counted by number of tokens."""
-    size = F.when(F.col("tokens") > 0, F.floor(F.log2("tokens"))).otherwise(-1).cast("int").alias("size")
-    names = ("sentences", "tokens", "split_sentences")
-    sums = [F.sum(F.col(name).cast("long")).alias(name) for name in names]
-    blank = F.sum((F.col("status") == "blank").cast("long")).alias("blank")
-    rows = tables.read("documents").groupBy(size).agg(F.count("*").alias("documents"), blank, *sums).collect()
-    totals = {name: sum(row[name] or 0 for row in rows) for name in ("documents", "blank", *names)}
+    rows = reader.read_rows(_DOCUMENTS)
+    names = ("documents", "blank", "sentences", "tokens", "split_sentences")
+    totals = {name: sum(row[name] or 0 for row in rows) for name in names}
     return page_content.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
 
 
-def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) -> page_content.Days:
+def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.Days:
     """Count mentions by day, week, month or year, depending on the time that they span; drop the oldest rows if too many.
 
     Args:
-        date: the day of a mention.
+        reader: reader of the output's tables.
+        day: SQL expression for the day of a mention.
         name: name of the column from which the day is computed.
         counts: the result of _count_mentions.
     """
@@ -213,75 +213,80 @@ def _read_days(entities: DataFrame, date: Column, name: str, counts: list[Row]) 
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
     step = next((step for step, days in STEPS.items() if span / days <= MAX_STEPS), "year")
-    at = F.trunc(date, step).cast("date") if step != "day" else date
-    rows = entities.groupBy(at.alias("at"), "label").agg(F.count("*").alias("mentions")).where("at IS NOT NULL")
+    most = MAX_STEPS * MAX_LABELS
+    rows = reader.read_rows(
+        f"""
+        SELECT CAST(date_trunc('{step}', {day}) AS DATE) AS at, label, count(*) AS mentions
+        FROM report_entities
+        WHERE {day} IS NOT NULL
+        GROUP BY 1, 2
+        ORDER BY at DESC
+        LIMIT {most}
+        """  # noqa: S608
+    )
     found: dict[Any, dict[str, int]] = {}
-    for row in rows.orderBy(F.desc("at")).limit(MAX_STEPS * MAX_LABELS).collect():
+    for row in rows:
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
     return page_content.Days(name, step, dict(sorted(found.items())), without)
 
 
-def _read_lengths(entities: DataFrame, mentions: int) -> page_content.Lengths:
+def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
     """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents."""
     one_in = max(1, mentions // SAMPLED_MENTIONS)
-    some = entities.where(F.pmod(F.xxhash64("doc_id"), F.lit(one_in)) == 0) if one_in > 1 else entities
-    length = (F.col("sentence_end") - F.col("sentence_begin")).alias("length")
-    each = some.select("doc_id", "sentence_id", length).distinct()
-    bin_ = F.least(F.floor(F.col("length") / SENTENCE_BIN), F.lit(SENTENCE_BINS - 1)).cast("int").alias("bin")
-    rows = {row["bin"]: row["count"] for row in each.groupBy(bin_).count().collect()}
-    return page_content.Lengths(tuple(rows.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
+    # The first four hexadecimal digits of a hash: below this bound are one in `one_in` documents.
+    bound, last_bin = ("g" if one_in == 1 else f"{max(1, 0x10000 // one_in):04x}"), SENTENCE_BINS - 1
+    rows = reader.read_rows(
+        f"""
+        SELECT CAST(least(floor(CAST(sentence_end - sentence_begin AS DOUBLE) / {SENTENCE_BIN}), {last_bin}) AS INT) AS bin,
+            count(*) AS sentences
+        FROM (
+            SELECT DISTINCT doc_id, sentence_id, sentence_begin, sentence_end
+            FROM report_entities
+            WHERE substr(md5(doc_id), 1, 4) < '{bound}'
+        ) AS sentences
+        GROUP BY 1
+        """  # noqa: S608
+    )
+    found = {row["bin"]: row["sentences"] for row in rows}
+    return page_content.Lengths(tuple(found.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
 
 
-def _read_rejects(tables: Tables) -> tuple[page_content.Reject, ...]:
+def _read_rejects(reader: TableReader) -> tuple[page_content.Reject, ...]:
     """Return the MAX_CODES most frequent pairs of stage and reject code, each with its row count and up to four ids."""
-    if not tables.exists("rejects") or tables.is_empty("rejects"):
+    if not reader.has("rejects"):
         return ()
-    key, random_order = F.col("doc_id"), F.xxhash64("doc_id")
-    # Get up to four example ids with aggregates whose memory does not grow with the number of rows.
-    ids = F.array_distinct(F.array(F.min(key), F.max(key), F.min_by(key, random_order), F.max_by(key, random_order)))
-    rows = (
-        tables.read("rejects")
-        .groupBy("stage", "code")
-        .agg(F.count("*").alias("rows"), ids.alias("ids"), F.min_by("detail", random_order).alias("detail"))
-        .orderBy(F.desc("rows"), "code")
-        .limit(MAX_CODES)
-    )
-    return tuple(
-        page_content.Reject(
-            row["stage"], row["code"], row["rows"], tuple(i for i in row["ids"] if i is not None), row["detail"] or ""
-        )
-        for row in rows.collect()
-    )
+    found = []
+    for row in reader.read_rows(_REJECTS):
+        ids = dict.fromkeys(row[name] for name in ("first", "last", "least", "greatest") if row[name] is not None)
+        found.append(page_content.Reject(row["stage"], row["code"], row["number"], tuple(ids), row["detail"] or ""))
+    return tuple(found)
 
 
-def _format_settings(rows: list[Row], run: Run | None) -> str:
+def _format_settings(rows: list[dict[str, Any]], run: Run | None) -> str:
     """Return the settings in the row of a run as YAML, with secrets masked; "" if there is no run or no settings."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
 
 
-def read_unit_speeds(tables: Tables, run: Run | None) -> tuple[UnitSpeed, ...]:
+def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, ...]:
     """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
 
-    A unit is left out if its start is not in the latest MAX_COMMITS commits. The result is empty if `run` is None, or
-    if the run replaced the complete table when it ended, as such a run does not commit units.
+    A unit is left out if its start is not in the latest MAX_COMMITS commits. The result is empty if `run` is None.
     """
-    if run is None:
-        return ()
-    history = tables.history("documents", MAX_COMMITS).where(F.col("userMetadata").contains(run.run_id))
-    at = F.unix_micros("timestamp").alias("at")
     found: list[UnitSpeed] = []
     last: datetime | None = None
-    for row in history.select("version", at, "userMetadata", "operationMetrics").orderBy("version").collect():
+    commits = reader.read_history(MAX_COMMITS) if run is not None else []
+    for row in sorted(commits, key=lambda row: row["version"]):
+        if run is None or run.run_id not in (row["userMetadata"] or ""):
+            continue
         commit = json.loads(row["userMetadata"])
-        time = datetime.fromtimestamp(row["at"] / 1e6, timezone.utc)
         if "unit" not in commit:
             continue
         last = run.started if commit["unit"] == 1 else last
         if last is not None:  # otherwise the start of the unit is unknown
-            seconds = max(0.0, (time - last).total_seconds())
+            seconds = max(0.0, (row["at"] - last).total_seconds())
             found.append(UnitSpeed(commit["unit"], seconds, _count_written_rows(row["operationMetrics"] or {})))
-        last = time
+        last = row["at"]
     return tuple(found)
 
 

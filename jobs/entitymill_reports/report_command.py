@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from entitymill import settings as settings_module
 from entitymill.commands import common
@@ -12,6 +13,9 @@ from entitymill.settings import Settings
 from entitymill.spark import requirements
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console
+
+if TYPE_CHECKING:
+    from entitymill_reports.drift import Drift
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
-    """Start Spark, write the report page, and print its path.
+    """Write the report page, and print its path; Spark is started only if the tables cannot be read without it.
 
     Args:
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
@@ -57,15 +61,30 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
         DriftError: the page was written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
     """
     # Imported only here: --help and errors in the settings must not wait a second for Spark.
-    from entitymill.spark.session import open_session
-    from entitymill.tables import Tables
     from entitymill_reports import drift, observer
+    from entitymill_reports.table_reader import open_local_reader
 
     requirements.require_extra("entitymill report", "report")
     common.check_output_exists(settings)
+    activity.begin("reading the tables")
+    reader = open_local_reader(settings)
+    if reader is not None:
+        page_drift = observer.write_page(reader, settings, to, run_id)
+    else:
+        page_drift = _write_page_with_spark(settings, to, run_id)
+    open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)
+    drift.check_drift(page_drift, settings.report)
+
+
+def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> Drift:
+    """Start Spark, write the report page, and return the drift that it shows."""
+    from entitymill.spark.session import open_session
+    from entitymill.tables import Tables
+    from entitymill_reports import observer
+    from entitymill_reports.table_reader import open_spark_reader
+
     activity.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
     activity.begin("reading the tables")
-    page_drift = observer.write_page(spark, settings, Tables(spark, settings.output), to, run_id)
-    open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)
-    drift.check_drift(page_drift, settings.report)
+    with open_spark_reader(spark, settings, Tables(spark, settings.output)) as reader:
+        return observer.write_page(reader, settings, to, run_id)

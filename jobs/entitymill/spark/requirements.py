@@ -113,7 +113,7 @@ PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 """Part of a message that says how to install the packages that prepare models."""
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
 """Module -> name of the module's package in messages."""
-EXTRAS = {"report": ("jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
+EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
 """Extra of this package -> the modules that it installs."""
 MODELS = "models"
 """Directory of the bundled models, as in the setting model.path=models/demo."""

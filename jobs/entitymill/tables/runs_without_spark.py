@@ -36,7 +36,7 @@ def read_rows(
         from deltalake.exceptions import DeltaError  # noqa: PLC0415
     except ModuleNotFoundError:
         return None
-    root = _find_directory(settings, conf)
+    root = find_directory(settings, conf)
     if root is None:
         return None
     if not (root / "runs" / "_delta_log").is_dir():
@@ -54,7 +54,7 @@ def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> dict[s
 
     The dict is empty if the output is not on this machine's disk.
     """
-    root = _find_directory(settings, conf)
+    root = find_directory(settings, conf)
     found = {}
     for file in (root / f"_{DIRECTORY}").glob("*") if root is not None else ():
         try:
@@ -64,7 +64,7 @@ def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> dict[s
     return found
 
 
-def _find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path | None:
+def find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path | None:
     """Return the output's directory on this machine's disk; None if it is elsewhere, or in a catalog."""
     path = settings.path or ""
     local = to_local_path(path)

@@ -1,0 +1,261 @@
+"""Run the queries of a report page: with Spark or, for an output on this machine's disk, without it.
+
+Both readers run the same SQL, in the subset that Spark and DataFusion share. The tables have the names report_entities,
+report_documents, report_rejects and report_runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from entitymill.errors import OutputError, SourceError
+from entitymill.schemas import VERSION
+from entitymill.settings import Settings
+from entitymill.settings.sections import SourceSettings
+from entitymill.source import reader
+from entitymill.spark.local_paths import is_certainly_local, to_local_path
+from entitymill.spark.private_session import open_private_session
+from entitymill.tables import Tables, table_setup
+from entitymill.tables.output_tables import DELTA_ENTITIES, PROPERTY
+from entitymill.tables.runs_without_spark import find_directory
+
+PREFIX = "report_"
+TABLES = ("entities", "documents", "rejects", "runs")
+
+
+class TableReader(Protocol):
+    """Reads the tables of one output.
+
+    place: path or schema of the output, as in the settings.
+    """
+
+    place: str
+
+    def has(self, table: str) -> bool:
+        """Return whether a table exists; all except `rejects` always do."""
+
+    def read_rows(self, query: str) -> list[dict[str, Any]]:
+        """Return the rows of a query: column name -> value; times are in UTC, and maps are dictionaries."""
+
+    def find_column(self, name: str) -> tuple[str, str] | None:
+        """Return the name and the kind of a column of `entities`, found by its name in any capitalization; None if missing.
+
+        The kind is `date`, `timestamp`, `string` or the name of another type.
+        """
+
+    def read_history(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest commits of `documents`, each with version, at (UTC), userMetadata and operationMetrics."""
+
+    def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return doc_id -> text for a few documents, from the source.
+
+        Raises:
+            EntityMillError, PySparkException: the source cannot be read.
+        """
+
+
+class SparkReader:
+    """Reads the tables with Spark, in a private session."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, tables: Tables) -> None:
+        """Give the tables names for queries.
+
+        Args:
+            spark: the private session.
+            settings: settings of the job.
+            tables: the output's `Tables`, in the private session.
+        """
+        self._spark = spark
+        self._settings = settings
+        self._tables = tables
+        self.place = tables.place
+        for name in TABLES:
+            if self.has(name):
+                tables.read(name).createOrReplaceTempView(PREFIX + name)
+
+    def close(self) -> None:
+        """Remove the names."""
+        for name in TABLES:
+            self._spark.catalog.dropTempView(PREFIX + name)
+
+    def has(self, table: str) -> bool:
+        """See `TableReader`."""
+        return bool(self._tables.exists(table))
+
+    def read_rows(self, query: str) -> list[dict[str, Any]]:
+        """See `TableReader`."""
+        frame = self._spark.sql(query)
+        # Spark would return times without a time zone, in this machine's local time.
+        times = [name for name, kind in frame.dtypes if kind == "timestamp"]
+        rows = [row.asDict() for row in frame.withColumns({name: F.unix_micros(name) for name in times}).collect()]
+        return [row | {name: _from_micros(row[name]) for name in times} for row in rows]
+
+    def find_column(self, name: str) -> tuple[str, str] | None:
+        """See `TableReader`."""
+        found = self._tables.read("entities").dtypes
+        kinds = {"timestamp_ntz": "timestamp"}
+        return next(((one, kinds.get(kind, kind)) for one, kind in found if one.lower() == name.lower()), None)
+
+    def read_history(self, limit: int) -> list[dict[str, Any]]:
+        """See `TableReader`."""
+        history = self._tables.history("documents", limit)
+        columns = ("version", F.unix_micros("timestamp").alias("at"), "userMetadata", "operationMetrics")
+        return [row.asDict() | {"at": _from_micros(row["at"])} for row in history.select(*columns).collect()]
+
+    def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """See `TableReader`."""
+        return reader.read_texts(self._spark, self._settings.source, list(ids))
+
+
+class LocalReader:
+    """Reads the tables with deltalake, whose queries run in DataFusion."""
+
+    def __init__(self, settings: Settings, tables: dict[str, Any], builder: Any) -> None:
+        """Give the tables names for queries.
+
+        Args:
+            settings: settings of the job.
+            tables: name -> deltalake.DeltaTable.
+            builder: an empty deltalake.QueryBuilder.
+        """
+        self._source = settings.source
+        self._tables = tables
+        self._builder = builder
+        self.place = str(settings.output.path)
+        for name, table in tables.items():
+            self._builder.register(PREFIX + name, table)
+
+    def has(self, table: str) -> bool:
+        """See `TableReader`."""
+        return table in self._tables
+
+    def read_rows(self, query: str) -> list[dict[str, Any]]:
+        """See `TableReader`."""
+        rows = pa.table(self._builder.execute(query).read_all()).to_pylist()
+        return [{name: _convert(value) for name, value in row.items()} for row in rows]
+
+    def find_column(self, name: str) -> tuple[str, str] | None:
+        """See `TableReader`."""
+        for one in self._tables["entities"].schema().fields:
+            if one.name.lower() == name.lower():
+                kind = str(getattr(one.type, "type", one.type))
+                return one.name, {"timestamp_ntz": "timestamp"}.get(kind, kind)
+        return None
+
+    def read_history(self, limit: int) -> list[dict[str, Any]]:
+        """See `TableReader`."""
+        return [
+            {"userMetadata": None, "operationMetrics": None, **commit, "at": _from_micros(1000 * commit["timestamp"])}
+            for commit in self._tables["documents"].history(limit)
+        ]
+
+    def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """See `TableReader`."""
+        source = _open_local_source(self._source)
+        if source is None:
+            raise SourceError(f"source.path: {self._source.path} cannot be read now.")
+        columns = [self._source.id_column, self._source.text_column]
+        wanted = pa.array(ids, pa.string())
+        found: dict[str, str | None] = {}
+        for batch in source.to_batches(columns=columns):
+            keys = pc.cast(batch.column(0), pa.string())
+            chosen = pc.is_in(keys, wanted)
+            texts = batch.column(1).filter(chosen).to_pylist()
+            found |= dict(zip(keys.filter(chosen).to_pylist(), texts, strict=True))
+        return {key: text for key, text in found.items() if text is not None}
+
+
+def open_local_reader(settings: Settings) -> LocalReader | None:
+    """Return a reader that needs no Spark; None if only Spark can read what the page needs.
+
+    Spark is needed for tables that are not on this machine's disk, and for tables that this version did not write, which
+    Spark then refuses with a reason. Days of times in another time zone than UTC need it, and so do excerpts from a source
+    with a condition or of another kind than files of strings.
+    """
+    root = find_directory(settings.output, settings.spark.conf)
+    try:
+        from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # installed only with the extra `report`
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return None
+    if root is None or (settings.report.show_text and _open_local_source(settings.source) is None):
+        return None
+    directories = {name: root / name for name in TABLES}
+    if settings.output.format == "parquet":
+        directories["entities"] = root / DELTA_ENTITIES
+    try:
+        tables = {name: DeltaTable(path) for name, path in directories.items() if (path / "_delta_log").is_dir()}
+    except (DeltaError, OSError, ValueError):
+        return None
+    is_ours = all(table.metadata().configuration.get(PROPERTY) == VERSION for table in tables.values())
+    if not is_ours or {"entities", "documents", "runs"} - tables.keys():
+        return None
+    opened = LocalReader(settings, tables, QueryBuilder())
+    column = opened.find_column(settings.report.date_column or "")
+    needs_zone = column is not None and column[1] == "timestamp" and settings.source.time_zone != "UTC"
+    return None if needs_zone else opened
+
+
+def _open_local_source(settings: SourceSettings) -> Any:
+    """Return the source as a pyarrow dataset; None if pyarrow might not read the rows that Spark reads."""
+    if settings.format == "table" or settings.where is not None or not is_certainly_local(settings.path, {}):
+        return None
+    path = to_local_path(settings.path)
+    try:
+        found = _open_dataset(path, is_delta=settings.format == "delta")
+        kinds = [found.schema.field(name).type for name in (settings.id_column, settings.text_column)]
+    except Exception:  # noqa: BLE001  # whatever is wrong, Spark finds out and says it
+        return None
+    is_simple = pa.types.is_string(kinds[0]) or pa.types.is_large_string(kinds[0]) or pa.types.is_integer(kinds[0])
+    return found if is_simple else None
+
+
+def _open_dataset(path: Path, *, is_delta: bool) -> Any:
+    """Return a table as a pyarrow dataset."""
+    if is_delta:
+        from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
+
+        return DeltaTable(path).to_pyarrow_dataset()
+    return ds.dataset(path, format="parquet", partitioning="hive")
+
+
+@contextlib.contextmanager
+def open_spark_reader(spark: SparkSession, settings: Settings, tables: Tables) -> Iterator[SparkReader]:
+    """Yield a reader of tables that this program wrote, in a private session.
+
+    Raises:
+        OutputError: the output has no tables, or another program wrote them.
+    """
+    if not (tables.is_complete() and tables.exists("runs")):
+        raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
+    table_setup.check_tables(tables)
+    with open_private_session(spark, settings.source.time_zone, {}) as own:
+        opened = SparkReader(own, settings, Tables(own, tables.settings))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def _from_micros(micros: int | None) -> datetime | None:
+    """Return a time in UTC, given in microseconds since 1970; None for None."""
+    return None if micros is None else datetime.fromtimestamp(micros / 1e6, timezone.utc)
+
+
+def _convert(value: Any) -> Any:
+    """Convert a value from pyarrow to the one that `TableReader.read_rows` returns."""
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc) if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+    if isinstance(value, date):
+        return value
+    return dict(value) if isinstance(value, list) else value
