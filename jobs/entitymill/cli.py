@@ -15,10 +15,7 @@ from entitymill.terminal.console_text import visible
 COMMANDS = {
     "extract": ("entitymill.commands.extract", "run the job: read a text table, write entity tables"),
     "tag": ("entitymill.commands.tag", "mark the entities in texts and files, or print them as JSON; no Spark needed"),
-    "benchmark": (
-        "entitymill.commands.benchmark",
-        "compare the precisions on this machine, and recommend one; no Spark needed",
-    ),
+    "benchmark": ("entitymill.commands.benchmark", "find the best precision for this machine; no Spark needed"),
     "sample": ("entitymill.commands.sample", "write a sample of mentions to a file, for people to check"),
     "evaluate": (
         "entitymill.commands.evaluate",
