@@ -47,8 +47,8 @@ class Change:
 
     def __str__(self) -> str:
         """Return the name of the measure with the values now and before, for messages."""
-        places = 1 if self.measure == "rate" else 3
-        return f"{self.name} {self.now:.{places}f} instead of {self.before:.{places}f}"
+        decimals = 1 if self.measure == "rate" else 3
+        return f"{self.name} {self.now:.{decimals}f} instead of {self.before:.{decimals}f}"
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ class Lineage:
         from entitymill import schemas  # noqa: PLC0415  # imports Spark
 
         def build_fields(schema: T.StructType) -> list[Any]:
+            """Return the columns of a table as OpenLineage describes them."""
             kinds = [(field.name, field.dataType.simpleString(), field.metadata.get("comment")) for field in schema]
             return [schema_dataset.SchemaDatasetFacetFields(*kind) for kind in kinds]
 

@@ -147,6 +147,7 @@ def run_and_report(
     handlers: list[logging.Handler] = []
 
     def start(path: str | None) -> str:
+        """Start the log, remember its handler and path for the cleanup, and return its path."""
         handler, where = _start_log(path)
         handlers.append(handler)
         logs.append(where)

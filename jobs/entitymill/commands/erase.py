@@ -84,9 +84,9 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     findings = erasure.find_documents(spark, settings, ids)
     activity.end()
     if findings.empty and (options.dry_run or not findings.run_is_active):
-        said = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
+        text = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
         advice = "a run is active and may still publish them." if findings.run_is_active else "check the ids."
-        console.print(f"{said}{_describe_old_files(findings)}: nothing was changed; {advice}", markup=False, soft_wrap=True)
+        console.print(f"{text}{_describe_old_files(findings)}: nothing was changed; {advice}", markup=False, soft_wrap=True)
         return
     if options.dry_run:
         console.print(
@@ -100,8 +100,8 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     shown = Table("table", "rows erased")
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
-        said = f"the run that was active published none of the ids{_describe_old_files(findings)}: nothing was erased"
-        console.print(said, markup=False, soft_wrap=True)
+        message = f"the run that was active published none of the ids{_describe_old_files(findings)}: nothing was erased"
+        console.print(message, markup=False, soft_wrap=True)
         return
     for name, rows in erased.items():
         shown.add_row(name, f"{rows:,}")
@@ -119,10 +119,10 @@ def _describe_old_files(findings: Findings) -> str:
 def _describe_findings(findings: Findings) -> str:
     """Return the number of rows to erase, by table, as a phrase for a message."""
     rows = findings.totals()
-    counts = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
-    said = ", ".join(f"{rows.get(table, 0):,} {what}" for table, what in counts.items())
+    nouns = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
+    counts = ", ".join(f"{rows.get(table, 0):,} {noun}" for table, noun in nouns.items())
     messages = f", messages in {rows['runs']:,} rows of runs" if rows.get("runs") else ""
-    return f"{said}{messages} and all older versions of the tables"
+    return f"{counts}{messages} and all older versions of the tables"
 
 
 def _is_on_terminal() -> bool:

@@ -72,8 +72,8 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
         if not tables.exists("documents"):
-            place = tables.address("documents").rpartition("/")[0] or settings.output.schema_
-            raise OutputError(f"output: no entity tables at {place}; check output.path or output.schema.")
+            output = tables.address("documents").rpartition("/")[0] or settings.output.schema_
+            raise OutputError(f"output: no entity tables at {output}; check output.path or output.schema.")
         table_setup.check_tables_to_write(tables)
         changes, note = _change_tables(tables, settings, options)
     _print_changes(changes, note)
