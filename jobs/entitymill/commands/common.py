@@ -200,7 +200,7 @@ def _start_log(path: str | None) -> tuple[logging.Handler, str]:
             file.parent.mkdir(parents=True, exist_ok=True)
             handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
         except OSError as error:
-            raise SettingsError(f"log: {file} cannot be written ({error.strerror}); name another file.") from error
+            raise SettingsError(f"log: {file} cannot be written: {error.strerror}; name another file.") from error
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
